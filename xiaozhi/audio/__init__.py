@@ -1,0 +1,1 @@
+"""Audio mechanisms: PCM types, Opus, resampling and streamed decoding, all through PyAV."""

@@ -1,0 +1,123 @@
+"""A bounded channel between two stages: bounded by weight (milliseconds, characters), not only by count.
+
+A full channel makes the stage before it wait; that is how a slow reader slows the upstream sockets and how latency stays
+bounded. Microphone audio cannot wait, so a channel may instead drop its oldest items and count them.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class ChannelClosed(Exception):
+    """Put into a channel whose reader or writer has closed it."""
+
+
+class Channel(Generic[T]):
+    """A single-reader queue that holds at most `limit` units of weight (at least one item always fits).
+
+    Args:
+        limit: the most weight that may wait.
+        weigh: the weight of one item in the unit of `limit`; 1 for each item when left out.
+        drop_oldest: a full channel forgets its oldest items instead of making the writer wait.
+    """
+
+    __slots__ = ("_closed", "_drop_oldest", "_items", "_limit", "_readable", "_weigh", "_weight", "_writable", "dropped")
+
+    def __init__(self, limit: float, weigh: Callable[[T], float] | None = None, *, drop_oldest: bool = False) -> None:
+        self._limit = limit
+        self._weigh = weigh or (lambda _item: 1.0)
+        self._drop_oldest = drop_oldest
+        self._items: deque[tuple[T, float]] = deque()
+        self._weight = 0.0
+        self._closed = False
+        self._readable = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.dropped = 0
+        """Items forgotten because the reader was too slow."""
+
+    @property
+    def weight(self) -> float:
+        """What waits now, in the unit of the limit."""
+        return self._weight
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def closed(self) -> bool:
+        """Nothing more can be put; what waits can still be read."""
+        return self._closed
+
+    def put_nowait(self, item: T) -> None:
+        """Put without waiting: drops the oldest items when that was asked for, else lets the weight exceed the limit.
+
+        Raises:
+            ChannelClosed: the channel is closed.
+        """
+        if self._closed:
+            raise ChannelClosed
+        weight = self._weigh(item)
+        if self._drop_oldest:
+            while self._items and self._weight + weight > self._limit:
+                self._weight -= self._items.popleft()[1]
+                self.dropped += 1
+        self._items.append((item, weight))
+        self._weight += weight
+        self._readable.set()
+        if self._weight >= self._limit:
+            self._writable.clear()
+
+    async def put(self, item: T) -> None:
+        """Put, waiting until there is room.
+
+        Raises:
+            ChannelClosed: the channel is closed, or was while waiting.
+        """
+        while not self._drop_oldest and self._weight >= self._limit and not self._closed:
+            await self._writable.wait()
+        self.put_nowait(item)
+
+    async def get(self) -> T:
+        """Take the oldest item, waiting for one.
+
+        Raises:
+            ChannelClosed: the channel is closed and empty.
+        """
+        while not self._items:
+            if self._closed:
+                raise ChannelClosed
+            self._readable.clear()
+            await self._readable.wait()
+        item, weight = self._items.popleft()
+        self._weight = self._weight - weight if self._items else 0.0
+        if self._weight < self._limit:
+            self._writable.set()
+        return item
+
+    def drain(self) -> list[T]:
+        """Take everything that waits, without waiting."""
+        items = [item for item, _ in self._items]
+        self._items.clear()
+        self._weight = 0.0
+        self._writable.set()
+        return items
+
+    def close(self) -> None:
+        """End the channel: the reader gets what waits and then the end. Closing twice is harmless."""
+        self._closed = True
+        self._readable.set()
+        self._writable.set()
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        """Yield items until the channel is closed and empty."""
+        while True:
+            try:
+                item = await self.get()
+            except ChannelClosed:
+                return
+            yield item

@@ -1,0 +1,4 @@
+"""The command line."""
+def main() -> int:
+    """Run."""
+    return 0

@@ -1,0 +1,1 @@
+"""The four stages of a turn: vad, asr, llm, tts. Each is a plain coroutine beside one small file per engine."""

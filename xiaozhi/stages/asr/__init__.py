@@ -1,0 +1,1 @@
+"""Speech recognition: the stage and one file per engine."""

@@ -1,0 +1,72 @@
+"""What a recogniser is. Engines are blocking and run on the shared recognition pool, never on the loop."""
+
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from xiaozhi.audio.pcm import PcmFloat
+
+
+class EngineError(Exception):
+    """An engine cannot be built or used; the message says what is wrong and what to do about it, in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What was said.
+
+    Attributes:
+        text: plain text, without the engine's tags; empty when nothing was understood.
+        language: `zh`, `en`, `yue`, `ja`, `ko` or empty when the engine does not say.
+        emotion: what the voice sounded like (`happy`, `sad`, `angry`, …), empty when the engine does not say.
+        events: sounds beside speech (`laughter`, `applause`, `music`, `cough` …).
+    """
+
+    text: str
+    language: str = ""
+    emotion: str = ""
+    events: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class OfflineRecognizer(Protocol):
+    """Decodes a whole utterance at once."""
+
+    name: str
+
+    def decode(self, pcm: PcmFloat) -> Transcript:
+        """Recognise float32[n] at 16 kHz. Blocking, thread-safe, holds the GIL for less than 5 ms at a time."""
+        ...
+
+    def close(self) -> None:
+        """Free what the engine holds (processes, models)."""
+        ...
+
+
+class RecognizerStream(Protocol):
+    """One utterance being recognised while it is spoken. Calls on one stream never overlap."""
+
+    def accept(self, pcm: PcmFloat) -> str:
+        """Feed float32[n] at 16 kHz, decode what is ready and return the text so far. Blocking."""
+        ...
+
+    def finish(self) -> Transcript:
+        """Flush with silence and return the whole text. More audio may follow: the talker went on. Blocking."""
+        ...
+
+
+@runtime_checkable
+class StreamingRecognizer(Protocol):
+    """Recognises while the talker speaks."""
+
+    name: str
+
+    def open(self) -> RecognizerStream:
+        """Begin an utterance. Cheap; safe from any thread."""
+        ...
+
+    def close(self) -> None:
+        """Free what the engine holds."""
+        ...
+
+
+Recognizer: TypeAlias = OfflineRecognizer | StreamingRecognizer

@@ -1,0 +1,1 @@
+"""The reply: chat models and the built-in responder."""

@@ -1,0 +1,1 @@
+"""Speech synthesis: the stage and one file per engine."""

@@ -1,0 +1,1 @@
+"""What devices connect to: the protocol (sans-I/O), the WebSocket shell, the pacer, OTA and HTTP."""

@@ -1,0 +1,1 @@
+"""Pure decisions about one turn: when speech begins and ends, when a reply may start, what was heard. No I/O, no clock, no loop."""
