@@ -25,7 +25,17 @@ class Channel(Generic[T]):
         drop_oldest: a full channel forgets its oldest items instead of making the writer wait.
     """
 
-    __slots__ = ("_closed", "_drop_oldest", "_items", "_limit", "_readable", "_weigh", "_weight", "_writable", "dropped")
+    __slots__ = (
+        "_closed",
+        "_drop_oldest",
+        "_items",
+        "_limit",
+        "_readable",
+        "_weigh",
+        "_weight",
+        "_writable",
+        "dropped",
+    )
 
     def __init__(self, limit: float, weigh: Callable[[T], float] | None = None, *, drop_oldest: bool = False) -> None:
         self._limit = limit

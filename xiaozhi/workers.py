@@ -88,9 +88,7 @@ class WorkerPool:
         """Run `call` in a worker with top priority and return its result."""
         return await self.submit(lambda: call(*args, **kwargs), Priority.FINAL)
 
-    async def submit(
-        self, call: Callable[[], R], priority: Priority, is_stale: Callable[[], bool] | None = None
-    ) -> R:
+    async def submit(self, call: Callable[[], R], priority: Priority, is_stale: Callable[[], bool] | None = None) -> R:
         """Run `call` when its turn comes.
 
         Cancelling the caller removes a job that has not begun; one that runs is left to finish, its result unused.

@@ -1,0 +1,52 @@
+"""Recorded speech for tests. It does not ship with the project: tests that need it skip where it is missing."""
+
+import csv
+import wave
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xiaozhi.audio.pcm import PcmFloat, to_float
+
+SPEECH_DIR = Path(__file__).resolve().parents[2] / "shared" / "speech"
+
+needs_speech = pytest.mark.skipif(not SPEECH_DIR.is_dir(), reason="recorded speech is not present")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One line of the recordings' index."""
+
+    path: Path
+    language: str
+    kind: str
+    duration_s: float
+    transcript: str
+
+
+def recordings(language: str = "", kind: str = "") -> list[Recording]:
+    """The recordings of a language and kind, in the order of the index; empty where they are not present."""
+    index = SPEECH_DIR / "index.tsv"
+    if not index.is_file():
+        return []
+    with index.open(encoding="utf-8") as file:
+        rows = [
+            Recording(
+                SPEECH_DIR / row["file"],
+                row["language"],
+                row["kind"],
+                float(row["duration_s"]),
+                row["transcript"] or "",
+            )
+            for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        ]
+    return [row for row in rows if (not language or row.language == language) and (not kind or row.kind == kind)]
+
+
+def read_wav(path: Path) -> PcmFloat:
+    """A 16 kHz mono 16-bit WAV file as float32[n]."""
+    with wave.open(str(path), "rb") as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16_000, 1, 2), path
+        return to_float(np.frombuffer(file.readframes(file.getnframes()), dtype=np.int16))
