@@ -1,7 +1,7 @@
 """A bounded channel between two stages: bounded by weight (milliseconds, characters), not only by count.
 
-A full channel makes the stage before it wait; that is how a slow reader slows the upstream sockets and how latency stays
-bounded. Microphone audio cannot wait, so a channel may instead drop its oldest items and count them.
+A full channel makes the stage before it wait; that is how a slow reader slows the upstream sockets and how latency
+stays bounded. Microphone audio cannot wait, so a channel may instead drop its oldest items and count them.
 """
 
 import asyncio
@@ -108,6 +108,15 @@ class Channel(Generic[T]):
         if self._weight < self._limit:
             self._writable.set()
         return item
+
+    async def peek(self) -> T | None:
+        """Wait for the oldest item and return it without taking it; None when the channel ends empty."""
+        while not self._items:
+            if self._closed:
+                return None
+            self._readable.clear()
+            await self._readable.wait()
+        return self._items[0][0]
 
     def drain(self) -> list[T]:
         """Take everything that waits, without waiting."""

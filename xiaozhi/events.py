@@ -15,6 +15,14 @@ class MicPacket:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyReleased:
+    """The talker released the key (push to talk); travels behind the audio that came before it."""
+
+
+MicInput: TypeAlias = MicPacket | KeyReleased
+
+
+@dataclass(frozen=True, slots=True)
 class SpeechBegan:
     """Speech has been found; `pcm` is float32[n] at 16 kHz from the pre-roll to now.
 

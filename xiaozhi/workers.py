@@ -1,10 +1,12 @@
 """A sized pool of threads behind a priority heap, for calls that release the GIL (models, codecs, files).
 
-The heap lives on the loop and a job leaves it only when a thread is free, so a final decode overtakes partials that have
-not begun, a stale job is dropped before it costs anything, and the age of the oldest waiting job is the pressure signal.
+The heap lives on the loop and a job leaves it only when a thread is free, so a final decode overtakes partials that
+have not begun, a stale job is dropped before it costs anything, and the age of the oldest waiting job is the pressure
+signal.
 """
 
 import asyncio
+import functools
 import heapq
 import itertools
 from collections.abc import Callable
@@ -115,7 +117,7 @@ class WorkerPool:
                 continue
             self._running += 1
             running = asyncio.get_running_loop().run_in_executor(self._executor, job.call)
-            running.add_done_callback(lambda done, job=job: self._finished(job, done))
+            running.add_done_callback(functools.partial(self._finished, job))
 
     def _finished(self, job: _Job, done: asyncio.Future[Any]) -> None:
         self._running -= 1

@@ -25,7 +25,8 @@ def to_float(pcm: PcmInt) -> PcmFloat:
 
 def to_int16(pcm: PcmFloat) -> PcmInt:
     """Scale float32[n] to int16[n]; values outside [-1, 1] are clipped."""
-    return np.clip(np.rint(pcm * np.float32(32768.0)), -32768, 32767).astype(np.int16)
+    scaled: PcmFloat = np.clip(np.rint(pcm * np.float32(32768.0)), -32768, 32767)
+    return scaled.astype(np.int16)
 
 
 def duration_ms(samples: int, rate_hz: int) -> float:

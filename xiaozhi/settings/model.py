@@ -14,13 +14,13 @@ Provider = Literal["cpu", "cuda"]
 class _Section(BaseModel):
     """A table: unknown keys are errors, values are checked and never change afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class ServerSettings(_Section):
     """Where devices connect and what one of them may cost."""
 
-    host: str = "0.0.0.0"  # noqa: S104 - devices are on the local network, not on this machine
+    host: str = "0.0.0.0"  # devices are on the local network, not on this machine
     port: Port = 8000
     public_url: str = ""
     data_dir: Path = Path("data")
@@ -67,6 +67,9 @@ class AudioSettings(_Section):
     stop_margin_ms: int = Field(200, ge=0, le=2000)
     start_gap_ms: int = Field(80, ge=0, le=500)
     codec_workers: int = Field(1, ge=1, le=32)
+    instant_flush: bool = True
+    flush_wait_ms: int = Field(30, ge=0, le=500)
+    flush_hold_ms: int = Field(60, ge=50, le=500)
 
 
 class VadSettings(_Section):
@@ -108,6 +111,7 @@ class TurnSettings(_Section):
     stall_s: float = Field(1.5, ge=0.2, le=30)
     barge_in: bool = True
     barge_in_ms: int = Field(300, ge=64, le=3000)
+    wake_words: tuple[str, ...] = ("你好小智", "小智小智", "小智", "嗨小智", "嘿小智", "hi esp", "hey xiaozhi", "hello xiaozhi")
 
 
 class AsrSettings(_Section):
@@ -144,7 +148,7 @@ class LlmEndpoint(_Section):
         return self
 
     def key(self) -> str:
-        """The API key, from the file or from the environment variable named by `api_key_env`; empty when neither is set."""
+        """The API key, from the file or from the variable named by `api_key_env`; empty when neither is set."""
         return self.api_key.get_secret_value() or (os.environ.get(self.api_key_env, "") if self.api_key_env else "")
 
 
@@ -166,6 +170,13 @@ class LlmSettings(_Section):
     history_turns: int = Field(12, ge=0, le=200)
     history_max_chars: int = Field(6000, ge=0, le=1_000_000)
     endpoints: tuple[LlmEndpoint, ...] = ()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "LlmSettings":
+        names = [endpoint.name for endpoint in self.endpoints]
+        if len(set(names)) != len(names):
+            raise ValueError("endpoints must not have the same name twice")
+        return self
 
 
 class EdgeVoiceSettings(_Section):
@@ -231,6 +242,8 @@ class TtsSettings(_Section):
     def _distinct(self) -> "TtsSettings":
         if len(set(self.engines)) != len(self.engines):
             raise ValueError("engines must not name one engine twice")
+        if self.first_clause_max_chars < self.first_clause_min_chars:
+            raise ValueError("first_clause_max_chars must not be below first_clause_min_chars")
         return self
 
 

@@ -1,0 +1,148 @@
+"""The channel, the worker pool and the outbox."""
+
+import asyncio
+import threading
+
+import pytest
+
+from xiaozhi.channel import Channel, ChannelClosed
+from xiaozhi.transport.outbox import Outbox
+from xiaozhi.workers import JobDropped, Priority, WorkerPool
+
+
+async def test_a_full_channel_makes_its_writer_wait() -> None:
+    channel: Channel[int] = Channel(2)
+    await channel.put(1)
+    await channel.put(2)
+    writing = asyncio.create_task(channel.put(3))
+    await asyncio.sleep(0)
+    assert not writing.done()
+    assert await channel.get() == 1
+    await writing
+    assert channel.weight == 2
+
+
+async def test_weight_counts_not_items() -> None:
+    channel: Channel[str] = Channel(10, len)
+    await channel.put("x" * 9)
+    await channel.put("y" * 50)  # one more always fits while there is any room
+    writing = asyncio.create_task(channel.put("z"))
+    await asyncio.sleep(0)
+    assert not writing.done()
+    channel.close()
+    with pytest.raises(ChannelClosed):
+        await writing
+    assert [item async for item in channel] == ["x" * 9, "y" * 50]
+
+
+async def test_a_channel_for_live_audio_drops_its_oldest() -> None:
+    channel: Channel[int] = Channel(3, drop_oldest=True)
+    for number in range(5):
+        channel.put_nowait(number)
+    assert channel.dropped == 2
+    assert channel.drain() == [2, 3, 4]
+
+
+async def test_peek_waits_and_leaves_the_item() -> None:
+    channel: Channel[int] = Channel(3)
+    peeking = asyncio.create_task(channel.peek())
+    await asyncio.sleep(0)
+    channel.put_nowait(7)
+    assert await peeking == 7
+    assert await channel.get() == 7
+    channel.close()
+    assert await channel.peek() is None
+    with pytest.raises(ChannelClosed):
+        await channel.get()
+
+
+class Held:
+    """A job that occupies a worker until it is let go."""
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self._go = threading.Event()
+        self.task = asyncio.create_task(pool.submit(self._wait, Priority.FINAL))
+
+    def _wait(self) -> None:
+        assert self._go.wait(10)
+
+    async def let_go(self) -> None:
+        self._go.set()
+        await self.task
+
+
+async def test_the_most_urgent_job_goes_first_and_stale_ones_never_run() -> None:
+    pool = WorkerPool(1, "test")
+    held = Held(pool)
+    await asyncio.sleep(0)
+    ran: list[str] = []
+    jobs = [
+        asyncio.create_task(pool.submit(lambda: ran.append("partial"), Priority.PARTIAL)),
+        asyncio.create_task(pool.submit(lambda: ran.append("stale"), Priority.PROBE, lambda: True)),
+        asyncio.create_task(pool.submit(lambda: ran.append("probe"), Priority.PROBE)),
+        asyncio.create_task(pool.submit(lambda: ran.append("final"), Priority.FINAL)),
+        asyncio.create_task(pool.submit(lambda: ran.append("cancelled"), Priority.FINAL)),
+    ]
+    await asyncio.sleep(0)
+    jobs[-1].cancel()
+    assert pool.waiting == 5
+    assert pool.oldest_wait_s() >= 0
+    await held.let_go()
+    results = await asyncio.gather(*jobs, return_exceptions=True)
+    assert ran == ["final", "probe", "partial"]
+    assert isinstance(results[1], JobDropped)
+    assert pool.dropped == 1
+    pool.close()
+
+
+async def test_a_job_that_fails_fails_its_caller_alone() -> None:
+    pool = WorkerPool(1, "test")
+    with pytest.raises(ZeroDivisionError):
+        await pool.run(lambda: 1 // 0)
+    assert await pool.run(lambda: 2) == 2
+    pool.close()
+    with pytest.raises(JobDropped):
+        await pool.run(lambda: 3)
+
+
+class Wire:
+    """Stands where the socket is; `open` says whether it takes anything."""
+
+    def __init__(self) -> None:
+        self.sent: list[str | bytes] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.wrote = asyncio.Event()
+
+    async def send(self, frame: str | bytes) -> None:
+        await self.open.wait()
+        self.sent.append(frame)
+        self.wrote.set()
+
+
+async def test_an_interrupted_reply_leaves_no_further_sound() -> None:
+    wire = Wire()
+    outbox = Outbox(wire.send, wire.send, timeout_s=5)
+    outbox.put_audio(b"old", 1)
+    outbox.silence(1)
+    outbox.put_audio(b"older", 0)
+    outbox.put_text("stop")
+    outbox.put_audio(b"new", 2)
+    writing = asyncio.create_task(outbox.run())
+    while len(wire.sent) < 2:
+        wire.wrote.clear()
+        await wire.wrote.wait()
+    assert wire.sent == ["stop", b"new"]
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+
+
+async def test_a_device_that_does_not_read_loses_audio_and_then_its_connection() -> None:
+    wire = Wire()
+    wire.open.clear()
+    outbox = Outbox(wire.send, wire.send, timeout_s=0.01)
+    for _ in range(20):
+        outbox.put_audio(b"frame", 1)
+    assert outbox.dropped == 4
+    with pytest.raises(TimeoutError):
+        await outbox.run()

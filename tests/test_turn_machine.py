@@ -1,0 +1,381 @@
+"""The turn machine by tables, and by properties over every order of events."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xiaozhi.settings import TurnSettings
+from xiaozhi.turn.machine import (
+    CloseUtterance,
+    Commit,
+    Decision,
+    DropReply,
+    Interrupt,
+    ListeningMode,
+    PauseReply,
+    Recognise,
+    ResumeReply,
+    StartListening,
+    StartReply,
+    State,
+    StopListening,
+    TurnMachine,
+)
+
+RULES = TurnSettings(
+    soft_end_ms=128, complete_ms=400, neutral_ms=550, trailing_ms=1200, commit_max_ms=2000, max_utterance_s=30
+)
+
+
+def listening(mode: ListeningMode = ListeningMode.AUTO, rules: TurnSettings = RULES) -> TurnMachine:
+    machine = TurnMachine(rules)
+    machine.listen(mode)
+    return machine
+
+
+def speak(machine: TurnMachine, start_ms: float = 0.0, until_ms: float = 1000.0) -> None:
+    machine.speech_began(start_ms, start_ms + 100)
+    machine.heard(until_ms, 0.0)
+
+
+def soft_end(machine: TurnMachine, last_voiced_ms: float = 1000.0) -> int:
+    """Let silence reach the soft end; returns the ticket of the question asked."""
+    decisions = machine.heard(last_voiced_ms + 128, 128)
+    asked = [each for each in decisions if isinstance(each, Recognise)]
+    assert len(asked) == 1
+    return asked[0].ticket
+
+
+def kinds(decisions: list[Decision]) -> list[type]:
+    return [type(each) for each in decisions]
+
+
+def test_a_neutral_text_is_committed_when_its_silence_has_passed_and_the_reply_is_ready() -> None:
+    machine = listening()
+    speak(machine)
+    ticket = soft_end(machine)
+    assert kinds(machine.recognised(ticket, "我今天看了一本书")) == [StartReply]
+    assert machine.reply_ready(machine.generation) == []  # 128 ms of silence are too few for a neutral text
+    assert machine.heard(1500, 500) == []
+    assert kinds(machine.heard(1560, 560)) == [Commit, CloseUtterance]
+    assert machine.state is State.REPLYING
+
+
+def test_a_complete_text_is_committed_sooner_and_a_trailing_one_later() -> None:
+    for text, silence_ms in (("现在几点了", 400), ("我想去北京因为", 1200)):
+        machine = listening()
+        speak(machine)
+        machine.recognised(soft_end(machine), text)
+        machine.reply_ready(machine.generation)
+        assert machine.heard(1000 + silence_ms - 20, silence_ms - 20) == []
+        assert kinds(machine.heard(1000 + silence_ms, silence_ms)) == [Commit, CloseUtterance]
+
+
+def test_the_turn_stays_open_while_the_reply_is_not_ready() -> None:
+    machine = listening()
+    speak(machine)
+    machine.recognised(soft_end(machine), "现在几点了")
+    assert machine.heard(2500, 1500) == []
+    assert machine.state is State.PAUSED
+    assert kinds(machine.reply_ready(machine.generation)) == [Commit, CloseUtterance]
+
+
+def test_a_reply_that_never_gets_ready_is_committed_in_the_end() -> None:
+    machine = listening()
+    speak(machine)
+    machine.recognised(soft_end(machine), "现在几点了")
+    assert kinds(machine.heard(3000, 2000)) == [Commit, CloseUtterance]
+
+
+def test_speech_that_goes_on_raises_the_revision_and_drops_the_reply() -> None:
+    machine = listening()
+    speak(machine)
+    first = soft_end(machine)
+    machine.recognised(first, "我想问一下")
+    generation = machine.generation
+    assert machine.heard(1300, 0) == []
+    assert (machine.state, machine.revision) == (State.HEARING, 1)
+    assert machine.heard(1500, 0) == []  # kept a little: the words may turn out to be the same
+    assert kinds(machine.heard(1800, 0)) == [DropReply]
+    assert machine.generation == generation + 1
+    second = soft_end(machine, 1800)
+    assert second != first
+    assert machine.recognised(first, "stale") == []
+    assert kinds(machine.recognised(second, "我想问一下明天的天气")) == [StartReply]
+
+
+def test_the_same_words_again_keep_the_running_reply() -> None:
+    machine = listening()
+    speak(machine)
+    machine.recognised(soft_end(machine), "现在几点了")
+    machine.heard(1200, 0)  # a breath
+    assert machine.recognised(soft_end(machine, 1232), "现在几点了。") == []
+    machine.reply_ready(machine.generation)
+    assert kinds(machine.heard(1640, 408)) == [Commit, CloseUtterance]
+
+
+def test_after_three_attempts_the_machine_waits_for_a_neutral_silence() -> None:
+    machine = listening()
+    machine.speech_began(0, 100)
+    at = 1000.0
+    for _ in range(3):
+        machine.heard(at, 0)
+        soft_end(machine, at)
+        at += 500
+    machine.heard(at, 0)
+    assert machine.heard(at + 200, 200) == []
+    assert kinds(machine.heard(at + 560, 560)) == [Recognise]
+
+
+def test_no_reply_is_prepared_ahead_of_time_under_load() -> None:
+    machine = listening()
+    machine.may_speculate = False
+    speak(machine)
+    assert machine.heard(1200, 200) == []
+    asked = machine.heard(1560, 560)
+    assert kinds(asked) == [Recognise]
+    assert isinstance(asked[0], Recognise)
+    assert kinds(machine.recognised(asked[0].ticket, "我今天看了一本书")) == [StartReply]
+
+
+@pytest.mark.parametrize("text", ["", "  ", "。", "..."])
+def test_noise_without_words_ends_the_utterance_without_a_turn(text: str) -> None:
+    machine = listening()
+    speak(machine)
+    assert machine.recognised(soft_end(machine), text) == []
+    assert kinds(machine.heard(1560, 560)) == [CloseUtterance]
+    assert machine.state is State.WAITING
+
+
+def test_a_released_key_commits_at_once() -> None:
+    machine = listening(ListeningMode.MANUAL)
+    speak(machine)
+    assert machine.heard(2000, 900) == []  # a pause means nothing while the key is held
+    decisions = machine.stop()
+    assert kinds(decisions) == [StopListening, Recognise]
+    asked = decisions[-1]
+    assert isinstance(asked, Recognise)
+    assert kinds(machine.recognised(asked.ticket, "我今天")) == [StartReply, Commit, CloseUtterance]
+    machine.reply_done(machine.generation)
+    assert machine.state is State.IDLE
+
+
+def test_a_key_pressed_for_a_moment_is_no_turn() -> None:
+    machine = listening(ListeningMode.MANUAL)
+    machine.speech_began(0, 60)
+    assert kinds(machine.stop()) == [StopListening, CloseUtterance]
+    assert machine.state is State.IDLE
+
+
+def test_three_minutes_of_speech_are_capped_and_answered() -> None:
+    machine = listening()
+    machine.speech_began(0, 100)
+    asked: list[Decision] = []
+    at = 100.0
+    while not asked:
+        at += 60
+        asked = machine.heard(at, 0)
+    assert at == pytest.approx(30_000, abs=60)
+    assert isinstance(asked[0], Recognise)
+    assert machine.heard(at + 60, 0) == []
+    assert kinds(machine.recognised(asked[0].ticket, "很长的话")) == [StartReply, Commit, CloseUtterance]
+
+
+def test_a_stalled_stream_ends_the_utterance() -> None:
+    machine = listening()
+    speak(machine)
+    asked = machine.stalled()
+    assert isinstance(asked[0], Recognise)
+    assert Commit in kinds(machine.recognised(asked[0].ticket, "你好"))
+
+
+def test_abort_interrupts_a_reply_and_forgets_an_utterance() -> None:
+    machine = listening()
+    assert machine.abort() == []
+    machine.typed("你好")
+    generation = machine.generation
+    assert machine.abort() == [Interrupt(generation)]
+    assert (machine.generation, machine.state) == (generation + 1, State.WAITING)
+    speak(machine)
+    assert kinds(machine.abort()) == [CloseUtterance]
+
+
+def test_listen_start_is_idempotent_and_does_not_disturb_a_reply() -> None:
+    machine = listening()
+    assert machine.listen(ListeningMode.AUTO) == [StartListening(hold=False)]
+    machine.typed("你好")
+    assert machine.listen(ListeningMode.AUTO) == []
+    assert machine.state is State.REPLYING
+    assert kinds(machine.listen(ListeningMode.MANUAL)) == [Interrupt, StartListening]
+
+
+def realtime_reply() -> TurnMachine:
+    machine = listening(ListeningMode.REALTIME)
+    machine.typed("讲个故事")
+    machine.speech_began(10_000, 10_100)
+    assert machine.state is State.OVERLAP
+    return machine
+
+
+def test_words_over_a_reply_interrupt_it_and_begin_a_turn() -> None:
+    machine = realtime_reply()
+    assert machine.heard(10_200, 0) == []
+    decisions = machine.heard(10_320, 0)
+    assert kinds(decisions) == [PauseReply, Recognise]
+    asked = decisions[1]
+    assert isinstance(asked, Recognise)
+    assert asked.probe
+    turn = machine.turn
+    assert kinds(machine.recognised(asked.ticket, "换一个")) == [Interrupt]
+    assert (machine.state, machine.turn) == (State.HEARING, turn + 1)
+
+
+def test_a_backchannel_over_a_reply_lets_it_go_on() -> None:
+    machine = realtime_reply()
+    asked = machine.heard(10_320, 0)[1]
+    assert isinstance(asked, Recognise)
+    assert machine.recognised(asked.ticket, "嗯嗯") == []
+    assert machine.heard(10_380, 0) == []
+    assert kinds(machine.heard(10_640, 140)) == [CloseUtterance, ResumeReply]
+
+
+def test_a_cough_over_a_reply_does_not_even_pause_it() -> None:
+    machine = realtime_reply()
+    assert kinds(machine.heard(10_300, 140)) == [CloseUtterance]
+    assert machine.state is State.REPLYING
+
+
+def test_talk_over_the_end_of_a_reply_becomes_the_next_turn() -> None:
+    machine = realtime_reply()
+    machine.heard(10_320, 0)
+    assert machine.reply_done(machine.generation) == []
+    assert machine.state is State.HEARING
+
+
+def test_speech_is_ignored_in_auto_mode_while_the_reply_plays() -> None:
+    machine = listening()
+    machine.typed("你好")
+    assert machine.speech_began(0, 100) == [CloseUtterance()]
+
+
+# Properties -------------------------------------------------------------------------------------------------------
+
+TEXTS = st.sampled_from(["", "你好", "现在几点了", "我想因为", "嗯", "turn the volume up", "and then"])
+ACTIONS = st.one_of(
+    st.tuples(st.just("listen"), st.sampled_from(list(ListeningMode))),
+    st.tuples(st.just("stop"), st.none()),
+    st.tuples(st.just("abort"), st.none()),
+    st.tuples(st.just("typed"), TEXTS),
+    st.tuples(st.just("began"), st.none()),
+    st.tuples(st.just("voice"), st.integers(1, 20)),
+    st.tuples(st.just("silence"), st.integers(1, 20)),
+    st.tuples(st.just("stalled"), st.none()),
+    st.tuples(st.just("text"), TEXTS),
+    st.tuples(st.just("ready"), st.none()),
+    st.tuples(st.just("done"), st.none()),
+    st.tuples(st.just("load"), st.booleans()),
+)
+
+
+class Watcher:
+    """Plays actions into a machine and checks what must always hold."""
+
+    def __init__(self) -> None:
+        self.machine = TurnMachine(RULES)
+        self.now_ms = 0.0
+        self.silence_ms = 0.0
+        self.ticket = 0
+        self.committed: set[int] = set()
+        self.live: int | None = None  # the generation of the reply that exists
+        self.open = False  # whether its gate is open
+        self.held = False
+
+    def play(self, action: str, value: object) -> None:
+        machine = self.machine
+        match action, value:
+            case "listen", ListeningMode():
+                self.take(machine.listen(value))
+            case "stop", _:
+                self.take(machine.stop())
+            case "abort", _:
+                self.take(machine.abort())
+            case "typed", str():
+                self.take(machine.typed(value or "你好"))
+            case "began", _:
+                self.silence_ms = 0.0
+                self.take(machine.speech_began(self.now_ms - 100, self.now_ms))
+            case (("voice" | "silence"), int()):
+                for _ in range(value):
+                    self.now_ms += 60
+                    self.silence_ms = 0.0 if action == "voice" else self.silence_ms + 60
+                    self.take(machine.heard(self.now_ms, self.silence_ms))
+            case "stalled", _:
+                self.take(machine.stalled())
+            case "text", str():
+                self.take(machine.recognised(self.ticket, value))
+            case "ready", _:
+                self.take(machine.reply_ready(machine.generation))
+            case "done", _ if self.open and self.live is not None:
+                self.live, self.open, self.held = None, False, False
+                self.take(machine.reply_done(machine.generation))
+            case "load", bool():
+                machine.may_speculate = value
+
+    def take(self, decisions: list[Decision]) -> None:
+        for decision in decisions:
+            match decision:
+                case Recognise(ticket):
+                    assert ticket > self.ticket, "tickets rise"
+                    self.ticket = ticket
+                case StartReply():
+                    assert self.live is None, "one reply at a time"
+                    self.live, self.open = decision.generation, False
+                case DropReply(generation):
+                    assert self.live == generation, "what is dropped exists"
+                    assert not self.open, "what was heard is interrupted, not dropped"
+                    self.live = None
+                case Commit():
+                    assert decision.generation == self.live, "never audio without a commit of its own reply"
+                    assert decision.generation not in self.committed, "never two commits of one reply"
+                    self.committed.add(decision.generation)
+                    self.open = True
+                case Interrupt(generation):
+                    assert self.live == generation
+                    assert self.open, "only what was committed is interrupted"
+                    self.live, self.open, self.held = None, False, False
+                case PauseReply():
+                    assert self.open and not self.held
+                    self.held = True
+                case ResumeReply():
+                    assert self.held
+                    self.held = False
+                case _:
+                    pass
+        replying = self.machine.state in (State.REPLYING, State.OVERLAP, State.PROBING)
+        assert replying == self.open, "the gate is open exactly while replying"
+        assert self.held == (self.machine.state is State.PROBING)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(ACTIONS, max_size=60))
+def test_whatever_happens_in_whatever_order_the_rules_hold(actions: list[tuple[str, object]]) -> None:
+    watcher = Watcher()
+    for action, value in actions:
+        watcher.play(action, value)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(ACTIONS, max_size=40), TEXTS)
+def test_every_utterance_comes_to_an_end(actions: list[tuple[str, object]], text: str) -> None:
+    """Whatever came before: silence, an answer to the last question and a finished reply lead back to rest."""
+    watcher = Watcher()
+    for action, value in actions:
+        watcher.play(action, value)
+    for _ in range(6):
+        if watcher.machine.mode is ListeningMode.MANUAL:
+            watcher.play("stop", None)
+        watcher.play("silence", 40)
+        watcher.play("text", text)
+        watcher.play("silence", 40)
+        watcher.play("done", None)
+    assert watcher.machine.state in (State.IDLE, State.WAITING)

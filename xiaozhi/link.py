@@ -1,0 +1,40 @@
+"""What a conversation may say to its device; the transport implements it."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class DeviceLink(Protocol):
+    """The way to one device. Nothing here waits: a slow device costs its own audio, never another's time."""
+
+    def stt(self, text: str) -> None:
+        """Show what was heard."""
+        ...
+
+    def emotion(self, name: str) -> None:
+        """Show a face, by one of the 21 names."""
+        ...
+
+    def tts_start(self) -> None:
+        """The device goes to speaking."""
+        ...
+
+    def sentence_start(self, text: str) -> None:
+        """Show the subtitle of the audio that follows."""
+        ...
+
+    def audio(self, opus: bytes, generation: int, timestamp_ms: int) -> None:
+        """Send one packet; it is dropped if by then `silence` has been called for its generation or a later one."""
+        ...
+
+    def silence(self, generation: int) -> None:
+        """Drop all audio of this generation and of older ones that has not left yet."""
+        ...
+
+    def tts_stop(self) -> None:
+        """The device goes back to listening or idle."""
+        ...
+
+    def trace(self, record: Mapping[str, object]) -> None:
+        """Hand over a turn's record, to clients that asked for it."""
+        ...

@@ -1,0 +1,349 @@
+"""One device's conversation: builds the stages, owns their task group, applies the turn machine's decisions.
+
+Control acts at once, on the caller's stack; only audio and text travel through channels. Each conversation is one task
+group; what fails in it ends this conversation and no other.
+"""
+
+import asyncio
+import logging
+from typing import Final
+
+from xiaozhi.channel import Channel
+from xiaozhi.events import KeyReleased, MicInput, MicPacket, SpeechBegan, SpeechEvent
+from xiaozhi.link import DeviceLink
+from xiaozhi.reply import Reply
+from xiaozhi.services import Services
+from xiaozhi.stages.asr.engine import Transcript
+from xiaozhi.stages.asr.stage import Ask, AsrInput, Forget, Recognised, run_asr
+from xiaozhi.stages.vad.stage import VadControl, run_vad
+from xiaozhi.text.language import language_of
+from xiaozhi.turn.endpointing import is_echo, plain
+from xiaozhi.turn.history import History
+from xiaozhi.turn.machine import (
+    CloseUtterance,
+    Commit,
+    Decision,
+    DropReply,
+    Interrupt,
+    ListeningMode,
+    PauseReply,
+    Recognise,
+    ResumeReply,
+    StartListening,
+    StartReply,
+    State,
+    StopListening,
+    TurnMachine,
+)
+from xiaozhi.turn.segmenter import Segmenter
+from xiaozhi.turn.trace import TurnTrace
+from xiaozhi.workers import Priority
+
+_log = logging.getLogger(__name__)
+_turns = logging.getLogger("xiaozhi.turn")
+
+# Microphone audio waits at most this long for the VAD; then the oldest is dropped and counted.
+_MIC_MS: Final = 2000.0
+_ASSUMED_PACKET_MS: Final = 60.0
+# A burst of at least this many packets outside listening, just before `detect`, is the firmware's wake-word audio.
+_WAKE_BURST_PACKETS: Final = 5
+
+
+class Conversation:
+    """One device's conversation.
+
+    Args:
+        services: the shared engines.
+        link: the way back to the device.
+        device_id: for the log.
+        on_turn: called with the record of every turn that was committed, when it is over.
+    """
+
+    def __init__(self, services: Services, link: DeviceLink, device_id: str) -> None:
+        settings = services.settings
+        self._services = services
+        self._link = link
+        self._device_id = device_id
+        self._loop = asyncio.get_running_loop()
+        self._machine = TurnMachine(settings.turn, services.commands)
+        self._history = History(max_turns=settings.llm.history_turns, max_chars=settings.llm.history_max_chars)
+        self._mic: Channel[MicInput] = Channel(_MIC_MS, lambda _packet: _ASSUMED_PACKET_MS, drop_oldest=True)
+        self._speech: Channel[SpeechEvent | KeyReleased] = Channel(_MIC_MS)
+        self._inbox: Channel[AsrInput] = Channel(_MIC_MS)
+        self._texts: Channel[Recognised] = Channel(16)
+        self._vad = VadControl()
+        self._vad.deaf = True
+        self._tasks: asyncio.TaskGroup | None = None
+        self._reply: Reply | None = None
+        self._reply_task: asyncio.Task[None] | None = None
+        self._transcript = Transcript("")
+        self._unheard_packets = 0  # since listening ended
+        self._active_at = self._loop.time()
+        self._packet_at = self._active_at
+        # Times of the open utterance, for the trace.
+        self._audio_epoch_s = 0.0
+        self._last_voiced_ms = 0.0
+        self._speech_began_ms = 0.0
+        self._soft_end_at: float | None = None
+        self._text_at: float | None = None
+        self._decode_ms: float | None = None
+
+    async def run(self) -> None:
+        """Run until cancelled; everything the conversation holds is freed when this returns."""
+        settings = self._services.settings
+        ear = self._services.tick.open()
+        segmenter = Segmenter(settings.vad.threshold, settings.vad.release_threshold, settings.vad.min_speech_ms)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                tasks.create_task(
+                    run_vad(
+                        self._mic,
+                        self._speech,
+                        self._services.tick,
+                        ear,
+                        segmenter,
+                        pre_roll_ms=settings.vad.pre_roll_ms,
+                        control=self._vad,
+                    ),
+                    name="vad",
+                )
+                tasks.create_task(
+                    run_asr(self._inbox, self._texts, self._services.ears, settings.asr.timeout_s), name="asr"
+                )
+                tasks.create_task(self._follow_speech(), name="follow-speech")
+                tasks.create_task(self._follow_texts(), name="follow-texts")
+        finally:
+            self._tasks = None
+            ear.close()
+
+    # What the device says; all of it acts at once -----------------------------------------------------------------
+
+    def hear(self, packet: MicPacket) -> None:
+        """Take one microphone packet. Never waits: the oldest is dropped when the VAD cannot keep up."""
+        self._packet_at = self._loop.time()
+        if self._vad.deaf:
+            self._unheard_packets += 1
+        self._mic.put_nowait(packet)
+
+    def listen(self, mode: ListeningMode) -> None:
+        """`listen/start`."""
+        self._active_at = self._loop.time()
+        self._unheard_packets = 0
+        self._apply(self._machine.listen(mode))
+
+    def stop_listening(self) -> None:
+        """`listen/stop`: goes behind the audio that came before it, so that the last syllable is not lost."""
+        self._mic.put_nowait(KeyReleased())
+
+    def detect(self, text: str) -> None:
+        """A wake word, or a typed text: desktop and browser clients use the same message for both."""
+        burst, self._unheard_packets = self._unheard_packets, 0
+        self._active_at = self._loop.time()
+        wake_words = {plain(word) for word in self._services.settings.turn.wake_words}
+        if burst >= _WAKE_BURST_PACKETS or not plain(text) or plain(text) in wake_words:
+            self._vad.reset()  # the wake word itself is no command
+            return
+        self.typed(text)
+
+    def typed(self, text: str) -> None:
+        """A whole turn in writing."""
+        self._transcript = Transcript(text)
+        self._soft_end_at = self._text_at = None
+        self._decode_ms = None
+        self._apply(self._machine.typed(text))
+
+    def abort(self, reason: str) -> None:
+        """Be silent now. Always answered with `tts/stop`: a device that speaks stays there until it comes."""
+        speaking = self._reply is not None and self._reply.committed
+        unplayed_ms = self._reply.pacer.unplayed_ms() if self._reply is not None else 0.0
+        self._apply(self._machine.abort())
+        if not speaking:
+            self._link.tts_stop()
+        elif not reason and unplayed_ms > 0.0:
+            self._flush()
+
+    def idle_s(self) -> float:
+        """How long nothing has been said by either side, in seconds."""
+        if self._machine.state not in (State.IDLE, State.WAITING):
+            return 0.0
+        return self._loop.time() - self._active_at
+
+    def check_stall(self) -> None:
+        """Called about once a second: end an utterance whose microphone stream has stopped arriving."""
+        if (
+            self._machine.state in (State.HEARING, State.PAUSED)
+            and self._loop.time() - self._packet_at > self._services.settings.turn.stall_s
+        ):
+            self._apply(self._machine.stalled())
+
+    # What the stages say ------------------------------------------------------------------------------------------
+
+    async def _follow_speech(self) -> None:
+        async for event in self._speech:
+            now = self._loop.time()
+            if isinstance(event, KeyReleased):
+                self._apply(self._machine.stop())
+                continue
+            self._inbox.put_nowait(event)
+            if isinstance(event, SpeechBegan):
+                self._active_at = now
+                self._audio_epoch_s = now - event.end_ms / 1000.0
+                self._speech_began_ms = event.start_ms
+                self._last_voiced_ms = event.end_ms
+                self._apply(self._machine.speech_began(event.start_ms, event.end_ms))
+            else:
+                # The earliest arrival so far tells best when a sample was spoken; later ones were held up on the way.
+                self._audio_epoch_s = min(self._audio_epoch_s, now - event.end_ms / 1000.0)
+                self._last_voiced_ms = event.last_voiced_ms
+                self._apply(self._machine.heard(event.end_ms, event.silence_ms))
+
+    async def _follow_texts(self) -> None:
+        async for recognised in self._texts:
+            text = recognised.transcript.text
+            if self._machine.state is State.PROBING and is_echo(text, self._spoken_text()):
+                text = ""
+            self._text_at = self._loop.time()
+            self._decode_ms = recognised.took_s * 1000.0
+            self._transcript = recognised.transcript
+            if self._services.settings.log.transcripts:
+                _log.info("heard %r", text, extra={"device": self._device_id})
+            self._apply(self._machine.recognised(recognised.ticket, text))
+
+    def _spoken_text(self) -> str:
+        return "".join(clause.speech for clause, _ in self._reply.pacer.spoken()) if self._reply else ""
+
+    # What the machine decides -------------------------------------------------------------------------------------
+
+    def _apply(self, decisions: list[Decision]) -> None:
+        for decision in decisions:
+            match decision:
+                case StartListening(hold):
+                    self._inbox.put_nowait(Forget())
+                    self._vad.reset()
+                    self._vad.hold = hold
+                case StopListening():
+                    self._vad.hold = False
+                case CloseUtterance():
+                    self._inbox.put_nowait(Forget())
+                    self._vad.close_utterance()
+                case Recognise(ticket, probe):
+                    if not probe:
+                        self._soft_end_at = self._loop.time()
+                    self._inbox.put_nowait(Ask(ticket, Priority.PROBE if probe else Priority.FINAL))
+                case StartReply(turn, revision, generation, text):
+                    self._start_reply(turn, revision, generation, text)
+                case DropReply():
+                    self._cancel_reply()
+                case Commit(_, revision, _, text):
+                    self._commit(revision, text)
+                case Interrupt():
+                    self._interrupt()
+                case PauseReply():
+                    if self._reply is not None:
+                        self._reply.pacer.hold()
+                case ResumeReply():
+                    if self._reply is not None:
+                        self._reply.pacer.resume()
+        self._sync_microphone()
+
+    def _sync_microphone(self) -> None:
+        """The microphone counts while a turn may begin or go on; in realtime mode also during the reply."""
+        state = self._machine.state
+        realtime = self._machine.mode is ListeningMode.REALTIME and self._services.settings.turn.barge_in
+        deaf = state is State.IDLE or (state is State.REPLYING and not realtime)
+        if deaf != self._vad.deaf:
+            self._vad.reset()
+            self._vad.deaf = deaf
+            self._unheard_packets = 0
+
+    def _start_reply(self, turn: int, revision: int, generation: int, text: str) -> None:
+        assert self._tasks is not None
+        language = language_of(text, default=self._transcript.language or "zh")
+        trace = TurnTrace(turn, revision, generation, mode=self._machine.mode.value, language=language)
+        trace.engine = self._services.ears.engine.name
+        trace.heard = text
+        messages = self._history.messages(self._services.settings.llm.system_prompt, text)
+        reply = Reply(self._services, self._link, messages, language, trace, lambda: self._ready(generation))
+        self._reply = reply
+        self._reply_task = self._tasks.create_task(self._run_reply(reply), name=f"reply-{turn}.{revision}")
+
+    def _ready(self, generation: int) -> None:
+        self._apply(self._machine.reply_ready(generation))
+
+    def _commit(self, revision: int, text: str) -> None:
+        assert self._reply is not None
+        self._active_at = self._loop.time()
+        trace = self._reply.trace
+        trace.revision = revision
+        trace.soft_end, trace.text, trace.decode_ms = self._soft_end_at, self._text_at, self._decode_ms
+        if self._soft_end_at is None:  # typed: there was no voice to count from
+            trace.anchor = self._active_at
+        else:
+            trace.anchor = self._audio_epoch_s + self._last_voiced_ms / 1000.0
+            trace.speech_ms = self._last_voiced_ms - self._speech_began_ms
+        self._reply.commit(text)
+
+    async def _run_reply(self, reply: Reply) -> None:
+        try:
+            await reply.run()
+        except asyncio.CancelledError:
+            raise
+        except Exception:  # noqa: BLE001 - one reply's fault must not end the conversation; it is logged whole
+            _log.exception("reply failed", extra={"device": self._device_id})
+            reply.trace.error = reply.trace.error or "internal error"
+        self._remember(reply)
+        if self._reply is reply:
+            self._reply = self._reply_task = None
+        self._active_at = self._loop.time()
+        self._apply(self._machine.reply_done(reply.trace.generation))
+
+    def _cancel_reply(self) -> None:
+        if self._reply_task is not None:
+            self._reply_task.cancel()
+        self._reply = self._reply_task = None
+
+    def _interrupt(self) -> None:
+        reply = self._reply
+        if reply is None:
+            return
+        reply.trace.interrupted = self._loop.time()
+        reply.stop()
+        self._remember(reply)
+        self._cancel_reply()
+        if self._machine.mode is ListeningMode.REALTIME:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Silence what still waits in the device: going to speaking once more empties its queue."""
+        assert self._tasks is not None
+        if self._services.settings.audio.instant_flush:
+            self._tasks.create_task(self._flush_device(), name="flush")
+
+    async def _flush_device(self) -> None:
+        # A client that reacts to its own abort begins to listen at once: it has emptied its queue itself, and going to
+        # speaking again would cost it the first syllable. The last pause is what the firmware needs to act on both.
+        audio = self._services.settings.audio
+        asked_at = self._active_at
+        await asyncio.sleep(audio.flush_wait_ms / 1000.0)
+        if self._active_at != asked_at or self._reply is not None:
+            return
+        self._link.tts_start()
+        await asyncio.sleep(audio.flush_hold_ms / 1000.0)
+        if self._reply is None or not self._reply.committed:
+            self._link.tts_stop()
+
+    def _remember(self, reply: Reply) -> None:
+        """Put into the history what was heard, and close the turn's record."""
+        trace = reply.trace
+        if not reply.committed:
+            return
+        self._history.add(
+            trace.heard, reply.pacer.spoken(), reply.pacer.played_ms(), interrupted=trace.interrupted is not None
+        )
+        record = trace.message()
+        extra = {"device": self._device_id, **{key: value for key, value in record.items() if key != "type"}}
+        if self._services.settings.log.transcripts:
+            extra |= {"heard": trace.heard, "said": trace.said}
+        _turns.info("turn", extra=extra)
+        self._link.trace(record)

@@ -1,0 +1,99 @@
+"""The recognition stage: speech and questions in, texts out."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from xiaozhi.channel import Channel
+from xiaozhi.events import SpeechAudio, SpeechBegan
+from xiaozhi.stages.asr.engine import EngineError, Transcript
+from xiaozhi.stages.asr.hearing import Ears, Hearing
+from xiaozhi.workers import JobDropped, Priority
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Recognise the open utterance up to here; `ticket` comes back with the text."""
+
+    ticket: int
+    priority: Priority
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """The open utterance is over."""
+
+
+AsrInput: TypeAlias = SpeechBegan | SpeechAudio | Ask | Forget
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """The answer to `Ask`.
+
+    `took_s` runs from the question to the answer, waiting for a worker included. When recognition failed the text is
+    empty and `error` says why.
+    """
+
+    ticket: int
+    transcript: Transcript
+    took_s: float
+    error: str = ""
+
+
+async def run_asr(inbox: Channel[AsrInput], texts: Channel[Recognised], ears: Ears, timeout_s: float) -> None:
+    """Read speech and questions until `inbox` ends; put an answer for every question that is not overtaken.
+
+    A newer question makes an older one that has not begun to be decoded stale. Audio is taken while decoding runs.
+    """
+    hearing: Hearing | None = None
+    newest = 0
+    loop = asyncio.get_running_loop()
+
+    async def answer(asked: Ask, utterance: Hearing) -> None:
+        began = loop.time()
+        transcript, error = Transcript(""), ""
+        try:
+            async with asyncio.timeout(timeout_s):
+                transcript = await utterance.transcribe(asked.priority, lambda: asked.ticket != newest)
+        except JobDropped:
+            return
+        except TimeoutError:
+            error = f"recognition took over {timeout_s:g} s"
+        except EngineError as failure:
+            error = str(failure)
+        if error:
+            _log.warning("%s", error)
+        texts.put_nowait(Recognised(asked.ticket, transcript, loop.time() - began, error))
+
+    try:
+        async with asyncio.TaskGroup() as decodes:
+            async for item in inbox:
+                match item:
+                    case SpeechBegan():
+                        if hearing is not None:
+                            hearing.close()
+                        hearing = ears.open()
+                        hearing.feed(item.pcm)
+                    case SpeechAudio() if hearing is not None:
+                        hearing.feed(item.pcm)
+                    case Ask() if hearing is not None:
+                        newest = item.ticket
+                        decodes.create_task(answer(item, hearing), name="asr-decode")
+                    case Ask():
+                        newest = item.ticket
+                        texts.put_nowait(Recognised(item.ticket, Transcript(""), 0.0))
+                    case Forget():
+                        if hearing is not None:
+                            hearing.close()
+                        hearing = None
+                        newest = -1  # what waits for a worker is stale
+                    case SpeechAudio():
+                        pass  # behind a Forget: the utterance was closed while this was on its way
+    finally:
+        if hearing is not None:
+            hearing.close()
+        texts.close()

@@ -1,0 +1,94 @@
+"""What waits to be written to one device: control never behind audio, stale audio never written."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+_log = logging.getLogger(__name__)
+
+# More audio than this waiting here means a device that does not read: late audio would only raise its delay.
+_AUDIO_MOST: Final = 16
+
+
+@dataclass(slots=True)
+class _Audio:
+    generation: int
+    frame: bytes
+
+
+class Outbox:
+    """The single writer of one connection.
+
+    Control messages and packets keep their order among themselves; before every packet its generation is compared with
+    the last one silenced, so a reply that was interrupted cannot leave another sound even if its packets wait here.
+
+    Args:
+        send_text: writes a text frame; waits while the socket is full.
+        send_bytes: writes a binary frame; likewise.
+        timeout_s: a single write that takes longer means the device is gone.
+    """
+
+    def __init__(
+        self,
+        send_text: Callable[[str], Awaitable[None]],
+        send_bytes: Callable[[bytes], Awaitable[None]],
+        timeout_s: float,
+    ) -> None:
+        self._send_text = send_text
+        self._send_bytes = send_bytes
+        self._timeout_s = timeout_s
+        self._items: deque[str | _Audio] = deque()
+        self._audio_waiting = 0
+        self._some = asyncio.Event()
+        self._silenced = -1
+        self.dropped = 0
+        """Packets not sent because the device does not read fast enough."""
+        self.written_at = asyncio.get_running_loop().time()
+        """When something was last written, on the loop's clock."""
+
+    def put_text(self, text: str) -> None:
+        """Queue a text frame."""
+        self._items.append(text)
+        self._some.set()
+
+    def put_audio(self, frame: bytes, generation: int) -> None:
+        """Queue a binary frame of a reply's generation; dropped when too many wait already."""
+        if generation <= self._silenced:
+            return
+        if self._audio_waiting >= _AUDIO_MOST:
+            self.dropped += 1
+            return
+        self._items.append(_Audio(generation, frame))
+        self._audio_waiting += 1
+        self._some.set()
+
+    def silence(self, generation: int) -> None:
+        """Write no packet of this generation or an older one any more."""
+        self._silenced = max(self._silenced, generation)
+
+    async def run(self) -> None:
+        """Write until cancelled.
+
+        Raises:
+            TimeoutError: the device has not taken anything for `timeout_s`.
+            ConnectionError: the connection is gone.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            while not self._items:
+                self._some.clear()
+                await self._some.wait()
+            item = self._items.popleft()
+            if isinstance(item, _Audio):
+                self._audio_waiting -= 1
+                if item.generation <= self._silenced:
+                    continue
+            async with asyncio.timeout(self._timeout_s):
+                if isinstance(item, _Audio):
+                    await self._send_bytes(item.frame)
+                else:
+                    await self._send_text(item)
+            self.written_at = loop.time()

@@ -1,0 +1,268 @@
+"""The WebSocket shell: a socket, the protocol, a conversation, and the rules for opening and ending them."""
+
+import asyncio
+import logging
+import socket
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Final
+
+import orjson
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ
+from xiaozhi.events import MicPacket
+from xiaozhi.services import Services
+from xiaozhi.session import Conversation
+from xiaozhi.text.emotions import emoji_of
+from xiaozhi.transport import framing, protocol
+from xiaozhi.transport.auth import Gatekeeper
+from xiaozhi.transport.identity import Identity
+from xiaozhi.transport.outbox import Outbox
+
+_log = logging.getLogger(__name__)
+
+# 60 ms frames are fixed: the firmware's jitter queue counts packets, so shorter ones would make it shallower.
+FRAME_MS: Final = 60
+
+# A small send buffer makes a device that does not read visible within about a second of Opus.
+_SEND_BUFFER_BYTES: Final = 8192
+
+_CLOSE_S: Final = 1.0  # the firmware never answers a Close frame
+
+
+class Connection:
+    """One device's socket and conversation. Implements `DeviceLink`."""
+
+    def __init__(self, services: Services, identity: Identity, version: int) -> None:
+        self._services = services
+        self.identity = identity
+        self.session_id = uuid.uuid4().hex[:12]
+        self._protocol = protocol.DeviceProtocol(version, self.session_id)
+        # The firmware never answers pings in time on old versions and Wi-Fi: no heartbeat. No compression is offered.
+        self._socket = web.WebSocketResponse(
+            heartbeat=None,
+            compress=False,
+            autoping=True,
+            timeout=_CLOSE_S,
+            max_msg_size=services.settings.server.max_message_bytes,
+        )
+        self._outbox = Outbox(self._socket.send_str, self._socket.send_bytes, services.settings.server.send_timeout_s)
+        self._conversation = Conversation(services, self, identity.device_id)
+        self._opened_at = asyncio.get_running_loop().time()
+        self._spoke = False  # the client has said anything at all
+        self._traces = False
+        self._ignored = 0
+        self._ending: asyncio.Task[None] | None = None
+
+    # DeviceLink ---------------------------------------------------------------------------------------------------
+
+    def _say(self, message: Mapping[str, object]) -> None:
+        self._outbox.put_text(orjson.dumps(message).decode())
+
+    def stt(self, text: str) -> None:
+        """Show what was heard."""
+        self._say(self._protocol.stt(text))
+
+    def emotion(self, name: str) -> None:
+        """Show a face."""
+        self._say(self._protocol.emotion(name, emoji_of(name)))
+
+    def tts_start(self) -> None:
+        """The device goes to speaking."""
+        self._say(self._protocol.tts_start())
+
+    def sentence_start(self, text: str) -> None:
+        """Show a subtitle."""
+        self._say(self._protocol.sentence_start(text))
+
+    def audio(self, opus: bytes, generation: int, timestamp_ms: int) -> None:
+        """Send one packet."""
+        self._outbox.put_audio(self._protocol.pack(opus, timestamp_ms), generation)
+
+    def silence(self, generation: int) -> None:
+        """Let no more audio of this generation out."""
+        self._outbox.silence(generation)
+
+    def tts_stop(self) -> None:
+        """The device goes back to listening or idle."""
+        self._say(self._protocol.tts_stop())
+
+    def trace(self, record: Mapping[str, object]) -> None:
+        """Hand over a turn's record, if this client asked for records."""
+        if self._traces:
+            self._say(record)
+
+    # Life ---------------------------------------------------------------------------------------------------------
+
+    async def serve(self, request: web.Request) -> web.WebSocketResponse:
+        """Upgrade, converse until either side ends it, and free everything."""
+        await self._socket.prepare(request)
+        if request.transport is not None:
+            sock = request.transport.get_extra_info("socket")
+            if sock is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _log.info("connected", extra=self._extra())
+        tasks = {
+            asyncio.create_task(self._conversation.run(), name="conversation"),
+            asyncio.create_task(self._outbox.run(), name="outbox"),
+            asyncio.create_task(self._read(), name="read"),
+        }
+        why = "the device went away"
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                error = task.exception()
+                if isinstance(error, TimeoutError):
+                    why = "the device does not read"
+                elif error is not None and not isinstance(error, ConnectionError):
+                    why = "an internal error"
+                    _log.error("%s failed", task.get_name(), exc_info=error, extra=self._extra())
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if self._ending is None:
+                await self._close(WSCloseCode.GOING_AWAY)
+            else:
+                await asyncio.shield(self._ending)
+            _log.info("disconnected: %s", why, extra=self._extra())
+        return self._socket
+
+    def end(self, why: str) -> asyncio.Task[None]:
+        """Close from the server's side, in the background; `why` goes to the log."""
+        if self._ending is None:
+            _log.info("closing: %s", why, extra=self._extra())
+            self._ending = asyncio.create_task(self._close(WSCloseCode.OK), name="close")
+        return self._ending
+
+    async def _close(self, code: WSCloseCode) -> None:
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await self._socket.close(code=code, drain=False)
+        except (TimeoutError, ConnectionError):
+            _log.debug("close not answered", extra=self._extra())
+
+    def overdue(self) -> str:
+        """Called about once a second: send a keepalive when one is due; says why the connection should be closed."""
+        server = self._services.settings.server
+        now = asyncio.get_running_loop().time()
+        if not self._spoke and now - self._opened_at > server.hello_timeout_s:
+            return "no hello"
+        self._conversation.check_stall()
+        if self._conversation.idle_s() > server.idle_close_s:
+            return f"nothing said for {server.idle_close_s:g} s"
+        if now - self._outbox.written_at > server.keepalive_s:
+            self._outbox.written_at = now
+            self._say(self._protocol.keepalive())
+        return ""
+
+    @property
+    def busy(self) -> bool:
+        """A turn is under way."""
+        return self._conversation.idle_s() == 0.0
+
+    async def _read(self) -> None:
+        async for message in self._socket:
+            if message.type is WSMsgType.BINARY:
+                self._receive(self._protocol.receive_binary(message.data))
+            elif message.type is WSMsgType.TEXT:
+                self._receive(self._protocol.receive_text(message.data))
+
+    def _receive(self, event: protocol.Event) -> None:
+        talk = self._conversation
+        match event:
+            case protocol.Audio(opus, timestamp_ms):
+                talk.hear(MicPacket(opus, timestamp_ms))
+            case protocol.Hello():
+                self._traces = event.traces
+                self._say(self._protocol.hello(DOWNLINK_RATE_HZ, FRAME_MS))
+            case protocol.ListenStart(mode):
+                talk.listen(mode)
+            case protocol.ListenStop():
+                talk.stop_listening()
+            case protocol.Detect(text):
+                talk.detect(text)
+            case protocol.Abort(reason):
+                talk.abort(reason)
+            case protocol.Ping():
+                self._say(self._protocol.pong(int(time.time() * 1000)))
+            case protocol.Mcp():
+                _log.debug("mcp message", extra=self._extra())
+            case protocol.Ignored(why):
+                self._ignored += 1
+                if self._ignored <= 20:  # a client that floods does not flood the log
+                    _log.debug("ignored: %s", why, extra=self._extra())
+                return
+        self._spoke = True
+
+    def _extra(self) -> dict[str, object]:
+        return {"device": self.identity.device_id, "session": self.session_id}
+
+
+class Devices:
+    """The connected devices: one connection each, the newest wins.
+
+    Args:
+        services: the shared engines.
+        gatekeeper: who may connect.
+    """
+
+    def __init__(self, services: Services, gatekeeper: Gatekeeper) -> None:
+        self._services = services
+        self._gatekeeper = gatekeeper
+        self._connections: dict[str, Connection] = {}
+        self._draining = False
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request on the WebSocket path. Refusals are HTTP answers, before the upgrade.
+
+        A device that is refused after the upgrade would sit in "connecting" for 10 s.
+        """
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            return web.Response(status=426, text="This is the WebSocket of a XiaoZhi server; devices connect here.\n")
+        identity = Identity.of(request.headers, request.query)
+        if not self._gatekeeper.admits(identity):
+            _log.warning("refused: token not valid", extra={"device": identity.device_id})
+            return web.Response(status=401, text="token missing or not valid; ask the OTA address for one\n")
+        if self._draining:
+            return web.Response(status=503, headers={"Retry-After": "10"}, text="shutting down\n")
+        if identity.device_id not in self._connections and len(self) >= self._services.settings.server.max_devices:
+            return web.Response(status=503, headers={"Retry-After": "30"}, text="too many devices\n")
+        connection = Connection(
+            self._services, identity, framing.version_of(request.headers.get("Protocol-Version", 1))
+        )
+        older = self._connections.get(identity.device_id)
+        if older is not None:
+            older.end("the same device connected again")
+        self._connections[identity.device_id] = connection
+        try:
+            return await connection.serve(request)
+        finally:
+            if self._connections.get(identity.device_id) is connection:
+                del self._connections[identity.device_id]
+
+    async def watch(self) -> None:
+        """Once a second: keepalives, stalled microphones, idle connections. Runs until cancelled."""
+        while True:
+            await asyncio.sleep(1.0)
+            for connection in list(self._connections.values()):
+                if why := connection.overdue():
+                    connection.end(why)
+
+    async def drain(self, within_s: float) -> None:
+        """Refuse new devices, let running turns finish for at most `within_s` seconds, then close every connection."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(within_s):
+                while any(connection.busy for connection in self._connections.values()):  # noqa: ASYNC110 - many
+                    await asyncio.sleep(0.1)  # connections are looked at, and only while stopping
+        except TimeoutError:
+            _log.warning("turns still running after %g s are cut", within_s)
+        endings = [connection.end("the server stops") for connection in list(self._connections.values())]
+        await asyncio.gather(*endings, return_exceptions=True)

@@ -1,0 +1,473 @@
+"""The turn machine: what a conversation does next. Pure: audio time in, decisions out.
+
+A turn is three numbers. `turn` counts what the user says, `revision` rises when speech resumes before commit, and
+`generation` rises whenever a reply is dropped, interrupted or over: audio of an older generation must not reach the
+device.
+
+Life of a turn: speech is found (HEARING); a short silence is the soft end (PAUSED): what was said so far is recognised
+and a reply is prepared behind a shut gate. The turn stays open to more speech until the text's own hangover has passed
+AND the reply is ready to be heard, because until then waiting costs the listener nothing. Then it is committed
+(REPLYING). In realtime mode the microphone stays open during the reply (OVERLAP, PROBING: speech over the reply).
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, TypeAlias
+
+from xiaozhi.settings import TurnSettings
+from xiaozhi.turn.endpointing import TalkerPace, hangover_ms, interrupts, plain
+
+
+class ListeningMode(Enum):
+    """Who ends the talker's turn, in the protocol's words."""
+
+    AUTO = "auto"  # the server ends it; the device shuts its microphone while it speaks
+    MANUAL = "manual"  # the talker releases a key
+    REALTIME = "realtime"  # the server ends it; the microphone is always open
+
+
+class State(Enum):
+    """Where a conversation is."""
+
+    IDLE = "idle"  # the device does not listen
+    WAITING = "waiting"  # listening, nothing said yet
+    HEARING = "hearing"  # the talker speaks
+    PAUSED = "paused"  # a soft end has passed; still open to more speech
+    REPLYING = "replying"  # committed: the reply is on its way or sounding
+    OVERLAP = "overlap"  # speech has been found over the reply, which goes on
+    PROBING = "probing"  # the reply is held while that speech is recognised
+
+
+_ALLOWED: Final[dict[State, frozenset[State]]] = {
+    State.IDLE: frozenset({State.WAITING, State.REPLYING}),
+    State.WAITING: frozenset({State.IDLE, State.HEARING, State.REPLYING}),
+    State.HEARING: frozenset({State.IDLE, State.WAITING, State.PAUSED, State.REPLYING}),
+    State.PAUSED: frozenset({State.IDLE, State.WAITING, State.HEARING, State.REPLYING}),
+    State.REPLYING: frozenset({State.IDLE, State.WAITING, State.OVERLAP}),
+    State.OVERLAP: frozenset({State.IDLE, State.WAITING, State.REPLYING, State.PROBING, State.HEARING}),
+    State.PROBING: frozenset({State.IDLE, State.WAITING, State.REPLYING, State.HEARING}),
+}
+
+# A reply is kept this long into resumed speech, in case the words turn out to be the same (a breath, a cough).
+_KEEP_REPLY_MS: Final = 400.0
+# Speech over a reply is recognised again after this much more of it, and given up after this long without words.
+_PROBE_EVERY_MS: Final = 300.0
+_PROBE_MOST_MS: Final = 2000.0
+# No reply is prepared ahead for speech longer than this: the talker is telling something, not asking.
+_SPECULATE_MOST_MS: Final = 10_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class StartListening:
+    """Forget what was heard and listen; with `hold`, everything from now on is one utterance (push to talk)."""
+
+    hold: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StopListening:
+    """The microphone is shut; what was heard stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloseUtterance:
+    """The utterance is over or worth nothing: the VAD may look for the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recognise:
+    """Recognise the open utterance up to here and answer with `ticket`; `probe` asks about speech over a reply."""
+
+    ticket: int
+    probe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StartReply:
+    """Prepare a reply to `text` behind a shut gate, without any side effect."""
+
+    turn: int
+    revision: int
+    generation: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropReply:
+    """Forget the prepared reply of this generation; nothing of it was heard."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The turn is over: open the gate of the reply of this generation."""
+
+    turn: int
+    revision: int
+    generation: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """Silence the reply of this generation at once; history keeps what was heard of it."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class PauseReply:
+    """Send no more audio for now."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeReply:
+    """Go on where the reply was held."""
+
+
+Decision: TypeAlias = (
+    StartListening
+    | StopListening
+    | CloseUtterance
+    | Recognise
+    | StartReply
+    | DropReply
+    | Commit
+    | Interrupt
+    | PauseReply
+    | ResumeReply
+)
+
+
+class TurnMachine:
+    """One conversation's turn-taking.
+
+    Every method takes something that happened and returns what to do now, in order. Times are audio milliseconds.
+
+    Args:
+        settings: the `[turn]` table.
+        commands: texts known to be complete, as `endpointing.plain` writes them.
+    """
+
+    def __init__(self, settings: TurnSettings, commands: frozenset[str] = frozenset()) -> None:
+        self._settings = settings
+        self._commands = commands
+        self.pace = TalkerPace()
+        self.state = State.IDLE
+        self.mode = ListeningMode.AUTO
+        self.turn = 0
+        self.revision = 0
+        self.generation = 0
+        self.may_speculate = True
+        """Set to False under load: replies are then prepared only when the turn is about to be committed."""
+        self._ticket = 0
+        self._begin_utterance(0.0)
+
+    def _begin_utterance(self, start_ms: float) -> None:
+        self._began_ms = start_ms
+        self._voiced_ms = 0.0  # length from the first to the last voiced sample
+        self._silence_ms = 0.0
+        self._resumed_ms: float | None = None  # when speech went on with a reply already prepared
+        self._attempts = 0
+        self._forced = False  # the end is not ours to judge: key released, utterance too long, stream stalled
+        self._text: str | None = None  # recognised text of this revision; None while unknown
+        self._wait_ms = 0.0
+        self._reply_text: str | None = None  # text of the prepared reply; None when there is none
+        self._reply_ready = False
+        self._probed_ms = 0.0
+        self._probe_open = False
+
+    def _go(self, state: State) -> None:
+        if state is not self.state:
+            if state not in _ALLOWED[self.state]:
+                raise RuntimeError(f"no way from {self.state.value} to {state.value}")
+            self.state = state
+
+    def _rest_state(self) -> State:
+        return State.IDLE if self.mode is ListeningMode.MANUAL else State.WAITING
+
+    # What the device asks for -------------------------------------------------------------------------------------
+
+    def listen(self, mode: ListeningMode) -> list[Decision]:
+        """`listen/start`: listen afresh. Repeating it is harmless; during a reply only a pressed key interrupts."""
+        self.mode = mode
+        decisions: list[Decision] = []
+        if self.state in (State.REPLYING, State.OVERLAP, State.PROBING):
+            if mode is not ListeningMode.MANUAL:
+                return []
+            decisions += self._interrupt()
+        else:
+            decisions += self._drop_reply()
+        self._begin_utterance(0.0)
+        self._go(State.WAITING)
+        return [*decisions, StartListening(hold=mode is ListeningMode.MANUAL)]
+
+    def stop(self) -> list[Decision]:
+        """`listen/stop`: the talker released the key; the utterance is complete."""
+        match self.state:
+            case State.WAITING:
+                self._go(State.IDLE)
+                return [StopListening()]
+            case State.HEARING:
+                if self._silence_ms + self._voiced_ms < self._settings.min_utterance_ms:
+                    return [StopListening(), *self._discard(State.IDLE)]
+                return [StopListening(), *self._force()]
+            case State.PAUSED:
+                return [StopListening(), *self._force()]
+            case _:
+                return []
+
+    def abort(self) -> list[Decision]:
+        """`abort`: be silent now."""
+        match self.state:
+            case State.IDLE | State.WAITING:
+                return []
+            case State.HEARING | State.PAUSED:
+                return self._discard(self._rest_state())
+            case State.REPLYING:
+                decisions = self._interrupt()
+            case State.OVERLAP | State.PROBING:
+                decisions = [*self._interrupt(), CloseUtterance()]
+        self._go(self._rest_state())
+        return decisions
+
+    def typed(self, text: str) -> list[Decision]:
+        """A text typed by the user: a whole turn at once."""
+        decisions: list[Decision] = []
+        if self.state in (State.REPLYING, State.OVERLAP, State.PROBING):
+            decisions += self._interrupt()
+            self._go(self._rest_state())
+        decisions += [*self._drop_reply(), CloseUtterance()]
+        self.turn += 1
+        self.revision = 0
+        self._begin_utterance(0.0)
+        self._text = text
+        return [*decisions, *self._start_reply(text), *self._commit()]
+
+    # What the microphone brings -----------------------------------------------------------------------------------
+
+    def speech_began(self, start_ms: float, end_ms: float) -> list[Decision]:
+        """The VAD has found speech that began at `start_ms`."""
+        if self.state is State.WAITING:
+            self.turn += 1
+            self.revision = 0
+            self._begin_utterance(start_ms)
+            self._voiced_ms = end_ms - start_ms
+            self._go(State.HEARING)
+            return []
+        if self.state is State.REPLYING and self.mode is ListeningMode.REALTIME and self._settings.barge_in:
+            self._begin_utterance(start_ms)
+            self._go(State.OVERLAP)
+            return []
+        return [CloseUtterance()]
+
+    def heard(self, end_ms: float, silence_ms: float) -> list[Decision]:
+        """The open utterance has grown to `end_ms`, of which the last `silence_ms` are silence."""
+        resumed = silence_ms < self._silence_ms
+        pause_ms, self._silence_ms = self._silence_ms, silence_ms
+        self._voiced_ms = max(self._voiced_ms, end_ms - silence_ms - self._began_ms)
+        match self.state:
+            case State.HEARING:
+                return self._heard_speech(end_ms, silence_ms)
+            case State.PAUSED if resumed and not self._forced:
+                return self._went_on(end_ms, pause_ms)
+            case State.PAUSED:
+                return self._heard_silence(silence_ms)
+            case State.OVERLAP:
+                return self._heard_overlap(end_ms, silence_ms)
+            case State.PROBING:
+                return self._heard_probe(end_ms, silence_ms)
+            case _:
+                return []
+
+    def stalled(self) -> list[Decision]:
+        """No microphone audio has arrived for a while: what has been said is all there is."""
+        if self.state in (State.HEARING, State.PAUSED) and self.mode is not ListeningMode.MANUAL:
+            return self._force()
+        return []
+
+    def _heard_speech(self, end_ms: float, silence_ms: float) -> list[Decision]:
+        decisions: list[Decision] = []
+        if self._resumed_ms is not None and end_ms - silence_ms - self._resumed_ms > _KEEP_REPLY_MS:
+            decisions += self._drop_reply()
+        if end_ms - self._began_ms >= self._settings.max_utterance_s * 1000.0:
+            return [*decisions, *self._force()]
+        early = self._speculates()
+        needed_ms = self._settings.soft_end_ms if early else self._settings.neutral_ms
+        if self.mode is ListeningMode.MANUAL or silence_ms < needed_ms:
+            return decisions
+        self._attempts += 1
+        self._go(State.PAUSED)
+        return [*decisions, self._recognise()]
+
+    def _speculates(self) -> bool:
+        return (
+            self._settings.speculate
+            and self.may_speculate
+            and self._attempts < self._settings.max_speculations
+            and self._voiced_ms <= _SPECULATE_MOST_MS
+        )
+
+    def _went_on(self, end_ms: float, pause_ms: float) -> list[Decision]:
+        self.pace.paused_and_went_on(pause_ms)
+        self.revision += 1
+        self._text = None
+        self._ticket += 1  # a recognition under way is stale
+        self._resumed_ms = end_ms if self._reply_text is not None else None
+        self._go(State.HEARING)
+        return []
+
+    def _heard_silence(self, silence_ms: float) -> list[Decision]:
+        if self._text == "" and silence_ms >= self._settings.neutral_ms:
+            return self._discard(self._rest_state())
+        return self._advance()
+
+    def _recognise(self, *, probe: bool = False) -> Recognise:
+        self._ticket += 1
+        return Recognise(self._ticket, probe)
+
+    # What recognition and the reply bring -------------------------------------------------------------------------
+
+    def recognised(self, ticket: int, text: str) -> list[Decision]:
+        """The answer to `Recognise`; a ticket that is not the newest is stale and ignored."""
+        if ticket != self._ticket:
+            return []
+        text = text.strip()
+        if self.state is State.PROBING:
+            return self._probed(text)
+        if self.state is not State.PAUSED:
+            return []
+        self._text = text
+        self._resumed_ms = None
+        if not plain(text):
+            self._text = ""
+            decisions = self._drop_reply()
+            if self._forced or self._silence_ms >= self._settings.neutral_ms:
+                decisions += self._discard(self._rest_state())
+            return decisions
+        self._wait_ms = hangover_ms(text, self.pace, self._settings, self._commands)
+        decisions = []
+        if self._reply_text is not None and plain(self._reply_text) != plain(text):
+            decisions += self._drop_reply()
+        if self._reply_text is None and self._settings.speculate and self.may_speculate:
+            decisions += self._start_reply(text)
+        return [*decisions, *self._advance()]
+
+    def reply_ready(self, generation: int) -> list[Decision]:
+        """The first audio of this reply exists, or will by the time the device can play it."""
+        if generation != self.generation:
+            return []
+        self._reply_ready = True
+        return self._advance() if self.state is State.PAUSED else []
+
+    def reply_done(self, generation: int) -> list[Decision]:
+        """The reply has been played to its end, or has failed; the device has been told to stop speaking."""
+        if generation != self.generation or self.state not in (State.REPLYING, State.OVERLAP, State.PROBING):
+            return []
+        self._forget_reply()
+        if self.state is State.REPLYING:
+            self._go(self._rest_state())
+            return []
+        self._ticket += 1
+        return self._overlap_becomes_turn()  # the talker who spoke over its end has the floor
+
+    # Parts --------------------------------------------------------------------------------------------------------
+
+    def _advance(self) -> list[Decision]:
+        """Start and commit the reply of a paused turn as far as its text, silence and reply allow."""
+        if not self._text:
+            return []
+        decisions: list[Decision] = []
+        if not self._forced and self._silence_ms < self._wait_ms:
+            return []
+        if self._reply_text is None:
+            decisions += self._start_reply(self._text)
+        if self._forced or self._reply_ready or self._silence_ms >= self._settings.commit_max_ms:
+            decisions += self._commit()
+        return decisions
+
+    def _start_reply(self, text: str) -> list[Decision]:
+        self._reply_text = text
+        self._reply_ready = False
+        return [StartReply(self.turn, self.revision, self.generation, text)]
+
+    def _commit(self) -> list[Decision]:
+        if self.revision == 0:
+            self.pace.finished()
+        self._go(State.REPLYING)
+        self._resumed_ms = None
+        assert self._text is not None
+        return [Commit(self.turn, self.revision, self.generation, self._text), CloseUtterance()]
+
+    def _force(self) -> list[Decision]:
+        self._forced = True
+        if self.state is State.HEARING:
+            self._go(State.PAUSED)
+            return [self._recognise()]
+        if self._text == "":
+            return self._discard(self._rest_state())
+        return self._advance()
+
+    def _drop_reply(self) -> list[Decision]:
+        self._resumed_ms = None
+        if self._reply_text is None:
+            return []
+        dropped = self.generation
+        self._forget_reply()
+        return [DropReply(dropped)]
+
+    def _forget_reply(self) -> None:
+        self._reply_text = None
+        self._reply_ready = False
+        self.generation += 1
+
+    def _discard(self, rest: State) -> list[Decision]:
+        decisions = [*self._drop_reply(), CloseUtterance()]
+        self._ticket += 1
+        self._go(rest)
+        return decisions
+
+    def _interrupt(self) -> list[Decision]:
+        interrupted = self.generation
+        self._ticket += 1
+        self._forget_reply()
+        return [Interrupt(interrupted)]
+
+    # Speech over the reply (realtime mode) ------------------------------------------------------------------------
+
+    def _heard_overlap(self, end_ms: float, silence_ms: float) -> list[Decision]:
+        if silence_ms >= self._settings.soft_end_ms:
+            self._go(State.REPLYING)
+            return [CloseUtterance()]
+        if self._voiced_ms < self._settings.barge_in_ms:
+            return []
+        self._go(State.PROBING)
+        return [PauseReply(), self._probe(end_ms)]
+
+    def _probe(self, end_ms: float) -> Recognise:
+        self._probed_ms = end_ms
+        self._probe_open = True
+        return self._recognise(probe=True)
+
+    def _heard_probe(self, end_ms: float, silence_ms: float) -> list[Decision]:
+        if self._probe_open:
+            return []
+        over = silence_ms >= self._settings.soft_end_ms
+        if over or end_ms - self._began_ms >= _PROBE_MOST_MS:
+            self._go(State.REPLYING)
+            return [CloseUtterance(), ResumeReply()]
+        return [self._probe(end_ms)] if end_ms - self._probed_ms >= _PROBE_EVERY_MS else []
+
+    def _probed(self, text: str) -> list[Decision]:
+        self._probe_open = False
+        if not interrupts(text):
+            return []
+        return [*self._interrupt(), *self._overlap_becomes_turn()]
+
+    def _overlap_becomes_turn(self) -> list[Decision]:
+        self.turn += 1
+        self.revision = 0
+        self._text = None
+        self._go(State.HEARING)
+        return []

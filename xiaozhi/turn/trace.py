@@ -1,0 +1,93 @@
+"""The times of one turn, anchored on the last voiced sample. Pure.
+
+The metrics, the log line, the bench and `xiaozhi talk` all read this one record.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+SPANS: Final = (
+    "soft_end",
+    "text",
+    "first_token",
+    "first_clause",
+    "first_speech",
+    "commit",
+    "first_packet",
+    "end",
+    "interrupted",
+)
+
+
+@dataclass(slots=True)
+class TurnTrace:
+    """When things happened, in seconds on the loop's monotonic clock; None where they did not, or do not count.
+
+    Attributes:
+        turn, revision: which turn; the revision that was committed.
+        anchor: the last voiced sample (its arrival); the release of the key or the typed text where there is none.
+        soft_end: the short silence that started work.
+        text: the words of the committed revision were known.
+        first_token: the model's first word arrived.
+        first_clause: the first clause went to the voice.
+        first_speech: the voice's first sound arrived.
+        commit: the gate was opened.
+        first_packet: the first audio packet left for the device.
+        end: the last packet had been played and the device was told.
+        interrupted: the talker broke in.
+    """
+
+    turn: int
+    revision: int = 0
+    generation: int = 0
+    anchor: float | None = None
+    soft_end: float | None = None
+    text: float | None = None
+    first_token: float | None = None
+    first_clause: float | None = None
+    first_speech: float | None = None
+    commit: float | None = None
+    first_packet: float | None = None
+    end: float | None = None
+    interrupted: float | None = None
+    mode: str = ""
+    language: str = ""
+    speech_ms: float = 0.0
+    decode_ms: float | None = None
+    reply_ms: float = 0.0
+    starved_ms: float = 0.0
+    engine: str = ""
+    voice: str = ""
+    error: str = ""
+    heard: str = ""
+    said: str = ""
+
+    def spans_ms(self) -> dict[str, float | None]:
+        """Every time as milliseconds after the anchor; None where it is unknown or lies before the anchor.
+
+        A time before the anchor is stale: it belongs to speech that went on afterwards.
+        """
+        return {name: self._span_ms(getattr(self, name)) for name in SPANS}
+
+    def _span_ms(self, at: float | None) -> float | None:
+        if self.anchor is None or at is None or at < self.anchor:
+            return None
+        return round((at - self.anchor) * 1000.0, 1)
+
+    def message(self) -> dict[str, object]:
+        """The record as the JSON message for a client that asked for it; without what was said."""
+        return {
+            "type": "trace",
+            "turn": self.turn,
+            "revision": self.revision,
+            "mode": self.mode,
+            "language": self.language,
+            "speech_ms": round(self.speech_ms),
+            "decode_ms": None if self.decode_ms is None else round(self.decode_ms, 1),
+            "reply_ms": round(self.reply_ms),
+            "starved_ms": round(self.starved_ms, 1),
+            "engine": self.engine,
+            "voice": self.voice,
+            "error": self.error,
+            "spans": self.spans_ms(),
+        }
