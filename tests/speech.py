@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xiaozhi.audio.pcm import PcmFloat, to_float
+from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, UPLINK_RATE_HZ, PcmFloat, to_float
+from xiaozhi.audio.resample import StreamResampler
+from xiaozhi.settings.model import EspeakVoiceSettings
+from xiaozhi.stages.tts.espeak import say as espeak_say
 
 SPEECH_DIR = Path(__file__).resolve().parents[2] / "shared" / "speech"
 
@@ -50,3 +53,14 @@ def read_wav(path: Path) -> PcmFloat:
     with wave.open(str(path), "rb") as file:
         assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16_000, 1, 2), path
         return to_float(np.frombuffer(file.readframes(file.getnframes()), dtype=np.int16))
+
+
+def say(text: str, voice: str = "en-us+f2", rate_wpm: int = 160) -> PcmFloat:
+    """The text spoken by espeak-ng, all of it by one voice; float32[n] at 16 kHz.
+
+    Open-vocabulary recognition of synthetic voices is poor; `en-us+f2` at 160 words a minute is understood best.
+    """
+    language = "zh" if voice.startswith(("cmn", "yue")) else "en"
+    pcm = espeak_say(text, language, EspeakVoiceSettings(voice=voice, voice_en=voice, rate_wpm=rate_wpm))
+    resampler = StreamResampler(DOWNLINK_RATE_HZ, UPLINK_RATE_HZ)
+    return to_float(np.concatenate([resampler.feed(pcm), resampler.flush()]))

@@ -1,6 +1,6 @@
 """What a voice is."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from xiaozhi.audio.pcm import PcmInt
@@ -15,7 +15,7 @@ class Voice(Protocol):
 
     name: str
 
-    def speak(self, text: str, *, language: str) -> AsyncIterator[PcmInt]:
+    def speak(self, text: str, *, language: str) -> AsyncGenerator[PcmInt, None]:
         """Yield int16[n] mono at 24 kHz (`DOWNLINK_RATE_HZ`) in pieces of any size, as early as they exist.
 
         `text` is already cleaned for speech. `language` (`zh`, `en` …) picks among the engine's voices. Closing the

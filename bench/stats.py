@@ -1,0 +1,37 @@
+"""Percentiles and tables of the benches."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value at or above `share` of all values (nearest rank); NaN for none."""
+    if not values:
+        return math.nan
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def spread(values: Iterable[float | None]) -> dict[str, float]:
+    """N, p50, p95, p99 and maximum of the values that exist."""
+    present = [value for value in values if value is not None]
+    return {
+        "n": len(present),
+        "p50": percentile(present, 0.50),
+        "p95": percentile(present, 0.95),
+        "p99": percentile(present, 0.99),
+        "max": max(present, default=math.nan),
+    }
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; floats without decimals, NaN as a dash."""
+
+    def cell(value: object) -> str:
+        if isinstance(value, float):
+            return "–" if math.isnan(value) else f"{value:.0f}" if abs(value) >= 10 else f"{value:.2f}"
+        return str(value)
+
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join(cell(value) for value in row) + " |" for row in rows]
+    return "\n".join(lines)

@@ -1,0 +1,103 @@
+"""Opus in both directions, through the real codec."""
+
+from typing import Literal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.sounds import loudest_hz, sine
+from xiaozhi.audio.opus import MAX_PACKET_BYTES, OpusDecoder, OpusEncoder, OpusError
+from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, UPLINK_RATE_HZ
+
+CODECS: list[Literal["libopus", "opus"]] = ["libopus", "opus"]
+PACKETS = OpusEncoder(UPLINK_RATE_HZ).encode(sine(440, 1.0, UPLINK_RATE_HZ))
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("rate_hz", [UPLINK_RATE_HZ, DOWNLINK_RATE_HZ])
+@pytest.mark.parametrize("frame_ms", [20, 40, 60, 120])
+def test_a_tone_goes_in_and_comes_out(frame_ms: int, rate_hz: int, codec: Literal["libopus", "opus"]) -> None:
+    encoder = OpusEncoder(frame_ms=frame_ms)
+    packets = encoder.encode(sine(440, 1.5)) + encoder.flush()
+    decoder = OpusDecoder(rate_hz, codec)
+    pcm = np.concatenate([decoder.decode(packet) for packet in packets])
+    assert len(packets) == -(-1500 // frame_ms)
+    assert len(pcm) / rate_hz == pytest.approx(len(packets) * frame_ms / 1000, abs=0.002)
+    assert loudest_hz(pcm, rate_hz) == pytest.approx(440, abs=2)
+    assert 0.2 < np.abs(pcm).max() < 0.5
+    assert pcm.dtype == np.float32
+
+
+def test_the_encoder_keeps_what_is_less_than_a_frame() -> None:
+    encoder = OpusEncoder()
+    assert encoder.encode(sine(440, 0.05)) == []
+    assert encoder.pending_samples == 1200
+    assert len(encoder.encode(sine(440, 0.08))) == 2
+    assert encoder.pending_samples == 240
+    assert len(encoder.flush()) == 1
+
+
+def test_an_encoder_that_was_flushed_is_not_used_again() -> None:
+    encoder = OpusEncoder()
+    assert encoder.flush() == []
+    with pytest.raises(RuntimeError):
+        encoder.encode(sine(440, 0.1))
+
+
+def test_cutting_the_sound_differently_changes_no_packet() -> None:
+    pcm = sine(300, 0.6)
+    whole = OpusEncoder().encode(pcm)
+    pieces = OpusEncoder()
+    assert [packet for part in np.array_split(pcm, 37) for packet in pieces.encode(part)] == whole
+
+
+def test_a_lower_bitrate_gives_smaller_packets() -> None:
+    noise = np.random.default_rng(1).normal(0, 3000, 24_000).astype(np.int16)
+    small, large = (sum(map(len, OpusEncoder(bitrate_bps=rate).encode(noise))) for rate in (12_000, 48_000))
+    assert small < large / 2
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_an_empty_packet_never_reaches_the_codec(codec: Literal["libopus", "opus"]) -> None:
+    decoder = OpusDecoder(codec=codec)
+    assert len(decoder.decode(b"")) == 0
+    assert len(decoder.decode(PACKETS[0])) > 900
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_tiny_packets_of_a_silent_microphone_are_decoded(codec: Literal["libopus", "opus"]) -> None:
+    decoder = OpusDecoder(codec=codec)
+    decoder.decode(PACKETS[0])
+    # One to three bytes: configuration 15 (20 ms hybrid), then 60 ms of SILK (configuration 11), as DTX sends them.
+    for packet in (b"\x78", b"\x58", b"\x58\x00", b"\x58\x00\x00"):
+        pcm = decoder.decode(packet)
+        assert len(pcm) > 0 and np.abs(pcm).max() <= 1.0
+    assert len(decoder.decode(PACKETS[1])) > 900
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("packet", [b"\xff\xff\xff", b"\x03", b"\xff" * 300, b"x" * (MAX_PACKET_BYTES + 1)])
+def test_garbage_is_refused_and_the_next_packet_decoded(packet: bytes, codec: Literal["libopus", "opus"]) -> None:
+    decoder = OpusDecoder(codec=codec)
+    decoder.decode(PACKETS[0])
+    with pytest.raises(OpusError):
+        decoder.decode(packet)
+    assert len(decoder.decode(PACKETS[1])) > 900
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@given(packets=st.lists(st.binary(max_size=400), max_size=6))
+@settings(max_examples=150, deadline=None)
+def test_no_bytes_break_the_decoder(packets: list[bytes], codec: Literal["libopus", "opus"]) -> None:
+    decoder = OpusDecoder(codec=codec)
+    for packet in packets:
+        try:
+            pcm = decoder.decode(packet)
+        except OpusError:
+            continue
+        assert len(pcm) <= 0.125 * UPLINK_RATE_HZ
+        assert np.isfinite(pcm).all()
+    for packet in PACKETS[:3]:
+        assert len(decoder.decode(packet)) > 900

@@ -1,0 +1,5 @@
+"""What can be wrong with sound that comes from elsewhere."""
+
+
+class DecodeError(Exception):
+    """The bytes are not the sound they should be; one line."""

@@ -1,0 +1,166 @@
+"""Microsoft Edge's read-aloud service through the package `edge-tts`: free, natural, needs internet.
+
+The service streams MP3 at 24 kHz, which is decoded as it arrives. `edge-tts` opens a WebSocket for each text.
+"""
+
+import asyncio
+import math
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Final
+
+import aiohttp
+from edge_tts import Communicate, communicate
+from edge_tts.constants import TRUSTED_CLIENT_TOKEN, WSS_URL
+from edge_tts.exceptions import EdgeTTSException
+
+from xiaozhi.audio.errors import DecodeError
+from xiaozhi.audio.pcm import PcmInt
+from xiaozhi.audio.stream_decode import SpeechDecoder, decode_parts
+from xiaozhi.channel import Channel
+from xiaozhi.settings.model import EdgeVoiceSettings
+from xiaozhi.stages.tts.engine import VoiceError
+
+# 3 s of the service's 48 kbit/s: how far the socket may run ahead of who listens.
+_AHEAD_BYTES: Final = 18_000
+_REACH_TIMEOUT_S: Final = 5.0
+_HAN: Final = re.compile(r"[\u3400-\u9fff]")
+
+
+class _Connection(aiohttp.TCPConnector):
+    """What one text is spoken over: outlives the sessions of the library, which opens a second one to try again."""
+
+    async def close(self, *, abort_ssl: bool = False) -> None:
+        """A session of the library has ended; nothing happens."""
+
+    async def abort(self) -> None:
+        """Close the connections under whoever uses them."""
+        await super().close(abort_ssl=True)
+
+
+class EdgeVoice:
+    """Speaks through the read-aloud service.
+
+    `edge-tts` knows its address only as a constant of a module, so `settings.url`, where it is set, replaces that
+    constant for the whole process: the voice that was built last decides. A process has one.
+
+    Args:
+        settings: voices, rate, and another address of the service.
+        timeout_s: longest time to connect, and longest silence of the connection.
+
+    Raises:
+        VoiceError: a voice's name cannot be one.
+    """
+
+    name = "edge"
+
+    def __init__(self, settings: EdgeVoiceSettings, timeout_s: float) -> None:
+        self._settings = settings
+        self._timeout_s = max(1, math.ceil(timeout_s))
+        self._url = _address(settings.url)
+        for voice in filter(None, (settings.voice, settings.voice_en)):
+            self._request("", voice, None)  # finds names that cannot be
+        communicate.WSS_URL = self._url  # type: ignore[attr-defined]  # the module reads it there without exporting it
+
+    def voice_for(self, text: str, language: str) -> str:
+        """The configured voice; the other one for text that is English while the configured voice is Mandarin."""
+        english = language.startswith("en") and not _HAN.search(text)
+        if english and self._settings.voice.startswith("zh-") and self._settings.voice_en:
+            return self._settings.voice_en
+        return self._settings.voice
+
+    async def speak(self, text: str, *, language: str) -> AsyncGenerator[PcmInt, None]:
+        """Yield the sound as it arrives.
+
+        Raises:
+            VoiceError: refused, timed out, broke, or sent something that is not MP3.
+        """
+        decoder = SpeechDecoder("mp3")
+        async with aclosing(self._mp3(text, self.voice_for(text, language))) as stream:
+            try:
+                async for data in stream:
+                    for pcm in decode_parts(decoder, data):
+                        yield pcm
+                rest = decoder.finish()
+            except DecodeError as error:
+                raise VoiceError(f"{self.name}: {error}") from error
+        if len(rest):
+            yield rest
+
+    async def _mp3(self, text: str, voice: str) -> AsyncGenerator[bytes, None]:
+        """The service's bytes.
+
+        A task of its own reads them, because leaving the library's WebSocket waits up to 10 s for the other side's
+        goodbye; once the connection under it is closed it leaves at once.
+        """
+        connection = _Connection()
+        speech = self._request(text, voice, connection)
+        pieces: Channel[bytes] = Channel(_AHEAD_BYTES, len)
+        reading = asyncio.create_task(_read(speech, pieces), name="edge-read")
+        try:
+            async for data in pieces:
+                yield data
+            await reading
+        except EdgeTTSException as error:
+            raise VoiceError(f"{self.name}: {error}") from error
+        except aiohttp.WSServerHandshakeError as error:
+            raise VoiceError(f"{self.name}: refused with HTTP {error.status}") from error
+        except (aiohttp.ClientError, OSError, ValueError, KeyError) as error:  # the last two: malformed messages
+            raise VoiceError(f"{self.name}: broke off: {str(error) or type(error).__name__}") from error
+        finally:
+            reading.cancel()
+            await connection.abort()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    def _request(self, text: str, voice: str, connection: _Connection | None) -> Communicate:
+        try:
+            return Communicate(
+                text,
+                voice,
+                rate=f"{self._settings.rate_percent:+d}%",
+                connector=connection,
+                connect_timeout=self._timeout_s,
+                receive_timeout=self._timeout_s,
+            )
+        except ValueError as error:
+            raise VoiceError(f"{self.name}: {error}") from error
+
+    async def warm(self) -> None:
+        """Find out whether the service can be reached; its connections serve one text each, so none is kept.
+
+        Raises:
+            VoiceError: it cannot.
+        """
+        url = re.sub(r"^ws", "http", self._url)
+        timeout = aiohttp.ClientTimeout(total=_REACH_TIMEOUT_S)
+        try:
+            async with aiohttp.ClientSession(trust_env=True, timeout=timeout) as session, session.get(url):
+                pass  # any answer will do
+        except (aiohttp.ClientError, OSError) as error:
+            reason = str(error) or "no answer in time"
+            raise VoiceError(f"{self.name}: the read-aloud service cannot be reached: {reason}") from error
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def _address(url: str) -> str:
+    """The full address; the library appends further parameters with `&`."""
+    if not url:
+        return WSS_URL
+    return url if "?" in url else f"{url}?TrustedClientToken={TRUSTED_CLIENT_TOKEN}"
+
+
+async def _read(speech: Communicate, pieces: Channel[bytes]) -> None:
+    """Read a stream to its end into a channel and close that; an error is the task's."""
+    try:
+        async with aclosing(speech.stream()) as messages:
+            async for message in messages:
+                if message["type"] == "audio":
+                    await pieces.put(message["data"])
+        # The library takes a connection that breaks for the end; only a real end sets this count back.
+        if speech.state.get("chunk_audio_bytes", 0):
+            raise aiohttp.ClientConnectionError("the connection ended before the sound")
+    finally:
+        pieces.close()
