@@ -215,6 +215,8 @@ class Devices:
         self._gatekeeper = gatekeeper
         self._connections: dict[str, Connection] = {}
         self._draining = False
+        self._empty = asyncio.Event()
+        self._empty.set()
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -241,11 +243,18 @@ class Devices:
         if older is not None:
             older.end("the same device connected again")
         self._connections[identity.device_id] = connection
+        self._empty.clear()
         try:
             return await connection.serve(request)
         finally:
             if self._connections.get(identity.device_id) is connection:
                 del self._connections[identity.device_id]
+            if not self._connections:
+                self._empty.set()
+
+    async def empty(self) -> None:
+        """Wait until no device is connected and everything of the last one is freed."""
+        await self._empty.wait()
 
     async def watch(self) -> None:
         """Once a second: keepalives, stalled microphones, idle connections. Runs until cancelled."""
@@ -264,5 +273,6 @@ class Devices:
                     await asyncio.sleep(0.1)  # connections are looked at, and only while stopping
         except TimeoutError:
             _log.warning("turns still running after %g s are cut", within_s)
-        endings = [connection.end("the server stops") for connection in list(self._connections.values())]
-        await asyncio.gather(*endings, return_exceptions=True)
+        for connection in list(self._connections.values()):
+            connection.end("the server stops")
+        await self.empty()
