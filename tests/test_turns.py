@@ -176,3 +176,19 @@ async def test_barge_in_stops_the_reply_in_realtime_mode(tmp_path: Path) -> None
         assert (await turn).reply_ms < 8000
         await device.until(lambda: any("Of course" in message.get("text", "") for _, message in device.received), 10)
         assert device.manners.state is DeviceState.SPEAKING
+
+
+async def test_an_abort_empties_the_queue_of_a_device_that_speaks(tmp_path: Path) -> None:
+    """`tts/stop` alone lets the firmware play out what it holds: up to 300 ms here, two seconds with other servers."""
+    async with house(tmp_path, LONG_ANSWER) as home, home.device(speed=1.0) as device:
+        turn = asyncio.create_task(device.turn(question()))
+        await device.until(lambda: device.manners.speaker.playback.heard_ms > 900)
+        aborted_ms = device.now_ms()
+        device.abort()
+        await turn
+        ended_ms = device.manners.speaker.playback.ended_ms
+        assert ended_ms is not None
+        assert ended_ms - aborted_ms < 150
+        assert device.manners.state is DeviceState.LISTENING
+        home.chat.answer = "🙂 Yes."
+        assert (await device.turn(question())).text == "Yes."

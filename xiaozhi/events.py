@@ -1,7 +1,7 @@
 """What the stages hand to each other through channels. Plain data; the bottom of the import order."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from xiaozhi.audio.pcm import PcmFloat
 
@@ -50,6 +50,14 @@ class SpeechAudio:
 
 
 SpeechEvent: TypeAlias = SpeechBegan | SpeechAudio
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One entry of a conversation as chat APIs understand it."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,11 @@ from typing import Protocol
 class DeviceLink(Protocol):
     """The way to one device. Nothing here waits: a slow device costs its own audio, never another's time."""
 
+    @property
+    def is_firmware(self) -> bool:
+        """The client repeats the session id it was given, as the firmware does and desktop clients do not."""
+        ...
+
     def stt(self, text: str) -> None:
         """Show what was heard."""
         ...

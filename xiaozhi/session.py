@@ -160,7 +160,8 @@ class Conversation:
         self._apply(self._machine.abort())
         if not speaking:
             self._link.tts_stop()
-        elif not reason and unplayed_ms > 0.0:
+        elif self._machine.mode is ListeningMode.AUTO and not reason and unplayed_ms > 0.0:
+            # With a reason (a wake word), or a pressed key, the device has gone to listening and is silent already.
             self._flush()
 
     def idle_s(self) -> float:
@@ -315,21 +316,18 @@ class Conversation:
             self._flush()
 
     def _flush(self) -> None:
-        """Silence what still waits in the device: going to speaking once more empties its queue."""
-        assert self._tasks is not None
-        if self._services.settings.audio.instant_flush:
-            self._tasks.create_task(self._flush_device(), name="flush")
+        """Silence what still waits in the device: going to speaking once more empties its queue.
 
-    async def _flush_device(self) -> None:
-        # A client that reacts to its own abort begins to listen at once: it has emptied its queue itself, and going to
-        # speaking again would cost it the first syllable. The last pause is what the firmware needs to act on both.
-        audio = self._services.settings.audio
-        asked_at = self._active_at
-        await asyncio.sleep(audio.flush_wait_ms / 1000.0)
-        if self._active_at != asked_at or self._reply is not None:
-            return
-        self._link.tts_start()
-        await asyncio.sleep(audio.flush_hold_ms / 1000.0)
+        Only the firmware does so, and only when it is told before it has begun to play the queue out, so `tts/start`
+        follows the `tts/stop` that has just been sent at once, and the second stop after what both need to be seen.
+        """
+        assert self._tasks is not None
+        if self._services.settings.audio.instant_flush and self._link.is_firmware:
+            self._link.tts_start()
+            self._tasks.create_task(self._end_flush(), name="flush")
+
+    async def _end_flush(self) -> None:
+        await asyncio.sleep(self._services.settings.audio.flush_hold_ms / 1000.0)
         if self._reply is None or not self._reply.committed:
             self._link.tts_stop()
 

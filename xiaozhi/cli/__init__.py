@@ -1,6 +1,123 @@
-"""The command line."""
+"""The command line. Sub-commands are imported only when they are called, so that `--help` is quick."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+from xiaozhi import __version__
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+COMMANDS: Mapping[str, str] = {
+    "serve": "run the server that devices talk to",
+    "talk": "be a device: speak to a server, hear the reply, see where the time went",
+    "check": "try every file, model, port, endpoint and key the settings name",
+    "models": "list, fetch and remove speech models",
+}
+"""Each is a module of this package with `add_parser(subparsers)` and `run(args) -> int`."""
+
+EXAMPLES = """\
+examples:
+  xiaozhi serve                              run on ./settings.toml, or on the built-in defaults
+  xiaozhi serve --port 8100 --set auth.mode=open
+  xiaozhi talk --say "what time is it"       one turn, with a waterfall of its milliseconds
+  xiaozhi models pull sense-voice            much better recognition, Chinese above all
+  xiaozhi check                              what is missing, and what to do about it
+
+exit codes:
+  0 done    1 failed, or the check found something bad    2 wrong usage or settings    130 interrupted
+"""
+
+SETTINGS_OPTIONS = """\
+options of every command, before or after its name:
+  --settings FILE   read this settings file; otherwise ./settings.toml where there is one
+  --set KEY=VALUE   override one setting, for example --set asr.workers=3; may be repeated
+"""
 
 
-def main() -> int:
-    """Run."""
-    return 0
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the words after the program's name; `None` takes them from the process.
+
+    Returns:
+        The exit code, see `EXAMPLES`. Mistakes of the user are one line each on standard error, without a traceback.
+    """
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except SystemExit as end:  # argparse ends so after --help and wrong usage
+        return end.code if isinstance(end.code, int) else EXIT_USAGE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # `xiaozhi models list | head`; nothing more can be said to that reader
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - Python flushes standard output once more at exit
+        return EXIT_OK
+
+
+def _run(argv: list[str]) -> int:
+    options, rest = _global_options().parse_known_args(argv)
+    parser = argparse.ArgumentParser(
+        prog="xiaozhi",
+        description="A voice companion server for XiaoZhi devices.",
+        epilog=f"{SETTINGS_OPTIONS}\n{EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    called = rest[0] if rest else ""
+    modules = {called: importlib.import_module(f"xiaozhi.cli.{called}")} if called in COMMANDS else {}
+    for name, summary in COMMANDS.items():
+        if name in modules:
+            modules[name].add_parser(subparsers)
+            subparser = subparsers.choices[name]
+            subparser.formatter_class = argparse.RawDescriptionHelpFormatter
+            subparser.epilog = "\n".join(part for part in (SETTINGS_OPTIONS, subparser.epilog) if part)
+        else:
+            subparsers.add_parser(name, help=summary, add_help=False)
+    args = parser.parse_args(rest)
+    if options.version or args.version:
+        print(f"xiaozhi {__version__}")
+        return EXIT_OK
+    if args.command is None:
+        parser.print_help()
+        return EXIT_USAGE
+    args.settings = options.settings
+    args.overrides = dict(options.set or ())
+    for option in ("host", "port"):
+        if (value := getattr(args, option, None)) is not None:
+            args.overrides[f"server.{option}"] = str(value)
+    from xiaozhi.settings.errors import SettingsError
+
+    try:
+        return int(modules[args.command].run(args))
+    except SettingsError as mistakes:
+        for line in mistakes.errors:
+            print(line, file=sys.stderr)
+        return EXIT_USAGE
+
+
+def _global_options() -> argparse.ArgumentParser:
+    """What is understood anywhere on the command line."""
+    from pathlib import Path
+
+    parser = argparse.ArgumentParser(prog="xiaozhi", add_help=False, allow_abbrev=False)
+    parser.add_argument("--settings", type=Path, metavar="FILE")
+    parser.add_argument("--set", action="append", type=_assignment, metavar="KEY=VALUE")
+    parser.add_argument("--version", action="store_true")
+    return parser
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    """`asr.workers=3` as a pair."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, for example asr.workers=3")
+    return key.strip(), value

@@ -68,7 +68,6 @@ class AudioSettings(_Section):
     start_gap_ms: int = Field(80, ge=0, le=500)
     codec_workers: int = Field(1, ge=1, le=32)
     instant_flush: bool = True
-    flush_wait_ms: int = Field(30, ge=0, le=500)
     flush_hold_ms: int = Field(60, ge=50, le=500)
 
 
@@ -78,10 +77,11 @@ class VadSettings(_Section):
     model: str = "auto"
     threshold: float = Field(0.5, gt=0, lt=1)
     release_threshold: float = Field(0.35, gt=0, lt=1)
-    min_speech_ms: int = Field(96, ge=32, le=2000)
+    min_speech_ms: int = Field(128, ge=32, le=2000)
     pre_roll_ms: int = Field(320, ge=0, le=2000)
     batch_max: int = Field(48, ge=1, le=1024)
     tick_ms: float = Field(10.0, ge=0, le=60)
+    max_wait_ms: float = Field(50.0, ge=1, le=1000)
     max_concurrent: int = Field(1000, ge=1, le=100_000)
     threads: int = Field(1, ge=1, le=64)
     graph_optimization: Literal["disable", "basic", "extended", "all"] = "all"
@@ -111,7 +111,16 @@ class TurnSettings(_Section):
     stall_s: float = Field(1.5, ge=0.2, le=30)
     barge_in: bool = True
     barge_in_ms: int = Field(300, ge=64, le=3000)
-    wake_words: tuple[str, ...] = ("你好小智", "小智小智", "小智", "嗨小智", "嘿小智", "hi esp", "hey xiaozhi", "hello xiaozhi")
+    wake_words: tuple[str, ...] = (
+        "你好小智",
+        "小智小智",
+        "小智",
+        "嗨小智",
+        "嘿小智",
+        "hi esp",
+        "hey xiaozhi",
+        "hello xiaozhi",
+    )
 
 
 class AsrSettings(_Section):

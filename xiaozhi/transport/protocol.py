@@ -94,6 +94,8 @@ class DeviceProtocol:
 
     version: int = 1
     session_id: str = ""
+    echoes_session: bool = field(default=False, init=False)
+    """The client has repeated our session id: a mark of the firmware, never a condition for being understood."""
     _greeted: bool = field(default=False, init=False)
 
     def receive_text(self, text: str) -> Event:
@@ -104,6 +106,8 @@ class DeviceProtocol:
             return Ignored(f"not JSON: {error}")
         if not isinstance(message, dict):
             return Ignored(f"JSON, but {type(message).__name__} instead of an object")
+        if self.session_id and message.get("session_id") == self.session_id:
+            self.echoes_session = True
         match message.get("type"):
             case "hello":
                 return self._hello(message)

@@ -61,6 +61,11 @@ class Connection:
     def _say(self, message: Mapping[str, object]) -> None:
         self._outbox.put_text(orjson.dumps(message).decode())
 
+    @property
+    def is_firmware(self) -> bool:
+        """The client repeats the session id it was given."""
+        return self._protocol.echoes_session
+
     def stt(self, text: str) -> None:
         """Show what was heard."""
         self._say(self._protocol.stt(text))

@@ -1,20 +1,14 @@
 """What a chat model is."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
+
+from xiaozhi.events import Message as Message  # part of this contract: offered again from here
 
 
 class ChatError(Exception):
     """A chat model could not answer or went silent half way; one line saying which endpoint and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One entry of a conversation as chat APIs understand it."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +23,7 @@ class ChatModel(Protocol):
 
     name: str
 
-    def stream(self, messages: Sequence[Message], *, language: str) -> AsyncIterator[Delta]:
+    def stream(self, messages: Sequence[Message], *, language: str) -> AsyncGenerator[Delta, None]:
         """Answer the last message. `language` (`zh`, `en` …) is what the talker spoke.
 
         Closing the iterator closes the upstream request at once.

@@ -1,0 +1,164 @@
+"""The machine: port, folders, disk, processor, file descriptors, libraries."""
+
+import errno
+import importlib
+import importlib.metadata
+import ipaddress
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+from xiaozhi.checks.finding import Finding, bad, ok, warn
+from xiaozhi.settings import ServerSettings, Settings
+
+LOW_DISK_MB = 500
+"""Free space below which models, caches and logs soon do not fit."""
+
+DESCRIPTORS_OF_THE_PROCESS = 100
+"""Open files beside the devices' sockets: models, logs, upstream connections."""
+
+
+def port(settings: ServerSettings) -> Finding:
+    """Whether the address can be listened on now."""
+    where = f"{settings.host}:{settings.port}"
+    try:
+        addresses = socket.getaddrinfo(
+            settings.host or None, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, address = addresses[0]
+        with socket.socket(family, kind, protocol) as probe:
+            if os.name == "posix":  # as asyncio's servers do: a port of a server that just ended is free
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+    except OSError as error:
+        return bad("server.port", f"{where}: {_why_not(error)}")
+    return ok("server.port", f"{where} is free" if settings.port else f"{settings.host}, any free port")
+
+
+def _why_not(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return "server.host is no address of this machine: use 0.0.0.0 for all of them"
+    match error.errno:
+        case errno.EADDRINUSE:
+            return "in use; is a server running already? Stop it, or choose another port with --port"
+        case errno.EADDRNOTAVAIL:
+            return "server.host is no address of this machine: use 0.0.0.0 for all of them"
+        case errno.EACCES:
+            return "ports below 1024 need a privilege: choose another, or give CAP_NET_BIND_SERVICE"
+        case _:
+            return os.strerror(error.errno) if error.errno else str(error)
+
+
+def public_url(settings: ServerSettings) -> Finding | None:
+    """Whether devices can understand the public address; nothing to say where none is set."""
+    url = settings.public_url
+    if not url:
+        return None
+    if not url.startswith(("http://", "https://", "ws://", "wss://")):
+        return bad("server.public_url", f'{url} must begin with "http://" or "https://"')
+    if "[" in url:
+        return bad("server.public_url", f"{url}: devices know no IPv6 addresses; use a name or an IPv4 address")
+    return ok("server.public_url", url)
+
+
+def folder(subject: str, path: Path) -> Finding:
+    """Whether files can be made in a folder, or the folder itself where it is not there yet."""
+    existing = path
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        return bad(subject, f"{path} cannot be written to ({error.strerror}): change its owner, or {subject}")
+    return ok(subject, str(path) if existing == path else f"{path} will be made")
+
+
+def disk(path: Path) -> Finding:
+    """Whether there is room."""
+    existing = path.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free_mb = shutil.disk_usage(existing).free // 1_000_000
+    if free_mb < LOW_DISK_MB:
+        return warn(
+            "disk", f"{free_mb} MB free at {existing}: free some; a model needs up to 250 MB, twice while it is fetched"
+        )
+    return ok("disk", f"{free_mb:,} MB free".replace(",", " "))
+
+
+def cpu(settings: Settings, cpuinfo: Path = Path("/proc/cpuinfo")) -> Finding:
+    """Whether the processor has the instructions and the cores for what is asked of it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = settings.asr.workers * settings.asr.threads
+    try:
+        flags = next(
+            line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features"))
+        ).split()
+    except (OSError, StopIteration):
+        flags = []
+    if wanted > cores:
+        return warn("cpu", f"{cores} cores for {wanted} recognition threads: lower asr.workers or asr.threads")
+    if not flags:
+        return ok("cpu", f"{cores} cores")
+    if {"avx512_vnni", "avx_vnni"} & set(flags):
+        return ok("cpu", f"{cores} cores, with VNNI: int8 models run at full speed")
+    return ok("cpu", f"{cores} cores, without VNNI: int8 recognition takes about 1.7 times as long as with it")
+
+
+def descriptors(settings: ServerSettings) -> Finding:
+    """Whether the process may open enough sockets."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return ok("file descriptors", "no limit on this system")
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = settings.max_devices + DESCRIPTORS_OF_THE_PROCESS
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        return warn(
+            "file descriptors",
+            f"{limit} allowed, {needed} needed for server.max_devices = {settings.max_devices}: "
+            f"`ulimit -n {needed}`, or LimitNOFILE={needed} in the systemd unit",
+        )
+    return ok("file descriptors", f"{'no limit' if limit == resource.RLIM_INFINITY else limit}, {needed} needed")
+
+
+def libraries(settings: Settings) -> Finding:
+    """Whether every package that the chosen engines need is there and loads."""
+    names = {"aiohttp": "aiohttp", "onnxruntime": "onnxruntime", "av": "av", "numpy": "numpy", "openai": "openai"}
+    if settings.asr.engine != "pocketsphinx" or "sherpa" in settings.tts.engines:
+        names["sherpa_onnx"] = "sherpa-onnx"
+    if settings.asr.engine in ("auto", "pocketsphinx"):
+        names["pocketsphinx"] = "pocketsphinx"
+    if "edge" in settings.tts.engines:
+        names["edge_tts"] = "edge-tts"
+    if "espeak" in settings.tts.engines:
+        names["espeakng_loader"] = "espeakng-loader"
+    broken, versions = [], []
+    for module, package in names.items():
+        try:
+            importlib.import_module(module)
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+        except (ImportError, OSError) as error:
+            broken.append(f"{package} does not load ({error}); reinstall it: pip install --force-reinstall {package}")
+    return bad("libraries", "; ".join(broken)) if broken else ok("libraries", ", ".join(versions))
+
+
+def auth(settings: Settings) -> Finding:
+    """Who may connect, and whether that is wise."""
+    short = [token for token in settings.auth.tokens if len(token.get_secret_value()) < 16]
+    if short:
+        return warn("auth.tokens", "a token of less than 16 characters can be guessed: make it longer")
+    if settings.auth.mode == "open" and not _only_local(settings.server.host):
+        return warn("auth.mode", 'open: whoever reaches the port may talk; "token" outside a home network')
+    return ok("auth.mode", settings.auth.mode)
+
+
+def _only_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

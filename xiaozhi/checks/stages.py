@@ -1,0 +1,97 @@
+"""The stages: every engine is built and tried as the server would."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+import numpy as np
+
+from xiaozhi.audio.pcm import UPLINK_RATE_HZ
+from xiaozhi.checks.finding import Finding, Level, bad, ok, warn
+from xiaozhi.settings import AsrSettings, TtsSettings, VadSettings
+from xiaozhi.stages.asr.engine import EngineError, OfflineRecognizer
+from xiaozhi.stages.asr.registry import build_recognizer
+from xiaozhi.stages.tts.engine import VoiceError
+from xiaozhi.stages.tts.registry import build_voices
+from xiaozhi.stages.vad.silero import VadError, load_silero
+from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
+
+VOICE_TRIAL_S = 8.0
+"""Longest wait for a voice to say two syllables."""
+
+LOCAL_VOICES = frozenset({"sherpa", "espeak"})
+"""Voices that need no network."""
+
+
+def voice_activity(settings: VadSettings, models_dir: Path) -> Finding:
+    """Whether the Silero model is there and loads. Blocking."""
+    try:
+        return ok("vad", load_silero(settings, models_dir).name)
+    except VadError as error:
+        return bad("vad", str(error))
+
+
+def recognition(settings: AsrSettings, models_dir: Path) -> Finding:
+    """Whether the recogniser is there, loads and decodes. Blocking."""
+    try:
+        built = build_recognizer(settings, models_dir, SPOKEN_COMMANDS_EN)
+        try:
+            quiet = np.zeros(UPLINK_RATE_HZ // 2, np.float32)
+            if isinstance(built.recognizer, OfflineRecognizer):
+                built.recognizer.decode(quiet)
+            else:
+                stream = built.recognizer.open()
+                stream.accept(quiet)
+                stream.finish()
+        finally:
+            built.recognizer.close()
+    except EngineError as error:
+        return bad("asr", str(error))
+    return warn("asr", f"{built.why}; {built.hint}") if built.hint else ok("asr", built.why)
+
+
+async def voices(settings: TtsSettings, models_dir: Path, skip: Sequence[str] = ()) -> list[Finding]:
+    """Whether each voice of the list speaks; all are tried at once.
+
+    Args:
+        settings: the table.
+        models_dir: the folder of all models.
+        skip: voices that are checked otherwise.
+    """
+    names = [name for name in settings.engines if name not in skip]
+    return list(await asyncio.gather(*(voice(name, settings, models_dir) for name in names)))
+
+
+async def voice(name: str, settings: TtsSettings, models_dir: Path) -> Finding:
+    """Whether one voice can be had, which is required, and speaks, which is not: the others stand in for it."""
+    subject = f"tts {name}"
+    try:
+        built = await asyncio.to_thread(build_voices, settings.model_copy(update={"engines": (name,)}), models_dir)
+    except VoiceError as error:
+        return bad(subject, str(error))
+    samples = 0
+    try:
+        async with asyncio.timeout(VOICE_TRIAL_S), aclosing(built.chain.speak("你好。", language="zh")) as speech:
+            async for pcm in speech:
+                samples += len(pcm)
+    except VoiceError as error:
+        return bad(subject, str(error), required=False) if name in LOCAL_VOICES else warn(subject, str(error))
+    except TimeoutError:
+        return warn(subject, f"says nothing within {VOICE_TRIAL_S:.0f} s")
+    finally:
+        await built.chain.close()
+    if not samples:
+        return bad(subject, "speaks without a sound", required=False)
+    return ok(subject, f"speaks: {built.why[0]}")
+
+
+def last_resort(settings: TtsSettings, tried: Sequence[Finding]) -> Finding | None:
+    """Whether a device can be left without a voice; nothing to say when it cannot."""
+    if tried and all(finding.level is not Level.OK for finding in tried):
+        return bad("tts", 'no voice of tts.engines works now: add "espeak", which always does, at the end')
+    if not LOCAL_VOICES & set(settings.engines):
+        return warn(
+            "tts", 'no local voice in tts.engines: devices are mute when the network is; add "espeak" at the end'
+        )
+    return None

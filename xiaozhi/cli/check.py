@@ -1,0 +1,90 @@
+"""`xiaozhi check`: everything the settings name is tried, one line each."""
+
+import argparse
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from xiaozhi.cli.options import add_address, load
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction  # argparse has no public name for it
+
+    from xiaozhi.checks.finding import Finding
+    from xiaozhi.settings.load import Loaded
+
+
+def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command and its options."""
+    parser = subparsers.add_parser(
+        "check",
+        help="try every file, model, port, endpoint and key the settings name",
+        description="Try everything the settings name: one line each, good or bad, with what to do. Spends no tokens.",
+        epilog="exit codes: 0 serving would work, 1 it would fail",
+    )
+    add_address(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what was found; 1 when serving would fail."""
+    from xiaozhi.checks.finding import bad, serving_fails
+    from xiaozhi.settings.errors import SettingsError
+
+    log = logging.getLogger("xiaozhi")
+    level = log.level
+    log.setLevel(logging.CRITICAL)  # what the engines would log is in the findings
+    try:
+        findings = asyncio.run(findings_of(load(args)))
+    except SettingsError as mistakes:
+        findings = [bad("settings", line) for line in mistakes.errors]
+    finally:
+        log.setLevel(level)
+    for finding in findings:
+        print(finding)
+    failing = serving_fails(findings)
+    print("serving would fail: mend what is BAD" if failing else "ready: xiaozhi serve")
+    return 1 if failing else 0
+
+
+async def findings_of(loaded: "Loaded") -> "list[Finding]":
+    """Everything that was found, in the order of the settings file; what waits for a network waits together."""
+    from xiaozhi.checks import machine, stages, upstream
+    from xiaozhi.checks.finding import ok, warn
+
+    settings = loaded.settings
+    models_dir = settings.models.dir
+    skip = ("openai",)  # asked for its models instead: speaking costs money there
+    voices, openai_voice, endpoints, recognition, activity, libraries = await asyncio.gather(
+        stages.voices(settings.tts, models_dir, skip),
+        _nothing() if "openai" not in settings.tts.engines else upstream.openai_voice(settings.tts.openai),
+        upstream.endpoints(settings.llm),
+        asyncio.to_thread(stages.recognition, settings.asr, models_dir),
+        asyncio.to_thread(stages.voice_activity, settings.vad, models_dir),
+        asyncio.to_thread(machine.libraries, settings),
+    )
+    tried = [*voices, *([openai_voice] if openai_voice else [])]
+    order = [f"tts {name}" for name in settings.tts.engines]
+    tried.sort(key=lambda finding: order.index(finding.subject))
+    found: Sequence[Finding | None] = [
+        ok("settings", str(loaded.source or "built-in defaults")),
+        *(warn("settings", line) for line in loaded.warnings),
+        machine.port(settings.server),
+        machine.public_url(settings.server),
+        machine.folder("server.data_dir", settings.server.data_dir),
+        machine.auth(settings),
+        machine.disk(settings.server.data_dir),
+        machine.cpu(settings),
+        machine.descriptors(settings.server),
+        libraries,
+        activity,
+        recognition,
+        *endpoints,
+        *tried,
+        stages.last_resort(settings.tts, tried),
+    ]
+    return [finding for finding in found if finding is not None]
+
+
+async def _nothing() -> None:
+    return None

@@ -1,0 +1,217 @@
+"""The device's loudspeaker: a short queue of packets, played at real time. Pure: time is passed in.
+
+It keeps the record of what was really HEARD, which is not what was sent: packets are lost to a full queue, to a device
+that is not speaking, to a queue that is cleared. Times are milliseconds on one monotonic clock.
+"""
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+# Firmware 2.4.2: 40 waiting for the decoder, 1 being decoded, 2 decoded, 1 at the output. Observed: a burst of 6 s in
+# 60 ms packets is heard for exactly 44 packets, 2.64 s.
+FIRMWARE_QUEUE_PACKETS: Final = 44
+
+# py-xiaozhi 2.1.1: decoded audio waits in a buffer of 10 s that forgets its oldest part.
+DESKTOP_QUEUE_MS: Final = 10_000.0
+
+
+class Drop(StrEnum):
+    """Why a packet was not heard."""
+
+    NOT_SPEAKING = "not speaking"
+    """Arrived while the device was not in speaking, or before it had got round to `tts/start`."""
+    QUEUE_FULL = "queue full"
+    CLEARED_BY_START = "cleared by start"
+    """Was queued when the device entered speaking."""
+    CLEARED_BY_STOP = "cleared by stop"
+    """Was queued when the device went back to listening without playing out."""
+    TOO_LONG = "longer than declared"
+    """Sounds longer than the `frame_duration` of the server's hello: the firmware's decoder refuses it."""
+    MALFORMED = "malformed"
+    """Not what its framing says, or empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A packet that was played from `at_ms` on, for `heard_ms`; shorter than the packet where the queue was cleared."""
+
+    at_ms: float
+    packet: bytes
+    heard_ms: float
+
+
+@dataclass(slots=True)
+class Playback:
+    """What came out of the loudspeaker since the record was begun.
+
+    Attributes:
+        heard: every packet played, in order.
+        received: packets that arrived, heard or not.
+        dropped: packets not heard, by reason.
+        starved_count, starved_ms: how often and how long there was nothing to play after the first packet of a reply
+            although more was to come.
+        lead_most_ms: the most audio that ever waited, the rest of the packet being played included. It is how long an
+            interrupted device goes on speaking.
+    """
+
+    heard: list[Heard] = field(default_factory=list)
+    received: int = 0
+    dropped: Counter[Drop] = field(default_factory=Counter)
+    starved_count: int = 0
+    starved_ms: float = 0.0
+    lead_most_ms: float = 0.0
+
+    @property
+    def heard_ms(self) -> float:
+        """How long something was audible."""
+        return sum(heard.heard_ms for heard in self.heard)
+
+    @property
+    def ended_ms(self) -> float | None:
+        """When the last packet had been played; None when nothing was."""
+        return self.heard[-1].at_ms + self.heard[-1].heard_ms if self.heard else None
+
+
+class Speaker:
+    """A queue of packets in front of a loudspeaker; the packet being played still takes its place in the queue.
+
+    Args:
+        most_packets: how many packets fit; the newest is dropped when it does not (the firmware).
+        most_ms: how much audio fits; the oldest that waits is dropped when more comes (the desktop client).
+    """
+
+    def __init__(self, most_packets: int | None = FIRMWARE_QUEUE_PACKETS, most_ms: float | None = None) -> None:
+        self._most_packets = most_packets
+        self._most_ms = most_ms
+        self._waiting: deque[tuple[bytes, float]] = deque()
+        self._waiting_ms = 0.0
+        self._playing: tuple[float, bytes, float] | None = None  # began at, packet, duration
+        self._silent_since_ms: float | None = None  # when the queue ran dry
+        self._in_reply = False
+        self.playback = Playback()
+
+    def put(self, packet: bytes, duration_ms: float, now_ms: float) -> bool:
+        """A packet that sounds for `duration_ms` arrives; False when it found no room."""
+        self.advance(now_ms)
+        self.playback.received += 1
+        if self._playing is None:
+            if self._in_reply and self._silent_since_ms is not None and now_ms > self._silent_since_ms:
+                self.playback.starved_count += 1
+                self.playback.starved_ms += now_ms - self._silent_since_ms
+            self._playing = (now_ms, packet, duration_ms)
+        elif self._most_packets is not None and len(self._waiting) + 1 >= self._most_packets:
+            self.drop(Drop.QUEUE_FULL)
+            return False
+        else:
+            self._waiting.append((packet, duration_ms))
+            self._waiting_ms += duration_ms
+            while self._most_ms is not None and self.queued_ms(now_ms) > self._most_ms and self._waiting:
+                self._waiting_ms -= self._waiting.popleft()[1]
+                self.drop(Drop.QUEUE_FULL)
+        self.playback.lead_most_ms = max(self.playback.lead_most_ms, self.queued_ms(now_ms))
+        return True
+
+    def drop(self, reason: Drop, count: int = 1) -> None:
+        """Note packets that will not be heard."""
+        if count:
+            self.playback.dropped[reason] += count
+
+    def refuse(self, reason: Drop) -> None:
+        """A packet has arrived that the device does not even queue."""
+        self.playback.received += 1
+        self.drop(reason)
+
+    def advance(self, now_ms: float) -> None:
+        """Play until `now_ms`."""
+        while self._playing is not None:
+            began_ms, packet, duration_ms = self._playing
+            ends_ms = began_ms + duration_ms
+            if ends_ms > now_ms:
+                return
+            self.playback.heard.append(Heard(began_ms, packet, duration_ms))
+            if self._waiting:
+                following, following_ms = self._waiting.popleft()
+                self._waiting_ms = self._waiting_ms - following_ms if self._waiting else 0.0
+                self._playing = (ends_ms, following, following_ms)
+            else:
+                self._playing = None
+                self._silent_since_ms = ends_ms
+
+    def clear(self, now_ms: float, reason: Drop) -> None:
+        """Forget what waits and cut off what sounds."""
+        self.advance(now_ms)
+        unheard = len(self._waiting)
+        if self._playing is not None:
+            began_ms, packet, _duration_ms = self._playing
+            if now_ms > began_ms:
+                self.playback.heard.append(Heard(began_ms, packet, now_ms - began_ms))
+            else:
+                unheard += 1
+        self.drop(reason, unheard)
+        self._waiting.clear()
+        self._waiting_ms = 0.0
+        self._playing = None
+        self._silent_since_ms = None
+
+    def begin_reply(self, now_ms: float) -> None:
+        """A reply begins: silence counts as starvation from its first packet on."""
+        self.advance(now_ms)
+        self._in_reply = True
+        self._silent_since_ms = None
+
+    def end_reply(self, now_ms: float) -> None:
+        """Nothing more is to come: silence from here on is no starvation."""
+        self.advance(now_ms)
+        self._in_reply = False
+
+    @property
+    def busy(self) -> bool:
+        """Something sounds, as of the last time that was passed in."""
+        return self._playing is not None
+
+    def queued_ms(self, now_ms: float) -> float:
+        """How long it would go on sounding if nothing more came."""
+        if self._playing is None:
+            return 0.0
+        began_ms, _packet, duration_ms = self._playing
+        return max(0.0, began_ms + duration_ms - now_ms) + self._waiting_ms
+
+    def ends_ms(self) -> float | None:
+        """When it will have played what it has; None when nothing sounds."""
+        if self._playing is None:
+            return None
+        began_ms, _packet, duration_ms = self._playing
+        return began_ms + duration_ms + self._waiting_ms
+
+    def new_record(self) -> Playback:
+        """Begin a new record and return the old one, which grows no more."""
+        finished, self.playback = self.playback, Playback()
+        return finished
+
+
+def packet_ms(opus: bytes) -> float:
+    """How long an Opus packet sounds, from its first bytes (RFC 6716, section 3.1).
+
+    Raises:
+        ValueError: empty, or a frame count that the format does not allow.
+    """
+    if not opus:
+        raise ValueError("an empty packet has no duration")
+    config, code = opus[0] >> 3, opus[0] & 3
+    if config < 12:
+        frame_ms = (10.0, 20.0, 40.0, 60.0)[config & 3]  # SILK
+    elif config < 16:
+        frame_ms = (10.0, 20.0)[config & 1]  # hybrid
+    else:
+        frame_ms = (2.5, 5.0, 10.0, 20.0)[config & 3]  # CELT
+    if code == 3:
+        if len(opus) < 2:
+            raise ValueError("a packet of several frames ends before their count")
+        frames = opus[1] & 0x3F
+    else:
+        frames = 1 if code == 0 else 2
+    if not 0.0 < frames * frame_ms <= 120.0:
+        raise ValueError(f"{frames} frames of {frame_ms} ms are not an Opus packet")
+    return frames * frame_ms

@@ -1,0 +1,1 @@
+"""Published models: which there are (`catalogue`), how they are fetched (`pull`)."""

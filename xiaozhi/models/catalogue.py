@@ -1,0 +1,238 @@
+"""The published models that `xiaozhi models` knows: their files, where they lie, and the folder each belongs in.
+
+File names and repositories are those of the publishers' own listings (k2-fsa releases, csukuangfj and k2-fsa on Hugging
+Face, snakers4/silero-vad). Archives hold more than is needed (fp32 weights, test sounds); only `Model.files` are kept.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+Mirror: TypeAlias = Literal["github", "huggingface", "hf-mirror"]
+Role: TypeAlias = Literal["recognition", "voice activity", "voice"]
+
+_RELEASES = "https://github.com/k2-fsa/sherpa-onnx/releases/download"
+_HUGGING_FACE: dict[Mirror, str] = {"huggingface": "https://huggingface.co", "hf-mirror": "https://hf-mirror.com"}
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """One file to fetch.
+
+    Attributes:
+        url: where it lies.
+        file: its name in the model's folder; empty for an archive, whose needed members are unpacked.
+    """
+
+    url: str
+    file: str = ""
+
+    @property
+    def is_archive(self) -> bool:
+        """Whether it has to be unpacked."""
+        return not self.file
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One mirror's way to the whole model.
+
+    Attributes:
+        mirror: its name.
+        downloads: all that has to be fetched.
+        wasteful: it brings several times what is needed, so it is only tried when the others fail.
+    """
+
+    mirror: str
+    downloads: tuple[Download, ...]
+    wasteful: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A published model.
+
+    Attributes:
+        name: what one types.
+        role: what it is for.
+        about: one line for people.
+        size_mb: what it takes on disk, roughly, in MB of 10^6 bytes.
+        files: every file that must be there, relative to the folder.
+        sources: where it can be fetched.
+        settings: the line of `settings.toml` that uses it; empty when it is found by itself.
+        sha256: known checksums of files, where several publications agree on them.
+    """
+
+    name: str
+    role: Role
+    about: str
+    size_mb: int
+    files: tuple[str, ...]
+    sources: tuple[Source, ...]
+    settings: str = ""
+    sha256: tuple[tuple[str, str], ...] = ()
+
+    def folder(self, models_dir: Path) -> Path:
+        """Where it lies under `models.dir`."""
+        return models_dir / self.name
+
+    def missing(self, models_dir: Path) -> list[str]:
+        """The files that are not there, or empty."""
+        folder = self.folder(models_dir)
+        return [file for file in self.files if not (folder / file).is_file() or not (folder / file).stat().st_size]
+
+    def installed(self, models_dir: Path) -> bool:
+        """Whether every file is there."""
+        return not self.missing(models_dir)
+
+    def sources_in(self, mirrors: Sequence[str]) -> list[Source]:
+        """The sources in the order of `mirrors`, wasteful ones last; several of one mirror stay in their order."""
+        chosen = [source for mirror in mirrors for source in self.sources if source.mirror == mirror]
+        return sorted(chosen, key=lambda source: source.wasteful)
+
+    def source_at(self, base_url: str) -> Source:
+        """A private copy: the address of an archive, or of a folder that holds the files one by one."""
+        if base_url.endswith((".tar.bz2", ".tar.gz", ".tar.xz", ".tar")):
+            return Source(base_url, (Download(base_url),))
+        return Source(base_url, tuple(Download(f"{base_url.rstrip('/')}/{file}", file) for file in self.files))
+
+
+def _hugging_face(repository: str, files: Sequence[str]) -> tuple[Source, ...]:
+    return tuple(
+        Source(mirror, tuple(Download(f"{host}/{repository}/resolve/main/{file}", file) for file in files))
+        for mirror, host in _HUGGING_FACE.items()
+    )
+
+
+def _zipformer(name: str, published: str, about: str, size_mb: int, settings: str = "") -> Model:
+    files = (
+        "encoder-epoch-99-avg-1.int8.onnx",
+        "decoder-epoch-99-avg-1.onnx",  # the int8 decoder saves nothing and is less exact
+        "joiner-epoch-99-avg-1.int8.onnx",
+        "tokens.txt",
+    )
+    return Model(
+        name,
+        "recognition",
+        about,
+        size_mb,
+        files,
+        (
+            # The archive also holds the fp32 encoder: several times as much to fetch.
+            Source("github", (Download(f"{_RELEASES}/asr-models/{published}.tar.bz2"),), wasteful=True),
+            *_hugging_face(f"csukuangfj/{published}", files),
+        ),
+        settings or f'[asr] engine = "zipformer", model_dir = "models/{name}"',
+    )
+
+
+_SENSE_VOICE_FILES = ("model.int8.onnx", "tokens.txt")
+_MATCHA_FILES = ("model-steps-3.onnx", "lexicon.txt", "tokens.txt", "date.fst", "number.fst", "phone.fst")
+_VOCODER = "vocos-22khz-univ.onnx"
+_VITS_FILES = ("model.onnx", "lexicon.txt", "tokens.txt", "date.fst", "number.fst", "phone.fst", "new_heteronym.fst")
+
+MODELS: tuple[Model, ...] = (
+    Model(
+        "sense-voice",
+        "recognition",
+        "SenseVoice Small int8: Chinese, English, Japanese, Korean, Cantonese; hears emotion too",
+        240,
+        _SENSE_VOICE_FILES,
+        (
+            Source(
+                "github",
+                (Download(f"{_RELEASES}/asr-models/sherpa-onnx-sense-voice-zh-en-ja-ko-yue-int8-2024-07-17.tar.bz2"),),
+            ),
+            # The int8 file lies in the repository of all precisions.
+            *_hugging_face("csukuangfj/sherpa-onnx-sense-voice-zh-en-ja-ko-yue-2024-07-17", _SENSE_VOICE_FILES),
+        ),
+    ),
+    _zipformer(
+        "zipformer",
+        "sherpa-onnx-streaming-zipformer-small-bilingual-zh-en-2023-02-16",
+        "streaming, Chinese and English, small: fits a 4-core box best",
+        65,
+        '[asr] engine = "zipformer"',
+    ),
+    _zipformer(
+        "zipformer-bilingual",
+        "sherpa-onnx-streaming-zipformer-bilingual-zh-en-2023-02-20",
+        "streaming, Chinese and English, larger and better",
+        200,
+    ),
+    _zipformer("zipformer-zh-14m", "sherpa-onnx-streaming-zipformer-zh-14M-2023-02-23", "streaming, Chinese, tiny", 25),
+    _zipformer("zipformer-en-20m", "sherpa-onnx-streaming-zipformer-en-20M-2023-02-17", "streaming, English, tiny", 45),
+    Model(
+        "silero-v6",
+        "voice activity",
+        "Silero 6.2: fewer false gaps than the built-in 5 (F1 0.935 against 0.899 on labelled speech)",
+        1,
+        ("silero_vad.onnx",),
+        tuple(
+            Source(
+                "github",
+                (
+                    Download(
+                        f"https://github.com/snakers4/silero-vad/raw/{version}/src/silero_vad/data/silero_vad_16k_op15.onnx",
+                        "silero_vad.onnx",
+                    ),
+                ),
+            )
+            for version in ("v6.2", "7e30209a3e901f9842f81b225f3e93d8199902b1")
+        ),
+        sha256=(("silero_vad.onnx", "7ed98ddbad84ccac4cd0aeb3099049280713df825c610a8ed34543318f1b2c49"),),
+    ),
+    Model(
+        "matcha-zh",
+        "voice",
+        "Matcha, Mandarin, one woman, natural (for non-commercial use: Baker corpus)",
+        130,
+        (*_MATCHA_FILES, _VOCODER),
+        (
+            Source(
+                "github",
+                (
+                    Download(f"{_RELEASES}/tts-models/matcha-icefall-zh-baker.tar.bz2"),
+                    Download(f"{_RELEASES}/vocoder-models/{_VOCODER}", _VOCODER),
+                ),
+            ),
+            *(
+                Source(
+                    source.mirror,
+                    (
+                        *source.downloads,
+                        Download(
+                            f"{host}/k2-fsa/sherpa-onnx-models/resolve/main/vocoder-models/{_VOCODER}",
+                            _VOCODER,
+                        ),
+                    ),
+                )
+                for source, host in zip(
+                    _hugging_face("csukuangfj/matcha-icefall-zh-baker", _MATCHA_FILES),
+                    _HUGGING_FACE.values(),
+                    strict=True,
+                )
+            ),
+        ),
+        '[tts] engines = ["sherpa", "espeak"]; [tts.sherpa] model_dir = "models/matcha-zh"',
+    ),
+    Model(
+        "vits-zh-ll",
+        "voice",
+        "VITS, Mandarin, several voices, small and fast",
+        122,
+        _VITS_FILES,
+        (
+            Source("github", (Download(f"{_RELEASES}/tts-models/sherpa-onnx-vits-zh-ll.tar.bz2"),)),
+            *_hugging_face("csukuangfj/sherpa-onnx-vits-zh-ll", _VITS_FILES),
+        ),
+        '[tts] engines = ["sherpa", "espeak"]; [tts.sherpa] model_dir = "models/vits-zh-ll"',
+    ),
+)
+"""Every known model, in the order in which `xiaozhi models list` shows them."""
+
+
+def find(name: str) -> Model | None:
+    """The model of that name, `None` when there is none."""
+    return next((model for model in MODELS if model.name == name), None)

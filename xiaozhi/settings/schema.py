@@ -1,0 +1,232 @@
+"""The settings' names and types, read from the model: what a key takes, how text becomes a value, what a typo meant."""
+
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
+
+import annotated_types
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from xiaozhi.settings.model import Settings
+
+KeyPath: TypeAlias = tuple[str | int, ...]
+"""A key of the settings; numbers are places in a list: `("llm", "endpoints", 0, "model")`."""
+
+Kind: TypeAlias = Literal[
+    "section", "sections", "list", "table", "choice", "bool", "int", "float", "path", "secret", "str"
+]
+
+PATHS_AS_TEXT = {("vad", "model")}
+"""Settings that hold either a word or the path of a file."""
+
+TRUE_WORDS = frozenset({"true", "1", "yes", "on"})
+FALSE_WORDS = frozenset({"false", "0", "no", "off"})
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One setting or table.
+
+    Attributes:
+        path: names from the top; `*` stands for any place in a list of tables.
+        kind: what the value is.
+        choices: the words a `choice`, or each item of a `list`, may be; empty when free.
+        item: kind of the items of a `list`.
+        optional: whether the setting may be absent.
+        limits: lowest and highest value in words, empty when there is none.
+    """
+
+    path: tuple[str, ...]
+    kind: Kind
+    choices: tuple[str, ...] = ()
+    item: Kind = "str"
+    optional: bool = False
+    limits: str = ""
+
+    def allowed(self) -> str:
+        """What may be written here, in words that follow `must be`."""
+        quoted = ", ".join(f'"{choice}"' for choice in self.choices)
+        match self.kind:
+            case "section" | "table":
+                return "a table"
+            case "sections":
+                return "a list of tables, [[" + dotted(self.path) + "]]"
+            case "list":
+                return f"a list of {quoted}" if quoted else "a list of texts in quotes"
+            case "choice":
+                return f"one of {quoted}"
+            case "bool":
+                return "true or false"
+            case "int":
+                return "a whole number" + self.limits
+            case "float":
+                return "a number" + self.limits
+            case "path":
+                return "a path in quotes"
+            case "secret" | "str":
+                return "a text in quotes"
+
+
+def dotted(path: Sequence[str | int]) -> str:
+    """`("llm", "endpoints", 0, "model")` as people write it: `llm.endpoints[0].model`."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            shown = part if part.replace("_", "").replace("-", "").isalnum() else json.dumps(part, ensure_ascii=False)
+            text += f".{shown}" if text else shown
+    return text
+
+
+def _bare(annotation: Any) -> tuple[Any, bool]:
+    """The type without `| None`, and whether that was there."""
+    if get_origin(annotation) in (Union, UnionType):
+        members = [member for member in get_args(annotation) if member is not NoneType]
+        if len(members) == 1 and len(get_args(annotation)) == 2:
+            return members[0], True
+    return annotation, False
+
+
+def _kind(annotation: Any) -> tuple[Kind, tuple[str, ...], Kind]:
+    """Kind, choices and kind of the items of a type."""
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return "choice", tuple(str(choice) for choice in get_args(annotation)), "str"
+    if origin is tuple:
+        item, choices, _ = _kind(get_args(annotation)[0])
+        return ("sections" if item == "section" else "list"), choices, item
+    if origin is dict:
+        return "table", (), "str"
+    if isinstance(annotation, type):
+        if issubclass(annotation, BaseModel):
+            return "section", (), "str"
+        simple: tuple[tuple[type, Kind], ...] = (
+            (bool, "bool"),
+            (int, "int"),
+            (float, "float"),
+            (Path, "path"),
+            (SecretStr, "secret"),
+        )
+        for python_type, kind in simple:
+            if issubclass(annotation, python_type):
+                return kind, (), "str"
+    return "str", (), "str"
+
+
+def number_text(bound: Any) -> str:
+    """A bound as one would write it: `1`, `0.25`, `65535`, `1_048_576`."""
+    if bound != int(bound):
+        return str(bound)
+    return f"{int(bound):_}" if abs(bound) > 999_999 else str(int(bound))
+
+
+def _limits(field: FieldInfo) -> str:
+    low = high = ""
+    for limit in field.metadata:
+        match limit:
+            case annotated_types.Ge(ge=bound):
+                low = f"from {number_text(bound)}"
+            case annotated_types.Gt(gt=bound):
+                low = f"above {number_text(bound)}"
+            case annotated_types.Le(le=bound):
+                high = f"{'to' if low.startswith('from') else 'and at most'} {number_text(bound)}"
+            case annotated_types.Lt(lt=bound):
+                high = f"and below {number_text(bound)}"
+            case _:
+                pass
+    return "".join(f" {part}" for part in (low, high) if part)
+
+
+def _walk(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[Key]:
+    for name, field in model.model_fields.items():
+        annotation, optional = _bare(field.annotation)
+        kind, choices, item = _kind(annotation)
+        here = (*path, name)
+        yield Key(here, kind, choices, item, optional, _limits(field) if kind in ("int", "float") else "")
+        if kind == "section":
+            yield from _walk(annotation, here)
+        elif kind == "sections":
+            yield from _walk(get_args(annotation)[0], (*here, "*"))
+
+
+@cache
+def keys() -> dict[tuple[str, ...], Key]:
+    """Every setting and table by its path, in the order of the model."""
+    return {key.path: key for key in _walk(Settings, ())}
+
+
+def find(path: Sequence[str | int]) -> Key | None:
+    """The setting at a path of the file, `None` when there is no such."""
+    return keys().get(tuple("*" if isinstance(part, int) else part for part in path))
+
+
+def nearest(path: Sequence[str | int]) -> str:
+    """The valid key most like an unknown one, as people write it; empty when nothing is near.
+
+    Looks among the names of the same table first, then for the same name in another table, then anywhere.
+    """
+    name = str(path[-1])
+    if close := difflib.get_close_matches(name.lower(), [key.path[-1] for key in siblings(path)], 1):
+        return dotted((*path[:-1], close[0]))
+    elsewhere = {".".join(key): key for key in keys() if "*" not in key}
+    for key in elsewhere.values():
+        if key[-1] == name.lower():
+            return dotted(key)
+    leaves = {key[-1]: key for key in elsewhere.values()}
+    if close := difflib.get_close_matches(name.lower(), leaves, 1, cutoff=0.8):
+        return dotted(leaves[close[0]])
+    close = difflib.get_close_matches(".".join(map(str, path)).lower(), elsewhere, 1, cutoff=0.75)
+    return dotted(elsewhere[close[0]]) if close else ""
+
+
+def siblings(path: Sequence[str | int]) -> list[Key]:
+    """What is allowed where the last name of `path` stands."""
+    parent = tuple("*" if isinstance(part, int) else part for part in path[:-1])
+    return [key for key in keys().values() if key.path[:-1] == parent and key.path[-1] != "*"]
+
+
+def parse_text(key: Key, text: str) -> Any:
+    """A value from the environment or the command line.
+
+    Lists and tables are JSON; a list of plain words may be written with commas. Text that does not fit is returned
+    unchanged: checking the whole settings will say what was expected.
+
+    Raises:
+        ValueError: a list or table is not valid JSON; the message never shows the text.
+    """
+    stripped = text.strip()
+    match key.kind:
+        case "int":
+            return _number(int, stripped)
+        case "float":
+            return _number(float, stripped)
+        case "bool":
+            lowered = stripped.lower()
+            return True if lowered in TRUE_WORDS else False if lowered in FALSE_WORDS else text
+        case "list" if not stripped.startswith("["):
+            return [part.strip() for part in stripped.split(",") if part.strip()]
+        case "section" | "sections" | "table" | "list":
+            try:
+                return json.loads(stripped)
+            except RecursionError:
+                raise ValueError("is nested too deeply") from None
+            except ValueError:
+                raise ValueError(f"must be {key.allowed()}, written as JSON") from None
+        case "path" if key.optional and not stripped:
+            return None
+        case _:
+            return text
+
+
+def _number(number: type[int] | type[float], text: str) -> int | float | str:
+    try:
+        return number(text)
+    except ValueError:
+        return text

@@ -1,0 +1,94 @@
+"""Choosing the recogniser. Engines are imported only when chosen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from xiaozhi.settings.model import AsrSettings
+from xiaozhi.stages.asr.engine import EngineError, Recognizer
+
+_EMBEDDED_HINT: Final = "English only, plain; for Chinese and far better English run: xiaozhi models pull sense-voice"
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A recogniser that is ready.
+
+    Attributes:
+        recognizer: the engine.
+        why: one line for the start-up banner: which engine and why.
+        hint: what to do for a better one, empty where there is none.
+    """
+
+    recognizer: Recognizer
+    why: str
+    hint: str = ""
+
+
+def build_recognizer(settings: AsrSettings, models_dir: Path, phrases: Sequence[str]) -> Built:
+    """Build the recogniser that the settings name. Blocking: seconds for a full-size model.
+
+    `auto` takes SenseVoice or else a zipformer where a valid one is found (`settings.model_dir`, or `models_dir` and
+    the engine's name), otherwise pocketsphinx; a folder that is there but unfit is named in `why`.
+
+    Args:
+        settings: the `[asr]` table.
+        models_dir: `dir` of the `[models]` table.
+        phrases: what the built-in responder understands, for the embedded recogniser's grammar.
+
+    Raises:
+        EngineError: an engine named in the settings cannot be built; one line with what to do.
+    """
+    match settings.engine:
+        case "sense-voice":
+            return _sense_voice(settings, settings.model_dir or models_dir / "sense-voice")
+        case "zipformer":
+            return _zipformer(settings, settings.model_dir or models_dir / "zipformer")
+        case "pocketsphinx":
+            return _pocketsphinx(phrases, "pocketsphinx, as asked for")
+        case "auto":
+            return _auto(settings, models_dir, phrases)
+
+
+def _auto(settings: AsrSettings, models_dir: Path, phrases: Sequence[str]) -> Built:
+    if settings.model_dir is not None:
+        builders = [(_zipformer if any(settings.model_dir.glob("encoder*.onnx")) else _sense_voice, settings.model_dir)]
+    else:
+        places = ((_sense_voice, models_dir / "sense-voice"), (_zipformer, models_dir / "zipformer"))
+        builders = [(build, folder) for build, folder in places if folder.exists()]
+    unfit = []
+    for build, folder in builders:
+        try:
+            return build(settings, folder)
+        except EngineError as error:
+            unfit.append(str(error))
+    return _pocketsphinx(phrases, "pocketsphinx (embedded), because " + ("; ".join(unfit) or "no model is installed"))
+
+
+def _sense_voice(settings: AsrSettings, folder: Path) -> Built:
+    from xiaozhi.stages.asr.model_files import find_sense_voice
+
+    files = find_sense_voice(folder)
+    from xiaozhi.stages.asr.sense_voice import SenseVoice
+
+    engine = SenseVoice(
+        files, language=settings.language, itn=settings.itn, threads=settings.threads, provider=settings.provider
+    )
+    return Built(engine, f"sense-voice ({files.model}), language {settings.language}, on {settings.provider}")
+
+
+def _zipformer(settings: AsrSettings, folder: Path) -> Built:
+    from xiaozhi.stages.asr.model_files import find_transducer
+
+    files = find_transducer(folder)
+    from xiaozhi.stages.asr.zipformer import Zipformer
+
+    engine = Zipformer(files, language=settings.language, threads=settings.threads, provider=settings.provider)
+    return Built(engine, f"zipformer ({files.encoder}), streaming, on {settings.provider}")
+
+
+def _pocketsphinx(phrases: Sequence[str], why: str) -> Built:
+    from xiaozhi.stages.asr.pocketsphinx_engine import Pocketsphinx
+
+    return Built(Pocketsphinx(phrases), why, _EMBEDDED_HINT)

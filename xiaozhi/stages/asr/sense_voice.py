@@ -1,0 +1,132 @@
+"""SenseVoice through sherpa-onnx: Chinese, English, Japanese, Korean and Cantonese, whole utterances at once."""
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import sherpa_onnx
+
+from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat
+from xiaozhi.settings.model import Language, Provider
+from xiaozhi.stages.asr.engine import EngineError, Transcript
+from xiaozhi.stages.asr.model_files import SENSE_VOICE_ADVICE, SenseVoiceFiles
+from xiaozhi.stages.asr.onnx_check import one_line
+from xiaozhi.stages.asr.provider import require_provider
+
+# Seven FBANK frames of 25 ms every 10 ms make the first frame of the model, that is 85 ms. With fewer, sherpa-onnx
+# reads beyond its buffer (from its source: the frame count is rounded towards zero, so 2 to 6 frames count as one).
+_LEAST_SAMPLES: Final = UPLINK_RATE_HZ // 10
+_TAG: Final = re.compile(r"<\|([^|]*)\|>")
+_LANGUAGES: Final = frozenset({"zh", "en", "ja", "ko", "yue"})
+_NO_EMOTION: Final = frozenset({"", "emo_unknown", "unk"})
+_EVENTS: Final = {
+    "bgm": "music",
+    "applause": "applause",
+    "laughter": "laughter",
+    "cry": "crying",
+    "cough": "cough",
+    "sneeze": "sneeze",
+    "breath": "breath",
+}
+
+
+def to_transcript(text: str, language: str = "", emotion: str = "", event: str = "") -> Transcript:
+    """Turn what SenseVoice says into a transcript; tags such as `<|HAPPY|>` become fields and leave the text.
+
+    Args:
+        text: the words; tags may stand anywhere in it.
+        language: the language tag, such as `<|zh|>` (`<|nospeech|>` when nothing was said).
+        emotion: the emotion tag.
+        event: the event tag; others may stand in the text.
+    """
+    code = _name(language)
+    feeling = _name(emotion)
+    heard = [_name(event), *(tag.lower() for tag in _TAG.findall(text))]
+    plain = " ".join(_TAG.sub("", text).split())
+    if not any(character.isalnum() for character in plain):  # a lone full stop is how it says that nothing was said
+        plain = ""
+    return Transcript(
+        plain,
+        language=code if code in _LANGUAGES else "",
+        emotion="" if feeling in _NO_EMOTION else feeling,
+        events=tuple(dict.fromkeys(_EVENTS[name] for name in heard if name in _EVENTS)),
+    )
+
+
+def _name(tag: str) -> str:
+    return tag.removeprefix("<|").removesuffix("|>").lower()
+
+
+class SenseVoice:
+    """One recogniser for all conversations. `decode` may run in several threads at once and releases the GIL.
+
+    Args:
+        files: validated files.
+        language: what is spoken; a fixed one keeps short Chinese from being heard as Korean or Japanese.
+        itn: numbers as digits, punctuation set.
+        threads: threads of one decode. Two cost 20-90 % more CPU than one (measured), so more decodes at once are
+            better than more threads.
+        provider: `cpu` or `cuda`.
+
+    Raises:
+        EngineError: sherpa-onnx cannot load or run the model, or was built without CUDA.
+    """
+
+    name = "sense-voice"
+
+    def __init__(
+        self,
+        files: SenseVoiceFiles,
+        *,
+        language: Language = "auto",
+        itn: bool = True,
+        threads: int = 1,
+        provider: Provider = "cpu",
+    ) -> None:
+        require_provider(provider)
+        self.model: Path = files.model
+        try:
+            self._recognizer: Any = sherpa_onnx.OfflineRecognizer.from_sense_voice(
+                model=str(files.model),
+                tokens=str(files.tokens),
+                num_threads=threads,
+                use_itn=itn,
+                language=language,
+                provider=provider,
+            )
+            # The first decode is slow (memory is claimed); and sherpa-onnx answers with nothing, not even tags, where
+            # a graph loads but does not run.
+            first = self._run(np.zeros(UPLINK_RATE_HZ, np.float32))
+        except (RuntimeError, IndexError) as error:
+            raise EngineError(
+                f"{files.model}: sherpa-onnx cannot use it ({one_line(error)}); {SENSE_VOICE_ADVICE}"
+            ) from error
+        if not first.lang:
+            raise EngineError(f"{files.model}: loads but recognises nothing; {SENSE_VOICE_ADVICE}")
+
+    def _run(self, pcm: PcmFloat) -> Any:
+        stream = self._recognizer.create_stream()
+        stream.accept_waveform(UPLINK_RATE_HZ, pcm)
+        self._recognizer.decode_stream(stream)
+        return stream.result
+
+    def decode(self, pcm: PcmFloat) -> Transcript:
+        """Recognise float32[n] at 16 kHz. Blocking: 70 to 120 ms of one core for a second of speech.
+
+        Raises:
+            EngineError: sherpa-onnx failed on this audio.
+        """
+        if not len(pcm):
+            return Transcript("")
+        if len(pcm) < _LEAST_SAMPLES:
+            pcm = np.pad(pcm, (0, _LEAST_SAMPLES - len(pcm)))
+        try:
+            result = self._run(np.ascontiguousarray(pcm, np.float32))
+        except (RuntimeError, IndexError) as error:
+            raise EngineError(f"sense-voice failed to decode: {one_line(error)}") from error
+        return to_transcript(result.text, result.lang, result.emotion, result.event)
+
+    def close(self) -> None:
+        """Let go of the model; a decode that runs keeps it until it is done."""
+        self._recognizer = None

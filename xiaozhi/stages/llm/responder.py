@@ -1,0 +1,51 @@
+"""The built-in responder: answers simple questions when no language model is configured."""
+
+import re
+from collections.abc import AsyncGenerator, Callable, Sequence
+from datetime import datetime
+from typing import Final
+
+from xiaozhi.events import Message
+from xiaozhi.stages.llm.engine import ChatError, Delta
+from xiaozhi.stages.llm.small_talk import Question, answer
+from xiaozhi.text.language import language_of
+
+# A Chinese character, a word with the blanks behind it, or blanks: about what a language model sends at a time.
+_WORD: Final = re.compile(r"[\u3400-\u9fff]|[^\u3400-\u9fff\s]+\s*|\s+")
+
+
+def _local_time() -> datetime:
+    return datetime.now().astimezone()
+
+
+class BuiltInResponder:
+    """A `ChatModel` of patterns: time, date, sums, jokes, small talk; it says itself that it is no language model.
+
+    Args:
+        now: the talker's clock; the local time of the server when left out.
+    """
+
+    name = "built-in"
+
+    def __init__(self, now: Callable[[], datetime] = _local_time) -> None:
+        self._now = now
+
+    async def stream(self, messages: Sequence[Message], *, language: str) -> AsyncGenerator[Delta, None]:
+        """Answer the last message word by word, without delay.
+
+        Raises:
+            ChatError: the last message is not the talker's.
+        """
+        if not messages or messages[-1].role != "user":
+            raise ChatError("built-in responder: there is no question")
+        text = messages[-1].content
+        said_before = "\n".join(message.content for message in messages if message.role == "assistant")
+        chinese = language_of(text, default=language) in {"zh", "yue"}
+        for word in _WORD.findall(answer(Question(text, chinese, self._now(), said_before))):
+            yield Delta(word)
+
+    async def warm(self) -> None:
+        """There is nothing to open."""
+
+    async def close(self) -> None:
+        """There is nothing to close."""

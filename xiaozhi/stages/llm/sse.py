@@ -1,0 +1,130 @@
+"""Chat completion chunks out of the bytes of a server-sent event stream.
+
+The `openai` client makes a tree of pydantic objects of every chunk. Measured with 30 streams of 40 tokens a second:
+214 us of CPU a chunk in all, 115 us with this in its place; the rest is reading from the socket. So the client is used
+for all but this.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+# A chunk of a chat completion is a few hundred bytes; a line beyond this is no event of ours.
+_MOST_LINE_BYTES: Final = 1_048_576
+_FIELDS_WITHOUT_MEANING: Final = (b"event:", b"id:", b"retry:", b":")
+
+
+class NotAChatStream(Exception):
+    """The bytes are no stream of chat completion chunks; one line saying what they are instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One event.
+
+    Attributes:
+        text: what may be spoken, often empty.
+        thinking: the model is at work on hidden reasoning.
+        finished: the model said why it stopped, or the server said that this is all.
+    """
+
+    text: str = ""
+    thinking: bool = False
+    finished: bool = False
+
+
+class ChunkReader:
+    """Takes bytes in pieces of any size, gives chunks."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self.ended = False
+        """The server has said `[DONE]`."""
+
+    def feed(self, data: bytes) -> Iterator[Chunk]:
+        """Yield the chunks that are complete with `data`.
+
+        Lines are split at line feeds alone: other line separators are legal inside JSON.
+
+        Raises:
+            NotAChatStream: what came is something else, or an error told inside the stream.
+        """
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            chunk = self._line(line.rstrip(b"\r"))
+            if chunk is not None:
+                yield chunk
+        if len(self._rest) > _MOST_LINE_BYTES:
+            raise NotAChatStream(f"sent a line of more than {_MOST_LINE_BYTES} bytes")
+
+    def finish(self) -> Iterator[Chunk]:
+        """Yield what the last line holds when it did not end with a line feed.
+
+        Raises:
+            NotAChatStream: as `feed`.
+        """
+        if self._rest:
+            yield from self.feed(b"\n")
+
+    def _line(self, line: bytes) -> Chunk | None:
+        if not line or self.ended or line.startswith(_FIELDS_WITHOUT_MEANING):
+            return None
+        if not line.startswith(b"data:"):
+            raise NotAChatStream(_complaint(line) or f"sent what is no event stream: {_quoted(line)}")
+        data = line[5:].strip()
+        if data == b"[DONE]":
+            self.ended = True
+            return Chunk(finished=True)
+        try:
+            body = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            raise NotAChatStream(f"sent what is no JSON: {_quoted(data)}") from None
+        return _chunk(body, data)
+
+
+def _chunk(body: Any, data: bytes) -> Chunk | None:
+    if not isinstance(body, dict) or body.get("error"):
+        raise NotAChatStream(_complaint(data) or f"sent JSON of another shape: {_quoted(data)}")
+    choices = body.get("choices")
+    if not choices:
+        return None  # usage, or a filter's verdict on the prompt
+    try:
+        choice = choices[0]
+        delta = choice.get("delta") or {}
+        text = delta.get("content") or ""
+        thinking = delta.get("reasoning_content") or delta.get("reasoning")
+        finished = bool(choice.get("finish_reason"))  # some servers send "" until the end
+    except (AttributeError, TypeError, KeyError, IndexError):
+        raise NotAChatStream(f"sent JSON of another shape: {_quoted(data)}") from None
+    if not isinstance(text, str):
+        raise NotAChatStream(f"sent JSON of another shape: {_quoted(data)}")
+    return Chunk(text, bool(thinking), finished)
+
+
+def _complaint(data: bytes) -> str:
+    """What an error object says; empty when `data` is none."""
+    try:
+        body = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return ""
+    return error_text(body) if isinstance(body, dict) and body.get("error") else ""
+
+
+def error_text(body: object) -> str:
+    """The message of an error body in any of the shapes that compatible servers use, in one line."""
+    if isinstance(body, dict):
+        for key in ("error", "message", "detail", "msg"):
+            if body.get(key):
+                return error_text(body[key])
+    return _one_line(str(body)) if body else ""
+
+
+def _quoted(data: bytes) -> str:
+    return repr(_one_line(data.decode("utf-8", "replace"), 60))
+
+
+def _one_line(text: str, most: int = 200) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[:most] + "…"

@@ -1,0 +1,166 @@
+"""The thinking stage: a conversation in, clauses to be spoken out."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Final
+
+from xiaozhi.channel import Channel
+from xiaozhi.events import Clause, Message
+from xiaozhi.settings import Settings
+from xiaozhi.stages.llm.engine import ChatError, ChatModel, Delta
+from xiaozhi.text.clauses import ClauseSplitter
+from xiaozhi.text.emotions import emotion_in
+from xiaozhi.text.hidden import CODE, HiddenSpans
+from xiaozhi.text.language import language_of
+from xiaozhi.text.speakable import speakable
+from xiaozhi.text.units import join_pieces
+
+_log = logging.getLogger(__name__)
+
+# Sentences are joined while more speech than this waits to be played: longer pieces sound better, and nobody waits.
+_MERGE_ABOVE_MS: Final = 3000.0
+# How often to look whether joined sentences are needed now, when the model is silent meanwhile.
+_LOOK_EVERY_S: Final = 0.1
+
+
+async def run_llm(
+    model: ChatModel,
+    messages: Sequence[Message],
+    clauses: Channel[Clause],
+    *,
+    language: str,
+    settings: Settings,
+    on_first_token: Callable[[], None],
+    on_first_clause: Callable[[], None],
+    queued_ms: Callable[[], float],
+) -> str:
+    """Ask the model and put its answer as clauses; close the channel at the end, whatever the end.
+
+    The first clause leaves at the first mark, or `tts.first_clause_wait_ms` after the first token; the others are whole
+    sentences, joined while much speech is queued. A full channel stops the reading of the model's stream.
+
+    Args:
+        model: who answers.
+        messages: the conversation, the talker's text last.
+        clauses: where the clauses go; the first carries the emotion.
+        language: of the talker, for clauses that do not show theirs.
+        settings: limits of clauses and of the reply.
+        on_first_token: called when the first visible text has come.
+        on_first_clause: called when the first clause has been put.
+        queued_ms: how much speech waits to be played now, in milliseconds.
+
+    Returns:
+        The text of the reply as shown.
+
+    Raises:
+        ChatError: the model failed, or nothing of its answer can be spoken. What was whole before has been put.
+        ChannelClosed: nobody reads the clauses any more.
+    """
+    answer = _Answer(clauses, language, on_first_clause)
+    splitter = ClauseSplitter(
+        first_min_chars=settings.tts.first_clause_min_chars, first_max_chars=settings.tts.first_clause_max_chars
+    )
+    deltas = _Patient(model.stream(messages, language=language))
+    wait_s = settings.tts.first_clause_wait_ms / 1000.0
+    loop = asyncio.get_running_loop()
+    code = HiddenSpans(CODE)
+    left = settings.llm.reply_max_chars
+    cut_at: float | None = None  # when the first clause is overdue
+    try:
+        while left > 0:
+            try:
+                delta = await deltas.next(_look_again_s(splitter, cut_at, loop.time()))
+            except TimeoutError:
+                delta = Delta("")
+            if delta is None:
+                break
+            if cut_at is None and delta.text and not delta.text.isspace():
+                on_first_token()
+                cut_at = loop.time() + wait_s
+            text = code.push(delta.text[:left])
+            left -= len(delta.text)
+            await answer.put(splitter.push(text, merge=queued_ms() > _MERGE_ABOVE_MS))
+            if cut_at is not None and splitter.waits_for_first and loop.time() >= cut_at:
+                await answer.put(splitter.cut_now())
+        if left <= 0:
+            _log.info("the reply was cut at %d characters", settings.llm.reply_max_chars)
+        await answer.put(splitter.push(code.flush()))
+        await answer.put(splitter.flush())
+    except ChatError:
+        await answer.put(splitter.release())
+        raise
+    finally:
+        clauses.close()
+        await deltas.close()
+    if not answer.said:
+        raise ChatError(f"{model.name}: answered nothing that can be spoken")
+    return join_pieces(answer.said)
+
+
+def _look_again_s(splitter: ClauseSplitter, cut_at: float | None, now: float) -> float | None:
+    """How long the model may be silent before there is something to do without it; None for ever."""
+    if splitter.holds:
+        return _LOOK_EVERY_S
+    if splitter.waits_for_first and cut_at is not None and cut_at > now:
+        return cut_at - now
+    return None
+
+
+class _Answer:
+    """Makes clauses of raw text and puts them."""
+
+    def __init__(self, clauses: Channel[Clause], language: str, on_first_clause: Callable[[], None]) -> None:
+        self._clauses = clauses
+        self._language = language
+        self._on_first_clause = on_first_clause
+        self._emotion = ""
+        self.said: list[str] = []
+
+    async def put(self, pieces: list[str]) -> None:
+        """Put the clauses that can be spoken, waiting for room."""
+        for raw in pieces:
+            self._emotion = self._emotion or emotion_in(raw)
+            text, speech = speakable(raw)
+            if not speech:
+                continue
+            first = not self.said
+            emotion = (self._emotion or "neutral") if first else ""
+            await self._clauses.put(Clause(text, speech, language_of(speech, default=self._language), emotion))
+            self.said.append(text)
+            if first:
+                self._on_first_clause()
+
+
+class _Patient:
+    """Reads a stream and can look up meanwhile: a wait that runs out does not cancel the reading."""
+
+    def __init__(self, deltas: AsyncGenerator[Delta, None]) -> None:
+        self._deltas = deltas
+        self._reading: asyncio.Task[Delta | None] | None = None
+
+    async def next(self, timeout_s: float | None) -> Delta | None:
+        """The next delta, or None at the end of the stream.
+
+        Raises:
+            TimeoutError: nothing came within `timeout_s`; what comes later is not lost.
+        """
+        if self._reading is None:
+            if timeout_s is None:
+                return await anext(self._deltas, None)
+            self._reading = asyncio.create_task(self._read(), name="llm-read")
+        await asyncio.wait({self._reading}, timeout=timeout_s)
+        if not self._reading.done():
+            raise TimeoutError
+        reading, self._reading = self._reading, None
+        return reading.result()
+
+    async def close(self) -> None:
+        """Stop reading and close the stream."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+        await self._deltas.aclose()
+
+    async def _read(self) -> Delta | None:
+        return await anext(self._deltas, None)

@@ -1,0 +1,179 @@
+"""What is kept of one device's microphone between ticks: decoder, unjudged samples, the model's memory."""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xiaozhi.audio.opus import OpusDecoder, OpusError
+from xiaozhi.audio.pcm import PcmFloat
+from xiaozhi.stages.vad.silero import CONTEXT_SAMPLES, STATE_WIDTH, WINDOW_SAMPLES
+
+DIGITAL_SILENCE: Final = 1e-4
+"""Peak of a window in which nothing is: -80 dBFS. Decoded digital silence is 0.0 after some 30 ms."""
+STILL_WINDOWS: Final = 16
+"""After so many windows of digital silence (512 ms) the model is not asked; it would say no.
+
+Measured with v5 and v6 on clips said again after 1, 5 and 30 s of digital silence: no clip is lost, none begins later
+by more than one window, and up to 3 of 36 that the model loses after such a silence are found.
+"""
+FORGET_WINDOWS: Final = 62
+"""After so many windows (2 s) of clearly no speech the model's memory is cleared.
+
+Its cell state drifts for as long as nothing is said (v5: to 500 within 20 s, no end in sight) and makes it hard of
+hearing. Measured on 26 clips after 30 s of office or faint white noise: 2 lost and onsets up to 120 ms late with
+the drifted state, none lost and none late with a cleared one, and no more false evidence in the noise.
+"""
+_CLEARLY_NO_SPEECH: Final = 0.1
+_PACKET_STEP_SAMPLES: Final = 40  # Opus packets are multiples of 2.5 ms
+_FIRST_PACKET_SAMPLES: Final = 960  # 60 ms, what the firmware sends; assumed for a lost packet before any good one
+
+
+class Ear:
+    """One device's uplink. Made by `UplinkTick.open`; one call at a time.
+
+    An ear that hears nothing holds a few hundred bytes; the decoder (measured: 220 KB) and the model's state come with
+    the first packet and go with `rest`.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_decoder",
+        "_forget_asked",
+        "_in_tick",
+        "_packet_samples",
+        "_quiet_windows",
+        "_rest_asked",
+        "_state",
+        "_still_windows",
+        "_tail",
+        "heard_at_s",
+    )
+
+    def __init__(self) -> None:
+        self.heard_at_s = 0.0
+        """When the last tick for this ear began, by the loop's clock in seconds."""
+        self._closed = self._in_tick = self._rest_asked = self._forget_asked = False
+        self._packet_samples = _FIRST_PACKET_SAMPLES
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._decoder: OpusDecoder | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self._state: NDArray[np.float32] | None = None  # [2, 128]; None is all zeros
+        self._tail: PcmFloat | None = None  # context and the samples that do not fill a window; None is 64 zeros
+        self._still_windows = self._quiet_windows = 0
+
+    # On the loop --------------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """The device is gone."""
+        return self._closed
+
+    @property
+    def awake(self) -> bool:
+        """A decoder is held."""
+        return self._decoder is not None
+
+    def forget(self) -> None:
+        """What comes next does not follow what came before: judge it afresh. The decoder stays in step."""
+        self._forget_asked = True
+        self._do_what_was_asked()
+
+    def rest(self) -> None:
+        """Give back decoder and buffers, after the tick that works on them if one does; the next packet brings others.
+
+        A new decoder needs one packet (60 ms) to find into a running stream, so rest only when the device has stopped.
+        """
+        self._rest_asked = True
+        self._do_what_was_asked()
+
+    def close(self) -> None:
+        """The device is gone: give back everything. Closing twice is harmless."""
+        self._closed = True
+        self.rest()
+
+    def enter(self, now_s: float) -> None:
+        """A tick begins to work on this ear in its thread."""
+        self._in_tick = True
+        self.heard_at_s = now_s
+
+    def leave(self) -> None:
+        """The tick is over."""
+        self._in_tick = False
+        self._do_what_was_asked()
+
+    def _do_what_was_asked(self) -> None:
+        if self._in_tick:
+            return
+        if self._rest_asked:
+            self._let_go()
+        elif self._forget_asked:
+            self._clear()
+        self._rest_asked = self._forget_asked = False
+
+    # In the tick's thread -----------------------------------------------------------------------------------------
+
+    def decode(self, packets: list[bytes]) -> tuple[PcmFloat, int]:
+        """Decode packets to float32[n] in [-1, 1] at 16 kHz; also how many were not Opus.
+
+        Those and empty ones (the encoder had nothing to say) become as much silence as the last good packet lasted.
+        """
+        if self._decoder is None:
+            self._decoder = OpusDecoder()
+        pieces: list[PcmFloat] = []
+        errors = 0
+        for packet in packets:
+            pcm: PcmFloat | None = None
+            if packet:
+                try:
+                    pcm = self._decoder.decode(packet)
+                except OpusError:
+                    errors += 1
+            if pcm is None:
+                pcm = np.zeros(self._packet_samples, np.float32)
+            elif len(pcm):
+                # A stream's first packet comes short of up to 2 ms, which stay in the resampler.
+                self._packet_samples = -(-len(pcm) // _PACKET_STEP_SAMPLES) * _PACKET_STEP_SAMPLES
+            pieces.append(pcm)
+        whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        return np.clip(whole, -1.0, 1.0), errors  # garbage that happens to decode was seen to reach 1.5
+
+    def windows(self, pcm: PcmFloat) -> list[PcmFloat]:
+        """The windows that `pcm` completes, float32[64 + 512] each; the rest waits for the next call."""
+        if self._tail is None:
+            self._tail = np.zeros(CONTEXT_SAMPLES, np.float32)
+        audio = np.concatenate([self._tail, pcm])
+        count = (len(audio) - CONTEXT_SAMPLES) // WINDOW_SAMPLES
+        self._tail = audio[count * WINDOW_SAMPLES :].copy()
+        starts = range(0, count * WINDOW_SAMPLES, WINDOW_SAMPLES)
+        return [audio[start : start + CONTEXT_SAMPLES + WINDOW_SAMPLES] for start in starts]
+
+    def skip(self) -> None:
+        """Sound went by that is not judged: the next window follows nothing."""
+        self._clear()
+
+    def must_judge(self, window: PcmFloat) -> bool:
+        """Whether the model has to be asked about this window; a long digital silence needs no model."""
+        if np.abs(window).max() >= DIGITAL_SILENCE:
+            self._still_windows = 0
+            return True
+        self._still_windows += 1
+        return self._still_windows <= STILL_WINDOWS
+
+    @property
+    def state(self) -> NDArray[np.float32]:
+        """The model's memory of this stream, float32[2, 128]."""
+        return np.zeros((2, STATE_WIDTH), np.float32) if self._state is None else self._state
+
+    def judged(self, probability: float, state: NDArray[np.float32] | None) -> None:
+        """Keep the state after a window; None where the model was not asked."""
+        if state is not None:
+            self._state = state.copy()  # not a view: that would keep the whole batch alive
+        self._quiet_windows = self._quiet_windows + 1 if probability < _CLEARLY_NO_SPEECH else 0
+        if self._quiet_windows >= FORGET_WINDOWS:
+            self._state = None
+            self._quiet_windows = 0

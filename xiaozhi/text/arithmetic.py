@@ -1,0 +1,246 @@
+"""Arithmetic as it is spoken, in Chinese and English: "三加五等于几", "what is twelve times three". Pure."""
+
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Final, TypeAlias
+
+_Token: TypeAlias = Fraction | str
+
+_ZH_DIGITS: Final = {char: value for value, char in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
+_ZH_UNITS: Final = {"十": 10, "百": 100, "千": 1000, "万": 10_000, "亿": 100_000_000}
+_EN_SMALL: Final = {
+    word: value
+    for value, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+        "seventeen eighteen nineteen".split()
+    )
+} | {"oh": 0}
+_EN_TENS: Final = {
+    word: 10 * value
+    for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)
+}
+_EN_SCALES: Final = {"thousand": 1000, "million": 1_000_000, "billion": 1_000_000_000}
+
+# Questions around the expression, longest first.
+_QUESTION: Final = re.compile(
+    r"请问一下|请问|帮我|给我|算一算|算一下|计算一下|计算|算算|算|等于多少|等于几|是多少|得多少|得几|等于|多少|是几|呢|呀|啊|"
+    r"\b(?:what is|what's|whats|how much is|how much are|calculate|compute|tell me|please|can you|equals?|makes?)\b|"
+    r"[=?？。！!，,]+(?!\d)"
+)
+_OPERATORS: Final = (
+    (r"\bto the power of\b|\*\*", "^"),
+    (r"\bmultiplied by\b|\btimes\b|乘以|乘上|乘|×|\*|(?<=[\d\s])x(?=[\d\s])", "*"),
+    (r"\bdivided by\b|\bover\b|除以|÷|/", "/"),
+    (r"\bplus\b|加上|加|\+", "+"),
+    (r"\bminus\b|\bsubtract\b|减去|减|−|-", "-"),
+)
+_LEXEMES: Final = re.compile(
+    r"(?P<operator>[+*/()^])|(?P<minus>-)|(?P<reverse>除)|(?P<number>\d[\d,]*(?:\.\d+)?)"
+    r"|(?P<chinese>[零〇一二两三四五六七八九十百千万亿]+(?:点[零〇一二三四五六七八九]+)?)|(?P<words>[a-z]+(?:\s+[a-z]+)*)|\s+"
+)
+_HYPHEN: Final = re.compile(r"(?<=[a-z])-(?=[a-z])")  # twenty-three
+_MOST: Final = Fraction(10) ** 18
+_MOST_POWER: Final = 64
+
+
+def calculate(text: str) -> Fraction | None:
+    """The result of the calculation that a talker asks for.
+
+    Returns:
+        The exact result, or None when the text is no calculation: there must be an operator, and nothing but numbers,
+        operators and the words of the question.
+
+    Raises:
+        ZeroDivisionError: something is divided by zero.
+        OverflowError: a number or the result is above 10**18.
+    """
+    if len(text) > 200:
+        return None
+    expression = _HYPHEN.sub(" ", _QUESTION.sub(" ", text.lower()))
+    for pattern, sign in _OPERATORS:
+        expression = re.sub(pattern, f" {sign} ", expression)
+    tokens = _tokens(expression)
+    if tokens is None or not any(isinstance(token, str) and token in "+-*/^除" for token in tokens[1:]):
+        return None
+    parser = _Parser(tokens)
+    try:
+        result = parser.sum()
+    except ValueError:
+        return None
+    return result if parser.at_end else None
+
+
+def spoken_number(value: Fraction) -> str:
+    """A result with digits, as voices read it: whole, or with at most four decimals."""
+    if value.denominator == 1:
+        return str(value.numerator)
+    return f"{float(value):.4f}".rstrip("0").rstrip(".")
+
+
+def chinese_number(text: str) -> Fraction:
+    """A number in Chinese characters: 三十五, 一百零二, 三千五, 二零二四, 三点一四.
+
+    Raises:
+        ValueError: the characters make no number.
+    """
+    whole, _, decimals = text.partition("点")
+    value = Fraction(_chinese_whole(whole))
+    for place, char in enumerate(decimals, start=1):
+        value += Fraction(_ZH_DIGITS[char], 10**place)
+    return value
+
+
+def _chinese_whole(text: str) -> int:
+    if not any(char in _ZH_UNITS for char in text):
+        return int("".join(str(_ZH_DIGITS[char]) for char in text))  # digits read one by one
+    total = section = 0
+    digit: int | None = None
+    scale = 1  # of the unit before: 三千五 is 3500
+    for char in text:
+        if char in _ZH_DIGITS:
+            if digit:
+                raise ValueError(f"{text!r} is no number")
+            digit = _ZH_DIGITS[char]
+            scale = 10 if digit == 0 else scale
+            continue
+        unit = _ZH_UNITS[char]
+        if unit >= 10_000:
+            total = (
+                (total + section + (digit or 0)) * unit if unit > 10_000 else total + (section + (digit or 0)) * unit
+            )
+            section = 0
+        else:
+            section += (1 if digit is None else digit) * unit
+        digit, scale = None, unit
+    return total + section + (digit or 0) * (scale // 10 if scale > 10 else 1)
+
+
+def english_number(words: list[str]) -> Fraction:
+    """A number in English words: twenty three, one hundred and five, two point five, a thousand.
+
+    Raises:
+        ValueError: the words make no number.
+    """
+    if "point" in words:
+        at = words.index("point")
+        decimals = words[at + 1 :]
+        if not decimals or any(word not in _EN_SMALL or _EN_SMALL[word] > 9 for word in decimals):
+            raise ValueError("no decimals")
+        whole = english_number(words[:at]) if at else Fraction(0)
+        return whole + Fraction(int("".join(str(_EN_SMALL[word]) for word in decimals)), 10 ** len(decimals))
+    total = section = 0
+    last = 0  # what the word before was worth, to refuse "five three"
+    for index, word in enumerate(words):
+        if word in _EN_SMALL and (last == 0 or last >= 100 or (last >= 20 and _EN_SMALL[word] < 10)):
+            section += _EN_SMALL[word]
+            last = _EN_SMALL[word] or 1
+        elif word in _EN_TENS and (last == 0 or last >= 100):
+            section += _EN_TENS[word]
+            last = _EN_TENS[word]
+        elif word == "a" and index == 0 and len(words) > 1:
+            section, last = 1, 1
+        elif word == "hundred" and 0 < section < 100:
+            section, last = section * 100, 100
+        elif word in _EN_SCALES and section:
+            total, section, last = total + section * _EN_SCALES[word], 0, _EN_SCALES[word]
+        elif word == "and" and last >= 100 and index < len(words) - 1:
+            continue
+        else:
+            raise ValueError(f"{word!r} does not fit")
+    if not words:
+        raise ValueError("no words")
+    return Fraction(total + section)
+
+
+def _tokens(expression: str) -> list[_Token] | None:
+    """Numbers and operators, or None when anything else is in the text."""
+    tokens: list[_Token] = []
+    at = 0
+    while at < len(expression):
+        match = _LEXEMES.match(expression, at)
+        if match is None:
+            return None
+        at = match.end()
+        match match.lastgroup:
+            case "number":
+                tokens.append(Fraction(match["number"].replace(",", "")))
+            case "chinese" | "words":
+                try:
+                    tokens.append(_number_in(match))
+                except ValueError:
+                    return None
+            case "operator" | "minus" | "reverse":
+                tokens.append(match.group())
+    return tokens
+
+
+def _number_in(match: re.Match[str]) -> Fraction:
+    if match["chinese"]:
+        return chinese_number(match["chinese"])
+    return english_number(match["words"].split())
+
+
+class _Parser:
+    """Recursive descent over tokens; multiplication before addition, powers first."""
+
+    def __init__(self, tokens: list[_Token]) -> None:
+        self._tokens: Iterator[_Token] = iter(tokens)
+        self._next: _Token | None = next(self._tokens, None)
+
+    @property
+    def at_end(self) -> bool:
+        return self._next is None
+
+    def sum(self) -> Fraction:
+        value = self._product()
+        while self._next in ("+", "-"):
+            value = _bounded(value + self._product() if self._advance() == "+" else value - self._product())
+        return value
+
+    def _product(self) -> Fraction:
+        value = self._signed()
+        while self._next in ("*", "/", "除"):
+            operator = self._advance()
+            other = self._signed()
+            if operator == "除":  # "三除六" is six divided by three
+                value, other = other, value
+            value = _bounded(value * other if operator == "*" else value / other)
+        return value
+
+    def _signed(self) -> Fraction:
+        if self._next == "-":
+            self._advance()
+            return -self._signed()
+        return self._power()
+
+    def _power(self) -> Fraction:
+        base = self._atom()
+        if self._next != "^":
+            return base
+        self._advance()
+        exponent = self._signed()
+        if exponent.denominator != 1 or abs(exponent) > _MOST_POWER:
+            raise OverflowError("the power is too high")
+        return _bounded(Fraction(base ** int(exponent)))
+
+    def _atom(self) -> Fraction:
+        token = self._advance()
+        if isinstance(token, Fraction):
+            return _bounded(token)
+        if token != "(":
+            raise ValueError("a number was expected")
+        value = self.sum()
+        if self._advance() != ")":
+            raise ValueError("a bracket is open")
+        return value
+
+    def _advance(self) -> _Token | None:
+        token, self._next = self._next, next(self._tokens, None)
+        return token
+
+
+def _bounded(value: Fraction) -> Fraction:
+    if abs(value) > _MOST:
+        raise OverflowError("the number is too large")
+    return value

@@ -1,0 +1,32 @@
+"""Sentences the server says of its own accord, and the mark of an interrupted reply."""
+
+from typing import Final, Literal, TypeAlias
+
+Key: TypeAlias = Literal["apology", "busy", "not_understood"]
+
+_MESSAGES: Final[dict[Key, tuple[str, str]]] = {
+    "apology": (
+        "抱歉，我现在连不上大脑，请稍后再试一次。",
+        "Sorry, I can't reach my brain right now. Please try again in a moment.",
+    ),
+    "busy": (
+        "现在找我的人有点多，请过一会儿再跟我说话。",
+        "I'm talking to a lot of people right now. Please try again in a little while.",
+    ),
+    "not_understood": ("我没有听清，可以再说一遍吗？", "I didn't catch that. Could you say it again?"),
+}
+
+
+def message(key: Key, language: str) -> str:
+    """A built-in sentence: Chinese for talkers of Chinese (`zh`, `yue`), English for everybody else."""
+    chinese, english = _MESSAGES[key]
+    return chinese if language in {"zh", "yue"} else english
+
+
+INTERRUPTED_ZH: Final = "…[打断]"
+INTERRUPTED_EN: Final = "… [interrupted]"
+
+
+def interrupted_mark(language: str) -> str:
+    """What the history puts behind a reply that the talker broke off."""
+    return INTERRUPTED_ZH if language in {"zh", "yue"} else INTERRUPTED_EN

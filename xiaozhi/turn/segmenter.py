@@ -1,0 +1,119 @@
+"""Where speech begins, pauses and goes on: one probability per window in, audio time out. Pure.
+
+Counting windows above a threshold is not enough: right after a start, or when a fan comes on, Silero says 0.5 to 0.8
+about plain noise for up to 14 windows on end, longer than the word "six" is voiced. What tells them apart is how sure
+it is, so windows are weighed by their log-odds, from -1 (surely not speech) to +1 (speech, 0.9 and above). Onset is a
+cumulative sum of these weights that never falls below zero (Page's test, 1954): clear speech is found after
+`min_speech_ms`, doubtful speech later, a click never.
+
+Measured (`python -m bench.vad_quality`) on 129 recordings of speech and 216 beginnings of noise, through Opus, with a
+sum of 4 windows: one recording is missed, a whisper of -60 dBFS, and speech is found in 4 (v5) or 1 (v6) of the noises.
+A plain count of 3 windows above 0.5 finds speech in office noise and in an empty room as well.
+"""
+
+import math
+from typing import Final
+
+# Log-odds of 0.9 above even: as much over the threshold counts as one whole window of speech.
+_CLEAR: Final = 2.2
+# Evidence, in whole windows, that speech has gone on after a silence: one clear window or two of 0.76. Measured with v5
+# on 54 clips in noise of 10 dB: with a bare threshold 7 ends came over 300 ms late, with this 5. Asking for two clear
+# windows makes no end earlier and, on 107 clean clips, three more pauses of 200 ms out of short syllables.
+_RESUME_WINDOWS: Final = 1.0
+
+
+def _log_odds(probability: float) -> float:
+    bounded = min(max(probability, 1e-6), 1.0 - 1e-6)
+    return math.log(bounded / (1.0 - bounded))
+
+
+class Segmenter:
+    """Follows one microphone. Times are audio time in milliseconds, counted from `reset`.
+
+    Args:
+        threshold: probability at which a window is as likely speech as not.
+        release_threshold: while voiced, a window stays voiced down to this.
+        min_speech_ms: so much clear speech makes an onset.
+        window_ms: length of one window.
+    """
+
+    __slots__ = (
+        "_even",
+        "_evidence",
+        "_evidence_from_ms",
+        "_onset_windows",
+        "_release",
+        "_window_ms",
+        "in_speech",
+        "last_voiced_ms",
+        "now_ms",
+        "start_ms",
+        "voiced",
+    )
+
+    def __init__(
+        self, threshold: float, release_threshold: float, min_speech_ms: float, window_ms: float = 32.0
+    ) -> None:
+        if not 0.0 < release_threshold <= threshold < 1.0:
+            raise ValueError("thresholds must satisfy 0 < release_threshold <= threshold < 1")
+        self._even = _log_odds(threshold)
+        self._release = release_threshold
+        self._window_ms = window_ms
+        self._onset_windows = max(1.0, min_speech_ms / window_ms)
+        self.reset()
+
+    def reset(self, now_ms: float = 0.0) -> None:
+        """Forget everything; the next window begins at `now_ms`."""
+        self.now_ms = now_ms
+        """End of the last window."""
+        self.in_speech = False
+        """An onset has been found and the utterance is not closed."""
+        self.voiced = False
+        """The talker's voice sounds now."""
+        self.start_ms = now_ms
+        """Beginning of the first voiced window of the utterance."""
+        self.last_voiced_ms = now_ms
+        """End of the last voiced window of the utterance."""
+        self._evidence = 0.0
+        self._evidence_from_ms = now_ms
+
+    @property
+    def silence_ms(self) -> float:
+        """How long the voice has been silent inside the utterance; 0 while voiced."""
+        return 0.0 if self.voiced or not self.in_speech else self.now_ms - self.last_voiced_ms
+
+    def close(self) -> None:
+        """The utterance is over: wait for the next onset. The clock goes on."""
+        self.in_speech = self.voiced = False
+        self._evidence = 0.0
+
+    def open(self) -> None:
+        """Begin an utterance now, in silence, whatever was heard (push to talk)."""
+        self.in_speech, self.voiced = True, False
+        self.start_ms = self.last_voiced_ms = self.now_ms
+        self._evidence = 0.0
+
+    def feed(self, probability: float) -> bool:
+        """Take the next window's probability; True when speech has been found with it."""
+        began_ms = self.now_ms
+        self.now_ms += self._window_ms
+        if self.voiced:
+            if probability >= self._release:
+                self.last_voiced_ms = self.now_ms
+            else:
+                self.voiced = False
+                self._evidence = 0.0
+            return False
+        if self._evidence == 0.0:
+            self._evidence_from_ms = began_ms
+        weight = (_log_odds(probability) - self._even) / _CLEAR
+        self._evidence = max(0.0, self._evidence + min(1.0, max(-1.0, weight)))
+        needed = _RESUME_WINDOWS if self.in_speech else self._onset_windows
+        if self._evidence < needed:
+            return False
+        onset = not self.in_speech
+        if onset:
+            self.start_ms = self._evidence_from_ms
+        self.in_speech = self.voiced = True
+        self.last_voiced_ms = self.now_ms
+        return onset
