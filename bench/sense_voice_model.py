@@ -116,6 +116,7 @@ def build_tiny(
     silent_text: str | None = None,
     long_text: str | None = None,
     long_from_s: float = 2.0,
+    itn_text: str | None = None,
     language: str = "en",
     emotion: str = "NEUTRAL",
     event: str = "Speech",
@@ -133,11 +134,12 @@ def build_tiny(
         silent_text: said instead when it is below 2 (digital silence), with the tag `<|nospeech|>`.
         long_text: said instead of `text` and `loud_text` from `long_from_s` seconds on.
         long_from_s: see `long_text`.
+        itn_text: said instead of `text` when inverse text normalisation is asked for.
         language: the tag where the input says `auto`.
         emotion: the second tag, such as `HAPPY`.
         event: the third tag, such as `Laughter`.
     """
-    said = (text, loud_text, silent_text, long_text)
+    said = (text, loud_text, silent_text, long_text, itn_text)
     words = dict.fromkeys(piece for one in said if one is not None for piece in pieces(one))
     tokens = ["<unk>", "<s>", "</s>", *dict.fromkeys((*_TAGS, *words))]
     ids = {token: number for number, token in enumerate(tokens)}
@@ -166,7 +168,7 @@ def build_tiny(
         "emotion": np.array(ids[f"<|{emotion}|>"], np.int64),
         "event": np.array(ids[f"<|{event}|>"], np.int64),
         "nospeech": np.array(ids["<|nospeech|>"], np.int64),
-        "row_text": np.array(0, np.int64),
+        "by_norm_row": np.array([4 if number == TEXT_NORM_IDS["withitn"] else 0 for number in range(16)], np.int64),
         "row_loud": np.array(1, np.int64),
         "row_silent": np.array(2, np.int64),
         "row_long": np.array(3, np.int64),
@@ -183,6 +185,7 @@ def build_tiny(
         node("Greater", ["peak", "loud"], ["is_loud"]),
         node("Less", ["peak", "silent"], ["is_silent"]),
         node("GreaterOrEqual", ["x_length", "long"], ["is_long"]),
+        node("Gather", ["by_norm_row", "text_norm"], ["row_text"]),
         node("Where", ["is_loud", "row_loud", "row_text"], ["row_a"]),
         node("Where", ["is_long", "row_long", "row_a"], ["row_b"]),
         node("Where", ["is_silent", "row_silent", "row_b"], ["row"]),

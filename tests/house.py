@@ -10,9 +10,10 @@ import numpy as np
 
 from bench.sense_voice_model import build_tiny
 from bench.standins.chat import ChatStandIn
+from bench.standins.sound import tone
 from bench.standins.speech import SpeechStandIn
 from tests.speech import say
-from xiaozhi.audio.pcm import PcmInt, to_int16
+from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt, to_int16
 from xiaozhi.client.device import Device
 from xiaozhi.client.manners import Manners
 from xiaozhi.client.microphone import SpeechMicrophone
@@ -108,9 +109,15 @@ async def house(
     """A server with upstreams that answer `answer` at once."""
     async with AsyncExitStack() as stack:
         chat = await stack.enter_async_context(ChatStandIn(answer))
-        speech = await stack.enter_async_context(SpeechStandIn())
+        speech = await stack.enter_async_context(SpeechStandIn(sound=brief))
         server = await stack.enter_async_context(serving(settings_for(folder, chat.url, speech.url, **tables)))
         yield House(server, chat, speech)
+
+
+def brief(text: str) -> PcmInt:
+    """A tone much shorter than the text would take to say: tests wait for every reply to be played."""
+    length = max(int(0.6 * DOWNLINK_RATE_HZ), int(0.03 * DOWNLINK_RATE_HZ * len(text)))
+    return np.resize(tone("."), length)
 
 
 def question() -> PcmInt:

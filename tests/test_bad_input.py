@@ -17,6 +17,7 @@ LONG_ANSWER = "🙂 " + "".join(f"This is sentence number {n} of a long reply. "
 
 async def still_well(home: House, number: int = 99) -> None:
     """A bystander asks and is answered as if nothing had happened."""
+    home.chat.answer = "🙂 Fine."
     async with home.device(number) as bystander:
         report = await bystander.turn(question())
     assert (report.outcome.value, report.heard, report.dropped, report.starved_count) == (
@@ -169,7 +170,7 @@ async def test_a_voice_that_fails_is_replaced_by_the_next_for_the_same_sentence(
             report = await device.turn(question())
         assert report.answered
         assert report.text == "It is ten past nine."
-        assert report.reply_ms > 300
+        assert report.reply_ms >= 180
 
 
 async def test_without_any_voice_the_device_is_still_told_to_stop(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_every_setting_is_in_the_shipped_file() -> None:
         bare = line.removeprefix("# ")
         if header := re.match(r"\[\[?([a-z_.]+)\]\]?(\s|$)", bare):
             table = header[1]
-        elif value := re.match(r"([a-z_]+) = ", bare):
+        elif value := re.match(r"([a-z0-9_]+) = ", bare):
             found.add(f"{table}.{value[1]}")
     wanted = {
         ".".join(part for part in path if part != "*")

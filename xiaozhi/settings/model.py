@@ -135,6 +135,7 @@ class AsrSettings(_Section):
     max_concurrent: int = Field(40, ge=1, le=10_000)
     batch_size: int = Field(1, ge=1, le=64)
     provider: Provider = "cpu"
+    int8_rewrite: bool = True  # lossless, made once and compared with the original; see stages/asr/int8_rewrite.py
     timeout_s: float = Field(10.0, ge=0.5, le=120)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as _errors
 
 from xiaozhi.stages.asr.engine import EngineError
+from xiaozhi.stages.asr.one_line import one_line
 
 # onnxruntime's errors share no base class of their own.
 ORT_ERRORS: Final = (
@@ -32,12 +33,6 @@ ORT_ERRORS: Final = (
 # What a size in a model's metadata may be at most. Beyond it sherpa-onnx would ask for absurd amounts of memory.
 _MOST: Final = 1_000_000
 _FLOAT_TYPES: Final = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32}
-
-
-def one_line(error: object, limit: int = 160) -> str:
-    """The text of an error without line breaks, cut to `limit` characters."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16
 from xiaozhi.stages.asr.engine import EngineError, Transcript
-from xiaozhi.stages.asr.onnx_check import one_line
+from xiaozhi.stages.asr.one_line import one_line
 from xiaozhi.stages.asr.phrase_fit import Segment, fits
 
 _log = logging.getLogger(__name__)

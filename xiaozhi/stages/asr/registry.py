@@ -1,13 +1,15 @@
 """Choosing the recogniser. Engines are imported only when chosen."""
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from xiaozhi.settings.model import AsrSettings
 from xiaozhi.stages.asr.engine import EngineError, Recognizer
 
+_log = logging.getLogger(__name__)
 _EMBEDDED_HINT: Final = "English only, plain; for Chinese and far better English run: xiaozhi models pull sense-voice"
 
 
@@ -72,10 +74,27 @@ def _sense_voice(settings: AsrSettings, folder: Path) -> Built:
     files = find_sense_voice(folder)
     from xiaozhi.stages.asr.sense_voice import SenseVoice
 
-    engine = SenseVoice(
-        files, language=settings.language, itn=settings.itn, threads=settings.threads, provider=settings.provider
-    )
-    return Built(engine, f"sense-voice ({files.model}), language {settings.language}, on {settings.provider}")
+    def build(model: Path) -> SenseVoice:
+        return SenseVoice(
+            replace(files, model=model),
+            language=settings.language,
+            itn=settings.itn,
+            threads=settings.threads,
+            provider=settings.provider,
+        )
+
+    why = f"sense-voice ({files.model}), language {settings.language}, on {settings.provider}"
+    if settings.int8_rewrite and settings.provider == "cpu":
+        from xiaozhi.stages.asr.int8_rewrite import fastest
+
+        copy = fastest(files.model)
+        if copy != files.model:
+            try:
+                return Built(build(copy), f"{why} with signed weights for VNNI")
+            except EngineError as error:  # the copy has been damaged since it was made; the original is good
+                _log.warning("%s; going on with %s", error, files.model)
+                copy.unlink(missing_ok=True)
+    return Built(build(files.model), why)
 
 
 def _zipformer(settings: AsrSettings, folder: Path) -> Built:
