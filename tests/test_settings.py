@@ -456,3 +456,19 @@ def test_no_environment_and_no_option_raises_anything_but_a_settings_error(
         load("", overrides, environ)
     except SettingsError as error:
         assert all(line and line.isprintable() for line in error.errors)
+
+
+@pytest.mark.parametrize("name", ["conservative", "balanced", "aggressive"])
+def test_a_profile_sets_its_values_and_single_values_override_it(name: str) -> None:
+    from xiaozhi.settings.model import TURN_PROFILES, TurnSettings
+
+    turn = TurnSettings.model_validate({"profile": name, "neutral_ms": 777})
+    assert turn.neutral_ms == 777
+    for key, value in TURN_PROFILES[name].items():
+        assert key == "neutral_ms" or getattr(turn, key) == value
+
+
+def test_the_default_profile_is_balanced() -> None:
+    from xiaozhi.settings.model import TurnSettings
+
+    assert TurnSettings() == TurnSettings.model_validate({"profile": "balanced"})

@@ -1,6 +1,7 @@
 """The settings as types: one class per table of `settings.toml`, in the order of the file."""
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -96,16 +97,40 @@ class VadSettings(_Section):
         return self
 
 
-class TurnSettings(_Section):
-    """When a turn ends and a reply may begin; silences are audio time since the last voiced sample."""
+# What a profile stands for. Any single value in the file overrides its profile's.
+TURN_PROFILES: Mapping[str, Mapping[str, int]] = {
+    "conservative": {
+        "soft_end_ms": 192, "complete_ms": 600, "neutral_ms": 800, "trailing_ms": 1500, "max_speculations": 2,
+    },
+    "balanced": {
+        "soft_end_ms": 128, "complete_ms": 400, "neutral_ms": 550, "trailing_ms": 1200, "max_speculations": 3,
+    },
+    "aggressive": {
+        "soft_end_ms": 96, "complete_ms": 250, "neutral_ms": 350, "trailing_ms": 900, "max_speculations": 5,
+    },
+}  # fmt: skip
 
-    soft_end_ms: int = Field(128, ge=32, le=2000)
-    complete_ms: int = Field(400, ge=32, le=5000)
-    neutral_ms: int = Field(550, ge=32, le=5000)
-    trailing_ms: int = Field(1200, ge=32, le=10_000)
+
+def _of_profile(name: str) -> Callable[[dict[str, Any]], int]:
+    """The profile's value of a setting, for where the setting itself is not given."""
+    # A profile that is not valid is not among the validated values; its own error is reported, not this one.
+    return lambda valid: TURN_PROFILES[valid.get("profile", "balanced")][name]
+
+
+class TurnSettings(_Section):
+    """When a turn ends and a reply may begin; silences are audio time since the last voiced sample.
+
+    The defaults are those of the profile `balanced`; another profile changes them, and single values override it.
+    """
+
+    profile: Literal["conservative", "balanced", "aggressive"] = "balanced"
+    soft_end_ms: int = Field(default_factory=_of_profile("soft_end_ms"), ge=32, le=2000)
+    complete_ms: int = Field(default_factory=_of_profile("complete_ms"), ge=32, le=5000)
+    neutral_ms: int = Field(default_factory=_of_profile("neutral_ms"), ge=32, le=5000)
+    trailing_ms: int = Field(default_factory=_of_profile("trailing_ms"), ge=32, le=10_000)
     commit_max_ms: int = Field(2000, ge=100, le=20_000)
     speculate: bool = True
-    max_speculations: int = Field(3, ge=1, le=20)
+    max_speculations: int = Field(default_factory=_of_profile("max_speculations"), ge=1, le=20)
     max_utterance_s: float = Field(30.0, ge=2, le=120)
     min_utterance_ms: int = Field(200, ge=0, le=2000)
     stall_s: float = Field(1.5, ge=0.2, le=30)
