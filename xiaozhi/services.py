@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
@@ -25,6 +27,9 @@ from xiaozhi.turn.endpointing import plain
 from xiaozhi.workers import WorkerPool
 
 _log = logging.getLogger(__name__)
+
+# Keep-alive connections outlive this; servers and their balancers close idle ones after 60 to 120 s as a rule.
+_WARM_FOR_S: Final = 50.0
 
 
 class DelayEstimate:
@@ -48,6 +53,16 @@ class DelayEstimate:
 
 
 @dataclass(slots=True)
+class Speculation:
+    """What became of replies prepared before their turn was over."""
+
+    started: int = 0
+    committed: int = 0
+    wasted: int = 0
+    """Dropped unheard: the talker went on, or said something else after all."""
+
+
+@dataclass(slots=True)
 class Services:
     """The shared engines and pools of one process."""
 
@@ -61,6 +76,26 @@ class Services:
     voice_delay: DelayEstimate = field(default_factory=lambda: DelayEstimate(0.1))
     banner: list[str] = field(default_factory=list)
     """One line per stage for the start-up message: which engine, why, and what to do for a better one."""
+    speculation: Speculation = field(default_factory=lambda: Speculation())
+    _warming: asyncio.Task[None] | None = None
+    _warmed_at: float = -math.inf
+
+    def prewarm(self) -> None:
+        """A device said hello, so somebody is about to speak: open upstream connections again if they have gone cold.
+
+        In the background, at most one at a time, and without tokens.
+        """
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._warmed_at < _WARM_FOR_S or (self._warming is not None and not self._warming.done()):
+            return
+        self._warmed_at = loop.time()
+        self._warming = loop.create_task(_warm_upstreams(self), name="warm-upstreams")
+
+    async def stop_warming(self) -> None:
+        """End a prewarming that is under way."""
+        if self._warming is not None:
+            self._warming.cancel()
+            await asyncio.gather(self._warming, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -96,13 +131,12 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
             *([f"     {voices.hint}"] if voices.hint else []),
         ],
     )
-    warming = asyncio.create_task(_warm_upstreams(services), name="warm-upstreams")
     try:
+        services.prewarm()
         await _warm_recogniser(services)
         yield services
     finally:
-        warming.cancel()
-        await asyncio.gather(warming, return_exceptions=True)
+        await services.stop_warming()
         await services.chat.close()
         await services.voice.close()
         tick.close()

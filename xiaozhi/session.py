@@ -235,6 +235,7 @@ class Conversation:
                 case StartReply(turn, revision, generation, text):
                     self._start_reply(turn, revision, generation, text)
                 case DropReply():
+                    self._services.speculation.wasted += 1
                     self._cancel_reply()
                 case Commit(_, revision, _, text):
                     self._commit(revision, text)
@@ -266,6 +267,7 @@ class Conversation:
         trace.heard = text
         messages = self._history.messages(self._services.settings.llm.system_prompt, text)
         reply = Reply(self._services, self._link, messages, language, trace, lambda: self._ready(generation))
+        self._services.speculation.started += 1
         self._reply = reply
         self._reply_task = self._tasks.create_task(self._run_reply(reply), name=f"reply-{turn}.{revision}")
 
@@ -274,6 +276,7 @@ class Conversation:
 
     def _commit(self, revision: int, text: str) -> None:
         assert self._reply is not None
+        self._services.speculation.committed += 1
         self._active_at = self._loop.time()
         trace = self._reply.trace
         trace.revision = revision

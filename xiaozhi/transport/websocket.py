@@ -183,6 +183,7 @@ class Connection:
                 talk.hear(MicPacket(opus, timestamp_ms))
             case protocol.Hello():
                 self._traces = event.traces
+                self._services.prewarm()
                 self._say(self._protocol.hello(DOWNLINK_RATE_HZ, FRAME_MS))
             case protocol.ListenStart(mode):
                 talk.listen(mode)
