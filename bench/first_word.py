@@ -30,7 +30,7 @@ from xiaozhi.stages.tts.espeak import say
 
 CACHE = Path(__file__).parent / "cache"
 SPANS = ("soft_end", "text", "first_token", "first_clause", "first_speech", "commit", "first_packet")
-ANSWER = "😊 好的，我听到了。今天天气很不错，我们可以一起出去走走。你想去哪里呢？"
+ANSWER = "😊 好的，我听到了，这就去办。"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,9 @@ class Upstreams:
 
 def settings_toml(chat_url: str, speech_url: str, model_dir: Path, extra: str = "", asr: str = "") -> str:
     """Settings of a server on the stand-ins; `extra` holds further tables, `asr` further keys of `[asr]`."""
-    engine = "" if "engine" in asr else 'engine = "sense-voice"\n'
+    given = {line.partition("=")[0].strip() for line in asr.splitlines()}
+    engine = "" if "engine" in given else 'engine = "sense-voice"\n'
+    folder = "" if "model_dir" in given else f'model_dir = "{model_dir}"\n'
     return f"""
 [server]
 data_dir = "data"
@@ -58,8 +60,7 @@ mode = "open"
 [models]
 auto_pull = false
 [asr]
-{engine}model_dir = "{model_dir}"
-language = "zh"
+{engine}{folder}language = "zh"
 {asr}
 [[llm.endpoints]]
 name = "stand-in"
@@ -156,7 +157,8 @@ def main() -> int:
     extra = f'[turn]\nprofile = "{given.profile}"\n'
     asr = f'engine = "{given.engine}"\n'
     if given.streaming_model:
-        asr += f'streaming_model_dir = "{given.streaming_model.resolve()}"\n'
+        key = "model_dir" if given.engine == "zipformer" else "streaming_model_dir"
+        asr += f'{key} = "{given.streaming_model.resolve()}"\n'
     upstreams = Upstreams()
     result, reports = asyncio.run(run(given.turns, given.recordings, upstreams, extra, asr))
     print(show(result))

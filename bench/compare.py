@@ -1,0 +1,81 @@
+"""Side by side in one run: profiles, speculation, the int8 rewrite, streaming recognition. Ratios to the default.
+
+Absolute times drift with the machine; the ratios of one run hold.
+"""
+
+import argparse
+import asyncio
+import itertools
+import json
+import sys
+from pathlib import Path
+
+from bench.first_word import Upstreams, run
+from bench.plot import stacked_bars
+from bench.stats import table
+
+RESULTS = Path(__file__).parent / "results"
+
+# Name, further tables, further keys of [asr]. The first is what the others are compared with.
+VARIANTS = [
+    ("balanced (default)", '[turn]\nprofile = "balanced"\n', ""),
+    ("conservative", '[turn]\nprofile = "conservative"\n', ""),
+    ("aggressive", '[turn]\nprofile = "aggressive"\n', ""),
+    ("without speculation", "[turn]\nspeculate = false\n", ""),
+    ("published int8 weights", "", "int8_rewrite = false\n"),
+    ("as other servers: 700 ms hangover, no speculation",
+     "[turn]\nspeculate = false\nsoft_end_ms = 700\ncomplete_ms = 700\nneutral_ms = 700\ntrailing_ms = 700\n", "int8_rewrite = false\n"),
+]  # fmt: skip
+PARTS = ("soft_end", "text", "first_token", "first_clause", "first_speech", "first_packet")
+
+
+async def compare(turns: int, recordings: list[Path], streaming: Path | None) -> dict[str, dict[str, dict[str, float]]]:
+    """Measure every variant, one after the other."""
+    variants = list(VARIANTS)
+    if streaming is not None:
+        variants.append(("streaming zipformer", "", f'engine = "zipformer"\nmodel_dir = "{streaming}"\n'))
+        variants.append(("two-pass", "", f'engine = "two-pass"\nstreaming_model_dir = "{streaming}"\n'))
+    results = {}
+    for name, extra, asr in variants:
+        results[name], _ = await run(turns, recordings, Upstreams(), extra, asr, name)
+    return results
+
+
+def rows_of(results: dict[str, dict[str, dict[str, float]]]) -> list[tuple[object, ...]]:
+    """One row for each variant: percentiles, own share, and the ratios to the first variant."""
+    first = next(iter(results.values()))["first_packet"]
+    rows: list[tuple[object, ...]] = []
+    for name, result in results.items():
+        heard, own = result["first_packet"], result["own share"]
+        ratio50, ratio95 = heard["p50"] / first["p50"], heard["p95"] / first["p95"]
+        rows.append((name, heard["n"], heard["p50"], heard["p95"], own["p50"], f"{ratio50:.2f}", f"{ratio95:.2f}"))
+    return rows
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.compare", description=__doc__)
+    parser.add_argument("recordings", nargs="*", type=Path, help="WAV files to say; the embedded voice without any")
+    parser.add_argument("--turns", type=int, default=12, help="for each variant")
+    parser.add_argument("--streaming-model", type=Path, help="folder of a zipformer, to compare streaming recognition")
+    parser.add_argument("--plot", type=Path, default=RESULTS / "compare.svg")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    streaming = given.streaming_model.resolve() if given.streaming_model else None
+    results = asyncio.run(compare(given.turns, given.recordings, streaming))
+    header = ("variant", "n", "first audio p50 ms", "p95 ms", "own share p50 ms", "ratio p50", "ratio p95")
+    print(table(header, rows_of(results)))
+    given.plot.parent.mkdir(parents=True, exist_ok=True)
+    bars = []
+    for name, result in results.items():
+        times = [0.0, *(result[part]["p50"] for part in PARTS)]
+        bars.append((name, [max(0.0, after - before) for before, after in itertools.pairwise(times)]))
+    names = ("silence", "recognition", "first token", "first clause", "voice", "gate and packet")
+    stacked_bars(given.plot, "From the last voiced sample to the first audio packet (p50)", "ms", names, bars)
+    if given.json:
+        given.json.write_text(json.dumps(results, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,261 @@
+"""What the endpointing bench listens to: recordings, the same with pauses put in, what Silero and a recogniser hear."""
+
+import csv
+import hashlib
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+
+from bench.vad_quality import read_wav
+from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat
+from xiaozhi.settings import VadSettings
+from xiaozhi.stages.asr.model_files import find_transducer
+from xiaozhi.stages.asr.zipformer import Zipformer
+from xiaozhi.stages.vad.silero import CONTEXT_SAMPLES, STATE_WIDTH, WINDOW_MS, WINDOW_SAMPLES, SpeechModel
+from xiaozhi.turn.segmenter import Segmenter
+
+SAMPLES_PER_MS: Final = UPLINK_RATE_HZ // 1000
+# One utterance each; single words, letters and wake words have no inside to be cut off in, and longer recordings are
+# several utterances.
+SENTENCES: Final = frozenset({"read", "command", "intent", "spontaneous", "broadcast", "speech", "whisper"})
+LONGEST_CLIP_S: Final = 16.0
+_LEAD_MS: Final = 1000
+_ROOM_MS: Final = 5000  # behind the speech: longer than any commit may take
+_ROOM: Final = 1e-4  # rms of the room's hiss, -80 dBFS
+_FADE_SAMPLES: Final = 5 * SAMPLES_PER_MS
+# A recogniser at a pause has heard this much of it.
+_HEARD_OF_PAUSE_MS: Final = 128
+# Voiced stretches shorter than this make one cut, longer ones two.
+_TWO_CUTS_FROM_MS: Final = 3500
+_ONE_CUT_FROM_MS: Final = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A recording: float32[n] at 16 kHz, its language, and its transcript where it is Mandarin."""
+
+    name: str
+    language: str
+    pcm: PcmFloat
+    transcript: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Utterance:
+    """A clip in a room, with pauses put in.
+
+    Attributes:
+        clip: what is said.
+        gap_ms: length of each pause that was put in; 0 for none.
+        cuts: samples of the clip before which a pause was put.
+        pcm: the whole, float32[n] at 16 kHz.
+        probabilities: one for each window of 32 ms.
+        last_voiced_ms: the end of the last voiced window.
+        onset_found: the VAD found speech at all.
+    """
+
+    clip: Clip
+    gap_ms: int
+    cuts: tuple[int, ...]
+    pcm: PcmFloat
+    probabilities: list[float] = field(default_factory=list)
+    last_voiced_ms: float = 0.0
+    onset_found: bool = False
+
+    def clip_sample(self, at_ms: float) -> int:
+        """Which sample of the clip sounds at `at_ms`; in a pause that was put in, the one behind it."""
+        at = round((at_ms - _LEAD_MS) * SAMPLES_PER_MS)
+        for cut in self.cuts:
+            if at <= cut:
+                break
+            at = max(cut, at - self.gap_ms * SAMPLES_PER_MS)
+        return min(max(at, 0), len(self.clip.pcm))
+
+
+def read_clips(folder: Path) -> list[Clip]:
+    """The sentences of a folder with an `index.tsv` (columns file, language, kind, duration_s, transcript).
+
+    Mandarin without a transcript is left out: nothing would say what has been said at a pause.
+
+    Raises:
+        SystemExit: there is no index.
+    """
+    index = folder / "index.tsv"
+    if not index.is_file():
+        raise SystemExit(f"{folder}: need an index.tsv with the columns file, language, kind, duration_s, transcript")
+    with index.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    clips = []
+    for row in rows:
+        language, transcript = row["language"], row["transcript"] or ""
+        if row["kind"] not in SENTENCES or float(row["duration_s"]) > LONGEST_CLIP_S:
+            continue
+        if language == "en" or (language == "zh" and transcript):
+            clips.append(Clip(row["file"], language, read_wav(folder / row["file"]), transcript))
+    return clips
+
+
+def _room(samples: int, seed: str) -> PcmFloat:
+    digest = hashlib.sha256(seed.encode()).digest()
+    noise = np.random.default_rng(int.from_bytes(digest[:8], "big")).standard_normal(samples, np.float32)
+    return np.asarray(noise * np.float32(_ROOM), np.float32)
+
+
+def with_gaps(clip: Clip, gap_ms: int, cuts: Sequence[int]) -> Utterance:
+    """The clip in a quiet room, with `gap_ms` of it before each sample in `cuts`."""
+    parts = np.split(clip.pcm.copy(), list(cuts))
+    fade = np.linspace(0.0, 1.0, _FADE_SAMPLES, dtype=np.float32)
+    for before, after in zip(parts, parts[1:], strict=False):
+        before[-_FADE_SAMPLES:] *= fade[::-1][-len(before) :]
+        after[:_FADE_SAMPLES] *= fade[: len(after)]
+    gap = gap_ms * SAMPLES_PER_MS
+    room = _room((_LEAD_MS + _ROOM_MS) * SAMPLES_PER_MS + len(clip.pcm) + gap * len(cuts), f"{clip.name} {gap_ms}")
+    at = _LEAD_MS * SAMPLES_PER_MS
+    for part in parts:
+        room[at : at + len(part)] += part
+        at += len(part) + gap
+    return Utterance(clip, gap_ms, tuple(cuts), room)
+
+
+def quiet_cuts(clip: Clip, first_voiced_ms: float, last_voiced_ms: float) -> list[int]:
+    """Where a talker could pause inside the sentence: the quietest 60 ms in its middle, or in its second and fourth
+    fifth where it is long. Empty for speech shorter than a second.
+    """
+    length_ms = last_voiced_ms - first_voiced_ms
+    if length_ms < _ONE_CUT_FROM_MS:
+        return []
+    spans = ((0.2, 0.45), (0.55, 0.8)) if length_ms >= _TWO_CUTS_FROM_MS else ((0.35, 0.65),)
+    energy = np.convolve(clip.pcm**2, np.ones(60 * SAMPLES_PER_MS, np.float32), mode="same")
+    cuts = []
+    for low, high in spans:
+        first, last = (round((first_voiced_ms + part * length_ms) * SAMPLES_PER_MS) for part in (low, high))
+        cuts.append(first + int(np.argmin(energy[first:last])))
+    return cuts
+
+
+def judge(model: SpeechModel, utterances: Sequence[Utterance], together: int = 64) -> list[Utterance]:
+    """What the model says about every window, and where speech ends in truth: as the segmenter sees it afterwards."""
+    judged = []
+    by_length = sorted(utterances, key=lambda utterance: len(utterance.pcm))
+    for first in range(0, len(by_length), together):
+        group = by_length[first : first + together]
+        windows = [len(utterance.pcm) // WINDOW_SAMPLES for utterance in group]
+        stacked = np.zeros((len(group), CONTEXT_SAMPLES + max(windows) * WINDOW_SAMPLES), np.float32)
+        for row, utterance in enumerate(group):
+            pcm = utterance.pcm[: windows[row] * WINDOW_SAMPLES]
+            stacked[row, CONTEXT_SAMPLES : CONTEXT_SAMPLES + len(pcm)] = pcm
+        states = np.zeros((2, len(group), STATE_WIDTH), np.float32)
+        found = np.zeros((len(group), max(windows)), np.float32)
+        for window in range(max(windows)):
+            at = window * WINDOW_SAMPLES
+            found[:, window], states = model.probabilities(
+                np.ascontiguousarray(stacked[:, at : at + CONTEXT_SAMPLES + WINDOW_SAMPLES]), states
+            )
+        for row, utterance in enumerate(group):
+            judged.append(_followed(utterance, found[row, : windows[row]].tolist()))
+    return judged
+
+
+def _followed(utterance: Utterance, probabilities: list[float]) -> Utterance:
+    segmenter = new_segmenter()
+    for probability in probabilities:
+        segmenter.feed(probability)
+    return Utterance(
+        utterance.clip,
+        utterance.gap_ms,
+        utterance.cuts,
+        utterance.pcm,
+        probabilities,
+        segmenter.last_voiced_ms,
+        segmenter.in_speech,
+    )
+
+
+def new_segmenter() -> Segmenter:
+    """A segmenter as the server makes one."""
+    settings = VadSettings()
+    return Segmenter(settings.threshold, settings.release_threshold, settings.min_speech_ms, WINDOW_MS)
+
+
+def make_utterances(model: SpeechModel, clips: Sequence[Clip], gaps_ms: Sequence[int]) -> list[Utterance]:
+    """Every clip as recorded, and with pauses of each length put in where it is long enough; judged."""
+    plain = [
+        utterance for utterance in judge(model, [with_gaps(clip, 0, ()) for clip in clips]) if utterance.onset_found
+    ]
+    made = []
+    for utterance in plain:
+        segmenter = new_segmenter()
+        for probability in utterance.probabilities:
+            segmenter.feed(probability)
+        cuts = quiet_cuts(utterance.clip, segmenter.start_ms - _LEAD_MS, segmenter.last_voiced_ms - _LEAD_MS)
+        if cuts:
+            made += [with_gaps(utterance.clip, gap_ms, cuts) for gap_ms in gaps_ms]
+    return plain + judge(model, made)
+
+
+class Texts(Protocol):
+    """What a recogniser has of an utterance at a pause."""
+
+    def at(self, utterance: Utterance, voiced_ms: float) -> str:
+        """The text of everything up to the last voiced sample so far, `voiced_ms`, and a short silence."""
+        ...
+
+
+_TONES: Final = re.compile("[\u0300-\u036f \\W]")
+
+
+class RecognisedTexts:
+    """Texts by real streaming recognisers.
+
+    English is what the recogniser writes. The Mandarin one writes pinyin, so the transcript is cut where as large a
+    share of the letters of its pinyin has come; without it, the transcript is cut in proportion to time.
+
+    Args:
+        models_dir: holds `zipformer-en` and, better, `zipformer-zh-pinyin`.
+
+    Raises:
+        EngineError: the English recogniser is missing or unfit.
+    """
+
+    def __init__(self, models_dir: Path) -> None:
+        self._english = Zipformer(find_transducer(models_dir / "zipformer-en"), language="en")
+        pinyin = models_dir / "zipformer-zh-pinyin"
+        self._pinyin = Zipformer(find_transducer(pinyin)) if pinyin.is_dir() else None
+        self._known: dict[tuple[str, int], str] = {}
+
+    def at(self, utterance: Utterance, voiced_ms: float) -> str:
+        """See `Texts.at`; what was heard at one place of a clip is kept."""
+        clip = utterance.clip
+        whole = voiced_ms >= utterance.last_voiced_ms - WINDOW_MS / 2
+        end = len(clip.pcm) if whole else utterance.clip_sample(voiced_ms)
+        key = (clip.name, end // (2 * WINDOW_SAMPLES))
+        if key not in self._known:
+            self._known[key] = self._text(clip, end)
+        return self._known[key]
+
+    def _text(self, clip: Clip, end: int) -> str:
+        if clip.language == "en":
+            return self._decode(self._english, clip, end)
+        if end == len(clip.pcm):
+            return clip.transcript
+        share = end / len(clip.pcm)
+        if self._pinyin is not None:
+            some, all_of_it = (len(_letters(self._decode(self._pinyin, clip, up_to))) for up_to in (end, len(clip.pcm)))
+            share = min(1.0, some / all_of_it) if all_of_it else share
+        return clip.transcript[: round(share * len(clip.transcript))]
+
+    @staticmethod
+    def _decode(engine: Zipformer, clip: Clip, end: int) -> str:
+        stream = engine.open()
+        pause = _room(_HEARD_OF_PAUSE_MS * SAMPLES_PER_MS, clip.name)
+        stream.accept(np.concatenate([clip.pcm[:end], pause]))
+        return stream.finish().text
+
+
+def _letters(pinyin: str) -> str:
+    return _TONES.sub("", unicodedata.normalize("NFD", pinyin))
