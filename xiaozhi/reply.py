@@ -89,6 +89,13 @@ class Reply:
             self._stopped = True
             self._link.tts_stop()
 
+    def close_trace(self) -> None:
+        """Write down how the reply ended; the first call counts."""
+        if self.trace.end is None:
+            self.trace.reply_ms = self._pacer.sent_ms
+            self.trace.starved_ms = self._pacer.starved_ms
+            self.trace.end = self._loop.time()
+
     async def run(self) -> None:
         """Produce and, once committed, speak the reply; after `tts/start` there is always a `tts/stop`.
 
@@ -102,10 +109,8 @@ class Reply:
         finally:
             if self._ready_timer is not None:
                 self._ready_timer.cancel()
-            self.trace.reply_ms = self._pacer.sent_ms
-            self.trace.starved_ms = self._pacer.starved_ms
-            self.trace.end = self._loop.time()
             self.stop()
+            self.close_trace()
 
     # Producing ----------------------------------------------------------------------------------------------------
 

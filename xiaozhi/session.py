@@ -87,6 +87,7 @@ class Conversation:
         self._soft_end_at: float | None = None
         self._text_at: float | None = None
         self._decode_ms: float | None = None
+        self._provisional_ticket: int | None = None  # of the text that waits to be confirmed
 
     async def run(self) -> None:
         """Run until cancelled; everything the conversation holds is freed when this returns."""
@@ -204,12 +205,15 @@ class Conversation:
             text = recognised.transcript.text
             if self._machine.state is State.PROBING and is_echo(text, self._spoken_text()):
                 text = ""
-            self._text_at = self._loop.time()
-            self._decode_ms = recognised.took_s * 1000.0
+            confirms = recognised.ticket == self._provisional_ticket and plain(text) == plain(self._transcript.text)
+            if not confirms:  # words that are only confirmed were known before
+                self._text_at = self._loop.time()
+                self._decode_ms = recognised.took_s * 1000.0
+            self._provisional_ticket = recognised.ticket if recognised.provisional else None
             self._transcript = recognised.transcript
             if self._services.settings.log.transcripts:
                 _log.info("heard %r", text, extra={"device": self._device_id})
-            self._apply(self._machine.recognised(recognised.ticket, text))
+            self._apply(self._machine.recognised(recognised.ticket, text, provisional=recognised.provisional))
 
     def _spoken_text(self) -> str:
         return "".join(clause.speech for clause, _ in self._reply.pacer.spoken()) if self._reply else ""
@@ -280,6 +284,8 @@ class Conversation:
         self._active_at = self._loop.time()
         trace = self._reply.trace
         trace.revision = revision
+        trace.heard = text  # confirmed or heard once more since the reply was started
+        trace.language = language_of(text, default=self._transcript.language or "zh")
         trace.soft_end, trace.text, trace.decode_ms = self._soft_end_at, self._text_at, self._decode_ms
         if self._soft_end_at is None:  # typed: there was no voice to count from
             trace.anchor = self._active_at
@@ -313,6 +319,7 @@ class Conversation:
             return
         reply.trace.interrupted = self._loop.time()
         reply.stop()
+        reply.close_trace()
         self._remember(reply)
         self._cancel_reply()
         if self._machine.mode is ListeningMode.REALTIME:
