@@ -5,10 +5,11 @@ they were recorded and with pauses put into their quiet places: one in short sen
 real Silero model, the segmenter and the turn machine of the server decide in audio time when each is committed;
 recognition and the upstreams are delays. Compared are the profiles and fixed hangovers.
 
-A false cut-off is a commit, or a discard as nothing, while more of the utterance follows. Delays run from the end of the
-last voiced window of the utterances that were not cut off. Texts: English by the streaming recogniser in
+A false cut-off is a commit, or a discard as nothing, while more of the utterance follows. Delays run from the end of
+the last voiced window of the utterances that were not cut off. Texts: English by the streaming recogniser in
 `RECORDINGS/models`, its mistakes included; Mandarin is the transcript, cut at a pause where as large a share of the
-letters of the streaming recogniser's pinyin has come. Opus and the network are left out.
+letters of the streaming recogniser's pinyin has come. Opus and the network are left out. A known talker says all
+utterances of a row, so that the machine learns the pace; everywhere else each utterance has a new talker.
 """
 
 import argparse

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -26,13 +27,17 @@ SENTENCES: Final = frozenset({"read", "command", "intent", "spontaneous", "broad
 LONGEST_CLIP_S: Final = 16.0
 _LEAD_MS: Final = 1000
 _ROOM_MS: Final = 5000  # behind the speech: longer than any commit may take
-_ROOM: Final = 1e-4  # rms of the room's hiss, -80 dBFS
+_ROOM: Final = 1e-4  # rms of the quietest room's hiss, -80 dBFS
 _FADE_SAMPLES: Final = 5 * SAMPLES_PER_MS
+_FRAME_SAMPLES: Final = 10 * SAMPLES_PER_MS
+_QUIET_POWER: Final = 1e-3  # 30 dB below the loud parts
 # A recogniser at a pause has heard this much of it.
 _HEARD_OF_PAUSE_MS: Final = 128
 # Voiced stretches shorter than this make one cut, longer ones two.
 _TWO_CUTS_FROM_MS: Final = 3500
 _ONE_CUT_FROM_MS: Final = 1000
+# Clips with a longer pause of their own are not cut: the length of the pauses put in would say little about them.
+_OWN_PAUSE_MOST_MS: Final = 300.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +50,14 @@ class Clip:
     transcript: str = ""
 
 
+@dataclass(frozen=True)
+class Cut:
+    """A place of a clip to pause at: samples from `first` up to `last` are quiet, and left out for the pause."""
+
+    first: int
+    last: int
+
+
 @dataclass(frozen=True, eq=False)
 class Utterance:
     """A clip in a room, with pauses put in.
@@ -52,7 +65,7 @@ class Utterance:
     Attributes:
         clip: what is said.
         gap_ms: length of each pause that was put in; 0 for none.
-        cuts: samples of the clip before which a pause was put.
+        cuts: where, in order.
         pcm: the whole, float32[n] at 16 kHz.
         probabilities: one for each window of 32 ms.
         last_voiced_ms: the end of the last voiced window.
@@ -61,19 +74,20 @@ class Utterance:
 
     clip: Clip
     gap_ms: int
-    cuts: tuple[int, ...]
+    cuts: tuple[Cut, ...]
     pcm: PcmFloat
     probabilities: list[float] = field(default_factory=list)
     last_voiced_ms: float = 0.0
     onset_found: bool = False
 
     def clip_sample(self, at_ms: float) -> int:
-        """Which sample of the clip sounds at `at_ms`; in a pause that was put in, the one behind it."""
+        """Which sample of the clip sounds at `at_ms`; in a pause that was put in, the last one before it."""
         at = round((at_ms - _LEAD_MS) * SAMPLES_PER_MS)
+        gap = self.gap_ms * SAMPLES_PER_MS
         for cut in self.cuts:
-            if at <= cut:
-                break
-            at = max(cut, at - self.gap_ms * SAMPLES_PER_MS)
+            if at <= cut.first + gap:
+                return min(max(at, 0), cut.first)
+            at += cut.last - cut.first - gap
         return min(max(at, 0), len(self.clip.pcm))
 
 
@@ -100,41 +114,61 @@ def read_clips(folder: Path) -> list[Clip]:
     return clips
 
 
-def _room(samples: int, seed: str) -> PcmFloat:
-    digest = hashlib.sha256(seed.encode()).digest()
-    noise = np.random.default_rng(int.from_bytes(digest[:8], "big")).standard_normal(samples, np.float32)
-    return np.asarray(noise * np.float32(_ROOM), np.float32)
+def _room(clip: Clip, samples: int) -> PcmFloat:
+    """Hiss as loud as the clip where it is quietest, so that a pause sounds like the room it was recorded in."""
+    rms = max(_ROOM, float(np.sqrt(np.percentile(_frame_power(clip.pcm), 5))))
+    seed = int.from_bytes(hashlib.sha256(clip.name.encode()).digest()[:8], "big")
+    return np.random.default_rng(seed).standard_normal(samples, np.float32) * np.float32(rms)
 
 
-def with_gaps(clip: Clip, gap_ms: int, cuts: Sequence[int]) -> Utterance:
-    """The clip in a quiet room, with `gap_ms` of it before each sample in `cuts`."""
-    parts = np.split(clip.pcm.copy(), list(cuts))
+def _frame_power(pcm: PcmFloat) -> PcmFloat:
+    frames = len(pcm) // _FRAME_SAMPLES
+    return np.asarray(np.mean(pcm[: frames * _FRAME_SAMPLES].reshape(frames, -1) ** 2, axis=1), np.float32)
+
+
+def with_gaps(clip: Clip, gap_ms: int, cuts: Sequence[Cut]) -> Utterance:
+    """The clip in a quiet room, with `gap_ms` of the room in place of each cut."""
+    bounds = [0, *(sample for cut in cuts for sample in (cut.first, cut.last)), len(clip.pcm)]
+    parts = [clip.pcm[first:last].copy() for first, last in zip(bounds[::2], bounds[1::2], strict=True)]
     fade = np.linspace(0.0, 1.0, _FADE_SAMPLES, dtype=np.float32)
-    for before, after in zip(parts, parts[1:], strict=False):
-        before[-_FADE_SAMPLES:] *= fade[::-1][-len(before) :]
-        after[:_FADE_SAMPLES] *= fade[: len(after)]
+    for before, after in pairwise(parts):
+        before[-_FADE_SAMPLES:] *= fade[::-1]
+        after[:_FADE_SAMPLES] *= fade
     gap = gap_ms * SAMPLES_PER_MS
-    room = _room((_LEAD_MS + _ROOM_MS) * SAMPLES_PER_MS + len(clip.pcm) + gap * len(cuts), f"{clip.name} {gap_ms}")
+    samples = sum(len(part) for part in parts) + gap * len(cuts)
+    room = _room(clip, (_LEAD_MS + _ROOM_MS) * SAMPLES_PER_MS + samples)
     at = _LEAD_MS * SAMPLES_PER_MS
     for part in parts:
-        room[at : at + len(part)] += part
+        room[at : at + len(part)] = part
         at += len(part) + gap
     return Utterance(clip, gap_ms, tuple(cuts), room)
 
 
-def quiet_cuts(clip: Clip, first_voiced_ms: float, last_voiced_ms: float) -> list[int]:
-    """Where a talker could pause inside the sentence: the quietest 60 ms in its middle, or in its second and fourth
-    fifth where it is long. Empty for speech shorter than a second.
+def quiet_cuts(clip: Clip, first_voiced_ms: float, last_voiced_ms: float) -> list[Cut]:
+    """Where a talker could pause inside the sentence. Empty for speech shorter than a second.
+
+    It is the quietest 60 ms in the middle of a short sentence, and in the second and fourth fifth of a long one, with
+    all the quiet around.
     """
     length_ms = last_voiced_ms - first_voiced_ms
     if length_ms < _ONE_CUT_FROM_MS:
         return []
     spans = ((0.2, 0.45), (0.55, 0.8)) if length_ms >= _TWO_CUTS_FROM_MS else ((0.35, 0.65),)
-    energy = np.convolve(clip.pcm**2, np.ones(60 * SAMPLES_PER_MS, np.float32), mode="same")
+    power = _frame_power(clip.pcm)
+    quiet = power < np.percentile(power, 95) * _QUIET_POWER
+    smooth = np.convolve(power, np.ones(6), mode="same")
     cuts = []
     for low, high in spans:
-        first, last = (round((first_voiced_ms + part * length_ms) * SAMPLES_PER_MS) for part in (low, high))
-        cuts.append(first + int(np.argmin(energy[first:last])))
+        first_frame, last_frame = (
+            min(len(power), round((first_voiced_ms + share * length_ms) * SAMPLES_PER_MS / _FRAME_SAMPLES))
+            for share in (low, high)
+        )
+        first = last = first_frame + int(np.argmin(smooth[first_frame:last_frame]))
+        while first > first_frame and quiet[first - 1]:
+            first -= 1
+        while last < last_frame and quiet[last]:
+            last += 1
+        cuts.append(Cut(first * _FRAME_SAMPLES, last * _FRAME_SAMPLES))
     return cuts
 
 
@@ -183,19 +217,29 @@ def new_segmenter() -> Segmenter:
 
 
 def make_utterances(model: SpeechModel, clips: Sequence[Clip], gaps_ms: Sequence[int]) -> list[Utterance]:
-    """Every clip as recorded, and with pauses of each length put in where it is long enough; judged."""
-    plain = [
-        utterance for utterance in judge(model, [with_gaps(clip, 0, ()) for clip in clips]) if utterance.onset_found
-    ]
+    """Every clip as recorded and, where it is long enough and has no long pause already, with pauses put in; judged.
+
+    Clips in which the VAD finds no speech are left out.
+    """
+    plain = [one for one in judge(model, [with_gaps(clip, 0, ()) for clip in clips]) if one.onset_found]
     made = []
     for utterance in plain:
-        segmenter = new_segmenter()
-        for probability in utterance.probabilities:
-            segmenter.feed(probability)
-        cuts = quiet_cuts(utterance.clip, segmenter.start_ms - _LEAD_MS, segmenter.last_voiced_ms - _LEAD_MS)
-        if cuts:
+        first_ms, last_ms, pause_ms = _voiced(utterance.probabilities)
+        cuts = quiet_cuts(utterance.clip, first_ms - _LEAD_MS, last_ms - _LEAD_MS)
+        if cuts and pause_ms <= _OWN_PAUSE_MOST_MS:
             made += [with_gaps(utterance.clip, gap_ms, cuts) for gap_ms in gaps_ms]
     return plain + judge(model, made)
+
+
+def _voiced(probabilities: Sequence[float]) -> tuple[float, float, float]:
+    """Where the first voiced window begins, the last one ends, and the longest pause between, in milliseconds."""
+    segmenter, pause_ms, last_voiced_ms = new_segmenter(), 0.0, 0.0
+    for probability in probabilities:
+        onset = segmenter.feed(probability)
+        if segmenter.voiced and not onset:
+            pause_ms = max(pause_ms, segmenter.last_voiced_ms - WINDOW_MS - last_voiced_ms)
+        last_voiced_ms = segmenter.last_voiced_ms
+    return segmenter.start_ms, segmenter.last_voiced_ms, pause_ms
 
 
 class Texts(Protocol):
@@ -252,7 +296,7 @@ class RecognisedTexts:
     @staticmethod
     def _decode(engine: Zipformer, clip: Clip, end: int) -> str:
         stream = engine.open()
-        pause = _room(_HEARD_OF_PAUSE_MS * SAMPLES_PER_MS, clip.name)
+        pause = _room(clip, _HEARD_OF_PAUSE_MS * SAMPLES_PER_MS)
         stream.accept(np.concatenate([clip.pcm[:end], pause]))
         return stream.finish().text
 

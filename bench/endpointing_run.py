@@ -185,7 +185,8 @@ class _Run:
             self._open = True
             self._apply(self._machine.speech_began(segmenter.start_ms, packets.now_ms), packets.now_ms)
         else:
-            self._apply(self._machine.heard(packets.now_ms, packets.silence_ms), packets.now_ms)
+            heard = self._machine.heard(packets.now_ms, packets.silence_ms, doubtful=segmenter.doubtful)
+            self._apply(heard, packets.now_ms)
 
     def _later(self, at_ms: float, answer: Callable[[], list[Decision]]) -> None:
         heapq.heappush(self._due, (at_ms, next(self._order), answer))

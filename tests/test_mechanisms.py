@@ -95,6 +95,37 @@ async def test_the_most_urgent_job_goes_first_and_stale_ones_never_run() -> None
     pool.close()
 
 
+async def test_work_that_nobody_needs_yet_begins_at_once_or_not_at_all() -> None:
+    pool = WorkerPool(1, "test")
+    begun = pool.start_if_idle(lambda: 1)
+    assert begun is not None
+    assert await begun == 1
+    held = Held(pool)
+    await asyncio.sleep(0)
+    assert pool.start_if_idle(lambda: 2) is None
+    assert pool.waiting == 0
+    await held.let_go()
+    failing = pool.start_if_idle(lambda: 1 // 0)
+    assert failing is not None
+    with pytest.raises(ZeroDivisionError):
+        await failing
+    pool.close()
+    assert pool.start_if_idle(lambda: 3) is None
+
+
+async def test_closing_drops_a_job_that_no_thread_has_taken_yet() -> None:
+    pool = WorkerPool(1, "test")
+    free = threading.Event()
+    pool._executor.submit(free.wait, 10)  # the thread is late: it still ends its last job
+    job = asyncio.create_task(pool.run(lambda: 1))
+    await asyncio.sleep(0)
+    assert pool.waiting == 0
+    pool.close()
+    with pytest.raises(JobDropped):
+        await job
+    free.set()
+
+
 async def test_a_job_that_fails_fails_its_caller_alone() -> None:
     pool = WorkerPool(1, "test")
     with pytest.raises(ZeroDivisionError):

@@ -29,6 +29,23 @@ RULES = TurnSettings()
         ("tell me about the", Completeness.TRAILING),
         ("my dog likes cheese", Completeness.NEUTRAL),
         ("really?", Completeness.COMPLETE),
+        ("帮我查一下", Completeness.TRAILING),
+        ("我想听这首", Completeness.NEUTRAL),
+        ("给我来一个这种", Completeness.TRAILING),
+        ("你等一下", Completeness.COMPLETE),
+        ("我要去首都", Completeness.NEUTRAL),
+        ("他们都", Completeness.TRAILING),
+        ("对", Completeness.COMPLETE),
+        ("不对", Completeness.COMPLETE),
+        ("我对", Completeness.TRAILING),
+        ("是的", Completeness.COMPLETE),
+        ("turn the light on", Completeness.COMPLETE),
+        ("turn on", Completeness.TRAILING),
+        ("where are you from", Completeness.NEUTRAL),
+        ("what is the", Completeness.TRAILING),
+        ("can i get a single shot", Completeness.NEUTRAL),
+        ("could you tell me", Completeness.TRAILING),
+        ("i like it", Completeness.NEUTRAL),
         ("", Completeness.NEUTRAL),
         ("…", Completeness.NEUTRAL),
         ("42", Completeness.NEUTRAL),
@@ -40,7 +57,7 @@ def test_completeness_reads_the_end_of_the_text(text: str, expected: Completenes
 
 def test_known_commands_are_complete_whatever_their_words_say() -> None:
     pace = TalkerPace()
-    text = "Turn it on"
+    text = "play it for"
     assert hangover_ms(text, pace, RULES) == RULES.trailing_ms
     assert hangover_ms(text, pace, RULES, frozenset({plain(text)})) == RULES.complete_ms
 
@@ -56,6 +73,19 @@ def test_a_talker_who_pauses_long_is_given_longer() -> None:
     for _ in range(30):
         pace.finished()
     assert hangover_ms("我今天看了一本书", pace, RULES) == RULES.neutral_ms
+
+
+def test_one_long_pause_counts_at_once_and_short_ones_do_not_hide_it() -> None:
+    pace = TalkerPace()
+    for pause_ms in (150, 620, 150):
+        pace.paused_and_went_on(pause_ms)
+    after_one = pace.habit_ms
+    assert after_one is not None
+    assert 350 <= after_one <= 450
+    for pause_ms in (620, 150, 620):
+        pace.paused_and_went_on(pause_ms)
+    assert pace.habit_ms is not None
+    assert 500 <= pace.habit_ms < 620
 
 
 @given(st.lists(st.floats(0, 60_000), max_size=20), st.text(max_size=30))

@@ -23,7 +23,13 @@ from xiaozhi.turn.machine import (
 )
 
 RULES = TurnSettings(
-    soft_end_ms=128, complete_ms=400, neutral_ms=550, trailing_ms=1200, commit_max_ms=2000, max_utterance_s=30
+    soft_end_ms=128,
+    complete_ms=400,
+    neutral_ms=550,
+    trailing_ms=1200,
+    commit_max_ms=2000,
+    max_utterance_s=30,
+    max_speculations=3,
 )
 
 
@@ -87,6 +93,21 @@ def test_a_reply_that_never_gets_ready_is_committed_in_the_end() -> None:
     assert kinds(machine.heard(3000, 2000)) == [Commit, CloseUtterance]
 
 
+def test_nothing_is_committed_on_a_silence_that_may_be_speech_but_noise_does_not_hold_it_up_for_ever() -> None:
+    machine = listening()
+    speak(machine)
+    machine.recognised(soft_end(machine), "现在几点了")
+    machine.reply_ready(machine.generation)
+    assert machine.heard(1440, 440, doubtful=True) == []
+    assert kinds(machine.heard(1500, 500)) == [Commit, CloseUtterance]
+    machine = listening()
+    speak(machine)
+    machine.recognised(soft_end(machine), "现在几点了")
+    machine.reply_ready(machine.generation)
+    assert machine.heard(1780, 780, doubtful=True) == []
+    assert kinds(machine.heard(1820, 820, doubtful=True)) == [Commit, CloseUtterance]
+
+
 def test_speech_that_goes_on_raises_the_revision_and_drops_the_reply() -> None:
     machine = listening()
     speak(machine)
@@ -112,6 +133,92 @@ def test_the_same_words_again_keep_the_running_reply() -> None:
     assert machine.recognised(soft_end(machine, 1232), "现在几点了。") == []
     machine.reply_ready(machine.generation)
     assert kinds(machine.heard(1640, 408)) == [Commit, CloseUtterance]
+
+
+def provisional(text: str = "现在几点了") -> tuple[TurnMachine, int]:
+    """A paused turn whose reply is prepared on a text that is not confirmed yet."""
+    machine = listening()
+    speak(machine)
+    ticket = soft_end(machine)
+    assert kinds(machine.recognised(ticket, text, provisional=True)) == [StartReply]
+    return machine, ticket
+
+
+def test_a_provisional_text_starts_the_reply_and_its_confirmation_commits_it() -> None:
+    machine, ticket = provisional()
+    assert machine.reply_ready(machine.generation) == []
+    assert machine.heard(1500, 500) == []
+    assert machine.state is State.PAUSED
+    decisions = machine.recognised(ticket, "现在几点了？")
+    assert kinds(decisions) == [Commit, CloseUtterance]
+    assert isinstance(decisions[0], Commit)
+    assert decisions[0].text == "现在几点了？"
+
+
+def test_a_confirmation_before_the_reply_is_ready_changes_nothing_else() -> None:
+    machine, ticket = provisional()
+    assert machine.recognised(ticket, "现在几点了。") == []
+    assert machine.heard(1500, 500) == []
+    assert kinds(machine.reply_ready(machine.generation)) == [Commit, CloseUtterance]
+
+
+def test_a_correction_drops_the_reply_and_prepares_another() -> None:
+    machine, ticket = provisional("现在几点")
+    machine.reply_ready(machine.generation)
+    machine.heard(1560, 560)
+    generation = machine.generation
+    decisions = machine.recognised(ticket, "现在几点到")
+    assert decisions == [DropReply(generation), StartReply(1, 0, generation + 1, "现在几点到")]
+    assert machine.reply_ready(generation) == []
+    assert machine.reply_ready(generation + 1)[0] == Commit(1, 0, generation + 1, "现在几点到")
+
+
+def test_words_that_turn_out_to_be_none_are_no_turn() -> None:
+    machine, ticket = provisional("嗯啊")
+    machine.reply_ready(machine.generation)
+    machine.heard(1540, 540)
+    assert kinds(machine.recognised(ticket, "。")) == [DropReply]
+    assert kinds(machine.heard(1560, 560)) == [CloseUtterance]
+    assert machine.state is State.WAITING
+
+
+def test_a_confirmation_that_is_overdue_is_not_waited_for() -> None:
+    machine, ticket = provisional()
+    assert machine.heard(1500, 500) == []
+    machine.reply_ready(machine.generation)  # from here on only the confirmation is missing
+    assert machine.heard(1860, 860) == []
+    assert kinds(machine.heard(1920, 920)) == [Commit, CloseUtterance]
+    assert machine.recognised(ticket, "现在几点到") == []
+    assert machine.state is State.REPLYING
+
+
+def test_a_released_key_waits_for_the_confirmation() -> None:
+    machine = listening(ListeningMode.MANUAL)
+    speak(machine)
+    asked = machine.stop()[-1]
+    assert isinstance(asked, Recognise)
+    assert kinds(machine.recognised(asked.ticket, "我今天", provisional=True)) == [StartReply]
+    assert machine.reply_ready(machine.generation) == []
+    assert kinds(machine.recognised(asked.ticket, "我今天。")) == [Commit, CloseUtterance]
+
+
+def test_speech_that_goes_on_makes_a_missing_confirmation_stale() -> None:
+    machine, ticket = provisional("我想问")
+    machine.heard(1300, 0)
+    assert machine.recognised(ticket, "我想问") == []
+    second = soft_end(machine, 1300)
+    assert machine.recognised(second, "我想问", provisional=True) == []  # the same words: the reply is kept
+    machine.reply_ready(machine.generation)
+    assert machine.heard(1900, 600) == []
+    assert kinds(machine.recognised(second, "我想问")) == [Commit, CloseUtterance]
+
+
+def test_a_provisional_text_without_words_is_not_news() -> None:
+    machine = listening()
+    speak(machine)
+    ticket = soft_end(machine)
+    assert machine.recognised(ticket, "。", provisional=True) == []
+    assert kinds(machine.recognised(ticket, "现在几点了")) == [StartReply]
 
 
 def test_after_three_attempts_the_machine_waits_for_a_neutral_silence() -> None:
@@ -271,6 +378,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("silence"), st.integers(1, 20)),
     st.tuples(st.just("stalled"), st.none()),
     st.tuples(st.just("text"), TEXTS),
+    st.tuples(st.just("provisional"), TEXTS),
     st.tuples(st.just("ready"), st.none()),
     st.tuples(st.just("done"), st.none()),
     st.tuples(st.just("load"), st.booleans()),
@@ -313,6 +421,8 @@ class Watcher:
                 self.take(machine.stalled())
             case "text", str():
                 self.take(machine.recognised(self.ticket, value))
+            case "provisional", str():
+                self.take(machine.recognised(self.ticket, value, provisional=True))
             case "ready", _:
                 self.take(machine.reply_ready(machine.generation))
             case "done", _ if self.open and self.live is not None:

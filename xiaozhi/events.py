@@ -40,13 +40,14 @@ class SpeechAudio:
     """What followed, speech or silence, until the utterance is closed.
 
     `silence_ms` is audio time since the last voiced sample, 0 while voiced; `last_voiced_ms` is the audio time of that
-    sample.
+    sample. `doubtful`: the newest silence may be speech that begins again.
     """
 
     end_ms: float
     pcm: PcmFloat
     silence_ms: float
     last_voiced_ms: float
+    doubtful: bool = False
 
 
 SpeechEvent: TypeAlias = SpeechBegan | SpeechAudio

@@ -15,7 +15,7 @@ class Pacer:
     Args:
         link: the device.
         generation: of the reply; an interruption silences it.
-        lead_ms: how far ahead of playback packets leave.
+        lead_ms: the most audio that waits in the device, the packet just sent included.
     """
 
     def __init__(self, link: DeviceLink, generation: int, lead_ms: float) -> None:
@@ -92,7 +92,8 @@ class Pacer:
         """Yield each item when it is due and the reply is not held."""
         async for item in items:
             await self._open.wait()
-            while (wait_ms := self._clock.due_ms(self._now_ms()) - self._now_ms()) > 0.0:
+            duration_ms = 0.0 if isinstance(item, ClauseStart) else item.duration_ms
+            while (wait_ms := self._clock.due_ms(self._now_ms(), duration_ms) - self._now_ms()) > 0.0:
                 await asyncio.sleep(wait_ms / 1000.0)
                 await self._open.wait()
             yield item

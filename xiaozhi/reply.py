@@ -162,7 +162,7 @@ class Reply:
             await run_tts(
                 clauses,
                 self._items,
-                services.voice,
+                services.voice.overheard(self._spoke),
                 services.codec,
                 services.settings,
                 on_first_speech=self._first_speech,
@@ -184,6 +184,12 @@ class Reply:
             self._ready()
         else:
             self._ready_timer = self._loop.call_later(expected_s, self._ready)
+
+    def _spoke(self, voice: str) -> None:
+        """Note whose voice it was; several in the order of their first sentences, where one has failed."""
+        names = self.trace.voice.split("+") if self.trace.voice else []
+        if voice not in names:
+            self.trace.voice = "+".join([*names, voice])
 
     def _first_speech(self) -> None:
         self.trace.first_speech = self._loop.time()

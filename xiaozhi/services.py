@@ -18,7 +18,8 @@ from xiaozhi.stages.asr.hearing import Ears
 from xiaozhi.stages.asr.registry import build_recognizer
 from xiaozhi.stages.llm.engine import ChatModel
 from xiaozhi.stages.llm.registry import build_chat
-from xiaozhi.stages.tts.engine import Voice, VoiceError
+from xiaozhi.stages.tts.engine import VoiceError
+from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.stages.tts.registry import build_voices
 from xiaozhi.stages.vad.silero import load_silero
 from xiaozhi.stages.vad.tick import UplinkTick
@@ -70,7 +71,7 @@ class Services:
     tick: UplinkTick
     ears: Ears
     chat: ChatModel
-    voice: Voice
+    voice: VoiceChain
     codec: WorkerPool
     commands: frozenset[str] = frozenset()
     voice_delay: DelayEstimate = field(default_factory=lambda: DelayEstimate(0.1))
@@ -116,7 +117,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     services = Services(
         settings=settings,
         tick=tick,
-        ears=Ears(built.recognizer, recognition),
+        ears=Ears(built.recognizer, recognition, early_decode=settings.asr.early_decode),
         chat=chat.model,
         voice=voices.chain,
         codec=codec,

@@ -198,7 +198,7 @@ class Conversation:
                 # The earliest arrival so far tells best when a sample was spoken; later ones were held up on the way.
                 self._audio_epoch_s = min(self._audio_epoch_s, now - event.end_ms / 1000.0)
                 self._last_voiced_ms = event.last_voiced_ms
-                self._apply(self._machine.heard(event.end_ms, event.silence_ms))
+                self._apply(self._machine.heard(event.end_ms, event.silence_ms, doubtful=event.doubtful))
 
     async def _follow_texts(self) -> None:
         async for recognised in self._texts:

@@ -106,6 +106,18 @@ class WorkerPool:
         self._dispatch()
         return await future
 
+    def start_if_idle(self, call: Callable[[], R]) -> asyncio.Future[R] | None:
+        """Begin `call` now if a thread has nothing to do; None when all are busy or the pool is closed.
+
+        For work that nobody needs yet: it never waits, so it never stands before a job that somebody waits for.
+        """
+        if self._closed or not self.idle_workers:
+            return None
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
+        self._begin(_Job(Priority.PARTIAL, next(self._order), loop.time(), call, future, None))
+        return future
+
     def _dispatch(self) -> None:
         while self._heap and self._running < self.workers:
             job = heapq.heappop(self._heap)
@@ -115,19 +127,25 @@ class WorkerPool:
                 self.dropped += 1
                 job.future.set_exception(JobDropped("stale"))
                 continue
-            self._running += 1
-            running = asyncio.get_running_loop().run_in_executor(self._executor, job.call)
-            running.add_done_callback(functools.partial(self._finished, job))
+            self._begin(job)
+
+    def _begin(self, job: _Job) -> None:
+        self._running += 1
+        running = asyncio.get_running_loop().run_in_executor(self._executor, job.call)
+        running.add_done_callback(functools.partial(self._finished, job))
 
     def _finished(self, job: _Job, done: asyncio.Future[Any]) -> None:
         self._running -= 1
-        if not job.future.done():
+        if done.cancelled():  # the pool closed after the job had left the heap and before a thread took it
+            if not job.future.done():
+                job.future.set_exception(JobDropped(f"{self.name} is closed"))
+        elif not job.future.done():
             error = done.exception()
             if error is not None:
                 job.future.set_exception(error)
             else:
                 job.future.set_result(done.result())
-        elif not done.cancelled():
+        else:
             done.exception()  # nobody waits any more; mark it as seen
         self._dispatch()
 

@@ -103,10 +103,10 @@ TURN_PROFILES: Mapping[str, Mapping[str, int]] = {
         "soft_end_ms": 192, "complete_ms": 600, "neutral_ms": 800, "trailing_ms": 1500, "max_speculations": 2,
     },
     "balanced": {
-        "soft_end_ms": 128, "complete_ms": 400, "neutral_ms": 550, "trailing_ms": 1200, "max_speculations": 3,
+        "soft_end_ms": 96, "complete_ms": 400, "neutral_ms": 660, "trailing_ms": 1200, "max_speculations": 5,
     },
     "aggressive": {
-        "soft_end_ms": 96, "complete_ms": 250, "neutral_ms": 350, "trailing_ms": 900, "max_speculations": 5,
+        "soft_end_ms": 64, "complete_ms": 300, "neutral_ms": 450, "trailing_ms": 900, "max_speculations": 5,
     },
 }  # fmt: skip
 
@@ -151,10 +151,12 @@ class TurnSettings(_Section):
 class AsrSettings(_Section):
     """Speech to text."""
 
-    engine: Literal["auto", "sense-voice", "zipformer", "pocketsphinx"] = "auto"
+    engine: Literal["auto", "sense-voice", "zipformer", "two-pass", "pocketsphinx"] = "auto"
     model_dir: Path | None = None
+    streaming_model_dir: Path | None = None
     language: Language = "auto"
     itn: bool = True
+    early_decode: bool = True
     workers: int = Field(2, ge=1, le=64)
     threads: int = Field(1, ge=1, le=64)
     max_concurrent: int = Field(40, ge=1, le=10_000)

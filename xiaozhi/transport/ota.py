@@ -48,6 +48,8 @@ def websocket_url(
         base = "ws" + base[len("http") :] if base.startswith("http") else base
         return base if "/xiaozhi/" in base else base + WEBSOCKET_PATH
     match = _HOST.fullmatch(host_header)
+    if match and match["port"] and not 0 < int(match["port"]) < 65_536:
+        match = None
     name = match["name"] if match else fallback_host
     if name == "0.0.0.0":
         name = fallback_host

@@ -13,6 +13,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ
 from xiaozhi.events import MicPacket
+from xiaozhi.logs import about_device
 from xiaozhi.services import Services
 from xiaozhi.session import Conversation
 from xiaozhi.text.emotions import emoji_of
@@ -103,6 +104,7 @@ class Connection:
 
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
         """Upgrade, converse until either side ends it, and free everything."""
+        about_device(self.identity.device_id)
         await self._socket.prepare(request)
         if request.transport is not None:
             sock = request.transport.get_extra_info("socket")

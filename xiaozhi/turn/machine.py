@@ -53,6 +53,10 @@ _KEEP_REPLY_MS: Final = 400.0
 # Speech over a reply is recognised again after this much more of it, and given up after this long without words.
 _PROBE_EVERY_MS: Final = 300.0
 _PROBE_MOST_MS: Final = 2000.0
+# A provisional text is committed when its confirmation keeps everything else waiting for this long.
+_CONFIRM_MOST_MS: Final = 400.0
+# Doubtful silence delays a commit by this much at the most.
+_DOUBT_MOST_MS: Final = 400.0
 # No reply is prepared ahead for speech longer than this: the talker is telling something, not asking.
 _SPECULATE_MOST_MS: Final = 10_000.0
 
@@ -168,10 +172,13 @@ class TurnMachine:
         self._began_ms = start_ms
         self._voiced_ms = 0.0  # length from the first to the last voiced sample
         self._silence_ms = 0.0
+        self._doubtful = False  # the newest silence may be speech
         self._resumed_ms: float | None = None  # when speech went on with a reply already prepared
         self._attempts = 0
         self._forced = False  # the end is not ours to judge: key released, utterance too long, stream stalled
         self._text: str | None = None  # recognised text of this revision; None while unknown
+        self._provisional = False  # that text may still be corrected
+        self._unconfirmed_ms: float | None = None  # silence at which only its confirmation was missing
         self._wait_ms = 0.0
         self._reply_text: str | None = None  # text of the prepared reply; None when there is none
         self._reply_ready = False
@@ -262,8 +269,12 @@ class TurnMachine:
             return []
         return [CloseUtterance()]
 
-    def heard(self, end_ms: float, silence_ms: float) -> list[Decision]:
-        """The open utterance has grown to `end_ms`, of which the last `silence_ms` are silence."""
+    def heard(self, end_ms: float, silence_ms: float, *, doubtful: bool = False) -> list[Decision]:
+        """The open utterance has grown to `end_ms`, of which the last `silence_ms` are silence.
+
+        `doubtful`: the newest of that silence may be speech that begins again; nothing is committed on it.
+        """
+        self._doubtful = doubtful
         resumed = silence_ms < self._silence_ms
         pause_ms, self._silence_ms = self._silence_ms, silence_ms
         self._voiced_ms = max(self._voiced_ms, end_ms - silence_ms - self._began_ms)
@@ -329,16 +340,21 @@ class TurnMachine:
 
     # What recognition and the reply bring -------------------------------------------------------------------------
 
-    def recognised(self, ticket: int, text: str) -> list[Decision]:
-        """The answer to `Recognise`; a ticket that is not the newest is stale and ignored."""
-        if ticket != self._ticket:
-            return []
+    def recognised(self, ticket: int, text: str, *, provisional: bool = False) -> list[Decision]:
+        """The answer to `Recognise`; a ticket that is not the newest is stale and ignored.
+
+        A provisional text starts the reply; another answer with the same ticket confirms or corrects it before commit.
+        """
         text = text.strip()
+        if ticket != self._ticket or (provisional and not plain(text)):
+            return []
         if self.state is State.PROBING:
             return self._probed(text)
         if self.state is not State.PAUSED:
             return []
         self._text = text
+        self._provisional = provisional
+        self._unconfirmed_ms = None
         self._resumed_ms = None
         if not plain(text):
             self._text = ""
@@ -383,9 +399,22 @@ class TurnMachine:
             return []
         if self._reply_text is None:
             decisions += self._start_reply(self._text)
-        if self._forced or self._reply_ready or self._silence_ms >= self._settings.commit_max_ms:
+        due = self._forced or self._reply_ready or self._silence_ms >= self._settings.commit_max_ms
+        if due and not self._awaits_confirmation() and not self._may_go_on():
             decisions += self._commit()
         return decisions
+
+    def _may_go_on(self) -> bool:
+        """Whether the talker seems to begin again just now. Steady background noise holds nobody up for ever."""
+        return self._doubtful and not self._forced and self._silence_ms < self._wait_ms + _DOUBT_MOST_MS
+
+    def _awaits_confirmation(self) -> bool:
+        """Whether a turn that could be committed has to wait for its words to be confirmed."""
+        if not self._provisional:
+            return False
+        if self._unconfirmed_ms is None:
+            self._unconfirmed_ms = self._silence_ms
+        return self._silence_ms - self._unconfirmed_ms < _CONFIRM_MOST_MS
 
     def _start_reply(self, text: str) -> list[Decision]:
         self._reply_text = text

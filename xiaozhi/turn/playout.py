@@ -8,7 +8,8 @@ taken back, so audio leaves at real time with a fixed lead. All times are millis
 class PlayoutClock:
     """The device's loudspeaker as the server imagines it.
 
-    Playback is taken to begin when the first frame leaves; frame k is due `lead_ms` before its playback time. When a
+    Playback is taken to begin when the first frame leaves; frame k is due `lead_ms` before it will have been played, so
+    that with it no more than `lead_ms` wait in the device. When a
     frame comes too late the device has been silent for a while: the clock is moved by that gap, so that the lead after
     a starvation is the same as before and never grows.
 
@@ -33,11 +34,11 @@ class PlayoutClock:
         """How much audio has left."""
         return self._sent_ms
 
-    def due_ms(self, now_ms: float) -> float:
-        """When the next frame may leave; `now_ms` for the first one."""
+    def due_ms(self, now_ms: float, duration_ms: float = 0.0) -> float:
+        """When the next frame, of this duration, may leave; `now_ms` for the first one."""
         if self._base_ms is None:
             return now_ms
-        return self._base_ms + self._sent_ms - self._lead_ms
+        return self._base_ms + self._sent_ms + duration_ms - self._lead_ms
 
     def sent(self, duration_ms: float, now_ms: float) -> None:
         """A frame of `duration_ms` has just left."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from xiaozhi.settings.model import AsrSettings
-from xiaozhi.stages.asr.engine import EngineError, Recognizer
+from xiaozhi.stages.asr.engine import EngineError, OfflineRecognizer, Recognizer, StreamingRecognizer
 
 _log = logging.getLogger(__name__)
 _EMBEDDED_HINT: Final = "English only, plain; for Chinese and far better English run: xiaozhi models pull sense-voice"
@@ -47,6 +47,8 @@ def build_recognizer(settings: AsrSettings, models_dir: Path, phrases: Sequence[
             return _sense_voice(settings, settings.model_dir or models_dir / "sense-voice")
         case "zipformer":
             return _zipformer(settings, settings.model_dir or models_dir / "zipformer")
+        case "two-pass":
+            return _two_pass(settings, models_dir)
         case "pocketsphinx":
             return _pocketsphinx(phrases, "pocketsphinx, as asked for")
         case "auto":
@@ -105,6 +107,17 @@ def _zipformer(settings: AsrSettings, folder: Path) -> Built:
 
     engine = Zipformer(files, language=settings.language, threads=settings.threads, provider=settings.provider)
     return Built(engine, f"zipformer ({files.encoder}), streaming, on {settings.provider}")
+
+
+def _two_pass(settings: AsrSettings, models_dir: Path) -> Built:
+    from xiaozhi.stages.asr.two_pass import TwoPass
+
+    # The small one first: where it is missing, nobody has waited for the large one.
+    first = _zipformer(settings, settings.streaming_model_dir or models_dir / "zipformer")
+    second = _sense_voice(settings, settings.model_dir or models_dir / "sense-voice")
+    streaming, offline = first.recognizer, second.recognizer
+    assert isinstance(streaming, StreamingRecognizer) and isinstance(offline, OfflineRecognizer)
+    return Built(TwoPass(streaming, offline), f"two-pass: {first.why}, confirmed by {second.why}")
 
 
 def _pocketsphinx(phrases: Sequence[str], why: str) -> Built:

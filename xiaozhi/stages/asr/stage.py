@@ -34,31 +34,45 @@ AsrInput: TypeAlias = SpeechBegan | SpeechAudio | Ask | Forget
 class Recognised:
     """The answer to `Ask`.
 
-    `took_s` runs from the question to the answer, waiting for a worker included. When recognition failed the text is
-    empty and `error` says why.
+    Attributes:
+        ticket: of the question.
+        transcript: the text; empty when recognition failed before there was any.
+        took_s: from the question to this answer, waiting for a worker included.
+        error: why recognition failed, empty when it did not.
+        provisional: a reply may be prepared, but another answer with the same ticket confirms or corrects this one.
     """
 
     ticket: int
     transcript: Transcript
     took_s: float
     error: str = ""
+    provisional: bool = False
 
 
 async def run_asr(inbox: Channel[AsrInput], texts: Channel[Recognised], ears: Ears, timeout_s: float) -> None:
     """Read speech and questions until `inbox` ends; put an answer for every question that is not overtaken.
 
-    A newer question makes an older one that has not begun to be decoded stale. Audio is taken while decoding runs.
+    A newer question makes an older one that has not begun to be decoded stale. Audio is taken while decoding runs. With
+    a two-pass recogniser a provisional answer may come first.
     """
     hearing: Hearing | None = None
     newest = 0
     loop = asyncio.get_running_loop()
 
     async def answer(asked: Ask, utterance: Hearing) -> None:
+        if asked.ticket != newest:  # overtaken, or the utterance closed, before this task began
+            return
         began = loop.time()
         transcript, error = Transcript(""), ""
+
+        def provisionally(text: Transcript) -> None:
+            nonlocal transcript
+            transcript = text  # it stays the answer when its confirmation fails
+            texts.put_nowait(Recognised(asked.ticket, text, loop.time() - began, provisional=True))
+
         try:
             async with asyncio.timeout(timeout_s):
-                transcript = await utterance.transcribe(asked.priority, lambda: asked.ticket != newest)
+                transcript = await utterance.transcribe(asked.priority, lambda: asked.ticket != newest, provisionally)
         except JobDropped:
             return
         except TimeoutError:
@@ -79,7 +93,7 @@ async def run_asr(inbox: Channel[AsrInput], texts: Channel[Recognised], ears: Ea
                         hearing = ears.open()
                         hearing.feed(item.pcm)
                     case SpeechAudio() if hearing is not None:
-                        hearing.feed(item.pcm)
+                        hearing.feed(item.pcm, item.silence_ms)
                     case Ask() if hearing is not None:
                         newest = item.ticket
                         decodes.create_task(answer(item, hearing), name="asr-decode")

@@ -60,8 +60,16 @@ class VoiceChain:
         """How each voice has done, best first."""
         return self._preference.states
 
-    async def speak(self, text: str, *, language: str) -> AsyncGenerator[PcmInt, None]:
+    def overheard(self, on_voice: Callable[[str], None]) -> Voice:
+        """The same voices for one reply; `on_voice` is told whose voice it is at the first sound of each sentence."""
+        return _Overheard(self, on_voice)
+
+    async def speak(
+        self, text: str, *, language: str, on_voice: Callable[[str], None] | None = None
+    ) -> AsyncGenerator[PcmInt, None]:
         """Yield the sentence by the best voice that works; nothing when there is nothing to say.
+
+        `on_voice` gets the name of each voice that begins to speak it.
 
         Raises:
             VoiceError: no voice could speak.
@@ -76,6 +84,8 @@ class VoiceChain:
                     async for pcm in pieces:
                         if not samples:
                             self._spoke(index)
+                            if on_voice is not None:
+                                on_voice(self._voices[index].name)
                         samples += len(pcm)
                         yield pcm
                 return
@@ -148,3 +158,23 @@ class VoiceChain:
         now = self._clock()
         if self._preference.failed(index, now, str(error)):
             _log.warning("voice passed over for %.0f s: %s", state.skipped_until - now, error)
+
+
+class _Overheard:
+    """A chain's voices on behalf of one listener; warming and closing are the chain's own business."""
+
+    def __init__(self, chain: VoiceChain, on_voice: Callable[[str], None]) -> None:
+        self.name = chain.name
+        self._chain = chain
+        self._on_voice = on_voice
+
+    def speak(self, text: str, *, language: str) -> AsyncGenerator[PcmInt, None]:
+        """Speak, and tell who does."""
+        return self._chain.speak(text, language=language, on_voice=self._on_voice)
+
+    async def warm(self) -> None:
+        """Warm the chain."""
+        await self._chain.warm()
+
+    async def close(self) -> None:
+        """Leave the chain open: it serves everybody."""

@@ -199,7 +199,8 @@ class _Listener:
             # Less than a window waits to be judged; where the last one was silent it counts as silence as well.
             last_voiced_ms = max(segmenter.last_voiced_ms, self._began_ms)
             silence_ms = 0.0 if segmenter.voiced else self._now_ms - last_voiced_ms
-            await self._put(SpeechAudio(self._now_ms, pcm, silence_ms, last_voiced_ms), resets)
+            step = SpeechAudio(self._now_ms, pcm, silence_ms, last_voiced_ms, segmenter.doubtful)
+            await self._put(step, resets)
             return
         self._keep(pcm)
         if segmenter.in_speech and self._recent_samples:

@@ -1,0 +1,208 @@
+"""The real command in processes of its own, as it is on a fresh machine: embedded defaults, no key, no download."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xiaozhi.audio.wav import read_wav
+from xiaozhi.client.device import Device
+from xiaozhi.client.ota import Identity
+
+# Loading, warming and binding take about 3 s alone; tests share two processors.
+START_S = 60.0
+
+
+def environment(port: int, folder: Path) -> dict[str, str]:
+    """Nothing but a free port and no internet: the rest is the embedded default."""
+    ours = {
+        "XIAOZHI_SERVER__HOST": "127.0.0.1",
+        "XIAOZHI_SERVER__PORT": str(port),
+        "XIAOZHI_SERVER__DATA_DIR": str(folder / "data"),
+        "XIAOZHI_MODELS__DIR": str(folder / "models"),
+        "XIAOZHI_MODELS__AUTO_PULL": "false",
+        "XIAOZHI_TTS__ENGINES": '["espeak"]',
+        "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+    }
+    foreign = ("XIAOZHI_", "OPENAI_", "PYTEST_")
+    return {**{name: value for name, value in os.environ.items() if not name.startswith(foreign)}, **ours}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "xiaozhi", *words]
+
+
+def run(folder: Path, port: int, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end in an empty folder."""
+    return subprocess.run(
+        command(*words),
+        cwd=folder,
+        env=environment(port, folder),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+class Running:
+    """A server process.
+
+    Attributes:
+        port: where it listens.
+        out: what it has printed.
+    """
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.port = port
+        self.out: list[str] = []
+        self._errors = (folder / "errors").open("w+")
+        self.process = subprocess.Popen(
+            command("serve"),
+            cwd=folder,
+            env=environment(port, folder),
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        self._up = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        assert self._up.wait(START_S), "no banner"
+        assert self.process.poll() is None, self.errors()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.out.append(line)
+            if "try it" in line:
+                self._up.set()
+        self._up.set()
+
+    def errors(self) -> str:
+        """What it has written to standard error."""
+        self._errors.flush()
+        return Path(self._errors.name).read_text()
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(10)
+        self._reader.join(5)
+        return code
+
+    def close(self) -> None:
+        """End the process if a test has left it running."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join(5)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self._errors.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty folder to start in: no settings, no models."""
+    return tmp_path
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[Running]:
+    with contextlib.closing(Running(folder, free_port())) as running:
+        yield running
+
+
+def test_a_spoken_question_is_answered_by_a_server_on_embedded_defaults(server: Running, folder: Path) -> None:
+    banner = "".join(server.out)
+    assert f"http://127.0.0.1:{server.port}/xiaozhi/ota/" in banner
+    for word in ("vad ", "asr ", "llm ", "tts ", "pocketsphinx", "espeak", "token"):
+        assert word in banner
+
+    reply = folder / "reply.wav"
+    talk = run(folder, server.port, "talk", "--say", "what time is it", "--out", str(reply))
+    assert (talk.returncode, talk.stderr) == (0, ""), talk.stdout
+    assert "heard     what time is it" in talk.stdout
+    assert "answered  It is" in talk.stdout or "answered  It's" in talk.stdout
+    sound = read_wav(reply)
+    assert len(sound) > 8000
+    assert float(np.abs(sound).max()) > 0.05
+
+    taken = run(folder, server.port, "serve")
+    assert (taken.returncode, taken.stdout) == (1, "")
+    problem = [line for line in taken.stderr.splitlines() if line.startswith("xiaozhi:")]
+    assert problem == [line for line in taken.stderr.splitlines() if "cannot listen" in line]
+    assert f"127.0.0.1:{server.port}" in problem[0]
+    assert "--port" in problem[0]
+    assert "Traceback" not in taken.stderr
+
+    assert server.stop() == 0
+    log = server.errors()
+    assert len([line for line in log.splitlines() if " INFO    turn  device=" in line]) == 1, log
+    assert "what time is it" not in log, "transcripts are not logged unless enabled"
+    assert "Traceback" not in log
+
+
+async def test_a_signal_lets_a_reply_that_is_being_spoken_end(server: Running) -> None:
+    async with Device(Identity.of("02:00:00:00:00:01")) as device:
+        ota = await device.boot(f"http://127.0.0.1:{server.port}/xiaozhi/ota/")
+        await device.connect(ota.url, ota.token)
+        turn = asyncio.create_task(device.turn_text("what is two plus three"))
+        await device.until(lambda: device.manners.speaker.playback.heard_ms > 100)
+        server.process.send_signal(signal.SIGTERM)
+        report = await turn
+        assert (report.answered, report.dropped, report.starved_count) == (True, {}, 0)
+        assert report.tts_stop_ms is not None
+        await device.until(lambda: not device.connected)
+    assert await asyncio.to_thread(server.process.wait, 10) == 0
+
+
+def test_a_server_inside_talk_answers_too(folder: Path) -> None:
+    reply = folder / "reply.wav"
+    talk = run(folder, 1, "talk", "--serve", "--text", "what is two plus three", "--out", str(reply))
+    assert talk.returncode == 0, talk.stderr
+    assert "5" in talk.stdout or "five" in talk.stdout
+    assert float(np.abs(read_wav(reply)).max()) > 0.05
+    assert "Traceback" not in talk.stderr
+
+
+def test_mistakes_are_one_line_and_exit_codes(folder: Path) -> None:
+    lonely = run(folder, free_port(), "talk", "--quiet", "--text", "hello")
+    assert (lonely.returncode, lonely.stderr.count("\n")) == (2, 1), lonely.stderr
+    assert "no server" in lonely.stderr
+    unknown = run(folder, 0, "--set", "server.prot=1", "serve")
+    assert (unknown.returncode, unknown.stdout, unknown.stderr.count("\n")) == (2, "", 1), unknown.stderr
+    assert "server.port" in unknown.stderr, "the nearest valid key"
+
+
+def test_a_settings_file_with_an_unknown_key_is_one_line(folder: Path) -> None:
+    (folder / "settings.toml").write_text("[asr]\nengin = 'auto'\n")
+    wrong = run(folder, 0, "serve")
+    assert (wrong.returncode, wrong.stdout, wrong.stderr.count("\n")) == (2, "", 1), wrong.stderr
+    for word in ("settings.toml", "asr.engin", "engine"):
+        assert word in wrong.stderr
+
+
+def test_a_data_folder_that_cannot_be_written_is_one_line(folder: Path) -> None:
+    (folder / "taken").write_text("a file")
+    wrong = run(folder, 0, "--set", f"server.data_dir={folder / 'taken'}", "serve")
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert "server.data_dir" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+    assert wrong.stderr.count("\n") == 1
