@@ -9,17 +9,16 @@ from typing import Final, Protocol
 from bench.endpointing_material import Texts, Utterance, new_segmenter
 from xiaozhi.settings import TurnSettings
 from xiaozhi.stages.vad.silero import WINDOW_MS
-from xiaozhi.turn.endpointing import TalkerPace
-from xiaozhi.turn.machine import (
+from xiaozhi.turn.decisions import (
     CloseUtterance,
     Commit,
     Decision,
-    ListeningMode,
     Recognise,
     StartListening,
     StartReply,
-    TurnMachine,
 )
+from xiaozhi.turn.endpointing import TalkerPace
+from xiaozhi.turn.machine import ListeningMode, TurnMachine
 from xiaozhi.turn.segmenter import Segmenter
 
 PACKET_MS: Final = 60.0  # of the firmware

@@ -5,22 +5,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xiaozhi.settings import TurnSettings
-from xiaozhi.turn.machine import (
+from xiaozhi.turn.decisions import (
     CloseUtterance,
     Commit,
     Decision,
     DropReply,
     Interrupt,
-    ListeningMode,
     PauseReply,
     Recognise,
     ResumeReply,
     StartListening,
     StartReply,
-    State,
     StopListening,
-    TurnMachine,
 )
+from xiaozhi.turn.machine import ListeningMode, State, TurnMachine
 
 RULES = TurnSettings(
     soft_end_ms=128,

@@ -17,24 +17,22 @@ from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.stage import Ask, AsrInput, Forget, Recognised, run_asr
 from xiaozhi.stages.vad.stage import VadControl, run_vad
 from xiaozhi.text.language import language_of
-from xiaozhi.turn.endpointing import is_echo, plain
-from xiaozhi.turn.history import History
-from xiaozhi.turn.machine import (
+from xiaozhi.turn.decisions import (
     CloseUtterance,
     Commit,
     Decision,
     DropReply,
     Interrupt,
-    ListeningMode,
     PauseReply,
     Recognise,
     ResumeReply,
     StartListening,
     StartReply,
-    State,
     StopListening,
-    TurnMachine,
 )
+from xiaozhi.turn.endpointing import is_echo, plain
+from xiaozhi.turn.history import History
+from xiaozhi.turn.machine import ListeningMode, State, TurnMachine
 from xiaozhi.turn.segmenter import Segmenter
 from xiaozhi.turn.trace import TurnTrace
 from xiaozhi.workers import Priority

@@ -103,7 +103,7 @@ TURN_PROFILES: Mapping[str, Mapping[str, int]] = {
         "soft_end_ms": 192, "complete_ms": 600, "neutral_ms": 800, "trailing_ms": 1500, "max_speculations": 2,
     },
     "balanced": {
-        "soft_end_ms": 96, "complete_ms": 400, "neutral_ms": 660, "trailing_ms": 1200, "max_speculations": 5,
+        "soft_end_ms": 96, "complete_ms": 400, "neutral_ms": 650, "trailing_ms": 1200, "max_speculations": 5,
     },
     "aggressive": {
         "soft_end_ms": 64, "complete_ms": 300, "neutral_ms": 450, "trailing_ms": 900, "max_speculations": 5,

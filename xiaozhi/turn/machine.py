@@ -10,11 +10,23 @@ AND the reply is ready to be heard, because until then waiting costs the listene
 (REPLYING). In realtime mode the microphone stays open during the reply (OVERLAP, PROBING: speech over the reply).
 """
 
-from dataclasses import dataclass
 from enum import Enum
-from typing import Final, TypeAlias
+from typing import Final
 
 from xiaozhi.settings import TurnSettings
+from xiaozhi.turn.decisions import (
+    CloseUtterance,
+    Commit,
+    Decision,
+    DropReply,
+    Interrupt,
+    PauseReply,
+    Recognise,
+    ResumeReply,
+    StartListening,
+    StartReply,
+    StopListening,
+)
 from xiaozhi.turn.endpointing import TalkerPace, hangover_ms, interrupts, plain
 
 
@@ -59,89 +71,6 @@ _CONFIRM_MOST_MS: Final = 400.0
 _DOUBT_MOST_MS: Final = 400.0
 # No reply is prepared ahead for speech longer than this: the talker is telling something, not asking.
 _SPECULATE_MOST_MS: Final = 10_000.0
-
-
-@dataclass(frozen=True, slots=True)
-class StartListening:
-    """Forget what was heard and listen; with `hold`, everything from now on is one utterance (push to talk)."""
-
-    hold: bool
-
-
-@dataclass(frozen=True, slots=True)
-class StopListening:
-    """The microphone is shut; what was heard stays."""
-
-
-@dataclass(frozen=True, slots=True)
-class CloseUtterance:
-    """The utterance is over or worth nothing: the VAD may look for the next."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recognise:
-    """Recognise the open utterance up to here and answer with `ticket`; `probe` asks about speech over a reply."""
-
-    ticket: int
-    probe: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class StartReply:
-    """Prepare a reply to `text` behind a shut gate, without any side effect."""
-
-    turn: int
-    revision: int
-    generation: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class DropReply:
-    """Forget the prepared reply of this generation; nothing of it was heard."""
-
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """The turn is over: open the gate of the reply of this generation."""
-
-    turn: int
-    revision: int
-    generation: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Interrupt:
-    """Silence the reply of this generation at once; history keeps what was heard of it."""
-
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class PauseReply:
-    """Send no more audio for now."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResumeReply:
-    """Go on where the reply was held."""
-
-
-Decision: TypeAlias = (
-    StartListening
-    | StopListening
-    | CloseUtterance
-    | Recognise
-    | StartReply
-    | DropReply
-    | Commit
-    | Interrupt
-    | PauseReply
-    | ResumeReply
-)
 
 
 class TurnMachine:
