@@ -256,3 +256,13 @@ async def test_a_stream_is_fed_while_the_stage_reads() -> None:
         await until(lambda: len(engine.streams) == 1 and round(sum(map(len, engine.streams[0].pieces)) / 1600) == 10)
         asr.ask(1)
         assert (await asr.answer()).transcript.text == "10"
+
+
+async def test_when_too_much_waits_an_utterance_counts_as_not_understood() -> None:
+    async with stage(Offline()) as asr:
+        asr.ears._most_waiting = 0
+        asr.begin()
+        asr.ask(1)
+        answer = await asr.answer()
+    assert answer.transcript == Transcript("")
+    assert "asr.max_concurrent" in answer.error

@@ -117,7 +117,12 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     services = Services(
         settings=settings,
         tick=tick,
-        ears=Ears(built.recognizer, recognition, early_decode=settings.asr.early_decode),
+        ears=Ears(
+            built.recognizer,
+            recognition,
+            early_decode=settings.asr.early_decode,
+            most_waiting=settings.asr.max_concurrent,
+        ),
         chat=chat.model,
         voice=voices.chain,
         codec=codec,

@@ -322,12 +322,27 @@ class TwoPassHearing:
 
 
 class Ears:
-    """The shared recogniser with its pool: opens a `Hearing` for each utterance."""
+    """The shared recogniser with its pool: opens a `Hearing` for each utterance.
 
-    def __init__(self, engine: Recognizer, pool: WorkerPool, *, early_decode: bool = True) -> None:
+    Args:
+        engine: the recogniser.
+        pool: the threads it runs in.
+        early_decode: decode at the first silence of an utterance when a thread is idle.
+        most_waiting: jobs that may wait for a thread.
+    """
+
+    def __init__(
+        self, engine: Recognizer, pool: WorkerPool, *, early_decode: bool = True, most_waiting: int = 40
+    ) -> None:
         self.engine = engine
         self.pool = pool
+        self._most_waiting = most_waiting
         self.early = EarlyDecodes(allowed=early_decode)
+
+    @property
+    def full(self) -> bool:
+        """So much waits for recognition that another answer would come too late to be worth waiting for."""
+        return self.pool.waiting >= self._most_waiting
 
     def open(self) -> Hearing:
         """Begin an utterance."""

@@ -70,6 +70,11 @@ async def run_asr(inbox: Channel[AsrInput], texts: Channel[Recognised], ears: Ea
             transcript = text  # it stays the answer when its confirmation fails
             texts.put_nowait(Recognised(asked.ticket, text, loop.time() - began, provisional=True))
 
+        if ears.full:
+            error = "too many utterances wait for recognition (asr.max_concurrent)"
+            _log.warning("%s", error)
+            texts.put_nowait(Recognised(asked.ticket, transcript, 0.0, error))
+            return
         try:
             async with asyncio.timeout(timeout_s):
                 transcript = await utterance.transcribe(asked.priority, lambda: asked.ticket != newest, provisionally)
