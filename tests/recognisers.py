@@ -41,7 +41,7 @@ class Offline:
         self.begun = threading.Semaphore(0)
         self.free = threading.Event()
         self.free.set()
-        self.failing: EngineError | None = None
+        self.failing: Exception | None = None
         self.closed = False
 
     def decode(self, pcm: PcmFloat) -> Transcript:
@@ -67,7 +67,7 @@ class Streaming:
         self.streams: list[Stream] = []
         self.free = threading.Event()
         self.free.set()
-        self.failing: EngineError | None = None
+        self.failing: Exception | None = None
         self.closed = False
 
     def open(self) -> "Stream":

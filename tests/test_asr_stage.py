@@ -266,3 +266,16 @@ async def test_when_too_much_waits_an_utterance_counts_as_not_understood() -> No
         answer = await asr.answer()
     assert answer.transcript == Transcript("")
     assert "asr.max_concurrent" in answer.error
+
+
+async def test_an_unforeseen_fault_in_a_decode_ends_neither_the_stage_nor_the_utterance() -> None:
+    engine = Offline()
+    async with stage(engine) as asr:
+        engine.failing = RuntimeError("onnxruntime: something")
+        asr.begin()
+        asr.ask(1)
+        assert (await asr.answer()).error == "recognition failed"
+        engine.failing = None
+        asr.go_on(0.5)
+        asr.ask(2)
+        assert (await asr.answer()).transcript.text == "15"

@@ -84,6 +84,9 @@ async def run_asr(inbox: Channel[AsrInput], texts: Channel[Recognised], ears: Ea
             error = f"recognition took over {timeout_s:g} s"
         except EngineError as failure:
             error = str(failure)
+        except Exception:  # noqa: BLE001 - a fault in one decode must not end the conversation; it is logged whole
+            error = "recognition failed"
+            _log.exception("recognition failed")
         if error:
             _log.warning("%s", error)
         texts.put_nowait(Recognised(asked.ticket, transcript, loop.time() - began, error))
