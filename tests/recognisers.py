@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from xiaozhi.audio.pcm import PcmFloat
-from xiaozhi.stages.asr.engine import EngineError, Transcript
+from xiaozhi.stages.asr.engine import Transcript
 
 RATE = 16_000
 

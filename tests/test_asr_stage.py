@@ -184,20 +184,6 @@ async def test_an_engine_that_fails_is_said_and_the_next_utterance_goes_on(caplo
         assert (await asr.answer()).transcript.text == "10"
 
 
-async def test_a_fault_that_is_no_engine_error_ends_the_stage() -> None:
-    class Faulty(Offline):
-        def decode(self, pcm: object) -> Transcript:
-            raise ZeroDivisionError
-
-    async with stage(Faulty()) as asr:
-        asr.begin()
-        asr.ask(1)
-        with pytest.raises(ExceptionGroup) as raised:
-            await asr.task
-        assert raised.group_contains(ZeroDivisionError)
-        assert asr.texts.closed
-
-
 async def test_a_provisional_answer_comes_first_with_the_same_ticket() -> None:
     offline = Offline()
     offline.free.clear()
