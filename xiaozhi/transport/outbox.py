@@ -49,6 +49,11 @@ class Outbox:
         self.written_at = asyncio.get_running_loop().time()
         """When something was last written, on the loop's clock."""
 
+    @property
+    def empty(self) -> bool:
+        """Nothing waits to be written."""
+        return not self._items
+
     def put_text(self, text: str) -> None:
         """Queue a text frame."""
         self._items.append(text)

@@ -30,6 +30,9 @@ FRAME_MS: Final = 60
 # A small send buffer makes a device that does not read visible within about a second of Opus.
 _SEND_BUFFER_BYTES: Final = 8192
 
+# A connection closed on the heels of `tts/stop` is taken for an error by desktop clients.
+_SETTLE_S: Final = 0.3
+
 _CLOSE_S: Final = 1.0  # the firmware never answers a Close frame
 
 
@@ -168,8 +171,8 @@ class Connection:
 
     @property
     def busy(self) -> bool:
-        """A turn is under way."""
-        return self._conversation.idle_s() == 0.0
+        """A turn is under way, or has ended so recently that the device still acts on its `tts/stop`."""
+        return self._conversation.idle_s() < _SETTLE_S or not self._outbox.empty
 
     async def _read(self) -> None:
         async for message in self._socket:
