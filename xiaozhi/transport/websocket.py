@@ -171,8 +171,13 @@ class Connection:
 
     @property
     def busy(self) -> bool:
-        """A turn is under way, or has ended so recently that the device still acts on its `tts/stop`."""
-        return self._conversation.idle_s() < _SETTLE_S or not self._outbox.empty
+        """A turn is under way."""
+        return self._conversation.idle_s() == 0.0
+
+    @property
+    def settled(self) -> bool:
+        """No turn is under way, and the device has had the time to act on the last `tts/stop`."""
+        return self._conversation.idle_s() >= _SETTLE_S and self._outbox.empty
 
     async def _read(self) -> None:
         async for message in self._socket:
@@ -280,10 +285,11 @@ class Devices:
         self._draining = True
         try:
             async with asyncio.timeout(within_s):
-                while any(connection.busy for connection in self._connections.values()):  # noqa: ASYNC110 - many
+                while not all(connection.settled for connection in self._connections.values()):  # noqa: ASYNC110 - many
                     await asyncio.sleep(0.1)  # connections are looked at, and only while stopping
         except TimeoutError:
-            _log.warning("turns still running after %g s are cut", within_s)
+            if any(connection.busy for connection in self._connections.values()):
+                _log.warning("turns still running after %g s are cut", within_s)
         for connection in list(self._connections.values()):
             connection.end("the server stops")
         await self.empty()
