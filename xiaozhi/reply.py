@@ -152,8 +152,6 @@ class Reply:
             _log.warning("turn %d: %s", self.trace.turn, error)
         except ChannelClosed:
             pass  # the voice has given up and said why
-        finally:
-            clauses.close()
         return self.trace.first_clause is not None
 
     async def _voice(self, clauses: Channel[Clause]) -> None:

@@ -77,7 +77,7 @@ class Services:
     voice_delay: DelayEstimate = field(default_factory=lambda: DelayEstimate(0.1))
     banner: list[str] = field(default_factory=list)
     """One line per stage for the start-up message: which engine, why, and what to do for a better one."""
-    speculation: Speculation = field(default_factory=lambda: Speculation())
+    speculation: Speculation = field(default_factory=Speculation)
     _warming: asyncio.Task[None] | None = None
     _warmed_at: float = -math.inf
 

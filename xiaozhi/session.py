@@ -54,7 +54,6 @@ class Conversation:
         services: the shared engines.
         link: the way back to the device.
         device_id: for the log.
-        on_turn: called with the record of every turn that was committed, when it is over.
     """
 
     def __init__(self, services: Services, link: DeviceLink, device_id: str) -> None:

@@ -9,9 +9,8 @@ class PlayoutClock:
     """The device's loudspeaker as the server imagines it.
 
     Playback is taken to begin when the first frame leaves; frame k is due `lead_ms` before it will have been played, so
-    that with it no more than `lead_ms` wait in the device. When a
-    frame comes too late the device has been silent for a while: the clock is moved by that gap, so that the lead after
-    a starvation is the same as before and never grows.
+    that with it no more than `lead_ms` wait in the device. When a frame comes too late the device has been silent for a
+    while: the clock is moved by that gap, so that the lead after a starvation is the same as before and never grows.
 
     Args:
         lead_ms: how far ahead of playback frames leave (180 to 300 ms keeps firmware and desktop clients fed; an

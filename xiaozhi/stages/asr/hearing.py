@@ -34,7 +34,7 @@ PREFIX_LEAST_S: Final = 3.0
 # are as good as for audio that ends at the soft end (3 and 4 of 111 differ from those with 600 ms more).
 EARLY_SILENCE_MS: Final = 30.0
 # Audio behind an early decode that may go undecoded because the VAD found no voice in it. Not endless: a whisper that
-# the VAD misses is heard when a key is held (push to talk). A little above the neutral silence of 550 ms.
+# the VAD misses is heard when a key is held (push to talk). Well above every soft end.
 UNHEARD_MOST_S: Final = 0.6
 # The confirmation of a two-pass recognition is given up this long after the provisional text: an overloaded pool then
 # costs accuracy and no answers.
