@@ -1,7 +1,8 @@
 """What the stages hand to each other through channels. Plain data; the bottom of the import order."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from xiaozhi.audio.pcm import PcmFloat
 
@@ -54,11 +55,40 @@ SpeechEvent: TypeAlias = SpeechBegan | SpeechAudio
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """One entry of a conversation as chat APIs understand it."""
+class ToolSpec:
+    """What a model may call.
 
-    role: Literal["system", "user", "assistant"]
+    Attributes:
+        name: as chat APIs accept it: `[a-zA-Z0-9_-]{1,64}`.
+        description: for the model.
+        parameters: JSON schema of the arguments, an object.
+    """
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A model wants a tool called; `arguments` is the JSON text as it came, which need not be valid."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One entry of a conversation as chat APIs understand it.
+
+    `tool_calls` belong to the role `assistant`; a message of the role `tool` answers the one named by `tool_call_id`.
+    """
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
