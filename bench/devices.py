@@ -1,262 +1,274 @@
 """Many devices at once: simulated devices in processes of their own, real time, real Opus, against one server.
 
 The stand-in upstreams and the devices share this machine with the server, as they do in an owner's first test. A turn
-counts as starved when the device had nothing to play for over 60 ms in the middle of a reply.
+counts as starved when the device had nothing to play for over 60 ms in the middle of a reply. Exit code 1 when row S1
+(a hundred devices on one process) is missed.
 """
 
 import argparse
 import asyncio
-import json
-import multiprocessing
-import random
+import contextlib
 import sys
 import time
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from multiprocessing.connection import Connection
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
-import aiohttp
+import orjson
 
-from bench.first_word import ANSWER, CACHE, Upstreams, settings_toml, utterances
-from bench.harness import ServerProcess, server_process
-from bench.sense_voice_model import build_full
-from bench.stats import spread, table
-from xiaozhi.client.device import Device
-from xiaozhi.client.errors import DeviceError
-from xiaozhi.client.link import device_session
-from xiaozhi.client.ota import Identity
+from bench.capacity import Search
+from bench.first_word import CACHE, Upstreams, settings_toml
+from bench.harness import allow_files, server_process
+from bench.load import Fleet
+from bench.misbehaviour import Mischief
+from bench.outcome import Outcome, show
+from bench.plot import line_chart
+from bench.progress import Progress
+from bench.sampling import Watcher
+from bench.sense_voice_model import build_full, build_tiny
+from bench.stats import table
+from bench.talker import Load, Target
+from bench.upstreams import Faults, upstream_process
+from bench.verdict import CAPACITY_P95_MS, broken, capacity, row_s1
 
-SPANS = ("soft_end", "text", "first_token", "first_clause", "first_speech", "commit", "first_packet")
-STARVED_MS = 60.0
+RESULTS: Final = Path(__file__).parent / "results"
+_LOOK_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """What the devices do."""
+class Scene:
+    """What the devices meet.
 
-    devices: int
-    duration_s: float
-    turns_per_minute: float
-    ramp_s: float
-    seed: int = 1
+    Attributes:
+        recordings: what they say; the embedded voice without any.
+        processes: how many for the devices.
+        extra: further tables of the server's settings.
+        upstreams, faults: the stand-ins' delays, and how they go wrong.
+        ota_url: a server that runs already; empty to start one.
+        pid: its process where it is on this machine.
+        tiny: the small recogniser, for a quick trial: its times mean nothing.
+    """
 
-
-@dataclass(slots=True)
-class Turn:
-    """One turn as a device saw it; times in milliseconds after the last voiced sample."""
-
-    outcome: str
-    at_s: float
-    first_packet_ms: float | None
-    starved_ms: float
-    spans: dict[str, float | None] = field(default_factory=dict)
-
-
-def serve_upstreams(upstreams: Upstreams, pipe: Connection) -> None:
-    """Process body: both stand-ins, until the other end of the pipe is closed."""
-    from bench.standins.chat import ChatStandIn
-    from bench.standins.speech import SpeechStandIn
-
-    async def run() -> None:
-        async with (
-            ChatStandIn(ANSWER, first_token_ms=upstreams.first_token_ms, tokens_per_s=upstreams.tokens_per_s) as chat,
-            SpeechStandIn(first_byte_ms=upstreams.first_byte_ms, speed=4.0) as voice,
-        ):
-            pipe.send((chat.url, voice.url))
-            await asyncio.to_thread(_until_closed, pipe)
-
-    asyncio.run(run())
+    recordings: tuple[Path, ...] = ()
+    processes: int = 2
+    extra: str = ""
+    upstreams: Upstreams = Upstreams()  # noqa: RUF009 - frozen
+    faults: Faults | None = None
+    ota_url: str = ""
+    pid: int | None = None
+    tiny: bool = False
 
 
-def _until_closed(pipe: Connection) -> None:
-    try:
-        pipe.recv()
-    except EOFError:
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A server that is ready to be talked to; `log` is its log's file where it is ours."""
+
+    target: Target
+    watcher: Watcher | None
+    log: Path | None = None
+
+
+@contextlib.asynccontextmanager
+async def staged(scene: Scene) -> AsyncIterator[Stage]:
+    """Start upstreams and server, or point at the one that runs."""
+    if scene.ota_url:
+        yield Stage(Target(ota_url=scene.ota_url), Watcher(scene.pid) if scene.pid else None)
         return
+    model = CACHE / ("sense-voice-tiny" if scene.tiny else "sense-voice")
+    if not scene.tiny or not (model / "tokens.txt").is_file():
+        await asyncio.to_thread(build_tiny if scene.tiny else build_full, model)
+    async with (
+        upstream_process(scene.upstreams, scene.faults) as (chat_url, speech_url),
+        server_process(settings_toml(chat_url, speech_url, model, scene.extra)) as server,
+    ):
+        yield Stage(Target(websocket_url=server.url), Watcher(server.pid, server.base_url), server.log)
 
 
-def drive(url: str, load: Load, first: int, count: int, recordings: Sequence[Path], pipe: Connection) -> None:
-    """Process body: `count` devices from number `first`; sends every turn as it ends, then None."""
-    speech = utterances(recordings)
-
-    async def device(number: int, session: aiohttp.ClientSession) -> None:
-        dice = random.Random(load.seed * 100_003 + number)
-        period_s = 60.0 / load.turns_per_minute
-        await asyncio.sleep(load.ramp_s * number / max(1, load.devices) + dice.uniform(0.0, period_s))
-        began = time.monotonic()
-        async with Device(Identity.numbered(number), trace=True, decode_reply=False, session=session) as talker:
-            while time.monotonic() - began < load.duration_s:
-                turn_began = time.monotonic()
-                try:
-                    if not talker.connected:
-                        await talker.connect(url)
-                    report = await talker.turn(dice.choice(speech))
-                except DeviceError as error:
-                    pipe.send(Turn(type(error).__name__, time.time(), None, 0.0))
-                    await asyncio.sleep(1.0)
-                    continue
-                spans = {name: report.span_ms(name) for name in SPANS}
-                pipe.send(Turn(report.outcome.value, time.time(), report.first_packet_ms, report.starved_ms, spans))
-                rest_s = period_s * dice.uniform(0.7, 1.3) - (time.monotonic() - turn_began)
-                await asyncio.sleep(max(0.2, rest_s))
-
-    async def run() -> None:
-        async with device_session() as session:
-            await asyncio.gather(*(device(number, session) for number in range(first, first + count)))
-
-    asyncio.run(run())
-    pipe.send(None)
-
-
-@dataclass(slots=True)
-class Result:
-    """What came of a run."""
-
-    load: Load
-    turns: list[Turn]
-    cpu_share: list[float]
-    """Server CPU over each second, of one core."""
-    rss_mb: list[float]
-
-    @property
-    def answered(self) -> list[Turn]:
-        """Turns whose reply was heard."""
-        return [turn for turn in self.turns if turn.outcome == "answered"]
-
-    def success(self) -> float:
-        """Share of turns answered."""
-        return len(self.answered) / max(1, len(self.turns))
-
-    def starved(self) -> float:
-        """Share of answered turns that starved."""
-        return sum(turn.starved_ms > STARVED_MS for turn in self.answered) / max(1, len(self.answered))
-
-    def verdict(self) -> list[str]:
-        """What of row S1 was missed; empty when everything held."""
-        first = spread(turn.first_packet_ms for turn in self.answered)
-        missed = []
-        if self.success() <= 0.99:
-            missed.append(f"only {self.success():.1%} of turns answered (over 99 % asked for)")
-        if not first["p95"] <= 2000:
-            missed.append(f"first audio p95 {first['p95']:.0f} ms (under 2 s asked for)")
-        if self.starved() > 0.01:
-            missed.append(f"{self.starved():.1%} of turns starved (1 % at most)")
-        return missed
-
-    def show(self) -> str:
-        """The tables on the terminal."""
-        rows = [("first packet at the device", spread(turn.first_packet_ms for turn in self.answered))]
-        rows += [(name, spread(turn.spans.get(name) for turn in self.answered)) for name in SPANS]
-        keys = ("n", "p50", "p95", "p99", "max")
-        spans = table(
-            ("ms after the last voiced sample", *keys), ((name, *(row[k] for k in keys)) for name, row in rows)
-        )
-        outcomes = Counter(turn.outcome for turn in self.turns)
-        cpu, memory = spread(self.cpu_share), spread(self.rss_mb)
-        rate = len(self.turns) * 60.0 / self.load.duration_s
-        return "\n".join([
-            spans, "",
-            f"turns {len(self.turns)} ({rate:.0f} a minute), answered {self.success():.2%}, "
-            f"starved over {STARVED_MS:.0f} ms {self.starved():.2%}",
-            f"outcomes {dict(outcomes)}",
-            f"server CPU {100 * cpu['p50']:.0f} % of one core (p95 {100 * cpu['p95']:.0f} %), "
-            f"memory {memory['max']:.0f} MB at most",
-        ])  # fmt: skip
-
-
-async def run_load(server: ServerProcess, load: Load, recordings: Sequence[Path], processes: int) -> Result:
+async def let_talk(stage: Stage, load: Load, scene: Scene) -> Outcome:
     """Let the devices talk and watch the server meanwhile."""
-    context = multiprocessing.get_context("spawn")
-    pipes: list[Connection] = []
-    workers = []
-    for index in range(processes):
-        first = load.devices * index // processes
-        count = load.devices * (index + 1) // processes - first
-        ours, theirs = context.Pipe(duplex=False)
-        worker = context.Process(
-            target=drive, args=(server.url, load, first, count, list(recordings), theirs), daemon=True
-        )
-        worker.start()
-        theirs.close()
-        pipes.append(ours)
-        workers.append(worker)
-    result = Result(load, [], [], [])
-    cpu_s, at = server.cpu_s(), time.monotonic()
-    open_pipes = set(pipes)
-    while open_pipes:
-        await asyncio.sleep(1.0)
-        for pipe in list(open_pipes):
-            try:
-                while pipe.poll():
-                    turn = pipe.recv()
-                    if turn is None:
-                        open_pipes.discard(pipe)
-                        break
-                    result.turns.append(turn)
-            except EOFError:
-                open_pipes.discard(pipe)
-        now, used_s = time.monotonic(), server.cpu_s()
-        result.cpu_share.append((used_s - cpu_s) / (now - at))
-        result.rss_mb.append(server.rss_mb())
-        cpu_s, at = used_s, now
-        if sys.stderr.isatty():
-            line = f"\r{load.devices} devices: {len(result.turns)} turns, {len(result.answered)} answered"
-            print(f"{line}, CPU {100 * result.cpu_share[-1]:.0f} %", end="", file=sys.stderr, flush=True)
-    for worker in workers:
-        worker.join()
-    return result
-
-
-async def measure(load: Load, recordings: Sequence[Path], upstreams: Upstreams, processes: int, extra: str) -> Result:
-    """Start upstreams and server, run the load, stop everything."""
-    model = CACHE / "sense-voice"
-    await asyncio.to_thread(build_full, model)
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    standins = context.Process(target=serve_upstreams, args=(upstreams, theirs), daemon=True)
-    standins.start()
-    theirs.close()
-    chat_url, speech_url = await asyncio.to_thread(ours.recv)
+    outcome = Outcome(load)
+    progress = Progress()
+    began_s = time.monotonic()
+    fleet = Fleet(stage.target, load, scene.recordings, scene.processes)
     try:
-        async with server_process(settings_toml(chat_url, speech_url, model, extra)) as server:
-            return await run_load(server, load, recordings, processes)
+        while fleet.running:
+            await asyncio.sleep(_LOOK_S)
+            fleet.poll()
+            outcome.turns = fleet.turns
+            cpu = ""
+            if stage.watcher is not None:
+                try:
+                    sample = await stage.watcher.look()
+                except ProcessLookupError:
+                    outcome.server_ended = True
+                    break
+                outcome.samples.append(sample)
+                cpu = f", CPU {100 * sample.cpu_share:.0f} %, {sample.rss_mb:.0f} MB"
+            progress.say(
+                f"{load.devices} devices, {time.monotonic() - began_s:.0f} s: {len(outcome.fair)} turns, "
+                f"{len(outcome.answered)} answered, {outcome.errors().total()} errors{cpu}"
+            )
     finally:
-        ours.close()
-        await asyncio.to_thread(standins.join, 10)
+        fleet.close()
+        progress.end()
+    outcome.tallies, outcome.died = fleet.tallies, fleet.died
+    return outcome
 
 
-def main() -> int:
-    """Run from the command line; exit code 1 when row S1 was missed."""
+async def measure(load: Load, scene: Scene) -> Outcome:
+    """Start everything, run the load, stop everything."""
+    async with staged(scene) as stage:
+        return await let_talk(stage, load, scene)
+
+
+def recordings_of(given: Sequence[Path]) -> tuple[Path, ...]:
+    """The WAV files named, and those in the folders named.
+
+    Raises:
+        FileNotFoundError: a name is neither, or a folder holds none.
+    """
+    found: list[Path] = []
+    for path in given:
+        files = sorted(path.rglob("*.wav")) if path.is_dir() else [path]
+        if not files or not files[0].is_file():
+            raise FileNotFoundError(f"--mix: {path} is no WAV file and no folder with any")
+        found += files
+    return tuple(found)
+
+
+def run_one(load: Load, scene: Scene) -> tuple[Outcome, bool]:
+    """Measure, print, judge by row S1."""
+    outcome = asyncio.run(measure(load, scene))
+    lines = row_s1(outcome)
+    print(f"\n## {load.devices} devices\n\n{show(outcome)}\n\nRow S1:")
+    print("\n".join(f"  {line}" for line in lines), flush=True)
+    return outcome, not broken(lines)
+
+
+def find_capacity(load: Load, scene: Scene, most: int) -> list[Outcome]:
+    """Raise the number of devices until the target breaks, and say what broke first."""
+    search = Search(load.devices, most=max(most, load.devices))
+    outcomes: list[Outcome] = []
+    why: dict[int, str] = {}
+    while (number := search.next()) is not None:
+        outcome, _ = run_one(replace(load, devices=number), scene)
+        missed = broken(capacity(outcome))
+        why[number] = "; ".join(f"{line.demand}: {line.found}" for line in missed)
+        print(f"carried: {'no, ' + why[number] if missed else 'yes'}", flush=True)
+        search.tell(number, not missed)
+        outcomes.append(outcome)
+    print(f"\ncapacity: {search.last_good} devices (first audio p95 at most 1.5 s, under 1 % of turns starved)")
+    if search.first_bad is not None:
+        print(f"at {search.first_bad} broke first: {why[search.first_bad]}")
+    else:
+        print(f"nothing broke; more than {search.last_good} were not tried (--most)")
+    return outcomes
+
+
+def sweep(load: Load, scene: Scene, numbers: Sequence[int], plot: Path) -> tuple[list[Outcome], bool]:
+    """Measure several numbers of devices and draw latency against them."""
+    outcomes, good = [], True
+    for number in numbers:
+        outcome, held = run_one(replace(load, devices=number), scene)
+        outcomes.append(outcome)
+        good = good and held
+    print("\n" + sweep_table(outcomes))
+    plot.parent.mkdir(parents=True, exist_ok=True)
+    spreads = [outcome.first_audio() for outcome in outcomes]
+    line_chart(
+        plot,
+        "First audio at the device against devices",
+        "devices at once",
+        "ms after the last voiced sample",
+        [float(number) for number in numbers],
+        {name: [spread[name] for spread in spreads] for name in ("p50", "p95", "p99")},
+        CAPACITY_P95_MS,
+    )
+    return outcomes, good
+
+
+def sweep_table(outcomes: Sequence[Outcome]) -> str:
+    """One row for each number of devices."""
+    header = ("devices", "turns a minute", "answered", "p50 ms", "p95 ms", "p99 ms", "starved", "worst gap ms",
+              "late frames", "server CPU, % of one core", "server MB")  # fmt: skip
+    rows = []
+    for outcome in outcomes:
+        first, (late, frames) = outcome.first_audio(), outcome.late
+        samples = outcome.busy_samples()
+        cpu = 100.0 * sum(sample.cpu_share for sample in samples) / len(samples) if samples else float("nan")
+        rows.append((
+            outcome.load.devices, f"{outcome.turns_a_minute:.0f}", f"{outcome.success:.1%}",
+            first["p50"], first["p95"], first["p99"], f"{outcome.starved:.1%}", outcome.worst_gap_ms,
+            f"{late / max(1, frames):.2%}", cpu, max((sample.rss_mb for sample in samples), default=float("nan")),
+        ))  # fmt: skip
+    return table(header, rows)
+
+
+def numbers(text: str) -> list[int]:
+    """Numbers of devices, rising, from `1,20,40`."""
+    found = sorted({int(part) for part in text.split(",")})
+    if found[0] < 1:
+        raise ValueError("at least one device")
+    return found
+
+
+def options() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.devices", description=__doc__)
     parser.add_argument("--devices", type=int, default=30)
-    parser.add_argument("--duration", type=float, default=60.0, help="seconds")
+    parser.add_argument("--duration", type=float, default=60.0, help="seconds during which each device begins turns")
     parser.add_argument("--turns-per-minute", type=float, default=3.0, help="of each device")
-    parser.add_argument("--mix", nargs="*", type=Path, default=[], help="WAV files to say")
+    parser.add_argument("--mix", nargs="*", type=Path, default=[], metavar="RECORDINGS", help="WAV files, or folders")
     parser.add_argument("--ramp", type=float, default=5.0, help="seconds over which devices appear")
+    parser.add_argument("--jitter-ms", type=float, default=0.0, help="microphone packets are held up by 0 to this much")
+    parser.add_argument("--drop-percent", type=float, default=0.0, help="turns in which the device vanishes midway")
     parser.add_argument("--processes", type=int, default=2, help="for the devices")
     parser.add_argument("--profile", choices=("conservative", "balanced", "aggressive"), default="balanced")
+    parser.add_argument("--url", default="", metavar="OTA_URL", help="load a server that runs already")
+    parser.add_argument("--pid", type=int, help="its process, to watch CPU and memory, where it is on this machine")
     parser.add_argument("--find-capacity", action="store_true", help="raise the number until the target breaks")
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    parser.add_argument("--most", type=int, default=1000, help="no more devices than this with --find-capacity")
+    parser.add_argument("--sweep", type=numbers, metavar="1,20,40", help="measure these numbers of devices and plot")
+    parser.add_argument("--plot", type=Path, default=RESULTS / "devices.svg", help="where --sweep draws")
+    parser.add_argument("--tiny", action="store_true", help="a small recogniser: a quick trial, no measurement")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run from the command line; exit code 1 when row S1 was missed."""
+    parser = options()
+    given = parser.parse_args(arguments)
+    if given.devices < 1 or given.duration <= 0 or given.turns_per_minute <= 0:
+        parser.error("--devices, --duration and --turns-per-minute must be above 0")
+    if not 0 <= given.drop_percent <= 100 or given.jitter_ms < 0 or given.ramp < 0:
+        parser.error("--drop-percent lies between 0 and 100; --jitter-ms and --ramp are not negative")
+    try:
+        recordings = recordings_of(given.mix)
+    except FileNotFoundError as error:
+        parser.error(str(error))
     extra = f'[turn]\nprofile = "{given.profile}"\n'
-    devices, last_good, result = given.devices, 0, None
-    while True:
-        load = Load(devices, given.duration, given.turns_per_minute, given.ramp)
-        result = asyncio.run(measure(load, given.mix, Upstreams(), given.processes, extra))
-        print(f"\n## {devices} devices\n\n{result.show()}")
-        missed = result.verdict()
-        print("verdict: " + ("; ".join(missed) if missed else "row S1 holds"))
-        if given.json:
-            given.json.write_text(json.dumps(asdict(result)))
-        if not given.find_capacity:
-            return 1 if missed else 0
-        if missed:
-            print(f"\ncapacity: {last_good} devices; at {devices} broke: {'; '.join(missed)}")
-            return 0
-        last_good, devices = devices, int(devices * 1.25) + 1
+    scene = Scene(recordings, given.processes, extra, ota_url=given.url, pid=given.pid, tiny=given.tiny)
+    mischief = Mischief(drop=given.drop_percent / 100.0)
+    load = Load(given.devices, given.duration, given.turns_per_minute, given.ramp, given.jitter_ms, mischief)
+    allow_files(65_536)
+    if given.sweep:
+        outcomes, good = sweep(load, scene, given.sweep, given.plot)
+    elif given.find_capacity:
+        outcomes = find_capacity(load, scene, given.most)
+        good = bool(outcomes) and any(not broken(capacity(outcome)) for outcome in outcomes)
+    else:
+        outcome, good = run_one(load, scene)
+        outcomes = [outcome]
+    if given.json:
+        figures = [outcome.as_dict() for outcome in outcomes]
+        given.json.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2))  # NaN becomes null
+    return 0 if good else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,15 +1,17 @@
 """A server under test in its own process, as an operator would run it; memory and CPU are read from outside."""
 
 import asyncio
-import os
+import resource
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from bench import sampling
 
 
 def free_port() -> int:
@@ -17,6 +19,19 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def allow_files(count: int) -> int:
+    """Raise this process's limit of open files, which its children inherit, to `count` if it may; the limit now.
+
+    A thousand sockets are more than the 1024 files most systems allow by default.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return soft
 
 
 @dataclass(slots=True)
@@ -38,20 +53,30 @@ class ServerProcess:
         """The WebSocket address."""
         return f"ws://127.0.0.1:{self.port}/xiaozhi/v1/"
 
+    @property
+    def base_url(self) -> str:
+        """The HTTP address."""
+        return f"http://127.0.0.1:{self.port}"
+
     def rss_mb(self) -> float:
         """Resident memory of the process, in MB."""
-        fields = Path(f"/proc/{self.pid}/statm").read_text().split()
-        return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+        return sampling.rss_mb(self.pid)
 
     def cpu_s(self) -> float:
         """CPU time used so far, in seconds, all threads."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return sampling.cpu_s(self.pid)
 
 
 @asynccontextmanager
-async def server_process(settings_toml: str, *, ready_s: float = 60.0) -> AsyncIterator[ServerProcess]:
+async def server_process(
+    settings_toml: str, *, sets: Sequence[str] = (), ready_s: float = 60.0
+) -> AsyncIterator[ServerProcess]:
     """Start `xiaozhi serve` with these settings on a free port; stop it at the end.
+
+    Args:
+        settings_toml: the settings file's text.
+        sets: single settings that override it, as `table.name=value`.
+        ready_s: how long it may take to come up.
 
     Raises:
         RuntimeError: it did not come up; the message holds the end of its log.
@@ -64,7 +89,8 @@ async def server_process(settings_toml: str, *, ready_s: float = 60.0) -> AsyncI
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "xiaozhi", "--settings", str(file),
-                "--set", "server.host=127.0.0.1", "--set", f"server.port={port}", "serve",
+                "--set", "server.host=127.0.0.1", "--set", f"server.port={port}",
+                *(part for override in sets for part in ("--set", override)), "serve",
                 stdout=output, stderr=asyncio.subprocess.STDOUT,
             )  # fmt: skip
         try:

@@ -13,18 +13,15 @@ from bench.sense_voice_model import build_tiny
 from tests.bad_models import ZIPFORMERS
 from tests.recognisers import RATE, Offline, Streaming, sound, until
 from tests.speech import SPEECH_DIR, needs_speech, read_wav
-from xiaozhi.stages.asr import hearing as hearing_module
+from xiaozhi.stages.asr import two_pass_hearing
+from xiaozhi.stages.asr.ahead import EarlyDecodes
 from xiaozhi.stages.asr.engine import EngineError, OfflineRecognizer, Recognizer, StreamingRecognizer, Transcript
-from xiaozhi.stages.asr.hearing import (
-    EarlyDecodes,
-    Ears,
-    Hearing,
-    OfflineHearing,
-    StreamingHearing,
-    TwoPassHearing,
-)
+from xiaozhi.stages.asr.hearing import Ears, Hearing
 from xiaozhi.stages.asr.joining import join
+from xiaozhi.stages.asr.offline_hearing import OfflineHearing
+from xiaozhi.stages.asr.streaming_hearing import StreamingHearing
 from xiaozhi.stages.asr.two_pass import TwoPass
+from xiaozhi.stages.asr.two_pass_hearing import TwoPassHearing
 from xiaozhi.workers import JobDropped, Priority, WorkerPool
 
 
@@ -512,7 +509,7 @@ async def test_a_confirmation_that_fails_is_said(pool: WorkerPool) -> None:
 async def test_a_confirmation_is_not_waited_for_for_ever(
     pool: WorkerPool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(hearing_module, "CONFIRM_MOST_S", 0.0)
+    monkeypatch.setattr(two_pass_hearing, "CONFIRM_MOST_S", 0.0)
     offline = Offline()
     offline.free.clear()
     hearing = TwoPassHearing(TwoPass(Streaming(), offline), pool, EarlyDecodes())
@@ -544,7 +541,8 @@ async def test_a_stale_question_is_dropped_by_both(pool: WorkerPool) -> None:
 async def test_ears_open_what_suits_the_engine(pool: WorkerPool, engine: Recognizer, kind: type) -> None:
     ears = Ears(engine, pool, early_decode=False)
     assert type(ears.open()) is kind
-    assert not ears.early.allowed
+    assert not ears.early.on
+    assert ears.early.allowed, "load may forbid it, and its end does not turn on what nobody wants"
 
 
 def test_two_recognisers_are_one_offline_recogniser() -> None:

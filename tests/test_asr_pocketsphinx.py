@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import uvloop
 
+from bench.word_errors import edits, words
 from tests.bad_models import silence
 from tests.speech import SPEECH_DIR, needs_speech, read_wav, recordings, say
-from tests.word_errors import edits, words
 from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.stages.asr import pocketsphinx_engine
 from xiaozhi.stages.asr.engine import EngineError, OfflineRecognizer, StreamingRecognizer, Transcript

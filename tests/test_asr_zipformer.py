@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.word_errors import edits, words
 from tests.bad_models import ZIPFORMERS, copy_zipformer, silence
 from tests.speech import SPEECH_DIR, needs_speech, read_wav, recordings
-from tests.word_errors import edits, words
 from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.stages.asr.engine import EngineError, OfflineRecognizer, StreamingRecognizer, Transcript
 from xiaozhi.stages.asr.level import RunningGain

@@ -1,5 +1,6 @@
 """Opus in both directions, through the real codec."""
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -102,3 +103,13 @@ def test_no_bytes_break_the_decoder(packets: list[bytes], codec: Literal["libopu
         assert np.isfinite(pcm).all()
     for packet in PACKETS[:3]:
         assert len(decoder.decode(packet)) > 900
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
+def test_streams_bring_no_threads_of_their_own() -> None:
+    tasks = Path("/proc/self/task")
+    before = len(list(tasks.iterdir()))
+    encoder, decoder = OpusEncoder(), OpusDecoder()
+    (packet,) = encoder.encode(np.zeros(encoder.frame_samples, np.int16))
+    decoder.decode(packet)
+    assert len(list(tasks.iterdir())) <= before

@@ -10,7 +10,7 @@ import pytest
 from xiaozhi import __version__
 from xiaozhi.cli import main
 from xiaozhi.cli.progress import Bar
-from xiaozhi.cli.serve import fetch_recogniser, wants_recogniser
+from xiaozhi.cli.serve import fetch, missing_models
 from xiaozhi.settings import Settings
 from xiaozhi.settings.load import Loaded
 
@@ -175,21 +175,23 @@ def test_removing_a_model_deletes_its_folder(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == "zipformer is gone from models\nzipformer was not in models\n"
 
 
-def test_a_recogniser_is_fetched_only_when_nobody_chose_one_and_none_is_there(tmp_path: Path) -> None:
-    def settings(**sections: object) -> Settings:
-        return Settings.model_validate({"models": {"dir": tmp_path / "m"}} | sections)
+def test_models_are_fetched_only_where_nobody_chose_one_and_none_is_there(tmp_path: Path) -> None:
+    def missing(**sections: object) -> list[str]:
+        return missing_models(Settings.model_validate({"models": {"dir": tmp_path / "m"}} | sections))
 
-    assert wants_recogniser(settings())
-    assert not wants_recogniser(settings(asr={"engine": "pocketsphinx"}))
-    assert not wants_recogniser(settings(asr={"model_dir": tmp_path}))
-    assert not wants_recogniser(settings(models={"dir": tmp_path / "m", "auto_pull": False}))
+    assert missing() == ["sense-voice", "silero-v6"]
+    assert missing(asr={"engine": "pocketsphinx"}) == missing(asr={"model_dir": tmp_path}) == ["silero-v6"]
+    assert missing(vad={"model": "/my/silero.onnx"}) == ["sense-voice"]
+    assert missing(models={"dir": tmp_path / "m", "auto_pull": False}) == []
     (tmp_path / "m" / "zipformer").mkdir(parents=True)
-    assert not wants_recogniser(settings())
+    assert missing() == ["silero-v6"]
+    (tmp_path / "m" / "silero-v6").mkdir()
+    assert missing() == []
 
 
 def test_a_start_without_mirrors_says_so(tmp_path: Path) -> None:
     chosen = Settings.model_validate({"models": {"dir": tmp_path, "mirrors": ()}})
-    assert fetch_recogniser(chosen).startswith("sense-voice cannot be fetched: no mirror can be reached")
+    assert fetch("sense-voice", chosen).startswith("sense-voice cannot be fetched: no mirror can be reached")
 
 
 def test_progress_without_a_terminal_is_a_line_for_every_tenth() -> None:

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xiaozhi.events import Clause, Message
+from xiaozhi.text.tokens import tokens_of
 from xiaozhi.turn.history import History, heard_text
 
 
@@ -11,8 +12,8 @@ def clause(text: str, emotion: str = "") -> Clause:
     return Clause(text, text, "zh", emotion)
 
 
-def history(turns: int = 12, chars: int = 6000) -> History:
-    return History(max_turns=turns, max_chars=chars)
+def history(turns: int = 12, tokens: int = 3000) -> History:
+    return History(max_turns=turns, max_tokens=tokens)
 
 
 def test_a_new_conversation_is_the_prompt_and_the_question() -> None:
@@ -102,8 +103,8 @@ def test_the_messages_begin_alike_from_turn_to_turn() -> None:
     assert past.messages("p", "x")[: len(before)] == before
 
 
-def test_long_turns_are_forgotten_by_their_characters() -> None:
-    past = history(chars=100)
+def test_long_turns_are_forgotten_by_their_tokens() -> None:
+    past = history(tokens=110)
     for text in ("甲" * 40, "乙" * 40, "丙" * 40):
         past.add("?", [(clause(text), 100.0)], 100.0, interrupted=False)
     assert [message.content[0] for message in past.messages("", "x")] == ["?", "丙", "x"]
@@ -138,14 +139,14 @@ def test_everything_can_be_forgotten() -> None:
     st.booleans(),
 )
 def test_it_never_grows_beyond_its_bounds_and_always_alternates(
-    turns: int, chars: int, said: list[tuple[str, list[tuple[str, float]]]], played_ms: float, interrupted: bool
+    turns: int, tokens: int, said: list[tuple[str, list[tuple[str, float]]]], played_ms: float, interrupted: bool
 ) -> None:
-    past = history(turns, chars)
+    past = history(turns, tokens)
     for user, spoken in said:
         past.add(user, [(clause(text), sent_ms) for text, sent_ms in spoken], played_ms, interrupted=interrupted)
         messages = past.messages("p", "x")
         assert len(past) <= turns
-        assert sum(len(message.content) for message in messages[1:-1]) <= chars
+        assert sum(tokens_of(message.content) for message in messages[1:-1]) <= tokens
         assert [message.role for message in messages[1:]] == ["user", "assistant"] * len(past) + ["user"]
 
 

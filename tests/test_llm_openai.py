@@ -11,7 +11,7 @@ import pytest
 from bench.standins.chat import ChatStandIn
 from xiaozhi.events import Message
 from xiaozhi.settings import LlmEndpoint, LlmSettings
-from xiaozhi.stages.llm.engine import ChatError
+from xiaozhi.stages.llm.engine import ChatError, ChatRequest
 from xiaozhi.stages.llm.openai_chat import OpenAIChat
 
 KEY = "sk-very-secret"
@@ -36,7 +36,7 @@ async def chat_at(url: str, limits: LlmSettings | None = None, **endpoint: Any) 
 async def say(chat: OpenAIChat, said: list[str] | None = None) -> str:
     """The whole answer; `said` keeps what came before an error."""
     said = [] if said is None else said
-    async for delta in chat.stream(HELLO, language="en"):
+    async for delta in chat.stream(ChatRequest(HELLO, "en")):
         said.append(delta.text)
     return "".join(said)
 
@@ -186,7 +186,7 @@ async def test_silence_in_the_middle_is_given_up() -> None:
 async def test_only_the_models_silence_counts_not_the_listeners() -> None:
     async with ChatStandIn(ANSWER) as server, chat_at(server.url, settings(idle_timeout_s=0.02)) as chat:
         said = ""
-        async for delta in chat.stream(HELLO, language="en"):
+        async for delta in chat.stream(ChatRequest(HELLO, "en")):
             said += delta.text
             if len(said) == 1:
                 await asyncio.sleep(0.1)  # five times the patience with the model
@@ -215,7 +215,7 @@ async def test_a_slow_drip_of_bytes_is_an_answer_like_any_other() -> None:
 async def test_closing_the_iterator_closes_the_request() -> None:
     async with ChatStandIn("one two three four") as server, chat_at(server.url) as chat:
         server.fault = "hang-mid"
-        stream = chat.stream(HELLO, language="en")
+        stream = chat.stream(ChatRequest(HELLO, "en"))
         assert (await anext(stream)).text == "one"
         await stream.aclose()
         await server.idle()
@@ -239,7 +239,7 @@ async def test_cancelling_while_the_answer_is_awaited_closes_the_request() -> No
 async def test_no_more_answers_than_allowed_stream_at_once() -> None:
     async with ChatStandIn("one two three four") as server, chat_at(server.url, settings(max_concurrent=1)) as chat:
         server.fault = "hang-mid"
-        first = chat.stream(HELLO, language="en")
+        first = chat.stream(ChatRequest(HELLO, "en"))
         await anext(first)
         second = asyncio.create_task(say(chat))
         for _ in range(20):

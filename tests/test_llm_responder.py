@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from xiaozhi.events import Message
 from xiaozhi.settings import LlmEndpoint, LlmSettings
-from xiaozhi.stages.llm.engine import ChatError
-from xiaozhi.stages.llm.openai_chat import OpenAIChat
+from xiaozhi.stages.llm.engine import ChatError, ChatRequest
 from xiaozhi.stages.llm.registry import build_chat
 from xiaozhi.stages.llm.responder import BuiltInResponder
+from xiaozhi.stages.llm.routed import RoutedChat
 from xiaozhi.stages.llm.small_talk import JOKES_EN, JOKES_ZH, Question, answer
 from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
-from xiaozhi.text.emotions import leading_emotion
+from xiaozhi.text.emotions import emotion_in, is_emoji
 from xiaozhi.text.speakable import speakable
 
 NOW = datetime(2026, 3, 7, 15, 20)
@@ -143,14 +143,15 @@ def test_anything_gets_an_answer_that_begins_with_an_emotion_and_can_be_spoken(
     text: str, chinese: bool, now: datetime
 ) -> None:
     said = answer(Question(text, chinese, now))
-    emotion, rest = leading_emotion(said)
-    assert emotion
-    assert speakable(rest).speech
+    assert is_emoji(said[0]) and emotion_in(said)
+    assert speakable(said).speech
 
 
 async def said_to(*texts: str, language: str = "zh") -> str:
     messages = [Message("user" if index % 2 == 0 else "assistant", text) for index, text in enumerate(texts)]
-    return "".join([delta.text async for delta in BuiltInResponder(lambda: NOW).stream(messages, language=language)])
+    return "".join(
+        [delta.text async for delta in BuiltInResponder(lambda: NOW).stream(ChatRequest(messages, language))]
+    )
 
 
 async def test_it_answers_in_the_language_of_the_question() -> None:
@@ -161,7 +162,7 @@ async def test_it_answers_in_the_language_of_the_question() -> None:
 
 
 async def test_it_streams_word_by_word() -> None:
-    stream = BuiltInResponder(lambda: NOW).stream([Message("user", "3+4")], language="en")
+    stream = BuiltInResponder(lambda: NOW).stream(ChatRequest([Message("user", "3+4")], "en"))
     assert [delta.text async for delta in stream] == ["🤓 ", "That ", "makes ", "7."]
 
 
@@ -178,7 +179,7 @@ async def test_without_a_question_there_is_no_answer() -> None:
 
 
 async def test_its_own_clock_is_used_when_none_is_given() -> None:
-    stream = BuiltInResponder().stream([Message("user", "what year is it")], language="en")
+    stream = BuiltInResponder().stream(ChatRequest([Message("user", "what year is it")], "en"))
     said = "".join([delta.text async for delta in stream])
     assert str(datetime.now().year) in said
 
@@ -192,11 +193,11 @@ async def test_the_responder_stands_in_when_no_endpoint_is_set() -> None:
     await built.model.close()
 
 
-async def test_the_first_endpoint_is_taken_and_told_without_its_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_endpoints_are_taken_and_told_without_their_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     first = LlmEndpoint(name="a", base_url="http://me:word@127.0.0.1:1/v1?k=1", model="m", api_key_env="NO_SUCH_KEY")
-    built = build_chat(LlmSettings(endpoints=(first, LlmEndpoint(name="b", base_url="http://b", model="m"))))
-    assert isinstance(built.model, OpenAIChat)
-    assert built.why == 'endpoint "a": m at http://127.0.0.1:1/v1'
-    assert built.hint == 'the variable NO_SUCH_KEY holds no key; only the first endpoint is used, not "b"'
+    built = build_chat(LlmSettings(endpoints=(first, LlmEndpoint(name="b", base_url="https://b.example", model="m"))))
+    assert isinstance(built.model, RoutedChat)
+    assert built.why == 'endpoint "a" (edge): m at http://127.0.0.1:1/v1; endpoint "b" (cloud): m at https://b.example'
+    assert built.hint == 'the variable NO_SUCH_KEY holds no key for endpoint "a"'
     await built.model.close()

@@ -1,7 +1,7 @@
 """From a model's stream to clauses in a channel."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 
 import pytest
 
@@ -9,7 +9,7 @@ from bench.standins.chat import ChatStandIn
 from xiaozhi.channel import Channel, ChannelClosed
 from xiaozhi.events import Clause, Message
 from xiaozhi.settings import LlmEndpoint, LlmSettings, Settings, TtsSettings
-from xiaozhi.stages.llm.engine import ChatError, Delta
+from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta
 from xiaozhi.stages.llm.openai_chat import OpenAIChat
 from xiaozhi.stages.llm.responder import BuiltInResponder
 from xiaozhi.stages.llm.stage import run_llm
@@ -27,7 +27,7 @@ class ScriptedModel:
         self.given = 0
         self.closed = False
 
-    async def stream(self, messages: Sequence[Message], *, language: str) -> AsyncGenerator[Delta, None]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         try:
             for step in self._script:
                 match step:
@@ -65,9 +65,8 @@ class Run:
         self.task = asyncio.create_task(
             run_llm(
                 model,
-                QUESTION,
+                ChatRequest(QUESTION, language),
                 self.clauses,
-                language=language,
                 settings=settings or Settings(),
                 on_first_token=lambda: self.calls.append("token"),
                 on_first_clause=lambda: self.calls.append("clause"),
@@ -87,7 +86,7 @@ async def settle() -> None:
 async def test_a_reply_becomes_clauses_and_the_first_carries_the_emotion() -> None:
     model = ScriptedModel("😄 ", "你好", "呀，", "我是**小智**。", "看 https://a.b 吧。", "OK, bye now.")
     run = Run(model)
-    assert await run.task == "你好呀，我是小智。看 https://a.b 吧。OK, bye now."
+    assert (await run.task).text == "你好呀，我是小智。看 https://a.b 吧。OK, bye now."
     assert [clause async for clause in run.clauses] == [
         Clause("你好呀，", "你好呀，", "zh", "happy"),
         Clause("我是小智。", "我是小智。", "zh"),
@@ -132,7 +131,7 @@ async def test_an_overdue_first_clause_is_cut_though_the_model_is_silent() -> No
     run = Run(ScriptedModel("我觉得今天的", gate, "天气不错。"), settings=settings)
     assert (await run.clauses.get()).text == "我觉得今天的"  # comes without the gate
     gate.set()
-    assert await run.task == "我觉得今天的天气不错。"
+    assert (await run.task).text == "我觉得今天的天气不错。"
 
 
 async def test_an_overdue_first_clause_that_is_too_short_waits_for_more_text() -> None:
@@ -157,7 +156,7 @@ async def test_sentences_are_joined_while_much_is_queued_and_let_go_when_it_has_
     queued[0] = 2900.0  # the model is silent, but its sentences are needed now
     assert (await run.clauses.get()).text == "第一句。第二句。第三句。"
     gate.set()
-    assert await run.task == "好的，第一句。第二句。第三句。第"
+    assert (await run.task).text == "好的，第一句。第二句。第三句。第"
 
 
 async def test_a_full_channel_stops_the_reading() -> None:
@@ -190,7 +189,7 @@ async def test_a_reply_without_end_is_cut() -> None:
     settings = Settings(llm=LlmSettings(reply_max_chars=60))
     model = ScriptedModel(*["十个字一句话说完了。"] * 100)
     run = Run(model, settings=settings)
-    assert await run.task == "十个字一句话说完了。" * 6
+    assert (await run.task).text == "十个字一句话说完了。" * 6
     assert model.closed
     assert model.given == 6
 

@@ -1,11 +1,14 @@
 """The channel, the worker pool and the outbox."""
 
 import asyncio
+import gc
+import os
+import sys
 import threading
 
 import pytest
 
-from xiaozhi.channel import Channel, ChannelClosed
+from xiaozhi.channel import Channel, ChannelClosed, ChannelKind
 from xiaozhi.transport.outbox import Outbox
 from xiaozhi.workers import JobDropped, Priority, WorkerPool
 
@@ -177,3 +180,29 @@ async def test_a_device_that_does_not_read_loses_audio_and_then_its_connection()
     assert outbox.dropped == 4
     with pytest.raises(TimeoutError):
         await outbox.run()
+
+
+async def test_channels_of_one_kind_are_counted_together_as_long_as_they_live() -> None:
+    kind = ChannelKind("test")
+    first: Channel[int] = Channel(2, drop_oldest=True, kind=kind)
+    second: Channel[str] = Channel(2, kind=kind)
+    for number in range(3):
+        first.put_nowait(number)
+    second.put_nowait("a")
+    assert kind.depth() == 3 and kind.dropped == 1 and kind.oldest_s() >= 0.0
+    del first
+    gc.collect()
+    assert kind.depth() == 1 and kind.dropped == 1
+    second.drain()
+    assert kind.oldest_s() == 0.0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a niceness of their own only on Linux")
+async def test_workers_may_give_way_to_others() -> None:
+    nice = WorkerPool(1, "nice", niceness=7)
+    plain = WorkerPool(1, "plain")
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    assert await nice.run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())) == 7
+    assert await plain.run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())) == before
+    nice.close()
+    plain.close()

@@ -146,8 +146,14 @@ async def test_hostile_headers_get_an_ordinary_reply(home: House, headers: dict[
 async def test_a_person_with_a_browser_is_told_what_to_do(home: House, http: aiohttp.ClientSession, path: str) -> None:
     async with http.get(path) as response:
         assert response.status == 200
-        assert response.content_type == "text/plain"
-        assert home.url in await response.text()
+        assert response.content_type == "text/html"
+        page = await response.text()
+    assert home.url in page
+    assert home.server.ota_url in page
+    assert "设备" in page
+    assert "http://" not in page.replace(home.server.ota_url, "").replace("http://192.168.4.1", ""), (
+        "nothing is fetched"
+    )
 
 
 @pytest.mark.parametrize("path", ["/xiaozhi/ota/", "/xiaozhi/ota"])

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.word_errors import edits, words
 from tests.house import House, house
 from tests.speech import SPEECH_DIR, Recording, needs_speech, read_wav, recordings
-from tests.word_errors import edits, words
 from xiaozhi.audio.pcm import PcmInt, to_int16
 from xiaozhi.client.manners import DeviceState
 from xiaozhi.client.report import TurnReport

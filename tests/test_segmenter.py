@@ -90,6 +90,39 @@ def test_silence_ends_only_with_confirmed_voice(after_silence: list[float], sile
     assert segmenter.silence_ms == silence_ms
 
 
+@pytest.mark.parametrize(
+    ("silence", "doubtful"),
+    [
+        ([0.3], True),  # above a tenth, whatever came before
+        ([0.02] * 6, False),
+        ([0.02, 0.01, 0.005, 0.001], False),  # a voice that dies away
+        ([0.001] * 3 + [0.003], False),
+        ([0.001] * 3 + [0.006], True),  # as silent as before by any threshold, but it climbs
+        ([0.0002] * 3 + [0.001], True),
+        ([0.0] * 3 + [0.00001], True),
+        ([0.001] * 3 + [0.006] + [0.006] * 2, True),
+        ([0.001] * 3 + [0.006] + [0.006] * 3, False),  # it has climbed and stays: noise
+        ([0.001] * 2 + [0.006], False),  # too soon after the voice to know how silent it is
+        ([0.001] * 3 + [0.006, YES], False),  # it is a voice
+    ],
+)
+def test_silence_is_doubtful_where_speech_may_begin_again(silence: list[float], doubtful: bool) -> None:
+    segmenter = make()
+    feed(segmenter, *[YES] * 10, *silence)
+    assert segmenter.in_speech
+    assert segmenter.doubtful is doubtful
+
+
+def test_nothing_is_doubtful_outside_an_utterance() -> None:
+    segmenter = make()
+    feed(segmenter, *[0.001] * 5, 0.2)
+    assert not segmenter.doubtful
+    feed(segmenter, *[YES] * 10, *[0.001] * 5)
+    segmenter.close()
+    feed(segmenter, 0.2)
+    assert not segmenter.doubtful
+
+
 def test_an_opened_utterance_is_silent_until_a_voice_is_found() -> None:
     segmenter = make()
     segmenter.reset(1000.0)

@@ -120,7 +120,7 @@ def test_the_commented_endpoints_of_the_shipped_file_work_when_the_hashes_are_ta
         opened = [line.removeprefix("# ") for line in lines[1:stop]]
         blocks.append("\n".join(["[[llm.endpoints]]", *opened, *lines[stop:]]))
     names = [endpoint.name for endpoint in load(first + "\n".join(blocks)).settings.llm.endpoints]
-    assert names == ["openai", "deepseek", "qwen", "ollama"]
+    assert names == ["openai", "deepseek", "qwen", "ollama", "my-server"]
 
 
 def test_command_line_over_environment_over_file_over_default() -> None:
@@ -233,13 +233,14 @@ def test_the_vad_word_auto_is_no_path(tmp_path: Path) -> None:
             "[asr]\nengine = 'sensevoice'\n",
             [
                 'settings.toml: asr.engine = "sensevoice": must be one of "auto", "sense-voice", "zipformer", '
-                '"two-pass", "pocketsphinx"; did you mean "sense-voice"?'
+                '"two-pass", "pocketsphinx", "openai", "funasr"; did you mean "sense-voice"?'
             ],
         ),
         (
             "[tts]\nengines = ['edge', 'espeek']\n",
             [
-                'settings.toml: tts.engines[1] = "espeek": must be one of "edge", "openai", "sherpa", "espeak"; '
+                'settings.toml: tts.engines[1] = "espeek": must be one of "edge", "openai", "azure", '
+                '"iflytek", "sherpa", "espeak"; '
                 'did you mean "espeak"?'
             ],
         ),

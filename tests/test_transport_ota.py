@@ -8,18 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from xiaozhi.cli import main
 from xiaozhi.settings import AuthSettings, ServerSettings
-from xiaozhi.transport.auth import Gatekeeper, load_secret
-from xiaozhi.transport.identity import Identity
+from xiaozhi.transport.addresses import base_url, client_address, networks, websocket_url
+from xiaozhi.transport.auth import Gatekeeper, KeyKeeper
+from xiaozhi.transport.identity import Identity, from_body, normal_id
 from xiaozhi.transport.lan import lan_address
-from xiaozhi.transport.ota import websocket_url
+from xiaozhi.transport.limits import OncePer, RateLimiter
+from xiaozhi.transport.token_keys import KeyRing, TokenKey, keys_file, load_keys, rotate_keys
 
 NOW_S = 1_800_000_000.0
+DAY_S = 86_400.0
+RING = KeyRing((TokenKey(7, NOW_S, 0.0, b"k" * 32),))
 DEVICE = Identity("02:00:00:11:22:33", "client-1", "")
 
 
 def gate(**settings: object) -> Gatekeeper:
-    return Gatekeeper(AuthSettings.model_validate(settings), b"k" * 32, lambda: NOW_S)
+    return Gatekeeper(AuthSettings.model_validate(settings), RING, lambda: NOW_S)
 
 
 def with_token(token: str, device_id: str = DEVICE.device_id) -> Identity:
@@ -51,14 +56,28 @@ def test_a_token_opens_the_door_for_its_own_device_until_it_expires() -> None:
     assert " " not in token
     assert gatekeeper.admits(with_token(token))
     assert not gatekeeper.admits(with_token(token, "02:00:00:99:99:99"))
-    later = Gatekeeper(AuthSettings(), b"k" * 32, lambda: NOW_S + 86_401)
+    assert not gatekeeper.admits(Identity(DEVICE.device_id, "another-client", token))
+    later = Gatekeeper(AuthSettings(), RING, lambda: NOW_S + 86_401)
     assert not later.admits(with_token(token))
-    other_key = Gatekeeper(AuthSettings(), b"x" * 32, lambda: NOW_S)
+    other_key = Gatekeeper(AuthSettings(), KeyRing((TokenKey(7, NOW_S, 0.0, b"x" * 32),)), lambda: NOW_S)
     assert not other_key.admits(with_token(token))
 
 
 @pytest.mark.parametrize(
-    "token", ["", "None", "test-token", ".", "9999999999.", "9" * 400 + ".x", "١٢٣.x", "-1.x", "é.é"]
+    "token",
+    [
+        "",
+        "None",
+        "test-token",
+        ".",
+        "..",
+        "7.9999999999.",
+        "7." + "9" * 400 + ".x",
+        "٧.١٢٣.x",
+        "7.-1.x",
+        "é.é.é",
+        "8.9.x.y",
+    ],
 )
 def test_other_tokens_do_not(token: str) -> None:
     assert not gate().admits(with_token(token))
@@ -70,14 +89,92 @@ def test_fixed_tokens_and_the_open_mode() -> None:
     assert gate(mode="open").admits(with_token("None"))
 
 
-def test_the_secret_is_made_once_and_only_its_owner_may_read_it(tmp_path: Path) -> None:
-    secret = load_secret(tmp_path / "data")
-    assert load_secret(tmp_path / "data") == secret
-    assert len(secret) == 32
-    file = tmp_path / "data" / "token-secret"
+def test_the_keys_are_made_once_and_only_their_owner_may_read_them(tmp_path: Path) -> None:
+    ring = load_keys(tmp_path / "data", NOW_S)
+    assert load_keys(tmp_path / "data", NOW_S + 1) == ring
+    file = keys_file(tmp_path / "data")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    file.write_bytes(b"damaged")
-    assert load_secret(tmp_path / "data") != secret
+    file.chmod(0o644)
+    assert load_keys(tmp_path / "data", NOW_S) == ring
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert ring.newest.secret.hex() not in repr(ring)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"damaged", b"{}", b'{"keys":[]}', b'{"keys":[{"generation":1}]}', b'{"keys":3}', b"\xff", b"[]"]
+)
+def test_damaged_keys_are_set_aside_and_made_anew(tmp_path: Path, content: bytes) -> None:
+    keys_file(tmp_path).write_bytes(content)
+    ring = load_keys(tmp_path, NOW_S)
+    assert load_keys(tmp_path, NOW_S) == ring
+    assert keys_file(tmp_path).with_suffix(".damaged").read_bytes() == content
+
+
+async def test_keys_rotate_when_due_and_old_tokens_hold_until_they_expire(tmp_path: Path) -> None:
+    now_s = NOW_S
+    settings = AuthSettings(rotate_days=90, token_ttl_days=30)
+    gatekeeper = Gatekeeper(settings, load_keys(tmp_path, now_s), lambda: now_s)
+    keeper = KeyKeeper(gatekeeper, settings, tmp_path, lambda: now_s)
+    await keeper.refresh()
+    first = gatekeeper.ring.newest.generation
+    now_s += 89 * DAY_S
+    await keeper.refresh()
+    assert gatekeeper.ring.newest.generation == first
+    old = gatekeeper.token_for(DEVICE)
+    now_s += 2 * DAY_S
+    await keeper.refresh()
+    assert (gatekeeper.ring.newest.generation, keeper.rotations) == (first + 1, 1)
+    assert gatekeeper.token_for(DEVICE).startswith(f"{first + 1}.")
+    assert gatekeeper.admits(with_token(old)), "its key has gone, but its time has not"
+    now_s += 29 * DAY_S
+    assert not gatekeeper.admits(with_token(old))
+    assert load_keys(tmp_path, now_s).find(first, now_s + 3 * DAY_S) is None, "a key whose tokens are over is worthless"
+
+
+async def test_a_key_made_by_the_command_line_is_taken_up_and_can_make_all_tokens_worthless(tmp_path: Path) -> None:
+    settings = AuthSettings()
+    gatekeeper = Gatekeeper(settings, load_keys(tmp_path, NOW_S), lambda: NOW_S)
+    keeper = KeyKeeper(gatekeeper, settings, tmp_path, lambda: NOW_S)
+    await keeper.refresh()
+    before = gatekeeper.token_for(DEVICE)
+    rotate_keys(tmp_path, NOW_S, 30 * DAY_S)
+    await keeper.refresh()
+    between = gatekeeper.token_for(DEVICE)
+    assert between != before
+    assert gatekeeper.admits(with_token(before))
+    rotate_keys(tmp_path, NOW_S, 30 * DAY_S, forget=True)
+    await keeper.refresh()
+    assert not gatekeeper.admits(with_token(before))
+    assert not gatekeeper.admits(with_token(between))
+    assert gatekeeper.admits(with_token(gatekeeper.token_for(DEVICE)))
+
+
+def test_the_command_line_shows_and_rotates_keys_without_telling_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["tokens", "show"]) == 0
+    first = load_keys(Path("data"), NOW_S)
+    assert main(["tokens", "rotate"]) == 0
+    assert [key.generation for key in load_keys(Path("data"), NOW_S).keys] == [
+        first.newest.generation,
+        first.newest.generation + 1,
+    ]
+    assert main(["tokens", "rotate", "--forget"]) == 0
+    ring = load_keys(Path("data"), NOW_S)
+    assert len(ring.keys) == 1
+    printed = capsys.readouterr().out
+    assert "signs" in printed
+    assert "counts until" in printed
+    assert not [key for key in (first.newest, ring.newest) if key.secret.hex() in printed]
+    assert main(["tokens", "rotate", "--set", "server.data_dir=/dev/null/x"]) == 1
+
+
+def test_rotating_again_and_again_keeps_the_file_small(tmp_path: Path) -> None:
+    for number in range(40):
+        ring = rotate_keys(tmp_path, NOW_S + number, 30 * DAY_S)
+    assert len(ring.keys) <= 16
+    assert load_keys(tmp_path, NOW_S) == ring
 
 
 @pytest.mark.parametrize(
@@ -95,16 +192,104 @@ def test_the_secret_is_made_once_and_only_its_owner_may_read_it(tmp_path: Path) 
     ],
 )
 def test_a_device_is_told_the_address_it_used(host: str, secure: bool, proxied: bool, expected: str) -> None:
-    url = websocket_url(
-        ServerSettings(), host, secure=secure, proxied=proxied, own_port=8000, fallback_host="192.0.2.99"
-    )
-    assert url == expected
+    base = base_url(ServerSettings(), host, secure=secure, proxied=proxied, own_port=8000, fallback_host="192.0.2.99")
+    assert websocket_url(base) == expected
 
 
-def test_the_public_address_wins() -> None:
-    settings = ServerSettings(public_url="https://home.example")
-    url = websocket_url(settings, "10.0.0.1", secure=False, proxied=False, own_port=8000, fallback_host="x")
-    assert url == "wss://home.example/xiaozhi/v1/"
+@pytest.mark.parametrize(
+    ("public", "expected"),
+    [
+        ("https://home.example", "wss://home.example/xiaozhi/v1/"),
+        ("https://home.example/", "wss://home.example/xiaozhi/v1/"),
+        ("http://home.example:81/sub", "ws://home.example:81/sub/xiaozhi/v1/"),
+        ("wss://home.example/xiaozhi/v1/", "wss://home.example/xiaozhi/v1/"),
+    ],
+)
+def test_the_public_address_wins(public: str, expected: str) -> None:
+    settings = ServerSettings(public_url=public)
+    base = base_url(settings, "10.0.0.1", secure=False, proxied=False, own_port=8000, fallback_host="x")
+    assert websocket_url(base) == expected
+    assert base.startswith("http")
+
+
+PROXIES = networks(["127.0.0.1", "172.16.0.0/12", "fd00::/8"])
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "expected"),
+    [
+        ("192.0.2.1", "203.0.113.9", "192.0.2.1"),  # anybody can write the header
+        ("127.0.0.1", "203.0.113.9", "203.0.113.9"),
+        ("127.0.0.1", "198.51.100.1, 203.0.113.9", "203.0.113.9"),  # the client made up what is further left
+        ("127.0.0.1", "203.0.113.9, 172.16.0.5", "203.0.113.9"),
+        ("::ffff:127.0.0.1", "203.0.113.9", "203.0.113.9"),
+        ("fd00::1", "2001:db8::1", "2001:db8::1"),
+        ("127.0.0.1", "nonsense", "127.0.0.1"),
+        ("127.0.0.1", "", "127.0.0.1"),
+        ("127.0.0.1", "1.1.1.1," * 1000, "127.0.0.1"),
+        ("", "203.0.113.9", ""),
+    ],
+)
+def test_only_trusted_proxies_say_for_whom_they_ask(peer: str, forwarded: str, expected: str) -> None:
+    assert client_address(peer, forwarded, PROXIES) == expected
+
+
+def test_an_address_may_ask_so_often_and_then_again_after_a_while() -> None:
+    limiter = RateLimiter(60)
+    assert [limiter.wait_s("192.0.2.1", 100.0) for _ in range(60)] == [0.0] * 60
+    assert limiter.wait_s("192.0.2.1", 100.0) == pytest.approx(1.0)
+    assert limiter.wait_s("192.0.2.2", 100.0) == 0.0, "others are not held up"
+    assert limiter.wait_s("192.0.2.1", 100.5) == pytest.approx(0.5)
+    assert limiter.wait_s("192.0.2.1", 101.1) == 0.0
+    assert limiter.refused == 2
+    assert RateLimiter(0).wait_s("192.0.2.1", 0.0) == 0.0
+
+
+def test_this_machine_is_not_limited_and_one_ipv6_subscriber_is_one_address() -> None:
+    limiter = RateLimiter(1)
+    assert [limiter.wait_s(one, 0.0) for one in ("127.0.0.1", "::1", "::ffff:127.0.0.1") for _ in range(9)] == [0] * 27
+    assert limiter.wait_s("2001:db8::1", 0.0) == 0.0
+    assert limiter.wait_s("2001:db8::2", 0.0) > 0.0
+    assert limiter.wait_s("2001:db8:0:1::2", 0.0) == 0.0
+
+
+@given(st.lists(st.tuples(st.ip_addresses().map(str) | st.text(max_size=80), st.floats(-1e9, 1e9)), max_size=50))
+def test_limits_take_any_address_and_a_clock_that_jumps(asked: list[tuple[str, float]]) -> None:
+    limiter = RateLimiter(2)
+    assert all(0.0 <= limiter.wait_s(address, at_s) <= 30.0 for address, at_s in asked)
+
+
+def test_tables_of_strangers_do_not_grow() -> None:
+    limiter, once = RateLimiter(10), OncePer(60.0, most=100)
+    for number in range(12_000):
+        limiter.wait_s(f"10.{number >> 16}.{(number >> 8) & 255}.{number & 255}", 0.0)
+        once.allows(str(number), 0.0)
+    assert len(limiter) == 10_000
+    assert len(once) == 100
+
+
+def test_a_refused_device_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    now_s = NOW_S
+    gatekeeper = Gatekeeper(AuthSettings(), RING, lambda: now_s)
+    for step_s in (0, 1, 58, 2, 1):
+        now_s += step_s
+        gatekeeper.note_refusal(DEVICE, "token not valid", "192.0.2.1")
+    assert len(caplog.records) == 2
+    assert gatekeeper.refused == 5
+
+
+def test_the_body_names_a_device_only_where_its_headers_do_not() -> None:
+    body: dict[str, object] = {"mac_address": "02:00:00:AA:BB:CC", "uuid": "c-1"}
+    nobody = Identity.of({}, {})
+    assert from_body(nobody, body) == Identity("02:00:00:aa:bb:cc", "c-1", "")
+    assert from_body(DEVICE, body) == DEVICE
+    assert from_body(nobody, {"mac_address": 7, "uuid": None}).is_anonymous
+
+
+def test_browser_clients_may_call_their_token_token() -> None:
+    assert Identity.of({}, {"device-id": "web", "token": "t"}).token == "t"
+    assert normal_id("AA-BB-CC-DD-EE-FF") == "aa:bb:cc:dd:ee:ff"
+    assert normal_id("Living-Room") == "living-room"
 
 
 def test_the_address_of_this_machine_is_one_a_device_can_reach() -> None:

@@ -98,7 +98,6 @@ def test_messages_of_real_clients_are_understood(text: str, expected: protocol.E
         "{",
         "{}",
         '{"type":7}',
-        '{"type":"iot","update":true}',
         '{"type":"goodbye"}',
         '{"type":"listen"}',
         '{"type":"listen","state":"sideways"}',

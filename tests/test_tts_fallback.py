@@ -17,6 +17,8 @@ from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.stages.tts.preference import Preference
 from xiaozhi.stages.tts.registry import build_voices
+from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish
+from xiaozhi.upstream.breaker import Admission
 
 
 class Clock:
@@ -36,7 +38,7 @@ class Scripted:
         self.closed = 0
         self.reachable = True
 
-    async def speak(self, text: str, *, language: str) -> AsyncGenerator[PcmInt, None]:
+    async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
         self.asked += 1
         try:
             for item in self.script:
@@ -74,30 +76,44 @@ async def hz(pieces: AsyncGenerator[PcmInt, None]) -> float:
 # Preference -------------------------------------------------------------------------------------------------------
 
 
-def test_an_engine_that_failed_is_left_out_for_its_time() -> None:
+def test_an_engine_that_failed_is_left_out_for_its_time_and_then_tried_by_one() -> None:
     preference = Preference(["a", "b", "c"], 30.0)
-    assert preference.candidates(0.0) == [0, 1, 2]
-    assert preference.failed(0, 10.0, "why")
-    assert preference.candidates(10.0) == preference.candidates(39.9) == [1, 2]
-    assert preference.candidates(40.0) == [0, 1, 2]
+    assert preference.first(0.0) == 0
+    assert preference.failed(0, preference.admit(0, 10.0), 10.0, "why")
+    assert preference.first(10.0) == preference.first(39.9) == 1
+    assert preference.admit(0, 39.9) is Admission.REFUSED
+    assert preference.first(40.0) == 0
+    assert preference.admit(0, 40.0) is Admission.PROBE
+    assert preference.admit(0, 40.0) is Admission.REFUSED, "the others wait for what the probe finds"
+    assert preference.first(40.0) == 1
     assert preference.states[0].last_error == "why"
+
+
+def test_a_probe_that_nobody_waited_for_leaves_its_place_to_another() -> None:
+    preference = Preference(["a", "b"], 30.0)
+    preference.failed(0, preference.admit(0, 0.0), 0.0, "why")
+    preference.dropped(0, preference.admit(0, 30.0), 30.0)
+    assert preference.admit(0, 30.0) is Admission.PROBE
 
 
 def test_the_last_engine_is_never_left_out() -> None:
     preference = Preference(["a", "b"], 30.0)
-    preference.failed(0, 0.0, "why")
-    preference.failed(1, 0.0, "why")
-    assert preference.candidates(1.0) == [1]
+    preference.failed(0, preference.admit(0, 0.0), 0.0, "why")
+    preference.failed(1, preference.admit(1, 0.0), 0.0, "why")
+    assert preference.first(1.0) == 1
+    assert preference.admit(1, 1.0) is not Admission.REFUSED
+    assert preference.admit(1, 1.0) is not Admission.REFUSED, "nor for a second sentence at the same time"
 
 
 def test_only_changes_are_news() -> None:
     preference = Preference(["a", "b"], 30.0)
-    assert not preference.spoke(0)
-    assert preference.failed(0, 0.0, "one")
-    assert not preference.failed(0, 1.0, "two sentences were under way")
-    assert preference.failed(0, 40.0, "again")
-    assert preference.spoke(0)
-    assert not preference.spoke(0)
+    first, second = preference.admit(0, 10.0), preference.admit(0, 10.0)
+    assert not preference.spoke(0, preference.admit(0, 10.0), 10.0)
+    assert preference.failed(0, first, 10.0, "one")
+    assert not preference.failed(0, second, 11.0, "two sentences were under way")
+    assert preference.failed(0, preference.admit(0, 41.0), 41.0, "again")
+    assert preference.spoke(0, preference.admit(0, 80.0), 80.0)
+    assert not preference.spoke(0, preference.admit(0, 80.0), 80.0)
     assert (preference.states[0].failed, preference.states[0].spoken) == (3, 3)
 
 
@@ -200,7 +216,7 @@ async def test_only_so_many_sentences_wait_for_their_first_sound() -> None:
     waiting = most = 0
 
     class Slow(Scripted):
-        async def speak(self, text: str, *, language: str) -> AsyncGenerator[PcmInt, None]:
+        async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
             nonlocal waiting, most
             waiting += 1
             most = max(most, waiting)
@@ -216,6 +232,61 @@ async def test_only_so_many_sentences_wait_for_their_first_sound() -> None:
     release.set()
     assert all(len(pcm) for pcm in await asyncio.gather(*speaking))
     assert most == 2
+
+
+async def test_one_sentence_tries_a_voice_again_for_all() -> None:
+    clock = Clock()
+    first, second = Scripted("a", BROKEN), Scripted("b", LONG)
+    voices = chain(first, second, clock=clock, first_s=20.0)
+    await heard(voices.speak("你好", language="zh"))
+    first.script = [None]
+    clock.now += 30.0
+    probe = asyncio.create_task(heard(voices.speak("你好", language="zh")))
+    await asyncio.sleep(0)
+    assert await hz(voices.speak("你好", language="zh")) == pytest.approx(300, abs=2)
+    assert first.asked == 2, "the others do not wait for a voice that is perhaps dead"
+    probe.cancel()
+    await asyncio.gather(probe, return_exceptions=True)
+    first.script = [SHORT]
+    assert await hz(voices.speak("你好", language="zh")) == pytest.approx(200, abs=6), "the place of the probe is free"
+
+
+async def test_the_first_sentence_of_a_reply_goes_before_later_ones() -> None:
+    release = asyncio.Event()
+    order: list[str] = []
+
+    class Slow(Scripted):
+        async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+            order.append(text)
+            await release.wait()
+            yield LONG
+
+    voices = chain(Slow("a"), first_s=20.0, slots=1)
+    early, late = voices.overheard(lambda _name: None), voices.overheard(lambda _name: None)
+    speaking = [
+        asyncio.create_task(heard(reply.speak(text, language="zh")))
+        for reply, text in ((early, "一"), (early, "二"), (early, "三"), (late, "四"))
+    ]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    release.set()
+    await asyncio.gather(*speaking)
+    assert order == ["一", "四", "二", "三"]
+
+
+async def test_a_wish_reaches_every_voice_that_is_tried() -> None:
+    wishes: list[VoiceWish] = []
+
+    class Listening(Scripted):
+        async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+            wishes.append(wish)
+            async for piece in super().speak(text, language=language):
+                yield piece
+
+    wish = VoiceWish(gender="male", rate_percent=10)
+    reply = chain(Listening("a", BROKEN), Listening("b", LONG)).overheard(lambda _name: None, wish)
+    await heard(reply.speak("你好", language="zh"))
+    assert wishes == [wish, wish]
 
 
 async def test_warming_finds_who_cannot_be_reached() -> None:

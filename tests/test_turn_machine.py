@@ -211,6 +211,26 @@ def test_speech_that_goes_on_makes_a_missing_confirmation_stale() -> None:
     assert kinds(machine.recognised(second, "我想问")) == [Commit, CloseUtterance]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "kept"),
+    [
+        ("三点叫我", "3点叫我。", True),
+        ("打折百分之十吗", "打折10%吗？", True),
+        ("what's twenty plus three", "What is 20 plus 3?", True),
+        ("一点五公里", "15公里", False),
+        ("set a timer for thirteen minutes", "Set a timer for 30 minutes.", False),
+        ("打开灯", "关掉灯", False),
+    ],
+)
+def test_a_reply_is_kept_when_the_same_words_are_written_another_way(first: str, second: str, kept: bool) -> None:
+    machine = listening()
+    speak(machine)
+    ticket = soft_end(machine)
+    assert kinds(machine.recognised(ticket, first, provisional=True)) == [StartReply]
+    decided = machine.recognised(ticket, second)
+    assert kinds(decided) == ([] if kept else [DropReply, StartReply])
+
+
 def test_a_provisional_text_without_words_is_not_news() -> None:
     machine = listening()
     speak(machine)

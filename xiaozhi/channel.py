@@ -2,9 +2,13 @@
 
 A full channel makes the stage before it wait; that is how a slow reader slows the upstream sockets and how latency
 stays bounded. Microphone audio cannot wait, so a channel may instead drop its oldest items and count them.
+
+Channels with a kind are counted together with all others of that kind: how much waits, since when, what was dropped.
 """
 
 import asyncio
+import time
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Generic, TypeVar
@@ -16,6 +20,33 @@ class ChannelClosed(Exception):
     """Put into a channel whose reader or writer has closed it."""
 
 
+class ChannelKind:
+    """What all channels of one purpose have in common.
+
+    Args:
+        name: of the purpose, for metrics.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.dropped = 0
+        """Items forgotten because their reader was too slow, since the start."""
+        self._open: weakref.WeakSet[Channel[object]] = weakref.WeakSet()
+
+    def enter(self, channel: "Channel[T]") -> None:
+        """Count this channel in, as long as it lives."""
+        self._open.add(channel)  # type: ignore[arg-type]  # only lengths and ages are read
+
+    def depth(self) -> int:
+        """Items that wait now in all channels."""
+        return sum(len(channel) for channel in self._open)
+
+    def oldest_s(self) -> float:
+        """How long the item has waited that waits longest, in seconds; 0 when none waits."""
+        now_s = time.monotonic()
+        return max((now_s - at_s for channel in self._open if (at_s := channel.waits_since_s) is not None), default=0.0)
+
+
 class Channel(Generic[T]):
     """A single-reader queue that holds at most `limit` units of weight (at least one item always fits).
 
@@ -23,12 +54,15 @@ class Channel(Generic[T]):
         limit: the most weight that may wait.
         weigh: the weight of one item in the unit of `limit`; 1 for each item when left out.
         drop_oldest: a full channel forgets its oldest items instead of making the writer wait.
+        kind: counts this channel together with others.
     """
 
     __slots__ = (
+        "__weakref__",
         "_closed",
         "_drop_oldest",
         "_items",
+        "_kind",
         "_limit",
         "_readable",
         "_weigh",
@@ -37,11 +71,19 @@ class Channel(Generic[T]):
         "dropped",
     )
 
-    def __init__(self, limit: float, weigh: Callable[[T], float] | None = None, *, drop_oldest: bool = False) -> None:
+    def __init__(
+        self,
+        limit: float,
+        weigh: Callable[[T], float] | None = None,
+        *,
+        drop_oldest: bool = False,
+        kind: ChannelKind | None = None,
+    ) -> None:
         self._limit = limit
         self._weigh = weigh or (lambda _item: 1.0)
         self._drop_oldest = drop_oldest
-        self._items: deque[tuple[T, float]] = deque()
+        self._kind = kind
+        self._items: deque[tuple[T, float, float]] = deque()  # item, weight, when it was put
         self._weight = 0.0
         self._closed = False
         self._readable = asyncio.Event()
@@ -49,11 +91,18 @@ class Channel(Generic[T]):
         self._writable.set()
         self.dropped = 0
         """Items forgotten because the reader was too slow."""
+        if kind is not None:
+            kind.enter(self)
 
     @property
     def weight(self) -> float:
         """What waits now, in the unit of the limit."""
         return self._weight
+
+    @property
+    def waits_since_s(self) -> float | None:
+        """When the oldest waiting item was put, in monotonic seconds; None when none waits."""
+        return self._items[0][2] if self._items else None
 
     def __len__(self) -> int:
         return len(self._items)
@@ -76,7 +125,9 @@ class Channel(Generic[T]):
             while self._items and self._weight + weight > self._limit:
                 self._weight -= self._items.popleft()[1]
                 self.dropped += 1
-        self._items.append((item, weight))
+                if self._kind is not None:
+                    self._kind.dropped += 1
+        self._items.append((item, weight, time.monotonic()))
         self._weight += weight
         self._readable.set()
         if self._weight >= self._limit:
@@ -103,7 +154,7 @@ class Channel(Generic[T]):
                 raise ChannelClosed
             self._readable.clear()
             await self._readable.wait()
-        item, weight = self._items.popleft()
+        item, weight, _ = self._items.popleft()
         self._weight = self._weight - weight if self._items else 0.0
         if self._weight < self._limit:
             self._writable.set()
@@ -120,7 +171,7 @@ class Channel(Generic[T]):
 
     def drain(self) -> list[T]:
         """Take everything that waits, without waiting."""
-        items = [item for item, _ in self._items]
+        items = [item for item, _, _ in self._items]
         self._items.clear()
         self._weight = 0.0
         self._writable.set()
@@ -140,3 +191,14 @@ class Channel(Generic[T]):
             except ChannelClosed:
                 return
             yield item
+
+
+# The channels of a conversation, in the order in which audio and text go through them.
+MICROPHONE = ChannelKind("microphone")
+SPEECH = ChannelKind("speech")
+RECOGNITION = ChannelKind("recognition")
+TEXTS = ChannelKind("texts")
+CLAUSES = ChannelKind("clauses")
+SYNTHESIS = ChannelKind("synthesis")
+PACKETS = ChannelKind("packets")
+KINDS = (MICROPHONE, SPEECH, RECOGNITION, TEXTS, CLAUSES, SYNTHESIS, PACKETS)

@@ -82,13 +82,15 @@ class ToolCall:
 class Message:
     """One entry of a conversation as chat APIs understand it.
 
-    `tool_calls` belong to the role `assistant`; a message of the role `tool` answers the one named by `tool_call_id`.
+    `tool_calls` belong to the role `assistant`; a message of the role `tool` answers the one named by `tool_call_id`;
+    `image` belongs to the role `user`: a picture as a data URL or an address, empty for none.
     """
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)

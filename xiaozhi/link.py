@@ -40,6 +40,10 @@ class DeviceLink(Protocol):
         """The device goes back to listening or idle."""
         ...
 
+    def hang_up(self, why: str) -> None:
+        """Close the connection, a moment later, so that the device has acted on what was sent last."""
+        ...
+
     def trace(self, record: Mapping[str, object]) -> None:
         """Hand over a turn's record, to clients that asked for it."""
         ...

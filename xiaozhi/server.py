@@ -1,27 +1,39 @@
 """The life of the process: load, warm, serve, drain."""
 
 import asyncio
+import gc
 import logging
 import signal
+import ssl
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from aiohttp import web
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from xiaozhi import __version__
+from xiaozhi.agents import AgentError
 from xiaozhi.logs import set_up_logging
-from xiaozhi.services import running_services
+from xiaozhi.metrics.live import LiveFigures
+from xiaozhi.metrics.turns import TurnMetrics
+from xiaozhi.services import Services, running_services
 from xiaozhi.settings import Settings
 from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.vad.silero import VadError
+from xiaozhi.store import StoreError
 from xiaozhi.transport.app import build_app
-from xiaozhi.transport.auth import Gatekeeper, load_secret
+from xiaozhi.transport.entrance import Entrance
+from xiaozhi.transport.figures import MetricsDesk, Watchers
 from xiaozhi.transport.lan import lan_address
 from xiaozhi.transport.ota import OTA_PATH, WEBSOCKET_PATH, OtaDesk
+from xiaozhi.transport.tls import TlsError, TlsFiles, distrusted_because
+from xiaozhi.transport.token_keys import load_keys
 from xiaozhi.transport.websocket import Devices
 
 _log = logging.getLogger(__name__)
@@ -38,24 +50,28 @@ class Server:
     Attributes:
         port: the port it listens on (the real one where the settings say 0).
         host: an address to reach it: loopback if it listens only there, else this machine's on the network.
-        banner: one line per stage: which engine, why, and what to do for a better one.
+        services: the shared engines and pools.
         devices: the connected devices.
+        secure: that port speaks TLS.
+        tls_port: another port that speaks TLS; 0 for none.
     """
 
     port: int
     host: str
-    banner: list[str]
+    services: Services
     devices: Devices
+    secure: bool = False
+    tls_port: int = 0
 
     @property
     def ota_url(self) -> str:
         """What to type into a device."""
-        return f"http://{self.host}:{self.port}{OTA_PATH}"
+        return f"http{'s' if self.secure else ''}://{self.host}:{self.port}{OTA_PATH}"
 
     @property
     def websocket_url(self) -> str:
         """Where devices connect."""
-        return f"ws://{self.host}:{self.port}{WEBSOCKET_PATH}"
+        return f"ws{'s' if self.secure else ''}://{self.host}:{self.port}{WEBSOCKET_PATH}"
 
 
 @asynccontextmanager
@@ -66,47 +82,97 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
         CannotServe: a port that is taken, a folder that cannot be written, an engine that cannot be used.
     """
     try:
-        secret = load_secret(settings.server.data_dir)
+        ring = await asyncio.to_thread(load_keys, settings.server.data_dir, time.time())
+        tls = await asyncio.to_thread(_certificate, settings)
     except OSError as error:
         raise CannotServe(f"server.data_dir: {settings.server.data_dir} cannot be used: {error.strerror}") from error
+    except TlsError as error:
+        raise CannotServe(str(error)) from error
     try:
         async with running_services(settings) as services:
-            gatekeeper = Gatekeeper(settings.auth, secret)
-            devices = Devices(services, gatekeeper)
+            entrance = Entrance(settings, services.store.devices, ring, tls)
+            await entrance.refresh()
+            devices = Devices(services, entrance)
             host = _reachable(settings.server.host)
             runner = web.AppRunner(
-                build_app(devices, OtaDesk(settings.server, gatekeeper, host)),
+                build_app(
+                    devices,
+                    OtaDesk(settings.server, entrance.reception, host),
+                    _figures(services, devices, entrance),
+                ),
                 access_log=None,
                 handler_cancellation=True,
                 shutdown_timeout=1.0,
             )
             await runner.setup()
-            site = web.TCPSite(runner, settings.server.host, settings.server.port, backlog=1024)
-            watching: asyncio.Task[None] | None = None
+            watching: list[asyncio.Task[None]] = []
             try:
-                try:
-                    await site.start()
-                except OSError as error:
-                    raise CannotServe(_bind_failure(settings, error)) from error
-                watching = asyncio.create_task(devices.watch(), name="watch-devices")
-                yield Server(runner.addresses[0][1], host, services.banner, devices)
+                ports = await _listen(runner, settings, tls)
+                watching.append(asyncio.create_task(devices.watch(), name="watch-devices"))
+                watching.append(asyncio.create_task(entrance.watch(), name="watch-entrance"))
+                secure = tls is not None and len(ports) == 1
+                yield Server(ports[0], host, services, devices, secure, ports[1] if len(ports) > 1 else 0)
                 await devices.drain(settings.server.drain_s)
             finally:
-                if watching is not None:
-                    watching.cancel()
-                    await asyncio.gather(watching, return_exceptions=True)
+                for task in watching:
+                    task.cancel()
+                await asyncio.gather(*watching, return_exceptions=True)
                 await runner.cleanup()
-    except (EngineError, VoiceError, VadError) as error:
+    except (EngineError, VoiceError, VadError, StoreError, AgentError) as error:
         raise CannotServe(str(error)) from error
+
+
+def _figures(services: Services, devices: Devices, entrance: Entrance) -> MetricsDesk | None:
+    """The metrics of this server, in a registry of its own; None when they are switched off."""
+    settings = services.settings.metrics
+    if not settings.enabled:
+        return None
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    registry.register(LiveFigures(services, lambda: len(devices), lambda: devices.refused))
+    turns = TurnMetrics(registry)
+    services.on_turn.append(lambda _device, trace: turns.count(trace))
+    return MetricsDesk(registry, Watchers(settings, entrance.trusted))
+
+
+async def _listen(runner: web.AppRunner, settings: Settings, tls: TlsFiles | None) -> list[int]:
+    """Open the ports: the plain one and that of TLS, or one of both; returns their real numbers in this order.
+
+    Raises:
+        CannotServe: a port is taken or may not be used.
+    """
+    server = settings.server
+    wanted: list[tuple[int, ssl.SSLContext | None, str]] = [(server.port, tls.context if tls else None, "port")]
+    if tls is not None and server.tls_port:
+        wanted = [(server.port, None, "port"), (server.tls_port, tls.context, "tls_port")]
+    for port, context, name in wanted:
+        try:
+            await web.TCPSite(runner, server.host, port, backlog=1024, ssl_context=context).start()
+        except OSError as error:
+            raise CannotServe(_bind_failure(server.host, port, name, error)) from error
+    return [int(address[1]) for address in runner.addresses]
+
+
+def _certificate(settings: Settings) -> TlsFiles | None:
+    server = settings.server
+    if server.tls_cert is None or server.tls_key is None:
+        return None
+    tls = TlsFiles(server.tls_cert, server.tls_key)
+    name = urlsplit(server.public_url).hostname or ""
+    if why := distrusted_because(tls.context, name):
+        _log.warning("devices will refuse the certificate %s: %s", server.tls_cert, why)
+    if not name:
+        _log.warning("TLS without server.public_url: set it, with the name that is in the certificate")
+    return tls
 
 
 def _reachable(host: str) -> str:
     return lan_address() if host in ("0.0.0.0", "::", "") else host
 
 
-def _bind_failure(settings: Settings, error: OSError) -> str:
-    where = f"{settings.server.host}:{settings.server.port}"
-    return f"cannot listen on {where}: {error.strerror}; choose another with --port or server.port"
+def _bind_failure(host: str, port: int, name: str, error: OSError) -> str:
+    other = "choose another with --port or server.port" if name == "port" else f"choose another server.{name}"
+    return f"cannot listen on {host}:{port}: {error.strerror}; {other}"
 
 
 async def _serve_until_told(settings: Settings, source: Path | None) -> None:
@@ -116,6 +182,8 @@ async def _serve_until_told(settings: Settings, source: Path | None) -> None:
         loop.add_signal_handler(number, stop.set)
     async with serving(settings) as server:
         _say(_banner(settings, server, source))
+        gc.collect()
+        gc.freeze()  # models and modules stay for good: later collections need not look at them (17 to 31 ms each)
         await stop.wait()
         _say("stopping: running turns may finish …")
         for number in (signal.SIGINT, signal.SIGTERM):  # a second signal ends the process at once
@@ -131,7 +199,7 @@ def _banner(settings: Settings, server: Server, source: Path | None) -> str:
         f"  settings                                  {source or 'built-in defaults'}",
         f"  who may connect                           {_auth_line(settings)}",
         "",
-        *(f"  {line}" for line in server.banner),
+        *(f"  {line}" for line in server.services.banner),
         "",
         "  try it:  xiaozhi talk --say 'what time is it'        stop: Ctrl-C",
     ]
@@ -141,6 +209,8 @@ def _banner(settings: Settings, server: Server, source: Path | None) -> str:
 def _auth_line(settings: Settings) -> str:
     if settings.auth.mode == "open":
         return "anyone who reaches the port (auth.mode = open)"
+    if settings.auth.mode == "activate":
+        return "devices bound by their six-digit code (auth.mode = activate)"
     return "devices with a token from the OTA address (auth.mode = token)"
 
 

@@ -4,18 +4,25 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
+from xiaozhi.agents import Roster
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ
+from xiaozhi.caches import Caches, open_caches
+from xiaozhi.pressure.admission import Admission
+from xiaozhi.pressure.steps import Step
+from xiaozhi.pressure.warden import Warden
 from xiaozhi.settings import Settings
 from xiaozhi.stages.asr.engine import OfflineRecognizer
 from xiaozhi.stages.asr.hearing import Ears
 from xiaozhi.stages.asr.registry import build_recognizer
+from xiaozhi.stages.asr.remembered import remember
+from xiaozhi.stages.asr.remote import WithFallback
 from xiaozhi.stages.llm.engine import ChatModel
 from xiaozhi.stages.llm.registry import build_chat
 from xiaozhi.stages.tts.engine import VoiceError
@@ -23,8 +30,12 @@ from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.stages.tts.registry import build_voices
 from xiaozhi.stages.vad.silero import load_silero
 from xiaozhi.stages.vad.tick import UplinkTick
+from xiaozhi.store import Store
+from xiaozhi.store.keeper import StoreKeeper
+from xiaozhi.summaries import Summariser
 from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
 from xiaozhi.turn.endpointing import plain
+from xiaozhi.turn.trace import TurnTrace
 from xiaozhi.workers import WorkerPool
 
 _log = logging.getLogger(__name__)
@@ -73,13 +84,32 @@ class Services:
     chat: ChatModel
     voice: VoiceChain
     codec: WorkerPool
+    warden: Warden
+    admission: Admission
+    store: Store
+    roster: Roster
+    summaries: Summariser
+    caches: Caches
     commands: frozenset[str] = frozenset()
     voice_delay: DelayEstimate = field(default_factory=lambda: DelayEstimate(0.1))
     banner: list[str] = field(default_factory=list)
     """One line per stage for the start-up message: which engine, why, and what to do for a better one."""
     speculation: Speculation = field(default_factory=Speculation)
+    on_turn: list[Callable[[str, TurnTrace], None]] = field(default_factory=list)
+    """Told of every finished turn: whose it was and its record."""
+    may_speculate: bool = True
+    """Replies may be prepared before their turn is over; False under load."""
+    takes_devices: bool = True
+    """New devices are welcome; False under load."""
+    _lesser_sound: Settings = field(init=False)
     _warming: asyncio.Task[None] | None = None
     _warmed_at: float = -math.inf
+
+    def __post_init__(self) -> None:
+        load = self.settings.load
+        lesser = {"bitrate_bps": load.quality_bitrate_bps, "complexity": load.quality_complexity}
+        audio = self.settings.audio.model_copy(update=lesser)
+        self._lesser_sound = self.settings.model_copy(update={"audio": audio})
 
     def prewarm(self) -> None:
         """A device said hello, so somebody is about to speak: open upstream connections again if they have gone cold.
@@ -91,6 +121,24 @@ class Services:
             return
         self._warmed_at = loop.time()
         self._warming = loop.create_task(_warm_upstreams(self), name="warm-upstreams")
+
+    def speech_settings(self) -> Settings:
+        """The settings to speak with now: of lesser sound under load."""
+        return self._lesser_sound if Step.QUALITY in self.warden.taken else self.settings
+
+    def obey(self, step: Step, taken: bool) -> None:
+        """Give something up, or take it back."""
+        match step:
+            case Step.EXTRAS:
+                self.ears.early.allowed = self.ears.partials.allowed = not taken
+            case Step.SPECULATION:
+                self.may_speculate = not taken
+            case Step.QUALITY | Step.HEDGING:
+                pass  # asked for by every reply
+            case Step.TURNS:
+                self.admission.open = not taken
+            case Step.DEVICES:
+                self.takes_devices = not taken
 
     async def stop_warming(self) -> None:
         """End a prewarming that is under way."""
@@ -105,27 +153,44 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
 
     Raises:
         EngineError, VoiceError, VadError: a part that was asked for by name cannot be used; one line says what to do.
+        StoreError: the store was written by a newer version of this program.
+        AgentError: `llm.system_prompt` is no template.
     """
     models_dir = settings.models.dir
-    recognition = WorkerPool(settings.asr.workers, "asr")
+    recognition = WorkerPool(settings.asr.workers, "asr", niceness=settings.asr.niceness)
     codec = WorkerPool(settings.audio.codec_workers, "codec")
     silero = await asyncio.to_thread(load_silero, settings.vad, models_dir)
     built = await asyncio.to_thread(build_recognizer, settings.asr, models_dir, SPOKEN_COMMANDS_EN)
     chat = build_chat(settings.llm)
     voices = build_voices(settings.tts, models_dir)
     tick = UplinkTick(silero, settings.vad)
+    keeper = await StoreKeeper.open(settings)
+    try:
+        roster = await Roster.load(settings, keeper.store)
+    except Exception:
+        await keeper.close()
+        raise
+    caches = await open_caches(settings, voices.chain, codec, voices.why)
     services = Services(
         settings=settings,
         tick=tick,
         ears=Ears(
-            built.recognizer,
+            remember(built.recognizer, settings.cache),
             recognition,
             early_decode=settings.asr.early_decode,
+            partials=settings.asr.partials,
+            batch_size=settings.asr.batch_size,
             most_waiting=settings.asr.max_concurrent,
         ),
         chat=chat.model,
         voice=voices.chain,
         codec=codec,
+        warden=Warden(settings.load, recognition, codec),
+        admission=Admission(settings.load.turns_at_once, settings.load.turn_wait_s),
+        store=keeper.store,
+        roster=roster,
+        summaries=Summariser(chat.model, settings, keeper.store),
+        caches=caches,
         commands=frozenset(plain(phrase) for phrase in SPOKEN_COMMANDS_EN),
         banner=[
             f"vad  {silero.name}",
@@ -137,17 +202,28 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
             *([f"     {voices.hint}"] if voices.hint else []),
         ],
     )
+    services.warden.tell(services.obey)
+    watching: asyncio.Task[None] | None = None
     try:
         services.prewarm()
         await _warm_recogniser(services)
+        watching = asyncio.create_task(services.warden.watch(), name="watch-load")
         yield services
     finally:
+        if watching is not None:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
         await services.stop_warming()
+        await services.summaries.close()
+        await services.caches.close()
         await services.chat.close()
         await services.voice.close()
+        await keeper.close()
         tick.close()
         recognition.close()
         codec.close()
+        if isinstance(built.recognizer, WithFallback):
+            await built.recognizer.aclose()
         await asyncio.to_thread(built.recognizer.close)
 
 
@@ -168,7 +244,10 @@ async def _warm_recogniser(services: Services) -> None:
 async def _warm_upstreams(services: Services) -> None:
     """Open connections ahead and find out now, not in somebody's first turn, which voices cannot be reached."""
     await services.chat.warm()
+    if isinstance(services.ears.engine, WithFallback):
+        await services.ears.engine.warm()
     try:
         await services.voice.warm()
     except VoiceError as error:
         _log.warning("no voice is ready: %s", error)
+    services.caches.premake()

@@ -9,14 +9,21 @@ import asyncio
 import functools
 import heapq
 import itertools
-from collections.abc import Callable
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
+
+_log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class Priority(IntEnum):
@@ -31,6 +38,30 @@ class JobDropped(Exception):
     """The job was stale, or the pool closed, before it began."""
 
 
+class Batch(Generic[T, R]):
+    """A call that does several items at once, for less than it costs to do them one by one.
+
+    Args:
+        call: takes items and returns as many results, in order. Blocking; runs in a worker.
+        most: items that one call takes.
+    """
+
+    def __init__(self, call: Callable[[Sequence[T]], Sequence[R]], most: int) -> None:
+        if most < 1:
+            raise ValueError("a batch holds at least one item")
+        self.call = call
+        self.most = most
+        self.calls = 0
+        """Calls that have begun."""
+        self.items = 0
+        """Items in these calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    error: Exception
+
+
 @dataclass(order=True, slots=True)
 class _Job:
     priority: int
@@ -39,6 +70,8 @@ class _Job:
     call: Callable[[], Any] = field(compare=False)
     future: asyncio.Future[Any] = field(compare=False)
     is_stale: Callable[[], bool] | None = field(compare=False)
+    batch: Batch[Any, Any] | None = field(compare=False, default=None)
+    item: Any = field(compare=False, default=None)
 
 
 class WorkerPool:
@@ -49,16 +82,17 @@ class WorkerPool:
     Args:
         workers: how many jobs run at once.
         name: prefix of the thread names.
+        niceness: 0 to 19; above 0 the threads give way to all others that want a core (Linux).
     """
 
-    def __init__(self, workers: int, name: str) -> None:
+    def __init__(self, workers: int, name: str, *, niceness: int = 0) -> None:
         if workers < 1:
             raise ValueError("a pool needs at least one worker")
         self.workers = workers
         self.name = name
         self.dropped = 0
         """Jobs that went stale before they began."""
-        self._executor = ThreadPoolExecutor(workers, thread_name_prefix=name)
+        self._executor = ThreadPoolExecutor(workers, name, _give_way, (niceness,))
         self._heap: list[_Job] = []
         self._order = itertools.count()
         self._running = 0
@@ -98,20 +132,48 @@ class WorkerPool:
         Raises:
             JobDropped: `is_stale()` was true when a worker became free, or the pool is closed.
         """
+        return await self._queue(call, priority, is_stale, None, None)
+
+    async def submit_to(
+        self, batch: Batch[T, R], item: T, priority: Priority, is_stale: Callable[[], bool] | None = None
+    ) -> R:
+        """Do `item` together with others that wait for the same batch when its turn comes; never waits for more.
+
+        Where the call fails for several items, each is tried alone, so that one bad item costs no other its result.
+        Cancelling the caller removes an item that has not begun.
+
+        Raises:
+            JobDropped: `is_stale()` was true when a worker became free, or the pool is closed.
+        """
+        return await self._queue(lambda: batch.call([item])[0], priority, is_stale, batch, item)
+
+    async def _queue(
+        self,
+        call: Callable[[], R],
+        priority: Priority,
+        is_stale: Callable[[], bool] | None,
+        batch: Batch[T, R] | None,
+        item: T | None,
+    ) -> R:
         if self._closed:
             raise JobDropped(f"{self.name} is closed")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
-        heapq.heappush(self._heap, _Job(priority, next(self._order), loop.time(), call, future, is_stale))
+        job = _Job(priority, next(self._order), loop.time(), call, future, is_stale, batch, item)
+        heapq.heappush(self._heap, job)
         self._dispatch()
         return await future
 
-    def start_if_idle(self, call: Callable[[], R]) -> asyncio.Future[R] | None:
+    def start_if_idle(self, call: Callable[[], R], *, leave: int = 0) -> asyncio.Future[R] | None:
         """Begin `call` now if a thread has nothing to do; None when all are busy or the pool is closed.
 
         For work that nobody needs yet: it never waits, so it never stands before a job that somebody waits for.
+
+        Args:
+            call: what to do.
+            leave: threads that must stay idle for those who come next.
         """
-        if self._closed or not self.idle_workers:
+        if self._closed or self.idle_workers <= leave:
             return None
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
@@ -121,18 +183,65 @@ class WorkerPool:
     def _dispatch(self) -> None:
         while self._heap and self._running < self.workers:
             job = heapq.heappop(self._heap)
-            if job.future.done():  # its caller went away
+            if not self._wanted(job):
                 continue
-            if job.is_stale is not None and job.is_stale():
-                self.dropped += 1
-                job.future.set_exception(JobDropped("stale"))
-                continue
-            self._begin(job)
+            if job.batch is None:
+                self._begin(job)
+            else:
+                self._begin_together(job.batch, [job, *self._companions(job.batch)])
+
+    def _wanted(self, job: _Job) -> bool:
+        """Whether a job that has left the heap is still to be done; one that is stale is told so."""
+        if job.future.done():  # its caller went away
+            return False
+        if job.is_stale is not None and job.is_stale():
+            self.dropped += 1
+            job.future.set_exception(JobDropped("stale"))
+            return False
+        return True
+
+    def _companions(self, batch: Batch[Any, Any]) -> list[_Job]:
+        """Take the most urgent jobs of the same batch out of the heap, as many as fit beside one."""
+        found: list[_Job] = []
+        if batch.most == 1:
+            return found
+        others: list[_Job] = []
+        for job in sorted(self._heap):
+            if job.batch is not batch or len(found) == batch.most - 1:
+                others.append(job)
+            elif self._wanted(job):
+                found.append(job)
+        self._heap = others  # sorted, so it is a heap
+        return found
 
     def _begin(self, job: _Job) -> None:
         self._running += 1
         running = asyncio.get_running_loop().run_in_executor(self._executor, job.call)
         running.add_done_callback(functools.partial(self._finished, job))
+
+    def _begin_together(self, batch: Batch[Any, Any], jobs: list[_Job]) -> None:
+        batch.calls += 1
+        batch.items += len(jobs)
+        if len(jobs) == 1:
+            self._begin(jobs[0])
+            return
+        self._running += 1
+        items = [job.item for job in jobs]
+        running = asyncio.get_running_loop().run_in_executor(self._executor, _all_or_each, batch.call, items)
+        running.add_done_callback(functools.partial(self._finished_together, jobs))
+
+    def _finished_together(self, jobs: list[_Job], done: asyncio.Future[list[Any]]) -> None:
+        self._running -= 1
+        dropped = JobDropped(f"{self.name} is closed")
+        results = [_Failed(dropped)] * len(jobs) if done.cancelled() else done.result()
+        for job, result in zip(jobs, results, strict=True):
+            if job.future.done():  # nobody waits any more
+                continue
+            if isinstance(result, _Failed):
+                job.future.set_exception(result.error)
+            else:
+                job.future.set_result(result)
+        self._dispatch()
 
     def _finished(self, job: _Job, done: asyncio.Future[Any]) -> None:
         self._running -= 1
@@ -157,3 +266,27 @@ class WorkerPool:
                 job.future.set_exception(JobDropped(f"{self.name} is closed"))
         self._heap.clear()
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _all_or_each(call: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> list[R | _Failed]:
+    """All items in one call; each alone when that fails. Runs in a worker."""
+    try:
+        results = list(call(items))
+        if len(results) == len(items):
+            return list(results)
+    except Exception as error:  # noqa: BLE001 - which item is at fault is found out below, and said to who asked
+        _log.warning("%d items together failed, trying each alone: %s", len(items), error)
+    return [_one(call, item) for item in items]
+
+
+def _one(call: Callable[[Sequence[T]], Sequence[R]], item: T) -> R | _Failed:
+    try:
+        return call([item])[0]
+    except Exception as error:  # noqa: BLE001 - handed to the caller of this item
+        return _Failed(error)
+
+
+def _give_way(niceness: int) -> None:
+    """Set the niceness of this thread; on Linux threads have one of their own."""
+    if niceness and sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)

@@ -42,15 +42,18 @@ class ChatStandIn(StandIn):
         first_token_ms: from the request to the first token.
         tokens_per_s: pace of the others; 0 sends them without any pause.
         fault_after: how many tokens come before `reset`, `hang-mid`, `cut`, `garbage` and `wrong-json` strike.
-        retry_after_s: told with `429`.
+        retry_after_s: told with `429`; a text is sent as it is, for an HTTP date.
+        slow_ms: how much later everything begins with the fault `slow`, and each token comes with `slow-drip`.
+        tool_pieces: what comes after the answer: each item is the `tool_calls` of one delta.
         port: to listen on; a free one when 0.
 
     Faults:
         refuse: the connection is reset.
         hang, hang-first, hang-mid: no headers; headers and the empty first delta; some tokens, then nothing more.
         reset, cut: after some tokens the connection breaks, or ends tidily without a finish reason.
-        401, 429, 500: an error in OpenAI's shape.
+        400, 401, 429, 500: an error in OpenAI's shape.
         drip: every event in pieces of one byte.
+        slow, slow-drip: the first token, or every token, is later by `slow_ms`.
         garbage, bad-json, wrong-json, error-event: after some tokens something that is no event stream, no JSON, JSON
             of another shape, an error inside the stream.
         empty, html: no tokens; a page with status 200.
@@ -58,8 +61,8 @@ class ChatStandIn(StandIn):
     """
 
     FAULTS = frozenset(
-        "refuse hang hang-first hang-mid reset cut 401 429 500 drip garbage wrong-json bad-json error-event empty html "
-        "reasoning think-tags only-reasoning".split()
+        "refuse hang hang-first hang-mid reset cut 400 401 429 500 drip slow slow-drip garbage wrong-json bad-json "
+        "error-event empty html reasoning think-tags only-reasoning".split()
     )
 
     def __init__(
@@ -69,7 +72,9 @@ class ChatStandIn(StandIn):
         first_token_ms: float = 0.0,
         tokens_per_s: float = 0.0,
         fault_after: int = 3,
-        retry_after_s: int = 7,
+        retry_after_s: int | str = 7,
+        slow_ms: float = 2000.0,
+        tool_pieces: Sequence[list[dict[str, Any]]] = (),
         port: int = 0,
     ) -> None:
         super().__init__(port)
@@ -78,6 +83,8 @@ class ChatStandIn(StandIn):
         self.tokens_per_s = tokens_per_s
         self.fault_after = fault_after
         self.retry_after_s = retry_after_s
+        self.slow_ms = slow_ms
+        self.tool_pieces = tool_pieces
         self._numbers = itertools.count()
 
     def routes(self) -> list[web.RouteDef]:
@@ -102,7 +109,7 @@ class ChatStandIn(StandIn):
             await self.hang()
         if self.fault == "refuse":
             reset(request)
-        if self.fault in {"401", "429", "500"}:
+        if self.fault in {"400", "401", "429", "500"}:
             return self._refusal(int(self.fault))
         models = [{"id": "bench", "object": "model", "created": 1_700_000_000, "owned_by": "stand-in"}]
         return _json({"object": "list", "data": models})
@@ -118,7 +125,7 @@ class ChatStandIn(StandIn):
                 return web.Response()
             case "hang":
                 await self.hang()
-            case "401" | "429" | "500":
+            case "400" | "401" | "429" | "500":
                 return self._refusal(int(fault))
             case "html":
                 return web.Response(text="<!doctype html><html><body>Log in</body></html>", content_type="text/html")
@@ -142,11 +149,15 @@ class ChatStandIn(StandIn):
         if fault == "think-tags":
             answer = f"<think>\nThe user greets me, so I greet back.\n</think>\n\n{answer}"
         tokens = [] if fault in {"empty", "only-reasoning"} else _TOKEN.findall(answer)
-        async for number, token in self._paced(tokens, asked_s):
+        if fault == "slow":
+            asked_s += self.slow_ms / 1000.0
+        async for number, token in self._paced(tokens, asked_s, self.slow_ms if fault == "slow-drip" else 0.0):
             if number == self.fault_after and await self._strike(request, send, fault):
                 return response
             await send.delta({"content": token})
-        await send.finish("stop")
+        for pieces in self.tool_pieces:
+            await send.delta({"tool_calls": pieces})
+        await send.finish("tool_calls" if self.tool_pieces else "stop")
         return response
 
     async def _strike(self, request: web.Request, send: "_Sender", fault: str) -> bool:
@@ -171,18 +182,19 @@ class ChatStandIn(StandIn):
                 return False
         return True
 
-    async def _paced(self, tokens: list[str], asked_s: float) -> AsyncIterator[tuple[int, str]]:
+    async def _paced(self, tokens: list[str], asked_s: float, later_ms: float) -> AsyncIterator[tuple[int, str]]:
         """Tokens when they are due, counted from the request on one clock, so that delays do not add up."""
         loop = asyncio.get_running_loop()
-        due_s = loop.time() - (time.monotonic() - asked_s) + self.first_token_ms / 1000.0
+        due_s = loop.time() - (time.monotonic() - asked_s) + (self.first_token_ms + later_ms) / 1000.0
         for number, token in enumerate(tokens):
             if (delay_s := due_s - loop.time()) > 0:
                 await asyncio.sleep(delay_s)
             yield number, token
-            due_s += 1.0 / self.tokens_per_s if self.tokens_per_s else 0.0
+            due_s += (1.0 / self.tokens_per_s if self.tokens_per_s else 0.0) + later_ms / 1000.0
 
     def _refusal(self, status: int) -> web.Response:
         kind, text = {
+            400: ("invalid_request_error", "The request was refused"),
             401: ("invalid_request_error", "Incorrect API key provided"),
             429: ("rate_limit_error", "Rate limit reached for requests"),
             500: ("server_error", "The server had an error while processing your request"),

@@ -8,9 +8,9 @@ and 0.7 ms at 10; making an encoder or a decoder 0.1 to 0.2 ms. libav releases t
 
 from typing import Final, Literal
 
-import av
 import numpy as np
 
+from xiaozhi.audio.libav import av
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, UPLINK_RATE_HZ, PcmFloat, PcmInt
 
 _DECODER_RATE_HZ: Final = 48_000  # libav's Opus decoders always answer in 48 kHz, whatever was encoded

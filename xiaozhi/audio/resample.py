@@ -1,8 +1,8 @@
 """Any sample rate to the house's downlink rate, piece by piece."""
 
-import av
 import numpy as np
 
+from xiaozhi.audio.libav import av
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmFloat, PcmInt
 
 

@@ -11,11 +11,11 @@ for the first piece), Ogg Opus 0.3 ms (a page is decoded at once: 3 ms for one o
 from collections.abc import Iterator
 from typing import Final, Literal, Protocol, TypeAlias
 
-import av
 import numpy as np
 from av.audio.stream import AudioStream
 
 from xiaozhi.audio.errors import DecodeError
+from xiaozhi.audio.libav import av
 from xiaozhi.audio.ogg import OpusStreamDecoder
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.audio.riff import WavStreamDecoder

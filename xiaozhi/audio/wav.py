@@ -3,9 +3,9 @@
 import wave
 from pathlib import Path
 
-import av
 import numpy as np
 
+from xiaozhi.audio.libav import av
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, PcmInt, to_int16
 
 

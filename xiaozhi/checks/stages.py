@@ -7,11 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
+# PyAV cannot be imported by two threads at once, and the voices are built in threads.
+import xiaozhi.audio.stream_decode  # noqa: F401 - see above
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ
 from xiaozhi.checks.finding import Finding, Level, bad, ok, warn
 from xiaozhi.settings import AsrSettings, TtsSettings, VadSettings
 from xiaozhi.stages.asr.engine import EngineError, OfflineRecognizer
+from xiaozhi.stages.asr.funasr import Funasr
+from xiaozhi.stages.asr.openai_transcription import OpenAITranscription
 from xiaozhi.stages.asr.registry import build_recognizer
+from xiaozhi.stages.asr.remote import RemoteError, RemoteRecognizer
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.registry import build_voices
 from xiaozhi.stages.vad.silero import VadError, load_silero
@@ -84,6 +89,49 @@ async def voice(name: str, settings: TtsSettings, models_dir: Path) -> Finding:
     if not samples:
         return bad(subject, "speaks without a sound", required=False)
     return ok(subject, f"speaks: {built.why[0]}")
+
+
+async def reachable_voices(names: Sequence[str], settings: TtsSettings, models_dir: Path) -> list[Finding]:
+    """Whether voices that are paid for can be reached, all at once."""
+    return list(await asyncio.gather(*(reachable_voice(name, settings, models_dir) for name in names)))
+
+
+async def reachable_voice(name: str, settings: TtsSettings, models_dir: Path) -> Finding:
+    """Whether a voice that is paid for can be reached and takes the key; it is not made to speak."""
+    subject = f"tts {name}"
+    built = await asyncio.to_thread(build_voices, settings.model_copy(update={"engines": (name,)}), models_dir)
+    try:
+        async with asyncio.timeout(VOICE_TRIAL_S):
+            await built.chain.warm()
+    except VoiceError as error:
+        return bad(subject, str(error), required=False)
+    except TimeoutError:
+        return warn(subject, f"does not answer within {VOICE_TRIAL_S:.0f} s")
+    finally:
+        await built.chain.close()
+    return ok(subject, f"answers: {built.why[0]}")
+
+
+async def remote_recognition(settings: AsrSettings) -> Finding | None:
+    """Whether the recogniser on another machine can be reached and takes the key; None where there is none."""
+    remote: RemoteRecognizer
+    if settings.engine == "openai":
+        remote = OpenAITranscription(settings.openai, settings.remote, settings.language)
+    elif settings.engine == "funasr":
+        remote = Funasr(settings.funasr, settings.remote, settings.language, itn=settings.itn)
+    else:
+        return None
+    subject = f"asr {remote.name}"
+    try:
+        async with asyncio.timeout(settings.remote.timeout_s):
+            await remote.warm()
+    except RemoteError as error:
+        return bad(subject, str(error), required=False)
+    except TimeoutError:
+        return warn(subject, f"does not answer within {settings.remote.timeout_s:g} s")
+    finally:
+        await remote.aclose()
+    return ok(subject, "answers")
 
 
 def last_resort(settings: TtsSettings, tried: Sequence[Finding]) -> Finding | None:

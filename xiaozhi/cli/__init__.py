@@ -18,8 +18,19 @@ COMMANDS: Mapping[str, str] = {
     "talk": "be a device: speak to a server, hear the reply, see where the time went",
     "check": "try every file, model, port, endpoint and key the settings name",
     "models": "list, fetch and remove speech models",
+    "cache": "show or clear the speech kept on disk",
+    "devices": "list devices, bind, allow, block, name and remove them",
+    "tokens": "show and replace the keys that sign device tokens",
+    "agents": "list, make, change and assign personas",
+    "history": "show or clear what was said to a device",
+    "export": "write devices, agents, conversations and memories to one file",
+    "import": "take what `export` wrote",
+    "route": "tell which endpoint a question would go to, and why",
+    "tools": "list, call and check what the model may call",
 }
 """Each is a module of this package with `add_parser(subparsers)` and `run(args) -> int`."""
+
+_MODULES: Mapping[str, str] = {"import": "import_"}  # `import` is a word of Python
 
 EXAMPLES = """\
 examples:
@@ -73,7 +84,8 @@ def _run(argv: list[str]) -> int:
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     called = rest[0] if rest else ""
-    modules = {called: importlib.import_module(f"xiaozhi.cli.{called}")} if called in COMMANDS else {}
+    module = f"xiaozhi.cli.{_MODULES.get(called, called)}"
+    modules = {called: importlib.import_module(module)} if called in COMMANDS else {}
     for name, summary in COMMANDS.items():
         if name in modules:
             modules[name].add_parser(subparsers)

@@ -49,12 +49,16 @@ def run(args: argparse.Namespace) -> int:
 
 async def findings_of(loaded: "Loaded") -> "list[Finding]":
     """Everything that was found, in the order of the settings file; what waits for a network waits together."""
-    from xiaozhi.checks import machine, stages, upstream
+    from xiaozhi.checks import entrance, machine, stages, upstream
     from xiaozhi.checks.finding import ok, warn
 
     settings = loaded.settings
     models_dir = settings.models.dir
-    skip = ("openai",)  # asked for its models instead: speaking costs money there
+    paid = [name for name in ("azure", "iflytek") if name in settings.tts.engines]
+    skip = ("openai", *paid)  # asked whether they take the key instead: speaking costs money there
+    asking = asyncio.gather(
+        stages.remote_recognition(settings.asr), stages.reachable_voices(paid, settings.tts, models_dir)
+    )
     voices, openai_voice, endpoints, recognition, activity, libraries = await asyncio.gather(
         stages.voices(settings.tts, models_dir, skip),
         _nothing() if "openai" not in settings.tts.engines else upstream.openai_voice(settings.tts.openai),
@@ -63,7 +67,8 @@ async def findings_of(loaded: "Loaded") -> "list[Finding]":
         asyncio.to_thread(stages.voice_activity, settings.vad, models_dir),
         asyncio.to_thread(machine.libraries, settings),
     )
-    tried = [*voices, *([openai_voice] if openai_voice else [])]
+    remote, reachable = await asking
+    tried = [*voices, *reachable, *([openai_voice] if openai_voice else [])]
     order = [f"tts {name}" for name in settings.tts.engines]
     tried.sort(key=lambda finding: order.index(finding.subject))
     found: Sequence[Finding | None] = [
@@ -73,12 +78,15 @@ async def findings_of(loaded: "Loaded") -> "list[Finding]":
         machine.public_url(settings.server),
         machine.folder("server.data_dir", settings.server.data_dir),
         machine.auth(settings),
+        await asyncio.to_thread(entrance.certificate, settings.server),
+        await asyncio.to_thread(entrance.firmware, settings.ota),
         machine.disk(settings.server.data_dir),
         machine.cpu(settings),
         machine.descriptors(settings.server),
         libraries,
         activity,
         recognition,
+        remote,
         *endpoints,
         *tried,
         stages.last_resort(settings.tts, tried),

@@ -28,27 +28,32 @@ def run(args: argparse.Namespace) -> int:
     loaded = load(args)
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    if wants_recogniser(loaded.settings) and (reason := fetch_recogniser(loaded.settings)):
-        print(f"{reason}; going on with the embedded recogniser", file=sys.stderr)
+    for name in missing_models(loaded.settings):
+        if reason := fetch(name, loaded.settings):
+            print(f"{reason}; going on with what is embedded", file=sys.stderr)
+            break  # what cannot reach one model will not reach the next
     from xiaozhi.server import run as run_server
 
     return run_server(loaded.settings, loaded.source)
 
 
-def wants_recogniser(settings: "Settings") -> bool:
-    """Whether a better recogniser is to be fetched: nobody chose one, and no folder of one is there.
+def missing_models(settings: "Settings") -> list[str]:
+    """Which better models are to be fetched: for stages where nobody chose one and no folder of one is there.
 
     A folder that is there is left alone whatever it holds: it may be somebody's own model.
     """
-    if settings.asr.engine != "auto" or settings.asr.model_dir is not None or not settings.models.auto_pull:
-        return False
+    if not settings.models.auto_pull:
+        return []
     from xiaozhi.models.catalogue import MODELS
 
-    return not any(model.folder(settings.models.dir).exists() for model in MODELS if model.role == "recognition")
+    there = {model.role for model in MODELS if model.folder(settings.models.dir).exists()}
+    chosen = settings.asr.engine != "auto" or settings.asr.model_dir is not None
+    missing = [] if chosen or "recognition" in there else ["sense-voice"]
+    return missing if settings.vad.model != "auto" or "voice activity" in there else [*missing, "silero-v6"]
 
 
-def fetch_recogniser(settings: "Settings") -> str:
-    """Try once to fetch SenseVoice; an empty text when it is there, else one line why not. Up to 5 s when offline."""
+def fetch(name: str, settings: "Settings") -> str:
+    """Try once to fetch a model; an empty text when it is there, else one line why not. Up to 5 s when offline."""
     import asyncio
 
     from xiaozhi.cli.progress import Bar
@@ -56,9 +61,9 @@ def fetch_recogniser(settings: "Settings") -> str:
     from xiaozhi.models.catalogue import find
     from xiaozhi.models.pull import pull_if_missing
 
-    model = find("sense-voice")
+    model = find(name)
     if model is None:
-        raise LookupError("sense-voice is not in the catalogue")
+        raise LookupError(f"{name} is not in the catalogue")
     told = False
     with Bar() as bar:
 

@@ -195,7 +195,7 @@ async def _ota_url(args: argparse.Namespace, settings: "Settings", stack: AsyncE
             server = await stack.enter_async_context(serving(settings))
         except CannotServe as error:
             raise _Mistake(f"no server inside: {error}") from error
-        for line in () if args.json else server.banner:
+        for line in () if args.json else server.services.banner:
             print(line, file=sys.stderr)
         host, port = "127.0.0.1", server.port
     return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::', '') else host}:{port}/xiaozhi/ota/"

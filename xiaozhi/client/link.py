@@ -26,6 +26,11 @@ class Socket(aiohttp.ClientWebSocketResponse):
         if connection is not None and connection.transport is not None:
             connection.transport.abort()
 
+    def release(self) -> None:
+        """Hand the dropped connection back to its session, which complains of a lost one otherwise."""
+        if self._conn is not None:
+            self._conn.close()
+
 
 def device_session() -> aiohttp.ClientSession:
     """An HTTP session for any number of devices: no limit on connections, none of the headers a browser would add."""
@@ -138,7 +143,9 @@ class Link:
         for task in self._tasks:
             task.remove_done_callback(self._ended)
             task.cancel()
-        for result in await asyncio.gather(*self._tasks, return_exceptions=True):
+        results = await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._socket.release()
+        for result in results:
             if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError | ConnectionError):
                 raise result
 

@@ -49,15 +49,3 @@ _SUMS: Final = (
 
 SPOKEN_COMMANDS_EN: Final[tuple[str, ...]] = _PHRASES + _SUMS
 """Phrases the built-in responder answers; the sums stand for all others."""
-
-GRAMMAR_EN: Final = f"""#JSGF V1.0;
-grammar commands;
-<digit> = one | two | three | four | five | six | seven | eight | nine;
-<teen> = ten | eleven | twelve | thirteen | fourteen | fifteen | sixteen | seventeen | eighteen | nineteen;
-<tens> = twenty | thirty | forty | fifty | sixty | seventy | eighty | ninety;
-<number> = <digit> | <teen> | <tens> [<digit>] | <digit> hundred;
-<operator> = plus | minus | times | divided by;
-<phrase> = {" | ".join(_PHRASES)};
-public <command> = <phrase> | what is <number> <operator> <number>;
-"""
-"""The same as a JSGF grammar in which any two numbers up to 900 can be added, subtracted, multiplied and divided."""

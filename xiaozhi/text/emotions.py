@@ -76,19 +76,6 @@ def emotion_in(text: str) -> str:
     return ""
 
 
-def leading_emotion(text: str) -> tuple[str, str]:
-    """Split the emoji a reply begins with from the rest.
-
-    Returns:
-        The emotion of the first leading emoji that means one, or empty; and the text without its leading emoji and
-        blanks.
-    """
-    end = 0
-    while end < len(text) and (text[end].isspace() or is_emoji(text[end])):
-        end += 1
-    return emotion_in(text[:end]), text[end:]
-
-
 def is_emoji(char: str) -> bool:
     """Whether a character is an emoji or one of the invisible characters that glue and colour emoji.
 

@@ -2,7 +2,7 @@
 
 from typing import Final, Literal, TypeAlias
 
-Key: TypeAlias = Literal["apology", "busy", "not_understood"]
+Key: TypeAlias = Literal["apology", "busy", "one_moment", "not_understood", "wake_reply", "greeting", "goodbye"]
 
 _MESSAGES: Final[dict[Key, tuple[str, str]]] = {
     "apology": (
@@ -13,6 +13,10 @@ _MESSAGES: Final[dict[Key, tuple[str, str]]] = {
         "现在找我的人有点多，请过一会儿再跟我说话。",
         "I'm talking to a lot of people right now. Please try again in a little while.",
     ),
+    "one_moment": ("稍等一下，我马上回答你。", "One moment, please."),
+    "wake_reply": ("我在。", "I'm here."),
+    "greeting": ("你好，我是小智，想聊点什么？", "Hello, I'm Xiaozhi. What would you like to talk about?"),
+    "goodbye": ("好的，再见，有事随时叫我。", "Goodbye! Call me whenever you need me."),
     "not_understood": ("我没有听清，可以再说一遍吗？", "I didn't catch that. Could you say it again?"),
 }
 

@@ -3,6 +3,8 @@
 from aiohttp import web
 
 from xiaozhi import __version__
+from xiaozhi.transport.figures import METRICS_PATH, MetricsDesk
+from xiaozhi.transport.http_log import quiet_bad_requests
 from xiaozhi.transport.ota import OTA_PATH, WEBSOCKET_PATH, OtaDesk
 from xiaozhi.transport.websocket import Devices
 
@@ -10,8 +12,9 @@ from xiaozhi.transport.websocket import Devices
 _MOST_BODY_BYTES = 64 * 1024
 
 
-def build_app(devices: Devices, ota: OtaDesk) -> web.Application:
+def build_app(devices: Devices, ota: OtaDesk, metrics: MetricsDesk | None = None) -> web.Application:
     """Put the routes together; every path answers with and without its last slash, because redirects are failures."""
+    quiet_bad_requests()
     app = web.Application(client_max_size=_MOST_BODY_BYTES)
     for path in (WEBSOCKET_PATH, WEBSOCKET_PATH.rstrip("/")):
         app.router.add_get(path, devices.handle)
@@ -21,6 +24,9 @@ def build_app(devices: Devices, ota: OtaDesk) -> web.Application:
         app.router.add_options(path, ota.preflight)
     for path in (OTA_PATH + "activate", OTA_PATH + "activate/"):
         app.router.add_post(path, ota.activated)
+    app.router.add_get(OTA_PATH + "firmware/{board}/{file}", ota.download)
+    if metrics is not None:
+        app.router.add_get(METRICS_PATH, metrics.show)
     app.router.add_get("/", _root)
     return app
 

@@ -1,25 +1,32 @@
 """The OTA address: a device asks it at boot where to connect. Traps of real clients are named where avoided."""
 
 import logging
-import re
 import time
-from datetime import datetime
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import orjson
 from aiohttp import web
 
 from xiaozhi.settings import ServerSettings
+from xiaozhi.store import StoreError
+from xiaozhi.transport.activation import Activation, Poll, Standing
+from xiaozhi.transport.addresses import OTA_PATH, WEBSOCKET_PATH, Network, address_of, base_of, networks, websocket_url
 from xiaozhi.transport.auth import Gatekeeper
-from xiaozhi.transport.identity import Identity
+from xiaozhi.transport.firmware import FirmwareShelf, Running
+from xiaozhi.transport.identity import Identity, from_body
+from xiaozhi.transport.limits import RateLimiter
+from xiaozhi.transport.ota_page import page
+
+__all__ = ["OTA_PATH", "WEBSOCKET_PATH", "OtaDesk"]
 
 _log = logging.getLogger(__name__)
 
-WEBSOCKET_PATH: Final = "/xiaozhi/v1/"
-OTA_PATH: Final = "/xiaozhi/ota/"
-
-# DNS name or IPv4 address with an optional port: the firmware takes the first colon for the port and knows no IPv6.
-_HOST: Final = re.compile(r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?)(?::(?P<port>\d{1,5}))?")
+# Longer answers make the firmware's HTTP client hang for ever.
+ANSWER_MOST_BYTES: Final = 8191
 
 _CORS: Final = {
     "Access-Control-Allow-Origin": "*",
@@ -29,34 +36,21 @@ _CORS: Final = {
 }
 
 
-def websocket_url(
-    settings: ServerSettings, host_header: str, *, secure: bool, proxied: bool, own_port: int, fallback_host: str
-) -> str:
-    """The address a device should connect to: the public one if set, else the host it used to reach us. Pure.
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """What the OTA desk works with.
 
-    Args:
-        settings: the `[server]` table.
-        host_header: as the client sent it; hostile values are ignored.
-        secure: the client came over TLS.
-        proxied: a proxy stands between; then a host without a port means the scheme's own port, else ours (the
-            firmware's own HTTP client leaves the port out).
-        own_port: the port this server listens on.
-        fallback_host: this machine's address on the network, for a client that sent no usable host.
+    Attributes:
+        gatekeeper: makes the tokens.
+        activation: whose a device is.
+        firmware: what devices may install.
+        limiter: how often one address may ask.
     """
-    if settings.public_url:
-        base = settings.public_url.rstrip("/")
-        base = "ws" + base[len("http") :] if base.startswith("http") else base
-        return base if "/xiaozhi/" in base else base + WEBSOCKET_PATH
-    match = _HOST.fullmatch(host_header)
-    if match and match["port"] and not 0 < int(match["port"]) < 65_536:
-        match = None
-    name = match["name"] if match else fallback_host
-    if name == "0.0.0.0":
-        name = fallback_host
-    default_port = 443 if secure else 80
-    port = int(match["port"]) if match and match["port"] else (default_port if proxied else own_port)
-    scheme = "wss" if secure else "ws"
-    return f"{scheme}://{name}:{port}{WEBSOCKET_PATH}" if port != default_port else f"{scheme}://{name}{WEBSOCKET_PATH}"
+
+    gatekeeper: Gatekeeper
+    activation: Activation
+    firmware: FirmwareShelf
+    limiter: RateLimiter
 
 
 class OtaDesk:
@@ -64,63 +58,141 @@ class OtaDesk:
 
     Args:
         settings: the `[server]` table.
-        gatekeeper: makes the tokens.
+        reception: tokens, activation, firmware and limits.
         lan_host: this machine's address on the network.
     """
 
-    def __init__(self, settings: ServerSettings, gatekeeper: Gatekeeper, lan_host: str) -> None:
+    def __init__(self, settings: ServerSettings, reception: Reception, lan_host: str) -> None:
         self._settings = settings
-        self._gatekeeper = gatekeeper
+        self._desk = reception
         self._lan_host = lan_host
+        self._trusted: tuple[Network, ...] = networks(settings.trusted_proxies)
+        self._zone: tzinfo | None = ZoneInfo(settings.timezone) if settings.timezone else None
+        self.answered = 0
+        """Devices told where to connect."""
 
-    def _url(self, request: web.Request) -> str:
-        headers = request.headers
-        local = request.transport.get_extra_info("sockname") if request.transport is not None else None
-        return websocket_url(
-            self._settings,
-            headers.get("Host", ""),
-            # A forged header changes only the address that its own sender is told.
-            secure=request.secure or headers.get("X-Forwarded-Proto", "").lower() == "https",
-            proxied=any(name in headers for name in ("X-Forwarded-For", "X-Forwarded-Proto", "Forwarded", "Via")),
-            own_port=int(local[1]) if local else self._settings.port,
-            fallback_host=self._lan_host,
-        )
+    def _base(self, request: web.Request) -> str:
+        return base_of(request, self._settings, self._lan_host)
+
+    def _limited(self, request: web.Request) -> web.Response | None:
+        wait_s = self._desk.limiter.wait_s(address_of(request, self._trusted), time.monotonic())
+        return too_many(wait_s) if wait_s else None
 
     async def answer(self, request: web.Request) -> web.Response:
         """POST: where to connect. Identity comes from headers; the body may be anything (SSIDs break its JSON).
 
         Only names the firmware knows are sent: it stores every member under its own name, and one longer than 15
-        characters aborts it. No `mqtt` (its presence wins over `websocket`), no `firmware`, no `activation`.
+        characters aborts it. No `mqtt`, whose presence wins over `websocket`.
         """
-        identity = Identity.of(request.headers, request.query)
-        now = datetime.now().astimezone()
-        offset = now.utcoffset()
-        url = self._url(request)
-        answer = {
-            "server_time": {
-                "timestamp": int(time.time() * 1000),
-                "timezone_offset": int(offset.total_seconds() // 60) if offset is not None else 0,
-            },
+        if (limited := self._limited(request)) is not None:
+            return limited
+        body = await _body(request)
+        identity = from_body(Identity.of(request.headers, request.query), body)
+        base = self._base(request)
+        url = websocket_url(base)
+        answer: dict[str, object] = {
+            "server_time": self._server_time(),
             # `version` is always sent: a device that once met a version 3 server would otherwise stay with it.
-            "websocket": {"url": url, "token": self._gatekeeper.token_for(identity), "version": 1},
+            "websocket": {"url": url, "token": self._desk.gatekeeper.token_for(identity), "version": 1},
         }
-        _log.info("ota: told to connect to %s", url, extra={"device": identity.device_id})
-        return web.Response(body=orjson.dumps(answer), content_type="application/json", headers=_CORS)
+        try:
+            standing = await self._desk.activation.standing(identity)
+            if standing is Standing.BLOCKED:
+                return _refused()
+            if standing is Standing.UNBOUND and not identity.is_anonymous:
+                chinese = not request.headers.get("Accept-Language", "zh").lower().startswith("en")
+                answer["activation"] = await self._desk.activation.section(identity, chinese=chinese)
+        except StoreError as error:
+            return _out_of_order(error)
+        if standing is Standing.ADMITTED:
+            running = Running.of(request.headers.get("User-Agent", ""), body)
+            release = self._desk.firmware.offer(identity.device_id, running)
+            if release is not None:
+                where = f"{base.split('/xiaozhi/')[0]}{OTA_PATH}firmware/{release.board}/{release.path.name}"
+                answer["firmware"] = {"version": release.version, "url": where}
+                _log.info("ota: %s is offered %s", running.version, release.version, extra=_about(identity))
+        self.answered += 1
+        _log.info("ota: told to connect to %s", url, extra=_about(identity))
+        return _json(answer)
+
+    def _server_time(self) -> dict[str, object]:
+        """The firmware sets its clock to `timestamp` (ms) plus `timezone_offset` (minutes)."""
+        now = datetime.now(self._zone).astimezone(self._zone)
+        offset = now.utcoffset()
+        return {
+            "timestamp": int(now.timestamp() * 1000),
+            "timezone_offset": int(offset.total_seconds() // 60) if offset is not None else 0,
+        }
+
+    async def activated(self, request: web.Request) -> web.Response:
+        """POST …/activate: 200 bound, 202 not yet (the device asks again in 3 s), 403 not with this key."""
+        if (limited := self._limited(request)) is not None:
+            return limited
+        body = await _body(request)
+        identity = from_body(Identity.of(request.headers, request.query), body)
+        try:
+            poll = await self._desk.activation.poll(identity, body)
+        except StoreError as error:
+            return _out_of_order(error)
+        if poll is Poll.REFUSED:
+            _log.warning("activation refused: blocked, or the challenge was not answered", extra=_about(identity))
+        return _json({}, status=poll.value)
+
+    async def download(self, request: web.Request) -> web.StreamResponse:
+        """GET …/firmware/<board>/<version>.bin: streamed with a length, which the firmware needs; Range and ETag."""
+        if (limited := self._limited(request)) is not None:
+            return limited
+        release = self._desk.firmware.find(request.match_info["board"], request.match_info["file"])
+        if release is None:
+            return web.Response(status=404, text="no such firmware\n")
+        return web.FileResponse(
+            release.path, headers={"Content-Type": "application/octet-stream", "Cache-Control": "no-cache"}
+        )
 
     async def show(self, request: web.Request) -> web.Response:
         """GET: for people who open the address in a browser."""
-        text = (
-            "XiaoZhi server: this is the OTA address.\n"
-            "Type this page's address into the device's Wi-Fi setup (field OTA URL).\n"
-            f"Devices will then connect to {self._url(request)}\n\n"
-            "这里是 OTA 地址：请把本页网址填入设备配网页面的 OTA 地址栏。\n"
-        )
-        return web.Response(text=text, headers=_CORS)
+        base = self._base(request)
+        root = base.split("/xiaozhi/")[0]
+        text = page(root + OTA_PATH, websocket_url(base), needs_code=self._desk.activation.required)
+        policy = "default-src 'none'; style-src 'unsafe-inline'"
+        headers = {**_CORS, "Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"}
+        return web.Response(text=text, content_type="text/html", headers=headers)
 
     async def preflight(self, _request: web.Request) -> web.Response:
         """OPTIONS: browser clients ask before they POST."""
         return web.Response(status=204, headers=_CORS)
 
-    async def activated(self, _request: web.Request) -> web.Response:
-        """POST …/activate: nothing has to be activated, so every device is."""
-        return web.Response(text="{}", content_type="application/json", headers=_CORS)
+
+async def _body(request: web.Request) -> Mapping[str, Any]:
+    """The JSON object of a request; empty for everything else, since a device's own words may break it."""
+    try:
+        value = orjson.loads(await request.read())
+    except (orjson.JSONDecodeError, web.HTTPRequestEntityTooLarge, web.RequestPayloadError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _json(answer: dict[str, object], status: int = 200) -> web.Response:
+    body = orjson.dumps(answer)
+    if len(body) > ANSWER_MOST_BYTES:  # cannot be with identities of 64 characters and the addresses people have
+        raise web.HTTPInternalServerError(text="the answer is too long for devices; shorten server.public_url\n")
+    return web.Response(status=status, body=body, content_type="application/json", headers=_CORS)
+
+
+def _about(identity: Identity) -> dict[str, object]:
+    return {"device": identity.device_id}
+
+
+def too_many(wait_s: float) -> web.Response:
+    """429 for an address that asks too often."""
+    headers = {**_CORS, "Retry-After": str(int(wait_s) + 1)}
+    return web.Response(status=429, text="too many requests from this address\n", headers=headers)
+
+
+def _refused() -> web.Response:
+    return web.Response(status=403, text="this device is not welcome here\n", headers=_CORS)
+
+
+def _out_of_order(error: StoreError) -> web.Response:
+    _log.error("ota: %s", error)
+    return web.Response(status=503, text="out of order\n", headers={**_CORS, "Retry-After": "30"})

@@ -62,6 +62,13 @@ class Mcp:
 
 
 @dataclass(frozen=True, slots=True)
+class Iot:
+    """Things of the device or their states (firmware before 1.8)."""
+
+    message: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Audio:
     """One Opus packet from the microphone."""
 
@@ -81,7 +88,7 @@ class Ignored:
     why: str
 
 
-Event: TypeAlias = Hello | ListenStart | ListenStop | Detect | Abort | Mcp | Audio | Ping | Ignored
+Event: TypeAlias = Hello | ListenStart | ListenStop | Detect | Abort | Mcp | Iot | Audio | Ping | Ignored
 
 
 @dataclass(slots=True)
@@ -118,6 +125,8 @@ class DeviceProtocol:
             case "mcp":
                 payload = message.get("payload")
                 return Mcp(payload) if isinstance(payload, dict) else Ignored("mcp without a payload object")
+            case "iot":
+                return Iot(message)
             case "ping":
                 return Ping()
             case str() as kind:

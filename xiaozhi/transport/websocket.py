@@ -16,10 +16,15 @@ from xiaozhi.events import MicPacket
 from xiaozhi.logs import about_device
 from xiaozhi.services import Services
 from xiaozhi.session import Conversation
+from xiaozhi.store import StoreError
 from xiaozhi.text.emotions import emoji_of
+from xiaozhi.tools.iot import IotThings
 from xiaozhi.transport import framing, protocol
-from xiaozhi.transport.auth import Gatekeeper
+from xiaozhi.transport.activation import Standing, spoken_code
+from xiaozhi.transport.addresses import address_of
+from xiaozhi.transport.entrance import Entrance
 from xiaozhi.transport.identity import Identity
+from xiaozhi.transport.ota import too_many
 from xiaozhi.transport.outbox import Outbox
 
 _log = logging.getLogger(__name__)
@@ -39,7 +44,7 @@ _CLOSE_S: Final = 1.0  # the firmware never answers a Close frame
 class Connection:
     """One device's socket and conversation. Implements `DeviceLink`."""
 
-    def __init__(self, services: Services, identity: Identity, version: int) -> None:
+    def __init__(self, services: Services, identity: Identity, version: int, notice: str = "") -> None:
         self._services = services
         self.identity = identity
         self.session_id = uuid.uuid4().hex[:12]
@@ -53,7 +58,9 @@ class Connection:
             max_msg_size=services.settings.server.max_message_bytes,
         )
         self._outbox = Outbox(self._socket.send_str, self._socket.send_bytes, services.settings.server.send_timeout_s)
-        self._conversation = Conversation(services, self, identity.device_id)
+        self._conversation = Conversation(services, self, identity.device_id, notice=notice)
+        self.things = IotThings()
+        """What firmware before 1.8 offers instead of MCP tools."""
         self._opened_at = asyncio.get_running_loop().time()
         self._spoke = False  # the client has said anything at all
         self._traces = False
@@ -98,6 +105,18 @@ class Connection:
         """The device goes back to listening or idle."""
         self._say(self._protocol.tts_stop())
 
+    def call_thing(self, tool: str, arguments: Mapping[str, object]) -> None:
+        """Call a tool of `things`; the device sends no answer.
+
+        Raises:
+            IotError: no such tool, or arguments that do not fit; one line for the model.
+        """
+        self._say(self.things.command(tool, arguments))
+
+    def hang_up(self, why: str) -> None:
+        """Close the connection when the device has had the time to act on the last `tts/stop`."""
+        asyncio.get_running_loop().call_later(_SETTLE_S, lambda: None if self._socket.closed else self.end(why))
+
     def trace(self, record: Mapping[str, object]) -> None:
         """Hand over a turn's record, if this client asked for records."""
         if self._traces:
@@ -115,6 +134,7 @@ class Connection:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _log.info("connected", extra=self._extra())
+        await self._conversation.recall()
         tasks = {
             asyncio.create_task(self._conversation.run(), name="conversation"),
             asyncio.create_task(self._outbox.run(), name="outbox"),
@@ -163,7 +183,7 @@ class Connection:
             return "no hello"
         self._conversation.check_stall()
         if self._conversation.idle_s() > server.idle_close_s:
-            return f"nothing said for {server.idle_close_s:g} s"
+            return "" if self._conversation.farewell() else f"nothing said for {server.idle_close_s:g} s"
         if now - self._outbox.written_at > server.keepalive_s:
             self._outbox.written_at = now
             self._say(self._protocol.keepalive())
@@ -205,6 +225,8 @@ class Connection:
                 talk.abort(reason)
             case protocol.Ping():
                 self._say(self._protocol.pong(int(time.time() * 1000)))
+            case protocol.Iot(message):
+                self.things.receive(message)
             case protocol.Mcp():
                 _log.debug("mcp message", extra=self._extra())
             case protocol.Ignored(why):
@@ -223,13 +245,15 @@ class Devices:
 
     Args:
         services: the shared engines.
-        gatekeeper: who may connect.
+        entrance: who may connect.
     """
 
-    def __init__(self, services: Services, gatekeeper: Gatekeeper) -> None:
+    def __init__(self, services: Services, entrance: Entrance) -> None:
         self._services = services
-        self._gatekeeper = gatekeeper
+        self._entrance = entrance
         self._connections: dict[str, Connection] = {}
+        self.refused = 0
+        """Devices turned away for want of room, since the start."""
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -244,16 +268,34 @@ class Devices:
         """
         if request.headers.get("Upgrade", "").lower() != "websocket":
             return web.Response(status=426, text="This is the WebSocket of a XiaoZhi server; devices connect here.\n")
+        entrance = self._entrance
+        address = address_of(request, entrance.trusted)
+        if wait_s := entrance.upgrades.wait_s(address, asyncio.get_running_loop().time()):
+            return too_many(wait_s)
         identity = Identity.of(request.headers, request.query)
-        if not self._gatekeeper.admits(identity):
-            _log.warning("refused: token not valid", extra={"device": identity.device_id})
+        if not entrance.gatekeeper.admits(identity):
+            entrance.gatekeeper.note_refusal(identity, "token not valid", address)
             return web.Response(status=401, text="token missing or not valid; ask the OTA address for one\n")
+        notice = ""
+        try:
+            standing = await entrance.activation.standing(identity)
+            if standing is Standing.UNBOUND and not entrance.gatekeeper.is_configured(identity):
+                chinese = self._services.settings.asr.language != "en"
+                notice = spoken_code(await entrance.activation.code_for(identity), chinese=chinese)
+        except StoreError as error:
+            _log.error("refused: %s", error, extra={"device": identity.device_id})
+            return web.Response(status=503, headers={"Retry-After": "30"}, text="out of order\n")
+        if standing is Standing.BLOCKED:
+            entrance.gatekeeper.note_refusal(identity, "blocked, or not allowed", address)
+            return web.Response(status=403, text="this device is not welcome here\n")
         if self._draining:
             return web.Response(status=503, headers={"Retry-After": "10"}, text="shutting down\n")
-        if identity.device_id not in self._connections and len(self) >= self._services.settings.server.max_devices:
-            return web.Response(status=503, headers={"Retry-After": "30"}, text="too many devices\n")
+        if identity.device_id not in self._connections and (why := self._no_room()):
+            self.refused += 1
+            retry_after = str(self._services.settings.load.retry_after_s)
+            return web.Response(status=503, headers={"Retry-After": retry_after}, text=f"{why}\n")
         connection = Connection(
-            self._services, identity, framing.version_of(request.headers.get("Protocol-Version", 1))
+            self._services, identity, framing.version_of(request.headers.get("Protocol-Version", 1)), notice
         )
         older = self._connections.get(identity.device_id)
         if older is not None:
@@ -267,6 +309,12 @@ class Devices:
                 del self._connections[identity.device_id]
             if not self._connections:
                 self._empty.set()
+
+    def _no_room(self) -> str:
+        """Why another device cannot be taken now; empty when it can."""
+        if len(self) >= self._services.settings.server.max_devices:
+            return "too many devices"
+        return "" if self._services.takes_devices else "overloaded"
 
     async def empty(self) -> None:
         """Wait until no device is connected and everything of the last one is freed."""

@@ -73,6 +73,20 @@ class ResumeReply:
     """Go on where the reply was held."""
 
 
+@dataclass(frozen=True, slots=True)
+class StartSaying:
+    """Prepare a sentence of the server's own behind a shut gate; the talker may still speak first."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommitSaying:
+    """Its first sound is there and nobody speaks: open the gate."""
+
+    generation: int
+
+
 Decision: TypeAlias = (
     StartListening
     | StopListening
@@ -84,4 +98,6 @@ Decision: TypeAlias = (
     | Interrupt
     | PauseReply
     | ResumeReply
+    | StartSaying
+    | CommitSaying
 )

@@ -7,40 +7,78 @@ from xiaozhi.events import Clause, Message
 from xiaozhi.text.emotions import emoji_of
 from xiaozhi.text.language import language_of
 from xiaozhi.text.messages import interrupted_mark
+from xiaozhi.text.tokens import MESSAGE_TOKENS, tokens_of
 from xiaozhi.text.units import UNIT_MS, is_cjk, join_pieces, units
+
+# Above this share of the budget the older half is to be summed up, so that there is time for it before it is forgotten.
+_FULL_SHARE = 0.75
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
+class PastTurn:
+    """A turn that is over.
+
+    Attributes:
+        user: what the talker said.
+        assistant: what was heard of the reply.
+        id: its number in the store; rises.
+        tokens: about how many tokens both cost.
+    """
+
     user: str
     assistant: str
+    id: int = 0
+    tokens: int = 0
 
-    @property
-    def chars(self) -> int:
-        return len(self.user) + len(self.assistant)
+    @classmethod
+    def of(cls, user: str, assistant: str, turn_id: int = 0) -> "PastTurn":
+        """A turn whose tokens are counted."""
+        return cls(user, assistant, turn_id, tokens_of(user) + tokens_of(assistant) + 2 * MESSAGE_TOKENS)
 
 
 class History:
-    """The last turns of one conversation.
+    """The last turns of one conversation, and a summary of what was before.
 
     When it is full a quarter is forgotten at once, whole turns: then the messages begin alike for several turns, and
     upstreams find what they have computed for that beginning in their caches.
 
     Args:
         max_turns: turns that are kept.
-        max_chars: characters that are kept, of both sides together.
+        max_tokens: tokens that are kept, of both sides together, as `tokens_of` counts them.
     """
 
-    def __init__(self, *, max_turns: int, max_chars: int) -> None:
+    def __init__(self, *, max_turns: int, max_tokens: int) -> None:
         self._max_turns = max_turns
-        self._max_chars = max_chars
-        self._turns: list[_Turn] = []
+        self._max_tokens = max_tokens
+        self._turns: list[PastTurn] = []
+        self.summary = ""
+        """What was said before the turns that are kept."""
 
     def __len__(self) -> int:
         """How many turns are kept."""
         return len(self._turns)
 
-    def add(self, user: str, spoken: Sequence[tuple[Clause, float]], played_ms: float, *, interrupted: bool) -> None:
+    @property
+    def tokens(self) -> int:
+        """About how many tokens the turns cost."""
+        return sum(turn.tokens for turn in self._turns)
+
+    def restore(self, turns: Sequence[PastTurn], summary: str) -> None:
+        """Put what was said in earlier connections before what has been said in this one."""
+        known = {turn.id for turn in self._turns}
+        self._turns = [turn for turn in turns if turn.id not in known] + self._turns
+        self.summary = self.summary or summary
+        self._forget()
+
+    def add(
+        self,
+        user: str,
+        spoken: Sequence[tuple[Clause, float]],
+        played_ms: float,
+        *,
+        interrupted: bool,
+        turn_id: int = 0,
+    ) -> str:
         """Remember a turn that is over. One without a reply, not for the talker's breaking in, is not remembered.
 
         Args:
@@ -48,6 +86,10 @@ class History:
             spoken: the clauses of the reply whose audio has begun to be sent, each with the milliseconds sent.
             played_ms: how much of all that audio has been played.
             interrupted: the talker broke in.
+            turn_id: its number in the store.
+
+        Returns:
+            The reply as it is remembered: what was heard of it, with the mark of an interruption; empty for none.
         """
         reply = heard_text(spoken, played_ms) if interrupted else join_pieces([clause.text for clause, _ in spoken])
         if reply:
@@ -56,32 +98,53 @@ class History:
             reply = f"{emoji_of(emotion)} {reply}" if emotion else reply
         if interrupted:
             reply += interrupted_mark(language_of(reply, default=language_of(user)))
-        if not reply:
-            return
-        self._turns.append(_Turn(user, reply))
-        self._forget()
+        if reply:
+            self._turns.append(PastTurn.of(user, reply, turn_id))
+            self._forget()
+        return reply
 
     def messages(self, system_prompt: str, user: str) -> list[Message]:
-        """The conversation as a chat model takes it, `user` being the newest text. The system message never changes."""
+        """The conversation as a chat model takes it, `user` being the newest text. The system message comes first."""
         messages = [Message("system", system_prompt)] if system_prompt else []
         for turn in self._turns:
             messages += [Message("user", turn.user), Message("assistant", turn.assistant)]
         messages.append(Message("user", user))
         return messages
 
+    def outgrown(self) -> Sequence[PastTurn]:
+        """The older turns that should be summed up now; empty while there is room."""
+        tokens = self.tokens
+        if len(self._turns) < 2 or (
+            len(self._turns) <= _FULL_SHARE * self._max_turns and tokens <= _FULL_SHARE * self._max_tokens
+        ):
+            return ()
+        older: list[PastTurn] = []
+        for turn in self._turns[:-1]:
+            if len(self._turns) - len(older) <= self._max_turns / 2 and tokens <= self._max_tokens / 2:
+                break
+            older.append(turn)
+            tokens -= turn.tokens
+        return older
+
+    def sum_up(self, turns: Sequence[PastTurn], summary: str) -> None:
+        """Let a summary take the place of these turns, as far as they are still here."""
+        self._turns = [turn for turn in self._turns if turn not in turns]
+        self.summary = summary
+
     def clear(self) -> None:
         """Forget everything."""
         self._turns.clear()
+        self.summary = ""
 
     def _forget(self) -> None:
-        chars = sum(turn.chars for turn in self._turns)
-        if len(self._turns) <= self._max_turns and chars <= self._max_chars:
+        tokens, most = self.tokens, self._max_tokens
+        if len(self._turns) <= self._max_turns and tokens <= most:
             return
-        keep_turns, keep_chars = (3 * self._max_turns + 3) // 4, 3 * self._max_chars // 4
+        keep_turns, keep_tokens = (3 * self._max_turns + 3) // 4, 3 * most // 4
         while self._turns and (
-            len(self._turns) > keep_turns or chars > self._max_chars or (chars > keep_chars and len(self._turns) > 1)
+            len(self._turns) > keep_turns or tokens > most or (tokens > keep_tokens and len(self._turns) > 1)
         ):
-            chars -= self._turns.pop(0).chars
+            tokens -= self._turns.pop(0).tokens
 
 
 def heard_text(spoken: Sequence[tuple[Clause, float]], played_ms: float) -> str:

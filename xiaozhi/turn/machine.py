@@ -14,9 +14,11 @@ from enum import Enum
 from typing import Final
 
 from xiaozhi.settings import TurnSettings
+from xiaozhi.text.same_words import same_words
 from xiaozhi.turn.decisions import (
     CloseUtterance,
     Commit,
+    CommitSaying,
     Decision,
     DropReply,
     Interrupt,
@@ -25,6 +27,7 @@ from xiaozhi.turn.decisions import (
     ResumeReply,
     StartListening,
     StartReply,
+    StartSaying,
     StopListening,
 )
 from xiaozhi.turn.endpointing import TalkerPace, hangover_ms, interrupts, plain
@@ -95,6 +98,8 @@ class TurnMachine:
         self.may_speculate = True
         """Set to False under load: replies are then prepared only when the turn is about to be committed."""
         self._ticket = 0
+        self._saying = False  # a sentence of the server's own waits for its first sound
+        self._interruptible = True  # speech over what sounds now may stop it
         self._begin_utterance(0.0)
 
     def _begin_utterance(self, start_ms: float) -> None:
@@ -134,6 +139,8 @@ class TurnMachine:
                 return []
             decisions += self._interrupt()
         else:
+            # Who presses a key wants to speak now; other devices only say that they listen, so what waits may follow.
+            decisions += self._drop_saying() if mode is ListeningMode.MANUAL else []
             decisions += self._drop_reply()
         self._begin_utterance(0.0)
         self._go(State.WAITING)
@@ -158,7 +165,7 @@ class TurnMachine:
         """`abort`: be silent now."""
         match self.state:
             case State.IDLE | State.WAITING:
-                return []
+                return self._drop_saying()
             case State.HEARING | State.PAUSED:
                 return self._discard(self._rest_state())
             case State.REPLYING:
@@ -174,25 +181,52 @@ class TurnMachine:
         if self.state in (State.REPLYING, State.OVERLAP, State.PROBING):
             decisions += self._interrupt()
             self._go(self._rest_state())
-        decisions += [*self._drop_reply(), CloseUtterance()]
+        decisions += [*self._drop_saying(), *self._drop_reply(), CloseUtterance()]
         self.turn += 1
         self.revision = 0
         self._begin_utterance(0.0)
         self._text = text
         return [*decisions, *self._start_reply(text), *self._commit()]
 
+    # What the server says of its own accord -----------------------------------------------------------------------
+
+    def say(self, *, interruptible: bool = True) -> list[Decision]:
+        """The server has a sentence of its own to say; no decisions when it may not: somebody speaks or is answered.
+
+        It is let out by `reply_ready`, unless the talker speaks first. With `interruptible` off, speech does not stop
+        it once it sounds; an `abort` always does.
+        """
+        if self._saying or self.state not in (State.IDLE, State.WAITING):
+            return []
+        self._saying = True
+        self._interruptible = interruptible
+        return [StartSaying(self.generation)]
+
+    def give_up_saying(self, generation: int) -> list[Decision]:
+        """The sentence has taken too long to prepare: what was meant for this moment comes too late."""
+        return self._drop_saying() if generation == self.generation else []
+
+    def _drop_saying(self) -> list[Decision]:
+        if not self._saying:
+            return []
+        dropped = self.generation
+        self._forget_reply()
+        return [DropReply(dropped)]
+
     # What the microphone brings -----------------------------------------------------------------------------------
 
     def speech_began(self, start_ms: float, end_ms: float) -> list[Decision]:
         """The VAD has found speech that began at `start_ms`."""
         if self.state is State.WAITING:
+            decisions = self._drop_saying()
             self.turn += 1
             self.revision = 0
             self._begin_utterance(start_ms)
             self._voiced_ms = end_ms - start_ms
             self._go(State.HEARING)
-            return []
-        if self.state is State.REPLYING and self.mode is ListeningMode.REALTIME and self._settings.barge_in:
+            return decisions
+        over = self.state is State.REPLYING and self.mode is ListeningMode.REALTIME and self._interruptible
+        if over and self._settings.barge_in:
             self._begin_utterance(start_ms)
             self._go(State.OVERLAP)
             return []
@@ -293,7 +327,7 @@ class TurnMachine:
             return decisions
         self._wait_ms = hangover_ms(text, self.pace, self._settings, self._commands)
         decisions = []
-        if self._reply_text is not None and plain(self._reply_text) != plain(text):
+        if self._reply_text is not None and not same_words(self._reply_text, text):
             decisions += self._drop_reply()
         if self._reply_text is None and self._settings.speculate and self.may_speculate:
             decisions += self._start_reply(text)
@@ -303,11 +337,18 @@ class TurnMachine:
         """The first audio of this reply exists, or will by the time the device can play it."""
         if generation != self.generation:
             return []
+        if self._saying:
+            self._saying = False
+            self._go(State.REPLYING)
+            return [CommitSaying(generation), CloseUtterance()]
         self._reply_ready = True
         return self._advance() if self.state is State.PAUSED else []
 
     def reply_done(self, generation: int) -> list[Decision]:
         """The reply has been played to its end, or has failed; the device has been told to stop speaking."""
+        if generation == self.generation and self._saying:  # it failed before its first sound
+            self._forget_reply()
+            return []
         if generation != self.generation or self.state not in (State.REPLYING, State.OVERLAP, State.PROBING):
             return []
         self._forget_reply()
@@ -378,6 +419,8 @@ class TurnMachine:
     def _forget_reply(self) -> None:
         self._reply_text = None
         self._reply_ready = False
+        self._saying = False
+        self._interruptible = True
         self.generation += 1
 
     def _discard(self, rest: State) -> list[Decision]:

@@ -19,6 +19,23 @@ SPANS: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class RouteNote:
+    """Who answers a request, and how it came to that; for the turn's trace.
+
+    Attributes:
+        endpoint: the endpoints that spoke, in order, joined by `+`: several where one broke off and another went on.
+        route: the tier and why, in words, such as `edge: short and plain`; empty where nothing was chosen.
+        attempts: how many endpoints were asked, hedges among them.
+        hedged: a second endpoint was asked because the first was late.
+    """
+
+    endpoint: str
+    route: str = ""
+    attempts: int = 1
+    hedged: bool = False
+
+
 @dataclass(slots=True)
 class TurnTrace:
     """When things happened, in seconds on the loop's monotonic clock; None where they did not, or do not count.
@@ -35,6 +52,10 @@ class TurnTrace:
         first_packet: the first audio packet left for the device.
         end: the last packet had been played and the device was told.
         interrupted: the talker broke in.
+        held_ms: how long the turn had to wait for its turn, because the process was overloaded.
+        endpoint, route, attempts, hedged: who answered and how it came to that, see `RouteNote`.
+        cached: how the answer was found without a model: `exact`, `similar` or `common`; empty when it was not.
+        kept_clauses: clauses that cost no synthesis.
     """
 
     turn: int
@@ -56,11 +77,23 @@ class TurnTrace:
     decode_ms: float | None = None
     reply_ms: float = 0.0
     starved_ms: float = 0.0
+    held_ms: float = 0.0
     engine: str = ""
     voice: str = ""
+    endpoint: str = ""
+    route: str = ""
+    attempts: int = 0
+    hedged: bool = False
+    cached: str = ""
+    kept_clauses: int = 0
     error: str = ""
     heard: str = ""
     said: str = ""
+
+    def note_route(self, note: RouteNote) -> None:
+        """Write down who answers; the latest note counts."""
+        self.endpoint, self.route = note.endpoint, note.route or self.route
+        self.attempts, self.hedged = note.attempts, note.hedged
 
     def spans_ms(self) -> dict[str, float | None]:
         """Every time as milliseconds after the anchor; None where it is unknown or lies before the anchor.
@@ -86,8 +119,15 @@ class TurnTrace:
             "decode_ms": None if self.decode_ms is None else round(self.decode_ms, 1),
             "reply_ms": round(self.reply_ms),
             "starved_ms": round(self.starved_ms, 1),
+            "held_ms": round(self.held_ms),
             "engine": self.engine,
             "voice": self.voice,
+            "endpoint": self.endpoint,
+            "route": self.route,
+            "attempts": self.attempts,
+            "hedged": self.hedged,
+            "cached": self.cached,
+            "kept_clauses": self.kept_clauses,
             "error": self.error,
             "spans": self.spans_ms(),
         }

@@ -1,5 +1,6 @@
 """What a recogniser is. Engines are blocking and run on the shared recognition pool, never on the loop."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -39,6 +40,15 @@ class OfflineRecognizer(Protocol):
 
     def close(self) -> None:
         """Free what the engine holds (processes, models)."""
+        ...
+
+
+@runtime_checkable
+class BatchRecognizer(OfflineRecognizer, Protocol):
+    """Decodes several utterances as one, for less than it costs to decode them one by one where there is a GPU."""
+
+    def decode_many(self, pcms: Sequence[PcmFloat]) -> list[Transcript]:
+        """Recognise utterances, each float32[n] at 16 kHz; the transcripts come in their order. Blocking."""
         ...
 
 

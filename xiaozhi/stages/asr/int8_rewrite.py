@@ -20,12 +20,11 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from xiaozhi.onnx_quiet import ORT_ERRORS, quiet_session
 from xiaozhi.stages.asr.one_line import one_line
-from xiaozhi.stages.asr.onnx_check import ORT_ERRORS
 
 _log = logging.getLogger(__name__)
 _CPU_INFO: Final = Path("/proc/cpuinfo")
@@ -180,10 +179,7 @@ def largest_difference(one: Path, other: Path) -> float:
 
 
 def _probe(path: Path) -> NDArray[np.float32]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = quiet_session(path, prepack=True)
     width = session.get_inputs()[0].shape[2]
     logits: NDArray[np.float32] = session.run(
         None,

@@ -1,4 +1,4 @@
-"""Opening a model file to look at it: sherpa-onnx ends the whole process on files it does not like, onnxruntime raises.
+"""Looking at a model file before sherpa-onnx sees it.
 
 Everything here raises `EngineError` with one line: the file, what is wrong, what to do.
 """
@@ -9,27 +9,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as _errors
 
+from xiaozhi.onnx_quiet import ORT_ERRORS, quiet_session
 from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.asr.one_line import one_line
 
-# onnxruntime's errors share no base class of their own.
-ORT_ERRORS: Final = (
-    _errors.Fail,
-    _errors.EPFail,
-    _errors.InvalidArgument,
-    _errors.InvalidGraph,
-    _errors.InvalidProtobuf,
-    _errors.NoModel,
-    _errors.NoSuchFile,
-    _errors.NotImplemented,
-    _errors.RuntimeException,
-    RuntimeError,  # what pybind11 makes of C++ exceptions onnxruntime has no class for
-    ValueError,
-)
 # What a size in a model's metadata may be at most. Beyond it sherpa-onnx would ask for absurd amounts of memory.
 _MOST: Final = 1_000_000
 _FLOAT_TYPES: Final = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32}
@@ -62,15 +47,8 @@ class ModelFile:
             raise EngineError(f"{path}: no such file; {advice}")
         if path.stat().st_size == 0:
             raise self.wrong("is empty, perhaps a broken download")
-        options = onnxruntime.SessionOptions()
-        # Loading takes time by the square of the nodes that are left: measured for SenseVoice 2 s with the fusions of
-        # this level, 10 s without any optimisation.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # what is wrong is said once, by us
-        options.add_session_config_entry("session.disable_prepacking", "1")
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = quiet_session(path)
         except ORT_ERRORS as error:
             raise self.wrong(f"is not a complete ONNX model ({one_line(error)})") from error
         self._metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map

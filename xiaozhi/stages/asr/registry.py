@@ -51,6 +51,8 @@ def build_recognizer(settings: AsrSettings, models_dir: Path, phrases: Sequence[
             return _two_pass(settings, models_dir)
         case "pocketsphinx":
             return _pocketsphinx(phrases, "pocketsphinx, as asked for")
+        case "openai" | "funasr":
+            return _remote(settings, models_dir, phrases)
         case "auto":
             return _auto(settings, models_dir, phrases)
 
@@ -118,6 +120,29 @@ def _two_pass(settings: AsrSettings, models_dir: Path) -> Built:
     streaming, offline = first.recognizer, second.recognizer
     assert isinstance(streaming, StreamingRecognizer) and isinstance(offline, OfflineRecognizer)
     return Built(TwoPass(streaming, offline), f"two-pass: {first.why}, confirmed by {second.why}")
+
+
+def _remote(settings: AsrSettings, models_dir: Path, phrases: Sequence[str]) -> Built:
+    from xiaozhi.stages.asr.remote import RemoteRecognizer, Whole, WithFallback
+
+    here = build_recognizer(settings.model_copy(update={"engine": settings.fallback}), models_dir, phrases)
+    local = here.recognizer if isinstance(here.recognizer, OfflineRecognizer) else Whole(here.recognizer)
+    remote: RemoteRecognizer
+    hint = ""
+    if settings.engine == "openai":
+        from xiaozhi.stages.asr.openai_transcription import OpenAITranscription
+
+        speech = settings.openai
+        remote = OpenAITranscription(speech, settings.remote, settings.language)
+        why = f"openai {speech.model} from {speech.base_url}"
+        if not speech.key() and speech.base_url.startswith("https://"):
+            hint = "no key: set asr.openai.api_key" + (f" or {speech.api_key_env}" if speech.api_key_env else "")
+    else:
+        from xiaozhi.stages.asr.funasr import Funasr
+
+        remote = Funasr(settings.funasr, settings.remote, settings.language, itn=settings.itn)
+        why = f"funasr {settings.funasr.mode} from {settings.funasr.url}"
+    return Built(WithFallback(remote, local, settings.remote), f"{why}; when it fails: {here.why}", hint)
 
 
 def _pocketsphinx(phrases: Sequence[str], why: str) -> Built:

@@ -1,6 +1,7 @@
 """SenseVoice through sherpa-onnx: Chinese, English, Japanese, Korean and Cantonese, whole utterances at once."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -97,7 +98,7 @@ class SenseVoice:
             )
             # The first decode is slow (memory is claimed); and sherpa-onnx answers with nothing, not even tags, where
             # a graph loads but does not run.
-            first = self._run(np.zeros(UPLINK_RATE_HZ, np.float32))
+            first = self._run(np.zeros(UPLINK_RATE_HZ, np.float32))[0]
         except (RuntimeError, IndexError) as error:
             raise EngineError(
                 f"{files.model}: sherpa-onnx cannot use it ({one_line(error)}); {SENSE_VOICE_ADVICE}"
@@ -105,11 +106,12 @@ class SenseVoice:
         if not first.lang:
             raise EngineError(f"{files.model}: loads but recognises nothing; {SENSE_VOICE_ADVICE}")
 
-    def _run(self, pcm: PcmFloat) -> Any:
-        stream = self._recognizer.create_stream()
-        stream.accept_waveform(UPLINK_RATE_HZ, pcm)
-        self._recognizer.decode_stream(stream)
-        return stream.result
+    def _run(self, *pcms: PcmFloat) -> list[Any]:
+        streams = [self._recognizer.create_stream() for _ in pcms]
+        for stream, pcm in zip(streams, pcms, strict=True):
+            stream.accept_waveform(UPLINK_RATE_HZ, pcm)
+        self._recognizer.decode_streams(streams)
+        return [stream.result for stream in streams]
 
     def decode(self, pcm: PcmFloat) -> Transcript:
         """Recognise float32[n] at 16 kHz. Blocking: 70 to 120 ms of one core for a second of speech.
@@ -117,16 +119,36 @@ class SenseVoice:
         Raises:
             EngineError: sherpa-onnx failed on this audio.
         """
-        if not len(pcm):
-            return Transcript("")
-        if len(pcm) < _LEAST_SAMPLES:
-            pcm = np.pad(pcm, (0, _LEAST_SAMPLES - len(pcm)))
+        return self.decode_many([pcm])[0]
+
+    def decode_many(self, pcms: Sequence[PcmFloat]) -> list[Transcript]:
+        """Recognise utterances, each float32[n] at 16 kHz, in one run of the network, padded to the longest. Blocking.
+
+        On a CPU that pays only where lengths are alike. Measured with a full-size int8 model with signed weights, one
+        thread, CPU milliseconds an utterance one by one, 4 and 8 together: 99, 76, 77 for 3 s each; 98, 115, 133 for
+        1 to 5 s. Each has to wait for all. A GPU has room for more than one at a time.
+
+        Raises:
+            EngineError: sherpa-onnx failed on one of them; which one is not known.
+        """
+        transcripts = [Transcript("")] * len(pcms)
+        heard = [index for index, pcm in enumerate(pcms) if len(pcm)]
+        if not heard:
+            return transcripts
         try:
-            result = self._run(np.ascontiguousarray(pcm, np.float32))
+            results = self._run(*(_long_enough(pcms[index]) for index in heard))
         except (RuntimeError, IndexError) as error:
             raise EngineError(f"sense-voice failed to decode: {one_line(error)}") from error
-        return to_transcript(result.text, result.lang, result.emotion, result.event)
+        for index, result in zip(heard, results, strict=True):
+            transcripts[index] = to_transcript(result.text, result.lang, result.emotion, result.event)
+        return transcripts
 
     def close(self) -> None:
         """Let go of the model; a decode that runs keeps it until it is done."""
         self._recognizer = None
+
+
+def _long_enough(pcm: PcmFloat) -> PcmFloat:
+    if len(pcm) < _LEAST_SAMPLES:
+        pcm = np.pad(pcm, (0, _LEAST_SAMPLES - len(pcm)))
+    return np.ascontiguousarray(pcm, np.float32)

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from xiaozhi.channel import Channel
 from xiaozhi.events import SpeechAudio, SpeechBegan
+from xiaozhi.stages.asr.ahead import Say
 from xiaozhi.stages.asr.engine import EngineError, Transcript
 from xiaozhi.stages.asr.hearing import Ears, Hearing
 from xiaozhi.workers import JobDropped, Priority
@@ -49,11 +50,18 @@ class Recognised:
     provisional: bool = False
 
 
-async def run_asr(inbox: Channel[AsrInput], texts: Channel[Recognised], ears: Ears, timeout_s: float) -> None:
+async def run_asr(
+    inbox: Channel[AsrInput],
+    texts: Channel[Recognised],
+    ears: Ears,
+    timeout_s: float,
+    on_partial: Say | None = None,
+) -> None:
     """Read speech and questions until `inbox` ends; put an answer for every question that is not overtaken.
 
     A newer question makes an older one that has not begun to be decoded stale. Audio is taken while decoding runs. With
-    a two-pass recogniser a provisional answer may come first.
+    a two-pass recogniser a provisional answer may come first. `on_partial` is called with the text so far while the
+    utterance goes on, where `ears.partials` are on; never with that of an utterance that is over.
     """
     hearing: Hearing | None = None
     newest = 0
@@ -98,7 +106,7 @@ async def run_asr(inbox: Channel[AsrInput], texts: Channel[Recognised], ears: Ea
                     case SpeechBegan():
                         if hearing is not None:
                             hearing.close()
-                        hearing = ears.open()
+                        hearing = ears.open(on_partial)
                         hearing.feed(item.pcm)
                     case SpeechAudio() if hearing is not None:
                         hearing.feed(item.pcm, item.silence_ms)

@@ -34,6 +34,10 @@ class Zipformer:
     characters and for vocabularies without BPE pieces (characters, pinyin), else `en`. A vocabulary in capitals only
     gives text in small letters.
 
+    Streams of several conversations are not stepped together: the small exports are made for a batch of one (their
+    inputs are `[1, 45, 80]` and states with a 1 where larger ones have a free axis). A second of speech costs 16 to
+    20 ms of one core as it is, a step 5 ms.
+
     Args:
         files: validated files.
         language: what is spoken, said in the transcript; the model itself is not steered by it.

@@ -1,21 +1,74 @@
 """What a chat model is."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from xiaozhi.events import Message as Message  # part of this contract: offered again from here
+from xiaozhi.events import ToolCall, ToolSpec
+from xiaozhi.turn.trace import RouteNote as RouteNote  # likewise
+from xiaozhi.upstream.failure import FailureKind
+
+ToolChoice: TypeAlias = Literal["auto", "none", "required"]
+"""Whether the model may, must not or must call one of the tools."""
 
 
 class ChatError(Exception):
-    """A chat model could not answer or went silent half way; one line saying which endpoint and why."""
+    """A chat model could not answer or went silent half way; one line saying which endpoint and why.
+
+    Args:
+        line: that line.
+        kind: how it failed.
+        rest_s: the endpoint said when to come back, in seconds from now.
+    """
+
+    def __init__(self, line: str, *, kind: FailureKind = FailureKind.SERVER, rest_s: float | None = None) -> None:
+        super().__init__(line)
+        self.kind = kind
+        self.rest_s = rest_s
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One question to a chat model.
+
+    Attributes:
+        messages: the conversation, what is to be answered last.
+        language: what the talker spoke: `zh`, `en` ….
+        tools: what the model may call.
+        tool_choice: whether it may, must not or must; without meaning when there are no tools.
+        tier: what the device or its agent prefers, `edge` or `cloud`; empty for no preference.
+        has_image: a picture belongs to the question, even where `messages` do not show it.
+        on_note: called when it is known who answers, and again when that changes.
+    """
+
+    messages: Sequence[Message]
+    language: str
+    tools: Sequence[ToolSpec] = ()
+    tool_choice: ToolChoice = "auto"
+    tier: str = ""
+    has_image: bool = False
+    on_note: Callable[[RouteNote], None] | None = None
+
+    @property
+    def with_image(self) -> bool:
+        """Whether a model that sees is needed."""
+        return self.has_image or any(message.image for message in self.messages)
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of a streamed reply. `text` is what may be spoken; never a model's hidden reasoning."""
+    """A piece of a streamed reply.
 
-    text: str
+    Attributes:
+        text: what may be spoken; never a model's hidden reasoning.
+        tool_calls: all the calls the model wants, whole; at most once, in the last delta of a stream.
+        calling: a tool call has begun to arrive: there is no text in this delta, and the calls follow at the end.
+    """
+
+    text: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    calling: bool = False
 
 
 class ChatModel(Protocol):
@@ -23,8 +76,8 @@ class ChatModel(Protocol):
 
     name: str
 
-    def stream(self, messages: Sequence[Message], *, language: str) -> AsyncGenerator[Delta, None]:
-        """Answer the last message. `language` (`zh`, `en` …) is what the talker spoke.
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        """Answer the last message.
 
         Closing the iterator closes the upstream request at once.
 

@@ -2,31 +2,35 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import httpx2
 import openai
 from openai import AsyncAPIResponse
-from openai.types.chat import ChatCompletionMessageParam
 
 from xiaozhi.events import Message
 from xiaozhi.settings import LlmEndpoint, LlmSettings
-from xiaozhi.stages.llm.engine import ChatError, Delta
+from xiaozhi.stages.llm.connections import HostConnections
+from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta
+from xiaozhi.stages.llm.params import message_param, tool_param
 from xiaozhi.stages.llm.sse import ChunkReader, NotAChatStream, error_text
+from xiaozhi.stages.llm.tool_calls import CallAssembler
 from xiaozhi.text.hidden import THINKING, HiddenSpans
+from xiaozhi.upstream.failure import FailureKind
+from xiaozhi.upstream.retry_after import retry_after_s
 
 _log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
-# The HTTP library forgets idle connections after 5 s, less than the pause between two turns of a conversation, and a
-# new one costs two round trips and more. Servers that close earlier are noticed; routers that silently forget a
-# connection do so after more than two minutes.
-_KEEP_ALIVE_S: Final = 120.0
 # After the last event the rest of the response is read, so that its connection can be used again.
 _TAIL_S: Final = 0.2
+# A server that is well says so in much less.
+_CHECK_S: Final = 3.0
+_NOBODY_BEHIND: Final = frozenset({502, 503, 504})
 
 
 class OpenAIChat:
@@ -37,46 +41,49 @@ class OpenAIChat:
     Args:
         endpoint: where and what to ask.
         settings: timeouts and the limit of concurrent answers.
+        connections: shared with other endpoints, closed by whoever made them; own ones when left out.
     """
 
-    def __init__(self, endpoint: LlmEndpoint, settings: LlmSettings) -> None:
+    def __init__(
+        self, endpoint: LlmEndpoint, settings: LlmSettings, connections: HostConnections | None = None
+    ) -> None:
         self.name = endpoint.name
         self._endpoint = endpoint
         self._settings = settings
         self._key = endpoint.key()
         self._rehearsed = False
-        self._slots = asyncio.Semaphore(settings.max_concurrent)
-        limits = httpx2.Limits(
-            max_connections=settings.max_concurrent + 1,  # one more for `warm`
-            max_keepalive_connections=settings.max_concurrent,
-            keepalive_expiry=_KEEP_ALIVE_S,
-        )
-        # Waiting for tokens is timed here; the HTTP library times what only it can see.
-        timeout = httpx2.Timeout(None, connect=settings.connect_timeout_s)
+        self._slots = asyncio.Semaphore(endpoint.max_concurrent or settings.max_concurrent)
+        self._connections = connections or HostConnections(settings)
+        self._owns_connections = connections is None
         self._client = openai.AsyncOpenAI(
             api_key=self._key or "none",  # the client insists on one; local servers want none
             base_url=endpoint.base_url,
             max_retries=0,
-            timeout=timeout,
-            http_client=openai.DefaultAsyncHttpxClient(limits=limits, timeout=timeout),
+            timeout=self._connections.timeout,
+            http_client=self._connections.client(endpoint.base_url),
         )
 
-    async def stream(self, messages: Sequence[Message], *, language: str) -> AsyncGenerator[Delta, None]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """Answer the last message; see `ChatModel.stream`.
 
         Hidden reasoning, apart or in tags inside the text, is not yielded, but counts as a sign of life.
         """
         async with self._failures_explained(), AsyncExitStack() as stack:
+            calls = CallAssembler()
             patience = _Patience(self._settings.first_token_timeout_s, "no first token within")
-            pieces = await patience.spend(self._open(messages, stack))
+            pieces = await patience.spend(self._open(request, stack))
             reader, hidden = ChunkReader(), HiddenSpans(THINKING)
             answered = finished = ended = False
             while not ended:
                 piece = await patience.spend(anext(pieces, b""))
                 for chunk in reader.feed(piece) if piece else reader.finish():
-                    if chunk.text or chunk.thinking:
+                    if chunk.text or chunk.thinking or chunk.calls:
                         patience.renew(self._settings.idle_timeout_s, "went silent for")
                     finished |= chunk.finished
+                    if chunk.calls:
+                        if not calls.begun:
+                            yield Delta(calling=True)
+                        calls.push(chunk.calls)
                     text = hidden.push(chunk.text) if chunk.text else ""
                     if text:
                         answered |= not text.isspace()
@@ -88,40 +95,60 @@ class OpenAIChat:
                 yield Delta(rest)
             if not finished:
                 raise NotAChatStream("broke off in the middle" if answered else "ended without an answer")
-            if not answered:
+            wanted = calls.finish()
+            if not answered and not wanted:
                 raise NotAChatStream("answered nothing")
             await self._read_tail(pieces)
+            if wanted:
+                yield Delta(tool_calls=wanted)
 
     async def warm(self) -> None:
         """Open a connection and keep it; costs no tokens. What the endpoint answers does not matter."""
         if not self._rehearsed:
             self._rehearsed = True
             await self._rehearse()
+        if why := await self.check():
+            _log.warning("%s cannot be reached now: %s", self.name, why)
+
+    async def check(self) -> str:
+        """Why the endpoint is not there; empty when it answers. Costs no tokens, keeps a connection.
+
+        It is asked for the head of its list of models. Many services refuse that or do not know it: they are there all
+        the same, and so is one with an error of its own. Only a gateway that says so tells of a server that is down.
+        """
+        address = f"{self._endpoint.base_url.rstrip('/')}/models"
+        headers = {"Authorization": f"Bearer {self._key or 'none'}"}
         try:
-            async with asyncio.timeout(self._settings.connect_timeout_s + self._settings.first_token_timeout_s):
-                await self._client.models.with_raw_response.list()
-        except openai.APIStatusError as answer:
-            _log.debug("%s: warm, although the list of models answers %d", self.name, answer.status_code)
-        except (openai.OpenAIError, httpx2.HTTPError, TimeoutError) as error:
-            _log.warning("%s cannot be reached now: %s", self.name, self._safe(_cause(error)))
+            async with asyncio.timeout(self._settings.connect_timeout_s + _CHECK_S):
+                answer = await self._connections.client(address).head(address, headers=headers)
+        except TimeoutError:
+            return "no answer in time"
+        except (httpx2.HTTPError, OSError) as error:
+            return self._safe(_cause(error))
+        return f"HTTP {answer.status_code}" if answer.status_code in _NOBODY_BEHIND else ""
 
     async def _rehearse(self) -> None:
         """Make a request that goes nowhere: the client prepares itself at its first one, measured to take 14 ms."""
         nowhere = httpx2.MockTransport(lambda _request: httpx2.Response(200, content=b""))
-        request = self._request([Message(role, "") for role in ("system", "user", "assistant")])
+        messages = [Message(role, "") for role in ("system", "user", "assistant")]
+        request = self._request(ChatRequest(messages, "en"))
         async with httpx2.AsyncClient(transport=nowhere) as http:
             client = self._client.with_options(http_client=http)
             async with client.chat.completions.with_streaming_response.create(**request):
                 pass
 
     async def close(self) -> None:
-        """Close all connections."""
-        await self._client.close()
+        """Close the connections that are its own."""
+        if self._owns_connections:
+            await self._connections.close()
 
-    def _request(self, messages: Sequence[Message]) -> dict[str, Any]:
+    def _request(self, asked: ChatRequest) -> dict[str, Any]:
         endpoint = self._endpoint
-        talk: list[ChatCompletionMessageParam] = [_param(message) for message in messages]
+        talk = [message_param(message) for message in asked.messages]
         request: dict[str, Any] = {"model": endpoint.model, "messages": talk, "stream": True}
+        if asked.tools:
+            request["tools"] = [tool_param(tool) for tool in asked.tools]
+            request["tool_choice"] = asked.tool_choice
         if endpoint.max_tokens is not None:
             request["max_tokens"] = endpoint.max_tokens
         if endpoint.temperature is not None:
@@ -130,11 +157,12 @@ class OpenAIChat:
             request["extra_body"] = endpoint.extra_body
         return request
 
-    async def _open(self, messages: Sequence[Message], stack: AsyncExitStack) -> AsyncGenerator[bytes, None]:
+    async def _open(self, request: ChatRequest, stack: AsyncExitStack) -> AsyncGenerator[bytes, None]:
         """Ask; returns the body as it arrives. What must be closed goes on the stack."""
         await stack.enter_async_context(self._slots)
+        await stack.enter_async_context(self._connections.slots)
         response = await stack.enter_async_context(
-            self._client.chat.completions.with_streaming_response.create(**self._request(messages))
+            self._client.chat.completions.with_streaming_response.create(**self._request(request))
         )
         kind = response.headers.get("content-type", "")
         if "html" in kind:
@@ -158,13 +186,18 @@ class OpenAIChat:
         try:
             yield
         except (NotAChatStream, TimeoutError) as error:
-            raise ChatError(self._line(str(error))) from None
+            kind = FailureKind.NONSENSE if isinstance(error, NotAChatStream) else FailureKind.FIRST_BYTE
+            raise ChatError(self._line(str(error)), kind=kind) from None
         except openai.APIStatusError as error:
-            raise ChatError(self._line(_status_line(error))) from None
+            rest_s = retry_after_s(error.response.headers, datetime.now(UTC))
+            raise ChatError(
+                self._line(_status_line(error, rest_s)), kind=_kind_of(error.status_code, rest_s), rest_s=rest_s
+            ) from None
         except openai.APITimeoutError:
-            raise ChatError(self._line(f"no connection within {self._settings.connect_timeout_s:g} s")) from None
+            reason = f"no connection within {self._settings.connect_timeout_s:g} s"
+            raise ChatError(self._line(reason), kind=FailureKind.CONNECTION) from None
         except (openai.OpenAIError, httpx2.HTTPError, httpx2.StreamError, OSError) as error:
-            raise ChatError(self._line(_cause(error))) from None
+            raise ChatError(self._line(_cause(error)), kind=FailureKind.CONNECTION) from None
 
     def _line(self, reason: str) -> str:
         return f"{self.name}: {self._safe(reason)}"
@@ -215,21 +248,18 @@ async def _pieces(response: AsyncAPIResponse[Any]) -> AsyncGenerator[bytes, None
         yield piece
 
 
-def _param(message: Message) -> ChatCompletionMessageParam:
-    match message.role:
-        case "system":
-            return {"role": "system", "content": message.content}
-        case "user":
-            return {"role": "user", "content": message.content}
-        case "assistant":
-            return {"role": "assistant", "content": message.content}
-
-
-def _status_line(error: openai.APIStatusError) -> str:
-    retry = error.response.headers.get("retry-after")
-    when = f" (retry after {retry} s)" if retry and retry.isdigit() else ""
+def _status_line(error: openai.APIStatusError, rest_s: float | None) -> str:
+    when = f" (retry after {rest_s:g} s)" if rest_s is not None else ""
     said = error_text(error.body)
     return f"HTTP {error.status_code}{when}" + (f": {said}" if said else "")
+
+
+def _kind_of(status: int, rest_s: float | None) -> FailureKind:
+    if status == 429 or rest_s is not None:
+        return FailureKind.BUSY
+    if status in {400, 413, 422}:
+        return FailureKind.REQUEST
+    return FailureKind.REFUSED if status < 500 and status != 408 else FailureKind.SERVER
 
 
 def _cause(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from xiaozhi.settings import LlmSettings
+from xiaozhi.settings import LlmEndpoint, LlmSettings
 from xiaozhi.stages.llm.engine import ChatModel
 from xiaozhi.stages.llm.responder import BuiltInResponder
 
@@ -18,25 +18,29 @@ class BuiltChat:
 
 
 def build_chat(settings: LlmSettings) -> BuiltChat:
-    """The first endpoint; the built-in responder when there is none. Opens no connection."""
+    """All endpoints as one; the built-in responder when there is none. Opens no connection."""
     if not settings.endpoints:
         return BuiltChat(
             BuiltInResponder(),
             "built-in responder: no endpoint is set",
-            "for real conversation add [[llm.endpoints]] with name, base_url, model and api_key to settings.toml",
+            'for real conversation add [[llm.endpoints]] with a preset such as "qwen", and its key, to settings.toml',
         )
     # Imported only when chosen: loading the client takes most of a second.
-    from xiaozhi.stages.llm.openai_chat import OpenAIChat
+    from xiaozhi.stages.llm.routed import RoutedChat
 
-    endpoint = settings.endpoints[0]
+    keyless = [one for one in settings.endpoints if one.api_key_env and not one.key()]
+    several = len(settings.endpoints) > 1
+    hints = [
+        f"the variable {one.api_key_env} holds no key" + (f' for endpoint "{one.name}"' if several else "")
+        for one in keyless
+    ]
+    return BuiltChat(
+        RoutedChat(settings), "; ".join(_line(one, several) for one in settings.endpoints), "; ".join(hints)
+    )
+
+
+def _line(endpoint: LlmEndpoint, several: bool) -> str:
     url = urlsplit(endpoint.base_url)
     where = url._replace(netloc=url.netloc.rpartition("@")[2], query="", fragment="").geturl()  # no credentials
-    hints = []
-    if endpoint.api_key_env and not endpoint.key():
-        hints.append(f"the variable {endpoint.api_key_env} holds no key")
-    if len(settings.endpoints) > 1:
-        unused = ", ".join(f'"{other.name}"' for other in settings.endpoints[1:])
-        hints.append(f"only the first endpoint is used, not {unused}")
-    return BuiltChat(
-        OpenAIChat(endpoint, settings), f'endpoint "{endpoint.name}": {endpoint.model} at {where}', "; ".join(hints)
-    )
+    tier = f" ({endpoint.place})" if several else ""
+    return f'endpoint "{endpoint.name}"{tier}: {endpoint.model} at {where}'

@@ -1,12 +1,11 @@
 """The built-in responder: answers simple questions when no language model is configured."""
 
 import re
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from datetime import datetime
 from typing import Final
 
-from xiaozhi.events import Message
-from xiaozhi.stages.llm.engine import ChatError, Delta
+from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta
 from xiaozhi.stages.llm.small_talk import Question, answer
 from xiaozhi.text.language import language_of
 
@@ -30,17 +29,18 @@ class BuiltInResponder:
     def __init__(self, now: Callable[[], datetime] = _local_time) -> None:
         self._now = now
 
-    async def stream(self, messages: Sequence[Message], *, language: str) -> AsyncGenerator[Delta, None]:
-        """Answer the last message word by word, without delay.
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        """Answer the last message word by word, without delay; it calls no tools.
 
         Raises:
             ChatError: the last message is not the talker's.
         """
+        messages = request.messages
         if not messages or messages[-1].role != "user":
             raise ChatError("built-in responder: there is no question")
         text = messages[-1].content
         said_before = "\n".join(message.content for message in messages if message.role == "assistant")
-        chinese = language_of(text, default=language) in {"zh", "yue"}
+        chinese = language_of(text, default=request.language) in {"zh", "yue"}
         for word in _WORD.findall(answer(Question(text, chinese, self._now(), said_before))):
             yield Delta(word)
 

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import orjson
 
+from xiaozhi.stages.llm.call_pieces import CallPiece, call_pieces
+
 # A chunk of a chat completion is a few hundred bytes; a line beyond this is no event of ours.
 _MOST_LINE_BYTES: Final = 1_048_576
 _FIELDS_WITHOUT_MEANING: Final = (b"event:", b"id:", b"retry:", b":")
@@ -28,11 +30,13 @@ class Chunk:
         text: what may be spoken, often empty.
         thinking: the model is at work on hidden reasoning.
         finished: the model said why it stopped, or the server said that this is all.
+        calls: pieces of tool calls.
     """
 
     text: str = ""
     thinking: bool = False
     finished: bool = False
+    calls: tuple[CallPiece, ...] = ()
 
 
 class ChunkReader:
@@ -95,12 +99,13 @@ def _chunk(body: Any, data: bytes) -> Chunk | None:
         delta = choice.get("delta") or {}
         text = delta.get("content") or ""
         thinking = delta.get("reasoning_content") or delta.get("reasoning")
+        calls = call_pieces(delta.get("tool_calls"))
         finished = bool(choice.get("finish_reason"))  # some servers send "" until the end
-    except (AttributeError, TypeError, KeyError, IndexError):
+    except (AttributeError, TypeError, KeyError, IndexError, ValueError):
         raise NotAChatStream(f"sent JSON of another shape: {_quoted(data)}") from None
     if not isinstance(text, str):
         raise NotAChatStream(f"sent JSON of another shape: {_quoted(data)}")
-    return Chunk(text, bool(thinking), finished)
+    return Chunk(text, bool(thinking), finished, calls)
 
 
 def _complaint(data: bytes) -> str:

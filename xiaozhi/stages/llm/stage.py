@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 from typing import Final
 
 from xiaozhi.channel import Channel
-from xiaozhi.events import Clause, Message
+from xiaozhi.events import Clause, ToolCall
 from xiaozhi.settings import Settings
-from xiaozhi.stages.llm.engine import ChatError, ChatModel, Delta
+from xiaozhi.stages.llm.engine import ChatError, ChatModel, ChatRequest, Delta
 from xiaozhi.text.clauses import ClauseSplitter
 from xiaozhi.text.emotions import emotion_in
 from xiaozhi.text.hidden import CODE, HiddenSpans
@@ -24,17 +25,29 @@ _MERGE_ABOVE_MS: Final = 3000.0
 _LOOK_EVERY_S: Final = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a model's answer came to.
+
+    Attributes:
+        text: the reply as shown; empty when the model only wants tools called.
+        tool_calls: what the model wants called before it goes on; empty when the reply is complete.
+    """
+
+    text: str
+    tool_calls: tuple[ToolCall, ...] = ()
+
+
 async def run_llm(
     model: ChatModel,
-    messages: Sequence[Message],
+    request: ChatRequest,
     clauses: Channel[Clause],
     *,
-    language: str,
     settings: Settings,
     on_first_token: Callable[[], None],
     on_first_clause: Callable[[], None],
     queued_ms: Callable[[], float],
-) -> str:
+) -> Outcome:
     """Ask the model and put its answer as clauses; close the channel at the end, whatever the end.
 
     The first clause leaves at the first mark, or `tts.first_clause_wait_ms` after the first token; the others are whole
@@ -42,39 +55,41 @@ async def run_llm(
 
     Args:
         model: who answers.
-        messages: the conversation, the talker's text last.
+        request: the conversation, the talker's text last, and the tools; its language is that of clauses that do not
+            show theirs.
         clauses: where the clauses go; the first carries the emotion.
-        language: of the talker, for clauses that do not show theirs.
         settings: limits of clauses and of the reply.
         on_first_token: called when the first visible text has come.
         on_first_clause: called when the first clause has been put.
         queued_ms: how much speech waits to be played now, in milliseconds.
 
     Returns:
-        The text of the reply as shown.
+        What was said, and the tools the model wants called.
 
     Raises:
         ChatError: the model failed, or nothing of its answer can be spoken. What was whole before has been put.
         ChannelClosed: nobody reads the clauses any more.
     """
-    answer = _Answer(clauses, language, on_first_clause)
+    answer = _Answer(clauses, request.language, on_first_clause)
     splitter = ClauseSplitter(
         first_min_chars=settings.tts.first_clause_min_chars, first_max_chars=settings.tts.first_clause_max_chars
     )
-    deltas = _Patient(model.stream(messages, language=language))
+    deltas = _Patient(model.stream(request))
     wait_s = settings.tts.first_clause_wait_ms / 1000.0
     loop = asyncio.get_running_loop()
     code = HiddenSpans(CODE)
     left = settings.llm.reply_max_chars
+    tool_calls: tuple[ToolCall, ...] = ()
     cut_at: float | None = None  # when the first clause is overdue
     try:
         while left > 0:
             try:
                 delta = await deltas.next(_look_again_s(splitter, cut_at, loop.time()))
             except TimeoutError:
-                delta = Delta("")
+                delta = Delta()
             if delta is None:
                 break
+            tool_calls += delta.tool_calls
             if cut_at is None and delta.text and not delta.text.isspace():
                 on_first_token()
                 cut_at = loop.time() + wait_s
@@ -93,9 +108,9 @@ async def run_llm(
     finally:
         clauses.close()
         await deltas.close()
-    if not answer.said:
+    if not answer.said and not tool_calls:
         raise ChatError(f"{model.name}: answered nothing that can be spoken")
-    return join_pieces(answer.said)
+    return Outcome(join_pieces(answer.said), tool_calls)
 
 
 def _look_again_s(splitter: ClauseSplitter, cut_at: float | None, now: float) -> float | None:

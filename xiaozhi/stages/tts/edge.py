@@ -21,6 +21,7 @@ from xiaozhi.audio.stream_decode import SpeechDecoder, decode_parts
 from xiaozhi.channel import Channel
 from xiaozhi.settings.model import EdgeVoiceSettings
 from xiaozhi.stages.tts.engine import VoiceError
+from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest
 
 # 3 s of the service's 48 kbit/s: how far the socket may run ahead of who listens.
 _AHEAD_BYTES: Final = 18_000
@@ -63,21 +64,21 @@ class EdgeVoice:
             self._request("", voice, None)  # finds names that cannot be
         communicate.WSS_URL = self._url  # type: ignore[attr-defined]  # the module reads it there without exporting it
 
-    def voice_for(self, text: str, language: str) -> str:
-        """The configured voice; the other one for text that is English while the configured voice is Mandarin."""
+    def voice_for(self, text: str, language: str, wish: VoiceWish = NO_WISH) -> str:
+        """What is wished, or the configured voice: the other one for English while the configured one is Mandarin."""
+        settings = self._settings
         english = language.startswith("en") and not _HAN.search(text)
-        if english and self._settings.voice.startswith("zh-") and self._settings.voice_en:
-            return self._settings.voice_en
-        return self._settings.voice
+        usual = settings.voice_en if english and settings.voice.startswith("zh-") and settings.voice_en else ""
+        return closest(self.name, wish, "en" if english else language, usual or settings.voice)
 
-    async def speak(self, text: str, *, language: str) -> AsyncGenerator[PcmInt, None]:
+    async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
         """Yield the sound as it arrives.
 
         Raises:
             VoiceError: refused, timed out, broke, or sent something that is not MP3.
         """
         decoder = SpeechDecoder("mp3")
-        async with aclosing(self._mp3(text, self.voice_for(text, language))) as stream:
+        async with aclosing(self._mp3(text, self.voice_for(text, language, wish), wish.rate_percent)) as stream:
             try:
                 async for data in stream:
                     for pcm in decode_parts(decoder, data):
@@ -88,14 +89,14 @@ class EdgeVoice:
         if len(rest):
             yield rest
 
-    async def _mp3(self, text: str, voice: str) -> AsyncGenerator[bytes, None]:
+    async def _mp3(self, text: str, voice: str, faster_percent: int) -> AsyncGenerator[bytes, None]:
         """The service's bytes.
 
         A task of its own reads them, because leaving the library's WebSocket waits up to 10 s for the other side's
         goodbye; once the connection under it is closed it leaves at once.
         """
         connection = _Connection()
-        speech = self._request(text, voice, connection)
+        speech = self._request(text, voice, connection, faster_percent)
         pieces: Channel[bytes] = Channel(_AHEAD_BYTES, len)
         reading = asyncio.create_task(_read(speech, pieces), name="edge-read")
         try:
@@ -113,12 +114,13 @@ class EdgeVoice:
             await connection.abort()
             await asyncio.gather(reading, return_exceptions=True)
 
-    def _request(self, text: str, voice: str, connection: _Connection | None) -> Communicate:
+    def _request(self, text: str, voice: str, connection: _Connection | None, faster_percent: int = 0) -> Communicate:
+        rate_percent = min(100, max(-50, self._settings.rate_percent + faster_percent))
         try:
             return Communicate(
                 text,
                 voice,
-                rate=f"{self._settings.rate_percent:+d}%",
+                rate=f"{rate_percent:+d}%",
                 connector=connection,
                 connect_timeout=self._timeout_s,
                 receive_timeout=self._timeout_s,

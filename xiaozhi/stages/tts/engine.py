@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from xiaozhi.audio.pcm import PcmInt
+from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish
 
 
 class VoiceError(Exception):
@@ -15,11 +16,11 @@ class Voice(Protocol):
 
     name: str
 
-    def speak(self, text: str, *, language: str) -> AsyncGenerator[PcmInt, None]:
+    def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
         """Yield int16[n] mono at 24 kHz (`DOWNLINK_RATE_HZ`) in pieces of any size, as early as they exist.
 
-        `text` is already cleaned for speech. `language` (`zh`, `en` …) picks among the engine's voices. Closing the
-        iterator closes the upstream request at once.
+        `text` is already cleaned for speech. `language` (`zh`, `en` …) picks among the engine's voices, and so
+        does `wish`, as far as the engine can. Closing the iterator closes the upstream request at once.
 
         Raises:
             VoiceError: refused, timed out, broke, or sent something that is not audio.

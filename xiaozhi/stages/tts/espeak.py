@@ -19,6 +19,7 @@ from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.audio.resample import StreamResampler
 from xiaozhi.settings.model import EspeakVoiceSettings
 from xiaozhi.stages.tts.engine import VoiceError
+from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest
 
 # From espeak-ng's speak_lib.h.
 _AUDIO_OUTPUT_SYNCHRONOUS: Final = 2
@@ -119,8 +120,10 @@ def _choose(voice: str, rate_wpm: int) -> _Library:
     return library
 
 
-def _speak_run(kind: str, text: str, settings: EspeakVoiceSettings) -> PcmInt:
-    library = _choose(settings.voice_en if kind == "en" else settings.voice, settings.rate_wpm)
+def _speak_run(kind: str, text: str, settings: EspeakVoiceSettings, wish: VoiceWish = NO_WISH) -> PcmInt:
+    voice = closest("espeak", wish, kind, settings.voice_en if kind == "en" else settings.voice)
+    rate_wpm = min(450, max(80, round(settings.rate_wpm * (1.0 + wish.rate_percent / 100.0))))
+    library = _choose(voice, rate_wpm)
     pcm = library.synthesise(text)
     resampler = StreamResampler(library.rate_hz)
     return np.concatenate([resampler.feed(pcm), resampler.flush()])
@@ -153,7 +156,7 @@ class EspeakVoice:
         for voice in (settings.voice, settings.voice_en):  # loads the library and both voices
             _thread().submit(_choose, voice, settings.rate_wpm).result()
 
-    async def speak(self, text: str, *, language: str) -> AsyncGenerator[PcmInt, None]:
+    async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
         """Yield each run of one language, then a short pause.
 
         Raises:
@@ -162,7 +165,7 @@ class EspeakVoice:
         loop = asyncio.get_running_loop()
         spoken = False
         for kind, run in voice_runs(text, language):
-            pcm = await loop.run_in_executor(_thread(), _speak_run, kind, run, self._settings)
+            pcm = await loop.run_in_executor(_thread(), _speak_run, kind, run, self._settings, wish)
             if len(pcm):
                 spoken = True
                 yield pcm

@@ -11,6 +11,9 @@ import numpy as np
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.stages.tts.engine import Voice, VoiceError
 from xiaozhi.stages.tts.preference import EngineState, Preference
+from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish
+from xiaozhi.upstream.breaker import Admission
+from xiaozhi.upstream.slots import PrioritySlots
 
 _log = logging.getLogger(__name__)
 
@@ -26,8 +29,8 @@ _RESTART_SAMPLES: Final = DOWNLINK_RATE_HZ * 300 // 1000
 class VoiceChain:
     """Tries voices in order of preference, each sentence anew.
 
-    A voice that fails, is silent or takes too long is passed over for the same sentence and skipped for a while. The
-    silence before the first sound is cut.
+    A voice that fails, is silent or takes too long is passed over for the same sentence and skipped for a while; then
+    one sentence tries it for all. The silence before the first sound is cut.
 
     Args:
         voices: best first.
@@ -36,6 +39,7 @@ class VoiceChain:
         retry_after_s: how long a voice that failed is skipped.
         clock: monotonic time in seconds.
         max_concurrent: sentences that may wait for their first sound at once, over all conversations.
+        failures: after so many in a row a voice is skipped.
     """
 
     def __init__(
@@ -46,30 +50,49 @@ class VoiceChain:
         retry_after_s: float,
         clock: Callable[[], float],
         max_concurrent: int = 40,
+        failures: int = 1,
     ) -> None:
         self.name = "+".join(voice.name for voice in voices)
         self._voices = tuple(voices)
         self._first_audio_timeout_s = first_audio_timeout_s
         self._idle_timeout_s = idle_timeout_s
         self._clock = clock
-        self._preference = Preference([voice.name for voice in voices], retry_after_s)
-        self._slots = asyncio.Semaphore(max_concurrent)
+        self._preference = Preference([voice.name for voice in voices], retry_after_s, failures)
+        self.slots = PrioritySlots(max_concurrent)
+        """Who may ask a voice now: first sentences of replies before others."""
 
     @property
     def states(self) -> tuple[EngineState, ...]:
         """How each voice has done, best first."""
         return self._preference.states
 
-    def overheard(self, on_voice: Callable[[str], None]) -> Voice:
-        """The same voices for one reply; `on_voice` is told whose voice it is at the first sound of each sentence."""
-        return _Overheard(self, on_voice)
+    def first_in_line(self) -> str:
+        """The voice that a sentence would be tried with first now."""
+        return self._voices[self._preference.first(self._clock())].name
+
+    def overheard(self, on_voice: Callable[[str], None], wish: VoiceWish = NO_WISH) -> Voice:
+        """The same voices for one reply, whose first sentence goes before others' later ones.
+
+        Args:
+            on_voice: told whose voice it is at the first sound of each sentence.
+            wish: how the reply should sound.
+        """
+        return _Overheard(self, on_voice, wish)
 
     async def speak(
-        self, text: str, *, language: str, on_voice: Callable[[str], None] | None = None
+        self,
+        text: str,
+        *,
+        language: str,
+        wish: VoiceWish = NO_WISH,
+        urgent: bool = False,
+        on_voice: Callable[[str], None] | None = None,
+        on_cut: Callable[[], None] | None = None,
     ) -> AsyncGenerator[PcmInt, None]:
         """Yield the sentence by the best voice that works; nothing when there is nothing to say.
 
-        `on_voice` gets the name of each voice that begins to speak it.
+        `wish` is honoured by whichever voice speaks, as far as it can; `urgent` goes first when voices are scarce.
+        `on_voice` gets the name of each voice that begins to speak it; `on_cut` is called when its end is missing.
 
         Raises:
             VoiceError: no voice could speak.
@@ -77,24 +100,36 @@ class VoiceChain:
         if not any(char.isalnum() for char in text):
             return  # marks alone: every engine would be silent, and none would be to blame
         errors: list[str] = []
-        for index in self._preference.candidates(self._clock()):
+        for index in range(len(self._voices)):
+            admission = self._preference.admit(index, self._clock())
+            if admission is Admission.REFUSED:
+                continue
             samples = 0
+            pending: Admission | None = admission  # until its outcome is known
             try:
-                async with aclosing(self._attempt(self._voices[index], text, language)) as pieces:
+                async with aclosing(self._attempt(self._voices[index], text, language, wish, urgent=urgent)) as pieces:
                     async for pcm in pieces:
-                        if not samples:
-                            self._spoke(index)
-                            if on_voice is not None:
-                                on_voice(self._voices[index].name)
+                        if pending is not None:
+                            pending = None
+                            self._spoke(index, admission)
+                        if not samples and on_voice is not None:
+                            on_voice(self._voices[index].name)
                         samples += len(pcm)
                         yield pcm
                 return
             except VoiceError as error:
-                self._failed(index, error)
+                # After its first sound it was no probe any more: the breaker has closed.
+                self._failed(index, pending or Admission.ADMITTED, error)
+                pending = None
                 errors.append(str(error))
                 if samples >= _RESTART_SAMPLES:
                     _log.warning("a sentence was cut after %.1f s", samples / DOWNLINK_RATE_HZ)
+                    if on_cut is not None:
+                        on_cut()
                     return
+            finally:
+                if pending is not None:
+                    self._preference.dropped(index, pending, self._clock())
         raise VoiceError("; ".join(errors))
 
     async def warm(self) -> None:
@@ -107,7 +142,8 @@ class VoiceChain:
         errors: list[str] = []
         for index, outcome in enumerate(outcomes):
             if isinstance(outcome, VoiceError):
-                self._failed(index, outcome)
+                if self._preference.unreachable(index, self._clock(), str(outcome)):
+                    self._tell(outcome)
                 errors.append(str(outcome))
             elif isinstance(outcome, BaseException):
                 raise outcome
@@ -119,10 +155,12 @@ class VoiceChain:
         for voice in self._voices:
             await voice.close()
 
-    async def _attempt(self, voice: Voice, text: str, language: str) -> AsyncGenerator[PcmInt, None]:
+    async def _attempt(
+        self, voice: Voice, text: str, language: str, wish: VoiceWish, *, urgent: bool
+    ) -> AsyncGenerator[PcmInt, None]:
         """One voice's try, from its first audible sound."""
-        async with aclosing(voice.speak(text, language=language)) as pieces:
-            async with self._slots:
+        async with aclosing(voice.speak(text, language=language, wish=wish)) as pieces:
+            async with self.slots.hold(urgent=urgent):
                 pcm = await self._first_sound(voice, pieces)
             while True:
                 yield pcm
@@ -149,28 +187,38 @@ class VoiceChain:
             raise VoiceError(f"{voice.name}: no sound within {self._first_audio_timeout_s:g} s") from error
         raise VoiceError(f"{voice.name}: sent only silence")
 
-    def _spoke(self, index: int) -> None:
-        if self._preference.spoke(index):
+    def _spoke(self, index: int, admission: Admission) -> None:
+        if self._preference.spoke(index, admission, self._clock()):
             _log.info("voice %s is back", self._voices[index].name)
 
-    def _failed(self, index: int, error: VoiceError) -> None:
-        state = self._preference.states[index]
-        now = self._clock()
-        if self._preference.failed(index, now, str(error)):
-            _log.warning("voice passed over for %.0f s: %s", state.skipped_until - now, error)
+    def _failed(self, index: int, admission: Admission, error: VoiceError) -> None:
+        if self._preference.failed(index, admission, self._clock(), str(error)):
+            self._tell(error)
+
+    def _tell(self, error: VoiceError) -> None:
+        _log.warning("voice passed over for %.0f s: %s", self._preference.retry_after_s, error)
 
 
 class _Overheard:
     """A chain's voices on behalf of one listener; warming and closing are the chain's own business."""
 
-    def __init__(self, chain: VoiceChain, on_voice: Callable[[str], None]) -> None:
+    def __init__(self, chain: VoiceChain, on_voice: Callable[[str], None], wish: VoiceWish) -> None:
         self.name = chain.name
         self._chain = chain
         self._on_voice = on_voice
+        self._wish = wish
+        self._begun = False
 
-    def speak(self, text: str, *, language: str) -> AsyncGenerator[PcmInt, None]:
-        """Speak, and tell who does."""
-        return self._chain.speak(text, language=language, on_voice=self._on_voice)
+    def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+        """Speak, and tell who does; the reply's own wish holds where there is none for the sentence."""
+        urgent, self._begun = not self._begun, True
+        return self._chain.speak(
+            text,
+            language=language,
+            wish=self._wish if wish == NO_WISH else wish,
+            urgent=urgent,
+            on_voice=self._on_voice,
+        )
 
     async def warm(self) -> None:
         """Warm the chain."""

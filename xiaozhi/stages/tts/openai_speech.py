@@ -12,6 +12,7 @@ from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.audio.stream_decode import SpeechDecoder, decode_parts
 from xiaozhi.settings.model import OpenAIVoiceSettings
 from xiaozhi.stages.tts.engine import VoiceError
+from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest
 
 
 def _transport_error() -> type[Exception]:
@@ -50,7 +51,7 @@ class OpenAIVoice:
             timeout=timeout_s,
         )
 
-    async def speak(self, text: str, *, language: str) -> AsyncGenerator[PcmInt, None]:
+    async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
         """Yield the sound as it arrives; the server finds the language in the text.
 
         Raises:
@@ -59,12 +60,13 @@ class OpenAIVoice:
         settings = self._settings
         decoder = SpeechDecoder(settings.format)
         # Left out when it is the default: some compatible servers do not know the parameter.
-        speed: Any = settings.speed if settings.speed != 1.0 else openai.omit
+        wished = min(4.0, max(0.25, settings.speed * (1.0 + wish.rate_percent / 100.0)))
+        speed: Any = wished if wished != 1.0 else openai.omit
         try:
             async with self._client.audio.speech.with_streaming_response.create(
                 input=text,
                 model=settings.model,
-                voice=settings.voice,
+                voice=closest(self.name, wish, language, settings.voice),
                 response_format=settings.format,
                 speed=speed,
             ) as response:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from xiaozhi.upstream.breaker import Admission, Breaker, BreakerRules, BreakerState
+
 
 @dataclass(slots=True)
 class EngineState:
@@ -10,51 +12,75 @@ class EngineState:
 
     Attributes:
         name: of the engine.
-        skipped_until: time until which it is passed over, in seconds of the caller's clock; 0 when it is not.
         last_error: why it failed last; empty when it never did.
         spoken, failed: sentences so far.
     """
 
     name: str
-    skipped_until: float = 0.0
     last_error: str = ""
     spoken: int = 0
     failed: int = 0
 
 
 class Preference:
-    """Remembers failures.
+    """A circuit breaker for each engine: one that fails rests, and then one sentence tries it for all.
 
     Args:
         names: the engines, best first.
         retry_after_s: how long one that failed is skipped.
+        failures: so many in a row; another voice is at hand, so one is enough.
     """
 
-    def __init__(self, names: Sequence[str], retry_after_s: float) -> None:
+    def __init__(self, names: Sequence[str], retry_after_s: float, failures: int = 1) -> None:
         if not names:
             raise ValueError("there must be an engine")
-        self._retry_after_s = retry_after_s
+        self.retry_after_s = retry_after_s
         self.states = tuple(EngineState(name) for name in names)
         """Of every engine, best first."""
+        rules = BreakerRules(failures=failures, open_s=retry_after_s)
+        self.breakers = tuple(Breaker(rules) for _ in names)
+        """Of every engine, best first."""
 
-    def candidates(self, now: float) -> list[int]:
-        """The engines to try for a sentence, best first; the last one is always among them, whatever it did."""
-        last = len(self.states) - 1
-        return [index for index, state in enumerate(self.states) if index == last or now >= state.skipped_until]
+    def first(self, now: float) -> int:
+        """The engine that a sentence would be tried with first."""
+        for index, breaker in enumerate(self.breakers):
+            if breaker.would_admit(now):
+                return index
+        return len(self.breakers) - 1
 
-    def failed(self, index: int, now: float, why: str) -> bool:
-        """An engine failed at `now`. Returns whether that is news: it was not being skipped yet."""
-        state = self.states[index]
-        news = now >= state.skipped_until
+    def admit(self, index: int, now: float) -> Admission:
+        """May a sentence try this engine? The last one always may, whatever it did. Report the outcome afterwards."""
+        last = index == len(self.breakers) - 1
+        admission = self.breakers[index].admit(now, urgent=last)
+        # While another sentence is its probe, nobody else is left to ask.
+        return Admission.ADMITTED if last and admission is Admission.REFUSED else admission
+
+    def failed(self, index: int, admission: Admission, now: float, why: str) -> bool:
+        """An engine failed. Returns whether that is news: it begins to rest."""
+        state, breaker = self.states[index], self.breakers[index]
         state.failed += 1
         state.last_error = why
-        state.skipped_until = now + self._retry_after_s
-        return news
+        opened = breaker.opened
+        breaker.failed(admission, now)
+        return breaker.opened > opened
 
-    def spoke(self, index: int) -> bool:
-        """An engine spoke. Returns whether that is news: it had failed before."""
-        state = self.states[index]
-        news = state.skipped_until > 0.0
-        state.spoken += 1
-        state.skipped_until = 0.0
-        return news
+    def unreachable(self, index: int, now: float, why: str) -> bool:
+        """An engine could not be reached, outside any sentence. Returns whether that is news: it begins to rest."""
+        state, breaker = self.states[index], self.breakers[index]
+        state.failed += 1
+        state.last_error = why
+        opened = breaker.opened
+        breaker.rest(now, self.retry_after_s)
+        return breaker.opened > opened
+
+    def spoke(self, index: int, admission: Admission, now: float) -> bool:
+        """An engine spoke. Returns whether that is news: it had rested."""
+        breaker = self.breakers[index]
+        before = breaker.state(now)
+        self.states[index].spoken += 1
+        breaker.succeeded(admission, now)
+        return before is not BreakerState.CLOSED and breaker.state(now) is BreakerState.CLOSED
+
+    def dropped(self, index: int, admission: Admission, now: float) -> None:
+        """Nobody waited for the engine's first sound."""
+        self.breakers[index].dropped(admission, now)

@@ -69,6 +69,26 @@ def _openai(settings: TtsSettings, _models_dir: Path) -> tuple[Voice, str]:
     return OpenAIVoice(speech, settings.idle_timeout_s), why
 
 
+def _azure(settings: TtsSettings, _models_dir: Path) -> tuple[Voice, str]:
+    from xiaozhi.stages.tts.azure import AzureVoice
+
+    azure = settings.azure
+    why = f"azure {azure.voice}, English {azure.voice_en} ({azure.endpoint or azure.region})"
+    if not azure.key():
+        why += "; no key: set tts.azure.api_key" + (f" or {azure.api_key_env}" if azure.api_key_env else "")
+    return AzureVoice(azure, settings.idle_timeout_s), why
+
+
+def _iflytek(settings: TtsSettings, _models_dir: Path) -> tuple[Voice, str]:
+    from xiaozhi.stages.tts.iflytek import IflytekVoice
+
+    iflytek = settings.iflytek
+    why = f"iflytek {iflytek.voice} ({iflytek.url})"
+    if not (iflytek.app() and iflytek.key() and iflytek.secret()):
+        why += "; not all of app_id, api_key and api_secret are set in [tts.iflytek]"
+    return IflytekVoice(iflytek, settings.idle_timeout_s), why
+
+
 def _sherpa(settings: TtsSettings, models_dir: Path) -> tuple[Voice, str]:
     from xiaozhi.stages.tts.sherpa import SherpaVoice
 
@@ -86,6 +106,8 @@ def _espeak(settings: TtsSettings, _models_dir: Path) -> tuple[Voice, str]:
 _BUILDERS: Mapping[str, Callable[[TtsSettings, Path], tuple[Voice, str]]] = {
     "edge": _edge,
     "openai": _openai,
+    "azure": _azure,
+    "iflytek": _iflytek,
     "sherpa": _sherpa,
     "espeak": _espeak,
 }

@@ -16,6 +16,7 @@ from xiaozhi.channel import Channel
 from xiaozhi.settings.model import SherpaVoiceSettings
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.sherpa_files import VoiceFiles, default_voice_dir, voice_files
+from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, numbered
 
 _STOP: Final = 0
 _GO_ON: Final = 1
@@ -48,16 +49,21 @@ class SherpaVoice:
             raise VoiceError(f"sherpa: {folder}: refused by sherpa-onnx; it has written why to standard error")
         self.about = f"{files.kind} {folder.name}"
         self._rate_hz = files.rate_hz
+        self._speakers = files.speakers
         self._tts = sherpa_onnx.OfflineTts(config)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sherpa-tts")
 
-    async def speak(self, text: str, *, language: str) -> AsyncGenerator[PcmInt, None]:
+    async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
         """Yield each sentence when it is complete; the model knows its own languages.
 
         Raises:
             VoiceError: the model failed.
         """
         loop = asyncio.get_running_loop()
+        speaker = numbered(self.name, wish)
+        if speaker is None or speaker >= max(1, self._speakers):  # whose they are is not written in the model
+            speaker = self._settings.speaker
+        speed = min(2.0, max(0.5, self._settings.speed * (1.0 + wish.rate_percent / 100.0)))
         unwanted = threading.Event()
         pieces: Channel[PcmFloat] = Channel(_AHEAD_SAMPLES, len)
 
@@ -73,7 +79,7 @@ class SherpaVoice:
 
         def generate() -> None:
             if not unwanted.is_set():
-                self._tts.generate(text, sid=self._settings.speaker, speed=self._settings.speed, callback=take)
+                self._tts.generate(text, sid=speaker, speed=speed, callback=take)
 
         working = loop.run_in_executor(self._thread, generate)
         # Runs on the loop after the last `put`.

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-import onnxruntime
-
+from xiaozhi.onnx_quiet import ORT_ERRORS, quiet_session
 from xiaozhi.stages.tts.engine import VoiceError
 
 Kind: TypeAlias = Literal["matcha", "vits", "kokoro"]
@@ -171,13 +170,9 @@ def _tokens(folder: Path) -> Path:
 
 def _metadata(model: Path) -> dict[str, str]:
     """The model's own description; opening it finds truncated files as well."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors share no other base
+        session = quiet_session(model, optimize=False)
+    except ORT_ERRORS as error:
         raise _bad(model, f"is not a whole ONNX model ({str(error).splitlines()[0][:160]})") from error
     found: dict[str, str] = session.get_modelmeta().custom_metadata_map
     return found

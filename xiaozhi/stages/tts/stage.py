@@ -11,10 +11,12 @@ import numpy as np
 
 from xiaozhi.audio.opus import OpusEncoder
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
-from xiaozhi.channel import Channel
+from xiaozhi.channel import SYNTHESIS, Channel
 from xiaozhi.events import Clause, ClauseStart, SpeechPacket, SpokenItem
 from xiaozhi.settings.model import Settings
 from xiaozhi.stages.tts.engine import Voice, VoiceError
+from xiaozhi.stages.tts.kept import LOOKAHEAD_SAMPLES, KeptSpeech
+from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish
 from xiaozhi.workers import Priority, WorkerPool
 
 _log = logging.getLogger(__name__)
@@ -23,6 +25,8 @@ _FRAME_MS: Final = 60
 _FRAME_SAMPLES: Final = DOWNLINK_RATE_HZ * _FRAME_MS // 1000
 # How far one clause's sound may run ahead of the encoder.
 _AHEAD_SAMPLES: Final = DOWNLINK_RATE_HZ * 3
+# The same for clauses that come as packets.
+_AHEAD_PACKETS: Final = 3000 // _FRAME_MS
 # A hop to a thread costs 64-83 us, a frame 250-700 us: eight frames make the hop cheap and still leave the thread to
 # the next conversation after a few milliseconds.
 _FRAMES_PER_JOB: Final = 8
@@ -30,10 +34,12 @@ _FRAMES_PER_JOB: Final = 8
 
 @dataclass(slots=True)
 class _Speech:
-    """A clause being synthesised."""
+    """A clause being synthesised: as sound, or as packets where it goes through the cache."""
 
     clause: Clause
-    pcm: Channel[PcmInt] = field(default_factory=lambda: Channel(_AHEAD_SAMPLES, len))
+    kept: bool = False
+    pcm: Channel[PcmInt] = field(default_factory=lambda: Channel(_AHEAD_SAMPLES, len, kind=SYNTHESIS))
+    packets: Channel[bytes] = field(default_factory=lambda: Channel(_AHEAD_PACKETS))
     error: VoiceError | None = None
 
 
@@ -45,12 +51,16 @@ async def run_tts(
     settings: Settings,
     *,
     on_first_speech: Callable[[], None] = lambda: None,
+    kept: KeptSpeech | None = None,
+    wish: VoiceWish = NO_WISH,
+    on_voice: Callable[[str], None] = lambda _voice: None,
+    on_hit: Callable[[], None] = lambda: None,
 ) -> None:
     """Speak clauses until their channel ends, into `out`, which is left open.
 
     `ClauseStart` goes right before the first packet that holds sound of its clause. Only the last packet of the reply
-    is filled up with silence; within it, the rest of a clause shares a packet with the beginning of the next. A clause
-    that cannot be spoken is logged and left out.
+    is filled up with silence; within it, the rest of a clause shares a packet with the beginning of the next. Clauses
+    that go through the cache have packets of their own. A clause that cannot be spoken is logged and left out.
 
     Args:
         clauses: what to say.
@@ -59,6 +69,10 @@ async def run_tts(
         codec: the shared pool that encodes.
         settings: of sound and speech.
         on_first_speech: called once, when the first sound is there.
+        kept: the speech cache; clauses that it wants are spoken through it, and `voice` is not asked for them.
+        wish: how clauses from `kept` should sound; `voice` knows its own.
+        on_voice: told whose voice a clause from `kept` is.
+        on_hit: called for each clause that cost no synthesis, before `on_first_speech`.
 
     Raises:
         VoiceError: there were clauses and none of them could be spoken.
@@ -71,11 +85,17 @@ async def run_tts(
     async with asyncio.TaskGroup() as tasks:
 
         async def begin_each() -> None:
+            first = True
             try:
                 await places.acquire()
                 async for clause in clauses:
-                    speech = _Speech(clause)
-                    tasks.create_task(_synthesise(voice, speech), name="tts-clause")
+                    if kept is not None and kept.wants(clause):
+                        speech = _Speech(clause, kept=True)
+                        tasks.create_task(_fetch(kept, speech, wish, on_voice, on_hit, urgent=first), name="tts-clause")
+                    else:
+                        speech = _Speech(clause)
+                        tasks.create_task(_synthesise(voice, speech), name="tts-clause")
+                    first = False
                     await under_way.put(speech)
                     await places.acquire()
             finally:
@@ -83,7 +103,7 @@ async def run_tts(
 
         tasks.create_task(begin_each(), name="tts-begin")
         async for speech in under_way:
-            await encoding.speak(speech)
+            await (encoding.pass_on(speech) if speech.kept else encoding.speak(speech))
             places.release()
             if speech.error is not None:
                 _log.warning("a clause of %d characters was left out: %s", len(speech.clause.speech), speech.error)
@@ -105,6 +125,26 @@ async def _synthesise(voice: Voice, speech: _Speech) -> None:
         speech.pcm.close()
 
 
+async def _fetch(
+    kept: KeptSpeech,
+    speech: _Speech,
+    wish: VoiceWish,
+    on_voice: Callable[[str], None],
+    on_hit: Callable[[], None],
+    *,
+    urgent: bool,
+) -> None:
+    made = kept.packets(speech.clause, wish=wish, urgent=urgent, on_voice=on_voice, on_hit=on_hit)
+    try:
+        async with aclosing(made) as packets:
+            async for packet in packets:
+                await speech.packets.put(packet)
+    except VoiceError as error:
+        speech.error = error
+    finally:
+        speech.packets.close()
+
+
 class _Encoding:
     """One reply's encoder and what waits for it."""
 
@@ -113,9 +153,8 @@ class _Encoding:
     ) -> None:
         self._out = out
         self._codec = codec
-        self._encoder = OpusEncoder(
-            DOWNLINK_RATE_HZ, _FRAME_MS, settings.audio.bitrate_bps, settings.audio.complexity, "audio"
-        )
+        self._audio = settings.audio
+        self._encoder: OpusEncoder | None = None  # none before the first sound, and after packets of another encoder
         self._on_first_speech = on_first_speech
         self._rest: PcmInt = np.empty(0, np.int16)  # less than a frame
         self._unannounced: list[Clause] = []
@@ -141,6 +180,32 @@ class _Encoding:
                 frames = 1 if self._first else min(len(self._rest) // _FRAME_SAMPLES, _FRAMES_PER_JOB)
                 await self._encode(frames)
 
+    async def pass_on(self, speech: _Speech) -> None:
+        """Put a clause that comes as packets, behind what waits for the end of its frame."""
+        announced = False
+        async for packet in speech.packets:
+            if not announced:
+                announced = True
+                await self._end_encoder()
+                self._first = False
+                if not self.heard:
+                    self.heard = True
+                    self._on_first_speech()
+                await self._out.put(ClauseStart(speech.clause))
+            await self._out.put(SpeechPacket(packet, _FRAME_MS))
+
+    async def _end_encoder(self) -> None:
+        """Let packets of another encoder follow: the sound of this one has to have died away in the decoder.
+
+        Measured: a tone that goes on to the last sample makes the packets of another encoder begin with a crack at
+        full scale; the encoder's look-ahead of silence behind it, and there is none.
+        """
+        if self._encoder is not None or len(self._rest):
+            whole = -(-(len(self._rest) + LOOKAHEAD_SAMPLES) // _FRAME_SAMPLES) * _FRAME_SAMPLES
+            self._rest = np.pad(self._rest, (0, whole - len(self._rest)))
+            await self._encode(whole // _FRAME_SAMPLES)
+            self._encoder = None
+
     async def finish(self) -> None:
         """Fill up the last frame with silence and encode it."""
         if len(self._rest):
@@ -148,6 +213,10 @@ class _Encoding:
             await self._encode(1)
 
     async def _encode(self, frames: int) -> None:
+        if self._encoder is None:
+            self._encoder = OpusEncoder(
+                DOWNLINK_RATE_HZ, _FRAME_MS, self._audio.bitrate_bps, self._audio.complexity, "audio"
+            )
         encoder, pcm = self._encoder, self._rest[: frames * _FRAME_SAMPLES]
         self._rest = self._rest[len(pcm) :]
         priority = Priority.FINAL if self._first else Priority.PROBE

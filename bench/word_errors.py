@@ -9,6 +9,11 @@ def words(text: str) -> list[str]:
     return re.sub(r"[^a-z' ]", " ", text.lower()).split()
 
 
+def pieces(text: str, language: str) -> list[str]:
+    """What errors are counted in: English words; of Chinese the characters, or the letters of its pinyin."""
+    return words(text) if language == "en" else [char for char in text.lower() if char.isalnum()]
+
+
 def edits(said: Sequence[str], heard: Sequence[str]) -> int:
     """How many words were inserted, left out or replaced."""
     row = list(range(len(heard) + 1))

@@ -1,0 +1,112 @@
+"""The load generator: simulated devices in processes of their own, real time, real Opus. What they saw comes back."""
+
+import asyncio
+import multiprocessing
+import signal
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Final
+
+from bench.first_word import utterances
+from bench.talker import Load, Talker, Target, Turn
+from xiaozhi.client.link import device_session
+
+_LAG_PROBE_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What one process of devices has to say beside its turns: turns due, its own loop's worst lag, pranks played."""
+
+    due: int = 0
+    lag_ms: float = 0.0
+    pranks: dict[str, int] = field(default_factory=dict)
+
+
+async def _watch_lag(worst_ms: list[float]) -> None:
+    """Note the worst lag of this loop: devices that are themselves late prove nothing about a server."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due_s = loop.time() + _LAG_PROBE_S
+        await asyncio.sleep(_LAG_PROBE_S)
+        worst_ms[0] = max(worst_ms[0], (loop.time() - due_s) * 1000.0)
+
+
+def drive(target: Target, load: Load, numbers: range, recordings: Sequence[Path], pipe: Connection) -> None:
+    """Process body: the devices with these numbers; sends each turn as it ends, and a `Tally` at the end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the bench, which ends its processes itself
+    speech = utterances(recordings)
+
+    async def run() -> Tally:
+        worst_ms = [0.0]
+        async with device_session() as session:
+            talkers = [Talker(number, load, target, speech, session, pipe.send) for number in numbers]
+            watching = asyncio.create_task(_watch_lag(worst_ms))
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    for talker in talkers:
+                        tasks.create_task(talker.live())
+            finally:
+                watching.cancel()
+        pranks = sum((talker.prankster.played for talker in talkers), Counter[str]())
+        return Tally(sum(talker.due for talker in talkers), worst_ms[0], pranks)
+
+    pipe.send(asyncio.run(run()))
+
+
+class Fleet:
+    """The processes of devices. Start it, `poll` until it is done, `close` it whatever happens."""
+
+    def __init__(self, target: Target, load: Load, recordings: Sequence[Path], processes: int) -> None:
+        processes = max(1, min(processes, load.devices))
+        context = multiprocessing.get_context("spawn")
+        self.turns: list[Turn] = []
+        self.tallies: list[Tally] = []
+        self.died = 0
+        """Processes that ended without a word."""
+        self._pipes: list[Connection] = []
+        self._workers: list[BaseProcess] = []
+        for index in range(processes):
+            numbers = range(load.devices * index // processes, load.devices * (index + 1) // processes)
+            ours, theirs = context.Pipe(duplex=False)
+            worker = context.Process(target=drive, args=(target, load, numbers, list(recordings), theirs), daemon=True)
+            worker.start()
+            theirs.close()
+            self._pipes.append(ours)
+            self._workers.append(worker)
+
+    @property
+    def running(self) -> bool:
+        """Some devices are still at it."""
+        return bool(self._pipes)
+
+    def poll(self) -> None:
+        """Take in what has been told. Never waits."""
+        for pipe in list(self._pipes):
+            try:
+                while pipe.poll():
+                    news = pipe.recv()
+                    if isinstance(news, Tally):
+                        self.tallies.append(news)
+                        self._pipes.remove(pipe)
+                        pipe.close()
+                        break
+                    self.turns.append(news)
+            except EOFError:
+                self.died += 1
+                self._pipes.remove(pipe)
+
+    def close(self) -> None:
+        """End whatever still runs."""
+        for pipe in self._pipes:
+            pipe.close()
+        for worker in self._workers:
+            worker.join(0.0 if self._pipes else 10.0)
+            if worker.is_alive():
+                worker.terminate()
+                worker.join(10.0)
+        self._pipes.clear()

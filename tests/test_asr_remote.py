@@ -1,0 +1,387 @@
+"""Recognition on other machines, against stand-ins that check what they are sent, and what takes over when it fails."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from bench.standins.funasr import FunasrStandIn
+from bench.standins.transcription import TranscriptionStandIn
+from tests.house import house, question
+from tests.recognisers import Offline, sound
+from xiaozhi.checks.finding import Level
+from xiaozhi.checks.stages import remote_recognition
+from xiaozhi.settings.model import AsrSettings, CacheSettings, FunasrSettings, OpenAIAsrSettings, RemoteAsrSettings
+from xiaozhi.stages.asr.engine import EngineError, Transcript
+from xiaozhi.stages.asr.funasr import Funasr
+from xiaozhi.stages.asr.hearing import Ears
+from xiaozhi.stages.asr.openai_transcription import OpenAITranscription
+from xiaozhi.stages.asr.registry import build_recognizer
+from xiaozhi.stages.asr.remembered import remember
+from xiaozhi.stages.asr.remote import RemoteError, WithFallback, to_text
+from xiaozhi.stages.asr.remote_hearing import RemoteHearing
+from xiaozhi.workers import JobDropped, Priority, WorkerPool
+
+Server: TypeAlias = TranscriptionStandIn | FunasrStandIn
+Remote: TypeAlias = OpenAITranscription | Funasr
+
+
+@pytest.fixture(autouse=True)
+def without_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[WorkerPool]:
+    workers = WorkerPool(1, "test-asr")
+    yield workers
+    workers.close()
+
+
+@pytest.fixture
+async def transcription() -> AsyncIterator[TranscriptionStandIn]:
+    async with TranscriptionStandIn() as server:
+        yield server
+
+
+@pytest.fixture
+async def runtime() -> AsyncIterator[FunasrStandIn]:
+    async with FunasrStandIn() as server:
+        yield server
+
+
+def openai_at(server: TranscriptionStandIn, limits: RemoteAsrSettings, **values: object) -> OpenAITranscription:
+    settings = OpenAIAsrSettings.model_validate({"base_url": server.base_url, "api_key": server.key, **values})
+    return OpenAITranscription(settings, limits, "yue")
+
+
+def funasr_at(server: FunasrStandIn, limits: RemoteAsrSettings, **values: object) -> Funasr:
+    return Funasr(FunasrSettings.model_validate({"url": server.ws_url, **values}), limits, "zh", itn=True)
+
+
+@pytest.fixture(params=["openai", "funasr"])
+async def remote(
+    request: pytest.FixtureRequest, transcription: TranscriptionStandIn, runtime: FunasrStandIn
+) -> AsyncIterator[tuple[Server, Remote]]:
+    """A stand-in and what recognises through it."""
+    limits = RemoteAsrSettings()
+    pair: tuple[Server, Remote] = (
+        (transcription, openai_at(transcription, limits))
+        if request.param == "openai"
+        else (runtime, funasr_at(runtime, limits))
+    )
+    yield pair
+    await pair[1].aclose()
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+# The wire -----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_whole_sound_is_sent_and_its_text_comes_back(remote: tuple[Server, Remote]) -> None:
+    server, recogniser = remote
+    assert (await recogniser.recognise(sound(1.23))).text == "what time is it"
+    assert server.requests[0].seconds == pytest.approx(1.23)
+
+
+@pytest.mark.parametrize("fault", ["reset", "error-500", "garbage", "no-text"])
+async def test_a_server_that_fails_is_an_error_of_one_line(remote: tuple[Server, Remote], fault: str) -> None:
+    server, recogniser = remote
+    server.fault = fault
+    with pytest.raises(RemoteError, match=f"^{recogniser.name}: ") as caught:
+        await recogniser.recognise(sound(0.5))
+    assert "\n" not in str(caught.value) and "k-asr" not in str(caught.value)
+
+
+async def test_giving_up_closes_the_request(remote: tuple[Server, Remote]) -> None:
+    server, recogniser = remote
+    server.fault = "hang"
+    asking = asyncio.create_task(recogniser.recognise(sound(0.5)))
+    await server.asked()
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    async with asyncio.timeout(3):
+        await server.idle()
+
+
+async def test_nobody_there_is_an_error(remote: tuple[Server, Remote]) -> None:
+    server, recogniser = remote
+    await server.close()
+    with pytest.raises(RemoteError, match=recogniser.name):
+        await recogniser.recognise(sound(0.5))
+    with pytest.raises(RemoteError, match="cannot be reached"):
+        await recogniser.warm()
+
+
+async def test_connections_are_kept_and_warming_spends_nothing(transcription: TranscriptionStandIn) -> None:
+    recogniser = openai_at(transcription, RemoteAsrSettings(), model="m")
+    await recogniser.warm()
+    assert (transcription.model_lists, transcription.requests) == (1, [])
+    await recogniser.recognise(sound(0.5))
+    await recogniser.recognise(sound(0.5))
+    first, second = transcription.requests
+    assert (first.model, first.language) == ("m", "zh")
+    assert first.connection == second.connection
+    await recogniser.aclose()
+
+
+@pytest.mark.parametrize("fault", ["error-401", "reset-midway", "endless"])
+async def test_other_faults_of_a_transcription_server_are_errors(
+    transcription: TranscriptionStandIn, fault: str
+) -> None:
+    transcription.fault = fault
+    recogniser = openai_at(transcription, RemoteAsrSettings())
+    with pytest.raises(RemoteError, match="openai: "):
+        await recogniser.recognise(sound(0.5))
+    await recogniser.aclose()
+
+
+async def test_a_server_that_wants_to_be_left_alone_says_for_how_long(transcription: TranscriptionStandIn) -> None:
+    transcription.fault = "error-429"
+    recogniser = openai_at(transcription, RemoteAsrSettings())
+    with pytest.raises(RemoteError, match="max_concurrent") as caught:
+        await recogniser.recognise(sound(0.5))
+    assert caught.value.rest_s == 7.0
+    await recogniser.aclose()
+
+
+async def test_a_wrong_key_says_where_it_stands(transcription: TranscriptionStandIn) -> None:
+    recogniser = openai_at(transcription, RemoteAsrSettings(), api_key="wrong-key")
+    for trying in (recogniser.recognise(sound(0.5)), recogniser.warm()):
+        with pytest.raises(RemoteError, match=r"the key is wrong: see asr\.openai\.api_key") as caught:
+            await trying
+        assert "wrong-key" not in str(caught.value)
+    await recogniser.aclose()
+
+
+@pytest.mark.parametrize("mode", ["offline", "2pass"])
+async def test_a_runtime_that_cuts_at_pauses_is_heard_whole(runtime: FunasrStandIn, mode: str) -> None:
+    runtime.parts = ("你好，", "今天天气怎么样？")
+    recogniser = funasr_at(runtime, RemoteAsrSettings(), mode=mode, hotwords={"小智": 20})
+    assert (await recogniser.recognise(sound(4.0))).text == "你好，今天天气怎么样？"
+    (asked,) = runtime.requests
+    assert (asked.config["mode"], asked.config["hotwords"], asked.config["svs_lang"]) == (mode, '{"小智":20}', "zh")
+    await recogniser.aclose()
+
+
+@pytest.mark.parametrize("fault", ["refuse", "close"])
+async def test_other_faults_of_a_runtime_are_errors(runtime: FunasrStandIn, fault: str) -> None:
+    runtime.fault = fault
+    recogniser = funasr_at(runtime, RemoteAsrSettings())
+    with pytest.raises(RemoteError, match="funasr: "):
+        await recogniser.recognise(sound(0.5))
+    await recogniser.aclose()
+
+
+def test_tags_leave_the_text_and_a_text_has_an_end() -> None:
+    assert to_text("<|zh|><|HAPPY|><|Laughter|><|withitn|>你好。", "x", 100) == Transcript(
+        "你好。", "zh", "happy", ("laughter",)
+    )
+    assert to_text("a" * 500, "x", 100).text == "a" * 100
+    assert to_text("。", "x", 100).text == ""
+    with pytest.raises(RemoteError, match="without a text"):
+        to_text(None, "x", 100)
+
+
+# With a fallback ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def with_fallback(transcription: TranscriptionStandIn) -> AsyncIterator[Callable[..., WithFallback]]:
+    built: list[WithFallback] = []
+
+    def build(clock: Clock | None = None, **limits: object) -> WithFallback:
+        settings = RemoteAsrSettings.model_validate(limits)
+        built.append(WithFallback(openai_at(transcription, settings), Offline(), settings, clock or Clock()))
+        return built[-1]
+
+    yield build
+    for engine in built:
+        await engine.aclose()
+
+
+@pytest.mark.parametrize("fault", ["hang", "reset", "reset-midway", "error-401", "error-429", "error-500", "garbage"])
+async def test_the_local_recogniser_takes_over_for_the_same_sentence(
+    with_fallback: Callable[..., WithFallback], transcription: TranscriptionStandIn, pool: WorkerPool, fault: str
+) -> None:
+    engine = with_fallback(timeout_s=0.3 if fault == "hang" else 5.0)
+    transcription.fault = fault
+    assert (await engine.recognise(sound(0.5), pool, Priority.FINAL)).text == "5"
+    assert (engine.requests, engine.failures, engine.fallbacks, engine.in_flight) == (1, 1, 1, 0)
+
+
+async def test_a_dead_server_is_skipped_and_comes_back(
+    with_fallback: Callable[..., WithFallback], transcription: TranscriptionStandIn, pool: WorkerPool
+) -> None:
+    clock = Clock()
+    engine = with_fallback(clock)
+    transcription.fault = "error-500"
+    for _ in range(4):
+        await engine.recognise(sound(0.5), pool, Priority.FINAL)
+    assert len(transcription.requests) == 2, "after two failures it rests"
+    transcription.fault = ""
+    clock.now = 30.0
+    assert (await engine.recognise(sound(0.5), pool, Priority.FINAL)).text == "what time is it"
+
+
+async def test_what_is_too_long_or_too_much_is_decoded_here(
+    with_fallback: Callable[..., WithFallback], transcription: TranscriptionStandIn, pool: WorkerPool
+) -> None:
+    engine = with_fallback(max_concurrent=1, max_audio_s=2.0)
+    assert (await engine.recognise(sound(2.5), pool, Priority.FINAL)).text == "25"
+    assert transcription.requests == []
+    transcription.fault = "hang"
+    first = asyncio.create_task(engine.recognise(sound(0.5), pool, Priority.FINAL))
+    await transcription.asked()
+    assert (await engine.recognise(sound(0.7), pool, Priority.FINAL)).text == "7"
+    transcription.fault = ""
+    transcription.released.set()
+    assert (await first).text == "what time is it"
+
+
+async def test_when_both_fail_both_say_why(
+    with_fallback: Callable[..., WithFallback], transcription: TranscriptionStandIn, pool: WorkerPool
+) -> None:
+    engine = with_fallback()
+    transcription.fault = "error-500"
+    assert isinstance(engine.local, Offline)
+    engine.local.failing = EngineError("the model is gone")
+    with pytest.raises(EngineError, match=r"openai: HTTP 500.*; the model is gone"):
+        await engine.recognise(sound(0.5), pool, Priority.FINAL)
+
+
+async def test_a_server_that_cannot_be_warmed_is_not_asked(
+    with_fallback: Callable[..., WithFallback], transcription: TranscriptionStandIn, pool: WorkerPool
+) -> None:
+    engine = with_fallback()
+    transcription.fault = "error-401"
+    await engine.warm()
+    assert (await engine.recognise(sound(0.5), pool, Priority.FINAL)).text == "5"
+    assert transcription.requests == []
+
+
+# An utterance -------------------------------------------------------------------------------------------------------
+
+
+async def ask(hearing: RemoteHearing) -> str:
+    return (await hearing.transcribe(Priority.FINAL, lambda: False, lambda _text: None)).text
+
+
+async def test_one_request_answers_until_something_voiced_follows(
+    with_fallback: Callable[..., WithFallback], transcription: TranscriptionStandIn, pool: WorkerPool
+) -> None:
+    hearing = Ears(with_fallback(), pool, partials=True).open(lambda _text: None)
+    assert isinstance(hearing, RemoteHearing)
+    hearing.feed(sound(1.0))
+    hearing.feed(sound(0.1), 100.0)
+    assert transcription.requests == [], "nothing is asked before somebody wants it"
+    assert await ask(hearing) == "what time is it"
+    hearing.feed(sound(0.2), 300.0)
+    await ask(hearing)
+    assert len(transcription.requests) == 1
+    hearing.feed(sound(0.5))
+    await ask(hearing)
+    assert [request.seconds for request in transcription.requests] == pytest.approx([1.1, 1.8])
+
+
+async def test_an_overtaken_request_is_closed(
+    with_fallback: Callable[..., WithFallback], transcription: TranscriptionStandIn, pool: WorkerPool
+) -> None:
+    transcription.fault = "hang"
+    hearing = RemoteHearing(with_fallback(), pool)
+    hearing.feed(sound(0.5))
+    old = asyncio.create_task(ask(hearing))
+    await transcription.asked()
+    transcription.fault = ""
+    hearing.feed(sound(0.5))
+    assert await ask(hearing) == "what time is it"
+    with pytest.raises(JobDropped):
+        await old
+    async with asyncio.timeout(3):
+        await transcription.idle()
+
+
+@pytest.mark.parametrize("way", ["cancel", "close"])
+async def test_a_question_that_is_given_up_closes_its_request(
+    with_fallback: Callable[..., WithFallback], transcription: TranscriptionStandIn, pool: WorkerPool, way: str
+) -> None:
+    transcription.fault = "hang"
+    engine = with_fallback()
+    hearing = RemoteHearing(engine, pool)
+    hearing.feed(sound(0.5))
+    asking = asyncio.create_task(ask(hearing))
+    await transcription.asked()
+    if way == "cancel":
+        asking.cancel()
+    else:
+        hearing.close()
+    await asyncio.gather(asking, return_exceptions=True)
+    async with asyncio.timeout(3):
+        await transcription.idle()
+    assert (engine.in_flight, engine.failures) == (0, 0)
+
+
+async def test_where_it_is_wanted_the_request_begins_at_the_first_silence(
+    with_fallback: Callable[..., WithFallback], transcription: TranscriptionStandIn, pool: WorkerPool
+) -> None:
+    ears = Ears(with_fallback(early_decode=True), pool)
+    hearing = ears.open()
+    hearing.feed(sound(1.0))
+    hearing.feed(sound(0.05), 50.0)
+    await transcription.asked()
+    hearing.feed(sound(0.05), 100.0)
+    await hearing.transcribe(Priority.FINAL, lambda: False, lambda _text: None)
+    assert (len(transcription.requests), ears.early.begun, ears.early.used) == (1, 1, 1)
+
+
+# Settings and a whole turn ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["openai", "funasr"])
+def test_the_registry_puts_a_local_recogniser_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    settings = AsrSettings.model_validate({"engine": engine, "fallback": "pocketsphinx"})
+    built = build_recognizer(settings, tmp_path, ["what time is it"])
+    assert isinstance(built.recognizer, WithFallback)
+    assert "when it fails: pocketsphinx" in built.why
+    assert ("OPENAI_API_KEY" in built.hint) == (engine == "openai")
+    assert remember(built.recognizer, CacheSettings()) is built.recognizer
+    built.recognizer.close()
+
+
+async def test_the_check_says_whether_the_server_takes_the_key(transcription: TranscriptionStandIn) -> None:
+    values = {"base_url": transcription.base_url, "api_key": transcription.key}
+    good = await remote_recognition(AsrSettings.model_validate({"engine": "openai", "openai": values}))
+    bad = await remote_recognition(
+        AsrSettings.model_validate({"engine": "openai", "openai": values | {"api_key": "wrong"}})
+    )
+    assert good is not None and good.level is Level.OK
+    assert bad is not None and bad.level is not Level.OK and "asr.openai.api_key" in str(bad)
+    assert await remote_recognition(AsrSettings()) is None
+
+
+@pytest.mark.parametrize("fault", ["", "error-500"])
+async def test_a_turn_with_remote_recognition_is_answered(
+    tmp_path: Path, transcription: TranscriptionStandIn, fault: str
+) -> None:
+    transcription.text = "how late is it over there"
+    values = {"base_url": transcription.base_url, "api_key": transcription.key}
+    remote = {"engine": "openai", "fallback": "sense-voice", "openai": values}
+    async with house(tmp_path, asr=remote) as home, home.device() as device:
+        transcription.fault = fault
+        report = await device.turn(question())
+    assert report.answered
+    # Otherwise the local recogniser has heard it.
+    assert report.heard == ("what time is it" if fault else "how late is it over there")
+    assert transcription.requests

@@ -1,0 +1,219 @@
+"""Whole turns with a store: what comes back after a break and a restart, and who answers."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.standins.chat import ChatMessages
+from tests.house import House, house
+from xiaozhi.agents.roster import presets
+from xiaozhi.client.device import Device
+from xiaozhi.recollection import Recollection
+from xiaozhi.reply import voice_wish
+from xiaozhi.stages.asr.engine import Transcript
+from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish
+
+
+async def ask(device: Device, text: str) -> str:
+    report = await device.turn_text(text)
+    assert report.answered
+    return report.text
+
+
+def said(messages: list[dict[str, Any]]) -> list[str]:
+    return [message["content"] for message in messages if message["role"] != "system"]
+
+
+def asked_by_turns(home: House) -> list[list[dict[str, Any]]]:
+    """The questions without the requests for a summary."""
+    return [messages for messages in home.asked if not messages[0]["content"].startswith(NOTES)]
+
+
+NOTES = "You keep the notes"
+
+
+def prompt(messages: list[dict[str, Any]]) -> str:
+    assert messages[0]["role"] == "system"
+    return str(messages[0]["content"])
+
+
+async def until_stored(home: House, device: str, count: int) -> None:
+    store = home.server.services.store
+    async with asyncio.timeout(5):
+        while len(await store.turns.list(device)) < count:
+            pass  # each look is a round trip through the store's thread, behind the write that is waited for
+
+
+DEVICE = "02:00:00:00:00:01"
+OTHER = "02:00:00:00:00:02"
+PLAIN: dict[str, Any] = {"cache": {"answers": False}}
+
+
+async def test_a_device_that_comes_back_goes_on_where_it_was_and_no_other_does(tmp_path: Path) -> None:
+    async with house(tmp_path, "🙂 Yes.", **PLAIN) as home:
+        async with home.device() as device:
+            await ask(device, "my cat is called Momo")
+        async with home.device(2) as device:
+            await ask(device, "good evening there")
+            assert said(home.asked[-1]) == ["good evening there"]
+        async with home.device() as device:
+            await ask(device, "what is she called")
+            assert said(home.asked[-1]) == ["my cat is called Momo", "🙂 Yes.", "what is she called"]
+
+
+async def test_a_restart_of_the_server_keeps_the_conversation(tmp_path: Path) -> None:
+    async with house(tmp_path, "🙂 Yes.", **PLAIN) as home, home.device() as device:
+        await ask(device, "my cat is called Momo")
+    async with house(tmp_path, "🙂 Yes.", **PLAIN) as home:
+        async with home.device() as device:
+            await ask(device, "what is she called")
+            assert said(home.asked[-1])[0] == "my cat is called Momo"
+        turns = await home.server.services.store.turns.list(DEVICE)
+    assert [turn.heard for turn in turns] == ["what is she called", "my cat is called Momo"]
+    assert turns[0].trace["type"] == "trace"
+    assert turns[0].played == "🙂 Yes."
+
+
+async def test_with_conversations_off_nothing_that_is_said_is_written(tmp_path: Path) -> None:
+    async with house(tmp_path, "🙂 Yes.", store={"conversations": False}, **PLAIN) as home:
+        async with home.device() as device:
+            await ask(device, "a platypus")
+            await ask(device, "another platypus")
+            assert len(said(home.asked[-1])) == 3
+        async with home.device() as device:
+            await ask(device, "hello again")
+            assert said(home.asked[-1]) == ["hello again"]
+        assert await home.server.services.store.turns.list() == []
+    assert b"platypus" not in b"".join(file.read_bytes() for file in (tmp_path / "data").rglob("*") if file.is_file())
+
+
+async def test_a_persona_is_switched_by_voice_without_the_model_and_stays(tmp_path: Path) -> None:
+    async with house(tmp_path, "🙂 Yes.", **PLAIN) as home:
+        async with home.device() as device:
+            await ask(device, "remember the milk please")
+            asked = len(home.asked)
+            answer = await ask(device, "switch to the storyteller")
+            assert answer.startswith("I'm the storyteller.")
+            assert len(home.asked) == asked, "no model was asked"
+            await ask(device, "begin then")
+            assert prompt(home.asked[-1]).startswith("You are a storyteller")
+            assert "remember the milk please" not in said(home.asked[-1]), "each persona has its own conversation"
+            assert (await ask(device, "换成小智")).startswith("好的，我是小智")
+            await ask(device, "what was it again")
+            assert "remember the milk please" in said(home.asked[-1])
+            await ask(device, "switch to storyteller")
+        async with home.device() as device:
+            await ask(device, "go on")
+            assert prompt(home.asked[-1]).startswith("You are a storyteller")
+            assert "begin then" in said(home.asked[-1])
+
+
+async def test_what_is_changed_beside_the_server_is_taken_over_by_the_next_turn_but_one(tmp_path: Path) -> None:
+    async with house(tmp_path, "🙂 Yes.", **PLAIN) as home, home.device() as device:
+        store = home.server.services.store
+        await ask(device, "first question")
+        await store.devices.update(DEVICE, agent="chef", room="Küche", owner="Ming")
+        await store.memories.add(DEVICE, "is allergic to nuts")
+        await ask(device, "second question")
+        await until_stored(home, DEVICE, 2)
+        await store.devices.get(DEVICE)
+        await ask(device, "third question")
+        assert "大厨" in prompt(home.asked[-1])
+        assert "Küche" in prompt(home.asked[-1])
+        assert "is allergic to nuts" in prompt(home.asked[-1])
+        assert said(home.asked[-1]) == ["third question"]
+
+
+async def test_removing_a_device_that_is_connected_makes_it_forget(tmp_path: Path) -> None:
+    async with house(tmp_path, "🙂 Yes.", **PLAIN) as home, home.device() as device:
+        store = home.server.services.store
+        await ask(device, "first question")
+        await until_stored(home, DEVICE, 1)
+        assert await store.devices.remove(DEVICE)
+        await ask(device, "second question")
+        await ask(device, "third question")
+        assert "first question" not in said(home.asked[-1])
+        assert await store.turns.list() == []
+
+
+async def test_what_a_conversation_outgrows_is_summed_up_in_the_background(tmp_path: Path) -> None:
+    def answer(messages: ChatMessages) -> str:
+        return "The talker counts." if messages[0]["content"].startswith(NOTES) else "🙂 Yes."
+
+    async with house(tmp_path, **PLAIN, llm={"history_turns": 4, "system_prompt": "Be kind."}) as home:
+        home.chat.answer = answer
+        summaries = home.server.services.summaries
+        async with home.device() as device:
+            for number in range(5):
+                await ask(device, f"this is number {number}")
+            async with asyncio.timeout(5):
+                await home.chat.idle()
+            assert summaries.made >= 1
+            await ask(device, "go on with it")
+            last = asked_by_turns(home)[-1]
+            assert "The talker counts." in prompt(last)
+            assert prompt(last).startswith("Be kind.")
+            assert "this is number 0" not in said(last)
+            assert "this is number 4" in said(last)
+        async with home.device() as device:
+            await ask(device, "and once more")
+            assert "The talker counts." in prompt(asked_by_turns(home)[-1])
+
+
+async def test_a_summary_that_fails_is_dropped_without_a_word(tmp_path: Path) -> None:
+    def answer(messages: ChatMessages) -> str:
+        return "" if messages[0]["content"].startswith(NOTES) else "🙂 Yes."
+
+    async with house(tmp_path, **PLAIN, llm={"history_turns": 2, "system_prompt": "Be kind."}) as home:
+        home.chat.answer = answer
+        async with home.device() as device:
+            for number in range(4):
+                assert await ask(device, f"this is number {number}") == "Yes."
+        assert home.server.services.summaries.made == 0
+
+
+async def test_the_heard_feeling_reaches_the_model_and_nobody_else(tmp_path: Path) -> None:
+    async with house(tmp_path, **PLAIN) as home:
+        recollection = Recollection(home.server.services, DEVICE)
+        sad = recollection.messages("我的猫走丢了", Transcript("我的猫走丢了", "zh", "sad", ("crying",)))
+        assert sad[-1].content.startswith("我的猫走丢了\n（旁注：说话人听起来难过，在哭。")
+        calm = recollection.messages("现在几点", Transcript("现在几点", "zh", "neutral"))
+        assert calm[-1].content == "现在几点"
+    async with house(tmp_path, **PLAIN, agents={"feelings": False}) as home:
+        recollection = Recollection(home.server.services, DEVICE)
+        assert recollection.messages("x", Transcript("x", "en", "sad"))[-1].content == "x"
+
+
+def test_a_persona_asks_for_its_own_voice_and_the_house_for_none() -> None:
+    agents = {agent.name: agent for agent in presets()}
+    assert voice_wish(agents["storyteller"]) == VoiceWish("en-US-BrianMultilingualNeural", "male", -5)
+    assert voice_wish(agents["xiaozhi"]) == NO_WISH, "what is made ahead for everybody is found again"
+
+
+async def test_clients_without_an_id_leave_nothing_behind(tmp_path: Path) -> None:
+    async with house(tmp_path, **PLAIN) as home:
+        recollection = Recollection(home.server.services, "anonymous-12ab")
+        await recollection.load()
+        recollection.switch(home.server.services.roster.of("chef"))
+        recollection.close()
+        assert recollection.agent.name == "chef"
+        assert await home.server.services.store.devices.list() == []
+
+
+async def test_what_tools_ask_of_a_conversation_is_done(tmp_path: Path) -> None:
+    async with house(tmp_path, **PLAIN) as home:
+        recollection = Recollection(home.server.services, DEVICE)
+        await recollection.load()
+        await recollection.remember("likes tea")
+        await recollection.remember("is called Ming")
+        assert "likes tea" in recollection.messages("hi", Transcript("hi"))[0].content
+        assert await recollection.forget("tea") == 1
+        assert "likes tea" not in recollection.messages("hi", Transcript("hi"))[0].content
+        assert "chef" in recollection.personas()
+        await recollection.change_persona("大厨")
+        assert recollection.agent.name == "chef"
+        with pytest.raises(ValueError, match="no persona"):
+            await recollection.change_persona("banana")
+        recollection.close()

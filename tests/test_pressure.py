@@ -1,0 +1,200 @@
+"""Waiting turns, the loop's lag, memory, and the warden over them."""
+
+import asyncio
+import logging
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.house import house, question
+from tests.recognisers import until
+from xiaozhi.client.errors import DeviceError
+from xiaozhi.pressure import memory
+from xiaozhi.pressure.admission import Admission, TurnedAway
+from xiaozhi.pressure.loop_lag import LoopLag
+from xiaozhi.pressure.steps import Step
+from xiaozhi.pressure.warden import Warden
+from xiaozhi.settings import LoadSettings, LoadStep
+from xiaozhi.text.messages import message
+from xiaozhi.workers import Priority, WorkerPool
+
+# Admission --------------------------------------------------------------------------------------------------------
+
+
+async def test_turns_go_through_freely_while_nothing_is_wrong() -> None:
+    admission = Admission(1, 1.0)
+    for _ in range(5):
+        assert not admission.full
+        await admission.enter()
+    assert admission.held == 0
+
+
+async def test_under_load_turns_wait_first_come_first_served() -> None:
+    admission, order = Admission(1, 10.0), []
+    admission.open = False
+    await admission.enter()
+
+    async def turn(number: int) -> None:
+        await admission.enter()
+        order.append(number)
+        admission.leave()
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(3):
+            tasks.create_task(turn(number))
+            await asyncio.sleep(0)
+        assert admission.full and admission.waiting == 3
+        admission.leave()
+    assert order == [0, 1, 2] and admission.held == 3 and not admission.full
+
+
+async def test_all_that_wait_go_through_when_the_load_is_gone() -> None:
+    admission = Admission(1, 10.0)
+    admission.open = False
+    await admission.enter()
+    waiting = [asyncio.create_task(admission.enter()) for _ in range(4)]
+    await asyncio.sleep(0)
+    admission.open = True
+    await asyncio.gather(*waiting)
+    assert admission.waiting == 0
+
+
+async def test_a_turn_that_waits_in_vain_is_turned_away_and_leaves_no_trace() -> None:
+    admission = Admission(1, 0.001)
+    admission.open = False
+    await admission.enter()
+    with pytest.raises(TurnedAway):
+        await admission.enter()
+    assert admission.turned_away == 1 and admission.waiting == 0
+    admission.leave()
+    assert not admission.full
+
+
+async def test_a_turn_that_is_dropped_while_it_waits_gives_its_place_away() -> None:
+    admission = Admission(1, 10.0)
+    admission.open = False
+    await admission.enter()
+    dropped, next_one = asyncio.create_task(admission.enter()), asyncio.create_task(admission.enter())
+    await asyncio.sleep(0)
+    admission.leave()  # the place is promised to the first …
+    dropped.cancel()  # … who goes before it knows
+    await asyncio.gather(dropped, return_exceptions=True)
+    await next_one
+    admission.leave()
+    assert not admission.full
+
+
+# The loop's lag ---------------------------------------------------------------------------------------------------
+
+
+def hold_up_the_loop(until: threading.Event) -> None:
+    """Block whoever calls it."""
+    until.wait(5.0)
+
+
+async def test_the_code_that_blocks_the_loop_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    lag, seen = LoopLag(blame_above_ms=50), threading.Event()
+
+    def wait_until_seen() -> None:
+        give_up = time.monotonic() + 4.0
+        while lag._offender is None and time.monotonic() < give_up:  # a poll, in a thread
+            time.sleep(0.005)
+        seen.set()
+
+    lag.start()
+    watcher = threading.Thread(target=wait_until_seen)
+    watcher.start()
+    with caplog.at_level(logging.WARNING):
+        hold_up_the_loop(seen)  # returns when the offender has been seen, which the beat has then to report
+        await until(lambda: lag.stalls > 0)
+    watcher.join()
+    lag.stop()
+    assert "stood still" in caplog.text and "hold_up_the_loop" in caplog.text
+    assert lag.lag_ms() >= 50 and lag.worst_ms >= 50
+
+
+async def test_a_loop_that_nobody_blocks_shows_no_stall() -> None:
+    lag, delays = LoopLag(blame_above_ms=0), asyncio.Queue[float]()
+    lag.observe = delays.put_nowait
+    lag.start()
+    assert await delays.get() < 1.0
+    lag.stop()
+    assert lag.stalls == 0
+
+
+# Memory -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_process_knows_its_memory_and_its_limit() -> None:
+    assert 10e6 < memory.used_bytes() < memory.limit_bytes()
+    assert 0.0 < memory.used_percent() < 100.0
+
+
+# The warden -------------------------------------------------------------------------------------------------------
+
+
+async def test_waiting_speech_takes_steps_and_they_are_told_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    recognition, codec = WorkerPool(1, "asr"), WorkerPool(1, "codec")
+    warden = Warden(LoadSettings(extras=LoadStep(asr_wait_ms=0.001), blame_ms=0, recover_s=0.0), recognition, codec)
+    told: list[tuple[Step, bool]] = []
+    warden.tell(lambda step, taken: told.append((step, taken)))
+    free = threading.Event()
+    jobs = [asyncio.create_task(recognition.submit(lambda: free.wait(5.0), Priority.FINAL)) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    with caplog.at_level(logging.INFO):
+        warden.check()
+        assert warden.taken == {Step.EXTRAS}
+        free.set()
+        await asyncio.gather(*jobs)
+        warden.check()
+    assert told == [(Step.EXTRAS, True), (Step.EXTRAS, False)] and warden.times_taken[Step.EXTRAS] == 1
+    assert "extras given up (asr_wait_ms" in caplog.text and "extras back" in caplog.text
+    recognition.close()
+    codec.close()
+
+
+async def test_shedding_can_be_switched_off() -> None:
+    recognition, codec = WorkerPool(1, "asr"), WorkerPool(1, "codec")
+    warden = Warden(LoadSettings(shed=False, devices=LoadStep(memory_percent=0.0001)), recognition, codec)
+    warden.check()
+    assert warden.readings.memory_percent > 0.0 and not warden.taken
+    recognition.close()
+    codec.close()
+
+
+# A whole server under load ----------------------------------------------------------------------------------------
+
+
+async def test_a_server_short_of_memory_refuses_new_devices_and_keeps_the_others(tmp_path: Path) -> None:
+    async with house(tmp_path) as home, home.device(1) as early:
+        home.server.services.obey(Step.DEVICES, True)
+        with pytest.raises(DeviceError, match="503"):
+            async with home.device(2):
+                pass
+        assert (await early.turn(question())).outcome == "answered"
+        home.server.services.obey(Step.DEVICES, False)
+        async with home.device(2) as late:
+            assert (await late.turn(question())).outcome == "answered"
+
+
+async def test_a_turn_that_has_to_wait_is_asked_for_patience_and_then_answered(tmp_path: Path) -> None:
+    async with house(tmp_path, load={"turns_at_once": 1}) as home, home.device() as device:
+        admission = home.server.services.admission
+        admission.open = False
+        await admission.enter()  # somebody else is being answered
+        turn = asyncio.create_task(device.turn(question()))
+        await until(lambda: admission.waiting > 0)
+        admission.leave()
+        report = await turn
+        assert [said.text for said in report.said] == [message("one_moment", "en"), "It is ten past nine."]
+
+
+async def test_a_turn_that_waits_in_vain_hears_that_too_many_are_talking(tmp_path: Path) -> None:
+    async with house(tmp_path, load={"turns_at_once": 1, "turn_wait_s": 0.5}) as home, home.device() as device:
+        home.server.services.admission.open = False
+        await home.server.services.admission.enter()
+        report = await device.turn(question())
+        assert "".join(said.text for said in report.said) == message("one_moment", "en") + message("busy", "en")
+        assert not home.asked

@@ -1,0 +1,157 @@
+"""What a persona is, and how it is read from TOML and JSON. Pure."""
+
+import tomllib
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from xiaozhi.agents.prompt import PromptError, check_template
+
+LONGEST_PROMPT: Final = 8000
+_Spoken = Annotated[str, Field(max_length=200)]
+
+
+class AgentError(Exception):
+    """A persona cannot be used; one line says which and what to do."""
+
+
+class VoicePreference(BaseModel):
+    """How a persona would like to sound; each voice engine does what it can of it.
+
+    Attributes:
+        name: a voice by the name an engine knows, such as `zh-CN-YunxiNeural`; empty for the settings' own.
+        gender: taken where the name is empty or unknown to an engine.
+        rate_percent: slower or faster than usual.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field("", max_length=100)
+    gender: Literal["", "female", "male"] = ""
+    rate_percent: int = Field(0, ge=-50, le=100)
+
+
+class Agent(BaseModel):
+    """A persona.
+
+    Attributes:
+        name: what commands call it; also understood when spoken.
+        aliases: further names to call it by, in any language.
+        about: one line for lists.
+        prompt: who it is, for the model; a template, see `xiaozhi.agents.prompt`.
+        language: what it speaks: `zh`, `en` …; `auto` follows the talker.
+        voice: how it sounds.
+        tier: which models it prefers: `edge` or `cloud`; empty for no preference.
+        tools: names or patterns (`*`) of the tools it may call.
+        wake_reply: what it says when it is woken; empty for the settings' own, as with the next two.
+        greeting: what it says when somebody switches to it.
+        goodbye: what it says before it leaves.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1, max_length=40)
+    aliases: tuple[Annotated[str, Field(min_length=1, max_length=40)], ...] = Field((), max_length=20)
+    about: str = Field("", max_length=200)
+    prompt: str = Field("", max_length=LONGEST_PROMPT)
+    language: Literal["auto", "zh", "en", "ja", "ko", "yue"] = "auto"
+    voice: VoicePreference = VoicePreference()
+    tier: Literal["", "edge", "cloud"] = ""
+    tools: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = Field(("*",), max_length=200)
+    wake_reply: _Spoken = ""
+    greeting: _Spoken = ""
+    goodbye: _Spoken = ""
+
+    @field_validator("name")
+    @classmethod
+    def _speakable(cls, name: str) -> str:
+        if name != name.strip() or not all(char.isalnum() or char in " -_" for char in name):
+            raise ValueError("may only hold letters, digits, blanks, - and _")
+        return name
+
+    @field_validator("prompt")
+    @classmethod
+    def _template(cls, prompt: str) -> str:
+        try:
+            check_template(prompt)
+        except PromptError as error:
+            raise ValueError(str(error)) from None
+        return prompt.strip()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everything it answers to."""
+        return (self.name, *self.aliases)
+
+
+def agent_from_toml(text: str, source: str) -> Agent:
+    """Read a persona.
+
+    Args:
+        text: TOML.
+        source: where it comes from, for the message.
+
+    Raises:
+        AgentError: it is not TOML, or a value is not allowed; every mistake is a line.
+    """
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise AgentError(f"{source}: {error}") from None
+    try:
+        return Agent.model_validate(values)
+    except ValidationError as error:
+        raise AgentError(_mistakes(error, source)) from None
+
+
+def agent_from_json(text: str, source: str) -> Agent:
+    """Read a persona as the store keeps it. Raises `AgentError`."""
+    try:
+        return Agent.model_validate_json(text)
+    except ValidationError as error:
+        raise AgentError(_mistakes(error, source)) from None
+
+
+def agent_to_toml(agent: Agent) -> str:
+    """A persona as a file that people can change."""
+    voice = agent.voice
+    lines = [
+        f"name = {_quoted(agent.name)}",
+        f"aliases = [{', '.join(map(_quoted, agent.aliases))}]",
+        f"about = {_quoted(agent.about)}",
+        f"language = {_quoted(agent.language)}   # auto, zh, en, ja, ko, yue",
+        f"tier = {_quoted(agent.tier)}   # edge, cloud, or empty",
+        f"tools = [{', '.join(map(_quoted, agent.tools))}]   # names or patterns",
+        f"wake_reply = {_quoted(agent.wake_reply)}",
+        f"greeting = {_quoted(agent.greeting)}",
+        f"goodbye = {_quoted(agent.goodbye)}",
+        "# {{ device }}, {{ room }}, {{ owner }}, {{ language }}, {{ memory }}, {{ summary }} and {{ date }}",
+        "# are filled in; those that are not used here are added at the end by themselves.",
+        f"prompt = {_long(agent.prompt)}",
+        "",
+        "[voice]",
+        f"name = {_quoted(voice.name)}",
+        f"gender = {_quoted(voice.gender)}   # female, male, or empty",
+        f"rate_percent = {voice.rate_percent}   # -50 to 100",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(char if char >= " " and char != "\x7f" else f"\\u{ord(char):04x}" for char in escaped) + '"'
+
+
+def _long(text: str) -> str:
+    if "'''" in text or any(char < " " and char != "\n" for char in text) or "\x7f" in text:
+        return _quoted(text)
+    return f"'''\n{text}\n'''"
+
+
+def _mistakes(error: ValidationError, source: str) -> str:
+    lines = []
+    for mistake in error.errors():
+        where = ".".join(str(part) for part in mistake["loc"])
+        what = mistake["msg"].removeprefix("Value error, ")
+        lines.append(f"{source}: {where}: {what}" if where else f"{source}: {what}")
+    return "\n".join(lines)

@@ -1,0 +1,118 @@
+"""Spoken clauses by their key: found in a tier, joined while they are being made, or made now."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import Final
+
+import orjson
+
+from xiaozhi.cache.flight import Flight
+from xiaozhi.cache.packets import pack, unpack
+from xiaozhi.cache.tier import Tiers
+
+# Part of every key: raised when the sound of a clause is made in another way.
+_VERSION: Final = 1
+
+
+def speech_key(*parts: object) -> bytes:
+    """The key of a clause: a hash of everything its sound depends on (voice, rate, format, language, text).
+
+    Parts must be what JSON knows, in a fixed order.
+    """
+    return hashlib.blake2b(orjson.dumps([_VERSION, *parts]), digest_size=20).digest()
+
+
+class SpeechCache:
+    """Packets of clauses, each synthesised once.
+
+    Args:
+        tiers: where they are kept.
+    """
+
+    def __init__(self, tiers: Tiers) -> None:
+        self.tiers = tiers
+        self.hits = 0
+        """Clauses that cost no synthesis because they had been kept."""
+        self.joined = 0
+        """Clauses that cost no synthesis because somebody else was having them made."""
+        self.misses = 0
+        """Clauses that had to be made."""
+        self.unkept = 0
+        """Clauses that were made and not kept: another voice stood in, or they were cut off."""
+        self._flights: dict[bytes, Flight] = {}
+        self._keeping: set[asyncio.Task[None]] = set()
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of clauses that cost no synthesis, 0 to 1; 0 before the first."""
+        asked = self.hits + self.joined + self.misses
+        return (self.hits + self.joined) / asked if asked else 0.0
+
+    async def find(self, keys: Sequence[bytes]) -> list[bytes] | None:
+        """The packets kept under the first of `keys` that has any; counts a hit, never a miss."""
+        for key in keys:
+            value = await self.tiers.get(key)
+            packets = unpack(value) if value is not None else None
+            if packets is not None:
+                self.hits += 1
+                return packets
+        return None
+
+    async def follow(
+        self,
+        key: bytes,
+        make: Callable[[], AsyncGenerator[bytes, None]],
+        keep_under: Callable[[], bytes | None],
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield the packets of a clause that is not kept, joining whoever is having it made already.
+
+        Closing one iterator leaves the others alone; when the last one closes early the making ends.
+
+        Args:
+            key: of the clause.
+            make: makes it; called when nobody else does so.
+            keep_under: asked once all is made, of the maker's caller alone: the key to keep it under, None not to.
+
+        Raises:
+            Exception: what `make` raised, to everybody who follows.
+        """
+        flight = self._flights.get(key)
+        if flight is not None and not flight.abandoned:
+            self.joined += 1
+        else:
+            self.misses += 1
+            flight = self._flights[key] = self._begin(key, make, keep_under)
+        async with aclosing(flight.follow()) as packets:
+            async for packet in packets:
+                yield packet
+
+    def _begin(
+        self,
+        key: bytes,
+        make: Callable[[], AsyncGenerator[bytes, None]],
+        keep_under: Callable[[], bytes | None],
+    ) -> Flight:
+        def done(packets: list[bytes] | None) -> None:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+            if packets is None:
+                return
+            kept = keep_under() if packets else None
+            if kept is None:
+                self.unkept += 1
+                return
+            task = asyncio.get_running_loop().create_task(self.tiers.put(kept, pack(packets)), name="speech-keep")
+            self._keeping.add(task)
+            task.add_done_callback(self._keeping.discard)
+
+        flight = Flight(make(), done)
+        return flight
+
+    async def close(self) -> None:
+        """End what is being made and close the tiers."""
+        for flight in list(self._flights.values()):
+            await flight.close()
+        await asyncio.gather(*self._keeping)
+        await self.tiers.close()

@@ -1,0 +1,181 @@
+"""The caches of one process: built from the settings, filled ahead, closed."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, get_args
+
+from xiaozhi.cache.answers import AnswerCache, How
+from xiaozhi.cache.disk import DiskTier
+from xiaozhi.cache.disk_file import FILE_NAME
+from xiaozhi.cache.embeddings import Embeddings
+from xiaozhi.cache.memory import MemoryTier
+from xiaozhi.cache.preload import BUILT_IN, PreloadError, read_replies
+from xiaozhi.cache.speech import SpeechCache
+from xiaozhi.cache.tier import Tier, Tiers
+from xiaozhi.channel import Channel
+from xiaozhi.events import Clause, Message
+from xiaozhi.settings import Settings
+from xiaozhi.settings.model import DEFAULT_SYSTEM_PROMPT, CacheSettings
+from xiaozhi.stages.llm.engine import ChatModel, ChatRequest, Delta
+from xiaozhi.stages.llm.recall import Recall, models_key
+from xiaozhi.stages.llm.stage import run_llm
+from xiaozhi.stages.tts.fallback import VoiceChain
+from xiaozhi.stages.tts.kept import KeptSpeech, voice_fingerprints
+from xiaozhi.text.language import language_of
+from xiaozhi.text.messages import Key, message
+from xiaozhi.workers import WorkerPool
+
+_log = logging.getLogger(__name__)
+
+_MB: Final = 1024 * 1024
+# Common replies that are spoken ahead of time at most; the others are kept when they are first said.
+_PREMADE_MOST: Final = 100
+
+
+@dataclass(slots=True)
+class Caches:
+    """What one process keeps.
+
+    Attributes:
+        kept: speech; None when switched off.
+        answers: of the language model; None when switched off or when there is no model.
+        common: answers that are there from the start, for making their speech ahead.
+    """
+
+    settings: Settings
+    kept: KeptSpeech | None
+    answers: AnswerCache | None
+    common: tuple[str, ...] = ()
+    _embeddings: Embeddings | None = None
+    _models: str = ""
+    _premaking: asyncio.Task[None] | None = field(default=None, init=False)
+
+    def recall(self, chat: ChatModel, on_hit: Callable[[How], None]) -> Recall | None:
+        """The chat model for one turn, in front of it the answers; None when they are switched off."""
+        if self.answers is None:
+            return None
+        return Recall(chat, self.answers, self._embeddings, self._models, on_hit)
+
+    def premake(self) -> None:
+        """Have common phrases spoken in the background; call it when it is known which voices work."""
+        if self.kept is not None and self.settings.cache.premake and self._premaking is None:
+            self._premaking = asyncio.create_task(self._premake(self.kept), name="premake")
+
+    async def _premake(self, kept: KeptSpeech) -> None:
+        clauses = own_sentences()
+        for answer in self.common[:_PREMADE_MOST]:
+            clauses += await clauses_of(answer, self.settings)
+        ready = await kept.premake(clauses)
+        _log.info("%d common phrases can be said without synthesis", ready)
+
+    async def premade(self) -> None:
+        """Wait until the common phrases have been made."""
+        if self._premaking is not None:
+            await self._premaking
+
+    async def close(self) -> None:
+        """Stop what is under way, and write what is to be kept."""
+        if self._premaking is not None:
+            self._premaking.cancel()
+            await asyncio.gather(self._premaking, return_exceptions=True)
+        if self.kept is not None:
+            await self.kept.cache.close()
+        if self._embeddings is not None:
+            await self._embeddings.close()
+
+
+async def open_caches(settings: Settings, chain: VoiceChain, codec: WorkerPool, about: Sequence[str]) -> Caches:
+    """Build the caches that the settings want and open the one on disk.
+
+    Args:
+        settings: all of them: keys depend on many.
+        chain: the voices.
+        codec: the shared pool that encodes.
+        about: lines about the voices, each beginning with its name.
+    """
+    cache = settings.cache
+    kept = None
+    if cache.speech:
+        tiers: list[Tier] = [MemoryTier(cache.speech_memory_mb * _MB, cache.speech_memory_ttl_s)]
+        if cache.disk_mb:
+            disk = DiskTier(settings.server.data_dir / FILE_NAME, cache.disk_mb * _MB, cache.disk_ttl_s)
+            await disk.open()
+            tiers.append(disk)
+        # The longest life that any tier gives; each has its own below it.
+        speech = SpeechCache(Tiers(tiers, max(cache.speech_memory_ttl_s, cache.disk_ttl_s)))
+        names = [state.name for state in chain.states]
+        kept = KeptSpeech(speech, chain, codec, settings, voice_fingerprints(names, settings.tts, about))
+    if not cache.answers or not settings.llm.endpoints:  # the built-in responder answers at once anyway
+        return Caches(settings, kept, None)
+    answers = AnswerCache(
+        max_entries=cache.max_entries,
+        max_bytes=cache.max_mb * _MB,
+        ttl_s=cache.ttl_s,
+        similar=cache.similar,
+        threshold=cache.threshold,
+        embedding_threshold=cache.embeddings.threshold,
+    )
+    replies = await asyncio.to_thread(_common_replies, cache, settings.llm.system_prompt)
+    answers.preload(replies)
+    embeddings = Embeddings(cache.embeddings, time.monotonic) if cache.embeddings.base_url else None
+    common = tuple(dict.fromkeys(answer for _, answer in replies))
+    return Caches(settings, kept, answers, common, embeddings, models_key(settings.llm))
+
+
+def _common_replies(cache: CacheSettings, system_prompt: str) -> list[tuple[str, str]]:
+    """Those of the owner's file go over the built-in ones; a file that cannot be used is logged and left out."""
+    replies: list[tuple[str, str]] = []
+    files = [BUILT_IN] if cache.common_replies and system_prompt == DEFAULT_SYSTEM_PROMPT else []
+    for path in [*files, *([cache.preload] if cache.preload is not None else [])]:
+        try:
+            replies += read_replies(path)
+        except PreloadError as error:
+            _log.warning("cache.preload: %s", error)
+    return replies
+
+
+def own_sentences() -> list[Clause]:
+    """What the server says of its own accord, in both languages, as replies say it."""
+    clauses = []
+    for key in get_args(Key):
+        for language in ("zh", "en"):
+            text = message(key, language)
+            clauses.append(Clause(text, text, language))
+    return clauses
+
+
+async def clauses_of(answer: str, settings: Settings) -> list[Clause]:
+    """The clauses in which an answer is spoken when it is there all at once."""
+    clauses: Channel[Clause] = Channel(float("inf"))
+    language = language_of(answer)
+    await run_llm(
+        _Said(answer),
+        ChatRequest([Message("user", answer)], language),
+        clauses,
+        settings=settings,
+        on_first_token=lambda: None,
+        on_first_clause=lambda: None,
+        queued_ms=lambda: 0.0,
+    )
+    return clauses.drain()
+
+
+class _Said:
+    """A `ChatModel` that says one thing."""
+
+    name = "common"
+
+    def __init__(self, answer: str) -> None:
+        self._answer = answer
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        yield Delta(self._answer)
+
+    async def warm(self) -> None:
+        """There is nothing to open."""
+
+    async def close(self) -> None:
+        """There is nothing to close."""

@@ -1,0 +1,158 @@
+"""`xiaozhi devices`: who has been here, who may come, what they are called."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from xiaozhi.cli.stored import confirmed, device_called, fail, on_store, when
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction  # argparse has no public name for it
+
+    from xiaozhi.settings import Settings
+    from xiaozhi.store import Device, Store
+
+EXAMPLES = """\
+examples:
+  xiaozhi devices list
+  xiaozhi devices bind 123456 --owner 小明           the code that the device shows and speaks
+  xiaozhi devices set 30:ed:a0:12:34:56 --name 客厅音箱 --room 客厅
+  xiaozhi devices block 34:56                       the end of an id is enough where only one has it
+  xiaozhi devices remove 客厅音箱 --yes              with everything it said and was told to remember
+"""
+
+_FIELDS = ("name", "room", "owner", "agent", "language")
+
+
+def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command and its options."""
+    parser = subparsers.add_parser(
+        "devices",
+        help="list devices, bind, allow, block, name and remove them",
+        description="The devices that have called. Works beside a running server.",
+        epilog=EXAMPLES,
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions.add_parser("list", help="every device, the one seen last first")
+    _on_device(actions.add_parser("show", help="everything known about one"))
+    binding = actions.add_parser("bind", help="bind the device that shows this code")
+    binding.add_argument("code", metavar="CODE", help="six digits")
+    binding.add_argument("--owner", default="", help="whose it is")
+    _on_device(actions.add_parser("unbind", help="it must be activated anew"))
+    _on_device(actions.add_parser("allow", help="let it in without a code"))
+    _on_device(actions.add_parser("block", help="keep it out"))
+    _on_device(actions.add_parser("unlist", help="neither allowed nor blocked any more"))
+    setting = actions.add_parser("set", help="name it, say where it stands and whose it is")
+    _on_device(setting)
+    for field in _FIELDS:
+        setting.add_argument(f"--{field}", help='a text; "" takes it away')
+    removing = actions.add_parser("remove", help="delete it and everything of it")
+    _on_device(removing)
+    removing.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _on_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("device", metavar="DEVICE", help="its id, its name, or the beginning or end of its id")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; 1 when there is no such device or code."""
+    return on_store(args, lambda store, settings: _run(args, store, settings))
+
+
+async def _run(args: argparse.Namespace, store: "Store", settings: "Settings") -> int:
+    match args.action:
+        case "list":
+            return await _list(store)
+        case "bind":
+            device = await store.devices.bind(args.code, owner=args.owner)
+            if device is None:
+                return fail(f"no device shows the code {args.code}; codes change after ten minutes")
+            print(f"{device.label} is bound{f' to {device.owner}' if device.owner else ''}")
+            return 0
+        case "allow" | "block" | "set" if _looks_like_id(args.device):
+            await store.devices.update(args.device.lower())  # may be set up before it has ever called
+    found = await device_called(store, args.device)
+    if found is None:
+        return 1
+    return await _on_one(args, store, settings, found)
+
+
+async def _on_one(args: argparse.Namespace, store: "Store", settings: "Settings", device: "Device") -> int:
+    devices = store.devices
+    match args.action:
+        case "show":
+            _show(device)
+            print(f"{'turns kept':12} {len(await store.turns.list(device.id, limit=1_000_000))}")
+            print(f"{'memories':12} {len(await store.memories.list(device.id))}")
+            return 0
+        case "unbind":
+            await devices.unbind(device.id)
+        case "allow":
+            await devices.allow(device.id)
+        case "block":
+            await devices.block(device.id)
+        case "unlist":
+            await devices.unlist(device.id)
+        case "set":
+            values = {field: getattr(args, field) for field in _FIELDS if getattr(args, field) is not None}
+            if not values:
+                return fail("nothing to set; for example --name 客厅音箱 --room 客厅")
+            if values.get("agent"):
+                from xiaozhi.agents.roster import Roster
+
+                agent = (await Roster.load(settings, store)).find(values["agent"])
+                if agent is None:
+                    return fail(f"there is no agent {values['agent']!r}; `xiaozhi agents list` shows them")
+                values["agent"] = agent.name
+            _show(await devices.update(device.id, **values))
+            return 0
+        case "remove":
+            return await _remove(args, store, device)
+    print(f"{device.label}: {_standing(await devices.get(device.id) or device)}")
+    return 0
+
+
+async def _list(store: "Store") -> int:
+    print(f"{'DEVICE':22} {'NAME':16} {'ROOM':10} {'OWNER':10} {'AGENT':16} {'STANDING':10} {'LAST SEEN':17} BOARD")
+    for device in await store.devices.list():
+        print(
+            f"{device.id:22} {device.name:16} {device.room:10} {device.owner:10} {device.agent or '-':16} "
+            f"{_standing(device):10} {when(device.last_seen):17} {device.board} {device.firmware}".rstrip()
+        )
+    return 0
+
+
+def _standing(device: "Device") -> str:
+    return device.access.value or ("bound" if device.bound else "unbound")
+
+
+def _show(device: "Device") -> None:
+    rows = {
+        "device": device.id,
+        "client": device.client_id,
+        **{field: getattr(device, field) for field in _FIELDS},
+        "board": device.board,
+        "firmware": device.firmware,
+        "standing": _standing(device),
+        "first seen": when(device.created_at),
+        "last seen": when(device.last_seen),
+        "bound": when(device.bound_at),
+        "own key": "yes" if device.hmac_key else "no",
+    }
+    for name, value in rows.items():
+        print(f"{name:12} {value or '-'}")
+
+
+async def _remove(args: argparse.Namespace, store: "Store", device: "Device") -> int:
+    if not args.yes and not confirmed(f"Delete {device.label} and everything it said and was told to remember?"):
+        return fail("nothing was deleted; `--yes` does not ask")
+    await store.devices.remove(device.id)
+    print(f"{device.label} is gone, with everything of it")
+    return 0
+
+
+def _looks_like_id(text: str) -> bool:
+    parts = text.split(":")
+    return len(parts) == 6 and all(
+        len(part) == 2 and all(char in "0123456789abcdefABCDEF" for char in part) for part in parts
+    )

@@ -1,0 +1,1 @@
+"""Figures for Prometheus: what turns took, and what the process counts."""

@@ -1,0 +1,1 @@
+"""Graceful pressure: what the process measures of its own load, and what it gives up first."""

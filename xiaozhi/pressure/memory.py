@@ -1,0 +1,55 @@
+"""How much memory the process uses, and how much it may use."""
+
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+_STATUS: Final = Path("/proc/self/status")
+# Where a container's or a service's own limit stands: control groups version 2, then 1.
+_LIMITS: Final = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_MEMINFO: Final = Path("/proc/meminfo")
+
+
+def used_bytes() -> int:
+    """Resident memory of this process; 0 where the system does not tell (not Linux)."""
+    return _kilobytes(_STATUS, "VmRSS:") * 1024
+
+
+@cache
+def limit_bytes() -> int:
+    """What this process may use: its control group's limit or else the machine's memory; 0 where that is unknown."""
+    machine = _kilobytes(_MEMINFO, "MemTotal:") * 1024
+    for path in (*_own_group(), *_LIMITS):
+        try:
+            text = path.read_text().strip()
+        except OSError:
+            continue
+        if text.isdecimal():  # "max" means no limit
+            return min(int(text), machine) if machine else int(text)
+    return machine
+
+
+def used_percent() -> float:
+    """Resident memory in percent of what may be used; 0 where one of them is unknown."""
+    limit = limit_bytes()
+    return 100.0 * used_bytes() / limit if limit else 0.0
+
+
+def _own_group() -> tuple[Path, ...]:
+    """The limit of the service's own control group (systemd's MemoryMax), where version 2 is mounted."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return ()
+    return tuple(Path("/sys/fs/cgroup") / line[3:].lstrip("/") / "memory.max" for line in lines if line[:3] == "0::")
+
+
+def _kilobytes(path: Path, field: str) -> int:
+    try:
+        with path.open() as lines:
+            for line in lines:
+                if line.startswith(field):
+                    return int(line.split()[1])
+    except OSError:
+        return 0
+    return 0

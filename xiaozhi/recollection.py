@@ -1,0 +1,268 @@
+"""What one conversation knows: its persona, its device, what was said before and what is to be kept in mind."""
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import date, datetime
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from xiaozhi.agents import Agent
+from xiaozhi.agents.prompt import Surroundings, render
+from xiaozhi.events import Clause, Message
+from xiaozhi.services import Services
+from xiaozhi.stages.asr.engine import Transcript
+from xiaozhi.store import Device, StoreError
+from xiaozhi.store.turns import Past, TurnRecord
+from xiaozhi.text.feelings import side_note
+from xiaozhi.text.language import language_of
+from xiaozhi.turn.history import History, PastTurn
+from xiaozhi.turn.trace import TurnTrace
+
+_log = logging.getLogger(__name__)
+
+# A hello may wait so long for a slow disk; then the conversation begins without its past, which comes when it is read.
+_LOAD_S: Final = 0.5
+# Ids made up for clients that give none are different on every connection: nothing is kept under them.
+_ANONYMOUS: Final = "anonymous-"
+_CHINESE: Final = frozenset({"zh", "yue"})
+
+
+class Recollection:
+    """One conversation's memory. Everything it asks of the store goes on in the background.
+
+    Args:
+        services: the store, the personas, the summariser.
+        device_id: whose conversation it is.
+    """
+
+    def __init__(self, services: Services, device_id: str) -> None:
+        self._services = services
+        self._settings = services.settings
+        self._store = services.store
+        self._device = Device(device_id)
+        self._known = not device_id.startswith(_ANONYMOUS)
+        self._conversation = 0
+        self._memories: tuple[str, ...] = ()
+        self._note = ""  # behind the newest text
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._zone = ZoneInfo(self._settings.server.timezone) if self._settings.server.timezone else None
+        self.agent: Agent = services.roster.default
+        """Who answers now."""
+        self._history = self._new_history()
+
+    def _new_history(self) -> History:
+        llm = self._settings.llm
+        return History(max_turns=llm.history_turns, max_tokens=llm.history_max_tokens)
+
+    @property
+    def device(self) -> Device:
+        """The device as it was last read."""
+        return self._device
+
+    @property
+    def turns(self) -> int:
+        """How many turns of the past go along with a question."""
+        return len(self._history)
+
+    # Loading ------------------------------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Read what is known of the device. Returns after half a second at the latest, and goes on by itself."""
+        if self._known:
+            task = self._spawn(self._load, "load-conversation")
+            await asyncio.wait([task], timeout=_LOAD_S)
+
+    async def _load(self) -> None:
+        await self._services.roster.refresh_now_and_then(self._store)
+        self._take(await self._store.devices.seen(self._device.id))
+        await self._read_memories()
+        if self._settings.store.conversations:
+            agent, history = self.agent, self._history
+            past = await self._store.turns.begin(self._device.id, agent.name, self._most())
+            self._conversation = past.conversation
+            self._restore(history, past)
+
+    def _most(self) -> int:
+        return max(1, self._settings.llm.history_turns)
+
+    def _restore(self, history: History, past: Past) -> None:
+        turns = [PastTurn.of(turn.heard, turn.played, turn.id) for turn in past.turns if turn.heard and turn.played]
+        history.restore(turns, past.summary)
+
+    def _take(self, device: Device) -> None:
+        self._device = device
+        agent = self._services.roster.of(device.agent)
+        if agent.name != self.agent.name:
+            self._history = self._new_history()
+        self.agent = agent
+
+    async def _read_memories(self) -> None:
+        self._memories = tuple(memory.text for memory in await self._store.memories.list(self._device.id))
+
+    def _spawn(self, work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(_spared(work, self._device.id), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def close(self) -> None:
+        """The conversation is over; what has been written down stays, what is being read is given up."""
+        for task in self._tasks:
+            task.cancel()
+
+    # Asking -------------------------------------------------------------------------------------------------------
+
+    def messages(self, text: str, transcript: Transcript) -> list[Message]:
+        """The conversation as the model gets it: the persona's prompt, the past, and the newest text."""
+        talker_chinese = language_of(text, default=transcript.language or "zh") in _CHINESE
+        self._note = ""
+        if self._settings.agents.feelings:
+            self._note = side_note(transcript.emotion, transcript.events, chinese=talker_chinese)
+        return self._history.messages(self._prompt(), self._noted(text))
+
+    def _noted(self, text: str) -> str:
+        return f"{text}\n{self._note}" if self._note else text
+
+    def _prompt(self) -> str:
+        agent, device = self.agent, self._device
+        language = agent.language if agent.language != "auto" else language_of(agent.prompt)
+        around = Surroundings(
+            day=self._today(),
+            device=device.name,
+            room=device.room,
+            owner=device.owner,
+            language=device.language or (agent.language if agent.language != "auto" else ""),
+            memory=self._memories,
+            summary=self._history.summary,
+        )
+        return render(agent.prompt, agent.name, around, chinese=language in _CHINESE)
+
+    def _today(self) -> date:
+        return datetime.now(self._zone).date()
+
+    # Keeping ------------------------------------------------------------------------------------------------------
+
+    def add(self, trace: TurnTrace, spoken: Sequence[tuple[Clause, float]], played_ms: float) -> None:
+        """Remember a finished turn: what was heard of it goes along with the next question, and into the store."""
+        interrupted = trace.interrupted is not None
+        turn_id = self._store.turns.next_id()
+        if not trace.heard:  # a greeting, a spoken code: nothing was asked
+            return
+        played = self._history.add(
+            self._noted(trace.heard), spoken, played_ms, interrupted=interrupted, turn_id=turn_id
+        )
+        self._note = ""
+        stored = self._conversation > 0 and self._settings.store.conversations
+        if stored:
+            self._store.turns.add(
+                TurnRecord(
+                    id=turn_id,
+                    device=self._device.id,
+                    conversation=self._conversation,
+                    agent=self.agent.name,
+                    at=datetime.now().timestamp(),
+                    heard=trace.heard,
+                    said=trace.said,
+                    played=played,
+                    interrupted=interrupted,
+                    trace=trace.message(),
+                )
+            )
+        self._services.summaries.consider(self._device.id, self.agent.name, self._history, stored=stored)
+        if self._known:
+            self._spawn(self._look_again, "look-again")
+
+    async def _look_again(self) -> None:
+        """The command line or the console may have changed the device, its persona or its memories meanwhile."""
+        await self._services.roster.refresh_now_and_then(self._store)
+        device = await self._store.devices.get(self._device.id)
+        if device is None:  # it was removed, with all that it said
+            if self._conversation:
+                self._conversation = 0
+                self._memories = ()
+                self._history.clear()
+            return
+        before = self.agent.name
+        self._take(device)
+        await self._read_memories()
+        if self.agent.name != before:
+            await self._read_past()
+
+    async def _read_past(self) -> None:
+        if self._settings.store.conversations:
+            history = self._history
+            self._restore(history, await self._store.turns.past(self._device.id, self.agent.name, self._most()))
+
+    # Personas -----------------------------------------------------------------------------------------------------
+
+    def wanted(self, text: str) -> Agent | None:
+        """The persona that a sentence asks to switch to; `None` for every other sentence."""
+        return self._services.roster.wanted(text)
+
+    def switch(self, agent: Agent) -> None:
+        """Another persona answers from now on; it goes on where this device left it."""
+        if agent.name == self.agent.name:
+            return
+        self._device = dataclasses.replace(self._device, agent=agent.name)
+        self._history = self._new_history()
+        self.agent = agent
+        if self._known:
+            self._store.devices.assign(self._device.id, agent.name)
+            self._spawn(self._read_past, "switch-persona")
+
+    # What tools may ask -------------------------------------------------------------------------------------------
+
+    def personas(self) -> Sequence[str]:
+        """Names of the characters this device may take."""
+        return [agent.name for agent in self._services.roster]
+
+    async def change_persona(self, name: str) -> None:
+        """Take another character from the next reply on.
+
+        Raises:
+            ValueError: there is none of this name.
+        """
+        agent = self._services.roster.find(name)
+        if agent is None:
+            raise ValueError(f"there is no persona {name!r}")
+        self.switch(agent)
+
+    async def remember(self, fact: str) -> None:
+        """Keep a fact about this talker for good.
+
+        Raises:
+            ValueError: there is nothing to keep.
+            StoreError: it cannot be written.
+        """
+        await self._store.memories.add(self._device.id, fact)
+        await self._read_memories()
+
+    async def forget(self, about: str) -> int:
+        """Erase what is known about a subject, everything when it is empty; returns how many facts went.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        gone = await self._store.memories.forget(self._device.id, about)
+        await self._read_memories()
+        return gone
+
+
+def acknowledgement(agent: Agent) -> Clause:
+    """What a persona says when somebody has switched to it, in its own language."""
+    own = agent.language if agent.language != "auto" else language_of(agent.greeting or agent.prompt)
+    name = next((alias for alias in agent.names if language_of(alias) == "zh"), agent.name)
+    text = agent.greeting or (f"好的，我是{name}。" if own in _CHINESE else f"All right, this is {agent.name} now.")
+    return Clause(text, text, language_of(text, default=own), "happy")
+
+
+async def _spared(work: Callable[[], Awaitable[None]], device_id: str) -> None:
+    """Background work of a conversation: a store that fails does not end it; the store has said so itself."""
+    try:
+        await work()
+    except StoreError as error:
+        _log.debug("%s", error, extra={"device": device_id})
+    except Exception:  # noqa: BLE001 - nobody awaits this; it is logged whole
+        _log.exception("background work failed", extra={"device": device_id})

@@ -1,0 +1,32 @@
+"""A sentence that the server says of its own accord, and what became of it."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from xiaozhi.events import Clause
+
+
+class Told(Enum):
+    """What became of a sentence."""
+
+    SPOKEN = "spoken"  # to its end
+    INTERRUPTED = "interrupted"  # while it sounded
+    DROPPED = "dropped"  # before its first sound: the talker spoke first, or it took too long, or no voice worked
+    REFUSED = "refused"  # never begun: somebody was speaking or being answered
+
+
+@dataclass(frozen=True, slots=True)
+class Saying:
+    """What is being said or about to be.
+
+    Attributes:
+        script: the clauses.
+        told: resolved with what became of it.
+        timer: gives it up while it has no sound.
+    """
+
+    script: Sequence[Clause]
+    told: asyncio.Future[Told]
+    timer: asyncio.TimerHandle

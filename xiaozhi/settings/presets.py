@@ -1,0 +1,119 @@
+"""What is known of chat services, so that only the key is left to give. Checked against their documentation in 2026.
+
+A model that thinks before it speaks is a second or more later: where a service lets thinking be switched off, it is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeAlias
+
+PresetName: TypeAlias = Literal[
+    "openai", "claude", "gemini", "mistral", "groq", "openrouter",
+    "qwen", "qwen-intl", "deepseek", "zhipu", "moonshot", "doubao", "baichuan", "hunyuan", "qianfan", "minimax",
+    "stepfun", "siliconflow",
+    "ollama", "vllm", "lmstudio", "llamacpp",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """One service.
+
+    Attributes:
+        title: for people.
+        base_url: up to the part before `/chat/completions`.
+        model: quick, cheap and able to call tools; or what most people have at home.
+        api_key_env: the variable that the service's own documents name; empty where no key is asked for.
+        extra_body: sent with each request.
+    """
+
+    title: str
+    base_url: str
+    model: str
+    api_key_env: str = ""
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of an endpoint."""
+        return {
+            "base_url": self.base_url,
+            "model": self.model,
+            "api_key_env": self.api_key_env,
+            "extra_body": dict(self.extra_body),
+        }
+
+
+_ENABLE_THINKING_OFF: Final = {"enable_thinking": False}
+_THINKING_DISABLED: Final = {"thinking": {"type": "disabled"}}
+_NO_EFFORT: Final = {"reasoning_effort": "none"}
+_TEMPLATE_OFF: Final = {"chat_template_kwargs": {"enable_thinking": False}}
+
+PRESETS: Final[Mapping[PresetName, Preset]] = {
+    "openai": Preset("OpenAI", "https://api.openai.com/v1", "gpt-4o-mini", "OPENAI_API_KEY"),
+    "claude": Preset("Anthropic Claude", "https://api.anthropic.com/v1", "claude-haiku-4-5", "ANTHROPIC_API_KEY"),
+    "gemini": Preset(
+        "Google Gemini",
+        "https://generativelanguage.googleapis.com/v1beta/openai",
+        "gemini-2.5-flash",
+        "GEMINI_API_KEY",
+        _NO_EFFORT,
+    ),
+    "mistral": Preset("Mistral", "https://api.mistral.ai/v1", "mistral-small-latest", "MISTRAL_API_KEY"),
+    "groq": Preset("Groq", "https://api.groq.com/openai/v1", "llama-3.3-70b-versatile", "GROQ_API_KEY"),
+    "openrouter": Preset("OpenRouter", "https://openrouter.ai/api/v1", "openai/gpt-4o-mini", "OPENROUTER_API_KEY"),
+    "qwen": Preset(
+        "Qwen, Alibaba Cloud 百炼",
+        "https://dashscope.aliyuncs.com/compatible-mode/v1",
+        "qwen-plus",
+        "DASHSCOPE_API_KEY",
+        _ENABLE_THINKING_OFF,
+    ),
+    "qwen-intl": Preset(
+        "Qwen, Alibaba Cloud outside China",
+        "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
+        "qwen-plus",
+        "DASHSCOPE_API_KEY",
+        _ENABLE_THINKING_OFF,
+    ),
+    "deepseek": Preset("DeepSeek", "https://api.deepseek.com/v1", "deepseek-chat", "DEEPSEEK_API_KEY"),
+    "zhipu": Preset(
+        "Zhipu 智谱", "https://open.bigmodel.cn/api/paas/v4", "glm-4.5-flash", "ZHIPU_API_KEY", _THINKING_DISABLED
+    ),
+    "moonshot": Preset("Moonshot Kimi", "https://api.moonshot.cn/v1", "moonshot-v1-8k", "MOONSHOT_API_KEY"),
+    "doubao": Preset(
+        "Doubao, Volcengine 火山方舟",
+        "https://ark.cn-beijing.volces.com/api/v3",
+        "doubao-seed-1-6-flash-250828",
+        "ARK_API_KEY",
+        _THINKING_DISABLED,
+    ),
+    "baichuan": Preset("Baichuan 百川", "https://api.baichuan-ai.com/v1", "Baichuan4-Turbo", "BAICHUAN_API_KEY"),
+    "hunyuan": Preset(
+        "Tencent Hunyuan 混元", "https://api.hunyuan.cloud.tencent.com/v1", "hunyuan-turbos-latest", "HUNYUAN_API_KEY"
+    ),
+    "qianfan": Preset("Baidu 千帆", "https://qianfan.baidubce.com/v2", "ernie-4.5-turbo-128k", "QIANFAN_API_KEY"),
+    "minimax": Preset("MiniMax", "https://api.minimaxi.com/v1", "MiniMax-Text-01", "MINIMAX_API_KEY"),
+    "stepfun": Preset("StepFun 阶跃星辰", "https://api.stepfun.com/v1", "step-2-mini", "STEPFUN_API_KEY"),
+    "siliconflow": Preset(
+        "SiliconFlow 硅基流动",
+        "https://api.siliconflow.cn/v1",
+        "Qwen/Qwen3-8B",
+        "SILICONFLOW_API_KEY",
+        _ENABLE_THINKING_OFF,
+    ),
+    "ollama": Preset("Ollama on this machine", "http://127.0.0.1:11434/v1", "qwen2.5:7b", "", _NO_EFFORT),
+    "vllm": Preset("vLLM on this machine", "http://127.0.0.1:8000/v1", "Qwen/Qwen2.5-7B-Instruct", "", _TEMPLATE_OFF),
+    "lmstudio": Preset("LM Studio on this machine", "http://127.0.0.1:1234/v1", "qwen2.5-7b-instruct"),
+    "llamacpp": Preset("llama.cpp on this machine", "http://127.0.0.1:8080/v1", "default", "", _TEMPLATE_OFF),
+}
+
+
+def with_preset(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of an endpoint as they were given, over those of its preset; its name is the preset's by default."""
+    name = values.get("preset")
+    if not isinstance(name, str):
+        return values
+    preset = PRESETS.get(name)  # type: ignore[call-overload]  # any text may stand there
+    # Of a preset that does not exist only that should be said, not that its address and model are missing as well.
+    known = preset.fields() if preset is not None else {"base_url": "http://unknown", "model": "unknown"}
+    return {"name": name or "unknown", **known, **values}

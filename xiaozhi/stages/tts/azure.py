@@ -1,0 +1,156 @@
+"""Azure's speech service over REST: SSML in, raw samples at 24 kHz out as they are made.
+
+The fields are those of Microsoft's "Text to speech REST API".
+"""
+
+import json
+import re
+from collections.abc import AsyncGenerator
+from typing import Final
+from xml.sax.saxutils import escape, quoteattr
+
+import aiohttp
+
+from xiaozhi.audio.errors import DecodeError
+from xiaozhi.audio.pcm import PcmInt
+from xiaozhi.audio.stream_decode import SpeechDecoder, decode_parts
+from xiaozhi.settings.model import AzureVoiceSettings
+from xiaozhi.stages.tts.engine import VoiceError
+from xiaozhi.stages.tts.said import NOT_XML, short
+from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest
+
+_PATH: Final = "/cognitiveservices/v1"
+_FORMAT: Final = "raw-24khz-16bit-mono-pcm"
+_HAN: Final = re.compile(r"[\u3400-\u9fff]")
+_CONNECT_S: Final = 3.0
+_MOST_CONNECTIONS: Final = 100
+_KEEP_ALIVE_S: Final = 60.0
+_MOST_ERROR_BYTES: Final = 2000
+_PIECE_BYTES: Final = 9600  # 0.2 s
+_ADVICE: Final = {
+    400: "the voice or the style is not one that the region has: see tts.azure.voice and tts.azure.style",
+    401: "the key is wrong or of another region: see tts.azure.api_key and tts.azure.region",
+    403: "the key may not be used for speech: see tts.azure.api_key",
+    404: "nothing there: see tts.azure.region and tts.azure.endpoint",
+    429: "too many requests for this key: lower tts.max_concurrent or raise the quota",
+}
+
+
+class AzureVoice:
+    """Speaks through Azure, over connections that are kept.
+
+    Args:
+        settings: region, key, voices, style and rate.
+        timeout_s: longest silence of the connection.
+    """
+
+    name = "azure"
+
+    def __init__(self, settings: AzureVoiceSettings, timeout_s: float) -> None:
+        self._settings = settings
+        self._timeout_s = timeout_s
+        base = settings.endpoint.rstrip("/") or f"https://{settings.region}.tts.speech.microsoft.com"
+        self._url = base if base.endswith(_PATH) else base + _PATH
+        self._session: aiohttp.ClientSession | None = None
+
+    def voice_for(self, text: str, language: str, wish: VoiceWish = NO_WISH) -> str:
+        """The voice for a text: what is wished, or what is configured for its language."""
+        settings = self._settings
+        english = language.startswith("en") and not _HAN.search(text)
+        usual = settings.voice_en if english and settings.voice.startswith("zh-") and settings.voice_en else ""
+        return closest(self.name, wish, "en" if english else language, usual or settings.voice)
+
+    def ssml(self, text: str, language: str, wish: VoiceWish = NO_WISH) -> str:
+        """The request for a text; whatever the text holds, it is spoken and not obeyed."""
+        settings, voice = self._settings, self.voice_for(text, language, wish)
+        rate = min(100, max(-50, settings.rate_percent + wish.rate_percent))
+        spoken = f'<prosody rate="{rate:+d}%">{escape(NOT_XML.sub(" ", text))}</prosody>'
+        if settings.style and voice == settings.voice:  # styles belong to voices: another one may not have it
+            spoken = f"<mstts:express-as style={quoteattr(settings.style)}>{spoken}</mstts:express-as>"
+        locale = "-".join(voice.split("-")[:2])
+        return (
+            '<speak version="1.0" xmlns="http://www.w3.org/2001/10/synthesis"'
+            f' xmlns:mstts="https://www.w3.org/2001/mstts" xml:lang={quoteattr(locale)}>'
+            f"<voice name={quoteattr(voice)}>{spoken}</voice></speak>"
+        )
+
+    async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+        """Yield the sound as it arrives.
+
+        Raises:
+            VoiceError: refused, timed out, broke, or sent something that is not sound.
+        """
+        decoder = SpeechDecoder("pcm")
+        body = self.ssml(text, language, wish).encode("utf-8", "replace")
+        try:
+            async with self._client().post(self._url, data=body, headers=self._headers()) as reply:
+                if reply.status != 200:
+                    raise VoiceError(await self._refusal(reply))
+                kind = reply.headers.get("content-type", "").lower()
+                if not kind.startswith(("audio/", "application/octet-stream")):
+                    raise VoiceError(f"{self.name}: answered {kind or 'nothing known'} instead of sound")
+                async for data in reply.content.iter_chunked(_PIECE_BYTES):
+                    for pcm in decode_parts(decoder, data):
+                        yield pcm
+            rest = decoder.finish()
+        except DecodeError as error:
+            raise VoiceError(f"{self.name}: {error}") from error
+        except TimeoutError as error:
+            raise VoiceError(f"{self.name}: no answer in time") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise VoiceError(f"{self.name}: {short(str(error)) or type(error).__name__}") from error
+        if len(rest):
+            yield rest
+
+    async def warm(self) -> None:
+        """Open a connection and have the key judged: a request without a text is refused and costs nothing.
+
+        Raises:
+            VoiceError: it cannot be reached, or refuses the key.
+        """
+        if not self._settings.key():
+            raise VoiceError(f"{self.name}: no key: set tts.azure.api_key or {self._settings.api_key_env}")
+        try:
+            async with self._client().post(self._url, data=b"", headers=self._headers()) as reply:
+                if reply.status in (401, 403, 404):
+                    raise VoiceError(await self._refusal(reply))
+                await reply.content.read(_MOST_ERROR_BYTES)
+        except TimeoutError as error:
+            raise VoiceError(f"{self.name}: {self._url} does not answer in time") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            reason = short(str(error)) or type(error).__name__
+            raise VoiceError(f"{self.name}: {self._url} cannot be reached: {reason}") from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _client(self) -> aiohttp.ClientSession:
+        if self._session is None or self._session.closed:
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=self._timeout_s)
+            connector = aiohttp.TCPConnector(limit=_MOST_CONNECTIONS, keepalive_timeout=_KEEP_ALIVE_S)
+            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=True)
+        return self._session
+
+    def _headers(self) -> dict[str, str]:
+        return {
+            "Ocp-Apim-Subscription-Key": self._settings.key(),
+            "Content-Type": "application/ssml+xml",
+            "X-Microsoft-OutputFormat": _FORMAT,
+            "User-Agent": "xiaozhi",
+        }
+
+    async def _refusal(self, reply: aiohttp.ClientResponse) -> str:
+        advice = _ADVICE.get(reply.status, "")
+        said = short(_message((await reply.content.read(_MOST_ERROR_BYTES)).decode("utf-8", "replace")))
+        return ": ".join(filter(None, (self.name, f"HTTP {reply.status}", advice, said)))
+
+
+def _message(body: str) -> str:
+    """What an error in JSON says, or the text as it is."""
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return body

@@ -1,0 +1,193 @@
+"""iFlytek's online speech synthesis: a WebSocket with a signed address, one for each text, sound at 16 kHz in JSON.
+
+The fields are those of the documentation of "online speech synthesis, streaming" (v2/tts).
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
+
+import aiohttp
+import numpy as np
+
+from xiaozhi.audio.pcm import PcmInt
+from xiaozhi.audio.resample import StreamResampler
+from xiaozhi.settings.model import IflytekVoiceSettings
+from xiaozhi.stages.tts.engine import VoiceError
+from xiaozhi.stages.tts.said import short
+from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest
+
+_RATE_HZ: Final = 16_000
+_MOST_TEXT_BYTES: Final = 7999  # the service takes less than 8000
+_MOST_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+_LAST: Final = 2
+_HAN: Final = re.compile(r"[\u3400-\u9fff]")
+_CONNECT_S: Final = 3.0
+_ADVICE: Final = {
+    10005: "the application id is not known or not allowed this service: see tts.iflytek.app_id and the console",
+    10006: "a parameter is missing: see tts.iflytek.app_id and tts.iflytek.voice",
+    10007: "a parameter is wrong: see tts.iflytek.voice",
+    10010: "the licence is used up: see the console",
+    10109: "the text is too long",
+    10313: "the application id does not belong to the key: see tts.iflytek.app_id and tts.iflytek.api_key",
+    11200: "not allowed: enable the service and the voice in the console, or its quota is used up",
+    11201: "the quota of the day is used up: see the console",
+}
+_HANDSHAKE: Final = {
+    401: "the key or the secret is wrong: see tts.iflytek.api_key and tts.iflytek.api_secret",
+    403: "refused: the clock of this machine must be right within five minutes, and its address allowed in the console",
+}
+
+
+def signed_url(url: str, key: str, secret: str, now: datetime) -> str:
+    """The address with the signature of host, date and request line, as the service wants it.
+
+    Args:
+        url: the service's WebSocket.
+        key: of the application.
+        secret: of the application.
+        now: the wall clock, with its zone.
+    """
+    parts = urlsplit(url)
+    date = format_datetime(now.astimezone(UTC), usegmt=True)
+    origin = f"host: {parts.netloc}\ndate: {date}\nGET {parts.path} HTTP/1.1"
+    signature = base64.b64encode(hmac.new(secret.encode(), origin.encode(), hashlib.sha256).digest()).decode()
+    how = f'api_key="{key}", algorithm="hmac-sha256", headers="host date request-line", signature="{signature}"'
+    query = {"authorization": base64.b64encode(how.encode()).decode(), "date": date, "host": parts.netloc}
+    return f"{url}?{urlencode(query)}"
+
+
+class IflytekVoice:
+    """Speaks through iFlytek.
+
+    Args:
+        settings: application, voices and rate.
+        timeout_s: longest silence of the connection.
+    """
+
+    name = "iflytek"
+
+    def __init__(self, settings: IflytekVoiceSettings, timeout_s: float) -> None:
+        self._settings = settings
+        self._timeout_s = timeout_s
+        self._session: aiohttp.ClientSession | None = None
+
+    def voice_for(self, text: str, language: str, wish: VoiceWish = NO_WISH) -> str:
+        """The voice for a text: what is wished, or what is configured for its language."""
+        english = language.startswith("en") and not _HAN.search(text)
+        usual = self._settings.voice_en if english else ""
+        return closest(self.name, wish, "en" if english else language, usual or self._settings.voice)
+
+    def request(self, text: str, language: str, wish: VoiceWish = NO_WISH) -> dict[str, Any]:
+        """The message that asks for a text."""
+        rate = min(100, max(-50, self._settings.rate_percent + wish.rate_percent))
+        data = text.encode("utf-8", "ignore")[:_MOST_TEXT_BYTES].decode("utf-8", "ignore")
+        return {
+            "common": {"app_id": self._settings.app()},
+            "business": {
+                "aue": "raw",
+                "auf": f"audio/L16;rate={_RATE_HZ}",
+                "vcn": self.voice_for(text, language, wish),
+                "tte": "UTF8",
+                "speed": 50 + (rate // 2 if rate > 0 else rate),  # 0 half, 50 usual, 100 double
+            },
+            "data": {"status": _LAST, "text": base64.b64encode(data.encode()).decode()},
+        }
+
+    async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+        """Yield the sound as it arrives.
+
+        Raises:
+            VoiceError: refused, timed out, broke, or sent something that is not sound.
+        """
+        self._require_keys()
+        resampler = StreamResampler(_RATE_HZ)
+        try:
+            async with self._connection() as socket:
+                await socket.send_json(self.request(text, language, wish))
+                odd, done = b"", False
+                while not done:
+                    message = await socket.receive(self._timeout_s)
+                    if message.type is not aiohttp.WSMsgType.TEXT:
+                        raise VoiceError(f"{self.name}: the connection ended before the sound")
+                    data, done = self._sound(message.data)
+                    data = odd + data
+                    odd = data[len(data) & ~1 :]
+                    pcm = resampler.feed(np.frombuffer(data[: len(data) & ~1], "<i2").astype(np.int16, copy=False))
+                    if len(pcm):
+                        yield pcm
+        except aiohttp.WSServerHandshakeError as error:
+            advice = _HANDSHAKE.get(error.status, short(error.message))
+            raise VoiceError(f"{self.name}: HTTP {error.status}: {advice}") from error
+        except TimeoutError as error:
+            raise VoiceError(f"{self.name}: no answer in time") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise VoiceError(f"{self.name}: {short(str(error)) or type(error).__name__}") from error
+        rest = resampler.flush()
+        if len(rest):
+            yield rest
+
+    async def warm(self) -> None:
+        """Connect once, with the signature; each text has a connection of its own, so none is kept.
+
+        Raises:
+            VoiceError: it cannot be reached, or refuses the key.
+        """
+        self._require_keys()
+        try:
+            async with self._connection():
+                pass
+        except aiohttp.WSServerHandshakeError as error:
+            advice = _HANDSHAKE.get(error.status, short(error.message))
+            raise VoiceError(f"{self.name}: HTTP {error.status}: {advice}") from error
+        except (aiohttp.ClientError, OSError) as error:
+            reason = short(str(error)) or "no answer in time"
+            raise VoiceError(f"{self.name}: {self._settings.url} cannot be reached: {reason}") from error
+
+    async def close(self) -> None:
+        """Close what is open."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        if self._session is None or self._session.closed:
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=self._timeout_s)
+            self._session = aiohttp.ClientSession(timeout=timeout, trust_env=True)
+        settings = self._settings
+        url = signed_url(settings.url, settings.key(), settings.secret(), datetime.now(UTC))
+        # A listener who leaves must not wait for the other side's goodbye.
+        waits = aiohttp.ClientWSTimeout(ws_close=0.1)
+        async with self._session.ws_connect(url, max_msg_size=_MOST_MESSAGE_BYTES, timeout=waits) as socket:
+            yield socket
+
+    def _require_keys(self) -> None:
+        settings = self._settings
+        given = {"app_id": settings.app(), "api_key": settings.key(), "api_secret": settings.secret()}
+        missing = [name for name, value in given.items() if not value]
+        if missing:
+            ways = ", ".join(f"tts.iflytek.{name} or IFLYTEK_{name.upper()}" for name in missing)
+            raise VoiceError(f"{self.name}: no {' and no '.join(missing)}: set {ways}")
+
+    def _sound(self, message: str) -> tuple[bytes, bool]:
+        """The samples of a message, and whether it is the last."""
+        try:
+            said = json.loads(message)
+            code = int(said["code"])
+            if code:
+                advice = _ADVICE.get(code, short(str(said.get("message", ""))))
+                raise VoiceError(f"{self.name}: error {code}: {advice} (sid {short(str(said.get('sid', '')))})")
+            data = said.get("data") or {}
+            return base64.b64decode(data.get("audio") or "", validate=True), data.get("status") == _LAST
+        except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+            raise VoiceError(f"{self.name}: sent something that is not an answer: {short(message)}") from error

@@ -1,0 +1,14 @@
+"""Texts of other machines, made fit for one line of a log; and texts for other machines, made fit for XML."""
+
+import re
+from typing import Final
+
+_MAX_SHOWN_CHARS: Final = 120
+NOT_XML: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML 1.0 forbids, escaped or not."""
+
+
+def short(text: str) -> str:
+    """One line of at most 120 characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= _MAX_SHOWN_CHARS else line[: _MAX_SHOWN_CHARS - 1] + "…"

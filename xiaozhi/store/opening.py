@@ -1,0 +1,137 @@
+"""Opening the store's file: its settings, its version, and what happens when it is damaged or cannot be written."""
+
+import contextlib
+import logging
+import sqlite3
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from xiaozhi.store.migrations import VERSION, migrate, version_of
+
+_log = logging.getLogger(__name__)
+
+MEMORY: Final = ":memory:"
+
+# Another process (`xiaozhi devices` beside a running server) may hold the file for as long as a commit takes.
+_BUSY_S: Final = 5.0
+
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+@dataclass(slots=True)
+class OpenedDatabase:
+    """An open connection.
+
+    Attributes:
+        connection: in autocommit mode, to be used by one thread at a time.
+        keeps: it is a file; false when only memory was left.
+        set_aside: how many damaged files were renamed on the way.
+    """
+
+    connection: sqlite3.Connection
+    keeps: bool
+    set_aside: int = 0
+
+    def close(self) -> None:
+        """Close the file."""
+        with contextlib.suppress(sqlite3.Error):  # a damaged file may refuse its last checkpoint; nothing is lost by it
+            self.connection.close()
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """The file is no good, as opposed to a disk that is full or a call that is wrong."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and (code & 0xFF) in _DAMAGED
+
+
+def open_database(path: Path | str) -> OpenedDatabase:
+    """Open a store, brought up to date. Blocking.
+
+    A damaged file is renamed and a new one begun; a file that cannot be opened or written is replaced by memory, and
+    both are logged with what to do: serving goes on.
+
+    Raises:
+        ValueError: the file was written by a newer version of this program; one line says what to do.
+    """
+    set_aside_count = 0
+    for _ in range(2):
+        try:
+            return OpenedDatabase(_connect(path), keeps=path != MEMORY, set_aside=set_aside_count)
+        except (sqlite3.DatabaseError, OSError) as error:
+            if isinstance(error, sqlite3.DatabaseError) and is_damage(error) and path != MEMORY:
+                try:
+                    set_aside(Path(path), error)
+                except OSError as refused:
+                    _log.error("%s is damaged and cannot be renamed: %s", path, refused)
+                    break
+                set_aside_count += 1
+                continue
+            _log.error(
+                "%s cannot be used: %s; serving goes on, but devices, agents and conversations are not kept. "
+                "Make its folder writable and start again",
+                path,
+                error,
+            )
+            break
+    return OpenedDatabase(_connect(MEMORY), keeps=False, set_aside=set_aside_count)
+
+
+def set_aside(path: Path, error: Exception) -> Path:
+    """Rename a damaged file, and what SQLite keeps beside it, with the date.
+
+    Returns:
+        The new name.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    target = path.with_name(f"{path.name}.damaged-{stamp}")
+    number = 1
+    while target.exists():
+        number += 1
+        target = path.with_name(f"{path.name}.damaged-{stamp}-{number}")
+    for suffix in ("", "-wal", "-shm"):
+        beside = path.with_name(path.name + suffix)
+        if beside.exists():
+            beside.rename(target.with_name(target.name + suffix))
+    _log.error(
+        "%s is damaged (%s): it is now called %s, and a new one is begun. Devices must be bound again, or "
+        "`xiaozhi import` a file that `xiaozhi export` wrote",
+        path,
+        error,
+        target.name,
+    )
+    return target
+
+
+def _connect(path: Path | str) -> sqlite3.Connection:
+    if isinstance(path, Path) and not path.exists():
+        path.touch(mode=0o600)  # what people said at home is nobody else's; SQLite gives -wal and -shm the same rights
+    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+    try:
+        connection.row_factory = sqlite3.Row
+        if path != MEMORY:
+            connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten, not only unlinked
+        connection.execute("PRAGMA journal_size_limit = 4194304")
+        found = version_of(connection)
+        if found > VERSION:
+            raise ValueError(
+                f"{path} has version {found}, this program knows {VERSION}: install the newer xiaozhi again, "
+                "or move the file away"
+            )
+        check = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if check != "ok":
+            damage = sqlite3.DatabaseError(str(check))
+            damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise damage
+        migrate(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -1,0 +1,195 @@
+"""The connected device's own tools: asked for once, called by name, with time-outs. One per connection."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from xiaozhi.channel import ChannelClosed
+from xiaozhi.settings.model import DeviceToolSettings
+from xiaozhi.tools.device_rpc import DeviceRpc, ListedTool, Reply, call_text, initialize_params, tool_page
+from xiaozhi.tools.tool import Tool, ToolContext, ToolError, ToolResult, remote_tool
+
+_log = logging.getLogger(__name__)
+
+_INITIALIZE_WAIT_S: Final = 2.0
+"""Tools do not need its answer, and answers can be lost: after this the list is asked for all the same."""
+_MOST_PAGES: Final = 32
+_LIST_TRIES: Final = 2
+_CAMERA: Final = re.compile(r"camera|photo|screenshot|vision")
+
+
+class _NoAnswer(Exception):
+    """The device did not answer in time, or went away."""
+
+
+class DeviceMcp:
+    """Speaks MCP with one device; a `ToolSource` and the `DeviceCalls` of its conversation.
+
+    Args:
+        send: puts a JSON-RPC message on its way to the device (as the `payload` of an `mcp` message); may raise
+            OSError or ChannelClosed when the device is gone.
+        settings: time-outs and bounds.
+    """
+
+    def __init__(self, send: Callable[[dict[str, Any]], Awaitable[None]], settings: DeviceToolSettings) -> None:
+        self._send = send
+        self._settings = settings
+        self._rpc = DeviceRpc()
+        self._waiting: dict[int, asyncio.Future[Reply]] = {}
+        # The device carries out one call after the other on its main loop; the time of a call begins when it is sent.
+        self._one_at_a_time = asyncio.Lock()
+        self._listed: dict[str, ListedTool] = {}
+        self._tools: tuple[Tool, ...] = ()
+        self._closed = False
+        self.version = 0
+        self.server = ""
+        """Name and version of the device's MCP server, as it says itself; empty until it has."""
+        self.timeouts = 0
+        """Requests that were never answered."""
+
+    @property
+    def rpc(self) -> DeviceRpc:
+        """The protocol below, for its counters."""
+        return self._rpc
+
+    def receive(self, payload: object) -> None:
+        """A message came from the device."""
+        reply = self._rpc.receive(payload)
+        if reply is None:
+            return
+        waiting = self._waiting.pop(reply.id, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(reply)
+
+    async def start(self, vision_url: str = "", vision_token: str = "") -> None:
+        """Say hello and take in the device's tools, page by page. Never raises for what a device does or leaves out.
+
+        Args:
+            vision_url: where its camera sends pictures; empty for nowhere.
+            vision_token: what it shows there.
+        """
+        try:
+            wait_s = min(_INITIALIZE_WAIT_S, self._settings.timeout_s)
+            reply = await self._ask("initialize", initialize_params(vision_url, vision_token), wait_s)
+            self._note_server(reply)
+        except _NoAnswer:
+            _log.debug("the device did not answer initialize")
+        try:
+            await self._list()
+        except _NoAnswer:
+            _log.warning("the device did not list its tools; %d are known", len(self._listed))
+
+    def tools(self) -> tuple[Tool, ...]:
+        """The device's tools as far as they are known, in the order it lists them."""
+        return self._tools
+
+    def offers(self, name: str) -> bool:
+        """Whether the device has this tool."""
+        return name in self._listed
+
+    async def call(self, name: str, arguments: Mapping[str, Any]) -> ToolResult:
+        """Call a tool of the device by its own name; it must get the kinds of values its schema names.
+
+        Raises:
+            ToolError: it refused or failed, did not answer, or is gone; the text says which, in its own words.
+        """
+        timeout_s = self._timeout_s(name)
+        async with self._one_at_a_time:
+            try:
+                reply = await self._ask("tools/call", {"name": name, "arguments": dict(arguments)}, timeout_s)
+            except _NoAnswer as error:
+                raise ToolError(str(error)) from None
+        if reply.result is None:
+            raise ToolError(f"The device says: {reply.error}")
+        text, failed = call_text(reply.result)
+        return ToolResult(text or "done", failed=failed)
+
+    def close(self) -> None:
+        """The device is gone: whoever waits for it is told so."""
+        self._closed = True
+        waiting, self._waiting = self._waiting, {}
+        for number, future in waiting.items():
+            self._rpc.forget(number)
+            if not future.done():
+                future.set_exception(_NoAnswer("The device is no longer connected."))
+
+    async def _ask(self, method: str, params: Mapping[str, Any], timeout_s: float) -> Reply:
+        if self._closed:
+            raise _NoAnswer("The device is no longer connected.")
+        number, message = self._rpc.request(method, params)
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._send(message)
+                return await future
+        except TimeoutError:
+            self.timeouts += 1
+            raise _NoAnswer("The device did not answer in time.") from None
+        except (OSError, ChannelClosed):
+            raise _NoAnswer("The device is no longer connected.") from None
+        finally:
+            self._waiting.pop(number, None)
+            self._rpc.forget(number)
+
+    async def _list(self) -> None:
+        """Take in every page; a cursor that comes back, too many pages or too many tools end it."""
+        cursor, seen = "", set[str]()
+        for _ in range(_MOST_PAGES):
+            reply = await self._ask_again({"cursor": cursor, "withUserTools": False})
+            if reply.result is None:
+                _log.debug("the device ended its list: %s", reply.error)
+                return
+            page = tool_page(reply.result)
+            if page.bad:
+                _log.warning("%d tools of the device make no sense and are left out", page.bad)
+            room = self._settings.max_tools - len(self._listed)
+            self._take([listed for listed in page.tools if listed.name not in self._listed][: max(0, room)])
+            cursor = page.next_cursor
+            if not cursor or cursor in seen or len(self._listed) >= self._settings.max_tools:
+                return
+            seen.add(cursor)
+
+    async def _ask_again(self, params: Mapping[str, Any]) -> Reply:
+        for _ in range(_LIST_TRIES - 1):
+            try:
+                return await self._ask("tools/list", params, self._settings.timeout_s)
+            except _NoAnswer:
+                if self._closed:
+                    raise
+        return await self._ask("tools/list", params, self._settings.timeout_s)
+
+    def _take(self, new: list[ListedTool]) -> None:
+        if not new:
+            return
+        self._listed |= {listed.name: listed for listed in new}
+        self._tools += tuple(self._tool(listed) for listed in new)
+        self.version += 1
+
+    def _tool(self, listed: ListedTool) -> Tool:
+        async def run(arguments: dict[str, Any], context: ToolContext) -> ToolResult:
+            return await self.call(listed.name, arguments)
+
+        return remote_tool(
+            listed.name,
+            listed.description,
+            listed.schema,
+            run,
+            source="device",
+            user_only=listed.user_only,
+            slow=bool(_CAMERA.search(listed.name)),
+            # A device is asked again after what was set has changed; each call is bounded by itself, and here only
+            # what waits for the calls before it.
+            repeats="get" in listed.name,
+            timeout_s=self._timeout_s(listed.name) + 2 * self._settings.timeout_s,
+        )
+
+    def _timeout_s(self, name: str) -> float:
+        return self._settings.camera_timeout_s if _CAMERA.search(name) else self._settings.timeout_s
+
+    def _note_server(self, reply: Reply) -> None:
+        info = (reply.result or {}).get("serverInfo")
+        if isinstance(info, dict):
+            self.server = f"{info.get('name', '')} {info.get('version', '')}".strip()[:100]

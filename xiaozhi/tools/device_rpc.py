@@ -1,0 +1,171 @@
+"""JSON-RPC towards the device, without any I/O: requests out, replies in, and what a device's answers mean.
+
+The device is the MCP server. Firmware 2.x takes only numbers as ids and only objects as `params`, stays silent about
+everything else, sends errors without a code, and may send an error that is no valid JSON (its message is not escaped),
+which then never arrives here. Desktop clients send full JSON-RPC errors, and failures as `isError`.
+"""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from xiaozhi import __version__
+
+_PROTOCOL_VERSION: Final = "2024-11-05"
+_MOST_ID: Final = 2_000_000_000  # the firmware reads ids as int32
+_MOST_NAME_CHARS: Final = 128
+_MOST_SCHEMA_BYTES: Final = 8192  # one page of the firmware is at most 8000 bytes
+_MOST_DESCRIPTION_CHARS: Final = 4096
+_MOST_ERROR_CHARS: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer to request `id`: a result, or the text of an error."""
+
+    id: int
+    result: Mapping[str, Any] | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedTool:
+    """A tool as the device describes it."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any]
+    user_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ToolPage:
+    """One page of `tools/list`; `next_cursor` is empty on the last. `bad` entries could not be used."""
+
+    tools: tuple[ListedTool, ...]
+    next_cursor: str
+    bad: int
+
+
+class DeviceRpc:
+    """Numbers requests and recognises their answers."""
+
+    def __init__(self) -> None:
+        self._ids = itertools.count(1)
+        self._open: set[int] = set()
+        self.late = 0
+        """Answers to requests that nobody waits for any more, or that were never made."""
+        self.malformed = 0
+        """Messages that are no JSON-RPC answers."""
+
+    def request(self, method: str, params: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+        """A new request: its id and the JSON-RPC message."""
+        number = next(self._ids)
+        if number >= _MOST_ID:
+            self._ids = itertools.count(1)
+        self._open.add(number)
+        return number, {"jsonrpc": "2.0", "id": number, "method": method, "params": dict(params)}
+
+    def forget(self, number: int) -> None:
+        """Nobody waits for this answer any more."""
+        self._open.discard(number)
+
+    def receive(self, payload: object) -> Reply | None:
+        """What a message from the device means; None for notifications and for what answers nothing."""
+        if not isinstance(payload, dict):
+            self.malformed += 1
+            return None
+        if "method" in payload:
+            return None  # the device's notifications and requests: none is defined
+        number = payload.get("id")
+        if isinstance(number, float) and number.is_integer():
+            number = int(number)
+        if isinstance(number, bool) or not isinstance(number, int):
+            self.malformed += 1
+            return None
+        if number not in self._open:
+            self.late += 1
+            return None
+        error, result = payload.get("error"), payload.get("result")
+        if error is None and not isinstance(result, dict):
+            self.malformed += 1
+            return None
+        self._open.discard(number)
+        if error is not None:
+            return Reply(number, None, _error_text(error))
+        return Reply(number, result)
+
+
+def initialize_params(vision_url: str, vision_token: str) -> dict[str, Any]:
+    """Parameters of `initialize`; the device's camera sends its pictures to the vision address, if there is one."""
+    vision = {"vision": {"url": vision_url, "token": vision_token}} if vision_url else {}
+    return {
+        "protocolVersion": _PROTOCOL_VERSION,
+        "capabilities": vision,
+        "clientInfo": {"name": "xiaozhi", "version": __version__},
+    }
+
+
+def tool_page(result: Mapping[str, Any]) -> ToolPage:
+    """The tools of one page; entries that make no sense are left out and counted."""
+    entries = result.get("tools")
+    tools: list[ListedTool] = []
+    bad = 0
+    for entry in entries if isinstance(entries, list) else ():
+        listed = _listed(entry)
+        if listed is None:
+            bad += 1
+        else:
+            tools.append(listed)
+    cursor = result.get("nextCursor")
+    return ToolPage(tuple(tools), cursor if isinstance(cursor, str) else "", bad)
+
+
+def call_text(result: Mapping[str, Any]) -> tuple[str, bool]:
+    """The text of a call's result and whether the call failed; pictures are mentioned, not shown."""
+    content = result.get("content")
+    parts: list[str] = []
+    for item in content if isinstance(content, list) else ():
+        if not isinstance(item, dict):
+            continue
+        match item.get("type"), item.get("text"):
+            case "text", str(text):
+                parts.append(text)
+            case "image", _:
+                parts.append("(a picture that cannot be shown here)")
+            case kind, _:
+                parts.append(f"({kind} that cannot be shown here)")
+    return "\n".join(parts), result.get("isError") is True
+
+
+def _listed(entry: object) -> ListedTool | None:
+    if not isinstance(entry, dict):
+        return None
+    name, description = entry.get("name"), entry.get("description")
+    if not isinstance(name, str) or not 0 < len(name) <= _MOST_NAME_CHARS:
+        return None
+    schema = entry.get("inputSchema")
+    if schema is None:
+        schema = {}
+    if not isinstance(schema, dict) or schema.get("type", "object") != "object":
+        return None
+    if len(orjson.dumps(schema)) > _MOST_SCHEMA_BYTES:
+        return None
+    properties = schema.get("properties")
+    schema = {**schema, "type": "object", "properties": properties if isinstance(properties, dict) else {}}
+    annotations = entry.get("annotations")
+    audience = annotations.get("audience") if isinstance(annotations, dict) else None
+    return ListedTool(
+        name,
+        description[:_MOST_DESCRIPTION_CHARS] if isinstance(description, str) else "",
+        schema,
+        user_only=isinstance(audience, list) and "user" in audience and "assistant" not in audience,
+    )
+
+
+def _error_text(error: object) -> str:
+    message = error.get("message") if isinstance(error, dict) else error
+    return message[:_MOST_ERROR_CHARS] if isinstance(message, str) and message else "the device refused"

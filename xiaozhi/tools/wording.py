@@ -1,0 +1,20 @@
+"""Which of two languages a sentence is said in."""
+
+from typing import Final
+
+_CHINESE: Final = frozenset({"zh", "yue"})
+
+
+def is_chinese(language: str) -> bool:
+    """Whether this talker is answered in Chinese (`zh`, `yue`); everybody else is answered in English."""
+    return language in _CHINESE
+
+
+def pick(language: str, chinese: str, english: str) -> str:
+    """The Chinese or the English sentence."""
+    return chinese if is_chinese(language) else english
+
+
+def shortened(text: str, most_chars: int) -> str:
+    """The text, cut to at most `most_chars` characters with an ellipsis as the last of them."""
+    return text if len(text) <= most_chars else text[: max(0, most_chars - 1)] + "…"

@@ -1,0 +1,63 @@
+"""Everything that decides who comes in and what a device is told at boot; kept up to date while serving."""
+
+import asyncio
+import logging
+from typing import Final
+
+from xiaozhi.settings import Settings
+from xiaozhi.store.devices import Devices as DeviceTable
+from xiaozhi.transport.activation import Activation
+from xiaozhi.transport.addresses import networks
+from xiaozhi.transport.auth import Gatekeeper, KeyKeeper
+from xiaozhi.transport.firmware import FirmwareShelf
+from xiaozhi.transport.limits import RateLimiter
+from xiaozhi.transport.ota import Reception
+from xiaozhi.transport.tls import TlsFiles
+from xiaozhi.transport.token_keys import KeyRing
+
+_log = logging.getLogger(__name__)
+
+# Certificates are renewed every two months, firmware is put there by hand: nobody waits for either.
+_LOOK_EVERY_S: Final = 10.0
+
+
+class Entrance:
+    """Tokens, activation, firmware, limits and the certificate of one server.
+
+    Args:
+        settings: all of them.
+        devices: the store's devices.
+        ring: from `load_keys`.
+        tls: the certificate; None to serve without.
+    """
+
+    def __init__(self, settings: Settings, devices: DeviceTable, ring: KeyRing, tls: TlsFiles | None = None) -> None:
+        self.gatekeeper = Gatekeeper(settings.auth, ring)
+        self.activation = Activation(settings.auth, devices)
+        self.firmware = FirmwareShelf(settings.ota.firmware_dir, settings.ota.rollout_percent)
+        self.requests = RateLimiter(settings.server.requests_per_minute)
+        self.upgrades = RateLimiter(settings.server.requests_per_minute)
+        self.trusted = networks(settings.server.trusted_proxies)
+        self._keeper = KeyKeeper(self.gatekeeper, settings.auth, settings.server.data_dir)
+        self._tls = tls
+
+    @property
+    def reception(self) -> Reception:
+        """What the OTA desk works with."""
+        return Reception(self.gatekeeper, self.activation, self.firmware, self.requests)
+
+    async def refresh(self) -> None:
+        """Look once for new firmware, keys and certificates."""
+        await self._keeper.refresh()
+        await asyncio.to_thread(self.firmware.scan)
+        if self._tls is not None:
+            await self._tls.refresh()
+
+    async def watch(self) -> None:
+        """Look every 10 s. Runs until cancelled; what goes wrong once is logged and tried again."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            try:
+                await self.refresh()
+            except Exception:  # noqa: BLE001 - serving goes on with what was there before
+                _log.exception("looking for new keys, firmware and certificates failed")

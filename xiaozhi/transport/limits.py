@@ -1,0 +1,95 @@
+"""How often one address may ask: a token bucket each, in a table that cannot grow. Pure: time is passed in."""
+
+import ipaddress
+from collections import OrderedDict
+from typing import Final
+
+# Addresses that are remembered; whoever has not asked for longest is forgotten first. About 2 MB.
+_MOST_ADDRESSES: Final = 10_000
+# One subscriber has a whole /64 of IPv6 addresses.
+_IPV6_PREFIX: Final = 64
+
+
+class RateLimiter:
+    """Token buckets by address.
+
+    Args:
+        per_minute: requests in a minute, and as many at once after a silence; 0 admits everything.
+    """
+
+    def __init__(self, per_minute: int) -> None:
+        self._per_minute = per_minute
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens left and when that was
+        self.refused = 0
+        """Requests above the limit."""
+
+    def __len__(self) -> int:
+        """How many addresses are remembered."""
+        return len(self._buckets)
+
+    def wait_s(self, address: str, now_s: float) -> float:
+        """Take one request of an address: 0 if it is admitted, else in how many seconds to come again."""
+        if not self._per_minute or _is_this_machine(address):
+            return 0.0
+        name = _group(address)
+        rate = self._per_minute / 60.0
+        tokens, at_s = self._buckets.pop(name, (float(self._per_minute), now_s))
+        tokens = min(float(self._per_minute), tokens + max(0.0, now_s - at_s) * rate)
+        admitted = tokens >= 1.0
+        self._buckets[name] = (tokens - 1.0 if admitted else tokens, now_s)
+        while len(self._buckets) > _MOST_ADDRESSES:
+            self._buckets.popitem(last=False)
+        if admitted:
+            return 0.0
+        self.refused += 1
+        return (1.0 - tokens) / rate
+
+
+def _group(address: str) -> str:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address[:64]
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        return str(ipaddress.ip_network((parsed, _IPV6_PREFIX), strict=False))
+    return str(parsed)
+
+
+def _is_this_machine(address: str) -> bool:
+    """A proxy on this machine that is not among the trusted ones would otherwise be one address for everybody."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return (mapped or parsed).is_loopback
+
+
+class OncePer:
+    """Lets through what may be said once per time and name, for log lines that a stranger can cause.
+
+    Args:
+        period_s: the time between two, in seconds.
+        most: names that are remembered.
+    """
+
+    def __init__(self, period_s: float, most: int = 1000) -> None:
+        self._period_s = period_s
+        self._most = most
+        self._said: OrderedDict[str, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many names are remembered."""
+        return len(self._said)
+
+    def allows(self, name: str, now_s: float) -> bool:
+        """Whether it may be said now; then it counts as said."""
+        if now_s - self._said.get(name, -self._period_s) < self._period_s:
+            return False
+        self._said.pop(name, None)
+        self._said[name] = now_s
+        while len(self._said) > self._most:
+            self._said.popitem(last=False)
+        return True

@@ -1,0 +1,165 @@
+"""The keys that sign device tokens: the newest signs, older generations are honoured until their tokens expire."""
+
+import contextlib
+import itertools
+import logging
+import os
+import secrets
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+_log = logging.getLogger(__name__)
+
+KEY_BYTES: Final = 32
+_FILE: Final = "token-keys.json"
+# Generations in the file; rotating by hand more often than tokens expire drops the oldest.
+_MOST: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class TokenKey:
+    """One generation.
+
+    Attributes:
+        generation: counts from 1 and is part of every token.
+        made_s: wall time at which it was made, in seconds.
+        honoured_until_s: when the last token signed with it expires; 0 while it is the newest.
+        secret: 32 random bytes; never in a repr.
+    """
+
+    generation: int
+    made_s: float
+    honoured_until_s: float
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"TokenKey(generation={self.generation})"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRing:
+    """All generations that count; never empty, in rising order."""
+
+    keys: tuple[TokenKey, ...]
+
+    @property
+    def newest(self) -> TokenKey:
+        """The one that signs."""
+        return self.keys[-1]
+
+    def find(self, generation: int, now_s: float) -> TokenKey | None:
+        """The key of this generation if its tokens may still hold at `now_s`."""
+        for key in self.keys:
+            if key.generation == generation and (not key.honoured_until_s or now_s <= key.honoured_until_s):
+                return key
+        return None
+
+    def rotated(self, now_s: float, ttl_s: float, secret: bytes, *, forget: bool = False) -> "KeyRing":
+        """With a new generation; the one before holds for `ttl_s` more seconds, or not at all with `forget`. Pure."""
+        kept = () if forget else tuple(key for key in self.keys[:-1] if key.honoured_until_s > now_s)
+        old = self.newest
+        if not forget:
+            kept += (TokenKey(old.generation, old.made_s, now_s + ttl_s, old.secret),)
+        return KeyRing((*kept, TokenKey(old.generation + 1, now_s, 0.0, secret))[-_MOST:])
+
+
+def keys_file(data_dir: Path) -> Path:
+    """Where the keys of a server lie."""
+    return data_dir / _FILE
+
+
+def load_keys(data_dir: Path, now_s: float) -> KeyRing:
+    """The keys of this server: made on the first start, kept where only this user can read them.
+
+    A damaged file is set aside and new keys are made: devices get new tokens when they boot the next time.
+
+    Raises:
+        OSError: the folder cannot be written or the file cannot be read.
+    """
+    path = keys_file(data_dir)
+    data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return _first(path, now_s)
+    ring = _parse(content)
+    if ring is None:
+        aside = path.with_suffix(".damaged")
+        path.replace(aside)
+        _log.warning("%s is damaged; it is now %s, and devices get new tokens when they boot", path, aside.name)
+        return _first(path, now_s)
+    if path.stat().st_mode & 0o077:
+        _log.warning("%s could be read by others; its rights are tightened", path)
+        path.chmod(0o600)
+    return ring
+
+
+def rotate_keys(data_dir: Path, now_s: float, ttl_s: float, *, forget: bool = False) -> KeyRing:
+    """Make a new generation and write it; a running server takes it up by itself.
+
+    Args:
+        data_dir: `server.data_dir`.
+        now_s: wall time in seconds.
+        ttl_s: how long a token holds that was given a moment ago.
+        forget: refuse every older token from now on, for when a key may have been stolen.
+
+    Raises:
+        OSError: the folder cannot be written or the file cannot be read.
+    """
+    ring = load_keys(data_dir, now_s).rotated(now_s, ttl_s, secrets.token_bytes(KEY_BYTES), forget=forget)
+    _write(keys_file(data_dir), ring)
+    return ring
+
+
+def _first(path: Path, now_s: float) -> KeyRing:
+    ring = KeyRing((TokenKey(1 + secrets.randbelow(1000), now_s, 0.0, secrets.token_bytes(KEY_BYTES)),))
+    _write(path, ring)
+    return ring
+
+
+def _write(path: Path, ring: KeyRing) -> None:
+    """Replace the file in one step, so that a power cut leaves the old or the new one."""
+    rows = [
+        {
+            "generation": key.generation,
+            "made_s": key.made_s,
+            "honoured_until_s": key.honoured_until_s,
+            "secret": key.secret.hex(),
+        }
+        for key in ring.keys
+    ]
+    descriptor, name = tempfile.mkstemp(prefix=path.name, dir=path.parent)  # with rights 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(orjson.dumps({"keys": rows}, option=orjson.OPT_INDENT_2))
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            Path(name).unlink()
+        raise
+
+
+def _parse(content: bytes) -> KeyRing | None:
+    try:
+        rows: Any = orjson.loads(content)["keys"]
+        keys = tuple(
+            TokenKey(
+                int(row["generation"]),
+                float(row["made_s"]),
+                float(row["honoured_until_s"]),
+                bytes.fromhex(row["secret"]),
+            )
+            for row in rows
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+    rising = all(one.generation < other.generation for one, other in itertools.pairwise(keys))
+    if not keys or not rising or any(len(key.secret) != KEY_BYTES for key in keys):
+        return None
+    return KeyRing(keys)
