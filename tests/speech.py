@@ -10,7 +10,7 @@ import pytest
 
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, UPLINK_RATE_HZ, PcmFloat, to_float
 from xiaozhi.audio.resample import StreamResampler
-from xiaozhi.settings.model import EspeakVoiceSettings
+from xiaozhi.settings import EspeakVoiceSettings
 from xiaozhi.stages.tts.espeak import say as espeak_say
 
 SPEECH_DIR = Path(__file__).resolve().parents[2] / "shared" / "speech"

@@ -9,7 +9,7 @@ import pytest
 
 from bench import sense_voice_full
 from bench.sense_voice_model import build_tiny, ctc_path, pieces, save
-from xiaozhi.settings.model import AsrSettings
+from xiaozhi.settings import AsrSettings
 from xiaozhi.stages.asr import int8_rewrite
 from xiaozhi.stages.asr.int8_rewrite import fastest, has_vnni, largest_difference, rewrite
 from xiaozhi.stages.asr.registry import build_recognizer

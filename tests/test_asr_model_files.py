@@ -68,7 +68,7 @@ def test_the_int8_files_are_preferred(tmp_path: Path) -> None:
 _SURVIVE = """
 import json, sys
 from pathlib import Path
-from xiaozhi.settings.model import AsrSettings
+from xiaozhi.settings import AsrSettings
 from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.asr.registry import build_recognizer
 for engine, folder in json.loads(sys.argv[1]):

@@ -8,7 +8,7 @@ import pytest
 from bench.sense_voice_model import build_tiny
 from tests.bad_models import copy_zipformer
 from tests.speech import needs_speech
-from xiaozhi.settings.model import AsrSettings
+from xiaozhi.settings import AsrSettings
 from xiaozhi.stages.asr.engine import EngineError, OfflineRecognizer
 from xiaozhi.stages.asr.registry import Built, build_recognizer
 
@@ -89,7 +89,7 @@ def test_engines_are_imported_only_when_chosen() -> None:
     code = """
 import sys
 from pathlib import Path
-from xiaozhi.settings.model import AsrSettings
+from xiaozhi.settings import AsrSettings
 from xiaozhi.stages.asr.registry import build_recognizer
 assert not {"sherpa_onnx", "pocketsphinx", "onnxruntime"} & set(sys.modules)
 build_recognizer(AsrSettings(engine="pocketsphinx"), Path("none"), ()).recognizer.close()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xiaozhi.audio.pcm import PcmFloat
-from xiaozhi.settings.model import CacheSettings
+from xiaozhi.settings.cache import CacheSettings
 from xiaozhi.stages.asr.engine import (
     BatchRecognizer,
     EngineError,

@@ -13,7 +13,9 @@ from tests.house import house, question
 from tests.recognisers import Offline, sound
 from xiaozhi.checks.finding import Level
 from xiaozhi.checks.stages import remote_recognition
-from xiaozhi.settings.model import AsrSettings, CacheSettings, FunasrSettings, OpenAIAsrSettings, RemoteAsrSettings
+from xiaozhi.settings import AsrSettings
+from xiaozhi.settings.asr import FunasrSettings, OpenAIAsrSettings, RemoteAsrSettings
+from xiaozhi.settings.cache import CacheSettings
 from xiaozhi.stages.asr.engine import EngineError, Transcript
 from xiaozhi.stages.asr.funasr import Funasr
 from xiaozhi.stages.asr.hearing import Ears

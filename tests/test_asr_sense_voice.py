@@ -7,7 +7,7 @@ import pytest
 from bench.sense_voice_model import build_tiny
 from tests.speech import SPEECH_DIR, needs_speech, read_wav
 from xiaozhi.audio.pcm import PcmFloat
-from xiaozhi.settings.model import Language
+from xiaozhi.settings.section import Language
 from xiaozhi.stages.asr.engine import EngineError, OfflineRecognizer, StreamingRecognizer, Transcript
 from xiaozhi.stages.asr.model_files import find_sense_voice
 from xiaozhi.stages.asr.sense_voice import SenseVoice, to_transcript

@@ -10,7 +10,7 @@ from tests.bad_models import ZIPFORMERS, copy_zipformer
 from tests.house import house, question
 from tests.speech import SPEECH_DIR, needs_speech, read_wav
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmInt, to_int16
-from xiaozhi.settings.model import AsrSettings
+from xiaozhi.settings import AsrSettings
 from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.asr.registry import build_recognizer
 from xiaozhi.stages.asr.two_pass import TwoPass

@@ -8,7 +8,7 @@ from bench.standins.embeddings import EmbeddingsStandIn
 from xiaozhi.cache.answers import AnswerCache, Found
 from xiaozhi.cache.embeddings import Embeddings
 from xiaozhi.cache.preload import BUILT_IN, PreloadError, read_replies
-from xiaozhi.settings.model import EmbeddingsSettings
+from xiaozhi.settings.cache import EmbeddingsSettings
 
 
 class Clock:

@@ -15,7 +15,8 @@ from xiaozhi.cache.memory import MemoryTier
 from xiaozhi.cache.speech import SpeechCache
 from xiaozhi.cache.tier import Tiers
 from xiaozhi.events import Clause, ClauseStart
-from xiaozhi.settings.model import CacheSettings, Settings, TtsSettings
+from xiaozhi.settings import Settings, TtsSettings
+from xiaozhi.settings.cache import CacheSettings
 from xiaozhi.stages.tts.engine import Voice, VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.stages.tts.kept import KeptSpeech, voice_fingerprints

@@ -10,10 +10,11 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from xiaozhi.settings import Settings
+from xiaozhi.settings import Settings, TurnSettings
 from xiaozhi.settings.errors import SettingsError
 from xiaozhi.settings.load import PLAIN_NAMES, Loaded, load_settings
 from xiaozhi.settings.schema import dotted, keys
+from xiaozhi.settings.turn import TURN_PROFILES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -461,8 +462,6 @@ def test_no_environment_and_no_option_raises_anything_but_a_settings_error(
 
 @pytest.mark.parametrize("name", ["conservative", "balanced", "aggressive"])
 def test_a_profile_sets_its_values_and_single_values_override_it(name: str) -> None:
-    from xiaozhi.settings.model import TURN_PROFILES, TurnSettings
-
     turn = TurnSettings.model_validate({"profile": name, "neutral_ms": 777})
     assert turn.neutral_ms == 777
     for key, value in TURN_PROFILES[name].items():
@@ -470,6 +469,6 @@ def test_a_profile_sets_its_values_and_single_values_override_it(name: str) -> N
 
 
 def test_the_default_profile_is_balanced() -> None:
-    from xiaozhi.settings.model import TurnSettings
+    from xiaozhi.settings import TurnSettings
 
     assert TurnSettings() == TurnSettings.model_validate({"profile": "balanced"})

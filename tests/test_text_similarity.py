@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.question_pairs import HELD_OUT, PAIRS
-from xiaozhi.settings.model import CacheSettings
+from xiaozhi.settings.cache import CacheSettings
 from xiaozhi.text.similarity import (
     DIMENSIONS,
     alike,

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xiaozhi.events import ToolCall
-from xiaozhi.settings.model import ReminderSettings, ToolsSettings
+from xiaozhi.settings import ToolsSettings
+from xiaozhi.settings.tools import ReminderSettings
 from xiaozhi.store.store import Store
 from xiaozhi.tools.house import ToolHouse
 from xiaozhi.tools.local_answer import local_answer

@@ -9,7 +9,8 @@ import pytest
 from xiaozhi.client.mcp import DeviceTools, Parameter
 from xiaozhi.client.mcp import Tool as ClientTool
 from xiaozhi.events import ToolCall
-from xiaozhi.settings.model import DeviceToolSettings, ToolsSettings
+from xiaozhi.settings import ToolsSettings
+from xiaozhi.settings.tools import DeviceToolSettings
 from xiaozhi.tools.device_mcp import DeviceMcp
 from xiaozhi.tools.device_rpc import DeviceRpc, call_text, tool_page
 from xiaozhi.tools.registry import Registry

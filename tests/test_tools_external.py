@@ -12,7 +12,8 @@ import pytest
 from pydantic import SecretStr
 
 from xiaozhi.events import ToolCall
-from xiaozhi.settings.model import McpServer, ToolsSettings
+from xiaozhi.settings import ToolsSettings
+from xiaozhi.settings.tools import McpServer
 from xiaozhi.tools.external import ExternalServer, ServerState
 from xiaozhi.tools.external_config import McpConfigError, configured_servers, read_config
 from xiaozhi.tools.house import ToolHouse

@@ -12,7 +12,8 @@ import pytest
 from xiaozhi.audio.errors import DecodeError
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ
 from xiaozhi.events import ToolCall
-from xiaozhi.settings.model import MusicSettings, ToolsSettings
+from xiaozhi.settings import ToolsSettings
+from xiaozhi.settings.tools import MusicSettings
 from xiaozhi.tools.house import ToolHouse
 from xiaozhi.tools.music import MusicBox
 from xiaozhi.tools.music_library import Track, scan, search

@@ -10,7 +10,7 @@ import pytest
 
 from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.events import Message, ToolCall, ToolSpec
-from xiaozhi.settings.model import ToolsSettings
+from xiaozhi.settings import ToolsSettings
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.local_answer import calculator_tools
 from xiaozhi.tools.registry import Registry

@@ -9,13 +9,8 @@ from pydantic import SecretStr
 
 from bench.standins.web_services import WebServices
 from xiaozhi.events import ToolCall
-from xiaozhi.settings.model import (
-    HomeAssistantSettings,
-    NewsSettings,
-    SearchSettings,
-    ToolsSettings,
-    WeatherSettings,
-)
+from xiaozhi.settings import ToolsSettings
+from xiaozhi.settings.tools import HomeAssistantSettings, NewsSettings, SearchSettings, WeatherSettings
 from xiaozhi.tools.home_states import entities, meant
 from xiaozhi.tools.house import ToolHouse
 from xiaozhi.tools.news import parse_feed

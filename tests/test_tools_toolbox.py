@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from xiaozhi.events import ToolCall
-from xiaozhi.settings.model import ToolsSettings
+from xiaozhi.settings import ToolsSettings
 from xiaozhi.tools.arguments import BadArguments, parse_arguments, schema_check
 from xiaozhi.tools.confirmation import Confirmations, affirms
 from xiaozhi.tools.declare import tool

@@ -6,8 +6,8 @@ from typing import Any
 from bench.standins.chat import ChatStandIn
 from xiaozhi.client.mcp import DeviceTools
 from xiaozhi.events import Message, ToolCall, ToolSpec
-from xiaozhi.settings import LlmEndpoint, LlmSettings
-from xiaozhi.settings.model import DeviceToolSettings, ToolsSettings
+from xiaozhi.settings import LlmEndpoint, LlmSettings, ToolsSettings
+from xiaozhi.settings.tools import DeviceToolSettings
 from xiaozhi.stages.llm.engine import ChatRequest
 from xiaozhi.stages.llm.openai_chat import OpenAIChat
 from xiaozhi.tools.device_mcp import DeviceMcp

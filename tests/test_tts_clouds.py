@@ -19,7 +19,8 @@ from tests.sounds import heard, loudest_hz
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ
 from xiaozhi.checks.finding import Level
 from xiaozhi.checks.stages import reachable_voice
-from xiaozhi.settings.model import AzureVoiceSettings, IflytekVoiceSettings, TtsSettings
+from xiaozhi.settings import TtsSettings
+from xiaozhi.settings.tts import AzureVoiceSettings, IflytekVoiceSettings
 from xiaozhi.stages.tts.azure import AzureVoice
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.iflytek import IflytekVoice, signed_url

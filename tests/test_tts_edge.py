@@ -11,7 +11,7 @@ from bench.standins.edge import EdgeStandIn
 from bench.standins.sound import TONE_HZ, speech
 from tests.sounds import heard, is_speech, loudest_hz
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ
-from xiaozhi.settings.model import EdgeVoiceSettings
+from xiaozhi.settings import EdgeVoiceSettings
 from xiaozhi.stages.tts.edge import EdgeVoice
 from xiaozhi.stages.tts.engine import VoiceError
 

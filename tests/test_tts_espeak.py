@@ -8,7 +8,7 @@ import pytest
 from tests.sounds import heard, is_speech
 from tests.speech import say as say_16k
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, UPLINK_RATE_HZ
-from xiaozhi.settings.model import EspeakVoiceSettings
+from xiaozhi.settings import EspeakVoiceSettings
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.espeak import EspeakVoice, say, voice_runs
 

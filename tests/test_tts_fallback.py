@@ -12,7 +12,7 @@ from bench.standins.sound import TONE_HZ
 from bench.standins.speech import SpeechStandIn
 from tests.sounds import heard, loudest_hz, sine
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
-from xiaozhi.settings.model import OpenAIVoiceSettings, SherpaVoiceSettings, TtsSettings
+from xiaozhi.settings import OpenAIVoiceSettings, SherpaVoiceSettings, TtsSettings
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.stages.tts.preference import Preference

@@ -9,7 +9,7 @@ from bench.standins.sound import TONE_HZ, speech
 from bench.standins.speech import SpeechStandIn
 from tests.sounds import heard, is_speech, loudest_hz
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ
-from xiaozhi.settings.model import OpenAIVoiceSettings
+from xiaozhi.settings import OpenAIVoiceSettings
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.openai_speech import OpenAIVoice
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.sounds import heard, loudest_hz
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ
-from xiaozhi.settings.model import SherpaVoiceSettings
+from xiaozhi.settings import SherpaVoiceSettings
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.sherpa import SherpaVoice
 from xiaozhi.stages.tts.sherpa_files import default_voice_dir, voice_files

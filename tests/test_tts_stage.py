@@ -13,7 +13,7 @@ from xiaozhi.audio.opus import OpusDecoder
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmFloat, PcmInt
 from xiaozhi.channel import Channel
 from xiaozhi.events import Clause, ClauseStart, SpeechPacket, SpokenItem
-from xiaozhi.settings.model import EspeakVoiceSettings, OpenAIVoiceSettings, Settings, TtsSettings
+from xiaozhi.settings import EspeakVoiceSettings, OpenAIVoiceSettings, Settings, TtsSettings
 from xiaozhi.stages.tts.engine import Voice, VoiceError
 from xiaozhi.stages.tts.espeak import EspeakVoice
 from xiaozhi.stages.tts.openai_speech import OpenAIVoice

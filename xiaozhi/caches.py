@@ -18,7 +18,8 @@ from xiaozhi.cache.tier import Tier, Tiers
 from xiaozhi.channel import Channel
 from xiaozhi.events import Clause, Message
 from xiaozhi.settings import Settings
-from xiaozhi.settings.model import DEFAULT_SYSTEM_PROMPT, CacheSettings
+from xiaozhi.settings.cache import CacheSettings
+from xiaozhi.settings.llm import DEFAULT_SYSTEM_PROMPT
 from xiaozhi.stages.llm.engine import ChatModel, ChatRequest, Delta
 from xiaozhi.stages.llm.recall import Recall, models_key
 from xiaozhi.stages.llm.stage import run_llm

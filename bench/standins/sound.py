@@ -7,7 +7,7 @@ import av
 import numpy as np
 
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
-from xiaozhi.settings.model import EspeakVoiceSettings
+from xiaozhi.settings import EspeakVoiceSettings
 from xiaozhi.stages.tts.espeak import say
 
 SoundFormat: TypeAlias = Literal["pcm", "wav", "mp3", "opus"]

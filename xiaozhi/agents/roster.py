@@ -9,7 +9,7 @@ from typing import Final
 from xiaozhi.agents.agent import Agent, AgentError, agent_from_json, agent_from_toml
 from xiaozhi.agents.prompt import PromptError, check_template
 from xiaozhi.agents.switching import names_of, wanted_agent
-from xiaozhi.settings.model import Settings
+from xiaozhi.settings import Settings
 from xiaozhi.store.store import Store
 from xiaozhi.turn.endpointing import plain
 

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import openai
 
-from xiaozhi.settings.model import EmbeddingsSettings
+from xiaozhi.settings.cache import EmbeddingsSettings
 from xiaozhi.text.similarity import Vector
 
 _log = logging.getLogger(__name__)

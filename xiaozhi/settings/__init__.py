@@ -1,31 +1,21 @@
 """Every setting, its default, its unit and its limits; and how file, environment and command line are put together."""
 
-from xiaozhi.settings.model import (
-    AgentsSettings,
-    AsrSettings,
-    AudioSettings,
-    AuthSettings,
+from xiaozhi.settings.asr import AsrSettings
+from xiaozhi.settings.audio import AudioSettings, VadSettings
+from xiaozhi.settings.llm import LlmEndpoint, LlmSettings, RoutingSettings
+from xiaozhi.settings.model import Settings
+from xiaozhi.settings.operation import LoadSettings, LoadStep, LogSettings, MetricsSettings, ModelsSettings
+from xiaozhi.settings.server import AuthSettings, OtaSettings, ServerSettings
+from xiaozhi.settings.store import AgentsSettings, StoreSettings
+from xiaozhi.settings.tools import ToolsSettings
+from xiaozhi.settings.tts import (
     EdgeVoiceSettings,
     EspeakVoiceSettings,
-    LlmEndpoint,
-    LlmSettings,
-    LoadSettings,
-    LoadStep,
-    LogSettings,
-    MetricsSettings,
-    ModelsSettings,
     OpenAIVoiceSettings,
-    OtaSettings,
-    RoutingSettings,
-    ServerSettings,
-    Settings,
     SherpaVoiceSettings,
-    StoreSettings,
-    ToolsSettings,
     TtsSettings,
-    TurnSettings,
-    VadSettings,
 )
+from xiaozhi.settings.turn import TurnSettings
 
 __all__ = [
     "AgentsSettings",

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import Final
 
-from xiaozhi.settings.model import Settings
+from xiaozhi.settings import Settings
 from xiaozhi.store.database import StoreError
 from xiaozhi.store.store import Store
 

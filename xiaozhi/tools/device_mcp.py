@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from xiaozhi.channel import ChannelClosed
-from xiaozhi.settings.model import DeviceToolSettings
+from xiaozhi.settings.tools import DeviceToolSettings
 from xiaozhi.tools.device_rpc import DeviceRpc, ListedTool, Reply, call_text, initialize_params, tool_page
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError, ToolResult, remote_tool
 

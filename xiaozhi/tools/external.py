@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import orjson
 
-from xiaozhi.settings.model import McpServer
+from xiaozhi.settings.tools import McpServer
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError, ToolResult, remote_tool
 from xiaozhi.tools.wording import pick, shortened
 

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from pydantic import SecretStr, ValidationError
 
-from xiaozhi.settings.model import McpServer, ToolsSettings
+from xiaozhi.settings import ToolsSettings
+from xiaozhi.settings.tools import McpServer
 
 _MOST_BYTES: Final = 1_048_576
 _OTHER: Final = re.compile(r"[^A-Za-z0-9_-]+")

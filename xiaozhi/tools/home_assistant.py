@@ -3,7 +3,7 @@
 import re
 from typing import Any, Final, NoReturn
 
-from xiaozhi.settings.model import HomeAssistantSettings
+from xiaozhi.settings.tools import HomeAssistantSettings
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.home_states import Action, Entity, actions, entities, meant, service_call
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from xiaozhi.settings.model import ToolsSettings
+from xiaozhi.settings import ToolsSettings
 from xiaozhi.tools.clock import clock_tools
 from xiaozhi.tools.conversation import conversation_tools
 from xiaozhi.tools.external import ExternalServers

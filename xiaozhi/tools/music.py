@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from xiaozhi.audio.pcm import PcmInt
-from xiaozhi.settings.model import MusicSettings
+from xiaozhi.settings.tools import MusicSettings
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.music_library import Track, scan, search
 from xiaozhi.tools.music_stream import play

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from xiaozhi.settings.model import NewsSettings
+from xiaozhi.settings.tools import NewsSettings
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError
 from xiaozhi.tools.ttl_cache import TtlCache

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from xiaozhi.settings.model import ReminderSettings
+from xiaozhi.settings.tools import ReminderSettings
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.reminder_book import Reminder, ReminderBook, Repeat
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError

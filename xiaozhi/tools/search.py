@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from xiaozhi.settings.model import SearchSettings
+from xiaozhi.settings.tools import SearchSettings
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError
 from xiaozhi.tools.web import WebClient, WebError

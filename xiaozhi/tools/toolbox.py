@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from xiaozhi.events import Message, ToolCall, ToolSpec
-from xiaozhi.settings.model import ToolsSettings
+from xiaozhi.settings import ToolsSettings
 from xiaozhi.tools.arguments import BadArguments, parse_arguments
 from xiaozhi.tools.confirmation import Confirmations
 from xiaozhi.tools.naming import Names

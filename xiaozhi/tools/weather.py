@@ -5,7 +5,7 @@ from typing import Annotated, Protocol
 
 from pydantic import Field
 
-from xiaozhi.settings.model import WeatherSettings
+from xiaozhi.settings.tools import WeatherSettings
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError
 from xiaozhi.tools.ttl_cache import TtlCache

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from xiaozhi.settings.model import WeatherSettings
+from xiaozhi.settings.tools import WeatherSettings
 from xiaozhi.tools.weather import Day, NoSuchPlace, Weather, WeatherService
 from xiaozhi.tools.web import WebClient, WebError
 

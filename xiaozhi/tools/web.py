@@ -14,7 +14,7 @@ from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
 from xiaozhi import __version__
-from xiaozhi.settings.model import ToolsSettings
+from xiaozhi.settings import ToolsSettings
 
 _MOST_REDIRECTS: Final = 4
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})

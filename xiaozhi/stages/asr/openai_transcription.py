@@ -9,7 +9,8 @@ import aiohttp
 import orjson
 
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16
-from xiaozhi.settings.model import Language, OpenAIAsrSettings, RemoteAsrSettings
+from xiaozhi.settings.asr import OpenAIAsrSettings, RemoteAsrSettings
+from xiaozhi.settings.section import Language
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.remote import RemoteError, one_short_line, to_text
 from xiaozhi.upstream.retry_after import retry_after_s

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import sherpa_onnx
 
-from xiaozhi.settings.model import Provider
+from xiaozhi.settings.section import Provider
 from xiaozhi.stages.asr.engine import EngineError
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from xiaozhi.settings.model import AsrSettings
+from xiaozhi.settings import AsrSettings
 from xiaozhi.stages.asr.engine import EngineError, OfflineRecognizer, Recognizer, StreamingRecognizer
 
 _log = logging.getLogger(__name__)

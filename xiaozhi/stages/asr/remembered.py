@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from xiaozhi.audio.pcm import PcmFloat
-from xiaozhi.settings.model import CacheSettings
+from xiaozhi.settings.cache import CacheSettings
 from xiaozhi.stages.asr.engine import BatchRecognizer, OfflineRecognizer, Recognizer, Transcript
 from xiaozhi.stages.asr.remote import WithFallback
 from xiaozhi.stages.asr.two_pass import TwoPass

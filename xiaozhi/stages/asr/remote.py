@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat
-from xiaozhi.settings.model import RemoteAsrSettings
+from xiaozhi.settings.asr import RemoteAsrSettings
 from xiaozhi.stages.asr.engine import EngineError, OfflineRecognizer, StreamingRecognizer, Transcript
 from xiaozhi.upstream.breaker import Admission, Breaker, BreakerRules, BreakerState
 from xiaozhi.workers import Priority, WorkerPool

@@ -9,7 +9,7 @@ import numpy as np
 import sherpa_onnx
 
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat
-from xiaozhi.settings.model import Language, Provider
+from xiaozhi.settings.section import Language, Provider
 from xiaozhi.stages.asr.engine import EngineError, Transcript
 from xiaozhi.stages.asr.model_files import SENSE_VOICE_ADVICE, SenseVoiceFiles
 from xiaozhi.stages.asr.one_line import one_line

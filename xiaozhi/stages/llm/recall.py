@@ -9,7 +9,7 @@ import orjson
 
 from xiaozhi.cache.answers import AnswerCache, Found, How
 from xiaozhi.cache.embeddings import Embeddings
-from xiaozhi.settings.model import LlmSettings
+from xiaozhi.settings import LlmSettings
 from xiaozhi.stages.llm.engine import ChatModel, ChatRequest, Delta, Message, RouteNote
 from xiaozhi.text.cacheable import Why, may_cache
 from xiaozhi.text.similarity import Vector

@@ -14,7 +14,7 @@ import aiohttp
 from xiaozhi.audio.errors import DecodeError
 from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.audio.stream_decode import SpeechDecoder, decode_parts
-from xiaozhi.settings.model import AzureVoiceSettings
+from xiaozhi.settings.tts import AzureVoiceSettings
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.said import NOT_XML, short
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest

@@ -19,7 +19,7 @@ from xiaozhi.audio.errors import DecodeError
 from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.audio.stream_decode import SpeechDecoder, decode_parts
 from xiaozhi.channel import Channel
-from xiaozhi.settings.model import EdgeVoiceSettings
+from xiaozhi.settings import EdgeVoiceSettings
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.audio.resample import StreamResampler
-from xiaozhi.settings.model import EspeakVoiceSettings
+from xiaozhi.settings import EspeakVoiceSettings
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest
 

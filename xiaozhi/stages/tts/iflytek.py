@@ -21,7 +21,7 @@ import numpy as np
 
 from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.audio.resample import StreamResampler
-from xiaozhi.settings.model import IflytekVoiceSettings
+from xiaozhi.settings.tts import IflytekVoiceSettings
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.said import short
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest

@@ -14,7 +14,7 @@ from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.cache.speech import SpeechCache, speech_key
 from xiaozhi.channel import Channel
 from xiaozhi.events import Clause
-from xiaozhi.settings.model import Settings, TtsSettings
+from xiaozhi.settings import Settings, TtsSettings
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish

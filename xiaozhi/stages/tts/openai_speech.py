@@ -10,7 +10,7 @@ import openai
 from xiaozhi.audio.errors import DecodeError
 from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.audio.stream_decode import SpeechDecoder, decode_parts
-from xiaozhi.settings.model import OpenAIVoiceSettings
+from xiaozhi.settings import OpenAIVoiceSettings
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest
 

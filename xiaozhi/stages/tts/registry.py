@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from xiaozhi.settings.model import TtsSettings
+from xiaozhi.settings import TtsSettings
 from xiaozhi.stages.tts.engine import Voice
 from xiaozhi.stages.tts.fallback import VoiceChain
 

@@ -13,7 +13,7 @@ import sherpa_onnx
 from xiaozhi.audio.pcm import PcmFloat, PcmInt
 from xiaozhi.audio.resample import StreamResampler
 from xiaozhi.channel import Channel
-from xiaozhi.settings.model import SherpaVoiceSettings
+from xiaozhi.settings import SherpaVoiceSettings
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.sherpa_files import VoiceFiles, default_voice_dir, voice_files
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, numbered

@@ -13,7 +13,7 @@ from xiaozhi.audio.opus import OpusEncoder
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.channel import SYNTHESIS, Channel
 from xiaozhi.events import Clause, ClauseStart, SpeechPacket, SpokenItem
-from xiaozhi.settings.model import Settings
+from xiaozhi.settings import Settings
 from xiaozhi.stages.tts.engine import Voice, VoiceError
 from xiaozhi.stages.tts.kept import LOOKAHEAD_SAMPLES, KeptSpeech
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish

@@ -1,0 +1,83 @@
+"""`[asr]`: speech to text."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, field_validator
+
+from xiaozhi.settings.section import Language, Provider, Section
+
+
+class RemoteAsrSettings(Section):
+    """What holds for every recogniser on another machine."""
+
+    timeout_s: float = Field(4.0, ge=0.2, le=60)
+    connect_timeout_s: float = Field(2.0, gt=0, le=30)
+    max_concurrent: int = Field(20, ge=1, le=10_000)
+    max_audio_s: float = Field(60.0, ge=1, le=600)
+    max_text_chars: int = Field(2000, ge=10, le=100_000)
+    failures: int = Field(2, ge=1, le=1000)
+    retry_after_s: float = Field(30.0, ge=0, le=3600)
+    early_decode: bool = False
+
+
+class OpenAIAsrSettings(Section):
+    """Any transcription server that speaks OpenAI's `/audio/transcriptions`."""
+
+    base_url: str = "https://api.openai.com/v1"
+    api_key: SecretStr = SecretStr("")
+    api_key_env: str = "OPENAI_API_KEY"
+    model: str = Field("whisper-1", min_length=1, max_length=200)
+    prompt: str = Field("", max_length=1000)
+
+    @field_validator("base_url")
+    @classmethod
+    def _http(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError('must begin with "http://" or "https://"')
+        return url
+
+    def key(self) -> str:
+        """The API key, from the file or from the environment; empty when neither is set."""
+        return self.api_key.get_secret_value() or (os.environ.get(self.api_key_env, "") if self.api_key_env else "")
+
+
+class FunasrSettings(Section):
+    """A FunASR runtime, over its WebSocket."""
+
+    url: str = "ws://127.0.0.1:10095"
+    mode: Literal["offline", "2pass"] = "offline"
+    verify_tls: bool = True
+    hotwords: dict[str, int] = Field(default_factory=dict, max_length=1000)
+
+    @field_validator("url")
+    @classmethod
+    def _websocket(cls, url: str) -> str:
+        if not url.startswith(("ws://", "wss://")):
+            raise ValueError('must begin with "ws://" or "wss://"')
+        return url
+
+
+class AsrSettings(Section):
+    """Speech to text."""
+
+    engine: Literal["auto", "sense-voice", "zipformer", "two-pass", "pocketsphinx", "openai", "funasr"] = "auto"
+    fallback: Literal["auto", "sense-voice", "zipformer", "pocketsphinx"] = "auto"
+    model_dir: Path | None = None
+    streaming_model_dir: Path | None = None
+    language: Language = "auto"
+    itn: bool = True
+    early_decode: bool = True
+    partials: bool = False
+    workers: int = Field(2, ge=1, le=64)
+    threads: int = Field(1, ge=1, le=64)
+    niceness: int = Field(10, ge=0, le=19)
+    max_concurrent: int = Field(40, ge=1, le=10_000)
+    batch_size: int = Field(1, ge=1, le=64)
+    provider: Provider = "cpu"
+    int8_rewrite: bool = True  # lossless, made once and compared with the original; see stages/asr/int8_rewrite.py
+    timeout_s: float = Field(10.0, ge=0.5, le=120)
+    remote: RemoteAsrSettings = RemoteAsrSettings()
+    openai: OpenAIAsrSettings = OpenAIAsrSettings()
+    funasr: FunasrSettings = FunasrSettings()
