@@ -146,6 +146,7 @@ IMPATIENT = {"idle_timeout_s": 0.3, "first_token_timeout_s": 0.5}
 async def test_a_model_that_fails_is_apologised_for_and_the_device_listens_again(tmp_path: Path, fault: str) -> None:
     async with house(tmp_path, LONG_ANSWER, llm=IMPATIENT) as home, home.device() as device:
         home.chat.fault = fault
+        home.chat.retry_after_s = 0  # how long to stay away after a 429; that this is respected has tests of its own
         report = await device.turn(question())
         assert report.answered, "something is said, and tts/stop follows"
         assert report.trace is not None

@@ -507,3 +507,26 @@ def test_every_utterance_comes_to_an_end(actions: list[tuple[str, object]], text
         watcher.play("silence", 40)
         watcher.play("done", None)
     assert watcher.machine.state in (State.IDLE, State.WAITING)
+
+
+def test_a_question_that_was_asked_before_is_answered_sooner() -> None:
+    machine = listening(rules=RULES.model_copy(update={"known_ms": 240}))
+    speak(machine)
+    machine.recognised(soft_end(machine), "tell me about whales")
+    machine.reply_ready(machine.generation)
+    assert machine.question_known(machine.generation) == []
+    assert machine.heard(1208, 208) == []
+    assert kinds(machine.heard(1240, 240)) == [Commit, CloseUtterance]
+
+
+def test_that_a_question_was_asked_before_counts_for_its_own_reply_only() -> None:
+    machine = listening(rules=RULES.model_copy(update={"known_ms": 240}))
+    speak(machine)
+    machine.recognised(soft_end(machine), "tell me about whales")
+    machine.question_known(machine.generation)
+    assert machine.question_known(machine.generation - 1) == []
+    machine.heard(1300, 0.0)  # the talker goes on and says something else
+    machine.heard(2000, 0.0)
+    machine.recognised(soft_end(machine, 2000.0), "tell me about whales and sharks")
+    machine.reply_ready(machine.generation)
+    assert machine.heard(2300, 300) == []

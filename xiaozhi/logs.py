@@ -32,7 +32,8 @@ class DeviceFilter(logging.Filter):
         return True
 
 
-def _extras(record: logging.LogRecord) -> dict[str, object]:
+def extras_of(record: logging.LogRecord) -> dict[str, object]:
+    """What a line says beside its text: the device, the figures of a turn."""
     return {key: value for key, value in vars(record).items() if key not in _STANDARD}
 
 
@@ -42,7 +43,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line, and the traceback below it where there is one."""
         at = time.strftime("%H:%M:%S", time.localtime(record.created))
-        extras = " ".join(f"{key}={_plain(value)}" for key, value in _extras(record).items() if value not in ("", None))
+        extras = " ".join(f"{key}={_plain(value)}" for key, value in extras_of(record).items() if value not in ("", None))
         line = f"{at}.{int(record.msecs):03d} {record.levelname:<7} {_one_line(record.getMessage())}"
         if extras:
             line += f"  {extras}"
@@ -78,7 +79,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **_extras(record),
+            **extras_of(record),
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)

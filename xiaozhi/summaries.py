@@ -53,6 +53,13 @@ class Summariser:
         self.failed = 0
         """Those the model did not manage; the oldest turns are then forgotten as they are."""
 
+    def renew(self, chat: ChatModel, settings: Settings) -> list[asyncio.Task[None]]:
+        """Ask another model from now on; returns what is still under way with the former one."""
+        self._chat = chat
+        self._keeps = settings.store.conversations
+        self._enabled = settings.llm.history_summary and bool(settings.llm.endpoints)
+        return list(self._running.values())
+
     def consider(self, device_id: str, agent: str, history: History, *, stored: bool) -> bool:
         """Called after a reply: begin a summary where one is due. Never waits.
 

@@ -114,6 +114,23 @@ class AnswerCache:
         asked = hits + self.misses + self.refused
         return hits / asked if asked else 0.0
 
+    def resize(
+        self,
+        *,
+        max_entries: int,
+        max_bytes: int,
+        ttl_s: float,
+        similar: bool,
+        threshold: float,
+        embedding_threshold: float,
+    ) -> None:
+        """Other limits from now on; what is held keeps the life it was given."""
+        self._max_entries, self._max_bytes, self._ttl_s = max_entries, max_bytes, ttl_s
+        self.similar, self._threshold, self._embedding_threshold = similar, threshold, embedding_threshold
+        while self._entries and (len(self._entries) > max_entries or self.bytes > max_bytes):
+            self._remove(next(iter(self._entries)))
+            self.evicted += 1
+
     def preload(self, replies: Iterable[tuple[str, str]]) -> None:
         """Add common replies: questions with their answers. They never expire."""
         for question, answer in replies:

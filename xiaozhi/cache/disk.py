@@ -73,6 +73,11 @@ class DiskTier:
         """How many values are held."""
         return len(self._known)
 
+    def resize(self, max_bytes: int, ttl_s: float) -> None:
+        """Other limits from now on; what is held keeps the life it was given."""
+        self._max_bytes, self._ttl_s = max_bytes, ttl_s
+        self._make_room(0)
+
     async def open(self) -> None:
         """Open the file and learn what it holds. Without a usable file everything is a miss, and that is logged."""
         try:

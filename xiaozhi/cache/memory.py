@@ -36,6 +36,13 @@ class MemoryTier:
         self._clock = clock
         self._entries: OrderedDict[bytes, tuple[float, bytes]] = OrderedDict()  # key: expiry, value
 
+    def resize(self, max_bytes: int, ttl_s: float) -> None:
+        """Other limits from now on; what is held keeps the life it was given."""
+        self._max_bytes, self._ttl_s = max_bytes, ttl_s
+        while self.bytes > max_bytes:
+            self._remove(next(iter(self._entries)))
+            self.evicted += 1
+
     def __len__(self) -> int:
         """How many values are held."""
         return len(self._entries)

@@ -27,6 +27,11 @@ class Admission:
         self._inside = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
+    def retune(self, at_once: int, wait_s: float) -> None:
+        """Other limits from now on; turns that wait already do so for as long as they were told."""
+        self._at_once, self._wait_s = at_once, wait_s
+        self._let_in()
+
     @property
     def open(self) -> bool:
         """Whether turns go through freely."""

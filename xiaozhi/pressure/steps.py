@@ -65,10 +65,21 @@ class Steps:
         self._recover_s = settings.recover_s
         self._pressed_at_s: dict[Step, float] = {}
 
+    def retune(self, settings: LoadSettings) -> None:
+        """Other thresholds from now on; what is taken stays taken until they say otherwise."""
+        self._thresholds = {step: getattr(settings, step.value) for step in Step}
+        self._recover_s = settings.recover_s
+
     @property
     def taken(self) -> frozenset[Step]:
         """The steps that are taken."""
         return frozenset(self._pressed_at_s)
+
+    def release(self) -> frozenset[Step]:
+        """Take every step back at once; returns those that were taken."""
+        taken = self.taken
+        self._pressed_at_s.clear()
+        return taken
 
     def update(self, now_s: float, readings: Readings) -> list[Change]:
         """Take readings at a monotonic time and return what changes, the least missed first."""

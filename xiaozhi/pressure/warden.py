@@ -45,6 +45,14 @@ class Warden:
         """The steps that are taken now."""
         return self._steps.taken
 
+    def retune(self, settings: LoadSettings) -> None:
+        """Other thresholds from the next check on; who is blamed for a slow loop stays as it was."""
+        self._settings = settings
+        self._steps.retune(settings)
+        if not settings.shed:
+            for step in self._steps.release():
+                self._tell(step, False, self._listeners)
+
     def tell(self, listener: Callable[[Step, bool], None]) -> None:
         """Have `listener` called with each step as it is taken (True) or taken back (False)."""
         self._listeners.append(listener)

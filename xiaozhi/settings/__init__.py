@@ -2,6 +2,7 @@
 
 from xiaozhi.settings.asr import AsrSettings
 from xiaozhi.settings.audio import AudioSettings, VadSettings
+from xiaozhi.settings.console import ConsoleSettings
 from xiaozhi.settings.llm import LlmEndpoint, LlmSettings, RoutingSettings
 from xiaozhi.settings.model import Settings
 from xiaozhi.settings.operation import LoadSettings, LoadStep, LogSettings, MetricsSettings, ModelsSettings
@@ -22,6 +23,7 @@ __all__ = [
     "AsrSettings",
     "AudioSettings",
     "AuthSettings",
+    "ConsoleSettings",
     "EdgeVoiceSettings",
     "EspeakVoiceSettings",
     "LlmEndpoint",

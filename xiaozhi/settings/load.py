@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, TomlConfigSettingsSource
@@ -27,6 +27,9 @@ PLAIN_NAMES: dict[str, tuple[str, ...]] = {
     "LLM_MAX_CONCURRENT": ("llm", "max_concurrent"),
 }
 """Environment names that deployments of the older micro-services already set; the `XIAOZHI_` name of a setting wins."""
+
+Origin: TypeAlias = Literal["default", "file", "environment", "command line"]
+"""Where a setting comes from."""
 
 SHORT_OPTIONS = {"server.host": "--host", "server.port": "--port"}
 """Settings with an option of their own."""
@@ -108,6 +111,29 @@ def load_settings(path: Path | None, overrides: Mapping[str, str], environ: Mapp
     except RecursionError:
         raise SettingsError([f"{source or 'settings'}: nested too deeply"]) from None
     return Loaded(settings, source, tuple(warnings))
+
+
+def origins(path: Path | None, overrides: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, Origin]:
+    """Where each setting that is not left at its default comes from, by its name (`asr.workers`).
+
+    The arguments are those of `load_settings`, which must have accepted them. Items of lists are not told apart.
+
+    Raises:
+        SettingsError: the file cannot be read any more.
+    """
+    source = path if path is not None else DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+    file = _read_file(source) if source is not None else _Layer()
+    layers: tuple[tuple[Origin, _Layer], ...] = (
+        ("file", file),
+        ("environment", _read_environment(environ)[0]),
+        ("command line", _read_overrides(overrides)[0]),
+    )
+    found: dict[str, Origin] = {}
+    for origin, layer in layers:
+        for key in keys().values():
+            if key.kind != "section" and "*" not in key.path and _value(key.path, layer.values)[0]:
+                found[dotted(key.path)] = origin
+    return found
 
 
 def _lines(error: ValidationError, layers: tuple[_Layer, ...]) -> list[str]:

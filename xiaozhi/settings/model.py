@@ -5,6 +5,7 @@ from typing import ClassVar
 from xiaozhi.settings.asr import AsrSettings
 from xiaozhi.settings.audio import AudioSettings, VadSettings
 from xiaozhi.settings.cache import CacheSettings
+from xiaozhi.settings.console import ConsoleSettings
 from xiaozhi.settings.llm import LlmSettings
 from xiaozhi.settings.operation import LoadSettings, LogSettings, MetricsSettings, ModelsSettings
 from xiaozhi.settings.section import Section
@@ -37,3 +38,4 @@ class Settings(Section):
     agents: AgentsSettings = AgentsSettings()
     load: LoadSettings = LoadSettings()
     metrics: MetricsSettings = MetricsSettings()
+    console: ConsoleSettings = ConsoleSettings()

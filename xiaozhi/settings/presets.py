@@ -1,4 +1,6 @@
-"""What is known of chat services, so that only the key is left to give. Checked against their documentation in 2026.
+"""What is known of chat services, so that only the key is left to give.
+
+Addresses and model names change; a field that is given in the settings wins over its preset.
 
 A model that thinks before it speaks is a second or more later: where a service lets thinking be switched off, it is.
 """

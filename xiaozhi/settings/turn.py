@@ -10,13 +10,16 @@ from xiaozhi.settings.section import Section
 # What a profile stands for. Any single value in the file overrides its profile's.
 TURN_PROFILES: Mapping[str, Mapping[str, int]] = {
     "conservative": {
-        "soft_end_ms": 192, "complete_ms": 600, "neutral_ms": 800, "trailing_ms": 1500, "max_speculations": 2,
+        "soft_end_ms": 192, "known_ms": 400, "complete_ms": 600, "neutral_ms": 800, "trailing_ms": 1500,
+        "max_speculations": 2,
     },
     "balanced": {
-        "soft_end_ms": 96, "complete_ms": 400, "neutral_ms": 650, "trailing_ms": 1200, "max_speculations": 5,
+        "soft_end_ms": 96, "known_ms": 240, "complete_ms": 400, "neutral_ms": 650, "trailing_ms": 1200,
+        "max_speculations": 5,
     },
     "aggressive": {
-        "soft_end_ms": 64, "complete_ms": 300, "neutral_ms": 450, "trailing_ms": 900, "max_speculations": 5,
+        "soft_end_ms": 64, "known_ms": 160, "complete_ms": 300, "neutral_ms": 450, "trailing_ms": 900,
+        "max_speculations": 5,
     },
 }  # fmt: skip
 
@@ -35,6 +38,7 @@ class TurnSettings(Section):
 
     profile: Literal["conservative", "balanced", "aggressive"] = "balanced"
     soft_end_ms: int = Field(default_factory=_of_profile("soft_end_ms"), ge=32, le=2000)
+    known_ms: int = Field(default_factory=_of_profile("known_ms"), ge=32, le=5000)
     complete_ms: int = Field(default_factory=_of_profile("complete_ms"), ge=32, le=5000)
     neutral_ms: int = Field(default_factory=_of_profile("neutral_ms"), ge=32, le=5000)
     trailing_ms: int = Field(default_factory=_of_profile("trailing_ms"), ge=32, le=10_000)

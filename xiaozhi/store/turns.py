@@ -72,6 +72,11 @@ class Turns:
 
         self._last_id = max(self._last_id, await self._database.read(call))
 
+    @property
+    def last_id(self) -> int:
+        """The number given last; 0 before the first."""
+        return self._last_id
+
     def next_id(self) -> int:
         """A number for a turn, higher than every one before."""
         self._last_id += 1

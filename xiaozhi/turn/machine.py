@@ -87,7 +87,8 @@ class TurnMachine:
     """
 
     def __init__(self, settings: TurnSettings, commands: frozenset[str] = frozenset()) -> None:
-        self._settings = settings
+        self.settings = settings
+        """May be exchanged at any time: every decision reads them afresh."""
         self._commands = commands
         self.pace = TalkerPace()
         self.state = State.IDLE
@@ -116,6 +117,7 @@ class TurnMachine:
         self._wait_ms = 0.0
         self._reply_text: str | None = None  # text of the prepared reply; None when there is none
         self._reply_ready = False
+        self._reply_known = False
         self._probed_ms = 0.0
         self._probe_open = False
 
@@ -153,7 +155,7 @@ class TurnMachine:
                 self._go(State.IDLE)
                 return [StopListening()]
             case State.HEARING:
-                if self._silence_ms + self._voiced_ms < self._settings.min_utterance_ms:
+                if self._silence_ms + self._voiced_ms < self.settings.min_utterance_ms:
                     return [StopListening(), *self._discard(State.IDLE)]
                 return [StopListening(), *self._force()]
             case State.PAUSED:
@@ -226,7 +228,7 @@ class TurnMachine:
             self._go(State.HEARING)
             return decisions
         over = self.state is State.REPLYING and self.mode is ListeningMode.REALTIME and self._interruptible
-        if over and self._settings.barge_in:
+        if over and self.settings.barge_in:
             self._begin_utterance(start_ms)
             self._go(State.OVERLAP)
             return []
@@ -265,10 +267,10 @@ class TurnMachine:
         decisions: list[Decision] = []
         if self._resumed_ms is not None and end_ms - silence_ms - self._resumed_ms > _KEEP_REPLY_MS:
             decisions += self._drop_reply()
-        if end_ms - self._began_ms >= self._settings.max_utterance_s * 1000.0:
+        if end_ms - self._began_ms >= self.settings.max_utterance_s * 1000.0:
             return [*decisions, *self._force()]
         early = self._speculates()
-        needed_ms = self._settings.soft_end_ms if early else self._settings.neutral_ms
+        needed_ms = self.settings.soft_end_ms if early else self.settings.neutral_ms
         if self.mode is ListeningMode.MANUAL or silence_ms < needed_ms:
             return decisions
         self._attempts += 1
@@ -277,9 +279,9 @@ class TurnMachine:
 
     def _speculates(self) -> bool:
         return (
-            self._settings.speculate
+            self.settings.speculate
             and self.may_speculate
-            and self._attempts < self._settings.max_speculations
+            and self._attempts < self.settings.max_speculations
             and self._voiced_ms <= _SPECULATE_MOST_MS
         )
 
@@ -293,7 +295,7 @@ class TurnMachine:
         return []
 
     def _heard_silence(self, silence_ms: float) -> list[Decision]:
-        if self._text == "" and silence_ms >= self._settings.neutral_ms:
+        if self._text == "" and silence_ms >= self.settings.neutral_ms:
             return self._discard(self._rest_state())
         return self._advance()
 
@@ -322,14 +324,14 @@ class TurnMachine:
         if not plain(text):
             self._text = ""
             decisions = self._drop_reply()
-            if self._forced or self._silence_ms >= self._settings.neutral_ms:
+            if self._forced or self._silence_ms >= self.settings.neutral_ms:
                 decisions += self._discard(self._rest_state())
             return decisions
-        self._wait_ms = hangover_ms(text, self.pace, self._settings, self._commands)
+        self._wait_ms = hangover_ms(text, self.pace, self.settings, self._commands)
         decisions = []
         if self._reply_text is not None and not same_words(self._reply_text, text):
             decisions += self._drop_reply()
-        if self._reply_text is None and self._settings.speculate and self.may_speculate:
+        if self._reply_text is None and self.settings.speculate and self.may_speculate:
             decisions += self._start_reply(text)
         return [*decisions, *self._advance()]
 
@@ -342,6 +344,13 @@ class TurnMachine:
             self._go(State.REPLYING)
             return [CommitSaying(generation), CloseUtterance()]
         self._reply_ready = True
+        return self._advance() if self.state is State.PAUSED else []
+
+    def question_known(self, generation: int) -> list[Decision]:
+        """The words of this reply's question have been asked before, exactly so: they are a whole question."""
+        if generation != self.generation:
+            return []
+        self._reply_known = True
         return self._advance() if self.state is State.PAUSED else []
 
     def reply_done(self, generation: int) -> list[Decision]:
@@ -365,18 +374,22 @@ class TurnMachine:
         if not self._text:
             return []
         decisions: list[Decision] = []
-        if not self._forced and self._silence_ms < self._wait_ms:
+        if not self._forced and self._silence_ms < self._needed_ms():
             return []
         if self._reply_text is None:
             decisions += self._start_reply(self._text)
-        due = self._forced or self._reply_ready or self._silence_ms >= self._settings.commit_max_ms
+        due = self._forced or self._reply_ready or self._silence_ms >= self.settings.commit_max_ms
         if due and not self._awaits_confirmation() and not self._may_go_on():
             decisions += self._commit()
         return decisions
 
+    def _needed_ms(self) -> float:
+        """The silence after which the turn may be committed."""
+        return min(self._wait_ms, self.settings.known_ms) if self._reply_known else self._wait_ms
+
     def _may_go_on(self) -> bool:
         """Whether the talker seems to begin again just now. Steady background noise holds nobody up for ever."""
-        return self._doubtful and not self._forced and self._silence_ms < self._wait_ms + _DOUBT_MOST_MS
+        return self._doubtful and not self._forced and self._silence_ms < self._needed_ms() + _DOUBT_MOST_MS
 
     def _awaits_confirmation(self) -> bool:
         """Whether a turn that could be committed has to wait for its words to be confirmed."""
@@ -388,7 +401,7 @@ class TurnMachine:
 
     def _start_reply(self, text: str) -> list[Decision]:
         self._reply_text = text
-        self._reply_ready = False
+        self._reply_ready = self._reply_known = False
         return [StartReply(self.turn, self.revision, self.generation, text)]
 
     def _commit(self) -> list[Decision]:
@@ -418,7 +431,7 @@ class TurnMachine:
 
     def _forget_reply(self) -> None:
         self._reply_text = None
-        self._reply_ready = False
+        self._reply_ready = self._reply_known = False
         self._saying = False
         self._interruptible = True
         self.generation += 1
@@ -438,10 +451,10 @@ class TurnMachine:
     # Speech over the reply (realtime mode) ------------------------------------------------------------------------
 
     def _heard_overlap(self, end_ms: float, silence_ms: float) -> list[Decision]:
-        if silence_ms >= self._settings.soft_end_ms:
+        if silence_ms >= self.settings.soft_end_ms:
             self._go(State.REPLYING)
             return [CloseUtterance()]
-        if self._voiced_ms < self._settings.barge_in_ms:
+        if self._voiced_ms < self.settings.barge_in_ms:
             return []
         self._go(State.PROBING)
         return [PauseReply(), self._probe(end_ms)]
@@ -454,7 +467,7 @@ class TurnMachine:
     def _heard_probe(self, end_ms: float, silence_ms: float) -> list[Decision]:
         if self._probe_open:
             return []
-        over = silence_ms >= self._settings.soft_end_ms
+        over = silence_ms >= self.settings.soft_end_ms
         if over or end_ms - self._began_ms >= _PROBE_MOST_MS:
             self._go(State.REPLYING)
             return [CloseUtterance(), ResumeReply()]

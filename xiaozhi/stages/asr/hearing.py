@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from typing import Protocol
+from weakref import WeakSet
 
 from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.stages.asr.ahead import EarlyDecodes, Partials, Say
@@ -73,14 +74,27 @@ class Ears:
         self._most_waiting = most_waiting
         self.early = EarlyDecodes(wanted=early_decode)
         self.partials = Partials(wanted=partials)
-        self.batch: Batch[PcmFloat, Transcript] | None = None
+        self.batch = _batch_of(engine, batch_size)
         """What several conversations ask at once is decoded as one, where the settings and the engine allow it."""
-        if batch_size > 1:
-            offline = engine.offline if isinstance(engine, TwoPass) else engine
-            if isinstance(offline, BatchRecognizer):
-                self.batch = Batch(offline.decode_many, batch_size)
-            else:
-                _log.warning("asr.batch_size has no effect: %s recognises one utterance at a time", engine.name)
+        self.hearings: WeakSet[Hearing] = WeakSet()
+        """Utterances that are heard with the present engine."""
+
+    def exchange(
+        self, engine: Recognizer, *, early_decode: bool, partials: bool, batch_size: int, most_waiting: int
+    ) -> WeakSet[Hearing]:
+        """Hear every further utterance with this engine and in this manner; open ones stay with the one they have.
+
+        Returns:
+            The open ones: while any of them is left the former engine, if it is another, must not be closed.
+        """
+        before = self.hearings
+        if engine is not self.engine:
+            self.hearings = WeakSet()
+        self.engine = engine
+        self.batch = _batch_of(engine, batch_size)
+        self.early.wanted, self.partials.wanted = early_decode, partials
+        self._most_waiting = most_waiting
+        return before
 
     @property
     def full(self) -> bool:
@@ -89,6 +103,11 @@ class Ears:
 
     def open(self, say: Say | None = None) -> Hearing:
         """Begin an utterance; `say` takes its text while it goes on, where `partials` are on."""
+        hearing = self._open(say)
+        self.hearings.add(hearing)
+        return hearing
+
+    def _open(self, say: Say | None) -> Hearing:
         if isinstance(self.engine, WithFallback):  # partial texts would cost a request each
             early = self.early if self.engine.settings.early_decode else None
             return RemoteHearing(self.engine, self.pool, early)
@@ -97,3 +116,13 @@ class Ears:
         if isinstance(self.engine, StreamingRecognizer):
             return StreamingHearing(self.engine, self.pool, partials=self.partials, say=say)
         return OfflineHearing(self.engine, self.pool, self.early, partials=self.partials, say=say, batch=self.batch)
+
+
+def _batch_of(engine: Recognizer, size: int) -> Batch[PcmFloat, Transcript] | None:
+    if size <= 1:
+        return None
+    offline = engine.offline if isinstance(engine, TwoPass) else engine
+    if isinstance(offline, BatchRecognizer):
+        return Batch(offline.decode_many, size)
+    _log.warning("asr.batch_size has no effect: %s recognises one utterance at a time", engine.name)
+    return None

@@ -46,6 +46,13 @@ class Remembered:
         self._known: OrderedDict[bytes, tuple[float, Transcript]] = OrderedDict()
         self._lock = threading.Lock()
 
+    def resize(self, ttl_s: float, max_entries: int) -> None:
+        """Other limits from now on; what is remembered keeps the life it was given."""
+        with self._lock:
+            self._ttl_s, self._max_entries = ttl_s, max_entries
+            while len(self._known) > max_entries:
+                self._known.popitem(last=False)
+
     def __len__(self) -> int:
         """How many transcripts are remembered."""
         return len(self._known)
@@ -135,6 +142,15 @@ def remember(recognizer: Recognizer, settings: CacheSettings) -> Recognizer:
     if isinstance(recognizer, TwoPass):
         return TwoPass(recognizer.streaming, _with_memory(recognizer.offline, settings))
     return _with_memory(recognizer, settings) if isinstance(recognizer, OfflineRecognizer) else recognizer
+
+
+def memory_of(recognizer: Recognizer) -> Remembered | None:
+    """The memory that `remember` has put before a recogniser; None where there is none."""
+    if isinstance(recognizer, WithFallback):
+        recognizer = recognizer.local  # type: ignore[assignment]  # a recogniser that decodes whole utterances
+    elif isinstance(recognizer, TwoPass):
+        recognizer = recognizer.offline
+    return recognizer if isinstance(recognizer, Remembered) else None
 
 
 def _with_memory(engine: OfflineRecognizer, settings: CacheSettings) -> Remembered:

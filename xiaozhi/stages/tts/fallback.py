@@ -12,7 +12,7 @@ from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.stages.tts.engine import Voice, VoiceError
 from xiaozhi.stages.tts.preference import EngineState, Preference
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish
-from xiaozhi.upstream.breaker import Admission
+from xiaozhi.upstream.breaker import Admission, Breaker
 from xiaozhi.upstream.slots import PrioritySlots
 
 _log = logging.getLogger(__name__)
@@ -65,6 +65,11 @@ class VoiceChain:
     def states(self) -> tuple[EngineState, ...]:
         """How each voice has done, best first."""
         return self._preference.states
+
+    @property
+    def breakers(self) -> tuple[Breaker, ...]:
+        """Which voices are left alone for a while, best first."""
+        return self._preference.breakers
 
     def first_in_line(self) -> str:
         """The voice that a sentence would be tried with first now."""

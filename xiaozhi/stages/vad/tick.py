@@ -118,6 +118,14 @@ class UplinkTick:
         self._awake: set[Ear] = set()
         self._sweep_handle: asyncio.TimerHandle | None = None
 
+    def exchange(self, model: SpeechModel, settings: VadSettings) -> None:
+        """Judge with this model and by these settings from the next tick on; a tick that runs keeps those it has."""
+        if model is not self._model:
+            for ear in self._awake:
+                ear.forget()  # what one model remembers means nothing to another
+        self._model, self._settings = model, settings
+        self._gather_s = min(settings.tick_ms, settings.max_wait_ms) / 1000.0
+
     def open(self) -> Ear:
         """A new device's ear; close it when the device is gone."""
         return Ear()
@@ -199,7 +207,7 @@ class UplinkTick:
         if self._sweep_handle is None:
             self._sweep_handle = loop.call_later(_REST_AFTER_S, self._sweep)
         self._running = True
-        running = loop.run_in_executor(self._thread, self._serve, jobs)
+        running = loop.run_in_executor(self._thread, self._serve, jobs, self._model, self._settings.batch_max)
         running.add_done_callback(lambda done: self._finish(jobs, began_s, done))
 
     def _finish(self, jobs: list[_Job], began_s: float, done: asyncio.Future[_Round]) -> None:
@@ -255,7 +263,7 @@ class UplinkTick:
 
     # In the thread ------------------------------------------------------------------------------------------------
 
-    def _serve(self, jobs: list[_Job]) -> _Round:
+    def _serve(self, jobs: list[_Job], model: SpeechModel, batch_max: int) -> _Round:
         """Decode everything, then judge the first window of each device together, the second of each, and so on."""
         counted = _Round()
         pending: list[tuple[_Job, list[PcmFloat]]] = []
@@ -278,18 +286,19 @@ class UplinkTick:
                     counted.still_windows += 1
                     job.probabilities.append(0.0)
                     job.ear.judged(0.0, None)
-            for first in range(0, len(rows), self._settings.batch_max):
-                self._judge(rows[first : first + self._settings.batch_max], counted)
+            for first in range(0, len(rows), batch_max):
+                _judge(model, rows[first : first + batch_max], counted)
             index += 1
         return counted
 
-    def _judge(self, rows: list[tuple[_Job, PcmFloat]], counted: _Round) -> None:
-        states: list[NDArray[np.float32]] = [job.ear.state for job, _ in rows]
-        found, after = self._model.probabilities(np.stack([row for _, row in rows]), np.stack(states, axis=1))
-        for place, (job, _) in enumerate(rows):
-            probability = float(found[place])
-            job.probabilities.append(probability)
-            job.ear.judged(probability, after[:, place])
-        counted.windows += len(rows)
-        counted.runs += 1
-        counted.largest_batch = max(counted.largest_batch, len(rows))
+
+def _judge(model: SpeechModel, rows: list[tuple[_Job, PcmFloat]], counted: _Round) -> None:
+    states: list[NDArray[np.float32]] = [job.ear.state for job, _ in rows]
+    found, after = model.probabilities(np.stack([row for _, row in rows]), np.stack(states, axis=1))
+    for place, (job, _) in enumerate(rows):
+        probability = float(found[place])
+        job.probabilities.append(probability)
+        job.ear.judged(probability, after[:, place])
+    counted.windows += len(rows)
+    counted.runs += 1
+    counted.largest_batch = max(counted.largest_batch, len(rows))

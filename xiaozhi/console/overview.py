@@ -1,0 +1,135 @@
+"""How the server does right now, as the overview page shows it; read from the shared engines, costs nothing between."""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol, runtime_checkable
+
+from xiaozhi.console.series import Series
+from xiaozhi.pressure.memory import used_bytes
+from xiaozhi.services import Services
+from xiaozhi.stages.llm.engine import ChatModel
+from xiaozhi.upstream.pool import UpstreamState
+
+_MB: Final = 1024 * 1024
+
+Alerts = Callable[[], Sequence[Mapping[str, Any]]]
+"""Alerts that hold now, each with `name`, `since`, `text_zh`, `text_en`, `value`, `limit`."""
+
+
+@runtime_checkable
+class _Routed(Protocol):
+    """A chat model over several endpoints; its module loads the client, so it is not imported here."""
+
+    def states(self) -> list[UpstreamState]: ...
+
+
+class CpuMeter:
+    """How much of the machine's processors this process has used since the last question."""
+
+    def __init__(self) -> None:
+        self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._at_s = time.monotonic()
+        self._used_s = time.process_time()
+        self.percent = 0.0
+        """At the last question, 0 to 100 of all cores that the process may use."""
+
+    def read(self) -> float:
+        """Percent since the last call."""
+        now_s, used_s = time.monotonic(), time.process_time()
+        if now_s - self._at_s >= 0.5:  # two questions in a moment would say nothing
+            self.percent = min(100.0, 100.0 * (used_s - self._used_s) / (now_s - self._at_s) / self._cores)
+            self._at_s, self._used_s = now_s, used_s
+        return round(self.percent, 1)
+
+
+def gauges(services: Services, devices_online: int, cpu: CpuMeter) -> dict[str, Any]:
+    """What can be read at any moment; goes into the overview and, a part of it, into the plots."""
+    readings = services.warden.readings
+    return {
+        "devices_online": devices_online,
+        "asr_queue_ms": round(services.ears.pool.oldest_wait_s() * 1000.0, 1),
+        "loop_lag_ms": round(services.warden.lag.lag_ms(), 1),
+        "cpu_percent": cpu.read(),
+        "memory_mb": round(used_bytes() / _MB, 1),
+        "memory_percent": round(readings.memory_percent, 1),
+    }
+
+
+def overview(
+    services: Services, series: Series, devices_online: int, cpu: CpuMeter, alerts: Alerts, now_s: float
+) -> dict[str, Any]:
+    """Everything of the overview page but the plots; `now_s` is monotonic."""
+    return {
+        "at": round(time.time(), 3),
+        **gauges(services, devices_online, cpu),
+        **series.summary(now_s),
+        "caches": caches(services),
+        "degraded": sorted(step.value for step in services.warden.taken),
+        "endpoints": endpoints(services.chat),
+        "voices": voices(services, now_s),
+        "alerts": [dict(alert) for alert in alerts()],
+        "engines": list(services.banner),
+    }
+
+
+def caches(services: Services) -> dict[str, Any]:
+    """Hits and misses; a cache that is switched off is null."""
+    answers, kept = services.caches.answers, services.caches.kept
+    shown: dict[str, Any] = {"answers": None, "speech": None}
+    if answers is not None:
+        shown["answers"] = {
+            "hits": answers.hits + answers.similar_hits + answers.common_hits,
+            "misses": answers.misses,
+            "entries": len(answers),
+        }
+    if kept is not None:
+        shown["speech"] = {"hits": kept.cache.hits + kept.cache.joined, "misses": kept.cache.misses}
+    return shown
+
+
+def endpoints(chat: ChatModel) -> list[dict[str, Any]]:
+    """Every endpoint of the language model; the built-in responder has none."""
+    if not isinstance(chat, _Routed):
+        return []
+    return [
+        {
+            "name": state.name,
+            "tier": state.tier,
+            "state": state.breaker.value.replace("-", "_"),
+            "in_flight": state.in_flight,
+            "max_concurrent": state.max_concurrent,
+            "first_token_ms": _ms(state.first_byte_s),
+            "p90_ms": _ms(state.first_byte_p90_s),
+            "requests": state.requests,
+            "failures": sum(state.failures.values()),
+            "failures_by_kind": state.failures,
+            "healthy": state.healthy,
+            "rests_s": round(state.rests_s, 1),
+            "last_error": state.last_error,
+        }
+        for state in chat.states()
+    ]
+
+
+def voices(services: Services, now_s: float) -> list[dict[str, Any]]:
+    """Every voice engine, best first."""
+    first = services.voice.first_in_line()
+    states = []
+    for state, breaker in zip(services.voice.states, services.voice.breakers, strict=True):
+        states.append(
+            {
+                "name": state.name,
+                "state": breaker.state(now_s).value.replace("-", "_"),
+                "first": state.name == first,
+                "first_sound_ms": None,
+                "spoken": state.spoken,
+                "failures": state.failed,
+                "last_error": state.last_error,
+            }
+        )
+    return states
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000.0, 1)

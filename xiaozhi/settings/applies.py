@@ -1,0 +1,58 @@
+"""When a change of a setting takes effect in a running server: one table for the console, the reload and the README."""
+
+from collections.abc import Iterable, Mapping
+from typing import Final, Literal, TypeAlias
+
+Applies: TypeAlias = Literal["next turn", "next connection", "restart"]
+"""`next turn`: of every device, those that are connected as well. `next connection`: of each device, when it connects."""
+
+APPLIES: Final[Mapping[str, Applies]] = {
+    "server": "restart",
+    "server.max_devices": "next connection",
+    "server.hello_timeout_s": "next connection",
+    "server.idle_close_s": "next connection",
+    "server.keepalive_s": "next connection",
+    "server.send_timeout_s": "next connection",
+    "server.max_message_bytes": "next connection",
+    "auth": "restart",
+    "ota": "restart",
+    "log": "next turn",
+    "log.format": "restart",
+    "models": "restart",
+    "audio": "next turn",
+    "audio.codec_workers": "restart",
+    "vad": "restart",
+    "vad.threshold": "next connection",
+    "vad.release_threshold": "next connection",
+    "vad.min_speech_ms": "next connection",
+    "vad.pre_roll_ms": "next connection",
+    "turn": "next connection",
+    "asr": "next turn",
+    "asr.workers": "restart",
+    "asr.niceness": "restart",
+    "llm": "next turn",
+    "tts": "next turn",
+    "cache": "restart",
+    "tools": "restart",
+    "store": "restart",
+    "agents": "next turn",
+    "load": "restart",
+    "metrics": "restart",
+    "console": "restart",
+}
+"""By table or setting, the longest name that fits counts; what is not named needs a restart."""
+
+
+def applies(key: str) -> Applies:
+    """When a change of `key`, such as `asr.workers` or `llm.endpoints[0].model`, takes effect."""
+    name = key.partition("[")[0]
+    while name:
+        if name in APPLIES:
+            return APPLIES[name]
+        name = name.rpartition(".")[0]
+    return "restart"
+
+
+def need_restart(keys: Iterable[str]) -> list[str]:
+    """Those of `keys` that take effect only after a restart, in their order."""
+    return [key for key in keys if applies(key) == "restart"]
