@@ -10,7 +10,7 @@ import pytest
 
 from xiaozhi.channel import Channel, ChannelClosed, ChannelKind
 from xiaozhi.transport.outbox import Outbox
-from xiaozhi.workers import JobDropped, Priority, WorkerPool
+from xiaozhi.workers import JobDropped, Priority, Rank, WorkerPool, client_rank
 
 
 async def test_a_full_channel_makes_its_writer_wait() -> None:
@@ -206,3 +206,29 @@ async def test_workers_may_give_way_to_others() -> None:
     assert await plain.run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())) == before
     nice.close()
     plain.close()
+
+
+async def test_among_jobs_of_one_priority_the_rank_of_their_client_decides() -> None:
+    pool, order, free = WorkerPool(1, "test"), list[str](), threading.Event()
+
+    async def client(rank: Rank, name: str, priority: Priority) -> None:
+        client_rank.set(rank)
+        await pool.submit(lambda: order.append(name), priority)
+
+    busy = asyncio.create_task(pool.run(free.wait, 5.0))
+    await asyncio.sleep(0)
+    jobs = [
+        asyncio.create_task(client(rank, name, priority))
+        for rank, name, priority in (
+            (Rank.LOW, "low", Priority.FINAL),
+            (Rank.NORMAL, "normal", Priority.FINAL),
+            (Rank.HIGH, "high, but only a partial", Priority.PARTIAL),
+            (Rank.HIGH, "high", Priority.FINAL),
+            (Rank.NORMAL, "normal, later", Priority.FINAL),
+        )
+    ]
+    await asyncio.sleep(0)
+    free.set()
+    await asyncio.gather(busy, *jobs)
+    assert order == ["high", "normal", "normal, later", "low", "high, but only a partial"]
+    pool.close()

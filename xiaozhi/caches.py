@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, get_args
+from typing import Final, TypedDict, get_args
 
 from xiaozhi.cache.answers import AnswerCache, How
 from xiaozhi.cache.disk import DiskTier
@@ -77,18 +77,30 @@ class Caches:
         if self._premaking is not None:
             await self._premaking
 
-    async def close(self) -> None:
-        """Stop what is under way, and write what is to be kept."""
+    async def stop_premaking(self) -> None:
+        """End the making of common phrases, if it is under way."""
         if self._premaking is not None:
             self._premaking.cancel()
             await asyncio.gather(self._premaking, return_exceptions=True)
-        if self.kept is not None:
-            await self.kept.cache.close()
-        if self._embeddings is not None:
+
+    async def close(self) -> None:
+        """Stop what is under way, and write what is to be kept."""
+        await self.close_all_but(None)
+
+    async def close_all_but(self, others: "Caches | None") -> None:
+        """Close what `others`, which have taken over, do not use as well."""
+        await self.stop_premaking()
+        speech = self.kept.cache if self.kept is not None else None
+        taken = others.kept.cache if others is not None and others.kept is not None else None
+        if speech is not None and speech is not taken:
+            await speech.close()
+        if self._embeddings is not None and (others is None or self._embeddings is not others._embeddings):
             await self._embeddings.close()
 
 
-async def open_caches(settings: Settings, chain: VoiceChain, codec: WorkerPool, about: Sequence[str]) -> Caches:
+async def open_caches(
+    settings: Settings, chain: VoiceChain, codec: WorkerPool, about: Sequence[str], before: Caches | None = None
+) -> Caches:
     """Build the caches that the settings want and open the one on disk.
 
     Args:
@@ -96,34 +108,73 @@ async def open_caches(settings: Settings, chain: VoiceChain, codec: WorkerPool, 
         chain: the voices.
         codec: the shared pool that encodes.
         about: lines about the voices, each beginning with its name.
+        before: those of the settings before; what they hold is taken over, and `close_all_but` closes what is left.
     """
     cache = settings.cache
     kept = None
     if cache.speech:
-        tiers: list[Tier] = [MemoryTier(cache.speech_memory_mb * _MB, cache.speech_memory_ttl_s)]
-        if cache.disk_mb:
-            disk = DiskTier(settings.server.data_dir / FILE_NAME, cache.disk_mb * _MB, cache.disk_ttl_s)
-            await disk.open()
-            tiers.append(disk)
-        # The longest life that any tier gives; each has its own below it.
-        speech = SpeechCache(Tiers(tiers, max(cache.speech_memory_ttl_s, cache.disk_ttl_s)))
+        speech = await _speech_cache(settings, before.kept.cache if before is not None and before.kept else None)
         names = [state.name for state in chain.states]
         kept = KeptSpeech(speech, chain, codec, settings, voice_fingerprints(names, settings.tts, about))
     if not cache.answers or not settings.llm.endpoints:  # the built-in responder answers at once anyway
         return Caches(settings, kept, None)
-    answers = AnswerCache(
-        max_entries=cache.max_entries,
-        max_bytes=cache.max_mb * _MB,
-        ttl_s=cache.ttl_s,
-        similar=cache.similar,
-        threshold=cache.threshold,
-        embedding_threshold=cache.embeddings.threshold,
-    )
+    answers = _answer_cache(cache, before.answers if before is not None else None)
     replies = await asyncio.to_thread(_common_replies, cache, settings.llm.system_prompt)
+    answers.forget_common()
     answers.preload(replies)
-    embeddings = Embeddings(cache.embeddings, time.monotonic) if cache.embeddings.base_url else None
+    embeddings = None
+    if before is not None and before.settings.cache.embeddings == cache.embeddings:
+        embeddings = before._embeddings
+    if embeddings is None and cache.embeddings.base_url:
+        embeddings = Embeddings(cache.embeddings, time.monotonic)
     common = tuple(dict.fromkeys(answer for _, answer in replies))
     return Caches(settings, kept, answers, common, embeddings, models_key(settings.llm))
+
+
+async def _speech_cache(settings: Settings, before: SpeechCache | None) -> SpeechCache:
+    """That of before with other limits, or a new one where the tiers are not the same."""
+    cache = settings.cache
+    had_disk = before is not None and any(isinstance(tier, DiskTier) for tier in before.tiers.tiers)
+    # The longest life that any tier gives; each has its own below it.
+    longest_s = max(cache.speech_memory_ttl_s, cache.disk_ttl_s)
+    if before is not None and had_disk == bool(cache.disk_mb):
+        for tier in before.tiers.tiers:
+            if isinstance(tier, MemoryTier):
+                tier.resize(cache.speech_memory_mb * _MB, cache.speech_memory_ttl_s)
+            elif isinstance(tier, DiskTier):
+                tier.resize(cache.disk_mb * _MB, cache.disk_ttl_s)
+        before.tiers = Tiers(before.tiers.tiers, longest_s)
+        return before
+    tiers: list[Tier] = [MemoryTier(cache.speech_memory_mb * _MB, cache.speech_memory_ttl_s)]
+    if cache.disk_mb:
+        disk = DiskTier(settings.server.data_dir / FILE_NAME, cache.disk_mb * _MB, cache.disk_ttl_s)
+        await disk.open()
+        tiers.append(disk)
+    return SpeechCache(Tiers(tiers, longest_s))
+
+
+def _answer_cache(cache: CacheSettings, before: AnswerCache | None) -> AnswerCache:
+    limits: _Limits = {
+        "max_entries": cache.max_entries,
+        "max_bytes": cache.max_mb * _MB,
+        "ttl_s": cache.ttl_s,
+        "similar": cache.similar,
+        "threshold": cache.threshold,
+        "embedding_threshold": cache.embeddings.threshold,
+    }
+    if before is None:
+        return AnswerCache(**limits)
+    before.resize(**limits)
+    return before
+
+
+class _Limits(TypedDict):
+    max_entries: int
+    max_bytes: int
+    ttl_s: float
+    similar: bool
+    threshold: float
+    embedding_threshold: float
 
 
 def _common_replies(cache: CacheSettings, system_prompt: str) -> list[tuple[str, str]]:

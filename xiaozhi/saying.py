@@ -1,11 +1,20 @@
-"""A sentence that the server says of its own accord, and what became of it."""
+"""What the server says of its own accord: sentences, a goodbye, a notice; never over the talker."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from xiaozhi.events import Clause
+from xiaozhi.text.script import script_of
+from xiaozhi.turn.decisions import Decision
+from xiaozhi.turn.machine import ListeningMode, State, TurnMachine
+from xiaozhi.turn.manners import Manners
+
+# A sentence of the server's own is meant for this moment; a goodbye may take longer, since nobody waits for it.
+PATIENCE_S: Final = 2.0
+_GOODBYE_PATIENCE_S: Final = 8.0
 
 
 class Told(Enum):
@@ -30,3 +39,102 @@ class Saying:
     script: Sequence[Clause]
     told: asyncio.Future[Told]
     timer: asyncio.TimerHandle
+
+
+class Speaker:
+    """Says one conversation's own sentences, one at a time.
+
+    Args:
+        machine: decides whether one may be said now.
+        manners: the words of a goodbye.
+        apply: carries the machine's decisions out.
+        hang_up: closes the connection, with the reason for the log.
+        language: of the talker.
+        notice: where this is not empty, the device hears it instead of a conversation, and is hung up.
+    """
+
+    def __init__(
+        self,
+        machine: TurnMachine,
+        manners: Manners,
+        apply: Callable[[list[Decision]], None],
+        hang_up: Callable[[str], None],
+        language: Callable[[], str],
+        notice: str = "",
+    ) -> None:
+        self._machine = machine
+        self._manners = manners
+        self._apply = apply
+        self._hang_up = hang_up
+        self._language = language
+        self._loop = asyncio.get_running_loop()
+        self._leaving = False  # a goodbye is being said
+        self.notice = notice
+        """What this device hears instead of a conversation; empty for none."""
+        self.saying: Saying | None = None
+        """What is being said or about to be."""
+
+    def say(
+        self,
+        text: str,
+        *,
+        language: str = "",
+        emotion: str = "",
+        interruptible: bool = True,
+        patience_s: float = PATIENCE_S,
+    ) -> asyncio.Future[Told]:
+        """Say a sentence, if nobody speaks or is answered just now; see `Conversation.say`."""
+        told: asyncio.Future[Told] = self._loop.create_future()
+        script = script_of(text, language=language or self._language(), emotion=emotion)
+        decisions = self._machine.say(interruptible=interruptible) if script else []
+        if not decisions:
+            told.set_result(Told.REFUSED)
+            return told
+        generation = self._machine.generation
+        timer = self._loop.call_later(patience_s, lambda: self._apply(self._machine.give_up_saying(generation)))
+        self.saying = Saying(script, told, timer)
+        self._apply(decisions)
+        return told
+
+    def committed(self) -> None:
+        """Its sound is there: it is given up no more."""
+        if self.saying is not None:
+            self.saying.timer.cancel()
+
+    def settle(self, told: Told) -> None:
+        """What became of the sentence that is said or was to be said, if there is one."""
+        saying, self.saying = self.saying, None
+        if saying is not None:
+            saying.timer.cancel()
+            if not saying.told.done():
+                saying.told.set_result(told)
+
+    def farewell(self, came_back: Callable[[], None]) -> bool:
+        """Say goodbye and hang up after it; False where nothing is to be said: the caller hangs up at once.
+
+        Args:
+            came_back: called when the talker has spoken meanwhile and the conversation goes on.
+        """
+        if self._leaving:
+            return True
+        text = self._manners.farewell(self._language())
+        if not text or self._machine.mode is ListeningMode.MANUAL:
+            return False
+
+        def said(told: asyncio.Future[Told]) -> None:
+            self._leaving = False
+            goes_on = self._machine.state not in (State.IDLE, State.WAITING)
+            if told.result() is Told.INTERRUPTED or goes_on:
+                came_back()
+            else:
+                self._hang_up("nothing has been said for a while")
+
+        self._leaving = True
+        self.say(text, patience_s=_GOODBYE_PATIENCE_S).add_done_callback(said)
+        return True
+
+    def give_notice(self) -> None:
+        """Say the notice and hang up after it, unless it is being said already."""
+        told = self.say(self.notice, interruptible=False, patience_s=_GOODBYE_PATIENCE_S)
+        if not told.done():
+            told.add_done_callback(lambda _told: self._hang_up("only a notice is for this device"))

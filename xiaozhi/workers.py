@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -32,6 +33,18 @@ class Priority(IntEnum):
     FINAL = 0
     PROBE = 1
     PARTIAL = 2
+
+
+class Rank(IntEnum):
+    """Whose jobs go first among those of one priority."""
+
+    HIGH = 0
+    NORMAL = 1
+    LOW = 2
+
+
+client_rank: ContextVar[Rank] = ContextVar("client_rank", default=Rank.NORMAL)
+"""The rank of the client that the running task works for; set once for each conversation, inherited by its tasks."""
 
 
 class JobDropped(Exception):
@@ -65,6 +78,7 @@ class _Failed:
 @dataclass(order=True, slots=True)
 class _Job:
     priority: int
+    rank: int
     order: int
     queued_at: float = field(compare=False)
     call: Callable[[], Any] = field(compare=False)
@@ -159,7 +173,7 @@ class WorkerPool:
             raise JobDropped(f"{self.name} is closed")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
-        job = _Job(priority, next(self._order), loop.time(), call, future, is_stale, batch, item)
+        job = _Job(priority, client_rank.get(), next(self._order), loop.time(), call, future, is_stale, batch, item)
         heapq.heappush(self._heap, job)
         self._dispatch()
         return await future
@@ -177,7 +191,7 @@ class WorkerPool:
             return None
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
-        self._begin(_Job(Priority.PARTIAL, next(self._order), loop.time(), call, future, None))
+        self._begin(_Job(Priority.PARTIAL, Rank.NORMAL, next(self._order), loop.time(), call, future, None))
         return future
 
     def _dispatch(self) -> None:

@@ -138,6 +138,11 @@ class AnswerCache:
             self._common[COMMON, normal_form(question)] = entry
         self._tables.pop(COMMON, None)
 
+    def forget_common(self) -> None:
+        """Take the common replies out; others are preloaded afterwards."""
+        self._common.clear()
+        self._tables.pop(COMMON, None)
+
     def admits(self, question: str, history: list[str], *, has_image: bool) -> bool:
         """Whether a question may be answered from here; counts those that may not."""
         if (COMMON, normal_form(question)) in self._common and not has_image and not history_counts(history):

@@ -20,7 +20,7 @@ examples:
   xiaozhi devices remove 客厅音箱 --yes              with everything it said and was told to remember
 """
 
-_FIELDS = ("name", "room", "owner", "agent", "language")
+_FIELDS = ("name", "room", "owner", "agent", "language", "priority")
 
 
 def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -97,6 +97,8 @@ async def _on_one(args: argparse.Namespace, store: "Store", settings: "Settings"
             values = {field: getattr(args, field) for field in _FIELDS if getattr(args, field) is not None}
             if not values:
                 return fail("nothing to set; for example --name 客厅音箱 --room 客厅")
+            if values.get("priority", "") not in ("", "high", "low"):
+                return fail('priority is "high", "low" or "" for neither')
             if values.get("agent"):
                 from xiaozhi.agents.roster import Roster
 

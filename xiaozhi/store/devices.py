@@ -24,7 +24,7 @@ _WRONG_CODES_KEY: Final = "activation.wrong-codes"
 MOST_DEVICES: Final = 20_000
 _LONGEST: Final = 200
 _EDITABLE: Final = frozenset(
-    {"client_id", "name", "room", "owner", "board", "firmware", "agent", "language", "serial", "hmac_key"}
+    {"client_id", "name", "room", "owner", "board", "firmware", "agent", "language", "priority", "serial", "hmac_key"}
 )
 
 
@@ -51,6 +51,7 @@ class Device:
         board, firmware: what it last said about itself.
         agent: the name of its persona; empty for the default.
         language: `zh`, `en` … where its owner fixed one; empty for automatic.
+        priority: `high` or `low` goes before or behind others where many wait to be recognised; empty for neither.
         access: allowed or blocked by hand.
         serial, hmac_key: of boards with a key burnt in, for the activation challenge.
         code, code_until: the activation code that is pending.
@@ -66,6 +67,7 @@ class Device:
     firmware: str = ""
     agent: str = ""
     language: str = ""
+    priority: str = ""
     access: Access = Access.NONE
     serial: str = ""
     hmac_key: bytes = field(default=b"", repr=False)

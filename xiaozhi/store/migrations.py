@@ -94,6 +94,10 @@ STEPS: Final[tuple[str, ...]] = (
     CREATE INDEX reminders_due ON reminders (due_at) WHERE done_at = 0;
     CREATE INDEX reminders_device ON reminders (device);
     """,
+    # 5: who is recognised first when many wait
+    """
+    ALTER TABLE devices ADD COLUMN priority TEXT NOT NULL DEFAULT '';
+    """,
 )
 
 VERSION: Final = len(STEPS)

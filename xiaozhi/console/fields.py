@@ -1,0 +1,178 @@
+"""Every setting as the pages show it: value, default, limits, what it means, where it comes from, when it applies."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import annotated_types
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from xiaozhi.settings import Settings
+from xiaozhi.settings.applies import applies
+from xiaozhi.settings.documentation import Documentation
+from xiaozhi.settings.load import Origin
+from xiaozhi.settings.schema import Key, dotted, keys
+
+TITLES: Final[Mapping[str, tuple[str, str]]] = {
+    "server": ("服务器", "Server"),
+    "auth": ("设备接入", "Who may connect"),
+    "ota": ("设备升级", "Device updates"),
+    "log": ("日志", "Log"),
+    "models": ("本地模型", "Local models"),
+    "audio": ("下行声音", "Sound to devices"),
+    "vad": ("语音检测 VAD", "Voice activity"),
+    "turn": ("对话节奏", "Turn taking"),
+    "asr": ("语音识别 ASR", "Speech recognition"),
+    "asr.remote": ("远程识别", "Remote recognition"),
+    "asr.openai": ("识别：OpenAI 接口", "Recognition: OpenAI"),
+    "asr.funasr": ("识别：FunASR", "Recognition: FunASR"),
+    "llm": ("语言模型 LLM", "Language model"),
+    "llm.breaker": ("熔断", "Circuit breaker"),
+    "llm.hedge": ("抢答请求", "Second requests"),
+    "llm.routing": ("问题分流", "Routing of questions"),
+    "tts": ("语音合成 TTS", "Voices"),
+    "tts.edge": ("声音：Edge", "Voice: Edge"),
+    "tts.openai": ("声音：OpenAI 接口", "Voice: OpenAI"),
+    "tts.azure": ("声音：Azure", "Voice: Azure"),
+    "tts.iflytek": ("声音：讯飞", "Voice: iFlytek"),
+    "tts.sherpa": ("声音：本地模型", "Voice: local model"),
+    "tts.espeak": ("声音：内置", "Voice: embedded"),
+    "cache": ("缓存", "Caches"),
+    "cache.embeddings": ("语义匹配", "Likeness of questions"),
+    "tools": ("工具", "Tools"),
+    "tools.device": ("设备工具", "Tools of devices"),
+    "tools.weather": ("天气", "Weather"),
+    "tools.reminders": ("提醒", "Reminders"),
+    "tools.music": ("音乐", "Music"),
+    "tools.news": ("新闻", "News"),
+    "tools.search": ("搜索", "Search"),
+    "tools.home_assistant": ("智能家居", "Home Assistant"),
+    "store": ("存储", "Store"),
+    "agents": ("角色", "Personas"),
+    "load": ("过载保护", "Under load"),
+    "load.extras": ("先放弃：附加计算", "Given up: extras"),
+    "load.speculation": ("再放弃：抢先回答", "Given up: speculation"),
+    "load.quality": ("再放弃：音质", "Given up: quality of sound"),
+    "load.hedging": ("再放弃：抢答请求", "Given up: second requests"),
+    "load.turns": ("再放弃：立即回答", "Given up: answering at once"),
+    "load.devices": ("最后：拒绝新设备", "Last: new devices"),
+    "metrics": ("指标", "Metrics"),
+    "console": ("控制台", "Console"),
+}
+"""Names of tables in Chinese and English; one that is not here goes by its own name."""
+
+READ_ONLY: Final = frozenset({"tools.servers", "tools.mcp_config", "console.password_file", "llm.endpoints"})
+"""Not to be changed by PUT settings: they start programs, say where the password lies, or have an editor of their own."""
+
+
+def is_read_only(name: str) -> bool:
+    """Whether a setting can only be changed in its file, or elsewhere."""
+    return any(name == one or name.startswith((f"{one}.", f"{one}[")) for one in READ_ONLY)
+
+
+def tables(settings: Settings, from_where: Mapping[str, Origin], documents: Documentation) -> list[dict[str, Any]]:
+    """All tables with their fields, in the order of the model; lists of tables are named, their contents are not shown.
+
+    Args:
+        settings: the values that hold.
+        from_where: where those come from that are not at their default.
+        documents: what the default file says.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for key in keys().values():
+        if "*" in key.path or key.kind == "section":
+            continue
+        table = dotted(key.path[:-1])
+        if table not in found:
+            chinese, english = TITLES.get(table, (table, table))
+            section = _section(settings, key.path[:-1])
+            text = documents.tables.get(table) or (type(section).__doc__ or "").partition("\n")[0]
+            found[table] = {"name": table, "title_zh": chinese, "title_en": english, "doc": text, "fields": []}
+        found[table]["fields"].append(_field(settings, key, from_where, documents))
+    return list(found.values())
+
+
+def _field(
+    settings: Settings, key: Key, from_where: Mapping[str, Origin], documents: Documentation
+) -> dict[str, Any]:
+    name = dotted(key.path)
+    section = _section(settings, key.path[:-1])
+    about = type(section).model_fields[key.path[-1]]
+    low, high, open_low, open_high = _bounds(about)
+    value = getattr(section, key.path[-1])
+    return {
+        "key": name,
+        "value": shown(value) if key.kind != "sections" else len(value),
+        "default": shown(_default(key)) if key.kind != "sections" else 0,
+        "type": "tables" if key.kind == "sections" else "list" if _is_secret_list(key) else key.kind,
+        "min": low,
+        "max": high,
+        "min_exclusive": open_low,
+        "max_exclusive": open_high,
+        "max_length": next((m.max_length for m in about.metadata if isinstance(m, annotated_types.MaxLen)), None),
+        "choices": list(key.choices),
+        "item": key.item,
+        "optional": key.optional,
+        "doc": documents.settings.get(name) or documents.tables.get(dotted(key.path[:-1]), ""),
+        "set_by": from_where.get(name, "default"),
+        "applies": applies(name),
+        "editable": not is_read_only(name) and key.kind != "sections" and not _is_secret_list(key),
+    }
+
+
+def shown(value: Any) -> Any:
+    """A value as JSON; of a secret only whether there is one."""
+    match value:
+        case SecretStr():
+            return "set" if value.get_secret_value() else None
+        case Path():
+            return str(value)
+        case BaseModel():
+            return {name: shown(getattr(value, name)) for name in type(value).model_fields}
+        case tuple() | list():
+            return [shown(item) for item in value]
+        case dict():
+            return {str(name): shown(item) for name, item in value.items()}
+        case _:
+            return value
+
+
+def _is_secret_list(key: Key) -> bool:
+    return key.item == "secret"
+
+
+def _section(settings: Settings, path: tuple[str, ...]) -> BaseModel:
+    section: BaseModel = settings
+    for part in path:
+        section = getattr(section, part)
+    return section
+
+
+def _default(key: Key) -> Any:
+    value: Any = _DEFAULTS
+    for part in key.path:
+        value = getattr(value, part)
+    return value
+
+
+_DEFAULTS: Final = Settings()
+
+
+def _bounds(about: FieldInfo) -> tuple[float | None, float | None, bool, bool]:
+    low: Any = None
+    high: Any = None
+    open_low = open_high = False
+    for limit in about.metadata:
+        match limit:
+            case annotated_types.Ge(ge=bound):
+                low = bound
+            case annotated_types.Gt(gt=bound):
+                low, open_low = bound, True
+            case annotated_types.Le(le=bound):
+                high = bound
+            case annotated_types.Lt(lt=bound):
+                high, open_high = bound, True
+            case _:
+                pass
+    return low, high, open_low, open_high

@@ -1,0 +1,192 @@
+"""The settings file of a running server: read it, change it, keep the one before. Blocking."""
+
+import asyncio
+import contextlib
+import os
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from xiaozhi.console.editing import EditError, edited
+from xiaozhi.console.fields import is_read_only
+from xiaozhi.settings import Settings
+from xiaozhi.settings.applies import need_restart
+from xiaozhi.settings.documentation import default_text
+from xiaozhi.settings.errors import SettingsError, one_line, unknown_key
+from xiaozhi.settings.load import Loaded
+from xiaozhi.settings.schema import find
+from xiaozhi.settings.source import SettingsSource
+
+Reload = Callable[[], Awaitable[object]]
+"""Reads the settings again and applies what can be applied; raises `SettingsError` where they do not hold."""
+
+BACKUP: Final = ".bak"
+_MOST_BYTES: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a change.
+
+    Attributes:
+        applied: settings that hold now, or from the next turn or connection on.
+        restart: settings that hold after a restart.
+        overridden: settings that the command line or the environment sets to something else.
+    """
+
+    applied: tuple[str, ...]
+    restart: tuple[str, ...]
+    overridden: tuple[str, ...] = ()
+
+
+class SettingsFile:
+    """Changes settings, one change at a time.
+
+    Args:
+        source: where the settings came from.
+        reload: applies them to the running server; without it every change waits for a restart.
+    """
+
+    def __init__(self, source: SettingsSource, reload: Reload | None = None) -> None:
+        self.source = source
+        self.reload = reload
+        self._lock = asyncio.Lock()
+        self.changes = 0
+        """Changes written since the start."""
+
+    @property
+    def exists(self) -> bool:
+        """There is a file already. Blocking."""
+        return self.source.path.is_file()
+
+    def writable(self) -> bool:
+        """Whether changes can be written. Blocking."""
+        path = self.source.path
+        folder = path.parent
+        return os.access(folder, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
+
+    def text(self) -> str:
+        """The file; the documented default where there is none. Blocking. Raises `SettingsError`."""
+        path = self.source.path
+        try:
+            with path.open("rb") as file:
+                content = file.read(_MOST_BYTES + 1)
+        except FileNotFoundError:
+            return default_text()
+        except OSError as error:
+            raise SettingsError([f"{path}: cannot be read: {error.strerror}"]) from error
+        if len(content) > _MOST_BYTES:
+            raise SettingsError([f"{path}: is too large to be changed here"])
+        try:
+            return content.decode("utf-8")
+        except UnicodeDecodeError:
+            raise SettingsError([f"{path}: the file is not UTF-8 text"]) from None
+
+    async def change(self, changes: Mapping[str, Any], unset: Sequence[str]) -> Outcome:
+        """Write changes, keep the file before as a backup, and apply them.
+
+        Args:
+            changes: new values by name.
+            unset: names of settings that go back to their defaults.
+
+        Raises:
+            SettingsError: with every mistake, as the command line says them; nothing is written then.
+        """
+        check_names(changes, unset)
+        names = [*changes, *unset]
+        return await self.rewrite(lambda text: edited(text, changes, unset), names)
+
+    async def rewrite(self, make: Callable[[str], str], names: Sequence[str]) -> Outcome:
+        """Write what `make` makes of the text, as `change` does. Raises `SettingsError`."""
+        async with self._lock:
+            await asyncio.to_thread(self._rewrite, make)
+            self.changes += 1
+            overridden = await asyncio.to_thread(self._overridden, names)
+            if self.reload is None:
+                return Outcome((), tuple(names), overridden)
+            await self.reload()
+        restart = need_restart(names)
+        return Outcome(tuple(name for name in names if name not in restart), tuple(restart), overridden)
+
+    def preview(self, make: Callable[[str], str]) -> Settings:
+        """The settings as they would be, without writing anything. Blocking. Raises `SettingsError`."""
+        path, loaded = self._drafted(make)
+        path.unlink(missing_ok=True)
+        return loaded.settings
+
+    def _rewrite(self, make: Callable[[str], str]) -> None:
+        path = self.source.path
+        draft, _ = self._drafted(make)
+        try:
+            if path.is_file():
+                mode = path.stat().st_mode & 0o777
+                draft.chmod(mode)
+                self._keep(path, mode)
+            draft.replace(path)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise SettingsError([f"{path}: cannot be written: {error.strerror}"]) from error
+
+    def _keep(self, path: Path, mode: int) -> None:
+        """The file before, beside the new one; whoever may not read the one may not read the other."""
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(path.read_bytes())
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(mode)
+        Path(name).replace(path.with_name(path.name + BACKUP))
+
+    def _drafted(self, make: Callable[[str], str]) -> tuple[Path, Loaded]:
+        """A file beside the real one, so that relative paths mean the same, checked as at the start."""
+        path = self.source.path
+        try:
+            text = make(self.text())
+        except EditError as error:
+            raise SettingsError([f"{path}: {error}"]) from None
+        try:
+            descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        except OSError as error:
+            raise SettingsError([f"{path}: cannot be written: {error.strerror}"]) from error
+        draft = Path(name)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            return draft, self.source.load(draft)
+        except SettingsError as error:
+            self._remove(draft)
+            place = f"{one_line(str(draft))}: "
+            raise SettingsError([line.removeprefix(place) for line in error.errors]) from None
+        except OSError as error:
+            self._remove(draft)
+            raise SettingsError([f"{path}: cannot be written: {error.strerror}"]) from error
+
+    @staticmethod
+    def _remove(draft: Path) -> None:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+    def _overridden(self, names: Sequence[str]) -> tuple[str, ...]:
+        origins = self.source.origins()
+        return tuple(name for name in names if origins.get(name) in ("environment", "command line"))
+
+
+def check_names(changes: Mapping[str, Any], unset: Sequence[str]) -> None:
+    """Whether these settings exist and can be changed one by one. Raises `SettingsError`."""
+    errors = []
+    for name in (*changes, *unset):
+        path = tuple(name.split("."))
+        key = find(path)
+        if key is None or "*" in path:
+            errors.append(one_line(f"{name}: {unknown_key(path)}"))
+        elif key.kind in ("section", "sections") or is_read_only(name) or key.item == "secret":
+            errors.append(f"{name}: cannot be changed here; edit the file")
+        elif name in changes and changes[name] is None:
+            errors.append(f"{name}: must be {key.allowed()}")
+    errors += [f"{name}: cannot be changed and unset at once" for name in unset if name in changes]
+    if errors:
+        raise SettingsError(errors)
