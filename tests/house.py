@@ -89,6 +89,7 @@ def settings_for(folder: Path, chat_url: str, speech_url: str, **tables: dict[st
         "asr": {"engine": "sense-voice", "model_dir": model, "language": "en", "workers": 1},
         # Tests count what upstreams are asked; those of the caches switch them on.
         "cache": {"answers": False, "speech": False, "recognition": False},
+        "memory": {"engine": "off"},
         "llm": {
             "endpoints": [{"name": "stand-in", "base_url": f"{chat_url}/v1", "model": "bench", "api_key": "none"}],
             "first_token_timeout_s": 2.0,

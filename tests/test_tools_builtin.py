@@ -44,6 +44,9 @@ class Talk:
     async def remember(self, fact: str) -> None:
         self.facts.append(fact)
 
+    async def known(self, about: str = "") -> Sequence[str]:
+        return [fact for fact in self.facts if about in fact]
+
     async def forget(self, about: str) -> int:
         gone = [fact for fact in self.facts if about in fact]
         self.facts = [fact for fact in self.facts if fact not in gone]

@@ -77,11 +77,10 @@ class Caches:
         if self._premaking is not None:
             await self._premaking
 
-    async def stop_premaking(self) -> None:
-        """End the making of common phrases, if it is under way."""
+    def give_up_premaking(self) -> None:
+        """Let the making of common phrases end soon, if it is under way."""
         if self._premaking is not None:
             self._premaking.cancel()
-            await asyncio.gather(self._premaking, return_exceptions=True)
 
     async def close(self) -> None:
         """Stop what is under way, and write what is to be kept."""
@@ -89,7 +88,9 @@ class Caches:
 
     async def close_all_but(self, others: "Caches | None") -> None:
         """Close what `others`, which have taken over, do not use as well."""
-        await self.stop_premaking()
+        self.give_up_premaking()
+        if self._premaking is not None:
+            await asyncio.gather(self._premaking, return_exceptions=True)
         speech = self.kept.cache if self.kept is not None else None
         taken = others.kept.cache if others is not None and others.kept is not None else None
         if speech is not None and speech is not taken:

@@ -1,10 +1,10 @@
 """What the stages hand to each other through channels. Plain data; the bottom of the import order."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from xiaozhi.audio.pcm import PcmFloat
+from xiaozhi.audio.pcm import PcmFloat, PcmInt
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,10 @@ class Message:
     image: str = ""
 
 
+SoundSource: TypeAlias = Callable[[], AsyncGenerator[PcmInt, None]]
+"""Opens sound: int16[n] mono at 24 kHz, piece by piece; closing the generator frees what it holds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Clause:
     """A piece of the reply that is synthesised as one.
@@ -102,12 +106,14 @@ class Clause:
         speech: what the voice says; URLs and symbols removed as well. Never empty.
         language: `zh` or `en` (or another code), for choosing the voice.
         emotion: one of the 21 names of the device protocol; set on the first clause of a reply.
+        sound: what is heard instead of a voice, such as music; None for speech.
     """
 
     text: str
     speech: str
     language: str
     emotion: str = ""
+    sound: SoundSource | None = None
 
 
 @dataclass(frozen=True, slots=True)

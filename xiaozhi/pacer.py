@@ -26,6 +26,7 @@ class Pacer:
         self._open = asyncio.Event()
         self._open.set()
         self._held_at_ms: float | None = None
+        self._pause_expected = False
         self._spoken: list[tuple[Clause, float]] = []  # each clause and how much of its audio has left
 
     def _now_ms(self) -> float:
@@ -63,12 +64,21 @@ class Pacer:
         """Go on where it was held; the silence in between is not starvation."""
         if self._held_at_ms is None:
             return
-        ends_ms = self._clock.ends_ms()
-        now_ms = self._now_ms()
-        if ends_ms is not None and now_ms > ends_ms:
-            self._clock.held(now_ms - ends_ms)
+        self._forgive_silence()
         self._held_at_ms = None
         self._open.set()
+
+    def expect_pause(self) -> None:
+        """The reply waits for something else than its own stages: its next silence is not starvation."""
+        self._pause_expected = True
+
+    def _forgive_silence(self) -> bool:
+        """Do not count the silence since everything was played, if there is one."""
+        ends_ms, now_ms = self._clock.ends_ms(), self._now_ms()
+        if ends_ms is None or now_ms <= ends_ms:
+            return False
+        self._clock.held(now_ms - ends_ms)
+        return True
 
     async def play(self, items: Channel[SpokenItem], on_first_packet: Callable[[], None]) -> None:
         """Send everything from `items` in time; returns when the last packet has been played."""
@@ -78,6 +88,8 @@ class Pacer:
                 self._spoken.append((item.clause, 0.0))
                 continue
             first = self._clock.sent_ms == 0.0
+            if self._pause_expected and self._forgive_silence():
+                self._pause_expected = False
             # Framing 2 echoes the timestamp of what is being played; 0 means "nothing plays", so it starts at 1.
             self._link.audio(item.opus, self._generation, 1 + int(self._clock.sent_ms))
             self._clock.sent(item.duration_ms, self._now_ms())

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from xiaozhi.agents import Agent
 from xiaozhi.agents.prompt import Surroundings, render
 from xiaozhi.events import Clause, Message
+from xiaozhi.memory.facts import fitting, names_in
 from xiaozhi.services import Services
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.store import Device, StoreError
@@ -99,7 +100,7 @@ class Recollection:
         self.agent = agent
 
     async def _read_memories(self) -> None:
-        self._memories = tuple(memory.text for memory in await self._store.memories.list(self._device.id))
+        self._memories = fitting([fact.text for fact in await self._services.memory.known(self._device.id)])
 
     def _spawn(self, work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(_spared(work, self._device.id), name=name)
@@ -109,6 +110,7 @@ class Recollection:
 
     def close(self) -> None:
         """The conversation is over; what has been written down stays, what is being read is given up."""
+        self._services.memory.ended(self._device.id)
         for task in self._tasks:
             task.cancel()
 
@@ -126,7 +128,7 @@ class Recollection:
         return f"{text}\n{self._note}" if self._note else text
 
     def _prompt(self) -> str:
-        agent, device = self.agent, self._device
+        agent, device = self._services.roster.of(self.agent.name), self._device  # as it is now
         language = agent.language if agent.language != "auto" else language_of(agent.prompt)
         around = Surroundings(
             day=self._today(),
@@ -140,7 +142,11 @@ class Recollection:
         return render(agent.prompt, agent.name, around, chinese=language in _CHINESE)
 
     def _today(self) -> date:
-        return datetime.now(self._zone).date()
+        return self.now().date()
+
+    def now(self) -> datetime:
+        """The talker's time, with its zone."""
+        return datetime.now(self._zone).astimezone(self._zone)
 
     # Keeping ------------------------------------------------------------------------------------------------------
 
@@ -236,8 +242,21 @@ class Recollection:
             ValueError: there is nothing to keep.
             StoreError: it cannot be written.
         """
-        await self._store.memories.add(self._device.id, fact)
+        await self._services.memory.remember(self._device.id, fact)
         await self._read_memories()
+
+    async def known(self, about: str = "") -> Sequence[str]:
+        """What is remembered of this talker; with `about` only what has to do with it, the best first.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        return [fact.text for fact in await self._services.memory.known(self._device.id, about)]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Words that belong to this talker alone: an answer with one of them is not for everybody."""
+        return names_in([*self._memories, f"named {self._device.owner}" if self._device.owner else ""])
 
     async def forget(self, about: str) -> int:
         """Erase what is known about a subject, everything when it is empty; returns how many facts went.
@@ -245,7 +264,7 @@ class Recollection:
         Raises:
             StoreError: it cannot be written.
         """
-        gone = await self._store.memories.forget(self._device.id, about)
+        gone = await self._services.memory.forget(self._device.id, about)
         await self._read_memories()
         return gone
 

@@ -7,7 +7,7 @@ import signal
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +18,23 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from xiaozhi import __version__
 from xiaozhi.agents import AgentError
+from xiaozhi.console.password import PasswordError
 from xiaozhi.logs import set_up_logging
 from xiaozhi.metrics.live import LiveFigures
 from xiaozhi.metrics.turns import TurnMetrics
+from xiaozhi.reload.reloader import Reloader
+from xiaozhi.reload.watch import FileWatch
 from xiaozhi.services import Services, running_services
 from xiaozhi.settings import Settings
+from xiaozhi.settings.source import SettingsSource
+from xiaozhi.settings.load import DEFAULT_FILE, Loaded
 from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.vad.silero import VadError
 from xiaozhi.store import StoreError
+from xiaozhi.tools.external_config import McpConfigError
 from xiaozhi.transport.app import build_app
+from xiaozhi.transport.console import Console
 from xiaozhi.transport.entrance import Entrance
 from xiaozhi.transport.figures import MetricsDesk, Watchers
 from xiaozhi.transport.lan import lan_address
@@ -52,16 +59,25 @@ class Server:
         host: an address to reach it: loopback if it listens only there, else this machine's on the network.
         services: the shared engines and pools.
         devices: the connected devices.
+        reloader: takes new settings.
         secure: that port speaks TLS.
         tls_port: another port that speaks TLS; 0 for none.
+        console: the pages for owners; None where they are switched off.
     """
 
     port: int
     host: str
     services: Services
     devices: Devices
+    reloader: Reloader
     secure: bool = False
     tls_port: int = 0
+    console: Console | None = None
+
+    @property
+    def base_url(self) -> str:
+        """Where browsers reach it, without a path."""
+        return f"http{'s' if self.secure else ''}://{self.host}:{self.port}"
 
     @property
     def ota_url(self) -> str:
@@ -75,8 +91,12 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[Server]:
+async def serving(settings: Settings, origin: SettingsSource | None = None) -> AsyncIterator[Server]:
     """Serve while the context is open; on leaving it, drain and close.
+
+    Args:
+        settings: what to serve with.
+        origin: where they came from, so that the console can change them; without it, it only shows them.
 
     Raises:
         CannotServe: a port that is taken, a folder that cannot be written, an engine that cannot be used.
@@ -93,12 +113,16 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
             entrance = Entrance(settings, services.store.devices, ring, tls)
             await entrance.refresh()
             devices = Devices(services, entrance)
+            reloader = Reloader(services)
+            reloader.on_settings += [entrance.retune, _set_log_level]
             host = _reachable(settings.server.host)
+            console = await _console(services, devices, entrance, reloader, origin)
             runner = web.AppRunner(
                 build_app(
                     devices,
                     OtaDesk(settings.server, entrance.reception, host),
                     _figures(services, devices, entrance),
+                    console,
                 ),
                 access_log=None,
                 handler_cancellation=True,
@@ -111,14 +135,35 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
                 watching.append(asyncio.create_task(devices.watch(), name="watch-devices"))
                 watching.append(asyncio.create_task(entrance.watch(), name="watch-entrance"))
                 secure = tls is not None and len(ports) == 1
-                yield Server(ports[0], host, services, devices, secure, ports[1] if len(ports) > 1 else 0)
-                await devices.drain(settings.server.drain_s)
+                tls_port = ports[1] if len(ports) > 1 else 0
+                yield Server(ports[0], host, services, devices, reloader, secure, tls_port, console)
+                await devices.drain(services.settings.server.drain_s)
             finally:
                 for task in watching:
                     task.cancel()
                 await asyncio.gather(*watching, return_exceptions=True)
                 await runner.cleanup()
-    except (EngineError, VoiceError, VadError, StoreError, AgentError) as error:
+                if console is not None:
+                    await console.close()
+    except (EngineError, VoiceError, VadError, StoreError, AgentError, McpConfigError) as error:
+        raise CannotServe(str(error)) from error
+
+
+async def _console(
+    services: Services, devices: Devices, entrance: Entrance, reloader: Reloader, origin: SettingsSource | None
+) -> Console | None:
+    """The pages for owners; None when they are switched off.
+
+    Raises:
+        CannotServe: the file of their password cannot be used.
+    """
+    if not services.settings.console.enabled:
+        return None
+    try:
+        return await Console.open(
+            services, devices, entrance.guests, source=origin, trusted=entrance.trusted, apply=reloader.apply
+        )
+    except PasswordError as error:
         raise CannotServe(str(error)) from error
 
 
@@ -175,16 +220,26 @@ def _bind_failure(host: str, port: int, name: str, error: OSError) -> str:
     return f"cannot listen on {host}:{port}: {error.strerror}; {other}"
 
 
-async def _serve_until_told(settings: Settings, source: Path | None) -> None:
+def _set_log_level(settings: Settings) -> None:
+    logging.getLogger("xiaozhi").setLevel(settings.log.level.upper())
+
+
+async def _serve_until_told(settings: Settings, source: Path | None, reread: Callable[[], Loaded] | None, origin: SettingsSource | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with serving(settings) as server:
+    async with serving(settings, origin) as server:
         _say(_banner(settings, server, source))
         gc.collect()
         gc.freeze()  # models and modules stay for good: later collections need not look at them (17 to 31 ms each)
+        server.reloader.reread = reread
+        watch = FileWatch(server.reloader, source or DEFAULT_FILE)
+        if reread is not None and hasattr(signal, "SIGHUP"):
+            loop.add_signal_handler(signal.SIGHUP, watch.ask)
+        watching = asyncio.create_task(watch.run(looks=reread is not None and settings.server.reload), name="reload")
         await stop.wait()
+        watching.cancel()
         _say("stopping: running turns may finish …")
         for number in (signal.SIGINT, signal.SIGTERM):  # a second signal ends the process at once
             loop.remove_signal_handler(number)
@@ -198,6 +253,7 @@ def _banner(settings: Settings, server: Server, source: Path | None) -> str:
         f"  devices connect to                        {server.websocket_url}",
         f"  settings                                  {source or 'built-in defaults'}",
         f"  who may connect                           {_auth_line(settings)}",
+        *(f"  {line}" for line in (server.console.banner(server.base_url) if server.console is not None else ())),
         "",
         *(f"  {line}" for line in server.services.banner),
         "",
@@ -219,8 +275,14 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def run(settings: Settings, source: Path | None = None) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit code. Errors are one line on standard error."""
+def run(settings: Settings, source: Path | None = None, reread: Callable[[], Loaded] | None = None) -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit code. Errors are one line on standard error.
+
+    Args:
+        settings: what to serve with.
+        source: the file they come from.
+        reread: reads them again, at SIGHUP or when the file has changed; raises `SettingsError`.
+    """
     set_up_logging(settings.log)
     try:
         import uvloop
@@ -230,7 +292,7 @@ def run(settings: Settings, source: Path | None = None) -> int:
         runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     try:
         with runner:
-            runner.run(_serve_until_told(settings, source))
+            runner.run(_serve_until_told(settings, source, reread, origin))
     except CannotServe as error:
         sys.stderr.write(f"xiaozhi: {error}\n")
         return 1

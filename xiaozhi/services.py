@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,26 +14,31 @@ import numpy as np
 from xiaozhi.agents import Roster
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ
 from xiaozhi.caches import Caches, open_caches
+from xiaozhi.memory import MemoryKeeper
 from xiaozhi.pressure.admission import Admission
 from xiaozhi.pressure.steps import Step
 from xiaozhi.pressure.warden import Warden
 from xiaozhi.settings import Settings
-from xiaozhi.stages.asr.engine import OfflineRecognizer
+from xiaozhi.stages.asr.engine import OfflineRecognizer, Recognizer
 from xiaozhi.stages.asr.hearing import Ears
-from xiaozhi.stages.asr.registry import build_recognizer
+from xiaozhi.stages.asr.registry import Built, build_recognizer
 from xiaozhi.stages.asr.remembered import remember
 from xiaozhi.stages.asr.remote import WithFallback
 from xiaozhi.stages.llm.engine import ChatModel
-from xiaozhi.stages.llm.registry import build_chat
+from xiaozhi.stages.llm.registry import BuiltChat, build_chat
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
-from xiaozhi.stages.tts.registry import build_voices
-from xiaozhi.stages.vad.silero import load_silero
+from xiaozhi.stages.tts.registry import BuiltVoices, build_voices
+from xiaozhi.stages.vad.silero import SileroModel, load_silero
 from xiaozhi.stages.vad.tick import UplinkTick
 from xiaozhi.store import Store
 from xiaozhi.store.keeper import StoreKeeper
 from xiaozhi.summaries import Summariser
+from xiaozhi.tenants import Tenants
 from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
+from xiaozhi.tools.external_config import configured_servers
+from xiaozhi.tools.house import ToolHouse
+from xiaozhi.tools.reminder_book import Reminder
 from xiaozhi.turn.endpointing import plain
 from xiaozhi.turn.trace import TurnTrace
 from xiaozhi.workers import WorkerPool
@@ -74,11 +79,43 @@ class Speculation:
     """Dropped unheard: the talker went on, or said something else after all."""
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the start-up message says of a stage: which engines and why, and what to do for better ones."""
+
+    lines: tuple[str, ...]
+    hint: str = ""
+
+
+def about_recognizer(built: Built) -> About:
+    """Of the recogniser."""
+    return About((built.why,), built.hint)
+
+
+def about_chat(chat: BuiltChat) -> About:
+    """Of the chat model."""
+    return About((chat.why,), chat.hint)
+
+
+def about_voices(voices: BuiltVoices) -> About:
+    """Of the voices."""
+    return About(voices.why, voices.hint)
+
+
+async def _nobody_there(_reminder: Reminder) -> bool:
+    return False
+
+
 @dataclass(slots=True)
 class Services:
-    """The shared engines and pools of one process."""
+    """The shared engines and pools of one process.
+
+    What other settings need is exchanged while the process runs, see `xiaozhi.reload`: read it when a turn begins, and
+    write a task that uses it into `tenants` in the same step.
+    """
 
     settings: Settings
+    model: SileroModel
     tick: UplinkTick
     ears: Ears
     chat: ChatModel
@@ -92,8 +129,10 @@ class Services:
     caches: Caches
     commands: frozenset[str] = frozenset()
     voice_delay: DelayEstimate = field(default_factory=lambda: DelayEstimate(0.1))
-    banner: list[str] = field(default_factory=list)
-    """One line per stage for the start-up message: which engine, why, and what to do for a better one."""
+    about: dict[str, About] = field(default_factory=dict)
+    """By stage: `vad`, `asr`, `llm`, `tts`."""
+    tenants: Tenants = field(default_factory=Tenants)
+    """Who uses the engines, and former ones that wait to be closed."""
     speculation: Speculation = field(default_factory=Speculation)
     on_turn: list[Callable[[str, TurnTrace], None]] = field(default_factory=list)
     """Told of every finished turn: whose it was and its record."""
@@ -101,11 +140,34 @@ class Services:
     """Replies may be prepared before their turn is over; False under load."""
     takes_devices: bool = True
     """New devices are welcome; False under load."""
+    memory: MemoryKeeper = field(init=False)
+    """What is kept in mind about talkers."""
+    tools: ToolHouse = field(init=False)
+    """What models may call."""
+    ring: Callable[[Reminder], Awaitable[bool]] = field(default=_nobody_there)
+    """Says a reminder on its device; False when it is not connected."""
     _lesser_sound: Settings = field(init=False)
     _warming: asyncio.Task[None] | None = None
     _warmed_at: float = -math.inf
 
     def __post_init__(self) -> None:
+        self.tools = ToolHouse(self.settings.tools, book=self.store.reminders, ring=lambda due: self.ring(due))
+        self.use(self.settings)
+        self.memory = MemoryKeeper(self)
+        self.on_turn.append(self.memory.turn)
+
+    @property
+    def banner(self) -> list[str]:
+        """A line or more per stage for the start-up message."""
+        lines: list[str] = []
+        for stage, about in self.about.items():
+            lines += [f"{stage}  {line}" for line in about.lines]
+            lines += [f"     {about.hint}"] if about.hint else []
+        return lines
+
+    def use(self, settings: Settings) -> None:
+        """Go by these settings from the next turn on; the engines are exchanged by `xiaozhi.reload`."""
+        self.settings = settings
         load = self.settings.load
         lesser = {"bitrate_bps": load.quality_bitrate_bps, "complexity": load.quality_complexity}
         audio = self.settings.audio.model_copy(update=lesser)
@@ -121,6 +183,10 @@ class Services:
             return
         self._warmed_at = loop.time()
         self._warming = loop.create_task(_warm_upstreams(self), name="warm-upstreams")
+
+    def background(self) -> list[asyncio.Task[None]]:
+        """Tasks that use the engines without a conversation."""
+        return [self._warming] if self._warming is not None and not self._warming.done() else []
 
     def speech_settings(self) -> Settings:
         """The settings to speak with now: of lesser sound under load."""
@@ -155,7 +221,9 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         EngineError, VoiceError, VadError: a part that was asked for by name cannot be used; one line says what to do.
         StoreError: the store was written by a newer version of this program.
         AgentError: `llm.system_prompt` is no template.
+        McpConfigError: the file `tools.mcp_config` cannot be used.
     """
+    await asyncio.to_thread(configured_servers, settings.tools)  # what cannot be used is known before anything is open
     models_dir = settings.models.dir
     recognition = WorkerPool(settings.asr.workers, "asr", niceness=settings.asr.niceness)
     codec = WorkerPool(settings.audio.codec_workers, "codec")
@@ -173,6 +241,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     caches = await open_caches(settings, voices.chain, codec, voices.why)
     services = Services(
         settings=settings,
+        model=silero,
         tick=tick,
         ears=Ears(
             remember(built.recognizer, settings.cache),
@@ -192,21 +261,19 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         summaries=Summariser(chat.model, settings, keeper.store),
         caches=caches,
         commands=frozenset(plain(phrase) for phrase in SPOKEN_COMMANDS_EN),
-        banner=[
-            f"vad  {silero.name}",
-            f"asr  {built.why}",
-            *([f"     {built.hint}"] if built.hint else []),
-            f"llm  {chat.why}",
-            *([f"     {chat.hint}"] if chat.hint else []),
-            *(f"tts  {line}" for line in voices.why),
-            *([f"     {voices.hint}"] if voices.hint else []),
-        ],
+        about={
+            "vad": About((silero.name,)),
+            "asr": about_recognizer(built),
+            "llm": about_chat(chat),
+            "tts": about_voices(voices),
+        },
     )
     services.warden.tell(services.obey)
     watching: asyncio.Task[None] | None = None
     try:
         services.prewarm()
-        await _warm_recogniser(services)
+        services.tools.start()
+        await warm_recognizer(services.ears.engine, recognition)
         watching = asyncio.create_task(services.warden.watch(), name="watch-load")
         yield services
     finally:
@@ -214,7 +281,10 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
         await services.stop_warming()
+        await services.tools.close()
+        await services.tenants.close()
         await services.summaries.close()
+        await services.memory.close()
         await services.caches.close()
         await services.chat.close()
         await services.voice.close()
@@ -222,22 +292,26 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         tick.close()
         recognition.close()
         codec.close()
-        if isinstance(built.recognizer, WithFallback):
-            await built.recognizer.aclose()
-        await asyncio.to_thread(built.recognizer.close)
+        await close_recognizer(services.ears.engine)
 
 
-async def _warm_recogniser(services: Services) -> None:
+async def close_recognizer(engine: Recognizer) -> None:
+    """Free a recogniser and its connections."""
+    if isinstance(engine, WithFallback):
+        await engine.aclose()
+    await asyncio.to_thread(engine.close)
+
+
+async def warm_recognizer(engine: Recognizer, pool: WorkerPool) -> None:
     """Decode a second of faint noise once, so that the first talker does not pay for the first run."""
-    engine = services.ears.engine
     noise = np.random.default_rng(1).normal(0.0, 1e-3, UPLINK_RATE_HZ).astype(np.float32)
     began = time.monotonic()
     if isinstance(engine, OfflineRecognizer):
-        await services.ears.pool.run(engine.decode, noise)
+        await pool.run(engine.decode, noise)
     else:
         stream = engine.open()
-        await services.ears.pool.run(stream.accept, noise)
-        await services.ears.pool.run(stream.finish)
+        await pool.run(stream.accept, noise)
+        await pool.run(stream.finish)
     _log.info("recogniser %s warm after %.0f ms", engine.name, (time.monotonic() - began) * 1000.0)
 
 

@@ -8,21 +8,20 @@ import asyncio
 import logging
 from typing import Final
 
-from xiaozhi.agents import Agent
-from xiaozhi.audio.pcm import UPLINK_RATE_HZ
-from xiaozhi.channel import MICROPHONE, RECOGNITION, SPEECH, TEXTS, Channel
-from xiaozhi.events import KeyReleased, MicInput, MicPacket, SpeechBegan, SpeechEvent
+from xiaozhi.answering import Plan
+from xiaozhi.events import KeyReleased, MicPacket, SpeechBegan
+from xiaozhi.intents import Intent, Intents
 from xiaozhi.link import DeviceLink
-from xiaozhi.recollection import Recollection, acknowledgement
+from xiaozhi.microphone import Microphone
+from xiaozhi.recollection import Recollection
 from xiaozhi.reply import Reply
-from xiaozhi.saying import Saying, Told
+from xiaozhi.saying import PATIENCE_S, Speaker, Told
 from xiaozhi.services import Services
 from xiaozhi.stages.asr.engine import Transcript
-from xiaozhi.stages.asr.stage import Ask, AsrInput, Forget, Recognised, run_asr
-from xiaozhi.stages.vad.stage import VadControl, run_vad
 from xiaozhi.text.language import language_of
 from xiaozhi.text.same_words import same_words
-from xiaozhi.text.script import script_of
+from xiaozhi.tools.device import DeviceTools
+from xiaozhi.tools.tool import ToolContext
 from xiaozhi.turn.decisions import (
     CloseUtterance,
     Commit,
@@ -41,26 +40,14 @@ from xiaozhi.turn.decisions import (
 from xiaozhi.turn.endpointing import is_echo, plain
 from xiaozhi.turn.machine import ListeningMode, State, TurnMachine
 from xiaozhi.turn.manners import Manners
-from xiaozhi.turn.segmenter import Segmenter
 from xiaozhi.turn.trace import TurnTrace
-from xiaozhi.workers import Priority
+from xiaozhi.turn.utterance_times import UtteranceTimes
 
 _log = logging.getLogger(__name__)
 _turns = logging.getLogger("xiaozhi.turn")
 
-# Microphone audio waits at most this long for the VAD; then the oldest is dropped and counted.
-_MIC_MS: Final = 2000.0
-_ASSUMED_PACKET_MS: Final = 60.0
 # A burst of at least this many packets outside listening, just before `detect`, is the firmware's wake-word audio.
 _WAKE_BURST_PACKETS: Final = 5
-# A sentence of the server's own is meant for this moment; a goodbye may take longer, since nobody waits for it.
-_PATIENCE_S: Final = 2.0
-_GOODBYE_PATIENCE_S: Final = 8.0
-
-
-def _heard_ms(item: SpeechEvent | KeyReleased | Ask | Forget) -> float:
-    """How much sound an item holds, in milliseconds."""
-    return 0.0 if isinstance(item, KeyReleased | Ask | Forget) else len(item.pcm) * 1000.0 / UPLINK_RATE_HZ
 
 
 class Conversation:
@@ -81,41 +68,33 @@ class Conversation:
         self._loop = asyncio.get_running_loop()
         self._machine = TurnMachine(settings.turn, services.commands)
         self._recall = Recollection(services, device_id)
-        self._switch_to: Agent | None = None  # what the text being answered asks for
-        self._mic: Channel[MicInput] = Channel(
-            _MIC_MS, lambda _packet: _ASSUMED_PACKET_MS, drop_oldest=True, kind=MICROPHONE
-        )
-        self._speech: Channel[SpeechEvent | KeyReleased] = Channel(_MIC_MS, _heard_ms, kind=SPEECH)
-        self._inbox: Channel[AsrInput] = Channel(_MIC_MS, _heard_ms, kind=RECOGNITION)
-        self._texts: Channel[Recognised] = Channel(16, kind=TEXTS)
-        self._vad = VadControl()
-        self._vad.deaf = True
+        self._microphone = Microphone(services, self._show_partial)
         self._tasks: asyncio.TaskGroup | None = None
         self._reply: Reply | None = None
         self._reply_task: asyncio.Task[None] | None = None
         self.manners = Manners(settings.turn)
         """What the device says unasked; an agent may bring its own."""
-        self._notice = notice
-        self._saying: Saying | None = None
-        self._leaving = False  # a goodbye is being said
+        self._speaker = Speaker(self._machine, self.manners, self._apply, link.hang_up, self._language, notice)
+        context = ToolContext(device_id, now=self._recall.now, conversation=self._recall)
+        self._box = services.tools.toolbox(context)
+        self._intents = Intents(self._recall, self.manners, self._box)
+        self._intent: Intent | None = None  # of the text that is being answered
+        self._times = UtteranceTimes()
         self._turns = 0  # that were committed
         self._transcript = Transcript("")
-        self._unheard_packets = 0  # since listening ended
+        self._provisional_ticket: int | None = None  # of the text that waits to be confirmed
         self._active_at = self._loop.time()
         self._packet_at = self._active_at
-        # Times of the open utterance, for the trace.
-        self._audio_epoch_s = 0.0
-        self._last_voiced_ms = 0.0
-        self._speech_began_ms = 0.0
-        self._soft_end_at: float | None = None
-        self._text_at: float | None = None
-        self._decode_ms: float | None = None
-        self._provisional_ticket: int | None = None  # of the text that waits to be confirmed
 
     async def recall(self) -> None:
         """Read what was said before; called before the device may speak, and over within half a second."""
         await self._recall.load()
         self._take_manners()
+
+    def use_device(self, device: DeviceTools | None) -> None:
+        """The device offers tools of its own, or none any more."""
+        self._box.context.device = device
+        self._box.attach(device)
 
     def _take_manners(self) -> None:
         """A persona's own words are said where the settings leave it to the persona."""
@@ -124,51 +103,30 @@ class Conversation:
 
     async def run(self) -> None:
         """Run until cancelled; everything the conversation holds is freed when this returns."""
-        settings = self._services.settings
-        ear = self._services.tick.open()
-        segmenter = Segmenter(settings.vad.threshold, settings.vad.release_threshold, settings.vad.min_speech_ms)
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                tasks.create_task(
-                    run_vad(
-                        self._mic,
-                        self._speech,
-                        self._services.tick,
-                        ear,
-                        segmenter,
-                        pre_roll_ms=settings.vad.pre_roll_ms,
-                        control=self._vad,
-                    ),
-                    name="vad",
-                )
-                tasks.create_task(
-                    run_asr(self._inbox, self._texts, self._services.ears, settings.asr.timeout_s, self._show_partial),
-                    name="asr",
-                )
+                tasks.create_task(self._microphone.run(), name="microphone")
                 tasks.create_task(self._follow_speech(), name="follow-speech")
                 tasks.create_task(self._follow_texts(), name="follow-texts")
         finally:
             self._tasks = None
-            self._settle(Told.DROPPED)
+            self._speaker.settle(Told.DROPPED)
             self._recall.close()
-            ear.close()
 
     # What the device says; all of it acts at once -----------------------------------------------------------------
 
     def hear(self, packet: MicPacket) -> None:
         """Take one microphone packet. Never waits: the oldest is dropped when the VAD cannot keep up."""
         self._packet_at = self._loop.time()
-        if self._vad.deaf:
-            self._unheard_packets += 1
-        self._mic.put_nowait(packet)
+        self._microphone.put(packet)
 
     def listen(self, mode: ListeningMode) -> None:
         """`listen/start`."""
         self._active_at = self._loop.time()
-        self._unheard_packets = 0
-        if self._notice:
-            self._give_notice()
+        self._microphone.take_unheard()
+        if self._speaker.notice:
+            self._speaker.give_notice()
             return
         self._apply(self._machine.listen(mode))
         if text := self.manners.listens(mode, language=self._language()):
@@ -176,15 +134,15 @@ class Conversation:
 
     def stop_listening(self) -> None:
         """`listen/stop`: goes behind the audio that came before it, so that the last syllable is not lost."""
-        self._mic.put_nowait(KeyReleased())
+        self._microphone.key_released()
 
     def detect(self, text: str) -> None:
         """A wake word, or a typed text: desktop and browser clients use the same message for both."""
-        burst, self._unheard_packets = self._unheard_packets, 0
+        burst = self._microphone.take_unheard()
         self._active_at = self._loop.time()
         wake_words = {plain(word) for word in self._services.settings.turn.wake_words}
         if burst >= _WAKE_BURST_PACKETS or not plain(text) or plain(text) in wake_words:
-            self._vad.reset()  # the wake word itself is no command
+            self._microphone.forget_sound()  # the wake word itself is no command
             listening = self._machine.state is State.WAITING
             if reply := self.manners.woken(listening=listening, language=self._language()):
                 self.say(reply)
@@ -193,12 +151,11 @@ class Conversation:
 
     def typed(self, text: str) -> None:
         """A whole turn in writing."""
-        if self._notice:
-            self._give_notice()
+        if self._speaker.notice:
+            self._speaker.give_notice()
             return
         self._transcript = Transcript(text)
-        self._soft_end_at = self._text_at = None
-        self._decode_ms = None
+        self._times.typed()
         self._apply(self._machine.typed(text))
 
     def abort(self, reason: str) -> None:
@@ -221,7 +178,7 @@ class Conversation:
         language: str = "",
         emotion: str = "",
         interruptible: bool = True,
-        patience_s: float = _PATIENCE_S,
+        patience_s: float = PATIENCE_S,
     ) -> asyncio.Future[Told]:
         """Say a sentence of the server's own, if nobody speaks or is answered just now.
 
@@ -238,80 +195,38 @@ class Conversation:
         Returns:
             What became of it, when that is known. It need not be awaited.
         """
-        told: asyncio.Future[Told] = self._loop.create_future()
-        script = script_of(text, language=language or self._language(), emotion=emotion)
-        decisions = self._machine.say(interruptible=interruptible) if script and self._tasks is not None else []
-        if not decisions:
-            told.set_result(Told.REFUSED)
-            return told
-        generation = self._machine.generation
-        timer = self._loop.call_later(patience_s, lambda: self._apply(self._machine.give_up_saying(generation)))
-        self._saying = Saying(script, told, timer)
-        self._apply(decisions)
-        return told
+        if self._tasks is None:  # the conversation has not begun, or is over
+            refused: asyncio.Future[Told] = self._loop.create_future()
+            refused.set_result(Told.REFUSED)
+            return refused
+        return self._speaker.say(
+            text, language=language, emotion=emotion, interruptible=interruptible, patience_s=patience_s
+        )
 
     def farewell(self) -> bool:
         """Say goodbye and hang up after it; False where nothing is to be said: the caller hangs up at once."""
-        if self._leaving:
-            return True
-        text = self.manners.farewell(self._language())
-        if not text or not self._turns or self._machine.mode is ListeningMode.MANUAL:
-            return False
-        self._leaving = True
-        self.say(text, patience_s=_GOODBYE_PATIENCE_S).add_done_callback(self._said_goodbye)
-        return True
+        return self._turns > 0 and self._tasks is not None and self._speaker.farewell(self._is_active)
 
-    def _said_goodbye(self, told: asyncio.Future[Told]) -> None:
-        self._leaving = False
-        came_back = self._machine.state not in (State.IDLE, State.WAITING)
-        if told.result() is Told.INTERRUPTED or came_back:
-            self._active_at = self._loop.time()
-        else:
-            self._link.hang_up("nothing has been said for a while")
-
-    def _give_notice(self) -> None:
-        told = self.say(self._notice, interruptible=False, patience_s=_GOODBYE_PATIENCE_S)
-        if not told.done():
-            told.add_done_callback(lambda _told: self._link.hang_up("only a notice is for this device"))
+    def _is_active(self) -> None:
+        self._active_at = self._loop.time()
 
     def _language(self) -> str:
         fixed = self._services.settings.asr.language
         return self._transcript.language or (fixed if fixed != "auto" else "zh")
 
     def _start_saying(self, generation: int) -> None:
-        assert self._tasks is not None
-        assert self._saying is not None
+        assert self._speaker.saying is not None
         trace = TurnTrace(self._machine.turn, generation=generation, mode=self._machine.mode.value)
         trace.language = self._language()
-        reply = Reply(
-            self._services,
-            self._link,
-            (),
-            trace.language,
-            trace,
-            lambda: self._ready(generation),
-            script=self._saying.script,
-            persona=self._recall.agent,
-            unasked=True,
-        )
-        self._reply = reply
-        self._reply_task = self._tasks.create_task(self._run_reply(reply), name=f"say-{generation}")
+        script, persona = self._speaker.saying.script, self._recall.agent
+        self._begin(Plan(trace.language, persona=persona, script=script, unasked=True), trace, f"say-{generation}")
 
     def _commit_saying(self) -> None:
         assert self._reply is not None
-        self._active_at = self._loop.time()
-        if self._saying is not None:
-            self._saying.timer.cancel()
+        self._is_active()
+        self._speaker.committed()
         self._reply.trace.anchor = self._active_at
         self._reply.commit("")
-
-    def _settle(self, told: Told) -> None:
-        """What became of the sentence that is said or was to be said, if there is one."""
-        saying, self._saying = self._saying, None
-        if saying is not None:
-            saying.timer.cancel()
-            if not saying.told.done():
-                saying.told.set_result(told)
 
     def idle_s(self) -> float:
         """How long nothing has been said by either side, in seconds."""
@@ -330,34 +245,30 @@ class Conversation:
     # What the stages say ------------------------------------------------------------------------------------------
 
     async def _follow_speech(self) -> None:
-        async for event in self._speech:
+        async for event in self._microphone.speech:
             now = self._loop.time()
             if isinstance(event, KeyReleased):
                 self._apply(self._machine.stop())
                 continue
-            self._inbox.put_nowait(event)
+            self._microphone.pass_on(event)
             if isinstance(event, SpeechBegan):
                 self._active_at = now
                 self._machine.may_speculate = self._services.may_speculate
-                self._audio_epoch_s = now - event.end_ms / 1000.0
-                self._speech_began_ms = event.start_ms
-                self._last_voiced_ms = event.end_ms
+                self._machine.settings = self._services.settings.turn
+                self._times.speech_began(event.start_ms, event.end_ms, now)
                 self._apply(self._machine.speech_began(event.start_ms, event.end_ms))
             else:
-                # The earliest arrival so far tells best when a sample was spoken; later ones were held up on the way.
-                self._audio_epoch_s = min(self._audio_epoch_s, now - event.end_ms / 1000.0)
-                self._last_voiced_ms = event.last_voiced_ms
+                self._times.speech_went_on(event.end_ms, event.last_voiced_ms, now)
                 self._apply(self._machine.heard(event.end_ms, event.silence_ms, doubtful=event.doubtful))
 
     async def _follow_texts(self) -> None:
-        async for recognised in self._texts:
+        async for recognised in self._microphone.texts:
             text = recognised.transcript.text
             if self._machine.state is State.PROBING and is_echo(text, self._spoken_text()):
                 text = ""
             confirms = recognised.ticket == self._provisional_ticket and same_words(text, self._transcript.text)
             if not confirms:  # words that are only confirmed were known before
-                self._text_at = self._loop.time()
-                self._decode_ms = recognised.took_s * 1000.0
+                self._times.words_known(self._loop.time(), recognised.took_s)
             self._provisional_ticket = recognised.ticket if recognised.provisional else None
             self._transcript = recognised.transcript
             if self._services.settings.log.transcripts:
@@ -378,22 +289,19 @@ class Conversation:
         for decision in decisions:
             match decision:
                 case StartListening(hold):
-                    self._inbox.put_nowait(Forget())
-                    self._vad.reset()
-                    self._vad.hold = hold
+                    self._microphone.listen(hold=hold)
                 case StopListening():
-                    self._vad.hold = False
+                    self._microphone.let_go()
                 case CloseUtterance():
-                    self._inbox.put_nowait(Forget())
-                    self._vad.close_utterance()
+                    self._microphone.close_utterance()
                 case Recognise(ticket, probe):
                     if not probe:
-                        self._soft_end_at = self._loop.time()
-                    self._inbox.put_nowait(Ask(ticket, Priority.PROBE if probe else Priority.FINAL))
+                        self._times.soft_end = self._loop.time()
+                    self._microphone.recognise(ticket, probe=probe)
                 case StartReply(turn, revision, generation, text):
                     self._start_reply(turn, revision, generation, text)
                 case DropReply():
-                    self._services.speculation.wasted += self._saying is None
+                    self._services.speculation.wasted += self._speaker.saying is None
                     self._cancel_reply()
                 case Commit(_, revision, _, text):
                     self._commit(revision, text)
@@ -415,40 +323,48 @@ class Conversation:
         """The microphone counts while a turn may begin or go on; in realtime mode also during the reply."""
         state = self._machine.state
         realtime = self._machine.mode is ListeningMode.REALTIME and self._services.settings.turn.barge_in
-        deaf = bool(self._notice) or state is State.IDLE or (state is State.REPLYING and not realtime)
-        if deaf != self._vad.deaf:
-            self._vad.reset()
-            self._vad.deaf = deaf
-            self._unheard_packets = 0
+        deaf = bool(self._speaker.notice) or state is State.IDLE or (state is State.REPLYING and not realtime)
+        self._microphone.hear(deaf=deaf)
 
     def _start_reply(self, turn: int, revision: int, generation: int, text: str) -> None:
-        assert self._tasks is not None
-        language = language_of(text, default=self._transcript.language or "zh")
-        trace = TurnTrace(turn, revision, generation, mode=self._machine.mode.value, language=language)
+        talker = language_of(text, default=self._transcript.language or "zh")
+        trace = TurnTrace(turn, revision, generation, mode=self._machine.mode.value, language=talker)
         trace.engine = self._services.ears.engine.name
         trace.heard = text
-        messages = self._recall.messages(text, self._transcript)
-        self._switch_to = self._recall.wanted(text)
-        leaves = self.manners.leaves(text)
-        script = script_of(self.manners.farewell(language), language=language) if leaves else None
-        if self._switch_to is not None:
-            script = [acknowledgement(self._switch_to)]
+        persona = self._recall.agent
+        language = persona.language if persona.language != "auto" else talker
+        self._box.context.language = language
+        self._box.allow(persona.tools)
+        self._box.prepare()
+        intent = self._intents.of(text, language)
+        self._intent = intent
+        if intent is None:
+            plan = Plan(language, self._recall.messages(text, self._transcript), persona, self._box)
+        else:
+            plan = Plan(
+                language,
+                persona=intent.persona or persona,
+                script=intent.script,
+                deed=intent.deed,
+                ends=intent.ends,
+            )
+        self._services.speculation.started += 1
+        self._begin(plan, trace, f"reply-{turn}.{revision}")
+
+    def _begin(self, plan: Plan, trace: TurnTrace, name: str) -> None:
+        assert self._tasks is not None
+        generation = trace.generation
         reply = Reply(
             self._services,
             self._link,
-            messages,
-            language,
+            plan,
             trace,
-            lambda: self._ready(generation),
-            script=script,
-            persona=self._switch_to or self._recall.agent,
+            on_ready=lambda: self._apply(self._machine.reply_ready(generation)),
+            on_known=lambda: self._apply(self._machine.question_known(generation)),
         )
-        self._services.speculation.started += 1
         self._reply = reply
-        self._reply_task = self._tasks.create_task(self._run_reply(reply), name=f"reply-{turn}.{revision}")
-
-    def _ready(self, generation: int) -> None:
-        self._apply(self._machine.reply_ready(generation))
+        self._reply_task = self._tasks.create_task(self._run_reply(reply), name=name)
+        self._services.tenants.until(self._reply_task)
 
     def _commit(self, revision: int, text: str) -> None:
         assert self._reply is not None
@@ -459,15 +375,11 @@ class Conversation:
         trace.revision = revision
         trace.heard = text  # confirmed or heard once more since the reply was started
         trace.language = language_of(text, default=self._transcript.language or "zh")
-        trace.soft_end, trace.text, trace.decode_ms = self._soft_end_at, self._text_at, self._decode_ms
-        if self._soft_end_at is None:  # typed: there was no voice to count from
-            trace.anchor = self._active_at
-        else:
-            trace.anchor = self._audio_epoch_s + self._last_voiced_ms / 1000.0
-            trace.speech_ms = self._last_voiced_ms - self._speech_began_ms
-        if self._switch_to is not None:
-            self._recall.switch(self._switch_to)
-            self._take_manners()
+        self._times.note(trace, self._active_at)
+        if self._intent is not None and self._intent.persona is not None:
+            self._recall.switch(self._intent.persona)
+        self._take_manners()  # a tool may have changed the persona as well
+        self._box.begin_turn(text)
         self._reply.commit(text)
 
     async def _run_reply(self, reply: Reply) -> None:
@@ -479,9 +391,9 @@ class Conversation:
             _log.exception("reply failed", extra={"device": self._device_id})
             reply.trace.error = reply.trace.error or "internal error"
         if reply.unasked:
-            self._settle(Told.DROPPED if reply.trace.first_packet is None else Told.SPOKEN)
+            self._speaker.settle(Told.DROPPED if reply.trace.first_packet is None else Told.SPOKEN)
         self._remember(reply)
-        if reply.committed and not reply.unasked and self.manners.leaves(reply.trace.heard):
+        if reply.committed and reply.ends_conversation:
             self._link.hang_up("the talker said goodbye")
         if self._reply is reply:
             self._reply = self._reply_task = None
@@ -489,7 +401,7 @@ class Conversation:
         self._apply(self._machine.reply_done(reply.trace.generation))
 
     def _cancel_reply(self) -> None:
-        self._settle(Told.DROPPED)
+        self._speaker.settle(Told.DROPPED)
         if self._reply_task is not None:
             self._reply_task.cancel()
         self._reply = self._reply_task = None
@@ -499,7 +411,7 @@ class Conversation:
         if reply is None:
             return
         reply.trace.interrupted = self._loop.time()
-        self._settle(Told.INTERRUPTED)
+        self._speaker.settle(Told.INTERRUPTED)
         reply.stop()
         reply.close_trace()
         self._remember(reply)

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
             break  # what cannot reach one model will not reach the next
     from xiaozhi.server import run as run_server
 
-    return run_server(loaded.settings, loaded.source)
+    return run_server(loaded.settings, loaded.source, lambda: load(args))
 
 
 def missing_models(settings: "Settings") -> list[str]:

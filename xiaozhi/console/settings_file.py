@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from xiaozhi.console.editing import EditError, edited
 from xiaozhi.console.fields import is_read_only
@@ -15,12 +15,32 @@ from xiaozhi.settings import Settings
 from xiaozhi.settings.applies import need_restart
 from xiaozhi.settings.documentation import default_text
 from xiaozhi.settings.errors import SettingsError, one_line, unknown_key
-from xiaozhi.settings.load import Loaded
+from xiaozhi.settings.load import Origin
 from xiaozhi.settings.schema import find
 from xiaozhi.settings.source import SettingsSource
 
-Reload = Callable[[], Awaitable[object]]
-"""Reads the settings again and applies what can be applied; raises `SettingsError` where they do not hold."""
+
+
+class Applied(Protocol):
+    """What has become of new settings in the running server.
+
+    Attributes:
+        applied, restart: names that hold now, and those that wait for a restart.
+        errors: why nothing was changed.
+    """
+
+    @property
+    def applied(self) -> Sequence[str]: ...
+
+    @property
+    def restart(self) -> Sequence[str]: ...
+
+    @property
+    def errors(self) -> Sequence[str]: ...
+
+
+Apply = Callable[[Settings], Awaitable[Applied]]
+"""Takes settings over in the running server, all that can be or none."""
 
 BACKUP: Final = ".bak"
 _MOST_BYTES: Final = 1024 * 1024
@@ -45,31 +65,56 @@ class SettingsFile:
     """Changes settings, one change at a time.
 
     Args:
-        source: where the settings came from.
-        reload: applies them to the running server; without it every change waits for a restart.
+        source: where the settings came from; None for a server that was not started by the command line.
+        running: the settings that hold now.
+        apply: takes new ones over; without it every change waits for a restart.
     """
 
-    def __init__(self, source: SettingsSource, reload: Reload | None = None) -> None:
-        self.source = source
-        self.reload = reload
+    def __init__(
+        self, source: SettingsSource | None, running: Callable[[], Settings], apply: Apply | None = None
+    ) -> None:
+        self._source = source
+        self._running = running
+        self._apply = apply
         self._lock = asyncio.Lock()
         self.changes = 0
         """Changes written since the start."""
 
     @property
+    def path(self) -> Path | None:
+        """Where changes are written."""
+        return self._source.path if self._source is not None else None
+
+    @property
     def exists(self) -> bool:
         """There is a file already. Blocking."""
-        return self.source.path.is_file()
+        return self.path is not None and self.path.is_file()
+
+    def current(self) -> Settings:
+        """The settings of the file, which may differ from those that hold. Blocking. Raises `SettingsError`."""
+        return self._source.load().settings if self._source is not None else self._running()
+
+    def origins(self) -> Mapping[str, Origin]:
+        """Where each setting comes from that is not at its default. Blocking. Raises `SettingsError`."""
+        return self._source.origins() if self._source is not None else {}
+
+    @property
+    def _known(self) -> SettingsSource:
+        if self._source is None:
+            raise SettingsError(["this server was not started with a settings file: nothing can be changed here"])
+        return self._source
 
     def writable(self) -> bool:
         """Whether changes can be written. Blocking."""
-        path = self.source.path
+        path = self.path
+        if path is None:
+            return False
         folder = path.parent
         return os.access(folder, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
 
     def text(self) -> str:
         """The file; the documented default where there is none. Blocking. Raises `SettingsError`."""
-        path = self.source.path
+        path = self._known.path
         try:
             with path.open("rb") as file:
                 content = file.read(_MOST_BYTES + 1)
@@ -101,24 +146,27 @@ class SettingsFile:
     async def rewrite(self, make: Callable[[str], str], names: Sequence[str]) -> Outcome:
         """Write what `make` makes of the text, as `change` does. Raises `SettingsError`."""
         async with self._lock:
-            await asyncio.to_thread(self._rewrite, make)
+            path, draft, settings = await asyncio.to_thread(self._drafted, make)
+            try:
+                done = await self._apply(settings) if self._apply is not None else None
+                if done is not None and done.errors:
+                    raise SettingsError(list(done.errors))
+                await asyncio.to_thread(self._commit, draft, path)
+            finally:
+                await asyncio.to_thread(self._remove, draft)
             self.changes += 1
             overridden = await asyncio.to_thread(self._overridden, names)
-            if self.reload is None:
-                return Outcome((), tuple(names), overridden)
-            await self.reload()
-        restart = need_restart(names)
-        return Outcome(tuple(name for name in names if name not in restart), tuple(restart), overridden)
+        restart = need_restart(names) if done is not None else list(names)
+        applied = tuple(name for name in names if name not in restart and name not in overridden)
+        return Outcome(applied, tuple(name for name in restart if name not in overridden), overridden)
 
     def preview(self, make: Callable[[str], str]) -> Settings:
-        """The settings as they would be, without writing anything. Blocking. Raises `SettingsError`."""
-        path, loaded = self._drafted(make)
-        path.unlink(missing_ok=True)
-        return loaded.settings
+        """The settings as they would be, without keeping anything. Blocking. Raises `SettingsError`."""
+        _, draft, settings = self._drafted(make)
+        self._remove(draft)
+        return settings
 
-    def _rewrite(self, make: Callable[[str], str]) -> None:
-        path = self.source.path
-        draft, _ = self._drafted(make)
+    def _commit(self, draft: Path, path: Path) -> None:
         try:
             if path.is_file():
                 mode = path.stat().st_mode & 0o777
@@ -126,7 +174,6 @@ class SettingsFile:
                 self._keep(path, mode)
             draft.replace(path)
         except OSError as error:
-            draft.unlink(missing_ok=True)
             raise SettingsError([f"{path}: cannot be written: {error.strerror}"]) from error
 
     def _keep(self, path: Path, mode: int) -> None:
@@ -139,9 +186,12 @@ class SettingsFile:
         Path(name).chmod(mode)
         Path(name).replace(path.with_name(path.name + BACKUP))
 
-    def _drafted(self, make: Callable[[str], str]) -> tuple[Path, Loaded]:
-        """A file beside the real one, so that relative paths mean the same, checked as at the start."""
-        path = self.source.path
+    def _drafted(self, make: Callable[[str], str]) -> tuple[Path, Path, Settings]:
+        """The file, a draft beside it, so that relative paths mean the same, and what the draft says.
+
+        It is checked as at the start. Raises `SettingsError`.
+        """
+        path = self._known.path
         try:
             text = make(self.text())
         except EditError as error:
@@ -156,7 +206,7 @@ class SettingsFile:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            return draft, self.source.load(draft)
+            return path, draft, self._known.load(draft).settings
         except SettingsError as error:
             self._remove(draft)
             place = f"{one_line(str(draft))}: "
@@ -171,7 +221,7 @@ class SettingsFile:
             draft.unlink(missing_ok=True)
 
     def _overridden(self, names: Sequence[str]) -> tuple[str, ...]:
-        origins = self.source.origins()
+        origins = self.origins()
         return tuple(name for name in names if origins.get(name) in ("environment", "command line"))
 
 

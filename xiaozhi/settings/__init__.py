@@ -4,8 +4,10 @@ from xiaozhi.settings.asr import AsrSettings
 from xiaozhi.settings.audio import AudioSettings, VadSettings
 from xiaozhi.settings.console import ConsoleSettings
 from xiaozhi.settings.llm import LlmEndpoint, LlmSettings, RoutingSettings
+from xiaozhi.settings.memory import MemorySettings
 from xiaozhi.settings.model import Settings
 from xiaozhi.settings.operation import LoadSettings, LoadStep, LogSettings, MetricsSettings, ModelsSettings
+from xiaozhi.settings.push import McpServerSettings, PushSettings, VisionSettings
 from xiaozhi.settings.server import AuthSettings, OtaSettings, ServerSettings
 from xiaozhi.settings.store import AgentsSettings, StoreSettings
 from xiaozhi.settings.tools import ToolsSettings
@@ -31,10 +33,13 @@ __all__ = [
     "LoadSettings",
     "LoadStep",
     "LogSettings",
+    "McpServerSettings",
+    "MemorySettings",
     "MetricsSettings",
     "ModelsSettings",
     "OpenAIVoiceSettings",
     "OtaSettings",
+    "PushSettings",
     "RoutingSettings",
     "ServerSettings",
     "Settings",
@@ -44,4 +49,5 @@ __all__ = [
     "TtsSettings",
     "TurnSettings",
     "VadSettings",
+    "VisionSettings",
 ]

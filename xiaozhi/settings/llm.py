@@ -27,6 +27,7 @@ class LlmEndpoint(Section):
     max_concurrent: int | None = Field(None, ge=1, le=10_000)
     tier: Literal["auto", "edge", "cloud"] = "auto"
     price: float | None = Field(None, ge=0, le=100_000)
+    vision: bool = False
 
     @model_validator(mode="before")
     @classmethod

@@ -2,16 +2,20 @@
 
 from typing import ClassVar
 
+from xiaozhi.settings.alerts import AlertsSettings
 from xiaozhi.settings.asr import AsrSettings
 from xiaozhi.settings.audio import AudioSettings, VadSettings
 from xiaozhi.settings.cache import CacheSettings
 from xiaozhi.settings.console import ConsoleSettings
 from xiaozhi.settings.llm import LlmSettings
+from xiaozhi.settings.memory import MemorySettings
 from xiaozhi.settings.operation import LoadSettings, LogSettings, MetricsSettings, ModelsSettings
+from xiaozhi.settings.push import McpServerSettings, PushSettings, VisionSettings
 from xiaozhi.settings.section import Section
 from xiaozhi.settings.server import AuthSettings, OtaSettings, ServerSettings
 from xiaozhi.settings.store import AgentsSettings, StoreSettings
 from xiaozhi.settings.tools import ToolsSettings
+from xiaozhi.settings.tracing import TracingSettings
 from xiaozhi.settings.tts import TtsSettings
 from xiaozhi.settings.turn import TurnSettings
 
@@ -34,8 +38,14 @@ class Settings(Section):
     tts: TtsSettings = TtsSettings()
     cache: CacheSettings = CacheSettings()
     tools: ToolsSettings = ToolsSettings()
+    memory: MemorySettings = MemorySettings()
+    vision: VisionSettings = VisionSettings()
+    push: PushSettings = PushSettings()
+    mcp_server: McpServerSettings = McpServerSettings()
     store: StoreSettings = StoreSettings()
     agents: AgentsSettings = AgentsSettings()
     load: LoadSettings = LoadSettings()
     metrics: MetricsSettings = MetricsSettings()
+    alerts: AlertsSettings = AlertsSettings()
+    tracing: TracingSettings = TracingSettings()
     console: ConsoleSettings = ConsoleSettings()

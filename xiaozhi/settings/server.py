@@ -21,6 +21,7 @@ class ServerSettings(Section):
     hello_timeout_s: float = Field(15.0, ge=1, le=120)
     idle_close_s: float = Field(120.0, ge=5, le=86_400)
     keepalive_s: float = Field(50.0, ge=5, le=100)
+    reload: bool = True
     drain_s: float = Field(20.0, ge=0, le=600)
     send_timeout_s: float = Field(10.0, ge=1, le=120)
     max_message_bytes: int = Field(131_072, ge=4096, le=1_048_576)

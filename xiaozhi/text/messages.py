@@ -2,7 +2,9 @@
 
 from typing import Final, Literal, TypeAlias
 
-Key: TypeAlias = Literal["apology", "busy", "one_moment", "not_understood", "wake_reply", "greeting", "goodbye"]
+Key: TypeAlias = Literal[
+    "apology", "busy", "one_moment", "not_understood", "wake_reply", "greeting", "goodbye", "no_sound"
+]
 
 _MESSAGES: Final[dict[Key, tuple[str, str]]] = {
     "apology": (
@@ -17,6 +19,7 @@ _MESSAGES: Final[dict[Key, tuple[str, str]]] = {
     "wake_reply": ("我在。", "I'm here."),
     "greeting": ("你好，我是小智，想聊点什么？", "Hello, I'm Xiaozhi. What would you like to talk about?"),
     "goodbye": ("好的，再见，有事随时叫我。", "Goodbye! Call me whenever you need me."),
+    "no_sound": ("抱歉，这个放不出来。", "Sorry, I can't play that."),
     "not_understood": ("我没有听清，可以再说一遍吗？", "I didn't catch that. Could you say it again?"),
 }
 

@@ -7,10 +7,11 @@ from xiaozhi.tools.tool import Conversation, Tool, ToolContext, ToolError, ToolR
 from xiaozhi.tools.wording import pick, shortened
 
 _MOST_FACT_CHARS: Final = 300
+_MOST_TOLD: Final = 60
 
 
 def conversation_tools() -> list[Tool]:
-    """`change_persona`, `remember`, `forget`, `end_conversation`."""
+    """`change_persona`, `remember`, `forget`, `what_is_remembered`, `end_conversation`."""
 
     @tool(usable=lambda context: context.conversation is not None and len(context.conversation.personas()) > 1)
     async def change_persona(context: ToolContext, name: str = "") -> str:
@@ -59,6 +60,18 @@ def conversation_tools() -> list[Tool]:
             return pick(context.language, "我没有记过这件事。", "I had not remembered anything like that.")
         return pick(context.language, f"忘掉了{count}件事。", f"Forgotten: {count}.")
 
+    @tool(usable=_in_conversation, repeats=True)
+    async def what_is_remembered(context: ToolContext, about: str = "") -> str:
+        """Tell what is remembered about the talker, when they ask what you know about them.
+
+        Takes:
+            about: only what has to do with this; empty for everything.
+        """
+        facts = await _conversation(context).known(about.strip())
+        if not facts:
+            return pick(context.language, "我还没有记住什么。", "Nothing is remembered yet.")
+        return "\n".join(facts[:_MOST_TOLD])
+
     @tool(usable=_in_conversation)
     async def end_conversation(context: ToolContext) -> ToolResult:
         """End the conversation when the talker says goodbye or wants you to stop listening; say a short farewell."""
@@ -67,7 +80,7 @@ def conversation_tools() -> list[Tool]:
             ends_conversation=True,
         )
 
-    return [change_persona, remember, forget, end_conversation]
+    return [change_persona, remember, forget, what_is_remembered, end_conversation]
 
 
 def _in_conversation(context: ToolContext) -> bool:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from xiaozhi.events import Message, ToolCall, ToolSpec
 from xiaozhi.tools.tool import AudioSource
-from xiaozhi.tools.toolbox import Toolbox
+from xiaozhi.tools.toolbox import ToolAnswer, Toolbox
 
 
 class Answered(Protocol):
@@ -47,19 +47,32 @@ Ask = Callable[[Sequence[Message], tuple[ToolSpec, ...]], Awaitable[Answered]]
 """Asks the model with a conversation and the tools it may call, and speaks what it says."""
 
 
+async def _at_once() -> None:
+    """The turn is committed already."""
+
+
 async def with_tools(
-    ask: Ask, box: Toolbox, messages: Sequence[Message], on_slow: Callable[[str], None] | None = None
+    ask: Ask,
+    box: Toolbox,
+    messages: Sequence[Message],
+    on_slow: Callable[[str], None] | None = None,
+    *,
+    before_calls: Callable[[], Awaitable[None]] = _at_once,
+    on_answers: Callable[[Sequence[ToolAnswer]], None] = lambda _answers: None,
 ) -> Finished:
-    """Let the model answer, calling tools as often as the settings allow; for committed turns only.
+    """Let the model answer, calling tools as often as the settings allow.
 
     A result that is sound (music) ends the rounds: the model is not asked to comment on it. Cancelling cancels
     whatever runs. Errors of `ask` pass through; errors of tools are results.
 
     Args:
         ask: asks the model once.
-        box: the conversation's tools; `begin_turn` has been called.
+        box: the conversation's tools; `prepare` or `begin_turn` has been called.
         messages: the conversation, the talker's words last.
         on_slow: given a short sentence to speak when calls take long; at most once a turn.
+        before_calls: waited for before anything is called: it returns when the turn is committed, and
+            `box.begin_turn` has been called by then.
+        on_answers: told what came of the calls of each round.
     """
     added: list[Message] = []
     spoken: list[str] = []
@@ -79,7 +92,9 @@ async def with_tools(
                 added.append(Message("assistant", outcome.text))
             return Finished(tuple(added), tuple(spoken), ends_conversation=ends)
         added.append(Message("assistant", outcome.text, tool_calls=outcome.tool_calls))
+        await before_calls()
         answers = await box.run(outcome.tool_calls, filler)
+        on_answers(answers)
         added += [answer.message() for answer in answers]
         ends = ends or any(answer.result.ends_conversation for answer in answers)
         sounding = next((answer.result for answer in answers if answer.result.audio is not None), None)

@@ -1,15 +1,15 @@
 """What a tool is: a name, a schema, a coroutine, and what the conversation must know before it calls it."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias
 
-from xiaozhi.audio.pcm import PcmInt
+from xiaozhi.events import SoundSource
 from xiaozhi.tools.arguments import ArgumentCheck, schema_check
 
-AudioSource: TypeAlias = Callable[[], AsyncGenerator[PcmInt, None]]
-"""Opens sound: int16[n] mono at 24 kHz, piece by piece; closing the generator frees what it holds."""
+AudioSource: TypeAlias = SoundSource
+"""What a tool lets be heard."""
 
 
 class ToolError(Exception):
@@ -46,6 +46,10 @@ class Conversation(Protocol):
 
     async def remember(self, fact: str) -> None:
         """Keep a fact about this talker for good."""
+        ...
+
+    async def known(self, about: str = "") -> Sequence[str]:
+        """What is remembered of this talker; with `about` only what has to do with it, the best first."""
         ...
 
     async def forget(self, about: str) -> int:

@@ -91,12 +91,33 @@ class Toolbox:
         self._names = Names(())
         self._specs: tuple[ToolSpec, ...] = ()
 
-    def begin_turn(self, heard: str) -> None:
-        """A committed turn begins: limits start anew, and a yes grants what was asked about before."""
+    def attach(self, device: ToolSource | None) -> None:
+        """The device has tools of its own, or none any more."""
+        self._device = device
+        self._seen = None
+
+    def allow(self, globs: Sequence[str]) -> None:
+        """What this agent may use, from the next refresh on; on top of what the settings allow."""
+        if tuple(globs) != self._allow:
+            self._allow = tuple(globs)
+            self._seen = None
+
+    def prepare(self) -> None:
+        """A reply is prepared, its turn is not committed yet: limits start anew, and nothing may be called."""
         self._rounds = 0
         self._done.clear()
-        self._confirmations.begin_turn(heard)
         self._refresh()
+
+    def begin_turn(self, heard: str) -> None:
+        """A committed turn begins: limits start anew, and a yes grants what was asked about before."""
+        self.prepare()
+        self._confirmations.begin_turn(heard)
+
+    def offers(self, name: str) -> bool:
+        """Whether the tool of this own name may be called here."""
+        if self._seen is None:
+            self._refresh()
+        return name in self._tools
 
     @property
     def exhausted(self) -> bool:

@@ -21,6 +21,11 @@ _PLACE: Final[dict[Dial, tuple[str, str]]] = {
 }
 
 
+def dial_tool(dial: Dial) -> str:
+    """The device's own tool that turns a dial."""
+    return _SET[dial]
+
+
 async def carry_out(wanted: Wish, device: DeviceCalls, language: str) -> str:
     """Turn the dial; returns what to say.
 

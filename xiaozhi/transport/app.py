@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from xiaozhi import __version__
+from xiaozhi.transport.console import Console
 from xiaozhi.transport.figures import METRICS_PATH, MetricsDesk
 from xiaozhi.transport.http_log import quiet_bad_requests
 from xiaozhi.transport.ota import OTA_PATH, WEBSOCKET_PATH, OtaDesk
@@ -12,7 +13,7 @@ from xiaozhi.transport.websocket import Devices
 _MOST_BODY_BYTES = 64 * 1024
 
 
-def build_app(devices: Devices, ota: OtaDesk, metrics: MetricsDesk | None = None) -> web.Application:
+def build_app(devices: Devices, ota: OtaDesk, metrics: MetricsDesk | None = None, console: Console | None = None) -> web.Application:
     """Put the routes together; every path answers with and without its last slash, because redirects are failures."""
     quiet_bad_requests()
     app = web.Application(client_max_size=_MOST_BODY_BYTES)
@@ -27,6 +28,8 @@ def build_app(devices: Devices, ota: OtaDesk, metrics: MetricsDesk | None = None
     app.router.add_get(OTA_PATH + "firmware/{board}/{file}", ota.download)
     if metrics is not None:
         app.router.add_get(METRICS_PATH, metrics.show)
+    if console is not None:
+        console.add_to(app)
     app.router.add_get("/", _root)
     return app
 

@@ -2,14 +2,18 @@
 
 import asyncio
 import logging
+import time
+from collections.abc import Mapping
 from typing import Final
 
+from xiaozhi.console.guests import Guests
 from xiaozhi.settings import Settings
 from xiaozhi.store.devices import Devices as DeviceTable
 from xiaozhi.transport.activation import Activation
 from xiaozhi.transport.addresses import networks
 from xiaozhi.transport.auth import Gatekeeper, KeyKeeper
 from xiaozhi.transport.firmware import FirmwareShelf
+from xiaozhi.transport.identity import Identity
 from xiaozhi.transport.limits import RateLimiter
 from xiaozhi.transport.ota import Reception
 from xiaozhi.transport.tls import TlsFiles
@@ -38,8 +42,22 @@ class Entrance:
         self.requests = RateLimiter(settings.server.requests_per_minute)
         self.upgrades = RateLimiter(settings.server.requests_per_minute)
         self.trusted = networks(settings.server.trusted_proxies)
+        self.guests = Guests()
+        """Who may connect from the console's talk page."""
         self._keeper = KeyKeeper(self.gatekeeper, settings.auth, settings.server.data_dir)
         self._tls = tls
+
+    def retune(self, settings: Settings) -> None:
+        """Other limits from now on."""
+        for limiter in (self.requests, self.upgrades):
+            limiter.per_minute = settings.server.requests_per_minute
+
+    def admits_guest(self, identity: Identity, headers: Mapping[str, str]) -> bool:
+        """Whether a client that calls itself a talk page of the console is one."""
+        # A page of another site cannot set this header, so it may be believed here whoever sends it.
+        host = headers.get("X-Forwarded-Host") or headers.get("Host", "")
+        origin = headers.get("Origin", "")
+        return self.guests.admits(identity.device_id, identity.token, origin, host, time.monotonic())
 
     @property
     def reception(self) -> Reception:

@@ -18,7 +18,8 @@ class RateLimiter:
     """
 
     def __init__(self, per_minute: int) -> None:
-        self._per_minute = per_minute
+        self.per_minute = per_minute
+        """May be changed at any time."""
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens left and when that was
         self.refused = 0
         """Requests above the limit."""
@@ -29,12 +30,12 @@ class RateLimiter:
 
     def wait_s(self, address: str, now_s: float) -> float:
         """Take one request of an address: 0 if it is admitted, else in how many seconds to come again."""
-        if not self._per_minute or _is_this_machine(address):
+        if not self.per_minute or _is_this_machine(address):
             return 0.0
         name = _group(address)
-        rate = self._per_minute / 60.0
-        tokens, at_s = self._buckets.pop(name, (float(self._per_minute), now_s))
-        tokens = min(float(self._per_minute), tokens + max(0.0, now_s - at_s) * rate)
+        rate = self.per_minute / 60.0
+        tokens, at_s = self._buckets.pop(name, (float(self.per_minute), now_s))
+        tokens = min(float(self.per_minute), tokens + max(0.0, now_s - at_s) * rate)
         admitted = tokens >= 1.0
         self._buckets[name] = (tokens - 1.0 if admitted else tokens, now_s)
         while len(self._buckets) > _MOST_ADDRESSES:

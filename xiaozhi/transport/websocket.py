@@ -5,20 +5,22 @@ import logging
 import socket
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import orjson
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ
+from xiaozhi.console.guests import is_guest
 from xiaozhi.events import MicPacket
 from xiaozhi.logs import about_device
+from xiaozhi.saying import Told
 from xiaozhi.services import Services
 from xiaozhi.session import Conversation
 from xiaozhi.store import StoreError
 from xiaozhi.text.emotions import emoji_of
-from xiaozhi.tools.iot import IotThings
+from xiaozhi.tools.device import DeviceTools
 from xiaozhi.transport import framing, protocol
 from xiaozhi.transport.activation import Standing, spoken_code
 from xiaozhi.transport.addresses import address_of
@@ -41,10 +43,25 @@ _SETTLE_S: Final = 0.3
 _CLOSE_S: Final = 1.0  # the firmware never answers a Close frame
 
 
+Vision = Callable[[web.Request, Identity], tuple[str, str]]
+"""Where a device's camera sends its pictures, and the token it shows there; an empty address for nowhere."""
+
+
+def _no_vision(_request: web.Request, _identity: Identity) -> tuple[str, str]:
+    return "", ""
+
+
 class Connection:
     """One device's socket and conversation. Implements `DeviceLink`."""
 
-    def __init__(self, services: Services, identity: Identity, version: int, notice: str = "") -> None:
+    def __init__(
+        self,
+        services: Services,
+        identity: Identity,
+        version: int,
+        notice: str = "",
+        vision: Vision = _no_vision,
+    ) -> None:
         self._services = services
         self.identity = identity
         self.session_id = uuid.uuid4().hex[:12]
@@ -59,8 +76,10 @@ class Connection:
         )
         self._outbox = Outbox(self._socket.send_str, self._socket.send_bytes, services.settings.server.send_timeout_s)
         self._conversation = Conversation(services, self, identity.device_id, notice=notice)
-        self.things = IotThings()
-        """What firmware before 1.8 offers instead of MCP tools."""
+        self._vision = vision
+        self.tools = DeviceTools(self._tell, services.settings.tools.device)
+        """What the device itself can do."""
+        self._conversation.use_device(self.tools)
         self._opened_at = asyncio.get_running_loop().time()
         self._spoke = False  # the client has said anything at all
         self._traces = False
@@ -71,6 +90,10 @@ class Connection:
 
     def _say(self, message: Mapping[str, object]) -> None:
         self._outbox.put_text(orjson.dumps(message).decode())
+
+    def _tell(self, message: Mapping[str, object]) -> None:
+        """Something for the device's own tools; the firmware looks for the session in it."""
+        self._say({**message, "session_id": self.session_id})
 
     @property
     def is_firmware(self) -> bool:
@@ -105,14 +128,6 @@ class Connection:
         """The device goes back to listening or idle."""
         self._say(self._protocol.tts_stop())
 
-    def call_thing(self, tool: str, arguments: Mapping[str, object]) -> None:
-        """Call a tool of `things`; the device sends no answer.
-
-        Raises:
-            IotError: no such tool, or arguments that do not fit; one line for the model.
-        """
-        self._say(self.things.command(tool, arguments))
-
     def hang_up(self, why: str) -> None:
         """Close the connection when the device has had the time to act on the last `tts/stop`."""
         asyncio.get_running_loop().call_later(_SETTLE_S, lambda: None if self._socket.closed else self.end(why))
@@ -138,7 +153,7 @@ class Connection:
         tasks = {
             asyncio.create_task(self._conversation.run(), name="conversation"),
             asyncio.create_task(self._outbox.run(), name="outbox"),
-            asyncio.create_task(self._read(), name="read"),
+            asyncio.create_task(self._read(request), name="read"),
         }
         why = "the device went away"
         try:
@@ -154,12 +169,17 @@ class Connection:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self.tools.close()
             if self._ending is None:
                 await self._close(WSCloseCode.GOING_AWAY)
             else:
                 await asyncio.shield(self._ending)
             _log.info("disconnected: %s", why, extra=self._extra())
         return self._socket
+
+    def say(self, text: str, patience_s: float) -> asyncio.Future[Told]:
+        """Say a sentence of the server's own, as `Conversation.say` does."""
+        return self._conversation.say(text, patience_s=patience_s)
 
     def end(self, why: str) -> asyncio.Task[None]:
         """Close from the server's side, in the background; `why` goes to the log."""
@@ -199,12 +219,15 @@ class Connection:
         """No turn is under way, and the device has had the time to act on the last `tts/stop`."""
         return self._conversation.idle_s() >= _SETTLE_S and self._outbox.empty
 
-    async def _read(self) -> None:
+    async def _read(self, request: web.Request) -> None:
         async for message in self._socket:
             if message.type is WSMsgType.BINARY:
                 self._receive(self._protocol.receive_binary(message.data))
             elif message.type is WSMsgType.TEXT:
-                self._receive(self._protocol.receive_text(message.data))
+                event = self._protocol.receive_text(message.data)
+                self._receive(event)
+                if isinstance(event, protocol.Hello) and "mcp" in event.features:
+                    self.tools.start_mcp(*self._vision(request, self.identity))
 
     def _receive(self, event: protocol.Event) -> None:
         talk = self._conversation
@@ -226,9 +249,9 @@ class Connection:
             case protocol.Ping():
                 self._say(self._protocol.pong(int(time.time() * 1000)))
             case protocol.Iot(message):
-                self.things.receive(message)
-            case protocol.Mcp():
-                _log.debug("mcp message", extra=self._extra())
+                self.tools.receive_iot(message)
+            case protocol.Mcp(payload):
+                self.tools.receive_mcp(payload)
             case protocol.Ignored(why):
                 self._ignored += 1
                 if self._ignored <= 20:  # a client that floods does not flood the log
@@ -254,12 +277,22 @@ class Devices:
         self._connections: dict[str, Connection] = {}
         self.refused = 0
         """Devices turned away for want of room, since the start."""
+        self.vision: Vision = _no_vision
+        """Where devices send what they see; set before the first one connects."""
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
 
     def __len__(self) -> int:
         return len(self._connections)
+
+    def online(self) -> frozenset[str]:
+        """Ids of the devices that are connected."""
+        return frozenset(self._connections)
+
+    def find(self, device_id: str) -> Connection | None:
+        """The connection of a device; None where it has none."""
+        return self._connections.get(device_id)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer a request on the WebSocket path. Refusals are HTTP answers, before the upgrade.
@@ -273,12 +306,13 @@ class Devices:
         if wait_s := entrance.upgrades.wait_s(address, asyncio.get_running_loop().time()):
             return too_many(wait_s)
         identity = Identity.of(request.headers, request.query)
-        if not entrance.gatekeeper.admits(identity):
+        guest = is_guest(identity.device_id)  # the console's talk page
+        if not (entrance.admits_guest(identity, request.headers) if guest else entrance.gatekeeper.admits(identity)):
             entrance.gatekeeper.note_refusal(identity, "token not valid", address)
             return web.Response(status=401, text="token missing or not valid; ask the OTA address for one\n")
         notice = ""
         try:
-            standing = await entrance.activation.standing(identity)
+            standing = Standing.ADMITTED if guest else await entrance.activation.standing(identity)
             if standing is Standing.UNBOUND and not entrance.gatekeeper.is_configured(identity):
                 chinese = self._services.settings.asr.language != "en"
                 notice = spoken_code(await entrance.activation.code_for(identity), chinese=chinese)
@@ -295,7 +329,11 @@ class Devices:
             retry_after = str(self._services.settings.load.retry_after_s)
             return web.Response(status=503, headers={"Retry-After": retry_after}, text=f"{why}\n")
         connection = Connection(
-            self._services, identity, framing.version_of(request.headers.get("Protocol-Version", 1)), notice
+            self._services,
+            identity,
+            framing.version_of(request.headers.get("Protocol-Version", 1)),
+            notice,
+            self.vision,
         )
         older = self._connections.get(identity.device_id)
         if older is not None:

@@ -3,7 +3,7 @@
 The metrics, the log line, the bench and `xiaozhi talk` all read this one record.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 SPANS: Final = (
@@ -36,6 +36,23 @@ class RouteNote:
     hedged: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """A tool that was called in a turn.
+
+    Attributes:
+        name: as the model knows it.
+        took_ms: how long it took.
+        failed: it was not done.
+        result: what came of it; never in the record that is shown, as little as what was said.
+    """
+
+    name: str
+    took_ms: float
+    failed: bool = False
+    result: str = ""
+
+
 @dataclass(slots=True)
 class TurnTrace:
     """When things happened, in seconds on the loop's monotonic clock; None where they did not, or do not count.
@@ -56,6 +73,7 @@ class TurnTrace:
         endpoint, route, attempts, hedged: who answered and how it came to that, see `RouteNote`.
         cached: how the answer was found without a model: `exact`, `similar` or `common`; empty when it was not.
         kept_clauses: clauses that cost no synthesis.
+        tools: what was called, in the order in which it was begun.
     """
 
     turn: int
@@ -86,6 +104,7 @@ class TurnTrace:
     hedged: bool = False
     cached: str = ""
     kept_clauses: int = 0
+    tools: list[ToolUse] = field(default_factory=list)
     error: str = ""
     heard: str = ""
     said: str = ""
@@ -128,6 +147,7 @@ class TurnTrace:
             "hedged": self.hedged,
             "cached": self.cached,
             "kept_clauses": self.kept_clauses,
+            "tools": [{"name": use.name, "ms": round(use.took_ms), "failed": use.failed} for use in self.tools],
             "error": self.error,
             "spans": self.spans_ms(),
         }

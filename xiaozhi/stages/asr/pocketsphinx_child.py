@@ -20,6 +20,9 @@ import sys
 import warnings
 from typing import Any, BinaryIO
 
+CHILD_ARGUMENT = "pocketsphinx-child"
+"""The only argument of the single executable when it is to be this process; it has no Python that could run a file."""
+
 _GRAMMAR = "phrases"
 # Grammar scores are kept at a 2**-10th (SENSCR_SHIFT in pocketsphinx); only the best-path pass would scale them up.
 _SCORE_SCALE = 1024

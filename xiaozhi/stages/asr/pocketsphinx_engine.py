@@ -20,6 +20,7 @@ from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16
 from xiaozhi.stages.asr.engine import EngineError, Transcript
 from xiaozhi.stages.asr.one_line import one_line
 from xiaozhi.stages.asr.phrase_fit import Segment, fits
+from xiaozhi.stages.asr.pocketsphinx_child import CHILD_ARGUMENT
 
 _log = logging.getLogger(__name__)
 _CHILD: Final = Path(__file__).with_name("pocketsphinx_child.py")
@@ -28,6 +29,13 @@ _START_S: Final = 30.0
 _LIMIT_S: Final = 10.0
 _LIMIT_PER_AUDIO_S: Final = 3.0
 _END_S: Final = 2.0
+
+
+def _command() -> list[str]:
+    """What starts the child: its file in this Python, or the single executable under another role."""
+    if getattr(sys, "frozen", False):
+        return [sys.executable, CHILD_ARGUMENT]
+    return [sys.executable, "-P", str(_CHILD)]
 
 
 class _ChildDied(Exception):
@@ -40,7 +48,7 @@ class _Child:
     def __init__(self, phrases: Sequence[str]) -> None:
         # A session of its own: Ctrl-C in the server's terminal is not for it. -P: import only what is installed.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(_CHILD)],
+            _command(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

@@ -47,6 +47,7 @@ async def run_llm(
     on_first_token: Callable[[], None],
     on_first_clause: Callable[[], None],
     queued_ms: Callable[[], float],
+    more_follows: bool = False,
 ) -> Outcome:
     """Ask the model and put its answer as clauses; close the channel at the end, whatever the end.
 
@@ -62,6 +63,7 @@ async def run_llm(
         on_first_token: called when the first visible text has come.
         on_first_clause: called when the first clause has been put.
         queued_ms: how much speech waits to be played now, in milliseconds.
+        more_follows: leave the channel open: others have more to put into it.
 
     Returns:
         What was said, and the tools the model wants called.
@@ -106,7 +108,8 @@ async def run_llm(
         await answer.put(splitter.release())
         raise
     finally:
-        clauses.close()
+        if not more_follows:
+            clauses.close()
         await deltas.close()
     if not answer.said and not tool_calls:
         raise ChatError(f"{model.name}: answered nothing that can be spoken")

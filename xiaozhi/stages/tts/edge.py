@@ -108,7 +108,7 @@ class EdgeVoice:
         except aiohttp.WSServerHandshakeError as error:
             raise VoiceError(f"{self.name}: refused with HTTP {error.status}") from error
         except (aiohttp.ClientError, OSError, ValueError, KeyError) as error:  # the last two: malformed messages
-            raise VoiceError(f"{self.name}: broke off: {str(error) or type(error).__name__}") from error
+            raise VoiceError(f"{self.name}: broke off: {_reason(error)}") from error
         finally:
             reading.cancel()
             await connection.abort()
@@ -140,11 +140,19 @@ class EdgeVoice:
             async with aiohttp.ClientSession(trust_env=True, timeout=timeout) as session, session.get(url):
                 pass  # any answer will do
         except (aiohttp.ClientError, OSError) as error:
-            reason = str(error) or "no answer in time"
-            raise VoiceError(f"{self.name}: the read-aloud service cannot be reached: {reason}") from error
+            raise VoiceError(f"{self.name}: the read-aloud service cannot be reached: {_reason(error)}") from error
 
     async def close(self) -> None:
         """Nothing is kept open."""
+
+
+def _reason(error: Exception) -> str:
+    """Why, in words; the library's own text for a connection that fails shows a Python object."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"{error.host}: {error.os_error.strerror or error.os_error}"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(error) or type(error).__name__
 
 
 def _address(url: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from xiaozhi.audio.opus import OpusEncoder
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.channel import SYNTHESIS, Channel
-from xiaozhi.events import Clause, ClauseStart, SpeechPacket, SpokenItem
+from xiaozhi.events import Clause, ClauseStart, SoundSource, SpeechPacket, SpokenItem
 from xiaozhi.settings import Settings
 from xiaozhi.stages.tts.engine import Voice, VoiceError
 from xiaozhi.stages.tts.kept import LOOKAHEAD_SAMPLES, KeptSpeech
@@ -89,7 +89,10 @@ async def run_tts(
             try:
                 await places.acquire()
                 async for clause in clauses:
-                    if kept is not None and kept.wants(clause):
+                    if clause.sound is not None:  # music or the like: no voice is asked
+                        speech = _Speech(clause)
+                        tasks.create_task(_open(clause.sound, speech), name="tts-sound")
+                    elif kept is not None and kept.wants(clause):
                         speech = _Speech(clause, kept=True)
                         tasks.create_task(_fetch(kept, speech, wish, on_voice, on_hit, urgent=first), name="tts-clause")
                     else:
@@ -121,6 +124,17 @@ async def _synthesise(voice: Voice, speech: _Speech) -> None:
                     await speech.pcm.put(pcm)
     except VoiceError as error:
         speech.error = error
+    finally:
+        speech.pcm.close()
+
+
+async def _open(sound: SoundSource, speech: _Speech) -> None:
+    """Let sound that is no speech be heard; its source says itself what goes wrong with it."""
+    try:
+        async with aclosing(sound()) as pieces:
+            async for pcm in pieces:
+                if len(pcm):
+                    await speech.pcm.put(pcm)
     finally:
         speech.pcm.close()
 

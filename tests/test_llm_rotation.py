@@ -1,0 +1,143 @@
+"""Endpoints whose faults move between them, in virtual time: how long the first token takes, and what it costs."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import cast
+
+import pytest
+
+from bench.stats import percentile
+from tests.virtual_loop import in_virtual_time
+from xiaozhi.events import Message
+from xiaozhi.settings import LlmEndpoint, LlmSettings
+from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta, RouteNote
+from xiaozhi.stages.llm.openai_chat import OpenAIChat
+from xiaozhi.stages.llm.routed import RoutedChat
+from xiaozhi.upstream.failure import FailureKind
+from xiaozhi.upstream.pool import Upstream, UpstreamPool
+
+FIRST_TOKEN_S = 0.3
+TOKEN_S = 0.025
+TOKENS = 30
+FAULTS = ("refuse", "slow", "reset")
+
+
+@dataclass
+class Endpoint:
+    """An endpoint as the router sees it, without a network."""
+
+    name: str
+    dice: random.Random
+    fault: str = ""
+    slow_s: float = 0.0
+    fault_after: int = 8
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        fault, slow_s = self.fault, self.slow_s
+        await asyncio.sleep(0.002)
+        if fault == "refuse":
+            raise ChatError(f"{self.name}: connection refused", kind=FailureKind.CONNECTION)
+        await asyncio.sleep(FIRST_TOKEN_S + self.dice.uniform(0.0, 0.02) + (slow_s if fault == "slow" else 0.0))
+        for number in range(TOKENS):
+            if fault == "reset" and number == self.fault_after:
+                raise ChatError(f"{self.name}: reset", kind=FailureKind.CONNECTION)
+            yield Delta(f"w{number} ")
+            await asyncio.sleep(TOKEN_S)
+
+    async def check(self) -> str:
+        return "refused" if self.fault == "refuse" else ""
+
+
+@dataclass
+class Drill:
+    """What is done, and what came of it."""
+
+    seed: int
+    devices: int = 12
+    every_s: float = 15.0
+    rounds: int = 10
+    first_s: list[float] = field(default_factory=list)
+    slow: list[str] = field(default_factory=list)
+    healthy_s: list[float] = field(default_factory=list)
+    requests: int = 0
+    extra: int = 0
+    unanswered: int = 0
+    gap_s: list[float] = field(default_factory=list)
+
+    def run(self) -> "Drill":
+        in_virtual_time(self._run())
+        return self
+
+    @property
+    def ratio(self) -> float:
+        return percentile(self.first_s, 0.95) / percentile(self.healthy_s, 0.95)
+
+    async def _run(self) -> None:
+        loop, dice = asyncio.get_running_loop(), random.Random(self.seed)
+        servers = [Endpoint(name, dice) for name in ("north", "east", "south")]
+        endpoints = tuple(
+            LlmEndpoint(name=server.name, base_url="http://127.0.0.1:1/v1", model="m") for server in servers
+        )
+        chat = RoutedChat(LlmSettings(endpoints=endpoints), rng=random.Random(self.seed))
+        chat.pool = UpstreamPool(
+            [Upstream(server.name, cast(OpenAIChat, server), max_concurrent=40) for server in servers],
+            chat.pool.rules,
+            rng=random.Random(self.seed),
+            clock=loop.time,
+        )
+        chat.pool.start_checks(lambda target: cast(Endpoint, target).check())
+        await self._half(chat, servers, self.healthy_s, wrong=False)
+        await self._half(chat, servers, self.first_s, wrong=True)
+        self.requests = chat.pool.requests
+        self.extra = chat.pool.hedges
+        await chat.close()
+
+    async def _half(self, chat: RoutedChat, servers: list[Endpoint], into: list[float], *, wrong: bool) -> None:
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + self.rounds * self.every_s
+        faults = asyncio.create_task(self._go_wrong(servers)) if wrong else None
+        async with asyncio.TaskGroup() as talkers:
+            for number in range(self.devices):
+                talkers.create_task(self._talk(chat, servers, number, until_s, into))
+        if faults is not None:
+            faults.cancel()
+
+    async def _go_wrong(self, servers: list[Endpoint]) -> None:
+        dice, roles = random.Random(self.seed), list(FAULTS)
+        while True:
+            dice.shuffle(roles)
+            for server, fault in zip(servers, roles, strict=True):
+                server.fault, server.fault_after = fault, dice.randrange(4, 16)
+                server.slow_s = FIRST_TOKEN_S * dice.uniform(3.0, 8.0)
+            await asyncio.sleep(self.every_s)
+
+    async def _talk(
+        self, chat: RoutedChat, servers: list[Endpoint], number: int, until_s: float, into: list[float]
+    ) -> None:
+        loop, dice = asyncio.get_running_loop(), random.Random(f"{self.seed}/{number}/{until_s}")
+        await asyncio.sleep(dice.uniform(0.0, 4.0))
+        while loop.time() < until_s:
+            notes: list[RouteNote] = []
+            began_s, at_s, words = loop.time(), None, []
+            last_s = began_s
+            try:
+                async for delta in chat.stream(ChatRequest([Message("user", "hello")], "en", on_note=notes.append)):
+                    if at_s is None:
+                        at_s = loop.time()
+                    else:
+                        self.gap_s.append(loop.time() - last_s)
+                    last_s = loop.time()
+                    words.append(delta.text)
+            except ChatError:
+                self.unanswered += 1
+            if at_s is not None:
+                into.append(at_s - began_s)
+                if at_s - began_s > 1.3 * FIRST_TOKEN_S:
+                    faults = ",".join(server.fault for server in servers)
+                    self.slow.append(
+                        f"t={began_s % self.every_s:5.1f} took {at_s - began_s:.2f} by {notes[0].endpoint} "
+                        f"attempts {notes[0].attempts} hedged {notes[0].hedged} [{faults}]"
+                    )
+            await asyncio.sleep(1.0 + dice.uniform(0.0, 4.0))

@@ -1,0 +1,231 @@
+"""New settings for a server that talks: nothing is lost, nothing invalid gets in, what was exchanged is closed."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.sense_voice_model import build_tiny
+from bench.standins.chat import ChatStandIn
+from bench.standins.speech import SpeechStandIn
+from tests.house import House, brief, house, question, settings_for
+from xiaozhi.client.device import Device
+from xiaozhi.reload.difference import changed_keys, held_back
+from xiaozhi.reload.reloader import Reloader
+from xiaozhi.reload.watch import Changes, FileWatch
+from xiaozhi.settings import Settings
+from xiaozhi.settings.load import load_settings
+from xiaozhi.stages.llm.routed import RoutedChat
+from xiaozhi.tenants import Tenants
+
+
+def changed(settings: Settings, **tables: dict[str, Any]) -> Settings:
+    """These settings with other values in some tables."""
+    copy = settings
+    for table, values in tables.items():
+        old = getattr(copy, table)
+        given = {name: getattr(old, name) for name in old.model_fields_set} | values
+        copy = copy.model_copy(update={table: type(old).model_validate(given)})
+    return copy
+
+
+@contextlib.asynccontextmanager
+async def other_upstreams(answer: str) -> AsyncIterator[tuple[ChatStandIn, SpeechStandIn]]:
+    async with ChatStandIn(answer) as chat, SpeechStandIn(sound=brief) as speech:
+        yield chat, speech
+
+
+def endpoint(chat: ChatStandIn, name: str = "other") -> dict[str, Any]:
+    return {"name": name, "base_url": f"{chat.url}/v1", "model": "bench", "api_key": "none"}
+
+
+async def until_closed(home: House, engines: int) -> None:
+    """Wait until so many former engines have been closed."""
+    tenants = home.server.services.tenants
+    async with asyncio.timeout(30):
+        while tenants.closed < engines:  # noqa: ASYNC110 - closing tells nobody
+            await asyncio.sleep(0.05)
+
+
+async def test_the_next_turn_has_the_new_endpoint_prompt_profile_and_recogniser(tmp_path: Path) -> None:
+    model = tmp_path / "other-model"
+    build_tiny(model, "good morning")
+    async with (
+        house(tmp_path) as home,
+        other_upstreams("🙂 The other one answers.") as (chat, _),
+        home.device() as device,
+    ):
+        first = await device.turn(question())
+        assert first.outcome == "answered" and first.heard == "what time is it"
+        services, reloader = home.server.services, home.server.reloader
+        old = services.chat
+        wanted = changed(
+            services.settings,
+            llm={"endpoints": (endpoint(chat),), "system_prompt": "You are somebody else."},
+            turn={"profile": "aggressive"},
+            asr={"model_dir": model},
+            log={"level": "debug"},
+        )
+        outcome = await reloader.apply(wanted)
+        assert not outcome.errors and not outcome.restart
+        assert {"llm.endpoints", "llm.system_prompt", "turn.soft_end_ms", "asr.model_dir"} <= set(outcome.applied)
+        assert logging.getLogger("xiaozhi").level == logging.DEBUG
+        second = await device.turn(question())
+        assert second.outcome == "answered" and second.heard == "good morning"
+        asked = [request.body for request in chat.requests if "messages" in request.body]
+        assert asked[-1]["messages"][0]["content"].startswith("You are somebody else.")
+        assert len(home.asked) == 1, "the former endpoint was not asked again"
+        assert isinstance(old, RoutedChat) and services.chat is not old
+        await until_closed(home, 2)
+        assert services.tenants.retiring <= 1  # the caches linger, in case a clause is still being made
+
+
+async def test_no_turn_is_lost_while_everything_is_exchanged_under_load(tmp_path: Path) -> None:
+    models = [tmp_path / "sense-voice", tmp_path / "other-model"]
+    build_tiny(models[1], "what time is it")
+    async with (
+        house(tmp_path, asr={"workers": 2}) as home,
+        other_upstreams("🙂 It is ten past nine.") as (chat, speech),
+    ):
+        reloader, services = home.server.reloader, home.server.services
+        first = services.settings
+        second = changed(
+            first,
+            llm={"endpoints": (endpoint(chat),), "system_prompt": "Be short."},
+            turn={"profile": "aggressive"},
+            asr={"model_dir": models[1]},
+            tts={"openai": {**first.tts.openai.model_dump(), "base_url": f"{speech.url}/v1"}},
+            load={"turns_at_once": 4},
+        )
+        done = asyncio.Event()
+
+        async def talk(device: Device, turns: int) -> list[str]:
+            return [(await device.turn(question())).outcome for _ in range(turns)]
+
+        async def exchange() -> int:
+            times = 0
+            while not done.is_set():
+                outcome = await reloader.apply(second if times % 2 == 0 else first)
+                assert not outcome.errors and outcome.applied
+                times += 1
+            return times
+
+        async with contextlib.AsyncExitStack() as stack:
+            devices = [await stack.enter_async_context(home.device(number)) for number in range(1, 5)]
+            exchanging = asyncio.create_task(exchange())
+            outcomes = await asyncio.gather(*(talk(device, 3) for device in devices))
+            done.set()
+            assert await exchanging >= 3
+        assert [outcome for each in outcomes for outcome in each] == ["answered"] * 12
+        assert len(home.asked) + len([one for one in chat.requests if "messages" in one.body]) >= 12
+        assert speech.requests and home.speech.requests
+
+
+async def test_what_cannot_be_used_changes_nothing_and_says_why(tmp_path: Path) -> None:
+    async with house(tmp_path) as home, home.device() as device:
+        services, reloader = home.server.services, home.server.reloader
+        before = services.settings, services.chat, services.voice, services.ears.engine, services.caches
+        wanted = changed(
+            services.settings, asr={"model_dir": tmp_path / "nothing-here"}, llm={"system_prompt": "Other."}
+        )
+        outcome = await reloader.apply(wanted)
+        assert len(outcome.errors) == 1 and "nothing-here" in outcome.errors[0] and not outcome.applied
+        outcome = await reloader.apply(changed(services.settings, llm={"system_prompt": "{{ broken"}))
+        assert len(outcome.errors) == 1 and outcome.errors[0].startswith("llm.system_prompt")
+        after = services.settings, services.chat, services.voice, services.ears.engine, services.caches
+        assert all(one is other for one, other in zip(before, after, strict=True))
+        assert (await device.turn(question())).outcome == "answered" and reloader.refused == 2
+
+
+async def test_what_needs_a_restart_is_named_and_left(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        services, reloader = home.server.services, home.server.reloader
+        wanted = changed(services.settings, server={"port": 9999, "max_devices": 3}, asr={"workers": 4})
+        outcome = await reloader.apply(wanted)
+        assert outcome.restart == ("server.port", "asr.workers") and outcome.applied == ("server.max_devices",)
+        assert services.settings.server.max_devices == 3 and services.settings.server.port == 0
+        assert reloader.restart == outcome.restart
+        assert (await reloader.apply(services.settings)).restart == ()
+
+
+async def test_the_file_is_read_when_it_has_come_to_rest_and_a_mistake_in_it_is_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("[log]\ntranscripts = false\n")
+    async with house(tmp_path) as home:
+        settings = home.server.services.settings
+
+        def reread() -> Any:
+            loaded = load_settings(file, {}, {})
+            return type(loaded)(changed(settings, log={"transcripts": loaded.settings.log.transcripts}), file)
+
+        reloader = Reloader(home.server.services, reread)
+        watch = FileWatch(reloader, file)
+        file.write_text("[log]\ntranscripts = true\n")
+        assert (await reloader.reload()).applied == ("log.transcripts",)
+        file.write_text('[log]\ntranscripts = 3\nlevl = "info"\n')
+        with caplog.at_level(logging.ERROR, "xiaozhi"):
+            task = asyncio.create_task(watch.run(looks=False))
+            watch.ask()
+            async with asyncio.timeout(10):
+                while not reloader.refused:  # noqa: ASYNC110 - the log is the only one told
+                    await asyncio.sleep(0.01)
+            task.cancel()
+        lines = [record.getMessage() for record in caplog.records if "not applied" in record.getMessage()]
+        assert len(lines) == 1 and "log.transcripts" in lines[0] and "log.levl" in lines[0] and "\n" not in lines[0]
+        assert home.server.services.settings.log.transcripts
+
+
+def test_a_file_that_is_still_being_written_or_away_is_not_read() -> None:
+    changes = Changes((1, 10, 7))
+    assert not changes.look((1, 10, 7))
+    assert not changes.look((2, 5, 7))  # half of it
+    assert not changes.look((3, 12, 7))
+    assert changes.look((3, 12, 7)) and not changes.look((3, 12, 7))
+    assert not changes.look(None) and not changes.look(None)  # an editor replaces it
+    assert not changes.look((4, 12, 8)) and changes.look((4, 12, 8))
+
+
+def test_differences_are_named_and_can_be_held_back() -> None:
+    old = Settings()
+    new = Settings.model_validate(
+        {"server": {"port": 1, "drain_s": 3}, "tts": {"edge": {"voice": "other"}}, "llm": {"breaker": {"failures": 2}}}
+    )
+    assert changed_keys(old, new) == ["server.port", "server.drain_s", "llm.breaker.failures", "tts.edge.voice"]
+    assert changed_keys(old, old) == []
+    kept = held_back(old, new, ["server.port", "tts.edge.voice"])
+    assert changed_keys(old, kept) == ["server.drain_s", "llm.breaker.failures"]
+    assert held_back(old, new, []) is new
+
+
+async def test_a_former_engine_waits_for_those_who_were_there_and_no_others() -> None:
+    tenants, order = Tenants(), list[str]()
+    gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    later: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    closed = asyncio.Event()
+
+    async def close() -> None:
+        order.append("closed")
+        closed.set()
+
+    tenants.until(gate)
+    tenants.retire(close)
+    tenants.until(later)
+    await asyncio.sleep(0)
+    assert tenants.retiring == 1 and not order
+    order.append("user gone")
+    gate.set_result(None)
+    await asyncio.wait_for(closed.wait(), 5)
+    assert order == ["user gone", "closed"] and not later.done()
+    tenants.retire(close)
+    await tenants.close()
+    assert order[-1] == "closed" and len(order) == 3 and tenants.retiring == 0
+
+
+def test_the_settings_of_tests_load(tmp_path: Path) -> None:
+    assert changed(settings_for(tmp_path, "http://a", "http://b"), log={"level": "debug"}).log.level == "debug"

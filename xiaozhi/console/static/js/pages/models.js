@@ -1,0 +1,101 @@
+/**
+ * The models: what hears, thinks and speaks; and every other setting.
+ * @module
+ */
+import { api } from '../api.js';
+import { fill, h } from '../dom.js';
+import { t } from '../i18n.js';
+import { icon } from '../icons.js';
+import { Draft, saveBar, settingRow, tableTitle } from '../settings_form.js';
+import { trialCard } from '../trial.js';
+import { empty, loading, note, pageHead, searchBox } from '../ui.js';
+import { endpointsSection } from './endpoints.js';
+
+const TABS = ['llm', 'asr', 'tts', 'vad', 'all'];
+
+/** @param {import('../app.js').Context} context */
+export function modelsPage({ path, signal }) {
+  const tab = TABS.includes(path[0]) ? path[0] : 'llm';
+  const tabs = h(
+    'nav',
+    { class: 'segmented', 'aria-label': t('models.kinds') },
+    ...TABS.map((each) => h('a', { href: `#/model-config/${each}`, text: t(`models.${each}`), 'aria-current': each === tab ? 'page' : undefined })),
+  );
+  const place = h('div', { class: 'stack' });
+  const draft = new Draft();
+  const load = () => loading(place, async () => body(tab, await api('settings', { signal }), draft, load, signal), 480);
+  load();
+  const warn = (/** @type {BeforeUnloadEvent} */ event) => {
+    if (draft.size) event.preventDefault();
+  };
+  addEventListener('beforeunload', warn, { signal });
+  return [pageHead(t('nav.model-config')), tabs, place];
+}
+
+/**
+ * @param {string} tab
+ * @param {any} settings
+ * @param {Draft} draft
+ * @param {() => void} reload
+ * @param {AbortSignal} signal
+ */
+function body(tab, settings, draft, reload, signal) {
+  const place = h('div', { class: 'stack' });
+  if (settings.errors?.length) place.append(note(t('models.file_broken'), 'bad', h('ul', {}, ...settings.errors.map((/** @type {string} */ each) => h('li', { text: each })))));
+  if (settings.writable === false) place.append(note(t('models.read_only'), 'warn'));
+  if (tab === 'all') place.append(allSettings(settings.tables, draft, settings.file ?? settings.path));
+  else {
+    if (tab === 'llm') place.append(endpointsSection(signal));
+    else place.append(trialCard(tab, settings.tables, draft, signal));
+    const tables = settings.tables.filter((/** @type {any} */ table) => table.name === tab || table.name.startsWith(`${tab}.`));
+    place.append(...tables.map((/** @type {any} */ table, /** @type {number} */ index) => group(table, draft, index === 0 && tab !== 'llm')));
+  }
+  place.append(saveBar(draft, reload));
+  return place;
+}
+
+/**
+ * A table of settings that can be folded.
+ * @param {any} table
+ * @param {Draft} draft
+ * @param {boolean} open
+ */
+function group(table, draft, open) {
+  const inside = h('div', { class: 'inside' });
+  const element = h(
+    'details',
+    { class: 'group', open, data: { table: table.name } },
+    h('summary', {}, h('span', { text: tableTitle(table) }), h('span', { class: 'mono muted small', text: `[${table.name}]` }), icon('down')),
+    inside,
+  );
+  // Some tables have dozens of settings: they are drawn when somebody looks.
+  const draw = () => {
+    if (!inside.children.length) inside.append(...table.fields.map((/** @type {any} */ field) => settingRow(field, draft)));
+  };
+  if (open) draw();
+  element.addEventListener('toggle', draw);
+  return element;
+}
+
+/**
+ * @param {any[]} tables
+ * @param {Draft} draft
+ * @param {string | null} file
+ */
+function allSettings(tables, draft, file) {
+  const groups = h('div', { class: 'stack' });
+  const all = () => fill(groups, ...tables.map((table) => group(table, draft, false)));
+  const search = searchBox(t('settings.search'), (words) => {
+    if (!words) {
+      all();
+      return;
+    }
+    const found = tables.flatMap((table) => {
+      const fields = table.fields.filter((/** @type {any} */ field) => `${field.key} ${field.doc} ${table.title_zh} ${table.title_en}`.toLowerCase().includes(words));
+      return fields.length ? [group({ ...table, fields }, draft, true)] : [];
+    });
+    fill(groups, ...(found.length ? found : [h('div', { class: 'card' }, empty('search', t('settings.nothing_found')))]));
+  });
+  all();
+  return h('div', { class: 'stack' }, h('p', { class: 'muted small' }, file ? t('settings.file', { file }) : t('settings.no_file')), search, groups);
+}

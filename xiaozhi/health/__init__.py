@@ -1,0 +1,1 @@
+"""Whether the process is well: alerts with hysteresis, and what `/health` shows."""

@@ -1,0 +1,5 @@
+"""Long-term memory: lasting facts about the talkers of a device, drawn from conversations in the background."""
+
+from xiaozhi.memory.keeper import MemoryKeeper
+
+__all__ = ["MemoryKeeper"]

@@ -1,0 +1,125 @@
+"""From a device's microphone to words: packets, speech, recognised texts, through bounded channels."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from xiaozhi.audio.pcm import UPLINK_RATE_HZ
+from xiaozhi.channel import MICROPHONE, RECOGNITION, SPEECH, TEXTS, Channel
+from xiaozhi.events import KeyReleased, MicInput, MicPacket, SpeechEvent
+from xiaozhi.services import Services
+from xiaozhi.stages.asr.stage import Ask, AsrInput, Forget, Recognised, run_asr
+from xiaozhi.stages.vad.stage import VadControl, run_vad
+from xiaozhi.turn.segmenter import Segmenter
+from xiaozhi.workers import Priority
+
+# Microphone audio waits at most this long for the VAD; then the oldest is dropped and counted.
+_MIC_MS: Final = 2000.0
+_ASSUMED_PACKET_MS: Final = 60.0
+
+
+def _heard_ms(item: SpeechEvent | KeyReleased | Ask | Forget) -> float:
+    """How much sound an item holds, in milliseconds."""
+    return 0.0 if isinstance(item, KeyReleased | Ask | Forget) else len(item.pcm) * 1000.0 / UPLINK_RATE_HZ
+
+
+class Microphone:
+    """One conversation's way from packets to words.
+
+    Args:
+        services: the shared engines.
+        on_partial: told what has been heard so far.
+    """
+
+    def __init__(self, services: Services, on_partial: Callable[[str], None]) -> None:
+        self._services = services
+        self._on_partial = on_partial
+        self._packets: Channel[MicInput] = Channel(
+            _MIC_MS, lambda _packet: _ASSUMED_PACKET_MS, drop_oldest=True, kind=MICROPHONE
+        )
+        self._to_recognise: Channel[AsrInput] = Channel(_MIC_MS, _heard_ms, kind=RECOGNITION)
+        self._control = VadControl()
+        self._control.deaf = True
+        self.speech: Channel[SpeechEvent | KeyReleased] = Channel(_MIC_MS, _heard_ms, kind=SPEECH)
+        """What the VAD has found, and when the key was released."""
+        self.texts: Channel[Recognised] = Channel(16, kind=TEXTS)
+        """The answers to `recognise`."""
+        self.unheard = 0
+        """Packets since listening ended."""
+
+    async def run(self) -> None:
+        """Find and recognise speech until cancelled."""
+        settings = self._services.settings
+        ear = self._services.tick.open()
+        segmenter = Segmenter(settings.vad.threshold, settings.vad.release_threshold, settings.vad.min_speech_ms)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(
+                    run_vad(
+                        self._packets,
+                        self.speech,
+                        self._services.tick,
+                        ear,
+                        segmenter,
+                        pre_roll_ms=settings.vad.pre_roll_ms,
+                        control=self._control,
+                    ),
+                    name="vad",
+                )
+                tasks.create_task(
+                    run_asr(
+                        self._to_recognise, self.texts, self._services.ears, settings.asr.timeout_s, self._on_partial
+                    ),
+                    name="asr",
+                )
+        finally:
+            ear.close()
+
+    def put(self, packet: MicPacket) -> None:
+        """Take one packet. Never waits: the oldest is dropped when the VAD cannot keep up."""
+        if self._control.deaf:
+            self.unheard += 1
+        self._packets.put_nowait(packet)
+
+    def key_released(self) -> None:
+        """The talker released the key; goes behind the audio that came before."""
+        self._packets.put_nowait(KeyReleased())
+
+    def take_unheard(self) -> int:
+        """How many packets have come since listening ended; counted anew from now on."""
+        unheard, self.unheard = self.unheard, 0
+        return unheard
+
+    def hear(self, *, deaf: bool) -> None:
+        """Whether what comes now counts."""
+        if deaf != self._control.deaf:
+            self._control.reset()
+            self._control.deaf = deaf
+            self.unheard = 0
+
+    def listen(self, *, hold: bool) -> None:
+        """Forget what was heard; with `hold`, everything from now on is one utterance."""
+        self._to_recognise.put_nowait(Forget())
+        self._control.reset()
+        self._control.hold = hold
+
+    def let_go(self) -> None:
+        """The utterance that was held is over."""
+        self._control.hold = False
+
+    def forget_sound(self) -> None:
+        """What has just been heard is no speech to us, such as the wake word."""
+        self._control.reset()
+
+    def close_utterance(self) -> None:
+        """The open utterance is over or worth nothing."""
+        self._to_recognise.put_nowait(Forget())
+        self._control.close_utterance()
+
+    def pass_on(self, event: SpeechEvent) -> None:
+        """This speech belongs to the open utterance."""
+        self._to_recognise.put_nowait(event)
+
+    def recognise(self, ticket: int, *, probe: bool) -> None:
+        """Recognise the open utterance up to here; the answer comes with `ticket`."""
+        self._to_recognise.put_nowait(Ask(ticket, Priority.PROBE if probe else Priority.FINAL))

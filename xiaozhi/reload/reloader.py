@@ -1,0 +1,126 @@
+"""The way in for new settings: from the console, a signal or the file."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from xiaozhi.agents import AgentError
+from xiaozhi.reload.difference import changed_keys, held_back
+from xiaozhi.reload.parts import build_parts, exchange
+from xiaozhi.services import Services
+from xiaozhi.settings import Settings
+from xiaozhi.settings.applies import need_restart
+from xiaozhi.settings.errors import SettingsError
+from xiaozhi.settings.load import Loaded
+from xiaozhi.stages.asr.engine import EngineError
+from xiaozhi.stages.tts.engine import VoiceError
+from xiaozhi.stages.vad.silero import VadError
+from xiaozhi.store import StoreError
+
+_log = logging.getLogger(__name__)
+
+# Names in one log line; the rest is counted.
+_MOST_NAMED: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What has become of new settings. Names are those of the settings file, such as `llm.endpoints`.
+
+    Attributes:
+        applied: these hold from now on, see `xiaozhi.settings.applies`.
+        restart: these differ from what the process runs on and wait for a restart.
+        errors: why nothing at all was changed, one line each.
+    """
+
+    applied: tuple[str, ...] = ()
+    restart: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+
+
+class Reloader:
+    """Applies new settings to a running server, one change after another.
+
+    Args:
+        services: of the process.
+        reread: reads the settings as the process did when it started; raises `SettingsError`. Blocking.
+    """
+
+    def __init__(self, services: Services, reread: Callable[[], Loaded] | None = None) -> None:
+        self.applied = 0
+        """Changes that were taken over."""
+        self.refused = 0
+        """Changes that could not be: nothing was changed."""
+        self.on_busy: list[Callable[[bool], None]] = []
+        """Told True when a reload begins and False when it is over, for the service manager."""
+        self.on_settings: list[Callable[[Settings], None]] = []
+        """Told the settings that hold from now on, in the step in which they begin to."""
+        self.restart: tuple[str, ...] = ()
+        """Settings that were changed and wait for a restart."""
+        self.reread = reread
+        self._services = services
+        self._lock = asyncio.Lock()
+
+    async def apply(self, settings: Settings) -> Applied:
+        """Take new settings over: those that can, from the next turn or connection on; all of them or none.
+
+        Never raises for what is wrong with the settings; engines are loaded beside those in use, which takes seconds.
+        """
+        async with self._lock:
+            for tell in self.on_busy:
+                tell(True)
+            try:
+                return await self._apply(settings)
+            finally:
+                for tell in self.on_busy:
+                    tell(False)
+
+    async def reload(self) -> Applied:
+        """Read the settings again and apply them; says in the log what came of it.
+
+        Raises:
+            RuntimeError: the process does not know where its settings come from.
+        """
+        if self.reread is None:
+            raise RuntimeError("there is nothing to read again")
+        try:
+            loaded = await asyncio.to_thread(self.reread)
+        except SettingsError as mistakes:
+            self.refused += 1
+            _log.error("settings not applied: %s", "; ".join(mistakes.errors))
+            return Applied(restart=self.restart, errors=tuple(mistakes.errors))
+        for warning in loaded.warnings:
+            _log.warning("settings: %s", warning)
+        return await self.apply(loaded.settings)
+
+    async def _apply(self, wanted: Settings) -> Applied:
+        services = self._services
+        keys = changed_keys(services.settings, wanted)
+        restart = need_restart(keys)
+        settings = held_back(services.settings, wanted, restart)
+        live = [key for key in keys if key not in restart]
+        try:
+            parts = await build_parts(services, settings, live) if live else None
+        except (EngineError, VoiceError, VadError, AgentError, StoreError) as error:
+            self.refused += 1
+            _log.error("settings not applied: %s", error)
+            return Applied(restart=self.restart, errors=(str(error),))
+        if parts is not None:
+            exchange(services, parts)
+            for take in self.on_settings:
+                take(settings)
+            self.applied += 1
+            _log.info("settings applied: %s", _names(live))
+        if restart and tuple(restart) != self.restart:
+            _log.warning("these settings wait for a restart: %s", _names(restart))
+        elif parts is None:
+            _log.info("settings read again: nothing to apply")
+        self.restart = tuple(restart)
+        return Applied(tuple(live), self.restart)
+
+
+def _names(keys: list[str]) -> str:
+    more = len(keys) - _MOST_NAMED
+    return ", ".join(keys[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

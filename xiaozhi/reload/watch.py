@@ -1,0 +1,86 @@
+"""Looks whether the settings file has changed, once a second; a signal asks for the same at once."""
+
+import asyncio
+import logging
+import stat
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from xiaozhi.reload.reloader import Reloader
+
+_log = logging.getLogger(__name__)
+
+_LOOK_EVERY_S: Final = 1.0
+
+Sign: TypeAlias = tuple[int, int, int]
+"""By which a change of a file is seen: time of change in ns, size, number of the file."""
+
+
+def sign_of(path: Path) -> Sign | None:
+    """The sign of a file; None while there is none, or it cannot be seen."""
+    try:
+        seen = path.stat()
+    except OSError:
+        return None
+    return (seen.st_mtime_ns, seen.st_size, seen.st_ino) if stat.S_ISREG(seen.st_mode) else None
+
+
+class Changes:
+    """Says when a file that was being written has come to rest. Pure.
+
+    Args:
+        sign: of the file as it was read.
+    """
+
+    def __init__(self, sign: Sign | None) -> None:
+        self._taken = sign
+        self._seen = sign
+
+    def look(self, sign: Sign | None) -> bool:
+        """Whether to read the file now: it is another one, and the same as the last time it was looked at.
+
+        A file that is away is being replaced; nothing is read then.
+        """
+        settled, self._seen = sign == self._seen, sign
+        if sign is None or not settled or sign == self._taken:
+            return False
+        self._taken = sign
+        return True
+
+
+class FileWatch:
+    """Reloads when the settings file has changed or somebody asks for it.
+
+    Args:
+        reloader: reads and applies.
+        path: of the file; it need not be there yet.
+    """
+
+    def __init__(self, reloader: Reloader, path: Path) -> None:
+        self._reloader = reloader
+        self._path = path
+        self._asked = asyncio.Event()
+        self._changes = Changes(sign_of(path))
+
+    def ask(self) -> None:
+        """Read the settings again now, whether the file has changed or not."""
+        self._asked.set()
+
+    async def run(self, *, looks: bool) -> None:
+        """Run until cancelled.
+
+        Args:
+            looks: look at the file; otherwise only `ask` has an effect.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(_LOOK_EVERY_S if looks else None):
+                    await self._asked.wait()
+            except TimeoutError:
+                if not self._changes.look(await asyncio.to_thread(sign_of, self._path)):
+                    continue
+            self._asked.clear()
+            try:
+                await self._reloader.reload()
+            except Exception:  # noqa: BLE001 - serving goes on with what was there before; it is logged whole
+                _log.exception("reading the settings again failed")

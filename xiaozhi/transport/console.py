@@ -1,0 +1,203 @@
+"""`/console/`: the pages and their calls, put together; started and closed with the server."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from aiohttp import web
+
+from xiaozhi import __version__
+from xiaozhi.console.access import Access
+from xiaozhi.console.assets import Asset, load_assets
+from xiaozhi.console.board import Board
+from xiaozhi.console.guests import Guests
+from xiaozhi.console.overview import Alerts
+from xiaozhi.console.password import password_path
+from xiaozhi.console.settings_file import Apply, SettingsFile
+from xiaozhi.console.trials import Trials
+from xiaozhi.services import Services
+from xiaozhi.settings.source import SettingsSource
+from xiaozhi.transport.addresses import Network
+from xiaozhi.transport.console_devices import DeviceCalls, Online
+from xiaozhi.transport.console_guard import COOKIE, SESSION, Guard, Refused, answer, body_of, text_of
+from xiaozhi.transport.console_live import LiveCalls
+from xiaozhi.transport.console_settings import SettingsCalls
+
+CONSOLE_PATH: Final = "/console/"
+_MOST_PASSWORD_CHARS: Final = 1000
+
+
+class Devices(Online, Protocol):
+    """The devices that are connected, and how many."""
+
+    def __len__(self) -> int: ...
+
+
+class Console:
+    """The console of one server. Made by `open`.
+
+    Args:
+        services: the shared engines.
+        devices: who is connected.
+        access: who is signed in.
+        assets: the pages' files.
+        guests: passes for the talk page; the entrance asks them.
+        file: where changes of the settings are written.
+        trusted: proxies whose word counts.
+        alerts: what holds now.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        devices: Devices,
+        access: Access,
+        assets: Mapping[str, Asset],
+        guests: Guests,
+        file: SettingsFile,
+        trusted: tuple[Network, ...],
+        alerts: Alerts,
+    ) -> None:
+        self.access = access
+        self.board = Board(services, devices, alerts)
+        self._file = file
+        self._services = services
+        self._devices = devices
+        self._assets = assets
+        self._guests = guests
+        self._guard = Guard(services.settings, access, trusted)
+        self._trials = Trials(services, file)
+
+    @classmethod
+    async def open(
+        cls,
+        services: Services,
+        devices: Devices,
+        guests: Guests,
+        *,
+        source: SettingsSource | None = None,
+        trusted: tuple[Network, ...] = (),
+        alerts: Alerts = tuple,
+        apply: Apply | None = None,
+    ) -> "Console":
+        """Read the pages and the password, make one where there is none, and begin to collect.
+
+        Args:
+            services: the shared engines.
+            devices: who is connected.
+            guests: passes for the talk page; the entrance asks them.
+            source: where the settings came from; without it they cannot be changed here.
+            trusted: proxies whose word counts.
+            alerts: what holds now.
+            apply: takes new settings over while serving.
+
+        Raises:
+            PasswordError: the password's file cannot be used.
+        """
+        settings = services.settings.console
+        path = password_path(services.settings.server.data_dir, settings.password_file)
+        access = await Access.open(path, settings.session_hours * 3600.0, settings.idle_minutes * 60.0)
+        assets = await asyncio.to_thread(load_assets)
+        file = SettingsFile(source, lambda: services.settings, apply)
+        console = cls(services, devices, access, assets, guests, file, trusted, alerts)
+        console.board.start()
+        return console
+
+    def add_to(self, app: web.Application) -> None:
+        """Serve below `/console/`."""
+        app.router.add_get(CONSOLE_PATH.rstrip("/"), _to_the_pages)
+        app.add_subapp(CONSOLE_PATH, self._app())
+        app.on_shutdown.append(self._end_streams)
+
+    async def close(self) -> None:
+        """Collect no more."""
+        await self.board.close()
+
+    def banner(self, base_url: str) -> list[str]:
+        """Lines for the start-up message: where the console is, and once its password."""
+        lines = [f"console (pages for owners)                {base_url}{CONSOLE_PATH}"]
+        if self.access.first_password:
+            lines.append(f"its password, shown only this once        {self.access.first_password}")
+        return lines
+
+    def _app(self) -> web.Application:
+        app = web.Application(middlewares=[self._guard.middleware])
+        app.on_response_prepare.append(self._guard.harden)
+        router = app.router
+        router.add_get("/api/session", self._session)
+        router.add_post("/api/sign-in", self._sign_in)
+        router.add_post("/api/sign-out", self._sign_out)
+        router.add_post("/api/password", self._password)
+        LiveCalls(self.board, self.access.sessions).add_to(router)
+        SettingsCalls(self._services, self._file, self.board, self._trials).add_to(router)
+        DeviceCalls(self._services, self._devices, self.board, self._guests, self._guard).add_to(router)
+        router.add_route("*", "/api/{tail:.*}", _no_such_call)
+        router.add_get("/{path:.*}", self._page)
+        return app
+
+    async def _end_streams(self, _app: web.Application) -> None:
+        self.board.hub.close()
+
+    # Signing in ---------------------------------------------------------------------------------------------------
+
+    async def _session(self, request: web.Request) -> web.Response:
+        session = request.get(SESSION)
+        csrf = session.csrf if session is not None else None
+        return answer({"signed_in": session is not None, "csrf": csrf, "version": __version__})
+
+    async def _sign_in(self, request: web.Request) -> web.Response:
+        password = text_of(await body_of(request), "password", _MOST_PASSWORD_CHARS)
+        opened = await self.access.sign_in(password, self._guard.address(request))
+        if opened is None:
+            raise Refused(401, "wrong password")
+        self.access.sessions.close(request.cookies.get(COOKIE, ""))  # a session of before ends with a new sign-in
+        token, session = opened
+        response = answer({"csrf": session.csrf})
+        response.set_cookie(
+            COOKIE,
+            token,
+            path=CONSOLE_PATH.rstrip("/"),
+            httponly=True,
+            samesite="Strict",
+            secure=self._guard.secure(request),
+            max_age=round(self._services.settings.console.session_hours * 3600.0),
+        )
+        return response
+
+    async def _sign_out(self, request: web.Request) -> web.Response:
+        connection = self._devices.find(self._guests.withdraw(request[SESSION].name))
+        if connection is not None:
+            connection.end("signed out of the console")
+        self.access.sessions.close(request.cookies.get(COOKIE, ""))
+        response = answer({"signed_in": False})
+        response.del_cookie(COOKIE, path=CONSOLE_PATH.rstrip("/"))
+        return response
+
+    async def _password(self, request: web.Request) -> web.Response:
+        body = await body_of(request)
+        old, new = text_of(body, "old", _MOST_PASSWORD_CHARS), text_of(body, "new", _MOST_PASSWORD_CHARS)
+        if not await self.access.change(old, new, self._guard.address(request), request[SESSION]):
+            raise Refused(403, "the old password is wrong")
+        return answer({"changed": True})
+
+    # Pages --------------------------------------------------------------------------------------------------------
+
+    async def _page(self, request: web.Request) -> web.Response:
+        asset = self._assets.get(request.match_info["path"])
+        if asset is None:
+            raise Refused(404, "there is no such page")
+        headers = {"ETag": asset.etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+        if asset.etag in (tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")):
+            return web.Response(status=304, headers=headers)
+        headers["Content-Type"] = asset.content_type
+        if asset.packed is not None and "gzip" in request.headers.get("Accept-Encoding", "").lower():
+            return web.Response(body=asset.packed, headers={**headers, "Content-Encoding": "gzip"})
+        return web.Response(body=asset.body, headers=headers)
+
+
+async def _no_such_call(_request: web.Request) -> web.Response:
+    raise Refused(404, "there is no such call")
+
+
+async def _to_the_pages(_request: web.Request) -> web.StreamResponse:
+    raise web.HTTPMovedPermanently(CONSOLE_PATH)

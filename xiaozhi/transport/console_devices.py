@@ -1,0 +1,322 @@
+"""The console's calls about devices, personas, memories and the talk page."""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+import orjson
+from aiohttp import web
+
+from xiaozhi.agents.agent import AgentError, agent_from_json
+from xiaozhi.console.board import Board
+from xiaozhi.console.guests import Guests, is_guest
+from xiaozhi.saying import Told
+from xiaozhi.services import Services
+from xiaozhi.stages.tts.wishes import KNOWN
+from xiaozhi.store import Access, Device
+from xiaozhi.transport.addresses import WEBSOCKET_PATH
+from xiaozhi.transport.console_guard import SESSION, Guard, Refused, answer, body_of, number_of, text_of
+from xiaozhi.transport.identity import normal_id
+
+_LONGEST: Final = 200
+_LONGEST_SAYING: Final = 300
+_MOST_DEVICES: Final = 20_000
+# The sentence is spoken to its end before the call is answered; a long one goes on without it.
+_SAID_S: Final = 30.0
+# What somebody types is meant, but need not be said this very second.
+_PATIENCE_S: Final = 8.0
+_WRITABLE: Final = ("name", "room", "owner", "agent", "language", "priority")
+
+
+class Speaks(Protocol):
+    """A device that is connected."""
+
+    def say(self, text: str, patience_s: float) -> "asyncio.Future[Told]":
+        """Say a sentence of the server's own."""
+        ...
+
+    def end(self, why: str) -> "asyncio.Task[None]":
+        """Close the connection."""
+        ...
+
+
+class Online(Protocol):
+    """The devices that are connected."""
+
+    def online(self) -> frozenset[str]:
+        """Their ids."""
+        ...
+
+    def find(self, device_id: str) -> Speaks | None:
+        """One of them."""
+        ...
+
+
+class DeviceCalls:
+    """Answers the pages for devices, personas and talk.
+
+    Args:
+        services: store, personas and voices.
+        online: who is connected.
+        board: turns, and is told of new names.
+        guests: passes for the talk page.
+        guard: knows what the browser sees.
+    """
+
+    def __init__(self, services: Services, online: Online, board: Board, guests: Guests, guard: Guard) -> None:
+        self._services = services
+        self._store = services.store
+        self._online = online
+        self._board = board
+        self._guests = guests
+        self._guard = guard
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        """Register the calls."""
+        router.add_get("/api/devices", self.devices)
+        router.add_post("/api/devices/bind", self.bind)
+        router.add_patch("/api/devices/{id}", self.change)
+        router.add_delete("/api/devices/{id}", self.remove)
+        router.add_post("/api/devices/{id}/say", self.say)
+        router.add_get("/api/devices/{id}/turns", self.turns)
+        router.add_delete("/api/devices/{id}/turns", self.clear)
+        router.add_get("/api/devices/{id}/memories", self.memories)
+        router.add_post("/api/devices/{id}/memories", self.remember)
+        router.add_delete("/api/devices/{id}/memories/{number:[0-9]{1,18}}", self.forget)
+        router.add_get("/api/agents", self.agents)
+        router.add_put("/api/agents/{name}", self.put_agent)
+        router.add_delete("/api/agents/{name}", self.remove_agent)
+        router.add_get("/api/voices", self.voices)
+        router.add_get("/api/talk", self.talk)
+
+    # Devices ------------------------------------------------------------------------------------------------------
+
+    async def devices(self, _request: web.Request) -> web.Response:
+        """Every device that was ever seen, and those that are connected."""
+        online = self._online.online()
+        known = await self._store.devices.list()
+        rows = [self._row(device, online) for device in known[:_MOST_DEVICES]]
+        seen = {device.id for device in known}
+        rows += [self._row(Device(name), online) for name in sorted(online - seen) if not is_guest(name)]
+        rows.sort(key=lambda row: not row["online"])
+        return answer({"devices": rows})
+
+    def _row(self, device: Device, online: frozenset[str]) -> dict[str, Any]:
+        return {
+            "id": device.id,
+            "name": device.name,
+            "room": device.room,
+            "owner": device.owner,
+            "board": device.board,
+            "firmware": device.firmware,
+            "agent": device.agent,
+            "language": device.language,
+            "online": device.id in online,
+            "last_seen": device.last_seen or None,
+            "bound": device.bound,
+            "allowed": device.access is Access.ALLOWED,
+            "blocked": device.access is Access.BLOCKED,
+            "priority": getattr(device, "priority", None),
+        }
+
+    async def bind(self, request: web.Request) -> web.Response:
+        """Bind the device that shows this code."""
+        body = await body_of(request)
+        device = await self._store.devices.bind(text_of(body, "code", 40), owner=text_of(body, "owner", _LONGEST, default=""))
+        if device is None:
+            raise Refused(422, "no device shows this code now; codes change every ten minutes")
+        self._board.renamed(device.id)
+        return answer(self._row(device, self._online.online()))
+
+    async def change(self, request: web.Request) -> web.Response:
+        """Change what people decide about a device."""
+        device = await self._known(request)
+        body = await body_of(request)
+        fields = {name.name for name in dataclasses.fields(Device)}
+        words = {name: text_of(body, name, _LONGEST) for name in _WRITABLE if name in body and name in fields}
+        if (agent := words.get("agent")) and agent not in self._services.roster:
+            raise Refused(422, f"there is no persona {agent!r}")
+        flags = {name: body[name] for name in ("blocked", "allowed", "bound") if name in body}
+        if not all(isinstance(flag, bool) for flag in flags.values()):
+            raise Refused(422, "blocked, allowed and bound must be true or false")
+        if flags.get("bound") is True:
+            raise Refused(422, "a device is bound by its code, or let in with allowed")
+        if unknown := set(body) - set(words) - set(flags):
+            raise Refused(422, f"cannot be changed: {', '.join(sorted(unknown))}"[:200])
+        if words:
+            try:
+                device = await self._store.devices.update(device.id, **words)
+            except ValueError as error:
+                raise Refused(422, str(error)) from None
+        device = await self._decide(device, flags)
+        self._board.renamed(device.id)
+        return answer(self._row(device, self._online.online()))
+
+    async def _decide(self, device: Device, flags: Mapping[str, bool]) -> Device:
+        devices = self._store.devices
+        if flags.get("bound") is False:
+            device = await devices.unbind(device.id)
+        if flags.get("blocked"):
+            device = await devices.block(device.id)
+            if (connection := self._online.find(device.id)) is not None:
+                connection.end("blocked on the console")
+        elif flags.get("allowed"):
+            device = await devices.allow(device.id)
+        elif "blocked" in flags or "allowed" in flags:
+            device = await devices.unlist(device.id)
+        return device
+
+    async def remove(self, request: web.Request) -> web.Response:
+        """Delete a device and everything that is known of it."""
+        device = await self._known(request)
+        if (connection := self._online.find(device.id)) is not None:
+            connection.end("removed on the console")
+        await self._store.devices.remove(device.id)
+        self._board.ring.forget(device.id)
+        self._board.renamed(device.id)
+        return answer({"removed": device.id})
+
+    async def say(self, request: web.Request) -> web.Response:
+        """Have a connected device say a sentence; answered when it has been said, or is not going to be."""
+        name = _id(request)
+        text = text_of(await body_of(request), "text", _LONGEST_SAYING).strip()
+        if not text:
+            raise Refused(422, "text must not be empty")
+        connection = self._online.find(name)
+        if connection is None:
+            raise Refused(409, "this device is not connected")
+        told = connection.say(text, _PATIENCE_S)
+        try:
+            async with asyncio.timeout(_SAID_S):
+                outcome = (await asyncio.shield(told)).value
+        except TimeoutError:
+            outcome = "speaking"
+        return answer({"told": outcome})
+
+    async def _known(self, request: web.Request) -> Device:
+        device = await self._store.devices.get(_id(request))
+        if device is None:
+            raise Refused(404, "there is no such device")
+        return device
+
+    # What was said ------------------------------------------------------------------------------------------------
+
+    async def turns(self, request: web.Request) -> web.Response:
+        """The newest turns of a device."""
+        limit, before = number_of(request, "limit", 50, 500), number_of(request, "before", 0, 1 << 62)
+        return answer({"turns": await self._board.turns(_id(request), limit, before)})
+
+    async def clear(self, request: web.Request) -> web.Response:
+        """Forget what was said to a device."""
+        device = await self._known(request)
+        gone = await self._store.turns.clear(device.id)
+        self._board.ring.forget(device.id)
+        return answer({"removed": gone})
+
+    async def memories(self, request: web.Request) -> web.Response:
+        """What a device was told to keep in mind."""
+        kept = await self._store.memories.list(_id(request))
+        return answer({"memories": [dataclasses.asdict(memory) for memory in kept]})
+
+    async def remember(self, request: web.Request) -> web.Response:
+        """Have a device keep something in mind."""
+        device = await self._known(request)
+        try:
+            memory = await self._store.memories.add(device.id, text_of(await body_of(request), "text", 500))
+        except ValueError as error:
+            raise Refused(422, str(error)) from None
+        return answer(dataclasses.asdict(memory))
+
+    async def forget(self, request: web.Request) -> web.Response:
+        """Forget one thing of a device."""
+        if not await self._store.memories.remove(_id(request), int(request.match_info["number"])):
+            raise Refused(404, "there is no such memory")
+        return answer({"removed": int(request.match_info["number"])})
+
+    # Personas and voices ------------------------------------------------------------------------------------------
+
+    async def agents(self, _request: web.Request) -> web.Response:
+        """Every persona, and how many devices have it."""
+        roster = self._services.roster
+        await roster.refresh(self._store)
+        counts: dict[str, int] = {}
+        for device in await self._store.devices.list():
+            counts[device.agent] = counts.get(device.agent, 0) + 1
+        default = roster.default.name
+        rows = [
+            {
+                **agent.model_dump(),
+                "origin": roster.origin(agent),
+                "default": agent.name == default,
+                "devices": counts.get(agent.name, 0) + (counts.get("", 0) if agent.name == default else 0),
+            }
+            for agent in roster
+        ]
+        return answer({"agents": rows, "default": default})
+
+    async def put_agent(self, request: web.Request) -> web.Response:
+        """Make or change a persona."""
+        name = request.match_info["name"]
+        body = await body_of(request)
+        values = {key: value for key, value in body.items() if key not in ("origin", "default", "devices")}
+        agent = agent_from_json(orjson.dumps({**values, "name": values.get("name", name)}).decode(), "agent")
+        if agent.name != name:
+            raise AgentError("agent: name: is another one than in the address; make a new persona instead")
+        await self._store.agents.put(agent.name, agent.model_dump_json())
+        await self._services.roster.refresh(self._store)
+        return answer({**agent.model_dump(), "origin": self._services.roster.origin(agent)})
+
+    async def remove_agent(self, request: web.Request) -> web.Response:
+        """Delete a persona that people made; one that came along is as it was before it was changed."""
+        if not await self._store.agents.remove(request.match_info["name"]):
+            raise Refused(404, "there is no persona of your own of this name")
+        await self._services.roster.refresh(self._store)
+        return answer({"removed": request.match_info["name"]})
+
+    async def voices(self, _request: web.Request) -> web.Response:
+        """The voices that are known of each engine; those of the settings' engines first."""
+        wanted = list(self._services.settings.tts.engines)
+        engines = wanted + [engine for engine in KNOWN if engine not in wanted]
+        rows = [
+            {
+                "engine": engine,
+                "name": voice.name,
+                "id": f"{engine}:{voice.name}",
+                "language": voice.language,
+                "gender": voice.gender,
+                "used": engine in wanted,
+            }
+            for engine in engines
+            for voice in KNOWN.get(engine, ())
+        ]
+        return answer({"voices": rows, "engines": wanted})
+
+    # Talk ---------------------------------------------------------------------------------------------------------
+
+    async def talk(self, request: web.Request) -> web.Response:
+        """A pass with which this browser may connect as a device of its own."""
+        host = self._guard.host(request)
+        if not host:
+            raise Refused(400, "the Host header is not valid")
+        granted = self._guests.issue(request[SESSION].name, time.monotonic())
+        scheme = "wss" if self._guard.secure(request) else "ws"
+        return answer(
+            {
+                "websocket": f"{scheme}://{host}{WEBSOCKET_PATH}",
+                "token": granted.token,
+                "device_id": granted.device_id,
+                "client_id": granted.client_id,
+                "query": {"device-id": granted.device_id, "client-id": granted.client_id, "token": granted.token},
+            }
+        )
+
+
+def _id(request: web.Request) -> str:
+    name = request.match_info["id"]
+    if len(name) > 100 or not name.isprintable():
+        raise Refused(404, "there is no such device")
+    return normal_id(name)
+
+
