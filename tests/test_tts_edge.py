@@ -146,7 +146,7 @@ async def test_nobody_there_is_an_error() -> None:
     async with EdgeStandIn() as gone:
         url = gone.ws_url
     voice = EdgeVoice(EdgeVoiceSettings(url=url), 5)
-    with pytest.raises(VoiceError, match="edge: broke off: Cannot connect"):
+    with pytest.raises(VoiceError, match="edge: broke off: cannot connect"):
         await heard(voice.speak(TEXT, language="zh"))
     with pytest.raises(VoiceError, match="cannot be reached"):
         await voice.warm()

@@ -26,8 +26,8 @@ from xiaozhi.reload.reloader import Reloader
 from xiaozhi.reload.watch import FileWatch
 from xiaozhi.services import Services, running_services
 from xiaozhi.settings import Settings
-from xiaozhi.settings.source import SettingsSource
 from xiaozhi.settings.load import DEFAULT_FILE, Loaded
+from xiaozhi.settings.source import SettingsSource
 from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.vad.silero import VadError
@@ -224,7 +224,9 @@ def _set_log_level(settings: Settings) -> None:
     logging.getLogger("xiaozhi").setLevel(settings.log.level.upper())
 
 
-async def _serve_until_told(settings: Settings, source: Path | None, reread: Callable[[], Loaded] | None, origin: SettingsSource | None) -> None:
+async def _serve_until_told(
+    settings: Settings, source: Path | None, reread: Callable[[], Loaded] | None, origin: SettingsSource | None
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -275,13 +277,19 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def run(settings: Settings, source: Path | None = None, reread: Callable[[], Loaded] | None = None) -> int:
+def run(
+    settings: Settings,
+    source: Path | None = None,
+    reread: Callable[[], Loaded] | None = None,
+    origin: SettingsSource | None = None,
+) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code. Errors are one line on standard error.
 
     Args:
         settings: what to serve with.
         source: the file they come from.
         reread: reads them again, at SIGHUP or when the file has changed; raises `SettingsError`.
+        origin: where the console writes changes of them.
     """
     set_up_logging(settings.log)
     try:

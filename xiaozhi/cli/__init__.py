@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "models": "list, fetch and remove speech models",
     "cache": "show or clear the speech kept on disk",
     "devices": "list devices, bind, allow, block, name and remove them",
+    "console": "set the password of the pages for owners",
     "tokens": "show and replace the keys that sign device tokens",
     "agents": "list, make, change and assign personas",
     "history": "show or clear what was said to a device",

@@ -1,6 +1,7 @@
 """`xiaozhi serve`: the server, until it is told to stop."""
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -33,8 +34,10 @@ def run(args: argparse.Namespace) -> int:
             print(f"{reason}; going on with what is embedded", file=sys.stderr)
             break  # what cannot reach one model will not reach the next
     from xiaozhi.server import run as run_server
+    from xiaozhi.settings.source import SettingsSource
 
-    return run_server(loaded.settings, loaded.source, lambda: load(args))
+    origin = SettingsSource(args.settings or loaded.source, args.overrides, os.environ)
+    return run_server(loaded.settings, loaded.source, lambda: load(args), origin)
 
 
 def missing_models(settings: "Settings") -> list[str]:

@@ -85,7 +85,10 @@ class EndpointEditor:
                     errors += error.errors
             if errors:
                 raise SettingsError(errors)
-            renamed = {str(fields.get("name") or fields.get("preset")): was_of(row) for fields, row in zip(endpoints, rows, strict=True)}
+            renamed = {
+                str(fields.get("name") or fields.get("preset")): was_of(row)
+                for fields, row in zip(endpoints, rows, strict=True)
+            }
             return with_endpoints(text, endpoints, renamed)
 
         return await self._file.rewrite(make, ["llm.endpoints"])
@@ -119,7 +122,9 @@ def merged(row: Mapping[str, Any], old: Mapping[str, LlmEndpoint], index: int = 
         address = str(values.get("base_url") or _preset_url(values))
         if urlsplit(address)[:2] != urlsplit(before.base_url)[:2]:
             raise SettingsError(
-                [f"llm.endpoints[{index}].api_key: give the key again, the address is another one than it was given for"]
+                [
+                    f"llm.endpoints[{index}].api_key: give the key again, the address is another one than it was given for"
+                ]
             )
         values["api_key"] = kept
     try:

@@ -93,9 +93,7 @@ def tables(settings: Settings, from_where: Mapping[str, Origin], documents: Docu
     return list(found.values())
 
 
-def _field(
-    settings: Settings, key: Key, from_where: Mapping[str, Origin], documents: Documentation
-) -> dict[str, Any]:
+def _field(settings: Settings, key: Key, from_where: Mapping[str, Origin], documents: Documentation) -> dict[str, Any]:
     name = dotted(key.path)
     section = _section(settings, key.path[:-1])
     about = type(section).model_fields[key.path[-1]]

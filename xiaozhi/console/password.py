@@ -106,7 +106,9 @@ def read_hash(path: Path) -> PasswordHash | None:
         kind, cost, block, lanes, salt, digest = content.decode("ascii").strip().split("$")
         if kind != "scrypt":
             raise ValueError(kind)
-        found = PasswordHash(int(cost), int(block), int(lanes), *(base64.b64decode(x, validate=True) for x in (salt, digest)))
+        found = PasswordHash(
+            int(cost), int(block), int(lanes), *(base64.b64decode(x, validate=True) for x in (salt, digest))
+        )
         if 128 * found.cost * found.block >= _MOST_MEMORY_BYTES or len(found.digest) != _HASH_BYTES:
             raise ValueError("parameters")
     except (ValueError, binascii.Error) as error:
@@ -152,6 +154,4 @@ def first_password(path: Path) -> str:
 
 def _scrypt(password: str, salt: bytes, cost: int, block: int, lanes: int) -> bytes:
     words = password.encode("utf-8", "surrogatepass")
-    return hashlib.scrypt(
-        words, salt=salt, n=cost, r=block, p=lanes, maxmem=2 * _MOST_MEMORY_BYTES, dklen=_HASH_BYTES
-    )
+    return hashlib.scrypt(words, salt=salt, n=cost, r=block, p=lanes, maxmem=2 * _MOST_MEMORY_BYTES, dklen=_HASH_BYTES)

@@ -72,9 +72,7 @@ class TurnRing:
         ]
 
 
-def joined(
-    ring: Iterable[dict[str, Any]], stored: Iterable[dict[str, Any]], limit: int
-) -> list[dict[str, Any]]:
+def joined(ring: Iterable[dict[str, Any]], stored: Iterable[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
     """Turns of both places, each once, the newest first."""
     by_number = {int(record["id"]): record for record in stored}
     by_number |= {int(record["id"]): {**by_number.get(int(record["id"]), {}), **record} for record in ring}

@@ -20,7 +20,6 @@ from xiaozhi.settings.schema import find
 from xiaozhi.settings.source import SettingsSource
 
 
-
 class Applied(Protocol):
     """What has become of new settings in the running server.
 

@@ -327,7 +327,9 @@ async def _asked(chat: Any, name: str, text: str) -> Result:
     async with aclosing(chat.stream(request)) as deltas:
         async for delta in deltas:
             if delta.text.strip():
-                return Result(True, (time.monotonic() - began_s) * 1000.0, f"{name} begins: “{delta.text.strip()[:80]}”")
+                return Result(
+                    True, (time.monotonic() - began_s) * 1000.0, f"{name} begins: “{delta.text.strip()[:80]}”"
+                )
     return Result(False, None, f"{name} answered nothing")
 
 

@@ -13,7 +13,9 @@ from xiaozhi.transport.websocket import Devices
 _MOST_BODY_BYTES = 64 * 1024
 
 
-def build_app(devices: Devices, ota: OtaDesk, metrics: MetricsDesk | None = None, console: Console | None = None) -> web.Application:
+def build_app(
+    devices: Devices, ota: OtaDesk, metrics: MetricsDesk | None = None, console: Console | None = None
+) -> web.Application:
     """Put the routes together; every path answers with and without its last slash, because redirects are failures."""
     quiet_bad_requests()
     app = web.Application(client_max_size=_MOST_BODY_BYTES)

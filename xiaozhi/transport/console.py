@@ -187,7 +187,9 @@ class Console:
         if asset is None:
             raise Refused(404, "there is no such page")
         headers = {"ETag": asset.etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
-        if asset.etag in (tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")):
+        if asset.etag in (
+            tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")
+        ):
             return web.Response(status=304, headers=headers)
         headers["Content-Type"] = asset.content_type
         if asset.packed is not None and "gzip" in request.headers.get("Accept-Encoding", "").lower():

@@ -124,7 +124,9 @@ class DeviceCalls:
     async def bind(self, request: web.Request) -> web.Response:
         """Bind the device that shows this code."""
         body = await body_of(request)
-        device = await self._store.devices.bind(text_of(body, "code", 40), owner=text_of(body, "owner", _LONGEST, default=""))
+        device = await self._store.devices.bind(
+            text_of(body, "code", 40), owner=text_of(body, "owner", _LONGEST, default="")
+        )
         if device is None:
             raise Refused(422, "no device shows this code now; codes change every ten minutes")
         self._board.renamed(device.id)
@@ -318,5 +320,3 @@ def _id(request: web.Request) -> str:
     if len(name) > 100 or not name.isprintable():
         raise Refused(404, "there is no such device")
     return normal_id(name)
-
-

@@ -149,7 +149,7 @@ class EdgeVoice:
 def _reason(error: Exception) -> str:
     """Why, in words; the library's own text for a connection that fails shows a Python object."""
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"{error.host}: {error.os_error.strerror or error.os_error}"
+        return f"cannot connect to {error.host}: {error.os_error.strerror or error.os_error}"
     if isinstance(error, TimeoutError):
         return "no answer in time"
     return str(error) or type(error).__name__
