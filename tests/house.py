@@ -16,6 +16,7 @@ from tests.speech import say
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt, to_int16
 from xiaozhi.client.device import Device
 from xiaozhi.client.manners import Manners
+from xiaozhi.client.mcp import DeviceTools
 from xiaozhi.client.microphone import SpeechMicrophone
 from xiaozhi.client.ota import Identity
 from xiaozhi.server import Server, serving
@@ -60,6 +61,7 @@ class House:
         microphone: SpeechMicrophone | None = None,
         speed: float = SPEED,
         connect: bool = True,
+        tools: DeviceTools | None = None,
     ) -> AsyncIterator[Device]:
         """A device that has connected."""
         identity = Identity.of(f"02:00:00:00:00:{number:02x}")
@@ -71,6 +73,7 @@ class House:
             microphone=microphone,
             speed=speed,
             trace=True,
+            tools=tools,
         ) as device:
             if connect:
                 await device.connect(self.url)
@@ -87,6 +90,7 @@ def settings_for(folder: Path, chat_url: str, speech_url: str, **tables: dict[st
         "auth": {"mode": "open"},
         "models": {"dir": folder / "models", "auto_pull": False},
         "asr": {"engine": "sense-voice", "model_dir": model, "language": "en", "workers": 1},
+        "console": {"enabled": False},  # making its password takes a quarter of a second
         # Tests count what upstreams are asked; those of the caches switch them on.
         "cache": {"answers": False, "speech": False, "recognition": False},
         "memory": {"engine": "off"},

@@ -26,7 +26,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Loaded]:
     seen: list[Loaded] = []
     server = type(sys)("xiaozhi.server")
 
-    def run(settings: Settings, source: Path | None) -> int:
+    def run(settings: Settings, source: Path | None, *_reading_again: object) -> int:
         seen.append(Loaded(settings, source))
         return 7
 

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.house import House, house, question
+from xiaozhi.health.rules import RULES
 from xiaozhi.metrics.turns import TurnMetrics
 from xiaozhi.settings import MetricsSettings, Settings
 from xiaozhi.turn.trace import TurnTrace
@@ -57,6 +58,68 @@ async def test_a_scrape_after_a_turn_adds_up(tmp_path: Path) -> None:
         )
         assert shown["xiaozhi_degraded{step=devices}"] == 0 and shown["process_resident_memory_bytes"] > 1e7
         assert "what time" not in text
+
+
+async def test_engines_caches_store_and_the_house_itself_are_shown(tmp_path: Path) -> None:
+    caches = {"answers": True, "speech": True, "recognition": True, "premake": False}
+    async with house(tmp_path, cache=caches) as home, home.device() as device:
+        for _ in range(2):
+            assert (await device.turn(question())).outcome == "answered"
+        shown = figures((await scrape(home))[1])
+        one = "{endpoint=stand-in}"
+        assert shown[f"xiaozhi_endpoint_requests_total{one}"] >= shown[f"xiaozhi_endpoint_succeeded_total{one}"] >= 1
+        assert shown["xiaozhi_endpoint_failures_total{endpoint=stand-in,kind=connection}"] == 0
+        assert shown[f"xiaozhi_endpoint_in_flight{one}"] == 0
+        assert shown["xiaozhi_endpoint_breaker{endpoint=stand-in,state=closed}"] == 1
+        assert shown["xiaozhi_endpoint_breaker{endpoint=stand-in,state=open}"] == 0
+        assert shown["xiaozhi_voice_sentences_total{voice=openai}"] >= 1
+        assert shown["xiaozhi_voice_breaker{state=closed,voice=espeak}"] == 1
+        # Every clause of the two turns was found, joined or made.
+        speech = [name for name in shown if name.startswith("xiaozhi_cache_hits_total{cache=speech")]
+        assert sum(shown[name] for name in speech) + shown["xiaozhi_cache_misses_total{cache=speech}"] >= 2
+        assert shown["xiaozhi_speech_tier_hits_total{tier=memory}"] >= 1
+        assert shown["xiaozhi_cache_misses_total{cache=recognition}"] >= 1
+        assert "xiaozhi_cache_hits_total{cache=answers,how=similar}" in shown
+        assert shown["xiaozhi_store_failed_total"] == shown["xiaozhi_store_dropped_total"] == 0
+        assert shown["xiaozhi_tool_calls_total"] == 0 and shown["xiaozhi_summaries_made_total"] == 0
+        assert {name for name in shown if name.startswith("xiaozhi_alert{")} == {
+            f"xiaozhi_alert{{name={rule.name}}}" for rule in RULES
+        }
+        assert shown["xiaozhi_reloads_total{outcome=applied}"] == 0
+        assert shown["xiaozhi_refused_total{why=token_or_blocked}"] == 0
+
+
+async def test_names_that_strangers_make_up_never_become_labels(tmp_path: Path) -> None:
+    async with house(tmp_path, server={"requests_per_minute": 0}) as home:
+        before = {name for name in figures((await scrape(home))[1]) if "_created" not in name}
+        async with aiohttp.ClientSession() as http:
+            for number in range(40):
+                device = f'{number:012x}"}} 1\\n{{evil="'
+                headers = {"Device-Id": device.encode().hex(), "Client-Id": "x" * number, "User-Agent": f"e{number}/1"}
+                url = f"http://127.0.0.1:{home.server.port}"
+                async with http.post(f"{url}/xiaozhi/ota/", headers=headers, json={"mac_address": device}) as answer:
+                    assert answer.status < 500
+                async with http.get(f"{url}/no/such/{number}") as answer:
+                    assert answer.status == 404
+        for number in range(1, 4):
+            async with home.device(number):
+                pass
+        after = {name for name in figures((await scrape(home))[1]) if "_created" not in name}
+        assert after == before
+
+
+async def test_every_name_follows_the_conventions(tmp_path: Path) -> None:
+    async with house(tmp_path, cache={"answers": True, "speech": True, "recognition": True}) as home:
+        families = list(text_string_to_metric_families((await scrape(home))[1]))
+        ours = [family for family in families if family.name.startswith("xiaozhi_")]
+        assert len(ours) > 60 and len({family.name for family in ours}) == len(ours)
+        for family in ours:
+            assert family.documentation.endswith((".", "label."))
+            assert not family.name.endswith(("_ms", "_mb", "_percent", "_count"))
+            if family.type == "counter":
+                assert all(sample.name.endswith(("_total", "_created")) for sample in family.samples)
+            for sample in family.samples:
+                assert not {"device", "device_id", "address", "session"} & set(sample.labels)
 
 
 async def test_only_those_who_may_see_the_figures(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,16 @@ from bench.sense_voice_model import build_tiny
 from bench.standins.chat import ChatStandIn
 from bench.standins.speech import SpeechStandIn
 from tests.house import House, brief, house, question, settings_for
+from tests.test_serve_cli import Running, free_port
+from xiaozhi.cli import main
 from xiaozhi.client.device import Device
+from xiaozhi.client.ota import Identity
 from xiaozhi.reload.difference import changed_keys, held_back
+from xiaozhi.reload.parts import NOT_OF_CHAT, NOT_OF_RECOGNIZER, NOT_OF_VOICES, OF_VAD_MODEL
 from xiaozhi.reload.reloader import Reloader
 from xiaozhi.reload.watch import Changes, FileWatch
 from xiaozhi.settings import Settings
+from xiaozhi.settings.applies import APPLIES, readme_table
 from xiaozhi.settings.load import load_settings
 from xiaozhi.stages.llm.routed import RoutedChat
 from xiaozhi.tenants import Tenants
@@ -181,6 +187,39 @@ async def test_the_file_is_read_when_it_has_come_to_rest_and_a_mistake_in_it_is_
         assert home.server.services.settings.log.transcripts
 
 
+async def test_sighup_and_the_file_change_a_real_process_in_the_middle_of_a_reply(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("[server]\nreload = true\n")
+    running = Running(tmp_path, free_port())
+    try:
+        async with Device(Identity.of("02:00:00:00:00:01")) as device:
+            ota = await device.boot(f"http://127.0.0.1:{running.port}/xiaozhi/ota/")
+            await device.connect(ota.url, ota.token)
+            turn = asyncio.create_task(device.turn_text("what is two plus three"))
+            await device.until(lambda: device.manners.speaker.playback.heard_ms > 100)
+            file.write_text('[tts]\nengines = ["espeak"]\n[tts.espeak]\nrate_wpm = 1\n')
+            running.process.send_signal(signal.SIGHUP)
+            await said(running, "not applied: settings.toml: tts.espeak.rate_wpm = 1")
+            file.write_text('[turn]\nprofile = "aggressive"\n[tts.espeak]\nrate_wpm = 200\n[auth]\nmode = "open"\n')
+            await said(running, "settings applied: turn.profile")
+            report = await turn
+            assert (report.answered, report.dropped, report.starved_count) == (True, {}, 0)
+            assert (await device.turn_text("what is two plus four")).answered
+        log = running.errors()
+        assert "tts.espeak.rate_wpm" in log.split("settings applied: ")[1].splitlines()[0]
+        assert "wait for a restart: auth.mode" in log and "Traceback" not in log
+        assert running.stop() == 0
+    finally:
+        running.close()
+
+
+async def said(running: Running, words: str) -> None:
+    """Wait until a process has written this to its log."""
+    async with asyncio.timeout(20):
+        while words not in running.errors():  # noqa: ASYNC110 - it is another process
+            await asyncio.sleep(0.05)
+
+
 def test_a_file_that_is_still_being_written_or_away_is_not_read() -> None:
     changes = Changes((1, 10, 7))
     assert not changes.look((1, 10, 7))
@@ -201,6 +240,28 @@ def test_differences_are_named_and_can_be_held_back() -> None:
     kept = held_back(old, new, ["server.port", "tts.edge.voice"])
     assert changed_keys(old, kept) == ["server.drain_s", "llm.breaker.failures"]
     assert held_back(old, new, []) is new
+
+
+def test_the_table_of_what_applies_when_knows_every_table_and_names_no_setting_that_is_gone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert {key.partition(".")[0] for key in APPLIES} == set(Settings.model_fields)
+    for key in APPLIES:
+        table, _, name = key.partition(".")
+        assert not name or name in type(getattr(Settings(), table)).model_fields, key
+    assert main(["check", "--applies"]) == 0
+    printed = capsys.readouterr().out
+    assert printed == readme_table() and printed.count("\n") == len(Settings.model_fields) + 2
+    for table in Settings.model_fields:
+        assert f"| `[{table}]` |" in printed
+    assert "| `[tts]` | everything |  |  |" in printed
+
+
+def test_what_an_engine_does_not_read_does_not_make_it_anew() -> None:
+    names = {
+        f"{table}.{name}" for table in Settings.model_fields for name in type(getattr(Settings(), table)).model_fields
+    }
+    assert names >= (NOT_OF_CHAT | NOT_OF_VOICES | NOT_OF_RECOGNIZER | OF_VAD_MODEL)
 
 
 async def test_a_former_engine_waits_for_those_who_were_there_and_no_others() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from xiaozhi.upstream.breaker import Admission, Breaker, BreakerRules, BreakerState, Signal, transition
 from xiaozhi.upstream.budget import HedgeBudget
-from xiaozhi.upstream.choice import Candidate, choose
+from xiaozhi.upstream.choice import Candidate, Standing, choose, standings
 from xiaozhi.upstream.failure import FailureKind
 from xiaozhi.upstream.latency import RollingLatency
 from xiaozhi.upstream.pool import Lease, Upstream, UpstreamPool
@@ -363,6 +363,95 @@ async def test_a_good_check_brings_back_one_that_could_not_be_connected_to() -> 
 
     await pool.check_all(well)
     assert [state.breaker for state in pool.states()] == [HALF_OPEN, OPEN]
+
+
+def test_quick_answers_restore_an_average_at_once_and_slow_ones_raise_it_step_by_step() -> None:
+    latency = RollingLatency()
+    for took in (0.3, 0.3, 1.5):
+        latency.add(0.0, took)
+    assert latency.mean_s(0.0) == pytest.approx(0.66)
+    latency.add(0.0, 0.3)
+    assert latency.mean_s(0.0) == pytest.approx(0.408)
+
+
+def test_what_was_slow_is_expected_to_be_well_again_while_nobody_asks() -> None:
+    latency = RollingLatency()
+    for took in (0.3, 0.3, 2.0, 2.0, 2.0):
+        latency.add(0.0, took)
+    times = [latency.expected_s(now) for now in (0.0, 10.0, 100.0)]
+    assert times == [
+        pytest.approx(latency.mean_s(0.0)),
+        pytest.approx(0.3 + 0.368 * 1.117, abs=0.01),
+        pytest.approx(0.3, abs=0.01),
+    ]
+    assert latency.expected_s(301.0) is None
+
+
+def test_a_wait_that_is_late_counts_twice_and_one_that_is_not_counts_nothing() -> None:
+    latency = RollingLatency()
+    assert latency.expected_s(0.0) is None
+    assert latency.expected_s(0.0, 0.5) == 0.5
+    latency.add(0.0, 0.3)
+    assert latency.expected_s(0.0, 0.4) == pytest.approx(0.4)
+    assert latency.expected_s(0.0, 0.6) == pytest.approx(1.2)
+    latency.given_up(0.0, 0.4)
+    assert latency.mean_s(0.0) == pytest.approx(0.3)
+    latency.given_up(0.0, 0.6)
+    assert latency.mean_s(0.0) == pytest.approx(1.2)
+
+
+def test_one_slower_than_itself_is_slow_even_where_all_are_and_an_unproven_one_comes_before_it() -> None:
+    slow = Candidate(1.0, 1.5, usual_s=0.3)
+    assert standings([slow, Candidate(1.0, 1.4, usual_s=0.3)]) == [Standing.SLOW, Standing.SLOW]
+    assert standings([slow, Candidate(1.0, 0.3, unproven=True)]) == [Standing.SLOW, Standing.UNPROVEN]
+    assert standings([Candidate(1.0, 0.3, breaking=True), Candidate(1.0, 0.31, usual_s=0.3)])[0] is Standing.BREAKING
+    never = random.Random(1)
+    assert {choose([slow, Candidate(1.0, 0.3)], never, explore=False) for _ in range(500)} == {1}
+
+
+async def test_a_slow_one_is_looked_at_beside_a_request_and_only_while_hedges_are_left() -> None:
+    pool, clock = pool_of(Upstream("a", "A"), Upstream("b", "B"))
+    for name, took in (("a", 0.2), ("b", 0.2), ("b", 3.0)):
+        lease = taken(pool.take(without={"a", "b"} - {name}))
+        clock.now += took
+        lease.first_byte()
+        lease.succeeded()
+    assert not any(pool.look("a") for _ in range(200))  # nothing earned yet
+    for _ in range(100):
+        taken(pool.take(without={"b"})).dropped()
+    assert not any(pool.look("b") for _ in range(200))  # it is asked already
+    looks = [look for _ in range(200) if (look := pool.look("a")) is not None]
+    assert [look.name for look in looks] == ["b"]  # one at a time
+    looks[0].first_byte()
+    looks[0].dropped()
+    assert sum(pool.budget.spend() for _ in range(10)) >= 1
+    assert pool.hedges == 1
+
+
+async def test_who_gets_a_doubtful_upstream_is_told() -> None:
+    pool, clock = pool_of(Upstream("a", "A"))
+    for took in (0.2, 0.2, 3.0):
+        lease = taken(pool.take())
+        clock.now += took
+        lease.first_byte()
+        lease.succeeded()
+    assert taken(pool.take()).doubtful
+    clock.now += 60.0  # long ago: it may be well again
+    fresh, clock = pool_of(Upstream("a", "A"))
+    assert not taken(fresh.take()).doubtful
+
+
+async def test_slow_answers_beside_quick_ones_do_not_move_the_time_of_a_hedge() -> None:
+    pool, clock = pool_of(Upstream("a", "A"), Upstream("b", "B"))
+    assert pool.late_after_s() == float("inf")
+    for number in range(100):
+        name, took = ("a", 0.2) if number % 2 or number < 10 else ("b", 3.0)
+        lease = taken(pool.take(without={"a", "b"} - {name}))
+        clock.now += took
+        lease.first_byte()
+        lease.succeeded()
+    assert pool.hedge_after_s() == 0.6
+    assert pool.late_after_s() == 1.5
 
 
 async def test_waiting_for_a_slot_ends_when_one_is_free() -> None:

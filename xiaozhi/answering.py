@@ -24,6 +24,7 @@ from xiaozhi.text.messages import Key, message
 from xiaozhi.text.script import script_of
 from xiaozhi.text.units import join_pieces
 from xiaozhi.tools.rounds import with_tools
+from xiaozhi.tools.tool import ToolResult
 from xiaozhi.tools.toolbox import ToolAnswer, Toolbox
 from xiaozhi.turn.trace import ToolUse, TurnTrace
 
@@ -34,8 +35,8 @@ _CLAUSES_AHEAD = 2
 # Subtitle of sound that is no speech, and what the history shows of it.
 _MUSIC = "♪"
 
-Deed = Callable[[], Awaitable[str]]
-"""Does what an exact wish asks for and returns the sentence to say about it; never fails but by cancelling."""
+Deed = Callable[[], Awaitable[ToolResult]]
+"""Does what an exact wish asks for; its text is the sentence to say about it. Never fails but by cancelling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,10 @@ class Plan:
         box: what the model may call; None for nothing.
         script: what to say instead of asking the model.
         deed: what to do, once the turn is committed, instead of asking the model.
+        name: of the exact intent behind script or deed, for the turn's record; empty for none.
         unasked: no talker waits for it, and it is no part of the history: without a sound it is never ready.
         ends: the conversation is over after it.
+        names: words that belong to this talker alone: an answer with one of them is not for others.
     """
 
     language: str
@@ -59,8 +62,10 @@ class Plan:
     box: Toolbox | None = None
     script: Sequence[Clause] | None = None
     deed: Deed | None = None
+    name: str = ""
     unasked: bool = False
     ends: bool = False
+    names: Sequence[str] = ()
 
 
 def voice_wish(persona: Agent) -> VoiceWish:
@@ -107,6 +112,8 @@ class Answering:
         own_tone = persona is not None and persona.name != HOUSE_AGENT
         self._recall = None if own_tone else services.caches.recall(services.chat, self._recalled)
         self._has_place = False
+        if plan.name:
+            trace.route = f"intent: {plan.name}"
         self.ends_conversation = plan.ends
         """The conversation is over after this reply."""
 
@@ -128,7 +135,7 @@ class Answering:
     def heard_out(self) -> None:
         """The reply was committed and played to its end: others may have this answer, too, if it is for everybody."""
         if self._recall is not None:
-            self._recall.keep()  # what was only prepared leaves nothing behind
+            self._recall.keep(self._plan.names)  # what was only prepared leaves nothing behind
 
     async def _admitted(self) -> bool:
         """Wait for a place while the process is overloaded, and ask for patience; False when there is none in time."""
@@ -165,7 +172,11 @@ class Answering:
     async def _do(self, deed: Deed) -> None:
         self._gate.ready()
         await self._gate.opened()
-        await self._recite(script_of(await deed(), language=self._plan.language))
+        began = self._loop.time()
+        done = await deed()
+        took_ms = (self._loop.time() - began) * 1000.0
+        self._trace.tools.append(ToolUse(self._plan.name, took_ms, done.failed, done.text))
+        await self._recite(script_of(done.text, language=self._plan.language))
 
     async def _excuse(self, key: Key) -> None:
         """Speak a sentence of our own."""
@@ -235,9 +246,7 @@ class Answering:
             raise ChatError(f"{self._services.chat.name}: called tools without end and said nothing about them")
         await self._close_with(clauses, done.closing, done.audio)
 
-    async def _ask(
-        self, clauses: Channel[Clause], messages: Sequence[Message], specs: tuple[ToolSpec, ...]
-    ) -> Outcome:
+    async def _ask(self, clauses: Channel[Clause], messages: Sequence[Message], specs: tuple[ToolSpec, ...]) -> Outcome:
         return await run_llm(
             self._recall or self._services.chat,
             ChatRequest(messages, self._plan.language, specs, tier=self._tier, on_note=self._trace.note_route),

@@ -13,9 +13,12 @@ from xiaozhi.cache.disk_file import FILE_NAME
 from xiaozhi.cache.embeddings import Embeddings
 from xiaozhi.cache.memory import MemoryTier
 from xiaozhi.cache.preload import BUILT_IN, PreloadError, read_replies
+from xiaozhi.cache.redis_answers import SharedAnswers
+from xiaozhi.cache.redis_tier import RedisTier
 from xiaozhi.cache.speech import SpeechCache
 from xiaozhi.cache.tier import Tier, Tiers
 from xiaozhi.channel import Channel
+from xiaozhi.cluster.link import RedisLink
 from xiaozhi.events import Clause, Message
 from xiaozhi.settings import Settings
 from xiaozhi.settings.cache import CacheSettings
@@ -44,12 +47,15 @@ class Caches:
         kept: speech; None when switched off.
         answers: of the language model; None when switched off or when there is no model.
         common: answers that are there from the start, for making their speech ahead.
+        shared: answers of all nodes; None for a node that is alone.
     """
 
     settings: Settings
     kept: KeptSpeech | None
     answers: AnswerCache | None
     common: tuple[str, ...] = ()
+    shared: SharedAnswers | None = None
+    link: RedisLink | None = None
     _embeddings: Embeddings | None = None
     _models: str = ""
     _premaking: asyncio.Task[None] | None = field(default=None, init=False)
@@ -58,7 +64,7 @@ class Caches:
         """The chat model for one turn, in front of it the answers; None when they are switched off."""
         if self.answers is None:
             return None
-        return Recall(chat, self.answers, self._embeddings, self._models, on_hit)
+        return Recall(chat, self.answers, self._embeddings, self._models, on_hit, self.shared)
 
     def premake(self) -> None:
         """Have common phrases spoken in the background; call it when it is known which voices work."""
@@ -95,12 +101,19 @@ class Caches:
         taken = others.kept.cache if others is not None and others.kept is not None else None
         if speech is not None and speech is not taken:
             await speech.close()
+        if self.shared is not None and (others is None or self.shared is not others.shared):
+            await self.shared.close()
         if self._embeddings is not None and (others is None or self._embeddings is not others._embeddings):
             await self._embeddings.close()
 
 
 async def open_caches(
-    settings: Settings, chain: VoiceChain, codec: WorkerPool, about: Sequence[str], before: Caches | None = None
+    settings: Settings,
+    chain: VoiceChain,
+    codec: WorkerPool,
+    about: Sequence[str],
+    before: Caches | None = None,
+    link: RedisLink | None = None,
 ) -> Caches:
     """Build the caches that the settings want and open the one on disk.
 
@@ -110,15 +123,17 @@ async def open_caches(
         codec: the shared pool that encodes.
         about: lines about the voices, each beginning with its name.
         before: those of the settings before; what they hold is taken over, and `close_all_but` closes what is left.
+        link: to what the nodes share; that of `before` when left out.
     """
     cache = settings.cache
+    link = link or (before.link if before is not None else None)
     kept = None
     if cache.speech:
-        speech = await _speech_cache(settings, before.kept.cache if before is not None and before.kept else None)
+        speech = await _speech_cache(settings, before.kept.cache if before is not None and before.kept else None, link)
         names = [state.name for state in chain.states]
         kept = KeptSpeech(speech, chain, codec, settings, voice_fingerprints(names, settings.tts, about))
     if not cache.answers or not settings.llm.endpoints:  # the built-in responder answers at once anyway
-        return Caches(settings, kept, None)
+        return Caches(settings, kept, None, link=link)
     answers = _answer_cache(cache, before.answers if before is not None else None)
     replies = await asyncio.to_thread(_common_replies, cache, settings.llm.system_prompt)
     answers.forget_common()
@@ -128,11 +143,14 @@ async def open_caches(
         embeddings = before._embeddings
     if embeddings is None and cache.embeddings.base_url:
         embeddings = Embeddings(cache.embeddings, time.monotonic)
+    shared = before.shared if before is not None else None
+    if shared is None and link is not None:
+        shared = SharedAnswers(link, link.settings.cache_ttl_s)
     common = tuple(dict.fromkeys(answer for _, answer in replies))
-    return Caches(settings, kept, answers, common, embeddings, models_key(settings.llm))
+    return Caches(settings, kept, answers, common, shared, link, embeddings, models_key(settings.llm))
 
 
-async def _speech_cache(settings: Settings, before: SpeechCache | None) -> SpeechCache:
+async def _speech_cache(settings: Settings, before: SpeechCache | None, link: RedisLink | None) -> SpeechCache:
     """That of before with other limits, or a new one where the tiers are not the same."""
     cache = settings.cache
     had_disk = before is not None and any(isinstance(tier, DiskTier) for tier in before.tiers.tiers)
@@ -147,6 +165,8 @@ async def _speech_cache(settings: Settings, before: SpeechCache | None) -> Speec
         before.tiers = Tiers(before.tiers.tiers, longest_s)
         return before
     tiers: list[Tier] = [MemoryTier(cache.speech_memory_mb * _MB, cache.speech_memory_ttl_s)]
+    if link is not None:
+        tiers.append(RedisTier(link, link.settings.cache_ttl_s))
     if cache.disk_mb:
         disk = DiskTier(settings.server.data_dir / FILE_NAME, cache.disk_mb * _MB, cache.disk_ttl_s)
         await disk.open()

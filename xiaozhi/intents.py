@@ -11,7 +11,7 @@ from xiaozhi.recollection import Recollection, acknowledgement
 from xiaozhi.text.script import script_of
 from xiaozhi.tools import units
 from xiaozhi.tools.local_answer import local_answer
-from xiaozhi.tools.tool import DeviceCalls, ToolError
+from xiaozhi.tools.tool import DeviceCalls, ToolError, ToolResult
 from xiaozhi.tools.toolbox import Toolbox
 from xiaozhi.tools.volume import carry_out, dial_tool
 from xiaozhi.tools.volume_wish import Wish, wish
@@ -77,7 +77,10 @@ class Intents:
 
     def _dial(self, text: str, language: str) -> Intent | None:
         wanted, device = wish(text), self._box.context.device
-        if wanted is None or device is None or not self._box.offers(dial_tool(wanted.dial)):
+        if wanted is None or device is None:
+            return None
+        tool = dial_tool(wanted.dial)
+        if not device.offers(tool) or not self._box.permits(tool, "device"):
             return None
         return Intent(wanted.dial, deed=partial(_turn_dial, wanted, device, language))
 
@@ -89,8 +92,8 @@ class Intents:
         return Intent(tool, tuple(script_of(answer, language=language)))
 
 
-async def _turn_dial(wanted: Wish, device: DeviceCalls, language: str) -> str:
+async def _turn_dial(wanted: Wish, device: DeviceCalls, language: str) -> ToolResult:
     try:
-        return await carry_out(wanted, device, language)
+        return ToolResult(await carry_out(wanted, device, language))
     except ToolError as error:
-        return str(error)
+        return ToolResult(str(error), failed=True)

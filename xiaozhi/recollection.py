@@ -18,6 +18,7 @@ from xiaozhi.store import Device, StoreError
 from xiaozhi.store.turns import Past, TurnRecord
 from xiaozhi.text.feelings import side_note
 from xiaozhi.text.language import language_of
+from xiaozhi.text.tool_note import tool_note
 from xiaozhi.turn.history import History, PastTurn
 from xiaozhi.turn.trace import TurnTrace
 
@@ -83,7 +84,14 @@ class Recollection:
             agent, history = self.agent, self._history
             past = await self._store.turns.begin(self._device.id, agent.name, self._most())
             self._conversation = past.conversation
-            self._restore(history, past)
+            self._restore(history, await self._caught_up(agent.name, past))
+
+    async def _caught_up(self, agent: str, past: Past) -> Past:
+        """With what another node has added meanwhile."""
+        shared = self._services.shared
+        if shared is None or not self._known:
+            return past
+        return await shared.conversations.catch_up(self._device.id, agent, past, self._most())
 
     def _most(self) -> int:
         return max(1, self._settings.llm.history_turns)
@@ -156,9 +164,10 @@ class Recollection:
         turn_id = self._store.turns.next_id()
         if not trace.heard:  # a greeting, a spoken code: nothing was asked
             return
-        played = self._history.add(
-            self._noted(trace.heard), spoken, played_ms, interrupted=interrupted, turn_id=turn_id
-        )
+        uses = [(use.name, use.result, use.failed) for use in trace.tools]
+        note = tool_note(uses, chinese=trace.language in _CHINESE)
+        user = "\n".join(filter(None, (self._noted(trace.heard), note)))
+        played = self._history.add(user, spoken, played_ms, interrupted=interrupted, turn_id=turn_id)
         self._note = ""
         stored = self._conversation > 0 and self._settings.store.conversations
         if stored:
@@ -176,6 +185,8 @@ class Recollection:
                     trace=trace.message(),
                 )
             )
+            if self._services.shared is not None and self._known:
+                self._services.shared.conversations.keep(self._device.id, self.agent.name, self._most())
         self._services.summaries.consider(self._device.id, self.agent.name, self._history, stored=stored)
         if self._known:
             self._spawn(self._look_again, "look-again")
@@ -199,7 +210,11 @@ class Recollection:
     async def _read_past(self) -> None:
         if self._settings.store.conversations:
             history = self._history
-            self._restore(history, await self._store.turns.past(self._device.id, self.agent.name, self._most()))
+            agent = self.agent.name
+            past = await self._store.turns.past(self._device.id, agent, self._most())
+            # The turns it goes on with are written down under the conversation that is under way.
+            past = Past(self._conversation, past.summary, past.turns)
+            self._restore(history, await self._caught_up(agent, past))
 
     # Personas -----------------------------------------------------------------------------------------------------
 

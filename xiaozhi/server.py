@@ -18,10 +18,20 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from xiaozhi import __version__
 from xiaozhi.agents import AgentError
+from xiaozhi.cluster.link import ClusterError
+from xiaozhi.cluster.node import ClusterNode
 from xiaozhi.console.password import PasswordError
+from xiaozhi.health.alerts import Alerts
+from xiaozhi.health.ready import not_ready_because
+from xiaozhi.health.report import report
+from xiaozhi.joining import Membership
 from xiaozhi.logs import set_up_logging
+from xiaozhi.metrics.house import HouseFigures
 from xiaozhi.metrics.live import LiveFigures
+from xiaozhi.metrics.stock import StockFigures
 from xiaozhi.metrics.turns import TurnMetrics
+from xiaozhi.metrics.upstreams import UpstreamFigures
+from xiaozhi.notify import Notifier, service_manager
 from xiaozhi.reload.reloader import Reloader
 from xiaozhi.reload.watch import FileWatch
 from xiaozhi.services import Services, running_services
@@ -33,15 +43,19 @@ from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.vad.silero import VadError
 from xiaozhi.store import StoreError
 from xiaozhi.tools.external_config import McpConfigError
+from xiaozhi.tracing import Tracer, TracingError
 from xiaozhi.transport.app import build_app
 from xiaozhi.transport.console import Console
+from xiaozhi.transport.doors import Doors
 from xiaozhi.transport.entrance import Entrance
 from xiaozhi.transport.figures import MetricsDesk, Watchers
+from xiaozhi.transport.health import HealthDesk
 from xiaozhi.transport.lan import lan_address
 from xiaozhi.transport.ota import OTA_PATH, WEBSOCKET_PATH, OtaDesk
 from xiaozhi.transport.tls import TlsError, TlsFiles, distrusted_because
 from xiaozhi.transport.token_keys import load_keys
 from xiaozhi.transport.websocket import Devices
+from xiaozhi.turn.trace import TurnTrace
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +87,14 @@ class Server:
     secure: bool = False
     tls_port: int = 0
     console: Console | None = None
+    node: ClusterNode | None = None
+    """This server among others; None when it is alone."""
+    turns: int = 0
+    """Turns that were answered since the start."""
+
+    def count_turn(self, _device_id: str, _trace: TurnTrace) -> None:
+        """A turn is over."""
+        self.turns += 1
 
     @property
     def base_url(self) -> str:
@@ -110,19 +132,30 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
         raise CannotServe(str(error)) from error
     try:
         async with running_services(settings) as services:
-            entrance = Entrance(settings, services.store.devices, ring, tls)
+            link = services.shared.link if services.shared is not None else None
+            entrance = Entrance(settings, services.store.devices, ring, tls, link)
             await entrance.refresh()
             devices = Devices(services, entrance)
+            membership = Membership(services, lambda: len(devices))
             reloader = Reloader(services)
             reloader.on_settings += [entrance.retune, _set_log_level]
             host = _reachable(settings.server.host)
-            console = await _console(services, devices, entrance, reloader, origin)
+            tracer = _tracer(services)
+            alerts = Alerts(services)
+            services.on_turn.append(alerts.count)
+            reloader.on_settings.append(alerts.retune)
+            console = await _console(services, devices, entrance, reloader, origin, alerts)
+            if console is not None:
+                reloader.on_settings.append(console.retune)
+            doors = await _doors(services, devices, entrance, host)
             runner = web.AppRunner(
                 build_app(
                     devices,
-                    OtaDesk(settings.server, entrance.reception, host),
-                    _figures(services, devices, entrance),
+                    OtaDesk(settings.server, entrance.reception, host, membership.place if membership.shared else None),
+                    _figures(services, devices, entrance, alerts, reloader),
                     console,
+                    _health(services, devices, entrance, alerts),
+                    doors,
                 ),
                 access_log=None,
                 handler_cancellation=True,
@@ -134,23 +167,48 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
                 ports = await _listen(runner, settings, tls)
                 watching.append(asyncio.create_task(devices.watch(), name="watch-devices"))
                 watching.append(asyncio.create_task(entrance.watch(), name="watch-entrance"))
+                watching.append(asyncio.create_task(alerts.watch(), name="watch-alerts"))
                 secure = tls is not None and len(ports) == 1
                 tls_port = ports[1] if len(ports) > 1 else 0
-                yield Server(ports[0], host, services, devices, reloader, secure, tls_port, console)
+                await membership.join(f"http{'s' * secure}://{host}:{ports[0]}")
+                yield Server(ports[0], host, services, devices, reloader, secure, tls_port, console, membership.node)
+                await membership.drain()
                 await devices.drain(services.settings.server.drain_s)
             finally:
                 for task in watching:
                     task.cancel()
                 await asyncio.gather(*watching, return_exceptions=True)
+                await membership.leave()
                 await runner.cleanup()
+                if tracer is not None:
+                    await tracer.close()
+                await doors.close()
                 if console is not None:
                     await console.close()
-    except (EngineError, VoiceError, VadError, StoreError, AgentError, McpConfigError) as error:
+    except (EngineError, VoiceError, VadError, StoreError, AgentError, McpConfigError, ClusterError) as error:
         raise CannotServe(str(error)) from error
 
 
+async def _doors(services: Services, devices: Devices, entrance: Entrance, host: str) -> Doors:
+    """Pictures, announcements, MCP for other programs.
+
+    Raises:
+        CannotServe: a token cannot be kept.
+    """
+    try:
+        return await Doors.open(services, devices, entrance, host)
+    except OSError as error:
+        folder = services.settings.server.data_dir
+        raise CannotServe(f"server.data_dir: {folder} cannot be used: {error.strerror}") from error
+
+
 async def _console(
-    services: Services, devices: Devices, entrance: Entrance, reloader: Reloader, origin: SettingsSource | None
+    services: Services,
+    devices: Devices,
+    entrance: Entrance,
+    reloader: Reloader,
+    origin: SettingsSource | None,
+    alerts: Alerts,
 ) -> Console | None:
     """The pages for owners; None when they are switched off.
 
@@ -161,13 +219,47 @@ async def _console(
         return None
     try:
         return await Console.open(
-            services, devices, entrance.guests, source=origin, trusted=entrance.trusted, apply=reloader.apply
+            services,
+            devices,
+            entrance.guests,
+            source=origin,
+            trusted=entrance.trusted,
+            apply=reloader.apply,
+            alerts=alerts.shown,
         )
     except PasswordError as error:
         raise CannotServe(str(error)) from error
 
 
-def _figures(services: Services, devices: Devices, entrance: Entrance) -> MetricsDesk | None:
+def _tracer(services: Services) -> Tracer | None:
+    """Sends turns as spans; None when that is switched off. Raises `CannotServe` where its packages are missing."""
+    if not services.settings.tracing.enabled:
+        return None
+    try:
+        tracer = Tracer(services.settings.tracing)
+    except TracingError as error:
+        raise CannotServe(str(error)) from error
+    services.on_turn.append(lambda device, trace: tracer.turn(device, trace, services.settings.llm.endpoints))
+    return tracer
+
+
+def _health(services: Services, devices: Devices, entrance: Entrance, alerts: Alerts) -> HealthDesk:
+    """What load balancers and people ask."""
+    started_at = time.monotonic()
+
+    def not_ready() -> str:
+        return not_ready_because(services, draining=devices.draining, no_room=devices.no_room)
+
+    return HealthDesk(
+        not_ready,
+        lambda: report(services, alerts, started_at=started_at, not_ready=not_ready()),
+        Watchers(services.settings.metrics, entrance.trusted),
+    )
+
+
+def _figures(
+    services: Services, devices: Devices, entrance: Entrance, alerts: Alerts, reloader: Reloader
+) -> MetricsDesk | None:
     """The metrics of this server, in a registry of its own; None when they are switched off."""
     settings = services.settings.metrics
     if not settings.enabled:
@@ -175,6 +267,9 @@ def _figures(services: Services, devices: Devices, entrance: Entrance) -> Metric
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(LiveFigures(services, lambda: len(devices), lambda: devices.refused))
+    registry.register(UpstreamFigures(services))
+    registry.register(StockFigures(services))
+    registry.register(HouseFigures(alerts, reloader, services, entrance.refusals))
     turns = TurnMetrics(registry)
     services.on_turn.append(lambda _device, trace: turns.count(trace))
     return MetricsDesk(registry, Watchers(settings, entrance.trusted))
@@ -231,6 +326,21 @@ async def _serve_until_told(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    with service_manager() as manager:
+        await _serve_and_tell(settings, source, reread, origin, stop, manager)
+
+
+async def _serve_and_tell(
+    settings: Settings,
+    source: Path | None,
+    reread: Callable[[], Loaded] | None,
+    origin: SettingsSource | None,
+    stop: asyncio.Event,
+    manager: Notifier,
+) -> None:
+    loop = asyncio.get_running_loop()
+    telling: asyncio.Task[None] | None = None
+    manager.status("loading models")
     async with serving(settings, origin) as server:
         _say(_banner(settings, server, source))
         gc.collect()
@@ -238,13 +348,27 @@ async def _serve_until_told(
         server.reloader.reread = reread
         watch = FileWatch(server.reloader, source or DEFAULT_FILE)
         if reread is not None and hasattr(signal, "SIGHUP"):
-            loop.add_signal_handler(signal.SIGHUP, watch.ask)
+            loop.add_signal_handler(signal.SIGHUP, lambda: (manager.reloading(), watch.ask()))
         watching = asyncio.create_task(watch.run(looks=reread is not None and settings.server.reload), name="reload")
+        server.services.on_turn.append(server.count_turn)
+        server.reloader.on_busy.append(lambda busy: manager.reloading() if busy else manager.ready())
+        telling = asyncio.create_task(manager.watch(lambda: _status(server)), name="tell-service-manager")
+        manager.ready()
         await stop.wait()
         watching.cancel()
+        manager.stopping(server.services.settings.server.drain_s)
         _say("stopping: running turns may finish …")
         for number in (signal.SIGINT, signal.SIGTERM):  # a second signal ends the process at once
             loop.remove_signal_handler(number)
+    if telling is not None:  # to the end of the drain, during which the loop must not stand still either
+        telling.cancel()
+
+
+def _status(server: Server) -> str:
+    """One line for the service manager."""
+    devices, turns = len(server.devices), server.turns
+    doing = "draining" if server.devices.draining else "serving"
+    return f"{doing}; {devices} device{'s' * (devices != 1)} online, {turns} turn{'s' * (turns != 1)} answered"
 
 
 def _banner(settings: Settings, server: Server, source: Path | None) -> str:

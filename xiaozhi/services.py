@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,6 +14,7 @@ import numpy as np
 from xiaozhi.agents import Roster
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ
 from xiaozhi.caches import Caches, open_caches
+from xiaozhi.cluster.shared import Shared, join_shared
 from xiaozhi.memory import MemoryKeeper
 from xiaozhi.pressure.admission import Admission
 from xiaozhi.pressure.steps import Step
@@ -36,6 +37,7 @@ from xiaozhi.store.keeper import StoreKeeper
 from xiaozhi.summaries import Summariser
 from xiaozhi.tenants import Tenants
 from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
+from xiaozhi.tools.announce import Announce, announce_tools
 from xiaozhi.tools.external_config import configured_servers
 from xiaozhi.tools.house import ToolHouse
 from xiaozhi.tools.reminder_book import Reminder
@@ -106,6 +108,10 @@ async def _nobody_there(_reminder: Reminder) -> bool:
     return False
 
 
+async def _nobody_else(_text: str, _devices: Sequence[str], _without: str) -> Mapping[str, str]:
+    return {}
+
+
 @dataclass(slots=True)
 class Services:
     """The shared engines and pools of one process.
@@ -128,6 +134,8 @@ class Services:
     summaries: Summariser
     caches: Caches
     commands: frozenset[str] = frozenset()
+    shared: Shared | None = None
+    """What the nodes of a cluster share; None for a node that is alone."""
     voice_delay: DelayEstimate = field(default_factory=lambda: DelayEstimate(0.1))
     about: dict[str, About] = field(default_factory=dict)
     """By stage: `vad`, `asr`, `llm`, `tts`."""
@@ -146,12 +154,19 @@ class Services:
     """What models may call."""
     ring: Callable[[Reminder], Awaitable[bool]] = field(default=_nobody_there)
     """Says a reminder on its device; False when it is not connected."""
+    announce: Announce = field(default=_nobody_else)
+    """Says something on other devices, for the tool."""
     _lesser_sound: Settings = field(init=False)
     _warming: asyncio.Task[None] | None = None
     _warmed_at: float = -math.inf
 
     def __post_init__(self) -> None:
-        self.tools = ToolHouse(self.settings.tools, book=self.store.reminders, ring=lambda due: self.ring(due))
+        self.tools = ToolHouse(
+            self.settings.tools,
+            book=self.store.reminders,
+            ring=lambda due: self.ring(due),
+            extra=announce_tools(self.settings.push, lambda *said: self.announce(*said)),
+        )
         self.use(self.settings)
         self.memory = MemoryKeeper(self)
         self.on_turn.append(self.memory.turn)
@@ -229,7 +244,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     codec = WorkerPool(settings.audio.codec_workers, "codec")
     silero = await asyncio.to_thread(load_silero, settings.vad, models_dir)
     built = await asyncio.to_thread(build_recognizer, settings.asr, models_dir, SPOKEN_COMMANDS_EN)
-    chat = build_chat(settings.llm)
+    chat = build_chat(settings.llm, settings.server.timezone, edge=settings.cluster.tier == "edge")
     voices = build_voices(settings.tts, models_dir)
     tick = UplinkTick(silero, settings.vad)
     keeper = await StoreKeeper.open(settings)
@@ -238,7 +253,13 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     except Exception:
         await keeper.close()
         raise
-    caches = await open_caches(settings, voices.chain, codec, voices.why)
+    try:
+        shared = await join_shared(settings.cluster, keeper.store)
+    except Exception:
+        await keeper.close()
+        raise
+    link = shared.link if shared is not None else None
+    caches = await open_caches(settings, voices.chain, codec, voices.why, link=link)
     services = Services(
         settings=settings,
         model=silero,
@@ -261,6 +282,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         summaries=Summariser(chat.model, settings, keeper.store),
         caches=caches,
         commands=frozenset(plain(phrase) for phrase in SPOKEN_COMMANDS_EN),
+        shared=shared,
         about={
             "vad": About((silero.name,)),
             "asr": about_recognizer(built),
@@ -288,6 +310,8 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         await services.caches.close()
         await services.chat.close()
         await services.voice.close()
+        if services.shared is not None:
+            await services.shared.close()
         await keeper.close()
         tick.close()
         recognition.close()

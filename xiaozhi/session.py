@@ -10,9 +10,10 @@ from typing import Final
 
 from xiaozhi.answering import Plan
 from xiaozhi.events import KeyReleased, MicPacket, SpeechBegan
-from xiaozhi.intents import Intent, Intents
+from xiaozhi.flush import begin_flush, end_flush
 from xiaozhi.link import DeviceLink
 from xiaozhi.microphone import Microphone
+from xiaozhi.planning import Planner
 from xiaozhi.recollection import Recollection
 from xiaozhi.reply import Reply
 from xiaozhi.saying import PATIENCE_S, Speaker, Told
@@ -21,7 +22,6 @@ from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.text.language import language_of
 from xiaozhi.text.same_words import same_words
 from xiaozhi.tools.device import DeviceTools
-from xiaozhi.tools.tool import ToolContext
 from xiaozhi.turn.decisions import (
     CloseUtterance,
     Commit,
@@ -75,12 +75,10 @@ class Conversation:
         self.manners = Manners(settings.turn)
         """What the device says unasked; an agent may bring its own."""
         self._speaker = Speaker(self._machine, self.manners, self._apply, link.hang_up, self._language, notice)
-        context = ToolContext(device_id, now=self._recall.now, conversation=self._recall)
-        self._box = services.tools.toolbox(context)
-        self._intents = Intents(self._recall, self.manners, self._box)
-        self._intent: Intent | None = None  # of the text that is being answered
+        self._planner = Planner(services, device_id, self._recall, self.manners)
         self._times = UtteranceTimes()
         self._turns = 0  # that were committed
+        self._finishing = False  # no new turn may begin
         self._transcript = Transcript("")
         self._provisional_ticket: int | None = None  # of the text that waits to be confirmed
         self._active_at = self._loop.time()
@@ -89,17 +87,11 @@ class Conversation:
     async def recall(self) -> None:
         """Read what was said before; called before the device may speak, and over within half a second."""
         await self._recall.load()
-        self._take_manners()
+        self._planner.take_manners()
 
     def use_device(self, device: DeviceTools | None) -> None:
         """The device offers tools of its own, or none any more."""
-        self._box.context.device = device
-        self._box.attach(device)
-
-    def _take_manners(self) -> None:
-        """A persona's own words are said where the settings leave it to the persona."""
-        persona = self._recall.agent
-        self.manners.take(wake_reply=persona.wake_reply, greeting=persona.greeting, goodbye=persona.goodbye)
+        self._planner.use_device(device)
 
     async def run(self) -> None:
         """Run until cancelled; everything the conversation holds is freed when this returns."""
@@ -132,6 +124,11 @@ class Conversation:
         if text := self.manners.listens(mode, language=self._language()):
             self.say(text)
 
+    def finish(self) -> None:
+        """Begin no new turn: the server stops. What is being heard is still answered, what is being said ends."""
+        self._finishing = True
+        self._sync_microphone()
+
     def stop_listening(self) -> None:
         """`listen/stop`: goes behind the audio that came before it, so that the last syllable is not lost."""
         self._microphone.key_released()
@@ -153,6 +150,8 @@ class Conversation:
         """A whole turn in writing."""
         if self._speaker.notice:
             self._speaker.give_notice()
+            return
+        if self._finishing:
             return
         self._transcript = Transcript(text)
         self._times.typed()
@@ -195,7 +194,7 @@ class Conversation:
         Returns:
             What became of it, when that is known. It need not be awaited.
         """
-        if self._tasks is None:  # the conversation has not begun, or is over
+        if self._tasks is None or self._finishing:  # the conversation has not begun, or is over
             refused: asyncio.Future[Told] = self._loop.create_future()
             refused.set_result(Told.REFUSED)
             return refused
@@ -209,6 +208,11 @@ class Conversation:
 
     def _is_active(self) -> None:
         self._active_at = self._loop.time()
+
+    @property
+    def language(self) -> str:
+        """What the talker spoke last, or is expected to speak."""
+        return self._language()
 
     def _language(self) -> str:
         fixed = self._services.settings.asr.language
@@ -324,6 +328,7 @@ class Conversation:
         state = self._machine.state
         realtime = self._machine.mode is ListeningMode.REALTIME and self._services.settings.turn.barge_in
         deaf = bool(self._speaker.notice) or state is State.IDLE or (state is State.REPLYING and not realtime)
+        deaf = deaf or (self._finishing and state in (State.WAITING, State.REPLYING))
         self._microphone.hear(deaf=deaf)
 
     def _start_reply(self, turn: int, revision: int, generation: int, text: str) -> None:
@@ -331,23 +336,7 @@ class Conversation:
         trace = TurnTrace(turn, revision, generation, mode=self._machine.mode.value, language=talker)
         trace.engine = self._services.ears.engine.name
         trace.heard = text
-        persona = self._recall.agent
-        language = persona.language if persona.language != "auto" else talker
-        self._box.context.language = language
-        self._box.allow(persona.tools)
-        self._box.prepare()
-        intent = self._intents.of(text, language)
-        self._intent = intent
-        if intent is None:
-            plan = Plan(language, self._recall.messages(text, self._transcript), persona, self._box)
-        else:
-            plan = Plan(
-                language,
-                persona=intent.persona or persona,
-                script=intent.script,
-                deed=intent.deed,
-                ends=intent.ends,
-            )
+        plan = self._planner.plan(text, self._transcript, talker)
         self._services.speculation.started += 1
         self._begin(plan, trace, f"reply-{turn}.{revision}")
 
@@ -376,10 +365,7 @@ class Conversation:
         trace.heard = text  # confirmed or heard once more since the reply was started
         trace.language = language_of(text, default=self._transcript.language or "zh")
         self._times.note(trace, self._active_at)
-        if self._intent is not None and self._intent.persona is not None:
-            self._recall.switch(self._intent.persona)
-        self._take_manners()  # a tool may have changed the persona as well
-        self._box.begin_turn(text)
+        self._planner.committed(text)
         self._reply.commit(text)
 
     async def _run_reply(self, reply: Reply) -> None:
@@ -420,20 +406,11 @@ class Conversation:
             self._flush()
 
     def _flush(self) -> None:
-        """Silence what still waits in the device: going to speaking once more empties its queue.
-
-        Only the firmware does so, and only when it is told before it has begun to play the queue out, so `tts/start`
-        follows the `tts/stop` that has just been sent at once, and the second stop after what both need to be seen.
-        """
         assert self._tasks is not None
-        if self._services.settings.audio.instant_flush and self._link.is_firmware:
-            self._link.tts_start()
-            self._tasks.create_task(self._end_flush(), name="flush")
-
-    async def _end_flush(self) -> None:
-        await asyncio.sleep(self._services.settings.audio.flush_hold_ms / 1000.0)
-        if self._reply is None or not self._reply.committed:
-            self._link.tts_stop()
+        audio = self._services.settings.audio
+        if begin_flush(self._link, audio):
+            speaks_again = lambda: self._reply is not None and self._reply.committed  # noqa: E731 - used once
+            self._tasks.create_task(end_flush(self._link, audio, speaks_again), name="flush")
 
     def _remember(self, reply: Reply) -> None:
         """Put into the history what was heard, and close the turn's record."""

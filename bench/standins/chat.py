@@ -16,6 +16,8 @@ from bench.standins.base import StandIn, reset
 ChatMessages: TypeAlias = list[dict[str, Any]]
 Script: TypeAlias = str | Sequence[str] | Callable[[ChatMessages], str]
 
+ToolPieces: TypeAlias = Sequence[list[dict[str, Any]]] | Callable[[ChatMessages], Sequence[list[dict[str, Any]]]]
+
 DEFAULT_ANSWER: Final = "🙂 好的，我听到了。今天天气很不错，我们可以一起出去走走。你想去哪里呢？"
 
 # What language models send at a time: a word with the blank before it, one or two Chinese characters, a mark.
@@ -44,7 +46,8 @@ class ChatStandIn(StandIn):
         fault_after: how many tokens come before `reset`, `hang-mid`, `cut`, `garbage` and `wrong-json` strike.
         retry_after_s: told with `429`; a text is sent as it is, for an HTTP date.
         slow_ms: how much later everything begins with the fault `slow`, and each token comes with `slow-drip`.
-        tool_pieces: what comes after the answer: each item is the `tool_calls` of one delta.
+        tool_pieces: what comes after the answer: each item is the `tool_calls` of one delta; or a function of the
+            messages that says so.
         port: to listen on; a free one when 0.
 
     Faults:
@@ -52,6 +55,7 @@ class ChatStandIn(StandIn):
         hang, hang-first, hang-mid: no headers; headers and the empty first delta; some tokens, then nothing more.
         reset, cut: after some tokens the connection breaks, or ends tidily without a finish reason.
         400, 401, 429, 500: an error in OpenAI's shape.
+        no-tools: an error for requests that offer tools, as Ollama words it; all others are answered.
         drip: every event in pieces of one byte.
         slow, slow-drip: the first token, or every token, is later by `slow_ms`.
         garbage, bad-json, wrong-json, error-event: after some tokens something that is no event stream, no JSON, JSON
@@ -61,8 +65,8 @@ class ChatStandIn(StandIn):
     """
 
     FAULTS = frozenset(
-        "refuse hang hang-first hang-mid reset cut 400 401 429 500 drip slow slow-drip garbage wrong-json bad-json "
-        "error-event empty html reasoning think-tags only-reasoning".split()
+        "refuse hang hang-first hang-mid reset cut no-tools 400 401 429 500 drip slow slow-drip garbage wrong-json "
+        "bad-json error-event empty html reasoning think-tags only-reasoning".split()
     )
 
     def __init__(
@@ -74,7 +78,7 @@ class ChatStandIn(StandIn):
         fault_after: int = 3,
         retry_after_s: int | str = 7,
         slow_ms: float = 2000.0,
-        tool_pieces: Sequence[list[dict[str, Any]]] = (),
+        tool_pieces: ToolPieces = (),
         port: int = 0,
     ) -> None:
         super().__init__(port)
@@ -84,7 +88,7 @@ class ChatStandIn(StandIn):
         self.fault_after = fault_after
         self.retry_after_s = retry_after_s
         self.slow_ms = slow_ms
-        self.tool_pieces = tool_pieces
+        self.tool_pieces: ToolPieces = tool_pieces
         self._numbers = itertools.count()
 
     def routes(self) -> list[web.RouteDef]:
@@ -129,13 +133,22 @@ class ChatStandIn(StandIn):
                 return self._refusal(int(fault))
             case "html":
                 return web.Response(text="<!doctype html><html><body>Log in</body></html>", content_type="text/html")
+        if fault == "no-tools" and body.get("tools"):
+            return _json({"error": {"message": "registry.ollama.ai/library/bench does not support tools"}}, status=400)
         answer = self.answer_to(body["messages"])
         if not body.get("stream"):
             return _json(_completion(body["model"], answer))
-        return await self._stream(request, body["model"], answer, fault, asked_s)
+        pieces = self.tool_pieces(body["messages"]) if callable(self.tool_pieces) else self.tool_pieces
+        return await self._stream(request, body["model"], answer, pieces, fault, asked_s)
 
     async def _stream(
-        self, request: web.Request, model: str, answer: str, fault: str, asked_s: float
+        self,
+        request: web.Request,
+        model: str,
+        answer: str,
+        tool_pieces: Sequence[list[dict[str, Any]]],
+        fault: str,
+        asked_s: float,
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
         await response.prepare(request)
@@ -155,9 +168,9 @@ class ChatStandIn(StandIn):
             if number == self.fault_after and await self._strike(request, send, fault):
                 return response
             await send.delta({"content": token})
-        for pieces in self.tool_pieces:
+        for pieces in tool_pieces:
             await send.delta({"tool_calls": pieces})
-        await send.finish("tool_calls" if self.tool_pieces else "stop")
+        await send.finish("tool_calls" if tool_pieces else "stop")
         return response
 
     async def _strike(self, request: web.Request, send: "_Sender", fault: str) -> bool:

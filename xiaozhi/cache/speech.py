@@ -10,6 +10,7 @@ import orjson
 
 from xiaozhi.cache.flight import Flight
 from xiaozhi.cache.packets import pack, unpack
+from xiaozhi.cache.redis_tier import RedisTier
 from xiaozhi.cache.tier import Tiers
 
 # Part of every key: raised when the sound of a clause is made in another way.
@@ -41,6 +42,8 @@ class SpeechCache:
         """Clauses that had to be made."""
         self.unkept = 0
         """Clauses that were made and not kept: another voice stood in, or they were cut off."""
+        self.made_elsewhere = 0
+        """Clauses another node made while this one waited."""
         self._flights: dict[bytes, Flight] = {}
         self._keeping: set[asyncio.Task[None]] = set()
 
@@ -65,6 +68,7 @@ class SpeechCache:
         key: bytes,
         make: Callable[[], AsyncGenerator[bytes, None]],
         keep_under: Callable[[], bytes | None],
+        wait_s: float | None = None,
     ) -> AsyncGenerator[bytes, None]:
         """Yield the packets of a clause that is not kept, joining whoever is having it made already.
 
@@ -74,6 +78,7 @@ class SpeechCache:
             key: of the clause.
             make: makes it; called when nobody else does so.
             keep_under: asked once all is made, of the maker's caller alone: the key to keep it under, None not to.
+            wait_s: how long to wait for another node that is making it; None takes `cluster.flight_wait_ms`.
 
         Raises:
             Exception: what `make` raised, to everybody who follows.
@@ -83,7 +88,7 @@ class SpeechCache:
             self.joined += 1
         else:
             self.misses += 1
-            flight = self._flights[key] = self._begin(key, make, keep_under)
+            flight = self._flights[key] = self._begin(key, make, keep_under, wait_s)
         async with aclosing(flight.follow()) as packets:
             async for packet in packets:
                 yield packet
@@ -93,21 +98,48 @@ class SpeechCache:
         key: bytes,
         make: Callable[[], AsyncGenerator[bytes, None]],
         keep_under: Callable[[], bytes | None],
+        wait_s: float | None,
     ) -> Flight:
+        shared = next((tier for tier in self.tiers.tiers if isinstance(tier, RedisTier)), None)
+        elsewhere = False  # another node has made and kept it
+
+        async def made_once() -> AsyncGenerator[bytes, None]:
+            nonlocal elsewhere
+            assert shared is not None
+            patience_s = wait_s if wait_s is not None else shared.link.settings.flight_wait_ms / 1000.0
+            value = await shared.claim(key, patience_s)
+            packets = unpack(value) if value is not None else None
+            if packets is not None:
+                elsewhere = True
+                self.made_elsewhere += 1
+                for packet in packets:
+                    yield packet
+                return
+            async with aclosing(make()) as made:
+                async for packet in made:
+                    yield packet
+
         def done(packets: list[bytes] | None) -> None:
             if self._flights.get(key) is flight:
                 del self._flights[key]
-            if packets is None:
+            kept = None
+            if packets is not None:
+                kept = key if elsewhere else keep_under() if packets else None
+                self.unkept += kept is None
+            if kept is None or packets is None:
+                if shared is not None:
+                    shared.release(key)
                 return
-            kept = keep_under() if packets else None
-            if kept is None:
-                self.unkept += 1
-                return
-            task = asyncio.get_running_loop().create_task(self.tiers.put(kept, pack(packets)), name="speech-keep")
+            task = asyncio.get_running_loop().create_task(keep(kept, pack(packets)), name="speech-keep")
             self._keeping.add(task)
             task.add_done_callback(self._keeping.discard)
 
-        flight = Flight(make(), done)
+        async def keep(kept: bytes, value: bytes) -> None:
+            await self.tiers.put(kept, value)
+            if shared is not None:
+                shared.release(key)
+
+        flight = Flight(make() if shared is None else made_once(), done)
         return flight
 
     async def close(self) -> None:

@@ -23,11 +23,14 @@ COMMANDS: Mapping[str, str] = {
     "console": "set the password of the pages for owners",
     "tokens": "show and replace the keys that sign device tokens",
     "agents": "list, make, change and assign personas",
+    "memories": "show, add and erase what is kept in mind about talkers",
+    "say": "have connected devices say something",
     "history": "show or clear what was said to a device",
     "export": "write devices, agents, conversations and memories to one file",
     "import": "take what `export` wrote",
     "route": "tell which endpoint a question would go to, and why",
     "tools": "list, call and check what the model may call",
+    "deploy": "print configurations: systemd, Prometheus, Grafana, HAProxy, nginx, Docker, Kubernetes",
 }
 """Each is a module of this package with `add_parser(subparsers)` and `run(args) -> int`."""
 
@@ -107,9 +110,11 @@ def _run(argv: list[str]) -> int:
     for option in ("host", "port"):
         if (value := getattr(args, option, None)) is not None:
             args.overrides[f"server.{option}"] = str(value)
+    from xiaozhi.settings.credentials import adopt_credentials
     from xiaozhi.settings.errors import SettingsError
 
     try:
+        adopt_credentials(os.environ)
         return int(modules[args.command].run(args))
     except SettingsError as mistakes:
         for line in mistakes.errors:

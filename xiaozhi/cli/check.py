@@ -24,10 +24,18 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
         epilog="exit codes: 0 serving would work, 1 it would fail",
     )
     add_address(parser)
+    parser.add_argument(
+        "--applies", action="store_true", help="only print when a change of each setting takes effect while serving"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what was found; 1 when serving would fail."""
+    if args.applies:
+        from xiaozhi.settings.applies import readme_table
+
+        print(readme_table(), end="")
+        return 0
     from xiaozhi.checks.finding import bad, serving_fails
     from xiaozhi.settings.errors import SettingsError
 

@@ -17,7 +17,7 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
         "console",
         help="set the password of the console",
         description=(
-            "The console is a part of the server, at /console/ of its address. Its password is made on the first start. "
+            "The console is a part of the server, at /console/. Its password is made at the first start. "
             "A running server takes up another password at once and signs everybody out."
         ),
     )

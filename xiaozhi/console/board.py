@@ -132,6 +132,7 @@ class Board:
     def _on_turn(self, device_id: str, trace: TurnTrace) -> None:
         loop = asyncio.get_running_loop()
         self.series.add(figures_of(trace, loop.time()))
+        self.series.spoke(trace, loop.time())
         record = live_record(self._services.store.turns.last_id, device_id, trace, transcripts=self._transcripts)
         self.ring.add(record)
         if len(self.hub):

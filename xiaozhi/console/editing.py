@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
-from tomlkit.items import AoT, Table
 
-_HEADER: Final = re.compile(r"\s*(#\s*)?(\[\[?)\s*([A-Za-z0-9_.\"-]+)\s*\]\]?")
-_ASSIGNMENT: Final = re.compile(r"\s*([A-Za-z0-9_-]+)\s*=")
+_HEADER: Final = re.compile(r"\s*(#\s*)?(\[\[?)\s*([A-Za-z0-9_.\"-]+)\s*\]\]?\s*(?:#.*)?$")
+_ENDPOINTS: Final = "llm.endpoints"
+_WINDOWS: Final = "\r\n"
 
 
 class EditError(Exception):
@@ -28,6 +28,8 @@ def edited(text: str, changes: Mapping[str, Any], unset: Sequence[str] = ()) -> 
     Raises:
         EditError: the file's form cannot be kept; nothing may be written then.
     """
+    if _WINDOWS in text:
+        return edited(text.replace(_WINDOWS, "\n"), changes, unset).replace("\n", _WINDOWS)
     expected = _parsed(text)
     for name in unset:
         path = name.split(".")
@@ -54,47 +56,107 @@ def with_endpoints(text: str, endpoints: Sequence[Mapping[str, Any]], renamed: M
     Raises:
         EditError: the file's form cannot be kept.
     """
+    if _WINDOWS in text:
+        return with_endpoints(text.replace(_WINDOWS, "\n"), endpoints, renamed).replace("\n", _WINDOWS)
     expected = _parsed(text)
     _put(expected, ["llm", "endpoints"], [dict(endpoint) for endpoint in endpoints])
-    document = _document(text)
-    if "llm" not in document:
-        document.append("llm", tomlkit.table(is_super_table=True))
-    llm = document["llm"]
-    old = llm.get("endpoints") if isinstance(llm, Mapping) else None
-    if old is not None and not isinstance(old, AoT):
+    llm = expected["llm"]
+    if not endpoints:
+        del llm["endpoints"]
+    lines = _lines(text)
+    spans = _blocks(lines)
+    if not spans and isinstance(_parsed(text).get("llm", {}).get("endpoints"), list):
         raise EditError("llm.endpoints is written as a list in one line; write [[llm.endpoints]] tables instead")
-    known = {_endpoint_name(table): table for table in old} if old is not None else {}
-    blocks = tomlkit.aot()
+    known = {_name_of(block): block for block in (lines[begin:end] for begin, end in spans)}
+    blocks = []
     for endpoint in endpoints:
         name = str(endpoint.get("name") or endpoint.get("preset") or "")
-        table = known.get(renamed.get(name, name))
-        blocks.append(_updated(table, endpoint))
-    if old is not None:
-        del llm["endpoints"]
-    if endpoints:
-        llm.append("endpoints", blocks)
-    written = tomlkit.dumps(document)
-    if not endpoints:
-        expected["llm"].pop("endpoints")
-        if not expected["llm"]:
-            expected.pop("llm")
+        blocks.append(_updated(known.get(renamed.get(name, name)), endpoint))
+    place = spans[0][0] if spans else _end_of_table(lines, "llm")
+    for begin, end in reversed(spans):
+        while end < len(lines) and not lines[end].strip():
+            end += 1
+        del lines[begin:end]
+    written = "\n".join(_joined(lines[:place], blocks, lines[place:]))
     _check(written, expected)
     return written
 
 
-def _endpoint_name(table: Mapping[str, Any]) -> str:
-    return str(table.get("name") or table.get("preset") or "")
+def _lines(text: str) -> list[str]:
+    """The lines of a TOML text; only a line feed ends one, unlike for `str.splitlines`."""
+    lines = text.split("\n")
+    return lines[:-1] if not lines[-1] else lines
 
 
-def _updated(table: Table | None, values: Mapping[str, Any]) -> Table:
-    """The block with these values; comments beside values that stay are kept."""
-    block = table if table is not None else tomlkit.table()
-    for name in [name for name in block if name not in values]:
-        del block[name]
+def _blocks(lines: Sequence[str]) -> list[tuple[int, int]]:
+    """Where each `[[llm.endpoints]]` block begins, with the comment right above it, and ends."""
+    spans = []
+    headers = [at for at, line in enumerate(lines) if _is_header(line)] + [len(lines)]
+    for number, at in enumerate(headers[:-1]):
+        if not _opens(lines[at], _ENDPOINTS, "[["):
+            continue
+        after = number + 1
+        while headers[after] < len(lines) and _header_name(lines[headers[after]]).startswith(f"{_ENDPOINTS}."):
+            after += 1  # a table of this endpoint's own, such as extra_body
+        begin, end = at, headers[after]
+        while begin and lines[begin - 1].lstrip().startswith("#"):
+            begin -= 1
+        spans.append((begin, _without_tail(lines, at, end)))
+    return spans
+
+
+def _without_tail(lines: Sequence[str], begin: int, end: int) -> int:
+    """The end of a table without the comment that stands right above the next one, and without blank lines."""
+    if end < len(lines):
+        while end > begin + 1 and lines[end - 1].lstrip().startswith("#"):
+            end -= 1
+    while end > begin + 1 and not lines[end - 1].strip():
+        end -= 1
+    return end
+
+
+def _end_of_table(lines: Sequence[str], table: str) -> int:
+    """Behind the last line of a table; the end of the file where there is none."""
+    headers = [at for at, line in enumerate(lines) if _is_header(line)] + [len(lines)]
+    for number, at in enumerate(headers[:-1]):
+        if _opens(lines[at], table):
+            return _without_tail(lines, at, headers[number + 1])
+    return len(lines)
+
+
+def _joined(before: Sequence[str], blocks: Sequence[Sequence[str]], after: Sequence[str]) -> list[str]:
+    """Lines with a blank one between blocks, and one at the end of the file."""
+    result = list(before)
+    for block in blocks:
+        if result and result[-1].strip():
+            result.append("")
+        result += block
+    rest = list(after)
+    while blocks and rest and not rest[0].strip():
+        rest.pop(0)
+    if blocks and any(line.strip() for line in rest):
+        result.append("")
+    result += rest
+    while result and not result[-1].strip():
+        result.pop()
+    return [*result, ""]
+
+
+def _name_of(block: Sequence[str]) -> str:
+    values = _parsed("\n".join(block))["llm"]["endpoints"][0]
+    return str(values.get("name") or values.get("preset") or "")
+
+
+def _updated(block: Sequence[str] | None, values: Mapping[str, Any]) -> list[str]:
+    """The lines of a block with these values; what stays keeps its comments."""
+    document = _document("\n".join([*(block or [f"[[{_ENDPOINTS}]]"]), ""]))
+    table: Any = document["llm"]["endpoints"][0]
+    for name in [name for name in table if name not in values]:
+        del table[name]
     for name, value in values.items():
-        if name not in block or block[name] != value:
-            block[name] = _item(value)
-    return block
+        if name not in table or table[name] != value:
+            table[name] = _item(value)
+    return _lines(tomlkit.dumps(document).rstrip("\n"))
 
 
 def _item(value: Any) -> Any:
@@ -127,13 +189,16 @@ def _with(text: str, path: Sequence[str], value: Any) -> str:
     if isinstance(table, Mapping) and path[-1] in table:
         table[path[-1]] = _item(value)  # type: ignore[index]  # tables of tomlkit can be written to
         return tomlkit.dumps(document)
+    if isinstance(table, Mapping) and table and not any(_opens(line, ".".join(path[:-1])) for line in _lines(text)):
+        table[path[-1]] = _item(value)  # type: ignore[index]  # written in one line, or with dotted names
+        return tomlkit.dumps(document)
     line = f"{path[-1]} = {_item(value).as_string()}"
     return _inserted(text, path, line)
 
 
 def _inserted(text: str, path: Sequence[str], line: str) -> str:
     """A line for a setting that was not in the file: below its commented example, else at the end of its table."""
-    lines = text.splitlines()
+    lines = _lines(text)
     table = ".".join(path[:-1])
     begin = next((at for at, found in enumerate(lines) if _opens(found, table)), None)
     if begin is None:
@@ -150,14 +215,19 @@ def _inserted(text: str, path: Sequence[str], line: str) -> str:
     return "\n".join([*lines[: place + 1], line, *lines[place + 1 :], ""])
 
 
-def _opens(line: str, table: str) -> bool:
+def _opens(line: str, table: str, bracket: str = "[") -> bool:
     match = _HEADER.match(line)
-    return bool(match) and not match[1] and match[2] == "[" and match[3].replace('"', "") == table  # type: ignore[index]
+    return match is not None and _is_header(line) and match[2] == bracket and _header_name(line) == table
+
+
+def _header_name(line: str) -> str:
+    match = _HEADER.match(line)
+    return match[3].replace('"', "") if match is not None else ""
 
 
 def _is_header(line: str) -> bool:
     match = _HEADER.match(line)
-    return bool(match) and not match[1] and not _ASSIGNMENT.match(line)  # type: ignore[index]
+    return match is not None and not match[1]
 
 
 def _without(text: str, path: Sequence[str]) -> str:

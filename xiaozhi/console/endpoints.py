@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from xiaozhi.console.editing import with_endpoints
+from xiaozhi.console.moved import same_place
 from xiaozhi.console.settings_file import Outcome, SettingsFile
 from xiaozhi.settings import LlmEndpoint, Settings
 from xiaozhi.settings.errors import SettingsError, explain, one_line, show
@@ -85,10 +86,8 @@ class EndpointEditor:
                     errors += error.errors
             if errors:
                 raise SettingsError(errors)
-            renamed = {
-                str(fields.get("name") or fields.get("preset")): was_of(row)
-                for fields, row in zip(endpoints, rows, strict=True)
-            }
+            names = [str(fields.get("name") or fields.get("preset")) for fields in endpoints]
+            renamed = {name: was_of(row) for name, row in zip(names, rows, strict=True)}
             return with_endpoints(text, endpoints, renamed)
 
         return await self._file.rewrite(make, ["llm.endpoints"])
@@ -120,11 +119,9 @@ def merged(row: Mapping[str, Any], old: Mapping[str, LlmEndpoint], index: int = 
         values["base_url"] = before.base_url
     if "api_key" not in values and before is not None and (kept := before.api_key.get_secret_value()):
         address = str(values.get("base_url") or _preset_url(values))
-        if urlsplit(address)[:2] != urlsplit(before.base_url)[:2]:
+        if not same_place(address, before.base_url):
             raise SettingsError(
-                [
-                    f"llm.endpoints[{index}].api_key: give the key again, the address is another one than it was given for"
-                ]
+                [f"llm.endpoints[{index}].api_key: give the key again, it was given for another address"]
             )
         values["api_key"] = kept
     try:

@@ -63,7 +63,7 @@ TITLES: Final[Mapping[str, tuple[str, str]]] = {
 """Names of tables in Chinese and English; one that is not here goes by its own name."""
 
 READ_ONLY: Final = frozenset({"tools.servers", "tools.mcp_config", "console.password_file", "llm.endpoints"})
-"""Not to be changed by PUT settings: they start programs, say where the password lies, or have an editor of their own."""
+"""Not changed one by one: they start programs, say where the password lies, or have an editor of their own."""
 
 
 def is_read_only(name: str) -> bool:

@@ -63,7 +63,8 @@ class Guests:
         """Whether a connection under a guest's id holds a pass and comes from a page of this server.
 
         Args:
-            device_id, token: what the client shows.
+            device_id: who the client says it is.
+            token: what it shows.
             origin: its `Origin` header, which browsers send with every WebSocket.
             host: its `Host` header.
             now_s: monotonic time.

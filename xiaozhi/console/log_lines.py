@@ -92,4 +92,4 @@ class LogLines(logging.Handler):
 
 
 def _level(number: int) -> str:
-    return next((name for name, least in reversed(LEVELS.items()) if number >= least), "debug")
+    return next((name for name, least in reversed(list(LEVELS.items())) if number >= least), "debug")

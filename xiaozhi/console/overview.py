@@ -67,7 +67,7 @@ def overview(
         "caches": caches(services),
         "degraded": sorted(step.value for step in services.warden.taken),
         "endpoints": endpoints(services.chat),
-        "voices": voices(services, now_s),
+        "voices": voices(services, series, now_s),
         "alerts": [dict(alert) for alert in alerts()],
         "engines": list(services.banner),
     }
@@ -112,7 +112,7 @@ def endpoints(chat: ChatModel) -> list[dict[str, Any]]:
     ]
 
 
-def voices(services: Services, now_s: float) -> list[dict[str, Any]]:
+def voices(services: Services, series: Series, now_s: float) -> list[dict[str, Any]]:
     """Every voice engine, best first."""
     first = services.voice.first_in_line()
     states = []
@@ -122,7 +122,7 @@ def voices(services: Services, now_s: float) -> list[dict[str, Any]]:
                 "name": state.name,
                 "state": breaker.state(now_s).value.replace("-", "_"),
                 "first": state.name == first,
-                "first_sound_ms": None,
+                "first_sound_ms": series.first_sound_ms(state.name, now_s),
                 "spoken": state.spoken,
                 "failures": state.failed,
                 "last_error": state.last_error,

@@ -106,9 +106,8 @@ def read_hash(path: Path) -> PasswordHash | None:
         kind, cost, block, lanes, salt, digest = content.decode("ascii").strip().split("$")
         if kind != "scrypt":
             raise ValueError(kind)
-        found = PasswordHash(
-            int(cost), int(block), int(lanes), *(base64.b64decode(x, validate=True) for x in (salt, digest))
-        )
+        parts = (base64.b64decode(part, validate=True) for part in (salt, digest))
+        found = PasswordHash(int(cost), int(block), int(lanes), *parts)
         if 128 * found.cost * found.block >= _MOST_MEMORY_BYTES or len(found.digest) != _HASH_BYTES:
             raise ValueError("parameters")
     except (ValueError, binascii.Error) as error:

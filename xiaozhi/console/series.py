@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from xiaozhi.turn.trace import TurnTrace
+from xiaozhi.upstream.latency import RollingLatency
 
 WINDOW_S: Final = 900.0
 MINUTE_S: Final = 60.0
@@ -69,6 +70,22 @@ class Series:
         """For plots, the oldest first."""
         self.turns_total = 0
         self.failed_total = 0
+
+        self._first_sounds: dict[str, RollingLatency] = {}
+
+    def spoke(self, trace: TurnTrace, now_s: float) -> None:
+        """How long the voice of a turn took to its first sound."""
+        voice = trace.voice.partition("+")[0]
+        if voice and trace.first_clause is not None and trace.first_speech is not None:
+            took_s = trace.first_speech - trace.first_clause
+            if took_s >= 0.0:
+                self._first_sounds.setdefault(voice, RollingLatency()).add(now_s, took_s)
+
+    def first_sound_ms(self, voice: str, now_s: float) -> float | None:
+        """How long a voice takes to its first sound, lately; None where it has not spoken lately."""
+        latency = self._first_sounds.get(voice)
+        mean_s = latency.mean_s(now_s) if latency is not None else None
+        return None if mean_s is None else round(mean_s * 1000.0, 1)
 
     def add(self, turn: TurnFigures) -> None:
         """Take in a turn."""

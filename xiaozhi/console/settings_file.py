@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 from xiaozhi.console.editing import EditError, edited
 from xiaozhi.console.fields import is_read_only
+from xiaozhi.console.moved import moved_secrets
 from xiaozhi.settings import Settings
 from xiaozhi.settings.applies import need_restart
 from xiaozhi.settings.documentation import default_text
@@ -21,21 +22,22 @@ from xiaozhi.settings.source import SettingsSource
 
 
 class Applied(Protocol):
-    """What has become of new settings in the running server.
-
-    Attributes:
-        applied, restart: names that hold now, and those that wait for a restart.
-        errors: why nothing was changed.
-    """
+    """What has become of new settings in the running server."""
 
     @property
-    def applied(self) -> Sequence[str]: ...
+    def applied(self) -> Sequence[str]:
+        """These hold now."""
+        ...
 
     @property
-    def restart(self) -> Sequence[str]: ...
+    def restart(self) -> Sequence[str]:
+        """These wait for a restart."""
+        ...
 
     @property
-    def errors(self) -> Sequence[str]: ...
+    def errors(self) -> Sequence[str]:
+        """Why nothing was changed."""
+        ...
 
 
 Apply = Callable[[Settings], Awaitable[Applied]]
@@ -139,8 +141,18 @@ class SettingsFile:
             SettingsError: with every mistake, as the command line says them; nothing is written then.
         """
         check_names(changes, unset)
+        await asyncio.to_thread(self.check_addresses, changes, unset)
         names = [*changes, *unset]
         return await self.rewrite(lambda text: edited(text, changes, unset), names)
+
+    def check_addresses(self, changes: Mapping[str, Any], unset: Sequence[str] = ()) -> None:
+        """Whether every secret goes on to where it was given for. Blocking. Raises `SettingsError`."""
+        errors = [
+            f"{name}: give it again, it was given for another address"
+            for name in moved_secrets(self.current(), changes, unset)
+        ]
+        if errors:
+            raise SettingsError(errors)
 
     async def rewrite(self, make: Callable[[str], str], names: Sequence[str]) -> Outcome:
         """Write what `make` makes of the text, as `change` does. Raises `SettingsError`."""

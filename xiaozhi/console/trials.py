@@ -1,40 +1,35 @@
 """One-click trials of the stages: does it work, how long does it take, and if not, why."""
 
 import asyncio
-import base64
-import io
 import logging
 import time
-import wave
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, UPLINK_RATE_HZ, PcmFloat, PcmInt, to_float
-from xiaozhi.audio.resample import StreamResampler
+from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, UPLINK_RATE_HZ, PcmInt
 from xiaozhi.console.editing import edited
 from xiaozhi.console.endpoints import merged
 from xiaozhi.console.secret_values import secrets_of
 from xiaozhi.console.settings_file import SettingsFile, check_names
+from xiaozhi.console.trial_runs import ENGLISH, Result, asked, decoded, spoken, try_vad
 from xiaozhi.services import Services
-from xiaozhi.settings import EspeakVoiceSettings, LlmEndpoint, Settings
+from xiaozhi.settings import LlmEndpoint, Settings
 from xiaozhi.settings.errors import SettingsError
-from xiaozhi.stages.asr.engine import EngineError, Transcript
+from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.asr.hearing import Ears
 from xiaozhi.stages.asr.registry import build_recognizer
 from xiaozhi.stages.asr.remote import WithFallback
-from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Message
+from xiaozhi.stages.llm.engine import ChatError
 from xiaozhi.stages.tts.engine import VoiceError
-from xiaozhi.stages.tts.espeak import say
 from xiaozhi.stages.tts.registry import build_voices
 from xiaozhi.stages.tts.wishes import VoiceWish
-from xiaozhi.stages.vad.silero import CONTEXT_SAMPLES, STATE_WIDTH, WINDOW_SAMPLES, VadError, load_silero
+from xiaozhi.stages.vad.silero import VadError
 from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
 from xiaozhi.text.language import language_of
-from xiaozhi.workers import JobDropped, Priority
+from xiaozhi.workers import JobDropped
 
 _log = logging.getLogger(__name__)
 
@@ -43,38 +38,9 @@ _LONGEST_TEXT: Final = 200
 _MOST_SOUND_S: Final = 15.0
 # Enough for a first word of a model that first sends an empty piece or thinks a little.
 _MOST_TOKENS: Final = 16
-_ENGLISH: Final = "what time is it"
 _CHINESE: Final = "今天天气怎么样"
 _GREETING: Final = "你好，我是小智。"
 _HIDDEN: Final = "(hidden)"
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a trial found.
-
-    Attributes:
-        ok: the stage works.
-        latency_ms: until its first useful output; None where there was none.
-        detail: one line: what came out, or what is wrong and what to do.
-        audio: int16[n] at 24 kHz, of a voice.
-    """
-
-    ok: bool
-    latency_ms: float | None
-    detail: str
-    audio: PcmInt | None = None
-
-    def message(self) -> dict[str, Any]:
-        """As JSON."""
-        shown: dict[str, Any] = {
-            "ok": self.ok,
-            "latency_ms": None if self.latency_ms is None else round(self.latency_ms, 1),
-            "detail": " ".join(self.detail.split()),
-        }
-        if self.audio is not None:
-            shown["audio"] = base64.b64encode(_wav(self.audio)).decode()
-        return shown
 
 
 class Trials:
@@ -143,12 +109,13 @@ class Trials:
         if not changes:
             return self._services.settings
         check_names(changes, ())
+        await asyncio.to_thread(self._file.check_addresses, changes)
         return await asyncio.to_thread(self._file.preview, lambda text: edited(text, changes))
 
     # VAD ----------------------------------------------------------------------------------------------------------
 
     async def _vad(self, settings: Settings, _body: Mapping[str, Any]) -> Result:
-        return await asyncio.to_thread(_try_vad, settings)
+        return await asyncio.to_thread(try_vad, settings)
 
     # ASR ----------------------------------------------------------------------------------------------------------
 
@@ -156,17 +123,17 @@ class Trials:
         engine = body.get("engine")
         if engine is not None:
             settings = _with_engine(settings, "asr", engine)
-        text = _text(body, _CHINESE if settings.asr.language in ("zh", "yue") else _ENGLISH)
-        pcm = await asyncio.to_thread(_spoken, text)
+        text = _text(body, _CHINESE if settings.asr.language in ("zh", "yue") else ENGLISH)
+        pcm = await asyncio.to_thread(spoken, text)
         if settings.asr == self._services.settings.asr:
-            found, took_s = await _decoded(self._services.ears, pcm)
+            found, took_s = await decoded(self._services.ears, pcm)
             name = self._services.ears.engine.name
         else:
             built = await asyncio.to_thread(build_recognizer, settings.asr, settings.models.dir, SPOKEN_COMMANDS_EN)
             try:
                 ears = Ears(built.recognizer, self._services.ears.pool, early_decode=False)
-                await _decoded(ears, pcm[: UPLINK_RATE_HZ // 2])  # the first run of a model is slower than all others
-                found, took_s = await _decoded(ears, pcm)
+                await decoded(ears, pcm[: UPLINK_RATE_HZ // 2])  # the first run of a model is slower than all others
+                found, took_s = await decoded(ears, pcm)
             finally:
                 if isinstance(built.recognizer, WithFallback):
                     await built.recognizer.aclose()
@@ -183,7 +150,7 @@ class Trials:
         wanted = body.get("endpoint")
         known = {one.name: one for one in settings.llm.endpoints}
         if wanted is None and not known:
-            return await _asked(self._services.chat, "the built-in responder", _text(body, _ENGLISH))
+            return await asked(self._services.chat, "the built-in responder", _text(body, ENGLISH))
         endpoint: LlmEndpoint
         if isinstance(wanted, dict):
             endpoint = merged(wanted, known)
@@ -199,7 +166,7 @@ class Trials:
         chat = await asyncio.to_thread(OpenAIChat, endpoint.model_copy(update={"max_tokens": _MOST_TOKENS}), llm)
         try:
             await chat.warm()
-            return await _asked(chat, f"{endpoint.name}, {endpoint.model}", _text(body, "你好"))
+            return await asked(chat, f"{endpoint.name}, {endpoint.model}", _text(body, "你好"))
         finally:
             await chat.close()
 
@@ -267,77 +234,3 @@ def _text(body: Mapping[str, Any], default: str) -> str:
     if not isinstance(text, str) or len(text) > _LONGEST_TEXT:
         raise SettingsError([f"text: must be a text of at most {_LONGEST_TEXT} characters"])
     return text
-
-
-def _spoken(text: str) -> PcmFloat:
-    """A synthetic voice, float32[n] at 16 kHz, with a little silence around it; never twice exactly the same.
-
-    What is exactly the same would be answered from the cache of recognised sounds. Blocking.
-    """
-    pcm = say(text, language_of(text), EspeakVoiceSettings())
-    resampler = StreamResampler(DOWNLINK_RATE_HZ, UPLINK_RATE_HZ)
-    spoken = to_float(np.concatenate([resampler.feed(pcm), resampler.flush()]))
-    quiet = np.zeros(UPLINK_RATE_HZ // 5, np.float32)
-    whole = np.concatenate([quiet, spoken, quiet])
-    noise = np.random.default_rng().normal(0.0, 3e-4, len(whole)).astype(np.float32)
-    sound: PcmFloat = np.clip(whole + noise, -1.0, 1.0).astype(np.float32)
-    return sound
-
-
-def _try_vad(settings: Settings) -> Result:
-    """Blocking."""
-    model = load_silero(settings.vad, settings.models.dir)
-    pcm = _spoken(_ENGLISH)
-    states = np.zeros((2, 1, STATE_WIDTH), np.float32)
-    context = np.zeros(CONTEXT_SAMPLES, np.float32)
-    found: list[float] = []
-    began_s = time.perf_counter()
-    for start in range(0, len(pcm) - WINDOW_SAMPLES + 1, WINDOW_SAMPLES):
-        window = pcm[start : start + WINDOW_SAMPLES]
-        judged, states = model.probabilities(np.concatenate([context, window])[None, :], states)
-        context = window[-CONTEXT_SAMPLES:]
-        found.append(float(judged[0]))
-    each_ms = (time.perf_counter() - began_s) * 1000.0 / len(found)
-    voiced = sum(probability >= settings.vad.threshold for probability in found)
-    detail = (
-        f"{model.name}: speech in {voiced} of {len(found)} windows of 32 ms, highest probability {max(found):.2f},"
-        f" {each_ms:.2f} ms a window"
-    )
-    if not voiced:
-        return Result(False, each_ms, f"{detail}; nothing reached vad.threshold = {settings.vad.threshold:g}: lower it")
-    return Result(True, each_ms, detail)
-
-
-async def _decoded(ears: Ears, pcm: PcmFloat) -> tuple[Transcript, float]:
-    """The text of a sound, and how long it took in seconds."""
-    hearing = ears.open()
-    try:
-        hearing.feed(pcm)
-        began_s = time.monotonic()
-        found = await hearing.transcribe(Priority.FINAL, lambda: False, lambda _early: None)
-        return found, time.monotonic() - began_s
-    finally:
-        hearing.close()
-
-
-async def _asked(chat: Any, name: str, text: str) -> Result:
-    """The first words of a chat model."""
-    request = ChatRequest([Message("user", text)], language_of(text))
-    began_s = time.monotonic()
-    async with aclosing(chat.stream(request)) as deltas:
-        async for delta in deltas:
-            if delta.text.strip():
-                return Result(
-                    True, (time.monotonic() - began_s) * 1000.0, f"{name} begins: “{delta.text.strip()[:80]}”"
-                )
-    return Result(False, None, f"{name} answered nothing")
-
-
-def _wav(pcm: PcmInt) -> bytes:
-    with io.BytesIO() as held:
-        with wave.open(held, "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(DOWNLINK_RATE_HZ)
-            file.writeframes(pcm.astype("<i2", copy=False).tobytes())
-        return held.getvalue()

@@ -51,6 +51,22 @@ class Alerts:
         """What is wrong now; `since_s` counts on `time.monotonic()`."""
         return self.rules.active
 
+    def shown(self) -> list[dict[str, object]]:
+        """What is wrong now, for pages: `since` in seconds since 1970."""
+        offset_s = time.time() - self._clock()
+        return [
+            {
+                "name": alert.name,
+                "since": alert.since_s + offset_s,
+                "text_zh": text_of(alert, "zh"),
+                "text_en": text_of(alert, "en"),
+                "value": alert.value,
+                "limit": alert.threshold,
+                "unit": alert.unit,
+            }
+            for alert in self.active
+        ]
+
     def count(self, _device_id: str, trace: TurnTrace) -> None:
         """A turn has ended; a listener of `Services.on_turn`."""
         self._outcomes.add(self._clock(), failed=bool(trace.error) and trace.interrupted is None)

@@ -138,7 +138,8 @@ class AlertRules:
         if reading is None or not self.settings.enabled:
             return False, True, None
         if not rule.threshold:
-            return reading and self.settings.upstreams, not reading or not self.settings.upstreams, float(reading)
+            bad = bool(reading) and self.settings.upstreams
+            return bad, not bad, float(reading)
         threshold: float = getattr(self.settings, rule.threshold)
         if not threshold:
             return False, True, reading

@@ -1,5 +1,6 @@
 """How the engines that may fail are doing, whichever are configured."""
 
+import time
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -42,8 +43,8 @@ def voice_states(services: Services) -> list[VoiceState]:
     """Of the voices, best first."""
     chain = services.voice
     return [
-        VoiceState(state.name, breaker, state.spoken, state.failed, state.last_error)
-        for state, breaker in zip(chain.states, chain.breaker_states(), strict=True)
+        VoiceState(state.name, breaker.state(time.monotonic()), state.spoken, state.failed, state.last_error)
+        for state, breaker in zip(chain.states, chain.breakers, strict=True)
     ]
 
 

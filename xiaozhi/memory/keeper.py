@@ -165,7 +165,9 @@ class MemoryKeeper:
             raise ValueError("there is nothing to remember")
         await self._apply(device_id, changes)
         if self._service is not None and changes.add:
-            self._errand(self._service.add(_user(device_id), [Said(text, "") for text in changes.add]), device_id)
+            self._errand(
+                self._service.add(service_user(device_id), [Said(text, "") for text in changes.add]), device_id
+            )
 
     async def forget(self, device_id: str, about: str = "") -> int:
         """Erase what mentions a subject, everything when it is empty; returns how many facts went.
@@ -181,7 +183,7 @@ class MemoryKeeper:
             self._forgotten[device_id] += 1
         gone = await self._store.memories.forget(device_id, about)
         if self._service is not None:
-            self._errand(self._service.forget(_user(device_id), about), device_id)
+            self._errand(self._service.forget(service_user(device_id), about), device_id)
         return gone
 
     def _errand(self, work: Awaitable[object], device_id: str) -> None:
@@ -220,7 +222,7 @@ class MemoryKeeper:
         longest = self._settings.max_fact_chars
         if self._service is not None:
             try:
-                return _changes(await self._service.add(_user(device_id), turns), known, longest)
+                return _changes(await self._service.add(service_user(device_id), turns), known, longest)
             except Mem0Error as error:
                 self.service_failed += 1
                 _log.warning("%s; facts come from the chat model", error, extra={"device": device_id})
@@ -260,7 +262,7 @@ class MemoryKeeper:
                 await self._store.memories.remove(device_id, number)
 
 
-def _user(device_id: str) -> str:
+def service_user(device_id: str) -> str:
     """What a device is called at a service that others may use as well."""
     return f"xiaozhi:{device_id}"
 

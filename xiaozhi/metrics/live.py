@@ -1,13 +1,13 @@
 """What the process counts by itself, read at each scrape: nothing here costs anything between two scrapes."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from xiaozhi.channel import KINDS
+from xiaozhi.metrics.families import counter, counters, gauge, gauges
 from xiaozhi.pressure.steps import Step
 from xiaozhi.services import Services
 from xiaozhi.workers import WorkerPool
@@ -35,84 +35,72 @@ class LiveFigures(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Read everything once."""
-        yield _gauge("xiaozhi_devices_online", "Devices that are connected.", self._devices_online())
-        yield _counter("xiaozhi_devices_refused", "Devices turned away for want of room.", self._devices_refused())
+        yield gauge("xiaozhi_devices_online", "Devices that are connected.", self._devices_online())
+        yield counter("xiaozhi_devices_refused", "Devices turned away for want of room.", self._devices_refused())
         yield from self._load()
         yield from self._hearing()
         yield from self._recognition()
         yield from _pool(self._services.codec, "codec")
         yield from _channels()
-        yield _gauge("xiaozhi_tasks", "Tasks of the event loop.", len(asyncio.all_tasks()))
+        yield gauge("xiaozhi_tasks", "Tasks of the event loop.", len(asyncio.all_tasks()))
 
     def _load(self) -> Iterator[Metric]:
         warden, admission = self._services.warden, self._services.admission
-        yield _gauge(
+        yield gauge(
             "xiaozhi_loop_lag_seconds", "Longest standstill of the loop in the last second.", warden.lag.lag_ms() / 1e3
         )
-        yield _counter("xiaozhi_loop_stalls", "Standstills of the loop that were too long.", warden.lag.stalls)
-        yield _labelled(
-            GaugeMetricFamily("xiaozhi_degraded", "1 while this is given up because of load.", labels=["step"]),
+        yield counter("xiaozhi_loop_stalls", "Standstills of the loop that were too long.", warden.lag.stalls)
+        yield gauges(
+            "xiaozhi_degraded",
+            "1 while this is given up because of load.",
+            ("step",),
             {step.value: float(step in warden.taken) for step in Step},
         )
-        yield _labelled(
-            CounterMetricFamily("xiaozhi_degradations", "How often this was given up.", labels=["step"]),
+        yield counters(
+            "xiaozhi_degradations",
+            "How often this was given up.",
+            ("step",),
             {step.value: warden.times_taken[step] for step in Step},
         )
-        yield _gauge("xiaozhi_turns_waiting", "Turns that wait because of load.", admission.waiting)
-        yield _counter("xiaozhi_turns_turned_away", "Turns that waited in vain.", admission.turned_away)
-        yield _gauge(
-            "xiaozhi_memory_ratio", "Memory in use, of what may be used.", warden.readings.memory_percent / 100
-        )
+        yield gauge("xiaozhi_turns_waiting", "Turns that wait because of load.", admission.waiting)
+        yield counter("xiaozhi_turns_turned_away", "Turns that waited in vain.", admission.turned_away)
+        yield gauge("xiaozhi_memory_ratio", "Memory in use, of what may be used.", warden.readings.memory_percent / 100)
 
     def _hearing(self) -> Iterator[Metric]:
         stats = self._services.tick.stats
-        yield _counter("xiaozhi_vad_windows", "Windows of 32 ms that the model judged.", stats.windows)
-        yield _counter("xiaozhi_vad_still_windows", "Windows that needed no model.", stats.still_windows)
-        yield _counter("xiaozhi_vad_runs", "Runs of the model, each for several devices.", stats.runs)
-        yield _counter("xiaozhi_vad_wait_seconds", "Time that devices waited for their tick.", stats.wait_s)
-        yield _counter("xiaozhi_vad_served", "Devices served, summed over ticks.", stats.served)
-        yield _counter("xiaozhi_vad_late", "Devices that waited longer than they should.", stats.late)
-        yield _counter("xiaozhi_vad_busy_seconds", "Time in the thread that decodes and judges.", stats.busy_s)
-        yield _counter("xiaozhi_uplink_packets", "Opus packets heard.", stats.packets)
-        yield _counter("xiaozhi_uplink_errors", "Packets that were not Opus.", stats.errors)
+        yield counter("xiaozhi_vad_windows", "Windows of 32 ms that the model judged.", stats.windows)
+        yield counter("xiaozhi_vad_still_windows", "Windows that needed no model.", stats.still_windows)
+        yield counter("xiaozhi_vad_runs", "Runs of the model, each for several devices.", stats.runs)
+        yield counter("xiaozhi_vad_wait_seconds", "Time that devices waited for their tick.", stats.wait_s)
+        yield counter("xiaozhi_vad_served", "Devices served, summed over ticks.", stats.served)
+        yield counter("xiaozhi_vad_late", "Devices that waited longer than they should.", stats.late)
+        yield counter("xiaozhi_vad_busy_seconds", "Time in the thread that decodes and judges.", stats.busy_s)
+        yield counter("xiaozhi_uplink_packets", "Opus packets heard.", stats.packets)
+        yield counter("xiaozhi_uplink_errors", "Packets that were not Opus.", stats.errors)
 
     def _recognition(self) -> Iterator[Metric]:
         ears, speculation = self._services.ears, self._services.speculation
         yield from _pool(ears.pool, "asr")
-        yield _counter("xiaozhi_asr_early", "Decodes begun before anybody asked.", ears.early.begun)
-        yield _counter("xiaozhi_asr_early_used", "Early decodes that were the answer.", ears.early.used)
-        yield _counter("xiaozhi_speculations", "Replies begun before their turn was over.", speculation.started)
-        yield _counter("xiaozhi_speculations_committed", "Of these, replies that were spoken.", speculation.committed)
-        yield _counter("xiaozhi_speculations_wasted", "Of these, replies dropped unheard.", speculation.wasted)
+        yield counter("xiaozhi_asr_early", "Decodes begun before anybody asked.", ears.early.begun)
+        yield counter("xiaozhi_asr_early_used", "Early decodes that were the answer.", ears.early.used)
+        yield counter("xiaozhi_speculations", "Replies begun before their turn was over.", speculation.started)
+        yield counter("xiaozhi_speculations_committed", "Of these, replies that were spoken.", speculation.committed)
+        yield counter("xiaozhi_speculations_wasted", "Of these, replies dropped unheard.", speculation.wasted)
 
 
 def _pool(pool: WorkerPool, name: str) -> Iterator[Metric]:
-    yield _gauge(f"xiaozhi_{name}_queue_seconds", "Age of the oldest job that waits.", pool.oldest_wait_s())
-    yield _gauge(f"xiaozhi_{name}_queue_jobs", "Jobs that wait.", pool.waiting)
-    yield _gauge(f"xiaozhi_{name}_workers_busy", "Threads at work.", pool.workers - pool.idle_workers)
-    yield _gauge(f"xiaozhi_{name}_workers", "Threads.", pool.workers)
-    yield _counter(f"xiaozhi_{name}_dropped", "Jobs that went stale before they began.", pool.dropped)
+    yield gauge(f"xiaozhi_{name}_queue_seconds", "Age of the oldest job that waits.", pool.oldest_wait_s())
+    yield gauge(f"xiaozhi_{name}_queue_jobs", "Jobs that wait.", pool.waiting)
+    yield gauge(f"xiaozhi_{name}_workers_busy", "Threads at work.", pool.workers - pool.idle_workers)
+    yield gauge(f"xiaozhi_{name}_workers", "Threads.", pool.workers)
+    yield counter(f"xiaozhi_{name}_dropped", "Jobs that went stale before they began.", pool.dropped)
 
 
 def _channels() -> Iterator[Metric]:
     """Channels of all conversations of the process, by purpose."""
-    depth = GaugeMetricFamily("xiaozhi_channel_items", "Items that wait between two stages.", labels=["channel"])
-    age = GaugeMetricFamily("xiaozhi_channel_seconds", "Age of the oldest waiting item.", labels=["channel"])
-    dropped = CounterMetricFamily("xiaozhi_channel_dropped", "Items dropped.", labels=["channel"])
-    yield _labelled(depth, {kind.name: kind.depth() for kind in KINDS})
-    yield _labelled(age, {kind.name: kind.oldest_s() for kind in KINDS})
-    yield _labelled(dropped, {kind.name: kind.dropped for kind in KINDS})
-
-
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, text, value=value)
-
-
-def _counter(name: str, text: str, value: float) -> Metric:
-    return CounterMetricFamily(name, text, value=value)
-
-
-def _labelled(family: GaugeMetricFamily | CounterMetricFamily, values: Mapping[str, float]) -> Metric:
-    for label, value in values.items():
-        family.add_metric([label], value)
-    return family
+    one = ("channel",)
+    depth = {kind.name: float(kind.depth()) for kind in KINDS}
+    age = {kind.name: kind.oldest_s() for kind in KINDS}
+    yield gauges("xiaozhi_channel_items", "Items that wait between two stages.", one, depth)
+    yield gauges("xiaozhi_channel_seconds", "Age of the oldest waiting item.", one, age)
+    yield counters("xiaozhi_channel_dropped", "Items dropped.", one, {kind.name: kind.dropped for kind in KINDS})

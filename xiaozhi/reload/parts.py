@@ -37,11 +37,11 @@ _WARM_S: Final = 5.0
 # A clause that a former voice makes may have been joined by a reply that came later; clauses are over within seconds.
 _LINGER_S: Final = 10.0
 
-# Settings that only those who use an engine read, not the engine itself.
-_NOT_OF_CHAT: Final = frozenset(
+# Settings that only those who use an engine read, not the engine itself; and those that its model is made of.
+NOT_OF_CHAT: Final = frozenset(
     {"llm.system_prompt", "llm.history_turns", "llm.history_max_tokens", "llm.history_summary", "llm.reply_max_chars"}
 )
-_NOT_OF_VOICES: Final = frozenset(
+NOT_OF_VOICES: Final = frozenset(
     {
         "tts.parallel_clauses",
         "tts.first_clause_min_chars",
@@ -49,10 +49,10 @@ _NOT_OF_VOICES: Final = frozenset(
         "tts.first_clause_wait_ms",
     }
 )
-_NOT_OF_RECOGNIZER: Final = frozenset(
+NOT_OF_RECOGNIZER: Final = frozenset(
     {"asr.early_decode", "asr.partials", "asr.max_concurrent", "asr.batch_size", "asr.timeout_s"}
 )
-_OF_VAD_MODEL: Final = frozenset(
+OF_VAD_MODEL: Final = frozenset(
     {"vad.model", "vad.threads", "vad.graph_optimization", "vad.provider", "vad.gpu_memory_mb"}
 )
 
@@ -95,18 +95,18 @@ async def _build(parts: Parts, services: Services, keys: Collection[str]) -> Non
     settings, models_dir = parts.settings, parts.settings.models.dir
     if _any(keys, ("llm.system_prompt", "agents")):
         parts.roster = await Roster.load(settings, services.store)
-    if _any(keys, _OF_VAD_MODEL):
+    if _any(keys, OF_VAD_MODEL):
         parts.model = await asyncio.to_thread(load_silero, settings.vad, models_dir)
         parts.about["vad"] = About((parts.model.name,))
-    if _any(keys, ("asr",), _NOT_OF_RECOGNIZER):
+    if _any(keys, ("asr",), NOT_OF_RECOGNIZER):
         built = await asyncio.to_thread(build_recognizer, settings.asr, models_dir, SPOKEN_COMMANDS_EN)
         parts.recognizer = remember(built.recognizer, settings.cache)
         parts.about["asr"] = about_recognizer(built)
         await warm_recognizer(parts.recognizer, services.ears.pool)
         if isinstance(parts.recognizer, WithFallback):
             await parts.recognizer.warm()
-    if _any(keys, ("llm",), _NOT_OF_CHAT):
-        chat = build_chat(settings.llm)
+    if _any(keys, ("llm",), NOT_OF_CHAT):
+        chat = build_chat(settings.llm, settings.server.timezone, edge=settings.cluster.tier == "edge")
         parts.chat = chat.model
         parts.about["llm"] = about_chat(chat)
         try:
@@ -114,7 +114,7 @@ async def _build(parts: Parts, services: Services, keys: Collection[str]) -> Non
                 await chat.model.warm()
         except TimeoutError:
             _log.warning("the new endpoints do not answer yet")
-    if _any(keys, ("tts",), _NOT_OF_VOICES):
+    if _any(keys, ("tts",), NOT_OF_VOICES):
         voices = await asyncio.to_thread(build_voices, settings.tts, models_dir)
         parts.voice = voices.chain
         parts.about["tts"] = about_voices(voices)

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,14 +69,8 @@ class Reloader:
 
         Never raises for what is wrong with the settings; engines are loaded beside those in use, which takes seconds.
         """
-        async with self._lock:
-            for tell in self.on_busy:
-                tell(True)
-            try:
-                return await self._apply(settings)
-            finally:
-                for tell in self.on_busy:
-                    tell(False)
+        async with self._busy():
+            return await self._apply(settings)
 
     async def reload(self) -> Applied:
         """Read the settings again and apply them; says in the log what came of it.
@@ -85,15 +80,28 @@ class Reloader:
         """
         if self.reread is None:
             raise RuntimeError("there is nothing to read again")
-        try:
-            loaded = await asyncio.to_thread(self.reread)
-        except SettingsError as mistakes:
-            self.refused += 1
-            _log.error("settings not applied: %s", "; ".join(mistakes.errors))
-            return Applied(restart=self.restart, errors=tuple(mistakes.errors))
-        for warning in loaded.warnings:
-            _log.warning("settings: %s", warning)
-        return await self.apply(loaded.settings)
+        async with self._busy():
+            try:
+                loaded = await asyncio.to_thread(self.reread)
+            except SettingsError as mistakes:
+                self.refused += 1
+                _log.error("settings not applied: %s", "; ".join(mistakes.errors))
+                return Applied(restart=self.restart, errors=tuple(mistakes.errors))
+            for warning in loaded.warnings:
+                _log.warning("settings: %s", warning)
+            return await self._apply(loaded.settings)
+
+    @asynccontextmanager
+    async def _busy(self) -> AsyncIterator[None]:
+        """One at a time, and tell who wants to know."""
+        async with self._lock:
+            for tell in self.on_busy:
+                tell(True)
+            try:
+                yield
+            finally:
+                for tell in self.on_busy:
+                    tell(False)
 
     async def _apply(self, wanted: Settings) -> Applied:
         services = self._services

@@ -11,6 +11,7 @@ from xiaozhi.settings.push import McpServerSettings, PushSettings, VisionSetting
 from xiaozhi.settings.server import AuthSettings, OtaSettings, ServerSettings
 from xiaozhi.settings.store import AgentsSettings, StoreSettings
 from xiaozhi.settings.tools import ToolsSettings
+from xiaozhi.settings.tracing import TracingSettings
 from xiaozhi.settings.tts import (
     EdgeVoiceSettings,
     EspeakVoiceSettings,
@@ -46,6 +47,7 @@ __all__ = [
     "SherpaVoiceSettings",
     "StoreSettings",
     "ToolsSettings",
+    "TracingSettings",
     "TtsSettings",
     "TurnSettings",
     "VadSettings",

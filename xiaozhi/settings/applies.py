@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal, TypeAlias
 
+from xiaozhi.settings.model import Settings
+
 Applies: TypeAlias = Literal["next turn", "next connection", "restart"]
-"""`next turn`: of every device, those that are connected as well. `next connection`: of each device, when it connects."""
+"""`next turn`: of every device, those that are connected as well. `next connection`: when a device connects again."""
 
 APPLIES: Final[Mapping[str, Applies]] = {
     "server": "restart",
@@ -51,6 +53,7 @@ APPLIES: Final[Mapping[str, Applies]] = {
     "store": "restart",
     "agents": "next turn",
     "agents.feelings": "next connection",
+    "cluster": "restart",
     "load": "next turn",
     "load.blame_ms": "restart",
     "metrics": "restart",
@@ -74,3 +77,21 @@ def applies(key: str) -> Applies:
 def need_restart(keys: Iterable[str]) -> list[str]:
     """Those of `keys` that take effect only after a restart, in their order."""
     return [key for key in keys if applies(key) == "restart"]
+
+
+def readme_table() -> str:
+    """The table of the README, in Markdown: what applies when, a row for each table of `settings.toml`."""
+    rows: list[str] = []
+    for table in Settings.model_fields:
+        columns: dict[Applies, list[str]] = {"next turn": [], "next connection": [], "restart": []}
+        rule = APPLIES.get(table, "restart")
+        columns[rule].append("all others")
+        for key, when in APPLIES.items():
+            if key.startswith(f"{table}.") and when != rule:
+                columns[when].append(f"`{key.partition('.')[2]}`")
+        if all(len(names) == 0 for when, names in columns.items() if when != rule):
+            columns[rule] = ["everything"]
+        cells = (", ".join(sorted(columns[when])) for when in ("next turn", "next connection", "restart"))
+        rows.append(f"| `[{table}]` | " + " | ".join(cells) + " |")
+    head = "| table | from the next turn | when a device connects | after a restart |\n|---|---|---|---|\n"
+    return head + "\n".join(rows) + "\n"

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 
-from xiaozhi.settings.section import Language, Provider, Section
+from xiaozhi.settings.section import Language, Precision, Provider, Section
 
 
 class RemoteAsrSettings(Section):
@@ -76,6 +76,7 @@ class AsrSettings(Section):
     max_concurrent: int = Field(40, ge=1, le=10_000)
     batch_size: int = Field(1, ge=1, le=64)
     provider: Provider = "cpu"
+    precision: Precision = "auto"
     int8_rewrite: bool = True  # lossless, made once and compared with the original; see stages/asr/int8_rewrite.py
     timeout_s: float = Field(10.0, ge=0.5, le=120)
     remote: RemoteAsrSettings = RemoteAsrSettings()

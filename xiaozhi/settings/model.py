@@ -6,6 +6,7 @@ from xiaozhi.settings.alerts import AlertsSettings
 from xiaozhi.settings.asr import AsrSettings
 from xiaozhi.settings.audio import AudioSettings, VadSettings
 from xiaozhi.settings.cache import CacheSettings
+from xiaozhi.settings.cluster import ClusterSettings
 from xiaozhi.settings.console import ConsoleSettings
 from xiaozhi.settings.llm import LlmSettings
 from xiaozhi.settings.memory import MemorySettings
@@ -44,6 +45,7 @@ class Settings(Section):
     mcp_server: McpServerSettings = McpServerSettings()
     store: StoreSettings = StoreSettings()
     agents: AgentsSettings = AgentsSettings()
+    cluster: ClusterSettings = ClusterSettings()
     load: LoadSettings = LoadSettings()
     metrics: MetricsSettings = MetricsSettings()
     alerts: AlertsSettings = AlertsSettings()

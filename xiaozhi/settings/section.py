@@ -13,6 +13,9 @@ Language = Literal["auto", "zh", "en", "ja", "ko", "yue"]
 Provider = Literal["cpu", "cuda"]
 
 
+Precision = Literal["auto", "int8", "fp16", "fp32"]
+
+
 class Section(BaseModel):
     """A table: unknown keys are errors, values are checked and never change afterwards."""
 

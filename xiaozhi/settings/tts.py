@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from xiaozhi.settings.section import Section
+from xiaozhi.settings.section import Provider, Section
 
 
 class EdgeVoiceSettings(Section):
@@ -41,6 +41,7 @@ class SherpaVoiceSettings(Section):
     speaker: int = Field(0, ge=0, le=10_000)
     speed: float = Field(1.0, ge=0.5, le=2.0)
     threads: int = Field(1, ge=1, le=64)
+    provider: Provider = "cpu"
 
 
 class EspeakVoiceSettings(Section):

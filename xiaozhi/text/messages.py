@@ -3,7 +3,7 @@
 from typing import Final, Literal, TypeAlias
 
 Key: TypeAlias = Literal[
-    "apology", "busy", "one_moment", "not_understood", "wake_reply", "greeting", "goodbye", "no_sound"
+    "apology", "busy", "one_moment", "not_understood", "wake_reply", "greeting", "goodbye", "no_sound", "offline"
 ]
 
 _MESSAGES: Final[dict[Key, tuple[str, str]]] = {
@@ -19,6 +19,10 @@ _MESSAGES: Final[dict[Key, tuple[str, str]]] = {
     "wake_reply": ("我在。", "I'm here."),
     "greeting": ("你好，我是小智，想聊点什么？", "Hello, I'm Xiaozhi. What would you like to talk about?"),
     "goodbye": ("好的，再见，有事随时叫我。", "Goodbye! Call me whenever you need me."),
+    "offline": (
+        "我现在连不上云端，刚才是本地回答的。",
+        "I can't reach the cloud right now, so I answered that on my own.",
+    ),
     "no_sound": ("抱歉，这个放不出来。", "Sorry, I can't play that."),
     "not_understood": ("我没有听清，可以再说一遍吗？", "I didn't catch that. Could you say it again?"),
 }

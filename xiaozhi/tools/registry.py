@@ -52,12 +52,16 @@ def allowed(tools: Iterable[Tool], allow: Sequence[str], deny: Sequence[str]) ->
     Globs are compared with the tool's own name and with `source/name`, so `weather*`, `home-assistant/*` and
     `device/*` all work. Tools for people only never pass.
     """
+    return [
+        each
+        for each in tools
+        if not each.user_only and fits(each.name, each.source, allow) and not fits(each.name, each.source, deny)
+    ]
 
-    def fits(each: Tool, globs: Sequence[str]) -> bool:
-        names = (each.name, f"{each.source}/{each.name}")
-        return any(fnmatchcase(name, glob) for glob in globs for name in names)
 
-    return [each for each in tools if not each.user_only and fits(each, allow) and not fits(each, deny)]
+def fits(name: str, source: str, globs: Sequence[str]) -> bool:
+    """Whether a tool of this own name and source is meant by one of the globs."""
+    return any(fnmatchcase(each, glob) for glob in globs for each in (name, f"{source}/{name}"))
 
 
 def usable(tools: Iterable[Tool], context: ToolContext) -> list[Tool]:

@@ -1,5 +1,6 @@
 """Timers, alarms and reminders by voice; the model works out the time, here it is checked and written down."""
 
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Annotated, Final
@@ -14,6 +15,7 @@ from xiaozhi.tools.wording import is_chinese, pick, shortened
 
 _MOST_AHEAD: Final = timedelta(days=366 * 5)
 _MOST_TEXT_CHARS: Final = 200
+_ALARM: Final = re.compile(r"闹钟|起床|叫醒|醒来|计时|倒计时|\b(?:alarm|timer|wake|get up)", re.IGNORECASE)
 
 
 def due_time(at: str, in_seconds: int, now: datetime, language: str) -> datetime:
@@ -121,6 +123,11 @@ def reminder_text(reminder: Reminder, now: datetime, language: str) -> str:
     repeat = again.get(reminder.repeat, reminder.repeat)
     parts = [f"#{reminder.id}", when, repeat, reminder.text or pick(language, "计时器", "timer")]
     return " ".join(part for part in parts if part)
+
+
+def is_alarm(reminder: Reminder) -> bool:
+    """Whether it is to wake or to fetch somebody, so that it should ring until they react: a timer, an alarm."""
+    return not reminder.text or _ALARM.search(reminder.text) is not None
 
 
 def spoken_reminder(reminder: Reminder, now: float, language: str) -> str:

@@ -17,7 +17,7 @@ from xiaozhi.settings import ToolsSettings
 from xiaozhi.tools.arguments import BadArguments, parse_arguments
 from xiaozhi.tools.confirmation import Confirmations
 from xiaozhi.tools.naming import Names
-from xiaozhi.tools.registry import Registry, ToolSource, allowed, usable
+from xiaozhi.tools.registry import Registry, ToolSource, allowed, fits, usable
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError, ToolResult
 from xiaozhi.tools.wording import pick, shortened
 
@@ -107,6 +107,12 @@ class Toolbox:
         self._rounds = 0
         self._done.clear()
         self._refresh()
+
+    def permits(self, name: str, source: str) -> bool:
+        """Whether settings and agent let a tool of this own name and source be used, if there is one."""
+        globs = (self._settings.allow, self._allow), (self._settings.deny, self._deny)
+        permitted = all(fits(name, source, each) for each in globs[0])
+        return self._settings.enabled and permitted and not any(fits(name, source, each) for each in globs[1])
 
     def begin_turn(self, heard: str) -> None:
         """A committed turn begins: limits start anew, and a yes grants what was asked about before."""

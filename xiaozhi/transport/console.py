@@ -16,11 +16,13 @@ from xiaozhi.console.password import password_path
 from xiaozhi.console.settings_file import Apply, SettingsFile
 from xiaozhi.console.trials import Trials
 from xiaozhi.services import Services
+from xiaozhi.settings import Settings
 from xiaozhi.settings.source import SettingsSource
 from xiaozhi.transport.addresses import Network
 from xiaozhi.transport.console_devices import DeviceCalls, Online
 from xiaozhi.transport.console_guard import COOKIE, SESSION, Guard, Refused, answer, body_of, text_of
 from xiaozhi.transport.console_live import LiveCalls
+from xiaozhi.transport.console_personas import PersonaCalls
 from xiaozhi.transport.console_settings import SettingsCalls
 
 CONSOLE_PATH: Final = "/console/"
@@ -67,6 +69,8 @@ class Console:
         self._guests = guests
         self._guard = Guard(services.settings, access, trusted)
         self._trials = Trials(services, file)
+        self.app = self._app()
+        """Pages and calls, below `/console/`."""
 
     @classmethod
     async def open(
@@ -106,8 +110,12 @@ class Console:
     def add_to(self, app: web.Application) -> None:
         """Serve below `/console/`."""
         app.router.add_get(CONSOLE_PATH.rstrip("/"), _to_the_pages)
-        app.add_subapp(CONSOLE_PATH, self._app())
+        app.add_subapp(CONSOLE_PATH, self.app)
         app.on_shutdown.append(self._end_streams)
+
+    def retune(self, _settings: Settings) -> None:
+        """Other settings hold: there may be new secrets that must not be shown."""
+        self.board.settings_changed()
 
     async def close(self) -> None:
         """Collect no more."""
@@ -130,7 +138,8 @@ class Console:
         router.add_post("/api/password", self._password)
         LiveCalls(self.board, self.access.sessions).add_to(router)
         SettingsCalls(self._services, self._file, self.board, self._trials).add_to(router)
-        DeviceCalls(self._services, self._devices, self.board, self._guests, self._guard).add_to(router)
+        DeviceCalls(self._services, self._devices, self.board).add_to(router)
+        PersonaCalls(self._services, self._guests, self._guard).add_to(router)
         router.add_route("*", "/api/{tail:.*}", _no_such_call)
         router.add_get("/{path:.*}", self._page)
         return app

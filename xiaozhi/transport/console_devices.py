@@ -1,23 +1,18 @@
-"""The console's calls about devices, personas, memories and the talk page."""
+"""The console's calls about devices, what was said to them and what they keep in mind."""
 
 import asyncio
 import dataclasses
-import time
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
-import orjson
 from aiohttp import web
 
-from xiaozhi.agents.agent import AgentError, agent_from_json
 from xiaozhi.console.board import Board
-from xiaozhi.console.guests import Guests, is_guest
+from xiaozhi.console.guests import is_guest
 from xiaozhi.saying import Told
 from xiaozhi.services import Services
-from xiaozhi.stages.tts.wishes import KNOWN
 from xiaozhi.store import Access, Device
-from xiaozhi.transport.addresses import WEBSOCKET_PATH
-from xiaozhi.transport.console_guard import SESSION, Guard, Refused, answer, body_of, number_of, text_of
+from xiaozhi.transport.console_guard import Refused, answer, body_of, number_of, text_of
 from xiaozhi.transport.identity import normal_id
 
 _LONGEST: Final = 200
@@ -55,23 +50,19 @@ class Online(Protocol):
 
 
 class DeviceCalls:
-    """Answers the pages for devices, personas and talk.
+    """Answers the pages for devices.
 
     Args:
-        services: store, personas and voices.
+        services: store and personas.
         online: who is connected.
         board: turns, and is told of new names.
-        guests: passes for the talk page.
-        guard: knows what the browser sees.
     """
 
-    def __init__(self, services: Services, online: Online, board: Board, guests: Guests, guard: Guard) -> None:
+    def __init__(self, services: Services, online: Online, board: Board) -> None:
         self._services = services
         self._store = services.store
         self._online = online
         self._board = board
-        self._guests = guests
-        self._guard = guard
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Register the calls."""
@@ -85,11 +76,6 @@ class DeviceCalls:
         router.add_get("/api/devices/{id}/memories", self.memories)
         router.add_post("/api/devices/{id}/memories", self.remember)
         router.add_delete("/api/devices/{id}/memories/{number:[0-9]{1,18}}", self.forget)
-        router.add_get("/api/agents", self.agents)
-        router.add_put("/api/agents/{name}", self.put_agent)
-        router.add_delete("/api/agents/{name}", self.remove_agent)
-        router.add_get("/api/voices", self.voices)
-        router.add_get("/api/talk", self.talk)
 
     # Devices ------------------------------------------------------------------------------------------------------
 
@@ -124,9 +110,8 @@ class DeviceCalls:
     async def bind(self, request: web.Request) -> web.Response:
         """Bind the device that shows this code."""
         body = await body_of(request)
-        device = await self._store.devices.bind(
-            text_of(body, "code", 40), owner=text_of(body, "owner", _LONGEST, default="")
-        )
+        code, owner = text_of(body, "code", 40), text_of(body, "owner", _LONGEST, default="")
+        device = await self._store.devices.bind(code, owner=owner)
         if device is None:
             raise Refused(422, "no device shows this code now; codes change every ten minutes")
         self._board.renamed(device.id)
@@ -140,7 +125,7 @@ class DeviceCalls:
         words = {name: text_of(body, name, _LONGEST) for name in _WRITABLE if name in body and name in fields}
         if (agent := words.get("agent")) and agent not in self._services.roster:
             raise Refused(422, f"there is no persona {agent!r}")
-        flags = {name: body[name] for name in ("blocked", "allowed", "bound") if name in body}
+        flags: dict[str, Any] = {name: body[name] for name in ("blocked", "allowed", "bound") if name in body}
         if not all(isinstance(flag, bool) for flag in flags.values()):
             raise Refused(422, "blocked, allowed and bound must be true or false")
         if flags.get("bound") is True:
@@ -236,83 +221,6 @@ class DeviceCalls:
         if not await self._store.memories.remove(_id(request), int(request.match_info["number"])):
             raise Refused(404, "there is no such memory")
         return answer({"removed": int(request.match_info["number"])})
-
-    # Personas and voices ------------------------------------------------------------------------------------------
-
-    async def agents(self, _request: web.Request) -> web.Response:
-        """Every persona, and how many devices have it."""
-        roster = self._services.roster
-        await roster.refresh(self._store)
-        counts: dict[str, int] = {}
-        for device in await self._store.devices.list():
-            counts[device.agent] = counts.get(device.agent, 0) + 1
-        default = roster.default.name
-        rows = [
-            {
-                **agent.model_dump(),
-                "origin": roster.origin(agent),
-                "default": agent.name == default,
-                "devices": counts.get(agent.name, 0) + (counts.get("", 0) if agent.name == default else 0),
-            }
-            for agent in roster
-        ]
-        return answer({"agents": rows, "default": default})
-
-    async def put_agent(self, request: web.Request) -> web.Response:
-        """Make or change a persona."""
-        name = request.match_info["name"]
-        body = await body_of(request)
-        values = {key: value for key, value in body.items() if key not in ("origin", "default", "devices")}
-        agent = agent_from_json(orjson.dumps({**values, "name": values.get("name", name)}).decode(), "agent")
-        if agent.name != name:
-            raise AgentError("agent: name: is another one than in the address; make a new persona instead")
-        await self._store.agents.put(agent.name, agent.model_dump_json())
-        await self._services.roster.refresh(self._store)
-        return answer({**agent.model_dump(), "origin": self._services.roster.origin(agent)})
-
-    async def remove_agent(self, request: web.Request) -> web.Response:
-        """Delete a persona that people made; one that came along is as it was before it was changed."""
-        if not await self._store.agents.remove(request.match_info["name"]):
-            raise Refused(404, "there is no persona of your own of this name")
-        await self._services.roster.refresh(self._store)
-        return answer({"removed": request.match_info["name"]})
-
-    async def voices(self, _request: web.Request) -> web.Response:
-        """The voices that are known of each engine; those of the settings' engines first."""
-        wanted = list(self._services.settings.tts.engines)
-        engines = wanted + [engine for engine in KNOWN if engine not in wanted]
-        rows = [
-            {
-                "engine": engine,
-                "name": voice.name,
-                "id": f"{engine}:{voice.name}",
-                "language": voice.language,
-                "gender": voice.gender,
-                "used": engine in wanted,
-            }
-            for engine in engines
-            for voice in KNOWN.get(engine, ())
-        ]
-        return answer({"voices": rows, "engines": wanted})
-
-    # Talk ---------------------------------------------------------------------------------------------------------
-
-    async def talk(self, request: web.Request) -> web.Response:
-        """A pass with which this browser may connect as a device of its own."""
-        host = self._guard.host(request)
-        if not host:
-            raise Refused(400, "the Host header is not valid")
-        granted = self._guests.issue(request[SESSION].name, time.monotonic())
-        scheme = "wss" if self._guard.secure(request) else "ws"
-        return answer(
-            {
-                "websocket": f"{scheme}://{host}{WEBSOCKET_PATH}",
-                "token": granted.token,
-                "device_id": granted.device_id,
-                "client_id": granted.client_id,
-                "query": {"device-id": granted.device_id, "client-id": granted.client_id, "token": granted.token},
-            }
-        )
 
 
 def _id(request: web.Request) -> str:

@@ -1,4 +1,4 @@
-"""What every request to the console passes: address, session, forgery checks, sizes; and the headers of every answer."""
+"""What every request to the console passes: address, session, forgery checks, sizes; and headers of every answer."""
 
 import asyncio
 import logging
@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import orjson
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from xiaozhi.agents import AgentError
 from xiaozhi.console.access import Access, TryLater
@@ -33,6 +34,7 @@ _BODY_S: Final = 10.0
 # A host as browsers write it, IPv6 in brackets; it is repeated in a header.
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?")
 _FIXED: Final[Mapping[str, str]] = {
+    "Server": "xiaozhi",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -44,6 +46,11 @@ _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob: data:;"
     " font-src 'self'; manifest-src 'self'; worker-src 'self' blob:; connect-src 'self'{sockets};"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+_FORGED: Final = (
+    "this request comes from a page of another site; behind a proxy, have it pass Host on, or X-Forwarded-Host together"
+    " with server.trusted_proxies"
 )
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -158,7 +165,7 @@ class Guard:
         return is_in(request.remote or "", self._trusted)
 
     @property
-    def middleware(self) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    def middleware(self) -> Middleware:
         """For the application of the console."""
 
         @web.middleware
@@ -198,7 +205,7 @@ class Guard:
         strange = request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none")
         if strange or (origin and not same_host(origin, self.host(request))):
             self.forged += 1
-            raise Refused(403, "this request comes from a page of another site")
+            raise Refused(403, _FORGED)
         if signing_in or session is None:
             return
         if not csrf_fits(session, request.headers.get("X-CSRF", "")):

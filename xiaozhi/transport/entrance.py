@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+from xiaozhi.cluster.link import RedisLink
 from xiaozhi.console.guests import Guests
 from xiaozhi.settings import Settings
 from xiaozhi.store.devices import Devices as DeviceTable
@@ -16,6 +17,8 @@ from xiaozhi.transport.firmware import FirmwareShelf
 from xiaozhi.transport.identity import Identity
 from xiaozhi.transport.limits import RateLimiter
 from xiaozhi.transport.ota import Reception
+from xiaozhi.transport.shared_keys import SharedKeys
+from xiaozhi.transport.shared_limits import SharedLimiter
 from xiaozhi.transport.tls import TlsFiles
 from xiaozhi.transport.token_keys import KeyRing
 
@@ -33,19 +36,38 @@ class Entrance:
         devices: the store's devices.
         ring: from `load_keys`.
         tls: the certificate; None to serve without.
+        link: to what the nodes share; None for a node that is alone.
     """
 
-    def __init__(self, settings: Settings, devices: DeviceTable, ring: KeyRing, tls: TlsFiles | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        devices: DeviceTable,
+        ring: KeyRing,
+        tls: TlsFiles | None = None,
+        link: RedisLink | None = None,
+    ) -> None:
         self.gatekeeper = Gatekeeper(settings.auth, ring)
         self.activation = Activation(settings.auth, devices)
         self.firmware = FirmwareShelf(settings.ota.firmware_dir, settings.ota.rollout_percent)
-        self.requests = RateLimiter(settings.server.requests_per_minute)
-        self.upgrades = RateLimiter(settings.server.requests_per_minute)
+        per_minute = settings.server.requests_per_minute
+        self.requests = SharedLimiter(per_minute, link, "ota") if link is not None else RateLimiter(per_minute)
+        self.upgrades = SharedLimiter(per_minute, link, "connect") if link is not None else RateLimiter(per_minute)
         self.trusted = networks(settings.server.trusted_proxies)
         self.guests = Guests()
         """Who may connect from the console's talk page."""
         self._keeper = KeyKeeper(self.gatekeeper, settings.auth, settings.server.data_dir)
         self._tls = tls
+        self._shared_keys = SharedKeys(link, settings.server.data_dir) if link is not None else None
+
+    def refusals(self) -> dict[str, float]:
+        """Who was not let in since the start, by why."""
+        return {
+            "ota_rate": self.requests.refused,
+            "connect_rate": self.upgrades.refused,
+            "token_or_blocked": self.gatekeeper.refused,
+            "activation_key": self.activation.wrong_keys,
+        }
 
     def retune(self, settings: Settings) -> None:
         """Other limits from now on."""
@@ -67,9 +89,22 @@ class Entrance:
     async def refresh(self) -> None:
         """Look once for new firmware, keys and certificates."""
         await self._keeper.refresh()
+        await self.agree_on_keys()
         await asyncio.to_thread(self.firmware.scan)
         if self._tls is not None:
             await self._tls.refresh()
+
+    async def agree_on_keys(self) -> None:
+        """Sign and check tokens with the keys that all nodes have; with this node's own where Redis does not answer."""
+        if self._shared_keys is None:
+            return
+        try:
+            ring = await self._shared_keys.agree(time.time())
+        except OSError as error:
+            _log.warning("the token keys cannot be shared: %s", error.strerror)
+            return
+        if ring is not None:
+            self.gatekeeper.ring = ring
 
     async def watch(self) -> None:
         """Look every 10 s. Runs until cancelled; what goes wrong once is logged and tried again."""

@@ -28,6 +28,10 @@ class RateLimiter:
         """How many addresses are remembered."""
         return len(self._buckets)
 
+    async def take(self, address: str, now_s: float) -> float:
+        """As `wait_s`; where several nodes share their limits this asks for all of them."""
+        return self.wait_s(address, now_s)
+
     def wait_s(self, address: str, now_s: float) -> float:
         """Take one request of an address: 0 if it is admitted, else in how many seconds to come again."""
         if not self.per_minute or _is_this_machine(address):
@@ -44,6 +48,11 @@ class RateLimiter:
             return 0.0
         self.refused += 1
         return (1.0 - tokens) / rate
+
+
+def bucket_of(address: str) -> str:
+    """The name of an address's bucket; empty for this machine, which is not counted."""
+    return "" if _is_this_machine(address) else _group(address)
 
 
 def _group(address: str) -> str:

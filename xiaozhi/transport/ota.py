@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Any, Final
@@ -60,12 +60,21 @@ class OtaDesk:
         settings: the `[server]` table.
         reception: tokens, activation, firmware and limits.
         lan_host: this machine's address on the network.
+        place: the base address of the node that a device belongs to, empty for the one it has asked; None without
+            other nodes.
     """
 
-    def __init__(self, settings: ServerSettings, reception: Reception, lan_host: str) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        reception: Reception,
+        lan_host: str,
+        place: Callable[[str], Awaitable[str]] | None = None,
+    ) -> None:
         self._settings = settings
         self._desk = reception
         self._lan_host = lan_host
+        self._place = place
         self._trusted: tuple[Network, ...] = networks(settings.trusted_proxies)
         self._zone: tzinfo | None = ZoneInfo(settings.timezone) if settings.timezone else None
         self.answered = 0
@@ -74,8 +83,8 @@ class OtaDesk:
     def _base(self, request: web.Request) -> str:
         return base_of(request, self._settings, self._lan_host)
 
-    def _limited(self, request: web.Request) -> web.Response | None:
-        wait_s = self._desk.limiter.wait_s(address_of(request, self._trusted), time.monotonic())
+    async def _limited(self, request: web.Request) -> web.Response | None:
+        wait_s = await self._desk.limiter.take(address_of(request, self._trusted), time.monotonic())
         return too_many(wait_s) if wait_s else None
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -84,12 +93,13 @@ class OtaDesk:
         Only names the firmware knows are sent: it stores every member under its own name, and one longer than 15
         characters aborts it. No `mqtt`, whose presence wins over `websocket`.
         """
-        if (limited := self._limited(request)) is not None:
+        if (limited := await self._limited(request)) is not None:
             return limited
         body = await _body(request)
         identity = from_body(Identity.of(request.headers, request.query), body)
         base = self._base(request)
-        url = websocket_url(base)
+        placed = await self._place(identity.device_id) if self._place is not None else ""
+        url = websocket_url(placed or base)
         answer: dict[str, object] = {
             "server_time": self._server_time(),
             # `version` is always sent: a device that once met a version 3 server would otherwise stay with it.
@@ -126,7 +136,7 @@ class OtaDesk:
 
     async def activated(self, request: web.Request) -> web.Response:
         """POST …/activate: 200 bound, 202 not yet (the device asks again in 3 s), 403 not with this key."""
-        if (limited := self._limited(request)) is not None:
+        if (limited := await self._limited(request)) is not None:
             return limited
         body = await _body(request)
         identity = from_body(Identity.of(request.headers, request.query), body)
@@ -140,7 +150,7 @@ class OtaDesk:
 
     async def download(self, request: web.Request) -> web.StreamResponse:
         """GET …/firmware/<board>/<version>.bin: streamed with a length, which the firmware needs; Range and ETag."""
-        if (limited := self._limited(request)) is not None:
+        if (limited := await self._limited(request)) is not None:
             return limited
         release = self._desk.firmware.find(request.match_info["board"], request.match_info["file"])
         if release is None:

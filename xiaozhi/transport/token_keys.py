@@ -86,7 +86,7 @@ def load_keys(data_dir: Path, now_s: float) -> KeyRing:
         content = path.read_bytes()
     except FileNotFoundError:
         return _first(path, now_s)
-    ring = _parse(content)
+    ring = parse_ring(content)
     if ring is None:
         aside = path.with_suffix(".damaged")
         path.replace(aside)
@@ -111,18 +111,18 @@ def rotate_keys(data_dir: Path, now_s: float, ttl_s: float, *, forget: bool = Fa
         OSError: the folder cannot be written or the file cannot be read.
     """
     ring = load_keys(data_dir, now_s).rotated(now_s, ttl_s, secrets.token_bytes(KEY_BYTES), forget=forget)
-    _write(keys_file(data_dir), ring)
+    write_ring(keys_file(data_dir), ring)
     return ring
 
 
 def _first(path: Path, now_s: float) -> KeyRing:
     ring = KeyRing((TokenKey(1 + secrets.randbelow(1000), now_s, 0.0, secrets.token_bytes(KEY_BYTES)),))
-    _write(path, ring)
+    write_ring(path, ring)
     return ring
 
 
-def _write(path: Path, ring: KeyRing) -> None:
-    """Replace the file in one step, so that a power cut leaves the old or the new one."""
+def dump_ring(ring: KeyRing) -> bytes:
+    """A ring as JSON, secrets and all."""
     rows = [
         {
             "generation": key.generation,
@@ -132,10 +132,15 @@ def _write(path: Path, ring: KeyRing) -> None:
         }
         for key in ring.keys
     ]
+    return orjson.dumps({"keys": rows}, option=orjson.OPT_INDENT_2)
+
+
+def write_ring(path: Path, ring: KeyRing) -> None:
+    """Replace the file in one step, so that a power cut leaves the old or the new one."""
     descriptor, name = tempfile.mkstemp(prefix=path.name, dir=path.parent)  # with rights 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(orjson.dumps({"keys": rows}, option=orjson.OPT_INDENT_2))
+            file.write(dump_ring(ring))
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)
@@ -145,7 +150,8 @@ def _write(path: Path, ring: KeyRing) -> None:
         raise
 
 
-def _parse(content: bytes) -> KeyRing | None:
+def parse_ring(content: bytes) -> KeyRing | None:
+    """A ring as `dump_ring` writes it; None for a damaged one."""
     try:
         rows: Any = orjson.loads(content)["keys"]
         keys = tuple(

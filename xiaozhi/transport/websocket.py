@@ -177,9 +177,21 @@ class Connection:
             _log.info("disconnected: %s", why, extra=self._extra())
         return self._socket
 
-    def say(self, text: str, patience_s: float) -> asyncio.Future[Told]:
+    @property
+    def age_s(self) -> float:
+        """How long the device has been connected, in seconds."""
+        return asyncio.get_running_loop().time() - self._opened_at
+
+    @property
+    def language(self) -> str:
+        """What the talker spoke last."""
+        return self._conversation.language
+
+    def say(
+        self, text: str, patience_s: float, *, language: str = "", interruptible: bool = True
+    ) -> asyncio.Future[Told]:
         """Say a sentence of the server's own, as `Conversation.say` does."""
-        return self._conversation.say(text, patience_s=patience_s)
+        return self._conversation.say(text, language=language, interruptible=interruptible, patience_s=patience_s)
 
     def end(self, why: str) -> asyncio.Task[None]:
         """Close from the server's side, in the background; `why` goes to the log."""
@@ -213,6 +225,10 @@ class Connection:
     def busy(self) -> bool:
         """A turn is under way."""
         return self._conversation.idle_s() == 0.0
+
+    def finish(self) -> None:
+        """Begin no new turn."""
+        self._conversation.finish()
 
     @property
     def settled(self) -> bool:
@@ -279,12 +295,20 @@ class Devices:
         """Devices turned away for want of room, since the start."""
         self.vision: Vision = _no_vision
         """Where devices send what they see; set before the first one connects."""
-        self._draining = False
+        self.on_connect: list[Callable[[str], None]] = []
+        """Told the id of each device that connects."""
+        self.draining = False
+        """The server stops: no new devices and no new turns. A load balancer sends devices elsewhere."""
         self._empty = asyncio.Event()
         self._empty.set()
 
     def __len__(self) -> int:
         return len(self._connections)
+
+    @property
+    def no_room(self) -> str:
+        """Why another device cannot be taken now; empty when it can."""
+        return self._no_room()
 
     def online(self) -> frozenset[str]:
         """Ids of the devices that are connected."""
@@ -303,7 +327,7 @@ class Devices:
             return web.Response(status=426, text="This is the WebSocket of a XiaoZhi server; devices connect here.\n")
         entrance = self._entrance
         address = address_of(request, entrance.trusted)
-        if wait_s := entrance.upgrades.wait_s(address, asyncio.get_running_loop().time()):
+        if wait_s := await entrance.upgrades.take(address, asyncio.get_running_loop().time()):
             return too_many(wait_s)
         identity = Identity.of(request.headers, request.query)
         guest = is_guest(identity.device_id)  # the console's talk page
@@ -322,7 +346,7 @@ class Devices:
         if standing is Standing.BLOCKED:
             entrance.gatekeeper.note_refusal(identity, "blocked, or not allowed", address)
             return web.Response(status=403, text="this device is not welcome here\n")
-        if self._draining:
+        if self.draining:
             return web.Response(status=503, headers={"Retry-After": "10"}, text="shutting down\n")
         if identity.device_id not in self._connections and (why := self._no_room()):
             self.refused += 1
@@ -340,6 +364,8 @@ class Devices:
             older.end("the same device connected again")
         self._connections[identity.device_id] = connection
         self._empty.clear()
+        for tell in self.on_connect:
+            tell(identity.device_id)
         try:
             return await connection.serve(request)
         finally:
@@ -367,15 +393,25 @@ class Devices:
                     connection.end(why)
 
     async def drain(self, within_s: float) -> None:
-        """Refuse new devices, let running turns finish for at most `within_s` seconds, then close every connection."""
-        self._draining = True
+        """Take no new devices and begin no new turns; close each connection when its turn is over, at most `within_s`.
+
+        A device that waits is closed at once: when it is spoken to it connects again, to whoever serves then.
+        """
+        self.draining = True
+        for connection in self._connections.values():
+            connection.finish()
         try:
             async with asyncio.timeout(within_s):
-                while not all(connection.settled for connection in self._connections.values()):  # noqa: ASYNC110 - many
-                    await asyncio.sleep(0.1)  # connections are looked at, and only while stopping
+                while self._connections:  # many are looked at, and only while stopping
+                    self._end_all("the server stops", only_settled=True)
+                    await asyncio.sleep(0.1)
         except TimeoutError:
             if any(connection.busy for connection in self._connections.values()):
                 _log.warning("turns still running after %g s are cut", within_s)
-        for connection in list(self._connections.values()):
-            connection.end("the server stops")
+        self._end_all("the server stops")
         await self.empty()
+
+    def _end_all(self, why: str, *, only_settled: bool = False) -> None:
+        for connection in list(self._connections.values()):
+            if connection.settled or not only_settled:
+                connection.end(why)

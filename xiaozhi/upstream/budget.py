@@ -22,10 +22,10 @@ class HedgeBudget:
         """An ordinary request is made."""
         self._left = min(self._kept, self._left + self._share)
 
-    def spend(self) -> bool:
-        """Whether an extra request may be made now; if so, it is counted."""
-        if self._left < 1.0 - 1e-9:  # twenty twentieths add up to a little less than one
-            self.refused += 1
+    def spend(self, *, keep: float = 0.0) -> bool:
+        """Whether an extra request may be made now, with `keep` left for others; if so, it is counted."""
+        if self._left < 1.0 + keep - 1e-9:  # twenty twentieths add up to a little less than one
+            self.refused += not keep
             return False
         self._left -= 1.0
         return True

@@ -5,55 +5,33 @@ event loop.
 """
 
 import asyncio
-import logging
+import math
 import random
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Final, Generic, Self, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Final, Generic, TypeVar
 
-from xiaozhi.upstream.breaker import Admission, Breaker, BreakerRules, BreakerState
+from xiaozhi.upstream.breaker import Admission, BreakerRules, BreakerState
 from xiaozhi.upstream.budget import HedgeBudget
-from xiaozhi.upstream.choice import Candidate, choose
-from xiaozhi.upstream.failure import FailureKind
+from xiaozhi.upstream.choice import Standing, choose, standing, standings
+from xiaozhi.upstream.health import HealthChecks
 from xiaozhi.upstream.latency import RollingLatency
+from xiaozhi.upstream.lease import Lease
+from xiaozhi.upstream.member import Member, Upstream, UpstreamState
 
-_log = logging.getLogger(__name__)
+__all__ = ["Lease", "PoolRules", "Upstream", "UpstreamPool", "UpstreamState"]
 
 T = TypeVar("T")
 
-# An average of this age says nothing about now: the upstream is asked again as if it were quick.
-_STALE_S: Final = 30.0
-# Above this share of streams that broke off, others are preferred; each stream moves the share by a quarter.
-_BREAKING_ABOVE: Final = 0.4
-_BREAKS_MOVE: Final = 0.25
-# One that is not well is looked at so many times as often, so that it is soon used again when it is back.
-_LOOKS_AT_UNWELL: Final = 5
 # Fewer measurements are no basis for a 90th percentile.
 _LEAST_MEASURED: Final = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Upstream(Generic[T]):
-    """One upstream as the settings describe it.
-
-    Attributes:
-        name: for logs and metrics.
-        target: what the caller asks with.
-        weight: its share of the requests, above 0.
-        max_concurrent: requests at the same time.
-        tier: `edge`, `cloud` or another word by which the caller prefers.
-        free: an extra request costs nothing.
-    """
-
-    name: str
-    target: T
-    weight: float = 1.0
-    max_concurrent: int = 50
-    tier: str = ""
-    free: bool = True
+# Later than so many times the 90th percentile is too late.
+_LATE_FACTOR: Final = 3.0
+# Beside so many requests one that is slow or unproven is asked as well, where the budget allows it.
+_LOOKED_SHARE: Final = 0.1
+# Extra requests that looking must leave for hedges.
+_KEPT_FOR_HEDGES: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,191 +51,6 @@ class PoolRules:
     hedge_share: float = 0.05
     hedge_from_s: float = 0.6
     hedge_to_s: float = 1.5
-
-
-@dataclass(slots=True)
-class Counters:
-    """What has become of the requests to one upstream."""
-
-    requests: int = 0
-    """All, hedges among them."""
-    succeeded: int = 0
-    dropped: int = 0
-    """Ended by us: nobody listened any more, or another was quicker."""
-    hedges: int = 0
-    """Requests made although another was under way."""
-    failures: Counter[FailureKind] = field(default_factory=Counter)
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamState:
-    """How one upstream does, for metrics and people; see `Counters`. Times in seconds, None where unknown."""
-
-    name: str
-    tier: str
-    breaker: BreakerState
-    rests_s: float
-    opened: int
-    healthy: bool | None
-    in_flight: int
-    max_concurrent: int
-    first_byte_s: float | None
-    first_byte_p90_s: float | None
-    requests: int
-    succeeded: int
-    dropped: int
-    hedges: int
-    failures: dict[str, int]
-    last_error: str
-
-
-class _Member(Generic[T]):
-    """One upstream and all that is known of it."""
-
-    def __init__(self, upstream: Upstream[T], rules: BreakerRules) -> None:
-        if upstream.weight <= 0 or upstream.max_concurrent < 1:
-            raise ValueError(f"{upstream.name}: weight must be above 0 and max_concurrent at least 1")
-        self.upstream = upstream
-        self.breaker = Breaker(rules, self._changed)
-        self.latency = RollingLatency()
-        self.counters = Counters()
-        self.in_flight = 0
-        self.waiting: dict[int, float] = {}  # since when requests wait for their first byte, oldest first
-        self.breaks = 0.0  # rolling share of streams that broke off
-        self.healthy: bool | None = None
-        self.last_error = ""
-        self.last_kind: FailureKind | None = None
-
-    def free(self) -> int:
-        return self.upstream.max_concurrent - self.in_flight
-
-    def first_byte_s(self, now: float) -> float | None:
-        """What to expect: the average, or more when somebody waits for longer already."""
-        mean = self.latency.mean_s(now, _STALE_S)
-        if not self.waiting:
-            return mean
-        waited = now - next(iter(self.waiting.values()))
-        return waited if mean is None or waited > mean else mean
-
-    def candidate(self, now: float) -> Candidate:
-        upstream = self.upstream
-        return Candidate(
-            upstream.weight,
-            self.first_byte_s(now),
-            self.free() / upstream.max_concurrent,
-            self.breaks > _BREAKING_ABOVE,
-        )
-
-    def _changed(self, old: BreakerState, new: BreakerState, now: float) -> None:
-        level = logging.WARNING if new is BreakerState.OPEN else logging.INFO
-        why = f" for {self.breaker.rests_s(now):.0f} s: {self.last_error}" if new is BreakerState.OPEN else ""
-        _log.log(level, "upstream %s: %s, was %s%s", self.upstream.name, new.value, old.value, why)
-
-
-class Lease(Generic[T]):
-    """The right to ask one upstream once. Say how it ended; leaving the `with` block without that counts as dropped."""
-
-    def __init__(self, pool: "UpstreamPool[T]", member: _Member[T], admission: Admission, now: float) -> None:
-        self._pool = pool
-        self._member = member
-        self._admission = admission
-        self.began = now
-        """When it was given, on the pool's clock."""
-        self._open = True
-        member.waiting[id(self)] = now
-
-    @property
-    def name(self) -> str:
-        """Of the upstream."""
-        return self._member.upstream.name
-
-    @property
-    def target(self) -> T:
-        """What to ask with."""
-        return self._member.upstream.target
-
-    @property
-    def probe(self) -> bool:
-        """The upstream has failed lately and the first byte of this request tells that it is back."""
-        return self._admission is Admission.PROBE
-
-    def first_byte(self) -> None:
-        """The first useful piece has come; only the first call counts."""
-        if self._member.waiting.pop(id(self), None) is not None:
-            now = self._pool.now()
-            self._member.latency.add(now, now - self.began)
-            self._pool.latency.add(now, now - self.began)
-            if self._admission is Admission.PROBE:  # it is back: others need not wait for the end of this answer
-                self._member.breaker.succeeded(self._admission, now)
-                self._admission = Admission.ADMITTED
-
-    def succeeded(self) -> None:
-        """The answer is complete."""
-        if self._close():
-            self._member.counters.succeeded += 1
-            self._member.breaks *= 1.0 - _BREAKS_MOVE
-            self._member.healthy = True
-            self._member.breaker.succeeded(self._admission, self._pool.now())
-
-    def failed(self, kind: FailureKind, why: str, *, rest_s: float | None = None) -> None:
-        """It went wrong.
-
-        Args:
-            kind: how.
-            why: one line for people.
-            rest_s: the upstream said when to come back, in seconds from now.
-        """
-        waited = id(self) in self._member.waiting
-        if not self._close():
-            return
-        member, now = self._member, self._pool.now()
-        member.counters.failures[kind] += 1
-        member.last_error, member.last_kind = why, kind
-        breaker = member.breaker
-        match kind:
-            case FailureKind.REQUEST:
-                breaker.dropped(self._admission, now)
-            case FailureKind.BROKEN:
-                # It is there and starts to answer. Others are preferred, but it is better than nobody.
-                member.breaks += (1.0 - member.breaks) * _BREAKS_MOVE
-                breaker.succeeded(self._admission, now)
-            case FailureKind.REFUSED:
-                breaker.failed(self._admission, now, for_good=True)
-            case FailureKind.BUSY:
-                breaker.failed(self._admission, now, rest_s=rest_s)
-            case FailureKind.FIRST_BYTE:
-                if waited:
-                    member.latency.add(now, now - self.began)
-                breaker.failed(self._admission, now)
-            case _:
-                breaker.failed(self._admission, now)
-
-    def dropped(self) -> None:
-        """Nobody waits for the end any more."""
-        waited = self._member.waiting.get(id(self))
-        if not self._close():
-            return
-        now = self._pool.now()
-        self._member.counters.dropped += 1
-        if waited is not None and now - waited > (self._member.latency.mean_s(now) or 0.0):
-            self._member.latency.add(now, now - waited)  # it took at least so long
-        self._member.breaker.dropped(self._admission, now)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.dropped()
-
-    def _close(self) -> bool:
-        was_open, self._open = self._open, False
-        if was_open:
-            self._member.waiting.pop(id(self), None)
-            self._member.in_flight -= 1
-            self._pool.freed()
-        return was_open
 
 
 class UpstreamPool(Generic[T]):
@@ -289,13 +82,19 @@ class UpstreamPool(Generic[T]):
         self.failovers = 0
         """Requests made because another had failed."""
         self.budget = HedgeBudget(rules.hedge_share)
-        self._members = [_Member(upstream, rules.breaker) for upstream in upstreams]
+        self._members = [Member(upstream, rules.breaker) for upstream in upstreams]
         self._rng = rng or random.Random()
         self._freed = asyncio.Event()
-        self._checking: asyncio.Task[None] | None = None
+        self._checks = HealthChecks(self._members, rules.check_every_s, clock)
 
     def take(
-        self, tiers: Sequence[str] = (), *, without: Collection[str] = (), hedge: bool = False, free_only: bool = False
+        self,
+        tiers: Sequence[str] = (),
+        *,
+        without: Collection[str] = (),
+        hedge: bool = False,
+        free_only: bool = False,
+        explore: bool = True,
     ) -> Lease[T] | None:
         """The right to ask one of the upstreams that are well and have a free slot; None when there is none.
 
@@ -304,6 +103,7 @@ class UpstreamPool(Generic[T]):
             without: names that are out of the question.
             hedge: this request is an extra one; it never becomes the probe of an upstream that failed.
             free_only: only upstreams where a request costs nothing; for hedges.
+            explore: a few requests go to those that are worse, to notice when they are well again.
         """
         now = self.now()
         open_to = [
@@ -315,7 +115,7 @@ class UpstreamPool(Generic[T]):
             and member.breaker.would_admit(now)
             and not (hedge and member.breaker.state(now) is not BreakerState.CLOSED)
         ]
-        chosen = self._choose(open_to, tiers, now)
+        chosen = self._choose(open_to, tiers, now, explore=explore and not hedge)
         if chosen is not None:
             return self._lease(chosen, now, hedge=hedge)
         if hedge:
@@ -331,6 +131,36 @@ class UpstreamPool(Generic[T]):
                 if lease is not None:
                     return lease
         return None
+
+    def look(self, beside: str, *, free_only: bool = False) -> Lease[T] | None:
+        """Now and then, the right to ask one that is worse, beside a request that somebody waits for.
+
+        So nobody has to wait for the answer of an upstream that may still be slow. It counts as an extra request, and
+        is only made where enough of those are left for hedges.
+
+        Args:
+            beside: the upstream that is asked for the answer.
+            free_only: only upstreams where a request costs nothing.
+        """
+        now = self.now()
+        usable = [one for one in self._members if one.free() > 0 and one.breaker.would_admit(now)]
+        if len(usable) < 2:
+            return None
+        ranks = standings([member.candidate(now) for member in usable])
+        worse = [
+            member
+            for member, rank in zip(usable, ranks, strict=True)
+            if rank >= Standing.UNPROVEN
+            and member.upstream.name != beside
+            and not member.waiting
+            and (member.upstream.free or not free_only)
+        ]
+        if not worse or self._rng.random() >= _LOOKED_SHARE or not self.budget.spend(keep=_KEPT_FOR_HEDGES):
+            return None
+        lease = self._lease(min(worse, key=lambda member: member.latency.newest_at), now, hedge=True)
+        if lease is None:
+            self.budget.give_back()
+        return lease
 
     def others(self, without: Collection[str], *, quicker_than_s: float | None = None) -> bool:
         """Whether `take` would find one that is well and free, other than those named.
@@ -361,15 +191,51 @@ class UpstreamPool(Generic[T]):
         self._freed.clear()
         await self._freed.wait()
 
+    def measured(self, member: Member[T], took_s: float) -> None:
+        """An upstream has shown how long it takes to its first byte, in seconds.
+
+        What slow ones take while others are well says nothing about when an answer is late.
+        """
+        now = self.now()
+        if not self._is_slow(member, now) or all(self._is_slow(other, now) for other in self._members):
+            self.latency.add(now, took_s)
+
     def freed(self) -> None:
         """A slot has become free."""
         self._freed.set()
+
+    def late_after_s(self) -> float:
+        """After how long without a first byte a request is hopeless where others are well, in seconds."""
+        p90 = self.latency.quantile_s(0.9, self.now(), least=_LEAST_MEASURED)
+        return math.inf if p90 is None else max(_LATE_FACTOR * p90, self.rules.hedge_to_s)
 
     def hedge_after_s(self) -> float:
         """After how long without a first byte a second upstream is asked, in seconds."""
         p90 = self.latency.quantile_s(0.9, self.now(), least=_LEAST_MEASURED)
         rules = self.rules
         return rules.hedge_to_s if p90 is None else min(max(p90, rules.hedge_from_s), rules.hedge_to_s)
+
+    def suspect(self, name: str) -> bool:
+        """Somebody else has found an upstream dead: the next request there is a probe, and others go elsewhere.
+
+        Returns:
+            Whether it was trusted until now.
+        """
+        now = self.now()
+        for member in self._members:
+            if member.upstream.name == name and member.breaker.state(now) is BreakerState.CLOSED:
+                member.last_error = "another node has found it dead"
+                member.breaker.rest(now, 0.0)
+                return True
+        return False
+
+    def is_well(self, tier: str) -> bool:
+        """Whether an upstream of a tier takes requests."""
+        now = self.now()
+        return any(
+            member.upstream.tier == tier and member.breaker.state(now) is BreakerState.CLOSED
+            for member in self._members
+        )
 
     def busy_share(self, tier: str) -> float:
         """How many of a tier's slots are taken, 0 to 1; 1 where no upstream of the tier is well."""
@@ -386,96 +252,44 @@ class UpstreamPool(Generic[T]):
     def states(self) -> list[UpstreamState]:
         """How every upstream does, in the order of the settings."""
         now = self.now()
-        return [
-            UpstreamState(
-                name=one.upstream.name,
-                tier=one.upstream.tier,
-                breaker=one.breaker.state(now),
-                rests_s=one.breaker.rests_s(now),
-                opened=one.breaker.opened,
-                healthy=one.healthy,
-                in_flight=one.in_flight,
-                max_concurrent=one.upstream.max_concurrent,
-                first_byte_s=one.latency.mean_s(now),
-                first_byte_p90_s=one.latency.quantile_s(0.9, now),
-                requests=one.counters.requests,
-                succeeded=one.counters.succeeded,
-                dropped=one.counters.dropped,
-                hedges=one.counters.hedges,
-                failures={kind.value: count for kind, count in one.counters.failures.items()},
-                last_error=one.last_error,
-            )
-            for one in self._members
-        ]
+        return [member.state(now) for member in self._members]
 
     # Health -------------------------------------------------------------------------------------------------------
 
     def start_checks(self, check: Callable[[T], Awaitable[str]]) -> None:
-        """Look after the upstreams in the background, until `close`; a second call changes nothing.
-
-        Args:
-            check: asks one without spending anything; returns why it is not well, or an empty text. Must not raise.
-        """
-        if self._checking is None:
-            self._checking = asyncio.create_task(self._check_for_ever(check), name="upstream-checks")
+        """Look after the upstreams in the background, until `close`; see `HealthChecks.start`."""
+        self._checks.start(check)
 
     async def check_all(self, check: Callable[[T], Awaitable[str]]) -> None:
         """Check every upstream once, all at the same time."""
-        await asyncio.gather(*(self._check(member, check) for member in self._members))
+        await self._checks.check_all(check)
 
     async def close(self) -> None:
         """End the health checks."""
-        if self._checking is not None:
-            self._checking.cancel()
-            await asyncio.gather(self._checking, return_exceptions=True)
-            self._checking = None
-
-    async def _check_for_ever(self, check: Callable[[T], Awaitable[str]]) -> None:
-        turn = 0
-        while True:
-            await asyncio.sleep(self.rules.check_every_s / _LOOKS_AT_UNWELL)
-            turn += 1
-            now = self.now()
-            due = [
-                member
-                for member in self._members
-                if turn % _LOOKS_AT_UNWELL == 0
-                or member.healthy is False
-                or member.breaker.state(now) is not BreakerState.CLOSED
-            ]
-            await asyncio.gather(*(self._check(member, check) for member in due))
-
-    async def _check(self, member: _Member[T], check: Callable[[T], Awaitable[str]]) -> None:
-        why = await check(member.upstream.target)
-        was, member.healthy = member.healthy, not why
-        if not why:
-            if was is False:
-                _log.info("upstream %s answers again", member.upstream.name)
-            if was is False or member.last_kind is FailureKind.CONNECTION:
-                member.breaker.recover(self.now())
-            return
-        if was is not False:
-            _log.warning("upstream %s is not well: %s", member.upstream.name, why)
-            return  # once may be chance
-        member.last_error = why
-        # Twice in a row: leave it alone until the next check but one has found it well.
-        member.breaker.rest(self.now(), 2.0 * self.rules.check_every_s)
+        await self._checks.close()
 
     # Choosing -----------------------------------------------------------------------------------------------------
 
-    def _choose(self, members: Sequence[_Member[T]], tiers: Sequence[str], now: float) -> _Member[T] | None:
+    def _choose(
+        self, members: Sequence[Member[T]], tiers: Sequence[str], now: float, *, explore: bool
+    ) -> Member[T] | None:
         for tier in tiers:
             if preferred := [member for member in members if member.upstream.tier == tier]:
-                return self._one_of(preferred, now)
-        return self._one_of(members, now) if members else None
+                return self._one_of(preferred, now, explore=explore)
+        return self._one_of(members, now, explore=explore) if members else None
 
-    def _one_of(self, members: Sequence[_Member[T]], now: float) -> _Member[T]:
-        return members[choose([member.candidate(now) for member in members], self._rng)]
+    def _is_slow(self, member: Member[T], now: float) -> bool:
+        known = [took for one in self._members if (took := one.first_byte_s(now)) is not None]
+        return standing(replace(member.candidate(now), unproven=False), min(known, default=0.0)) is Standing.SLOW
 
-    def _lease(self, member: _Member[T], now: float, *, hedge: bool = False, urgent: bool = False) -> Lease[T] | None:
+    def _one_of(self, members: Sequence[Member[T]], now: float, *, explore: bool) -> Member[T]:
+        return members[choose([member.candidate(now) for member in members], self._rng, explore=explore)]
+
+    def _lease(self, member: Member[T], now: float, *, hedge: bool = False, urgent: bool = False) -> Lease[T] | None:
         admission = member.breaker.admit(now, urgent=urgent)
         if admission is Admission.REFUSED:
             return None
+        doubtful = admission is Admission.PROBE or self._is_slow(member, now)
         member.in_flight += 1
         member.counters.requests += 1
         if hedge:
@@ -484,4 +298,4 @@ class UpstreamPool(Generic[T]):
         else:
             self.requests += 1
             self.budget.earn()
-        return Lease(self, member, admission, now)
+        return Lease(self, member, admission, now, doubtful=doubtful)

@@ -6,12 +6,14 @@ does not run (known from its sources and from trying). So the metadata it reads 
 and every graph runs once on zeros.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
+from xiaozhi.settings.section import Precision, Provider
 from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.asr.onnx_check import ModelFile, read_tokens
 
@@ -19,6 +21,14 @@ SENSE_VOICE_ADVICE: Final = "run: xiaozhi models pull sense-voice"
 ZIPFORMER_ADVICE: Final = "run: xiaozhi models pull zipformer"
 # FBANK bins of every published model; sherpa-onnx's default.
 _BINS: Final = 80
+# Of which precision a file is.
+FilePrecision: TypeAlias = Literal["int8", "fp16", "fp32"]
+_ON_CPU: Final[tuple[FilePrecision, ...]] = ("int8", "fp32", "fp16")
+_SENSE_VOICE_NAMES: Final[dict[FilePrecision, str]] = {
+    "int8": "model.int8.onnx",
+    "fp16": "model.fp16.onnx",
+    "fp32": "model.onnx",
+}
 _LANGUAGES: Final = ("auto", "zh", "en", "ja", "ko", "yue")
 
 
@@ -53,16 +63,29 @@ class TransducerFiles:
     symbols: tuple[str, ...]
 
 
-def find_sense_voice(folder: Path) -> SenseVoiceFiles:
-    """Find `model.int8.onnx` (else `model.onnx`) and `tokens.txt` in `folder` and validate them.
+def precisions(wanted: Precision, provider: Provider) -> Sequence[FilePrecision]:
+    """Which files to look for, the best first. int8 is no faster with CUDA, and fp16 not on a CPU."""
+    if wanted != "auto":
+        return (wanted,)
+    return _ON_CPU if provider == "cpu" else ("fp16", "fp32", "int8")
+
+
+def find_sense_voice(folder: Path, wanted: Sequence[FilePrecision] = _ON_CPU) -> SenseVoiceFiles:
+    """Find `model.int8.onnx`, `model.onnx` or `model.fp16.onnx` and `tokens.txt` in `folder` and validate them.
+
+    Args:
+        folder: as it was published; fp16 files have float32 inputs and outputs, as sherpa-onnx wants them.
+        wanted: precisions, the best first.
 
     Raises:
         EngineError: something is missing or unfit; one line that names it.
     """
     _need_folder(folder, SENSE_VOICE_ADVICE)
-    path = next((folder / name for name in ("model.int8.onnx", "model.onnx") if (folder / name).is_file()), None)
+    names = [_SENSE_VOICE_NAMES[precision] for precision in wanted]
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
     if path is None:
-        raise EngineError(f"{folder}: holds neither model.int8.onnx nor model.onnx; {SENSE_VOICE_ADVICE}")
+        missing = f"neither {' nor '.join(names)}" if len(names) > 1 else f"no {names[0]} (asr.precision)"
+        raise EngineError(f"{folder}: holds {missing}; {SENSE_VOICE_ADVICE}")
     model = ModelFile(path, SENSE_VOICE_ADVICE)
     if "Nano" in model.text("comment"):  # sherpa-onnx then feeds it another way
         raise model.wrong("is a Fun-ASR-Nano model, not SenseVoice")
@@ -95,16 +118,20 @@ def find_sense_voice(folder: Path) -> SenseVoiceFiles:
     return SenseVoiceFiles(path, tokens)
 
 
-def find_transducer(folder: Path) -> TransducerFiles:
-    """Find and validate `encoder*.onnx`, `decoder*.onnx`, `joiner*.onnx` (int8 preferred) and `tokens.txt`.
+def find_transducer(folder: Path, wanted: Sequence[FilePrecision] = _ON_CPU) -> TransducerFiles:
+    """Find and validate `encoder*.onnx`, `decoder*.onnx`, `joiner*.onnx` and `tokens.txt`.
+
+    Args:
+        folder: as it was published.
+        wanted: precisions, the best first; the decoder is often published in one only, and is taken as it is.
 
     Raises:
         EngineError: something is missing or unfit; one line that names it.
     """
     _need_folder(folder, ZIPFORMER_ADVICE)
-    encoder = ModelFile(_part(folder, "encoder"), ZIPFORMER_ADVICE)
-    decoder = ModelFile(_part(folder, "decoder"), ZIPFORMER_ADVICE)
-    joiner = ModelFile(_part(folder, "joiner"), ZIPFORMER_ADVICE)
+    encoder = ModelFile(_part(folder, "encoder", wanted), ZIPFORMER_ADVICE)
+    decoder = ModelFile(_part(folder, "decoder", (*wanted, *_ON_CPU)), ZIPFORMER_ADVICE)
+    joiner = ModelFile(_part(folder, "joiner", (*wanted, *_ON_CPU)), ZIPFORMER_ADVICE)
 
     kind = encoder.text("model_type")
     chunk = _check_encoder(encoder, kind)
@@ -121,9 +148,9 @@ def find_transducer(folder: Path) -> TransducerFiles:
         raise encoder.wrong(f"and its decoder answer with {heard.shape} and {said.shape}, which is no transducer")
     said = said.reshape(1, -1)
     widths = (heard.shape[2], said.shape[1])
-    wanted = [port.shape[-1] if port.shape else None for port in joiner.inputs]
-    if len(wanted) != 2 or any(want not in (None, width) for want, width in zip(wanted, widths, strict=True)):
-        raise joiner.wrong(f"takes {wanted} where its encoder and decoder give {list(widths)}: files of two models")
+    takes = [port.shape[-1] if port.shape else None for port in joiner.inputs]
+    if len(takes) != 2 or any(take not in (None, width) for take, width in zip(takes, widths, strict=True)):
+        raise joiner.wrong(f"takes {takes} where its encoder and decoder give {list(widths)}: files of two models")
     first, second = joiner.inputs
     logits = joiner.run({first.name: heard[:, 0, :], second.name: said})[0]
     if logits.shape[-1] != vocabulary:
@@ -164,12 +191,19 @@ def _check_encoder(encoder: ModelFile, kind: str) -> int:
     return chunk
 
 
-def _part(folder: Path, name: str) -> Path:
-    """The one file `name*.onnx`, the int8 one where there are two."""
-    found = sorted(folder.glob(f"{name}*.onnx"), key=lambda path: ("int8" not in path.name, path.name))
-    if not found:
-        raise EngineError(f"{folder}: holds no {name}*.onnx; {ZIPFORMER_ADVICE}")
-    return found[0]
+def _part(folder: Path, name: str, wanted: Sequence[FilePrecision]) -> Path:
+    """The file `name*.onnx` of the first precision that is there."""
+    found = sorted(folder.glob(f"{name}*.onnx"), key=lambda path: path.name)
+    for precision in wanted:
+        for path in found:
+            if _precision(path) == precision:
+                return path
+    which = f" ({wanted[0]}, asr.precision)" if found else ""
+    raise EngineError(f"{folder}: holds no {name}*.onnx{which}; {ZIPFORMER_ADVICE}")
+
+
+def _precision(path: Path) -> FilePrecision:
+    return "int8" if "int8" in path.name else "fp16" if "fp16" in path.name else "fp32"
 
 
 def _need_folder(folder: Path, advice: str) -> None:

@@ -73,9 +73,9 @@ def _auto(settings: AsrSettings, models_dir: Path, phrases: Sequence[str]) -> Bu
 
 
 def _sense_voice(settings: AsrSettings, folder: Path) -> Built:
-    from xiaozhi.stages.asr.model_files import find_sense_voice
+    from xiaozhi.stages.asr.model_files import find_sense_voice, precisions
 
-    files = find_sense_voice(folder)
+    files = find_sense_voice(folder, precisions(settings.precision, settings.provider))
     from xiaozhi.stages.asr.sense_voice import SenseVoice
 
     def build(model: Path) -> SenseVoice:
@@ -102,9 +102,9 @@ def _sense_voice(settings: AsrSettings, folder: Path) -> Built:
 
 
 def _zipformer(settings: AsrSettings, folder: Path) -> Built:
-    from xiaozhi.stages.asr.model_files import find_transducer
+    from xiaozhi.stages.asr.model_files import find_transducer, precisions
 
-    files = find_transducer(folder)
+    files = find_transducer(folder, precisions(settings.precision, settings.provider))
     from xiaozhi.stages.asr.zipformer import Zipformer
 
     engine = Zipformer(files, language=settings.language, threads=settings.threads, provider=settings.provider)

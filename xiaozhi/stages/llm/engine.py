@@ -64,11 +64,13 @@ class Delta:
         text: what may be spoken; never a model's hidden reasoning.
         tool_calls: all the calls the model wants, whole; at most once, in the last delta of a stream.
         calling: a tool call has begun to arrive: there is no text in this delta, and the calls follow at the end.
+        aside: spoken, but no part of the answer: others must not get it from a cache.
     """
 
     text: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     calling: bool = False
+    aside: bool = False
 
 
 class ChatModel(Protocol):

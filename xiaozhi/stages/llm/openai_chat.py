@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from xiaozhi.events import Message
 from xiaozhi.settings import LlmEndpoint, LlmSettings
 from xiaozhi.stages.llm.connections import HostConnections
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta
-from xiaozhi.stages.llm.params import message_param, tool_param
+from xiaozhi.stages.llm.params import message_param, tool_param, without_tools
 from xiaozhi.stages.llm.sse import ChunkReader, NotAChatStream, error_text
 from xiaozhi.stages.llm.tool_calls import CallAssembler
 from xiaozhi.text.hidden import THINKING, HiddenSpans
@@ -31,6 +32,10 @@ _TAIL_S: Final = 0.2
 # A server that is well says so in much less.
 _CHECK_S: Final = 3.0
 _NOBODY_BEHIND: Final = frozenset({502, 503, 504})
+
+
+_ABOUT_TOOLS: Final = re.compile(r"tool|function", re.IGNORECASE)
+_NO_TOOLS: Final = re.compile(r"support|enable-auto-tool-choice|not (?:available|allowed|enabled)", re.IGNORECASE)
 
 
 class OpenAIChat:
@@ -52,6 +57,8 @@ class OpenAIChat:
         self._settings = settings
         self._key = endpoint.key()
         self._rehearsed = False
+        self.toolless = False
+        """The model has said that it cannot call tools: it is not offered any."""
         self._slots = asyncio.Semaphore(endpoint.max_concurrent or settings.max_concurrent)
         self._connections = connections or HostConnections(settings)
         self._owns_connections = connections is None
@@ -161,15 +168,31 @@ class OpenAIChat:
         """Ask; returns the body as it arrives. What must be closed goes on the stack."""
         await stack.enter_async_context(self._slots)
         await stack.enter_async_context(self._connections.slots)
-        response = await stack.enter_async_context(
-            self._client.chat.completions.with_streaming_response.create(**self._request(request))
-        )
+        response = await self._ask(without_tools(request) if self.toolless else request, stack)
         kind = response.headers.get("content-type", "")
         if "html" in kind:
             raise NotAChatStream(f"answered with {kind.partition(';')[0]}, not with a chat completion")
         pieces = _pieces(response)
         stack.push_async_callback(pieces.aclose)
         return pieces
+
+    async def _ask(self, request: ChatRequest, stack: AsyncExitStack) -> AsyncAPIResponse[Any]:
+        """Send the request; where the model refuses it for its tools, once more without them.
+
+        A model without tools says so with 400 (Ollama, vLLM) or 404 (OpenRouter), and this is remembered; what is said
+        against one of the tools holds for this request alone.
+        """
+        create = self._client.chat.completions.with_streaming_response.create
+        try:
+            return await stack.enter_async_context(create(**self._request(request)))
+        except openai.APIStatusError as error:
+            said = error_text(error.body)
+            if not request.tools or error.status_code not in {400, 404, 422} or not _ABOUT_TOOLS.search(said):
+                raise
+            self.toolless = bool(_NO_TOOLS.search(said))
+            how_long = "from now on" if self.toolless else "this time"
+            _log.warning("%s; it is asked without tools %s", self._line(_status_line(error, None)), how_long)
+        return await stack.enter_async_context(create(**self._request(without_tools(request))))
 
     async def _read_tail(self, pieces: AsyncIterator[bytes]) -> None:
         """Read to the end of the response, so that its connection can be used again."""

@@ -1,5 +1,7 @@
 """Messages and tools in the shape of chat completions."""
 
+from dataclasses import replace
+
 from openai.types.chat import (
     ChatCompletionContentPartParam,
     ChatCompletionFunctionToolParam,
@@ -7,6 +9,7 @@ from openai.types.chat import (
 )
 
 from xiaozhi.events import Message, ToolSpec
+from xiaozhi.stages.llm.engine import ChatRequest
 
 
 def message_param(message: Message) -> ChatCompletionMessageParam:
@@ -42,3 +45,25 @@ def tool_param(tool: ToolSpec) -> ChatCompletionFunctionToolParam:
         "type": "function",
         "function": {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)},
     }
+
+
+def without_tools(request: ChatRequest) -> ChatRequest:
+    """The request for a model that knows no tools: what tools have said already becomes plain text."""
+    messages: list[Message] = []
+    results: list[str] = []
+    for message in request.messages:
+        if message.role == "tool":
+            results.append(message.content)
+            continue
+        if results:
+            messages.append(_told(results))
+            results = []
+        if message.content or not message.tool_calls:
+            messages.append(replace(message, tool_calls=()))
+    if results:
+        messages.append(_told(results))
+    return replace(request, messages=messages, tools=())
+
+
+def _told(results: list[str]) -> Message:
+    return Message("user", "\n".join(["(Results of tools, for the answer:)", *results]))

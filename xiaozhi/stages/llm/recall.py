@@ -9,6 +9,7 @@ import orjson
 
 from xiaozhi.cache.answers import AnswerCache, Found, How
 from xiaozhi.cache.embeddings import Embeddings
+from xiaozhi.cache.redis_answers import SharedAnswers
 from xiaozhi.settings import LlmSettings
 from xiaozhi.stages.llm.engine import ChatModel, ChatRequest, Delta, Message, RouteNote
 from xiaozhi.text.cacheable import Why, may_cache
@@ -26,6 +27,7 @@ class Recall:
         embeddings: judges likeness; None for the built-in measure.
         models: what the answers depend on beside the conversation, see `models_key`.
         on_hit: told how the answer was found, before its first piece.
+        shared: answers of other nodes; None for a node that is alone.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Recall:
         embeddings: Embeddings | None,
         models: str,
         on_hit: Callable[[How], None],
+        shared: SharedAnswers | None = None,
     ) -> None:
         self.name = chat.name
         self._chat = chat
@@ -42,6 +45,7 @@ class Recall:
         self._embeddings = embeddings
         self._models = models
         self._on_hit = on_hit
+        self._shared = shared
         self._asked = 0  # requests of this turn; a second one means that a tool was called
         self._tools = False
         self._whole: tuple[str, str, str, list[str], bool, Vector | None] | None = None
@@ -69,12 +73,14 @@ class Recall:
                 yield Delta(found.answer)
                 return
         pieces: list[str] = []
+        aside = False  # an answer for want of a better one
         async with aclosing(self._chat.stream(request)) as deltas:
             async for delta in deltas:
+                aside = aside or delta.aside
                 self._tools = self._tools or delta.calling or bool(delta.tool_calls)
                 pieces.append(delta.text)
                 yield delta
-        if admitted:
+        if admitted and not aside:
             self._whole = (question, "".join(pieces), scope, history, request.with_image, embedding)
 
     async def _find(self, question: str, scope: str) -> tuple[Found | None, Vector | None]:
@@ -82,6 +88,10 @@ class Recall:
         found = answers.find_exact(question, scope)
         if found is not None:
             return found, None
+        if self._shared is not None and (answer := await self._shared.find(question, scope)) is not None:
+            answers.hits += 1
+            answers.keep(question, answer, scope)
+            return Found(answer, "exact"), None
         embedding = None
         if self._embeddings is not None and answers.similar:
             embedding = await self._embeddings.vector(question)
@@ -107,6 +117,8 @@ class Recall:
         why = may_cache(question, answer, history, used_tools=used_tools, has_image=has_image, names=names)
         if why is Why.OK:
             self._answers.keep(question, answer, scope, embedding)
+            if self._shared is not None:
+                self._shared.keep(question, answer, scope)
         return why
 
     async def warm(self) -> None:

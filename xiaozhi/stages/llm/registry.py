@@ -1,7 +1,9 @@
 """Chooses the chat model that the settings ask for."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from xiaozhi.settings import LlmEndpoint, LlmSettings
 from xiaozhi.stages.llm.engine import ChatModel
@@ -17,11 +19,18 @@ class BuiltChat:
     hint: str = ""
 
 
-def build_chat(settings: LlmSettings) -> BuiltChat:
-    """All endpoints as one; the built-in responder when there is none. Opens no connection."""
+def build_chat(settings: LlmSettings, timezone: str = "", *, edge: bool = False) -> BuiltChat:
+    """All endpoints as one; the built-in responder when there is none. Opens no connection.
+
+    Args:
+        settings: the table `llm`.
+        timezone: of the talkers, for the built-in responder's clock; empty for that of the machine.
+        edge: this node is near its devices and may lose its uplink.
+    """
     if not settings.endpoints:
+        zone = ZoneInfo(timezone) if timezone else None
         return BuiltChat(
-            BuiltInResponder(),
+            BuiltInResponder(lambda: datetime.now(zone).astimezone(zone)),
             "built-in responder: no endpoint is set",
             'for real conversation add [[llm.endpoints]] with a preset such as "qwen", and its key, to settings.toml',
         )
@@ -35,7 +44,7 @@ def build_chat(settings: LlmSettings) -> BuiltChat:
         for one in keyless
     ]
     return BuiltChat(
-        RoutedChat(settings), "; ".join(_line(one, several) for one in settings.endpoints), "; ".join(hints)
+        RoutedChat(settings, edge=edge), "; ".join(_line(one, several) for one in settings.endpoints), "; ".join(hints)
     )
 
 

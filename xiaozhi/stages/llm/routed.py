@@ -14,16 +14,24 @@ from xiaozhi.stages.llm.continuation import Seam, continuing
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta, RouteNote
 from xiaozhi.stages.llm.openai_chat import OpenAIChat
 from xiaozhi.text.complexity import Question, Route, choose_tier
+from xiaozhi.text.messages import message
 from xiaozhi.upstream.breaker import BreakerRules
 from xiaozhi.upstream.failure import FailureKind
 from xiaozhi.upstream.pool import Lease, PoolRules, Upstream, UpstreamPool, UpstreamState
 
 _log = logging.getLogger(__name__)
 
-# Endpoints asked for one reply, hedges not counted: by then somebody has waited for long enough.
+# Endpoints asked without a new word of the reply, hedges not counted: by then somebody has waited for long enough.
 _MOST_ATTEMPTS: Final = 4
+# The same when the talker already hears the beginning: a reply that ends in the middle is worse than a late one.
+_MOST_TO_GO_ON: Final = 8
+# Over a whole reply that breaks off again and again.
+_MOST_IN_ALL: Final = 16
 # Failures that say nothing about a second try at the same place, when there is no other.
 _WORTH_ANOTHER_TRY: Final = frozenset({FailureKind.CONNECTION, FailureKind.BROKEN, FailureKind.NONSENSE})
+# An edge node answers by itself rather than let its talkers wait until a cut uplink has failed often enough.
+_EDGE_FAILURES: Final = 2
+_NEVER_LONG: Final = 100_000
 # How often to look whether another endpoint has become free or well, while one is late.
 _LOOK_EVERY_S: Final = 0.5
 
@@ -37,10 +45,14 @@ class RoutedChat:
     Args:
         settings: endpoints, limits and rules.
         rng: spreads the questions; seeded in tests.
+        edge: this node is near its devices: only what needs the cloud goes there, and when the uplink is cut it
+            answers by itself and says so once in a conversation.
     """
 
-    def __init__(self, settings: LlmSettings, *, rng: random.Random | None = None) -> None:
+    def __init__(self, settings: LlmSettings, *, rng: random.Random | None = None, edge: bool = False) -> None:
         self._settings = settings
+        self._edge = edge
+        self._routing = settings.routing.model_copy(update={"long_chars": _NEVER_LONG}) if edge else settings.routing
         self._connections = HostConnections(settings)
         self._slots = asyncio.Semaphore(settings.max_concurrent)
         chats = [OpenAIChat(endpoint, settings, self._connections) for endpoint in settings.endpoints]
@@ -59,7 +71,8 @@ class RoutedChat:
             ],
             PoolRules(
                 breaker=BreakerRules(
-                    breaker.failures, breaker.open_s, breaker.window_s, breaker.window_min, breaker.error_rate
+                    min(breaker.failures, _EDGE_FAILURES) if edge else breaker.failures,
+                    breaker.open_s, breaker.window_s, breaker.window_min, breaker.error_rate
                 ),
                 check_every_s=settings.health_check_s,
                 hedge_share=hedge.share,
@@ -69,15 +82,19 @@ class RoutedChat:
             rng=rng,
         )
         self._chats = chats
+        self._blind = frozenset(endpoint.name for endpoint in settings.endpoints if not endpoint.vision)
         self.name = chats[0].name if len(chats) == 1 else "chat"
         self.hedging_allowed = True
         """A load controller switches extra requests off while there is too much to do."""
+        self._looks: set[asyncio.Task[None]] = set()
         self.continued = 0
         """Replies that one endpoint began and another went on with."""
         self.answered = 0
         """Replies that came to their end."""
         self.failed = 0
         """Replies that no endpoint could give, or finish."""
+        self.offline = 0
+        """Replies for the cloud that were given here because it could not be reached."""
 
     def states(self) -> list[UpstreamState]:
         """How every endpoint does."""
@@ -85,7 +102,7 @@ class RoutedChat:
 
     def route(self, request: ChatRequest) -> Route | None:
         """The tier that should answer; None when there is nothing to choose."""
-        rules = self._settings.routing
+        rules = self._routing
         if not rules.enabled:
             return None
         text = next((message.content for message in reversed(request.messages) if message.role == "user"), "")
@@ -95,7 +112,7 @@ class RoutedChat:
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """Answer the last message; see `ChatModel.stream`. Raises only when no endpoint can answer."""
-        talk = _Talk(request, self.route(request))
+        talk = _Talk(request, self.route(request), self._blind if request.with_image else frozenset())
         finished = False
         try:
             async with self._admitted():
@@ -121,9 +138,23 @@ class RoutedChat:
                         talk.said += rest
                         yield Delta(rest)
             self.answered += 1
+            if self._is_makeshift(talk) and (notice := offline_notice(request)):
+                yield Delta(f" {notice}", aside=True)
         except ChatError:
             self.failed += 1
             raise
+
+    def _is_makeshift(self, talk: "_Talk") -> bool:
+        """Whether a question for the cloud was answered here because the uplink is cut."""
+        if not self._edge or talk.called or talk.route is None or talk.route.wish != "cloud" or not talk.spoke:
+            return False
+        places = {endpoint.name: endpoint.place for endpoint in self._settings.endpoints}
+        cut = "cloud" in self.pool.tiers and places.get(talk.spoke[-1]) == "edge" and self._cloud_is_gone(talk)
+        self.offline += cut
+        return cut
+
+    def _cloud_is_gone(self, talk: "_Talk") -> bool:
+        return not self.pool.is_well("cloud") or bool(talk.fell_out)
 
     async def warm(self) -> None:
         """Open a connection to every endpoint, and begin to look after them."""
@@ -133,6 +164,9 @@ class RoutedChat:
     async def close(self) -> None:
         """End the health checks and close all connections."""
         await self.pool.close()
+        for look in self._looks:
+            look.cancel()
+        await asyncio.gather(*self._looks, return_exceptions=True)
         await self._connections.close()
 
     # The first token ----------------------------------------------------------------------------------------------
@@ -149,6 +183,10 @@ class RoutedChat:
             while winner is None:
                 if not running:
                     running.append(self._start(await self._lease(talk), talk))
+                    self._look_beside(talk, running[0])
+                await self._late(talk, running)
+                if not running:
+                    continue
                 await asyncio.wait(
                     [attempt.reading for attempt in running],
                     timeout=self._look_again_s(talk, running),
@@ -161,8 +199,6 @@ class RoutedChat:
                     else:
                         running.remove(attempt)
                         await self._gave_nothing(talk, attempt, error)
-                if winner is None and running:
-                    await self._late(talk, running)
         finally:
             for attempt in running:
                 if attempt is not winner:
@@ -171,6 +207,28 @@ class RoutedChat:
         talk.spoke.append(winner.lease.name)
         talk.tell()
         return winner
+
+    def _look_beside(self, talk: "_Talk", attempt: Attempt) -> None:
+        """Now and then, ask one that was slow or failed as well: whether it is well again, without anybody waiting."""
+        if self._may_hedge_at_all and not talk.attempts > 1 and not talk.said:
+            lease = self.pool.look(attempt.lease.name, free_only=self._settings.hedge.mode == "free")
+            if lease is not None:
+                look = asyncio.create_task(self._look(Attempt(lease, talk.request)), name=f"look-{lease.name}")
+                self._looks.add(look)
+                look.add_done_callback(self._looks.discard)
+
+    async def _look(self, attempt: Attempt) -> None:
+        """Wait for a first token that nobody hears; not for longer than for one that somebody does."""
+        try:
+            await asyncio.wait([attempt.reading], timeout=self.pool.hedge_after_s())
+            if attempt.reading.done() and (error := attempt.failure()) is not None:
+                attempt.lease.failed(error.kind, str(error), rest_s=error.rest_s)
+        finally:
+            await attempt.close()
+
+    @property
+    def _may_hedge_at_all(self) -> bool:
+        return self.hedging_allowed and self._settings.hedge.mode != "off" and self._settings.hedge.share > 0
 
     def _start(self, lease: Lease[OpenAIChat], talk: "_Talk") -> Attempt:
         talk.attempts += 1
@@ -186,7 +244,7 @@ class RoutedChat:
     async def _late(self, talk: "_Talk", running: list[Attempt]) -> None:
         """No first token yet: ask a second endpoint, or give up one that has had its time."""
         now = self.pool.now()
-        if self._may_hedge(talk, running) and now >= running[0].lease.began + self.pool.hedge_after_s():
+        if self._may_hedge(talk, running) and now >= self._hedge_at(running[0]):
             talk.hedged = True  # once for each reply, whether it is allowed or not
             second = self._hedge_lease(talk)
             if second is not None:
@@ -196,7 +254,7 @@ class RoutedChat:
             limit_s = self._first_limit_s(attempt)
             if now < attempt.lease.began + limit_s or not self.pool.others(talk.tried, quicker_than_s=limit_s):
                 continue
-            if talk.asked >= _MOST_ATTEMPTS:
+            if talk.asked >= talk.most_asked:
                 continue
             running.remove(attempt)
             line = f"{attempt.lease.name}: no first token within {limit_s:g} s"
@@ -215,18 +273,22 @@ class RoutedChat:
         return lease
 
     def _may_hedge(self, talk: "_Talk", running: Sequence[Attempt]) -> bool:
-        return self.hedging_allowed and self._settings.hedge.mode != "off" and not talk.hedged and len(running) == 1
+        return self._may_hedge_at_all and not talk.hedged and len(running) == 1
+
+    def _hedge_at(self, attempt: Attempt) -> float:
+        """When an endpoint gets company: when it is late; at once when it was doubtful from the beginning."""
+        return attempt.lease.began + (0.0 if attempt.lease.doubtful else self.pool.hedge_after_s())
 
     def _first_limit_s(self, attempt: Attempt) -> float:
         """How long an endpoint may take when another could answer; one that failed lately has less time."""
-        limit_s = self._settings.failover_first_token_s
+        limit_s = min(self._settings.failover_first_token_s, self.pool.late_after_s())
         return min(limit_s, self.pool.hedge_after_s()) if attempt.lease.probe else limit_s
 
     def _look_again_s(self, talk: "_Talk", running: Sequence[Attempt]) -> float:
         now = self.pool.now()
         times = [attempt.lease.began + self._first_limit_s(attempt) for attempt in running]
         if self._may_hedge(talk, running):
-            times.append(running[0].lease.began + self.pool.hedge_after_s())
+            times.append(self._hedge_at(running[0]))
         return min((at - now for at in times if at > now), default=_LOOK_EVERY_S)
 
     async def _lease(self, talk: "_Talk") -> Lease[OpenAIChat]:
@@ -236,14 +298,15 @@ class RoutedChat:
             ChatError: there is none; the line says what each has said.
         """
         again = talk.asked > 0
-        if talk.asked >= _MOST_ATTEMPTS:
+        if talk.asked >= talk.most_asked or talk.attempts >= _MOST_IN_ALL:
             raise talk.error()
         try:
             async with asyncio.timeout(self._settings.first_token_timeout_s):
                 while True:
-                    lease = self.pool.take(talk.tiers, without=talk.tried)
+                    explore = not self._may_hedge_at_all
+                    lease = self.pool.take(talk.tiers, without=talk.tried, explore=explore)
                     if lease is None and talk.try_again():
-                        lease = self.pool.take(talk.tiers, without=talk.tried)
+                        lease = self.pool.take(talk.tiers, without=talk.tried, explore=explore)
                     if lease is not None:
                         self.pool.failovers += again
                         talk.asked += 1
@@ -277,25 +340,40 @@ class RoutedChat:
     def _broke_off(self, talk: "_Talk", attempt: Attempt, error: ChatError) -> None:
         attempt.lease.failed(FailureKind.BROKEN, str(error))
         talk.failed(attempt.lease.name, ChatError(str(error), kind=FailureKind.BROKEN))
-        if talk.said.strip():
+        if talk.progressed():
             self.continued += 1
             _log.warning("%s; another goes on after %d characters", error, len(talk.said))
+
+
+def offline_notice(request: ChatRequest) -> str:
+    """What to say of a cut uplink; empty where this conversation has heard it already. Pure."""
+    notice = message("offline", request.language)
+    words = _letters(notice)
+    said = (_letters(one.content) for one in request.messages if one.role == "assistant")
+    return "" if any(words in text for text in said) else notice
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text))
 
 
 class _Talk:
     """What has become of one request so far."""
 
-    def __init__(self, request: ChatRequest, route: Route | None) -> None:
+    def __init__(self, request: ChatRequest, route: Route | None, unfit: frozenset[str]) -> None:
         self.request = request
         self.route = route
         self.tiers: tuple[str, ...] = () if route is None else tuple(filter(None, (route.tier, route.fallback)))
         self.said = ""
-        self.tried: set[str] = set()
+        self.tried: set[str] = set(unfit)  # those whose model does not see, and those that failed
         self.asked = 0
+        self.fell_out: set[str] = set()  # endpoints that could not answer
+        self.called = False  # it wants tools: what it says next will be the answer
         self.attempts = 0
         self.hedged = False  # the time for it has come once
         self.with_hedge = False
         self.spoke: list[str] = []
+        self._said_before = 0
         self._errors: list[str] = []
         self._worth_retrying: set[str] = set()
 
@@ -303,6 +381,7 @@ class _Talk:
         """The delta as it follows on what was said; None when nothing is left of it."""
         text = seam.push(delta.text) if delta.text else ""
         if delta.tool_calls:
+            self.called = True
             text += seam.flush()
         self.said += text
         if not text and not delta.tool_calls and not delta.calling:
@@ -312,10 +391,23 @@ class _Talk:
     def failed(self, name: str, error: ChatError) -> None:
         """An endpoint could not answer, or not to the end."""
         self._errors.append(str(error))
+        self.fell_out.add(name)
         self._worth_retrying.discard(name)
         if error.kind in _WORTH_ANOTHER_TRY:
             self._worth_retrying.add(name)
         _log.info("%s (%s)", error, error.kind.value)
+
+    @property
+    def most_asked(self) -> int:
+        """How many may be asked without a new word."""
+        return _MOST_TO_GO_ON if self.said.strip() else _MOST_ATTEMPTS
+
+    def progressed(self) -> bool:
+        """Whether the reply is longer than the last time; then patience begins again."""
+        before, self._said_before = self._said_before, len(self.said.strip())
+        if self._said_before > before:
+            self.asked = 1
+        return self._said_before > 0
 
     def retry(self, name: str) -> None:
         """An endpoint may be asked once more when nobody else is left."""
@@ -324,7 +416,7 @@ class _Talk:
     def try_again(self) -> bool:
         """Nobody else is left: let those be asked once more whose failure may have been chance. Only once."""
         again, self._worth_retrying = self._worth_retrying, set()
-        if not again or self.asked >= 2 * len(self.tried):
+        if not again or self.asked >= (3 if self.said else 2) * len(self.tried):
             return False
         self.tried -= again
         return True

@@ -158,8 +158,12 @@ def _fallback(question: Question) -> str:
     return f'🤔 I am the built-in responder, no language model is set up. I heard you say: "{heard}". {_CONFIGURE_EN}'
 
 
-_VOLUME_ZH: Final = "😳 我现在还不能调节音量，这要等设备工具接上以后才行。请先用设备上的按键。"
-_VOLUME_EN: Final = "😳 I can't change the volume yet, that needs the device tools. Please use the device's buttons."
+# Where the device has a tool for it, plain wishes are carried out before anybody is asked.
+_VOLUME_ZH: Final = "😳 我没听懂音量要调到多少，或者这个设备不让我调。可以说“音量调到五十”，或者用设备上的按键。"
+_VOLUME_EN: Final = (
+    "😳 I did not get what volume you want, or this device does not let me change it. "
+    'Say "set the volume to fifty", or use its buttons.'
+)
 
 # The first that fits wins.
 _TOPICS: Final = (

@@ -71,10 +71,6 @@ class VoiceChain:
         """Which voices are left alone for a while, best first."""
         return self._preference.breakers
 
-    def breaker_states(self) -> list[BreakerState]:
-        """Whether each voice may be asked, best first."""
-        return [breaker.state(self._clock()) for breaker in self._preference.breakers]
-
     def first_in_line(self) -> str:
         """The voice that a sentence would be tried with first now."""
         return self._voices[self._preference.first(self._clock())].name

@@ -28,6 +28,8 @@ _AHEAD_SAMPLES: Final = DOWNLINK_RATE_HZ * 3
 _FRAMES_PER_JOB: Final = 8  # as for a reply's own encoder, see `stages/tts/stage.py`
 # libopus in the mode `audio` sounds 312 samples at 48 kHz late: with less silence behind it a clause loses its end.
 LOOKAHEAD_SAMPLES: Final = 156
+# Nobody listens to what is made ahead: rather wait for another node than have it made twice.
+_PREMAKE_WAIT_S: Final = 5.0
 """Silence at 24 kHz behind the sound of an encoder that ends."""
 
 
@@ -83,6 +85,7 @@ class KeptSpeech:
         urgent: bool = False,
         on_voice: Callable[[str], None] = lambda _voice: None,
         on_hit: Callable[[], None] = lambda: None,
+        wait_s: float | None = None,
     ) -> AsyncGenerator[bytes, None]:
         """Yield a clause as Opus packets of 60 ms, as early as they exist.
 
@@ -92,6 +95,7 @@ class KeptSpeech:
             urgent: goes first when voices are scarce.
             on_voice: told whose voice it is, before its first packet.
             on_hit: called when the packets were kept, before the first of them.
+            wait_s: how long to wait for another node that is making it already; None: as long as a listener would.
 
         Raises:
             VoiceError: no voice could speak it.
@@ -113,6 +117,7 @@ class KeptSpeech:
             self._key(first, clause, wish),
             lambda: self._make(clause, wish, making, urgent=urgent),
             lambda: self._keep_under(clause, wish, making),
+            wait_s,
         )
         async with aclosing(stream) as made:
             async for packet in made:
@@ -132,7 +137,7 @@ class KeptSpeech:
             if not self.wants(clause):
                 continue
             try:
-                async with aclosing(self.packets(clause)) as packets:
+                async with aclosing(self.packets(clause, wait_s=_PREMAKE_WAIT_S)) as packets:
                     async for _ in packets:
                         pass
             except VoiceError as error:

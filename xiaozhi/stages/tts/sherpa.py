@@ -14,6 +14,8 @@ from xiaozhi.audio.pcm import PcmFloat, PcmInt
 from xiaozhi.audio.resample import StreamResampler
 from xiaozhi.channel import Channel
 from xiaozhi.settings import SherpaVoiceSettings
+from xiaozhi.settings.section import Provider
+from xiaozhi.sherpa_build import without_cuda
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.sherpa_files import VoiceFiles, default_voice_dir, voice_files
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, numbered
@@ -33,7 +35,7 @@ class SherpaVoice:
         models_dir: where a model is looked for when the settings name none.
 
     Raises:
-        VoiceError: the model is missing or damaged; names the file and what to do.
+        VoiceError: the model is missing or damaged, or the provider is not there; says what to do.
     """
 
     name = "sherpa"
@@ -41,10 +43,12 @@ class SherpaVoice:
     def __init__(self, settings: SherpaVoiceSettings, models_dir: Path) -> None:
         self._settings = settings
         folder = settings.model_dir if settings.model_dir is not None else default_voice_dir(models_dir)
+        if settings.provider == "cuda" and (why := without_cuda("tts.sherpa.provider")):
+            raise VoiceError(f"sherpa: {why}")
         files = voice_files(folder)
         if settings.speaker and settings.speaker >= files.speakers:
             raise VoiceError(f"sherpa: {folder} has {max(1, files.speakers)} speakers, so none is {settings.speaker}")
-        config = _config(files, settings.threads)
+        config = _config(files, settings.threads, settings.provider)
         if not config.validate():
             raise VoiceError(f"sherpa: {folder}: refused by sherpa-onnx; it has written why to standard error")
         self.about = f"{files.kind} {folder.name}"
@@ -106,7 +110,7 @@ class SherpaVoice:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
-def _config(files: VoiceFiles, threads: int) -> Any:
+def _config(files: VoiceFiles, threads: int, provider: Provider) -> Any:
     """sherpa-onnx's own configuration; untyped there."""
     text = {"tokens": files.tokens, "lexicon": files.lexicon, "data_dir": files.data_dir, "dict_dir": files.dict_dir}
     networks: dict[str, Any] = {}
@@ -119,5 +123,5 @@ def _config(files: VoiceFiles, threads: int) -> Any:
             )
         case "kokoro":
             networks["kokoro"] = sherpa_onnx.OfflineTtsKokoroModelConfig(model=files.model, voices=files.voices, **text)
-    model = sherpa_onnx.OfflineTtsModelConfig(num_threads=threads, provider="cpu", debug=False, **networks)
+    model = sherpa_onnx.OfflineTtsModelConfig(num_threads=threads, provider=provider, debug=False, **networks)
     return sherpa_onnx.OfflineTtsConfig(model=model, rule_fsts=files.rules, max_num_sentences=1)

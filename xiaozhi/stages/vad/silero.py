@@ -78,7 +78,10 @@ class SileroModel:
         self._probe()
         provider = "cuda" if self._session.get_providers()[0].startswith("CUDA") else "cpu"
         if provider != settings.provider:
-            _log.warning("vad.provider: %s cannot be used here; taking cpu", settings.provider)
+            _log.warning(
+                "vad.provider: %s cannot be used here; taking cpu (it needs onnxruntime-gpu in place of onnxruntime)",
+                settings.provider,
+            )
         self.name = f"{name} ({provider})"
         if settings.warm_up:
             for count in {1, settings.batch_max}:

@@ -110,7 +110,7 @@ async function start() {
     else signedOut();
   } catch (error) {
     const again = button(t('again'), { icon: 'undo', onClick: start });
-    fill(root, h('main', { class: 'gate' }, empty('warn', t('error.title'), /** @type {Error} */ (error).message, again)));
+    fill(root, h('main', { class: 'sign-in' }, empty('warn', t('error.title'), /** @type {Error} */ (error).message, again)));
   }
 }
 

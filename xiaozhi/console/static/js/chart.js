@@ -11,8 +11,8 @@ const TOP = 10;
 const BOTTOM = 20;
 // Points further apart than this were not measured in between: the line is broken there.
 const GAP_S = 40;
-// So that a flat line near zero does not look dramatic.
-const ROWS = 3;
+// Zero, half, full: more lines would only make it look exact.
+const ROWS = 2;
 
 /**
  * @typedef {object} Line
@@ -29,7 +29,7 @@ const ROWS = 3;
 export function niceTop(value) {
   if (!(value > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
-  const step = [1, 1.5, 2, 3, 5, 6, 10].find((each) => each * power >= value) ?? 10;
+  const step = [1, 1.2, 1.6, 2, 3, 4, 5, 6, 8, 10].find((each) => each * power >= value) ?? 10;
   return step * power;
 }
 

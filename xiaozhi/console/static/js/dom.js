@@ -15,7 +15,7 @@
  * @returns {any} the element; its exact kind follows from `tag`
  */
 export function h(tag, props = {}, ...children) {
-  const element = document.createElement(tag);
+  const element = /** @type {any} */ (document.createElement(tag));
   for (const [name, value] of Object.entries(props)) {
     if (name === 'text') element.textContent = value ?? '';
     else if (name === 'on') for (const [event, listener] of Object.entries(value)) element.addEventListener(event, listener);

@@ -70,7 +70,7 @@ export function trialCard(stage, tables, draft, signal) {
       { class: 'fields' },
       stage !== 'vad' && field(t('trial.engine'), engine),
       stage === 'tts' && field(t('trial.voice'), voice),
-      stage === 'tts' && field(t('trial.words'), words),
+      stage === 'tts' && field(t('trial.words'), words, { wide: true }),
       voices,
     ),
     h('div', { class: 'row' }, run, result),

@@ -18,7 +18,7 @@ const STEPS = [
   ['first_token', 'first_token', ['text'], 'think'],
   ['first_clause', 'first_clause', ['first_token'], 'think'],
   ['first_speech', 'first_speech', ['first_clause'], 'voice'],
-  ['commit', 'commit', [], 'gate'],
+  ['commit', 'commit', [], 'settle'],
   ['first_packet', 'first_packet', ['first_speech', 'commit'], 'send'],
 ];
 

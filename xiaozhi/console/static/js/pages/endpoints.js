@@ -132,7 +132,7 @@ function endpointDialog(endpoint, presets, save) {
       field(t('endpoints.name'), name),
       field(t('endpoints.url'), url, { wide: true }),
       field(t('endpoints.model'), model),
-      field(t('endpoints.key'), key, { hint: endpoint.api_key_set ? t('endpoints.key_keep') : '' }),
+      field(t('endpoints.key'), key),
       field(t('endpoints.key_variable'), keyEnv, { hint: t('endpoints.key_variable_hint') }),
       field(t('endpoints.tier'), tier, { hint: t('endpoints.tier_hint') }),
       field(t('endpoints.share'), weight, { hint: t('endpoints.share_hint') }),

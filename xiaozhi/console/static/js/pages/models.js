@@ -21,6 +21,8 @@ export function modelsPage({ path, signal }) {
     { class: 'segmented', 'aria-label': t('models.kinds') },
     ...TABS.map((each) => h('a', { href: `#/model-config/${each}`, text: t(`models.${each}`), 'aria-current': each === tab ? 'page' : undefined })),
   );
+  // On a phone the chosen one may lie beyond the edge.
+  requestAnimationFrame(() => tabs.querySelector('[aria-current]')?.scrollIntoView({ inline: 'center', block: 'nearest' }));
   const place = h('div', { class: 'stack' });
   const draft = new Draft();
   const load = () => loading(place, async () => body(tab, await api('settings', { signal }), draft, load, signal), 480);

@@ -46,5 +46,5 @@ export function signInPage({ version, signedIn, redraw }) {
       redraw();
     },
   });
-  return h('main', { class: 'gate' }, form, other);
+  return h('main', { class: 'sign-in' }, form, other);
 }

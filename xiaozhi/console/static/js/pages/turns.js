@@ -20,7 +20,7 @@ export function turnsPage({ query, signal }) {
   const aside = h('div', {});
   const list = h('ul', {});
   const place = h('div', { class: 'card flush' });
-  const older = h('div', { class: 'row', style: { padding: '12px', 'justify-content': 'center' } });
+  const older = h('div', { class: 'older' });
   const open = turnOpener(aside);
   let none = true;
 

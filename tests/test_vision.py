@@ -1,0 +1,229 @@
+"""Pictures from devices: as the firmware and as desktop clients send them, and everything that is no picture."""
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.standins.chat import ChatStandIn
+from tests.house import House, house
+from tests.pictures import picture
+from xiaozhi.client.device import Device
+from xiaozhi.pictures import PictureError, kind_of, prepared
+
+PHOTO = picture()
+
+
+@asynccontextmanager
+async def home_with_eyes(
+    folder: Path, answer: str = "A red mug.", **vision: Any
+) -> AsyncIterator[tuple[House, ChatStandIn]]:
+    """A server with one endpoint that sees and one that does not."""
+    async with ChatStandIn(answer) as eyes, ChatStandIn("I am blind.") as blind:
+        endpoints = [
+            {"name": "blind", "base_url": f"{blind.url}/v1", "model": "text", "api_key": "none"},
+            {"name": "eyes", "base_url": f"{eyes.url}/v1", "model": "see", "api_key": "none", "vision": True},
+        ]
+        async with house(folder, llm={"endpoints": endpoints}, vision=vision) as home:
+            yield home, eyes
+        assert all("image_url" not in str(request.body) for request in blind.requests)
+
+
+async def camera(device: Device) -> dict[str, str]:
+    """What the device was told about its camera."""
+    await device.until(lambda: bool(device.tools.vision), 5)
+    return device.tools.vision
+
+
+def firmware_body(photo: bytes, question: str) -> bytes:
+    """The body as the firmware builds it."""
+    boundary = b"------ESP32_CAMERA_BOUNDARY\r\n"
+    return (
+        boundary
+        + b'Content-Disposition: form-data; name="question"\r\n\r\n'
+        + question.encode()
+        + b"\r\n"
+        + boundary
+        + b'Content-Disposition: form-data; name="file"; filename="camera.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+        + photo
+        + b"\r\n------ESP32_CAMERA_BOUNDARY--\r\n"
+    )
+
+
+async def send(
+    url: str,
+    token: str,
+    body: bytes,
+    *,
+    device: str = "02:00:00:00:00:01",
+    kind: str = "multipart/form-data; boundary=----ESP32_CAMERA_BOUNDARY",
+) -> dict[str, Any]:
+    """Post in chunks of 512 bytes without a length; every answer is short and a 200."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 512):
+            yield body[start : start + 512]
+
+    headers = {"Device-Id": device, "Client-Id": "c", "Authorization": f"Bearer {token}", "Content-Type": kind}
+    async with aiohttp.ClientSession() as session, session.post(url, data=chunks(), headers=headers) as response:
+        assert response.status == 200
+        content = await response.read()
+    assert len(content) < 8192
+    answer: dict[str, Any] = orjson.loads(content)
+    return answer
+
+
+async def test_a_picture_is_explained_by_the_endpoint_that_sees(tmp_path: Path) -> None:
+    async with home_with_eyes(tmp_path, side=256) as (home, eyes), home.device() as device:
+        told = await camera(device)
+        assert told["url"] == f"http://127.0.0.1:{home.server.port}/mcp/vision/explain"
+        answer = await send(told["url"], told["token"], firmware_body(PHOTO, "What is this?"))
+        assert answer == {"success": True, "response": "A red mug."}
+        (asked,) = [request.body for request in eyes.requests if "messages" in request.body]
+        image, question = asked["messages"][1]["content"]
+        assert question == {"type": "text", "text": "What is this?"}
+        assert asked["messages"][0]["content"].startswith("You are the eyes")
+        shrunk = base64.b64decode(image["image_url"]["url"].removeprefix("data:image/jpeg;base64,"))
+        assert (kind_of(shrunk).width, kind_of(shrunk).height) == (256, 192)
+
+
+async def test_desktop_clients_send_a_length_and_other_orders_of_parts(tmp_path: Path) -> None:
+    async with home_with_eyes(tmp_path) as (home, eyes), home.device() as device:
+        told = await camera(device)
+        form = aiohttp.FormData()
+        form.add_field("file", picture(codec="png"), filename="camera.png", content_type="image/png")
+        form.add_field("extra", "x")
+        form.add_field("question", "这是什么？")
+        headers = {"Device-Id": device.identity.device_id, "Authorization": f"Bearer {told['token']}"}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(told["url"], data=form, headers=headers) as response,
+        ):
+            assert await response.json() == {"success": True, "response": "A red mug."}
+        assert eyes.requests[-1].body["messages"][0]["content"].startswith("你是")
+
+
+async def test_a_token_is_for_one_device_and_expires(tmp_path: Path) -> None:
+    async with home_with_eyes(tmp_path) as (home, eyes), home.device() as device:
+        told = await camera(device)
+        body = firmware_body(PHOTO, "What is this?")
+        refused = {"success": False, "message": "照片没有通过验证，请重新连接设备。"}
+        assert await send(told["url"], told["token"], body, device="02:00:00:00:00:02") == refused | {
+            "message": "The picture was not accepted; connect the device again."
+        }
+        generation, expires, signature = told["token"].split(".")
+        for token in ("", "x", f"{generation}.{int(expires) + 1}.{signature}", f"{generation}.{expires}.{signature}x"):
+            assert (await send(told["url"], token, body))["success"] is False
+        desk = home.server.devices.vision.__self__  # type: ignore[attr-defined]  # a bound method
+        later = desk._now_s() + 13 * 3600.0
+        desk._now_s = lambda: later
+        assert (await send(told["url"], told["token"], body))["success"] is False
+        assert desk.refused == 6
+        assert eyes.requests == [] or all("messages" not in request.body for request in eyes.requests)
+
+
+async def test_without_an_endpoint_that_sees_the_answer_says_what_to_do_in_the_language_of_the_question(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path) as home, home.device() as device:
+        told = await camera(device)
+        answer = await send(told["url"], told["token"], firmware_body(PHOTO, "What is this?"))
+        assert answer["success"] is False
+        assert "vision = true" in answer["message"]
+        assert answer["message"].isascii()
+        answer = await send(told["url"], told["token"], firmware_body(PHOTO, "这是什么？"))
+        assert "看图的模型" in answer["message"]
+
+
+async def test_what_is_no_picture_is_said_so(tmp_path: Path) -> None:
+    async with home_with_eyes(tmp_path, max_mb=0.1, max_pixels=1_000_000) as (home, eyes), home.device() as device:
+        told = await camera(device)
+        cases = [
+            (firmware_body(b"GIF89a" + bytes(100), "What?"), "only JPEG and PNG"),
+            (firmware_body(b"", "What?"), "No picture"),
+            (firmware_body(PHOTO[:400], "What?"), "damaged"),
+            (firmware_body(picture(1200, 900), "What?"), "a size"),
+            (firmware_body(picture(640, 480, noise=True), "What?"), "too large"),
+            (b"------ESP32_CAMERA_BOUNDARY\r\nnonsense", ""),
+            (firmware_body(PHOTO, "What?")[:-40], ""),
+        ]
+        for body, why in cases:
+            answer = await send(told["url"], told["token"], body)
+            assert answer["success"] is False
+            assert why in answer["message"]
+        answer = await send(told["url"], told["token"], b"{}", kind="application/json")
+        assert answer["success"] is False
+        assert all("messages" not in request.body for request in eyes.requests)
+
+
+async def test_an_answer_that_is_long_or_does_not_come_stays_short_and_says_so(tmp_path: Path) -> None:
+    async with (
+        home_with_eyes(tmp_path, "\u0007很长的回答。" * 2000, timeout_s=1.0) as (home, eyes),
+        home.device() as device,
+    ):
+        told = await camera(device)
+        body = firmware_body(PHOTO, "What is this?")
+        answer = await send(told["url"], told["token"], body)
+        assert answer["success"] is True
+        assert len(answer["response"]) > 500
+        eyes.fault = "500"
+        answer = await send(told["url"], told["token"], body)
+        assert "just now" in answer["message"]
+        eyes.fault = "hang-first"
+        answer = await send(told["url"], told["token"], body)
+        assert "just now" in answer["message"]
+
+
+async def test_too_many_pictures_at_once_are_told_to_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xiaozhi.transport.vision._PLACE_S", 0.05)
+    async with home_with_eyes(tmp_path, max_concurrent=1) as (home, eyes), home.device() as device:
+        told = await camera(device)
+        body = firmware_body(PHOTO, "What is this?")
+        eyes.fault = "hang"
+        first = asyncio.create_task(send(told["url"], told["token"], body))
+        while not any("messages" in request.body for request in eyes.requests):
+            await eyes.asked(len(eyes.requests) + 1)
+        second = await send(told["url"], told["token"], body)
+        assert second["success"] is False
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        eyes.fault = ""
+        assert (await send(told["url"], told["token"], body))["success"] is True
+
+
+async def test_switched_off_devices_are_told_of_no_camera(tmp_path: Path) -> None:
+    async with house(tmp_path, vision={"enabled": False}) as home, home.device() as device:
+        connection = home.server.devices.find(device.identity.device_id)
+        assert connection is not None
+        async with asyncio.timeout(5):
+            while not connection.tools.tools():
+                await home.server.services.store.devices.get("x")  # the device lists its tools meanwhile
+        assert device.tools.vision == {}
+
+
+@given(st.binary(max_size=60), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", PHOTO[:200]]))
+def test_no_bytes_break_the_look_at_a_picture(rest: bytes, begin: bytes) -> None:
+    try:
+        kind = kind_of(begin + rest)
+    except PictureError as error:
+        assert error.key in {"kind", "damaged"}
+    else:
+        assert kind.codec in {"mjpeg", "png"}
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2000), st.binary(min_size=1, max_size=8))
+def test_a_picture_with_wrong_bytes_is_shown_or_refused(at: int, wrong: bytes) -> None:
+    data = PHOTO[:at] + wrong + PHOTO[at + len(wrong) :]
+    try:
+        assert prepared(data, 64, 1_000_000).startswith("data:image/jpeg;base64,")
+    except PictureError as error:
+        assert error.key in {"kind", "damaged", "pixels"}

@@ -1,0 +1,1 @@
+"""What joins several nodes: placement of devices, and a tier that they share. Without Redis nothing here is used."""

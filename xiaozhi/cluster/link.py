@@ -1,0 +1,190 @@
+"""The way to Redis: every question has a short time and a breaker, and a Redis that is gone is an ordinary answer."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from xiaozhi.cluster.values import pack, unpack
+from xiaozhi.settings.cluster import ClusterSettings
+from xiaozhi.upstream.breaker import Admission, Breaker, BreakerRules, BreakerState
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+_log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+# So many failures in a row of one use before it waits for `cluster.retry_s`.
+_FAILURES: Final = 3
+# Connections to Redis at the same time; an operation takes a fraction of a millisecond, so a few serve thousands.
+_CONNECTIONS: Final = 32
+
+
+class ClusterError(Exception):
+    """The cluster cannot be joined; one line says what to do."""
+
+
+class Gone(Exception):
+    """Redis did not answer in time, refused, or is left alone for a while. The caller goes on without it."""
+
+
+class Use(Enum):
+    """What Redis is asked for: each has a breaker of its own, so that a use that is slow does not stop another."""
+
+    NODES = "nodes"
+    SPEECH = "speech"
+    ANSWERS = "answers"
+    CONVERSATIONS = "conversations"
+    DEVICES = "devices"
+    LIMITS = "limits"
+    KEYS = "keys"
+
+
+class RedisLink:
+    """A client of Redis or Valkey. Nothing is opened before the first question.
+
+    Args:
+        settings: the `[cluster]` table.
+        clock: monotonic seconds.
+
+    Raises:
+        ClusterError: the package is not installed, or the settings cannot be used.
+    """
+
+    def __init__(self, settings: ClusterSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self.asked = 0
+        """Questions put to Redis."""
+        self.failed = 0
+        """Questions without an answer in time."""
+        self.spared = 0
+        """Questions not asked, because Redis has just failed."""
+        self.settings = settings
+        self.most_bytes = settings.max_value_kb * 1024
+        """Longest value kept, in bytes."""
+        self._timeout_s = settings.timeout_ms / 1000.0
+        self._clock = clock
+        self._client, self._errors = _client(settings)
+        rules = BreakerRules(_FAILURES, settings.retry_s, window_s=10.0, window_min=1000)
+        self._breakers = {use: Breaker(rules, self._changed(use)) for use in Use}
+        self._said_gone = False
+
+    def key(self, *parts: str) -> str:
+        """A key of this cluster; its prefix stands in braces, so that all keys lie in one slot of a Redis Cluster."""
+        return ":".join((f"{{{self.settings.prefix}}}", *parts))
+
+    def well(self, use: Use) -> bool:
+        """Whether a question of this use would be asked now."""
+        return self._breakers[use].would_admit(self._clock())
+
+    async def ask(self, use: Use, question: Callable[[Any], Awaitable[R]], *, timeout_s: float | None = None) -> R:
+        """Put a question.
+
+        Args:
+            use: what for.
+            question: awaits commands of the client it is given, a `redis.asyncio.Redis` that answers bytes (its own
+                annotations leave open whether they are text).
+            timeout_s: for all of it; `cluster.timeout_ms` when left out.
+
+        Raises:
+            Gone: no answer.
+        """
+        breaker, now = self._breakers[use], self._clock()
+        admission = breaker.admit(now)
+        if admission is Admission.REFUSED:
+            self.spared += 1
+            raise Gone
+        self.asked += 1
+        try:
+            async with asyncio.timeout(timeout_s or self._timeout_s):
+                answer = await question(self._client)
+        except self._errors as error:
+            self.failed += 1
+            self._note(error)
+            breaker.failed(admission, self._clock())
+            raise Gone from error
+        except BaseException:
+            breaker.dropped(admission, self._clock())
+            raise
+        breaker.succeeded(admission, self._clock())
+        if self._said_gone:
+            self._said_gone = False
+            _log.warning("redis answers again")
+        return answer
+
+    def recovered(self) -> None:
+        """Redis has just answered: uses that were waiting may try again at once."""
+        for breaker in self._breakers.values():
+            breaker.recover(self._clock())
+
+    async def get(self, use: Use, key: str) -> bytes | None:
+        """A value written by `put`; None where there is none, or one that cannot be read. Raises `Gone`."""
+        stored = await self.ask(use, lambda redis: _bytes(redis.get(key)))
+        return unpack(stored, self.most_bytes) if stored is not None else None
+
+    async def put(self, use: Use, key: str, value: bytes, ttl_s: float, *, compress: bool = True) -> bool:
+        """Write a value for `ttl_s` seconds; False for one that is too long. Raises `Gone`."""
+        if len(value) > self.most_bytes:
+            return False
+        packed = pack(value, compress=compress)
+        await self.ask(use, lambda redis: redis.set(key, packed, px=max(1, int(ttl_s * 1000))))
+        return True
+
+    async def close(self) -> None:
+        """Close every connection."""
+        try:
+            async with asyncio.timeout(1.0):
+                await self._client.aclose()
+        except self._errors as error:
+            _log.debug("redis not closed: %s", type(error).__name__)
+
+    def _note(self, error: BaseException) -> None:
+        if not self._said_gone:
+            self._said_gone = True
+            # The text of an error may hold the address, and that a password: only its kind is said.
+            _log.warning("redis does not answer (%s); this node goes on by itself", type(error).__name__)
+
+    @staticmethod
+    def _changed(use: Use) -> Callable[[BreakerState, BreakerState, float], None]:
+        def changed(old: BreakerState, new: BreakerState, _now: float) -> None:
+            _log.debug("redis for %s: %s, was %s", use.value, new.value, old.value)
+
+        return changed
+
+
+def _client(settings: ClusterSettings) -> "tuple[Redis, tuple[type[Exception], ...]]":
+    """The client, and what it raises when Redis is not there."""
+    try:
+        import redis.asyncio as client
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+        from redis.exceptions import RedisError
+    except ImportError:
+        raise ClusterError("cluster.url is set, but the client is missing: pip install 'xiaozhi[redis]'") from None
+    timeout_s = settings.timeout_ms / 1000.0
+    options: dict[str, Any] = {
+        "socket_timeout": timeout_s,
+        # Name, TLS and password take several round trips.
+        "socket_connect_timeout": 4.0 * timeout_s,
+        "max_connections": _CONNECTIONS,
+        "timeout": timeout_s,
+        "retry": Retry(NoBackoff(), 0),
+        "health_check_interval": 0,
+        "protocol": 2,  # every Redis and Valkey speaks it; nothing of 3 is used here
+    }
+    if password := settings.password.get_secret_value():
+        options["password"] = password
+    if settings.tls_ca is not None and settings.url.get_secret_value().startswith("rediss://"):
+        options["ssl_ca_certs"] = str(settings.tls_ca)
+    try:
+        pool = client.BlockingConnectionPool.from_url(settings.url.get_secret_value(), **options)
+    except ValueError:
+        raise ClusterError("cluster.url is no address of a Redis; it looks like redis://host:6379/0") from None
+    return client.Redis(connection_pool=pool), (RedisError, OSError, TimeoutError)
+
+
+async def _bytes(answer: Any) -> bytes | None:
+    return cast("bytes | None", await answer)

@@ -1,0 +1,191 @@
+"""The nodes of a cluster: each writes down how it does, all read it, and devices are sent where there is room."""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import orjson
+
+from xiaozhi.cluster.link import Gone, RedisLink, Use
+from xiaozhi.cluster.placement import NodeView, place
+
+_log = logging.getLogger(__name__)
+
+# A heartbeat is nobody's latency: it may wait for a Redis that is slow.
+_BEAT_TIMEOUT_S: Final = 1.0
+# Without Redis a node that may be gone is knocked at before a device is sent there.
+_KNOCK_S: Final = 0.25
+# What one knock found holds so long, in seconds.
+_KNOCK_HOLDS_S: Final = 2.0
+# More nodes than this are a mistake, or somebody else's keys.
+_MOST_NODES: Final = 1000
+
+
+class Registry:
+    """Knows the nodes.
+
+    Args:
+        link: to Redis.
+        me: this node as it is now.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, link: RedisLink, me: Callable[[], NodeView], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.beats = 0
+        """Heartbeats that were written."""
+        self.missed = 0
+        """Heartbeats that could not be written."""
+        self.sent_elsewhere = 0
+        """Devices that were told another node's address."""
+        self.on_beat: list[Callable[[], None]] = []
+        """Called after each heartbeat that was written."""
+        self._link = link
+        self._me = me
+        self._clock = clock
+        self._others: dict[str, NodeView] = {}
+        self._read_at = -float("inf")
+        self._just_placed: Counter[str] = Counter()
+        self._knocked: dict[str, tuple[float, bool]] = {}
+        self._absent: Counter[str] = Counter()
+
+    @property
+    def nodes(self) -> Sequence[NodeView]:
+        """This node as it is, and the others as they were last read."""
+        return [self._me(), *self._others.values()]
+
+    @property
+    def fresh(self) -> bool:
+        """What is known of the others is younger than their heartbeats may be old."""
+        return self._clock() - self._read_at <= self._link.settings.expiry_s
+
+    async def watch(self) -> None:
+        """Write and read heartbeats until cancelled."""
+        while True:
+            await self.beat()
+            await asyncio.sleep(self._link.settings.heartbeat_s)
+
+    async def beat(self) -> bool:
+        """Write this node down and read the others; whether Redis answered."""
+        try:
+            found = await self._link.ask(Use.NODES, self._exchange, timeout_s=_BEAT_TIMEOUT_S)
+        except Gone:
+            self.missed += 1
+            return False
+        self.beats += 1
+        self._take(found)
+        for tell in self.on_beat:
+            tell()
+        return True
+
+    async def _exchange(self, redis: Any) -> dict[str, bytes | None]:
+        me, index = self._me(), self._link.key("nodes")
+        told = orjson.dumps({"v": 1, **asdict(me)})
+        commands = redis.pipeline(transaction=False)
+        commands.set(self._link.key("node", me.name), told, px=int(self._link.settings.expiry_s * 1000))
+        commands.sadd(index, me.name)
+        commands.smembers(index)
+        answers = await commands.execute()
+        names = sorted(name.decode(errors="replace") for name in answers[2])[:_MOST_NODES]
+        values = await redis.mget([self._link.key("node", name) for name in names])
+        await self._forget_absent(redis, dict(zip(names, values, strict=True)))
+        return dict(zip(names, values, strict=True))
+
+    async def _forget_absent(self, redis: Any, found: dict[str, bytes | None]) -> None:
+        """A name without a heartbeat several times over goes from the index; a node that lives writes it again."""
+        for name, value in found.items():
+            self._absent[name] = 0 if value is not None else self._absent[name] + 1
+        gone = [name for name, times in self._absent.items() if times > 5]
+        if gone:
+            await redis.srem(self._link.key("nodes"), *gone)
+            for name in gone:
+                del self._absent[name]
+
+    def _take(self, found: dict[str, bytes | None]) -> None:
+        mine, before = self._me().name, self._others
+        self._others = {}
+        for name, value in found.items():
+            node = node_of(value) if value is not None and name != mine else None
+            if node is not None and node.name == name:
+                self._others[name] = node
+        for name in self._others.keys() - before.keys():
+            _log.info("node %s at %s is here", name, self._others[name].address)
+        for name in before.keys() - self._others.keys():
+            _log.warning("node %s is gone", name)
+        for name, node in self._others.items():
+            if name not in before or before[name].beat != node.beat:
+                self._just_placed[name] = 0  # counted in its own figures by now
+        self._just_placed[mine] = 0
+        self._read_at = self._clock()
+
+    async def leave(self) -> None:
+        """This node stops: take it out of the list at once."""
+        name = self._me().name
+        try:
+            await self._link.ask(
+                Use.NODES,
+                lambda redis: redis.delete(self._link.key("node", name)),
+                timeout_s=_BEAT_TIMEOUT_S,
+            )
+        except Gone:
+            _log.debug("not taken out of the list; the heartbeat expires")
+
+    async def place(self, device_id: str) -> NodeView:
+        """The node a device should connect to; this one when it is alone or no other can be reached."""
+        me = self._me()
+        order = place(device_id, self.nodes, overload=self._link.settings.overload, just_placed=self._just_placed) or [
+            me
+        ]
+        chosen = me
+        for node in order:
+            if node.name == me.name or self.fresh or await self._reachable(node):
+                chosen = node
+                break
+        self._just_placed[chosen.name] += 1
+        self.sent_elsewhere += chosen.name != me.name
+        return chosen
+
+    async def _reachable(self, node: NodeView) -> bool:
+        """Whether somebody listens at a node's address; asked while Redis cannot say."""
+        at, open_ = self._knocked.get(node.name, (-float("inf"), False))
+        if self._clock() - at <= _KNOCK_HOLDS_S:
+            return open_
+        url = urlsplit(node.address)
+        port = url.port or (443 if url.scheme in ("https", "wss") else 80)
+        open_ = False
+        try:
+            async with asyncio.timeout(_KNOCK_S):
+                _, writer = await asyncio.open_connection(url.hostname, port)
+            writer.close()
+            open_ = True
+        except (OSError, TimeoutError) as error:
+            _log.debug("node %s cannot be reached: %s", node.name, error or "too slow")
+        self._knocked[node.name] = (self._clock(), open_)
+        return open_
+
+
+def node_of(value: bytes) -> NodeView | None:
+    """A node from its heartbeat; None for one that this version does not understand."""
+    try:
+        told: Any = orjson.loads(value)
+        if told.pop("v") != 1:
+            return None
+        known = {name: told[name] for name in NodeView.__dataclass_fields__ if name in told}
+        node = NodeView(**known)
+        right = (
+            isinstance(node.name, str)
+            and isinstance(node.address, str)
+            and bool(urlsplit(node.address).hostname)
+            and node.capacity >= 0
+            and node.devices >= 0
+            and node.pressure >= 0.0
+        )
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError):
+        return None
+    return node if right else None

@@ -1,0 +1,336 @@
+"""The store of a node whose devices may come to another one: records, codes, memories and deletions are shared."""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import orjson
+
+from xiaozhi.cluster.link import Gone, RedisLink, Use
+from xiaozhi.cluster.synced import Synced
+from xiaozhi.store import Access, Device, Store, StoreError
+from xiaozhi.store.database import Database
+from xiaozhi.store.devices import CODE_TTL_S, Devices
+from xiaozhi.store.memories import Memories, Memory
+from xiaozhi.store.meta import Meta
+from xiaozhi.store.turns import Turns
+
+_log = logging.getLogger(__name__)
+
+# What people decide about a device, and what binds it; when it was seen is every node's own affair.
+_SHARED: Final = (
+    "client_id", "name", "room", "owner", "board", "firmware", "agent", "language", "priority", "access", "serial",
+    "hmac_key", "bound_at",
+)  # fmt: skip
+# Deletions are kept for nodes that are away for so long.
+_REMEMBERED_MS: Final = 90 * 86_400_000
+# Deletions taken up in one look.
+_AT_ONCE: Final = 500
+_LAST_SEEN: Final = "cluster.forgotten"
+_UNTOLD: Final = "cluster.untold"
+
+
+def record_of(device: Device) -> bytes:
+    """A device as it lies in Redis."""
+    values: dict[str, Any] = {name: getattr(device, name) for name in _SHARED}
+    return orjson.dumps({"v": 1, **values, "access": device.access.value, "hmac_key": device.hmac_key.hex()})
+
+
+def values_of(record: bytes) -> dict[str, Any] | None:
+    """The columns of a record; None for one that this version does not understand."""
+    try:
+        told: Any = orjson.loads(record)
+        if told["v"] != 1:
+            return None
+        values = {name: told[name] for name in _SHARED}
+        values["access"] = Access(values["access"]).value
+        values["hmac_key"] = bytes.fromhex(values["hmac_key"])
+        values["bound_at"] = float(values["bound_at"])
+        texts = [value for name, value in values.items() if name not in ("hmac_key", "bound_at")]
+        return values if all(isinstance(text, str) for text in texts) else None
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def merged_records(shared: bytes, own: bytes) -> bytes:
+    """Of two records that were made apart: the one that was bound last, with what only the other one says. Pure."""
+    theirs, ours = values_of(shared), values_of(own)
+    if theirs is None or ours is None:
+        return own
+    first, second = (ours, theirs) if ours["bound_at"] > theirs["bound_at"] else (theirs, ours)
+    values = {name: first[name] or second[name] for name in _SHARED}
+    if Access.BLOCKED.value in (first["access"], second["access"]):
+        values["access"] = Access.BLOCKED.value  # keeping somebody out wrongly is the lesser mistake
+    return orjson.dumps({"v": 1, **values, "hmac_key": values["hmac_key"].hex()})
+
+
+def merged_memories(shared: bytes, own: bytes) -> bytes:
+    """What either side knows. Pure."""
+    theirs, ours = _texts(shared), _texts(own)
+    if theirs is None or ours is None:
+        return own
+    return orjson.dumps({"v": 1, "texts": list(dict.fromkeys([*theirs, *ours]))})
+
+
+def _texts(document: bytes) -> list[str] | None:
+    try:
+        told: Any = orjson.loads(document)
+        texts = told["texts"] if told["v"] == 1 else None
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
+    return [str(text) for text in texts] if isinstance(texts, list) else None
+
+
+class Deletions:
+    """Tells the other nodes what was deleted, and deletes what they say.
+
+    What could not be told waits in the node's file, also for a command line that ends at once.
+
+    Args:
+        link: to Redis.
+        meta: of this node's file.
+        now_s: wall time, seconds since 1970.
+    """
+
+    def __init__(self, link: RedisLink, meta: Meta, now_s: Callable[[], float] = time.time) -> None:
+        self.told = 0
+        """Deletions the other nodes were told of."""
+        self.untold = 0
+        """Deletions that could not be told, because Redis did not answer."""
+        self._link = link
+        self._now_s = now_s
+        self._meta = meta
+
+    async def tell(self, device_id: str, *, all_of_it: bool) -> None:
+        """A device, or only what was said to it, was deleted: erase it in Redis and tell the others.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        waiting = await self._waiting()
+        waiting[f"{'d' if all_of_it else 't'}|{device_id}"] = self._now_s() * 1000.0
+        await self._meta.put(_UNTOLD, orjson.dumps(waiting).decode())
+        await self.retry()
+
+    async def _waiting(self) -> dict[str, float]:
+        try:
+            waiting: Any = orjson.loads(await self._meta.get(_UNTOLD) or "{}")
+            return {str(member): float(at_ms) for member, at_ms in waiting.items()}
+        except (orjson.JSONDecodeError, AttributeError, TypeError, ValueError):
+            return {}
+
+    async def retry(self) -> None:
+        """Tell what could not be told before. Raises `StoreError`."""
+        waiting = await self._waiting()
+        if not waiting:
+            return
+        for member, at_ms in list(waiting.items()):
+            kind, _, device_id = member.partition("|")
+            names = ("talk", "device", "memories", "code-of") if kind == "d" else ("talk",)
+            keys = [self._link.key(name, device_id) for name in names]
+            try:
+                await self._link.ask(Use.DEVICES, _telling(self._link.key("forgotten"), member, at_ms, keys))
+            except Gone:
+                self.untold += 1
+                _log.warning("the other nodes are told later what was deleted", extra={"device": device_id})
+                break
+            self.told += 1
+            del waiting[member]
+        await self._meta.put(_UNTOLD, orjson.dumps(waiting).decode())
+
+    async def take_up(self, store: "Store") -> int:
+        """Delete what other nodes have deleted; returns how much it was.
+
+        Raises:
+            Gone: Redis does not answer.
+            StoreError: the file cannot be written.
+        """
+        since_ms = float(await store.meta.get(_LAST_SEEN) or 0.0)
+        gone = await self._link.ask(Use.DEVICES, _deletions(self._link.key("forgotten"), since_ms))
+        count = 0
+        for member, at_ms in gone:
+            kind, _, device_id = member.decode(errors="replace").partition("|")
+            device = await Devices.get(store.devices, device_id)
+            if device is not None and device.created_at * 1000.0 <= at_ms:
+                await _delete(store, device_id, all_of_it=kind == "d")
+                count += 1
+            since_ms = max(since_ms, at_ms)
+        if gone:
+            await store.meta.put(_LAST_SEEN, repr(since_ms))
+        return count
+
+
+async def _delete(store: Store, device_id: str, *, all_of_it: bool) -> None:
+    """On this node alone."""
+    if not all_of_it:
+        await Turns.clear(store.turns, device_id)
+        return
+    await Devices.remove(store.devices, device_id)
+    if isinstance(store.devices, SharedDevices):
+        await store.devices.synced.forget(device_id)
+    if isinstance(store.memories, SharedMemories):
+        await store.memories.synced.forget(device_id)
+
+
+def _telling(index: str, member: str, at_ms: float, keys: list[str]) -> Callable[[Any], Awaitable[Any]]:
+    async def tell(redis: Any) -> None:
+        commands = redis.pipeline(transaction=True)
+        commands.zadd(index, {member: at_ms})
+        commands.zremrangebyscore(index, "-inf", at_ms - _REMEMBERED_MS)
+        commands.delete(*keys)
+        await commands.execute()
+
+    return tell
+
+
+def _deletions(index: str, since_ms: float) -> Callable[[Any], Awaitable[Any]]:
+    async def read(redis: Any) -> list[tuple[bytes, float]]:
+        found: list[tuple[bytes, float]] = await redis.zrangebyscore(
+            index, f"({since_ms!r}", "+inf", start=0, num=_AT_ONCE, withscores=True
+        )
+        return found
+
+    return read
+
+
+class SharedDevices(Devices):
+    """The table of devices of one node, in agreement with the others."""
+
+    def __init__(self, database: Database, link: RedisLink, meta: Meta, deletions: Deletions) -> None:
+        super().__init__(database)
+        self.synced = Synced("device", link, meta, merged_records)
+        self._link = link
+        self._deletions = deletions
+
+    async def get(self, device_id: str) -> Device | None:
+        """A device as all nodes know it. Raises `StoreError`."""
+        return await self._settled(device_id, await super().get(device_id))
+
+    async def _settled(self, device_id: str, own: Device | None) -> Device | None:
+        taken = await self.synced.settle(device_id, record_of(own) if own is not None else None)
+        values = values_of(taken) if taken is not None else None
+        return own if values is None else await super()._change(device_id, values)
+
+    async def seen(self, device_id: str, *, client_id: str = "", board: str = "", firmware: str = "") -> Device:
+        """A device has called; see `Devices.seen`."""
+        try:
+            await self.get(device_id)  # what others know goes before what it says now
+            device = await super().seen(device_id, client_id=client_id, board=board, firmware=firmware)
+            return await self._settled(device_id, device) or device
+        except StoreError:
+            return await super().seen(device_id, client_id=client_id, board=board, firmware=firmware)
+
+    async def _change(self, device_id: str, values: dict[str, Any]) -> Device:
+        await self.get(device_id)
+        device = await super()._change(device_id, values)
+        return await self._settled(device_id, device) or device
+
+    async def remove(self, device_id: str) -> bool:
+        """Delete a device on every node. Raises `StoreError`."""
+        removed = await super().remove(device_id)
+        await self.synced.forget(device_id)
+        await self._deletions.tell(device_id, all_of_it=True)
+        return removed
+
+    async def pending_code(self, device_id: str, now: float | None = None) -> str:
+        """The six digits that bind this device, on whichever node they are typed in. Raises `StoreError`."""
+        own = await super().pending_code(device_id, now)
+        ttl_ms = int(CODE_TTL_S * 1000)
+
+        async def agree(redis: Any) -> str:
+            mine = self._link.key("code-of", device_id)
+            await redis.set(mine, own, nx=True, px=ttl_ms)
+            value = await redis.get(mine)
+            code = value.decode() if value else own
+            await redis.set(self._link.key("code", code), device_id, nx=True, px=ttl_ms)
+            return code
+
+        try:
+            return await self._link.ask(Use.DEVICES, agree)
+        except Gone:
+            return own
+
+    async def bind(self, code: str, *, owner: str = "", now: float | None = None) -> Device | None:
+        """Bind the device that shows this code, whichever node gave it. Raises `TooManyTries`, `StoreError`."""
+        digits = "".join(char for char in code if char.isascii() and char.isdecimal())
+        device_id = ""
+        try:
+            if len(digits) == 6:
+                value = await self._link.ask(Use.DEVICES, lambda redis: _get(redis, self._link.key("code", digits)))
+                device_id = value.decode(errors="replace") if value else ""
+        except Gone:
+            _log.debug("only codes of this node can be bound now")
+        if device_id:  # from here on it is a code of this node
+            at = time.time() if now is None else now
+            await self.get(device_id)
+            await super()._change(device_id, {"code": digits, "code_until": at + 60.0})
+        bound = await super().bind(code, owner=owner, now=now)
+        if bound is None:
+            return None
+        keys = [self._link.key("code", digits), self._link.key("code-of", bound.id)]
+        try:
+            await self._link.ask(Use.DEVICES, lambda redis: redis.delete(*keys))
+        except Gone:
+            _log.debug("a code that was used is left to expire")
+        return await self._settled(bound.id, bound) or bound
+
+
+class SharedMemories(Memories):
+    """What devices were told to keep in mind, in agreement with the other nodes."""
+
+    def __init__(self, database: Database, link: RedisLink, meta: Meta) -> None:
+        super().__init__(database)
+        self.synced = Synced("memories", link, meta, merged_memories)
+
+    async def list(self, device_id: str) -> list[Memory]:
+        """A device's memories as all nodes know them. Raises `StoreError`."""
+        own = await super().list(device_id)
+        document = orjson.dumps({"v": 1, "texts": [memory.text for memory in own]})
+        # A node that knows nothing yet has nothing to say: what the others know holds.
+        first = not own and not await self.synced._last(device_id)
+        taken = await self.synced.settle(device_id, None if first else document)
+        texts = _texts(taken) if taken is not None else None
+        if texts is None:
+            return own
+        for memory in own:
+            if memory.text not in texts:
+                await super().remove(device_id, memory.id)
+        known = {memory.text for memory in own}
+        for text in texts:
+            if text not in known:
+                await super().add(device_id, text)
+        return await super().list(device_id)
+
+
+class SharedTurns(Turns):
+    """Conversations of one node; forgetting them reaches the others."""
+
+    def __init__(self, database: Database, deletions: Deletions) -> None:
+        super().__init__(database)
+        self._deletions = deletions
+
+    async def clear(self, device_id: str) -> int:
+        """Forget on every node what was said to a device. Raises `StoreError`."""
+        gone = await super().clear(device_id)
+        await self._deletions.tell(device_id, all_of_it=False)
+        return gone
+
+
+async def share_store(store: Store, link: RedisLink) -> Deletions:
+    """Put the shared tables in the places of the node's own.
+
+    Raises:
+        StoreError: the file cannot be read.
+    """
+    deletions = Deletions(link, store.meta)
+    store.devices = SharedDevices(store.database, link, store.meta, deletions)
+    store.memories = SharedMemories(store.database, link, store.meta)
+    store.turns = SharedTurns(store.database, deletions)
+    await store.turns.prepare()
+    return deletions
+
+
+async def _get(redis: Any, key: str) -> bytes | None:
+    value: bytes | None = await redis.get(key)
+    return value

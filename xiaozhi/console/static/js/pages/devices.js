@@ -1,0 +1,254 @@
+/**
+ * The devices: who is online, whose they are, what they remember.
+ * @module
+ */
+import { api, listOf } from '../api.js';
+import { fill, h } from '../dom.js';
+import { ago, moment } from '../format.js';
+import { t } from '../i18n.js';
+import { icon } from '../icons.js';
+import { turnDetail, turnRow } from '../turn_view.js';
+import { button, confirmed, dialog, empty, field, input, loading, note, pageHead, searchBox, segmented, select, tag, toast, toggle } from '../ui.js';
+
+const AGAIN_MS = 10_000;
+const LANGUAGES = ['', 'zh', 'en', 'ja', 'ko', 'yue'];
+
+/** @param {import('../app.js').Context} context */
+export function devicesPage({ signal }) {
+  const place = h('div', {});
+  let words = '';
+  /** @type {any[]} */
+  let devices = [];
+  const grid = h('div', {});
+  const load = async () => {
+    devices = listOf(await api('devices', { signal }), 'devices');
+    draw();
+  };
+  const draw = () => {
+    const found = devices.filter((device) => !words || [device.name, device.id, device.room, device.owner, device.board, device.agent].join(' ').toLowerCase().includes(words));
+    found.sort((one, other) => Number(other.online) - Number(one.online) || (other.last_seen ?? 0) - (one.last_seen ?? 0));
+    if (!devices.length) fill(grid, h('div', { class: 'card' }, empty('devices', t('devices.none'), t('devices.none_hint'), bindButton(load))));
+    else fill(grid, found.length ? h('div', { class: 'grid' }, ...found.map((device) => deviceCard(device, load, signal))) : h('div', { class: 'card' }, empty('search', t('nothing_found'))));
+  };
+  loading(place, async () => {
+    await load();
+    return grid;
+  }, 320);
+  const timer = setInterval(() => {
+    // Somebody who is using a card keeps it; the next round draws it anew.
+    if (document.hidden || grid.contains(document.activeElement) || !grid.isConnected) return;
+    load().catch(() => undefined); // the frame says when the server is away; the next round tries again
+  }, AGAIN_MS);
+  signal.addEventListener('abort', () => clearInterval(timer));
+  const search = searchBox(t('search'), (value) => {
+    words = value;
+    draw();
+  });
+  return [pageHead(t('nav.devices'), search, bindButton(load)), place];
+}
+
+/** @param {() => Promise<void>} load */
+const bindButton = (load) => button(t('devices.bind'), { icon: 'link', kind: 'primary', onClick: () => bindDialog(load) });
+
+/** @param {() => Promise<void>} load */
+function bindDialog(load) {
+  const code = input({ inputmode: 'numeric', maxlength: 6, class: 'input code-input', placeholder: '000000', pattern: '[0-9]*' });
+  const problem = h('div', { 'aria-live': 'polite' });
+  const bind = button(t('devices.bind'), {
+    kind: 'primary',
+    type: 'submit',
+    onClick: async () => {
+      try {
+        const answer = await api('devices/bind', { method: 'POST', body: { code: code.value.trim() } });
+        shown.close();
+        toast(t('devices.bound_done', { name: answer?.device?.name || answer?.device?.id || answer?.id || '' }));
+        await load();
+      } catch (error) {
+        fill(problem, note(/** @type {Error} */ (error).message, 'bad'));
+        code.select();
+      }
+    },
+  });
+  code.addEventListener('keydown', (/** @type {KeyboardEvent} */ event) => {
+    if (event.key === 'Enter') bind.click();
+  });
+  const shown = dialog(t('devices.bind'), h('div', { class: 'stack' }, h('p', { class: 'muted', text: t('devices.bind_hint') }), field(t('devices.code'), code), problem), {
+    narrow: true,
+    actions: [button(t('cancel'), { onClick: () => shown.close() }), bind],
+  });
+  code.focus();
+}
+
+/**
+ * @param {any} device
+ * @param {() => Promise<void>} load
+ * @param {AbortSignal} signal
+ */
+function deviceCard(device, load, signal) {
+  return h(
+    'article',
+    { class: 'card thing', data: { device: device.id } },
+    h(
+      'div',
+      { class: 'stack', style: { gap: '6px' } },
+      h('div', { class: 'title' }, h('span', { class: `dot ${device.online ? 'good' : ''}` }), h('h3', { class: 'grow clip', text: device.name || device.id }), device.blocked ? tag(t('devices.blocked'), 'bad') : !device.bound && tag(t('devices.unbound'))),
+      h('p', { class: 'about', text: [device.room, device.owner, device.agent].filter(Boolean).join(' · ') || t('devices.no_place') }),
+      h('p', { class: 'muted small' }, h('span', { class: 'mono', text: device.id }), h('br'), [device.board, device.firmware, device.online ? t('devices.online') : t('devices.seen', { ago: ago(device.last_seen) })].filter(Boolean).join(' · ')),
+    ),
+    h(
+      'div',
+      { class: 'row' },
+      button(t('devices.open'), { icon: 'edit', onClick: () => deviceDialog(device, load, signal) }),
+      button(t('devices.say'), { icon: 'speak', disabled: !device.online, title: device.online ? '' : t('devices.say_offline'), onClick: () => sayDialog(device) }),
+      h('a', { class: 'btn quiet', href: `#/turns?device=${encodeURIComponent(device.id)}` }, icon('turns'), h('span', { text: t('nav.turns') })),
+    ),
+  );
+}
+
+/** @param {any} device */
+function sayDialog(device) {
+  const words = h('textarea', { class: 'input', rows: 3, maxlength: 500 });
+  const say = button(t('devices.say'), {
+    kind: 'primary',
+    icon: 'speak',
+    onClick: async () => {
+      await api(`devices/${encodeURIComponent(device.id)}/say`, { method: 'POST', body: { text: words.value.trim() } });
+      shown.close();
+      toast(t('devices.said'));
+    },
+  });
+  const shown = dialog(t('devices.say_to', { name: device.name || device.id }), field(t('devices.words'), words), { narrow: true, actions: [button(t('cancel'), { onClick: () => shown.close() }), say] });
+  words.focus();
+}
+
+/**
+ * @param {any} device
+ * @param {() => Promise<void>} load
+ * @param {AbortSignal} signal
+ */
+function deviceDialog(device, load, signal) {
+  const path = `devices/${encodeURIComponent(device.id)}`;
+  const place = h('div', {});
+  const form = deviceForm(device, signal);
+  const show = (/** @type {string} */ tab) => {
+    foot.hidden = tab !== 'about';
+    if (tab === 'about') fill(place, form.node);
+    else if (tab === 'memories') loading(place, () => memories(path, signal), 160);
+    else loading(place, () => history(path, signal), 160);
+  };
+  const tabs = segmented(t('devices.tabs'), ['about', 'memories', 'history'].map((each) => [each, t(`devices.${each}`)]), 'about', show);
+  const shown = dialog(device.name || device.id, h('div', { class: 'stack' }, tabs, place), {
+    actions: [
+      button(t('delete'), {
+        icon: 'bin',
+        kind: 'danger quiet',
+        onClick: async () => {
+          if (!(await confirmed(t('devices.delete'), t('devices.delete_sure', { name: device.name || device.id }), t('delete')))) return;
+          await api(path, { method: 'DELETE' });
+          shown.close();
+          await load();
+        },
+      }),
+      h('span', { class: 'grow' }),
+      button(t('cancel'), { onClick: () => shown.close() }),
+      button(t('save'), {
+        kind: 'primary',
+        icon: 'check',
+        onClick: async () => {
+          const changes = form.changes();
+          if (Object.keys(changes).length) await api(path, { method: 'PATCH', body: changes });
+          shown.close();
+          await load();
+        },
+      }),
+    ],
+  });
+  const foot = /** @type {HTMLElement} */ (shown.element.querySelector('.dialog-foot'));
+  show('about');
+}
+
+/**
+ * @param {any} device
+ * @param {AbortSignal} signal
+ * @returns {{node: any, changes: () => Record<string, any>}}
+ */
+function deviceForm(device, signal) {
+  const agent = select([['', t('agents.default')]], device.agent ?? '');
+  api('agents', { signal })
+    .then((answer) => {
+      const chosen = agent.value;
+      fill(agent, h('option', { value: '', text: t('agents.default') }), ...listOf(answer, 'agents').map((each) => h('option', { value: each.name, text: each.name })));
+      agent.value = chosen;
+    })
+    .catch((error) => toast(error.message, 'bad'));
+  /** @type {Record<string, any>} */
+  const controls = {
+    name: input({ value: device.name, maxlength: 60 }),
+    room: input({ value: device.room, maxlength: 60 }),
+    owner: input({ value: device.owner, maxlength: 60 }),
+    agent,
+    language: select(LANGUAGES.map((each) => [each, t(`language.${each || 'auto'}`)]), device.language ?? ''),
+    priority: select(['', 'high', 'low'].map((each) => [each, t(`priority.${each || 'normal'}`)]), device.priority ?? ''),
+    blocked: toggle(Boolean(device.blocked)),
+  };
+  const switched = (/** @type {string} */ name) => h('div', { class: 'row' }, controls[name], h('label', { for: (controls[name].id = `device-${name}`), text: t(`devices.${name}_hint`) }));
+  const facts = [
+    ['ID', device.id],
+    [t('devices.board'), [device.board, device.firmware].filter(Boolean).join(' ')],
+    [t('devices.last'), device.last_seen ? moment(device.last_seen) : t('time.never')],
+  ].filter(([, value]) => value);
+  const node = h(
+    'div',
+    { class: 'stack' },
+    h('div', { class: 'fields' }, ...['name', 'room', 'owner', 'agent', 'language', 'priority'].map((name) => field(t(`devices.${name}`), controls[name]))),
+    switched('blocked'),
+    h('dl', { class: 'facts' }, ...facts.flatMap(([name, value]) => [h('dt', { text: name }), h('dd', { class: 'mono', text: value })])),
+  );
+  const changes = () =>
+    Object.fromEntries(
+      Object.entries(controls)
+        .map(([name, control]) => [name, control.type === 'checkbox' ? control.checked : control.value.trim()])
+        .filter(([name, value]) => value !== (device[name] ?? (typeof value === 'boolean' ? false : ''))),
+    );
+  return { node, changes };
+}
+
+/**
+ * @param {string} path
+ * @param {AbortSignal} signal
+ */
+async function memories(path, signal) {
+  const kept = listOf(await api(`${path}/memories`, { signal }), 'memories');
+  if (!kept.length) return empty('agents', t('devices.no_memories'), t('devices.no_memories_hint'));
+  const list = h('ul', { class: 'lines' });
+  for (const memory of kept) {
+    const row = h(
+      'li',
+      {},
+      h('span', { class: 'grow', text: memory.text }),
+      h('span', { class: 'muted small', text: moment(memory.created_at) }),
+      button(t('delete'), {
+        icon: 'bin',
+        kind: 'quiet danger',
+        square: true,
+        onClick: async () => {
+          await api(`${path}/memories/${memory.id}`, { method: 'DELETE' });
+          row.remove();
+          if (!list.children.length) list.replaceWith(empty('agents', t('devices.no_memories')));
+        },
+      }),
+    );
+    list.append(row);
+  }
+  return list;
+}
+
+/**
+ * @param {string} path
+ * @param {AbortSignal} signal
+ */
+async function history(path, signal) {
+  const turns = listOf(await api(`${path}/turns`, { signal }), 'turns');
+  if (!turns.length) return empty('turns', t('devices.no_history'));
+  return h('ul', {}, ...turns.map((turn) => turnRow(turn, { device: false, onOpen: () => dialog(t('turn.title'), turnDetail(turn)) })));
+}

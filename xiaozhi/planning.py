@@ -1,0 +1,71 @@
+"""What a conversation answers with: an exact intent, or the model with its persona, its past and its tools."""
+
+from xiaozhi.answering import Plan
+from xiaozhi.intents import Intent, Intents
+from xiaozhi.recollection import Recollection
+from xiaozhi.services import Services
+from xiaozhi.stages.asr.engine import Transcript
+from xiaozhi.tools.device import DeviceTools
+from xiaozhi.tools.tool import ToolContext
+from xiaozhi.turn.manners import Manners
+
+
+class Planner:
+    """Plans the replies of one conversation. Nothing has an effect before `committed`.
+
+    Args:
+        services: the shared tools.
+        device_id: whose conversation it is.
+        recall: the persona and the past.
+        manners: takes the persona's own words.
+    """
+
+    def __init__(self, services: Services, device_id: str, recall: Recollection, manners: Manners) -> None:
+        self._recall = recall
+        self._manners = manners
+        self._box = services.tools.toolbox(ToolContext(device_id, now=recall.now, conversation=recall))
+        self._intents = Intents(recall, manners, self._box)
+        self._intent: Intent | None = None  # of the newest plan
+
+    def use_device(self, device: DeviceTools | None) -> None:
+        """The device offers tools of its own, or none any more."""
+        self._box.context.device = device
+        self._box.attach(device)
+
+    def plan(self, text: str, transcript: Transcript, talker: str) -> Plan:
+        """How to answer a text.
+
+        Args:
+            text: what the talker said.
+            transcript: how it sounded.
+            talker: the language of the text; a persona that speaks one language answers in its own.
+        """
+        persona = self._recall.agent
+        language = persona.language if persona.language != "auto" else talker
+        self._box.context.language = language
+        self._box.allow(persona.tools)
+        self._box.prepare()
+        intent = self._intent = self._intents.of(text, language)
+        if intent is None:
+            messages = self._recall.messages(text, transcript)
+            return Plan(language, messages, persona, self._box, names=self._recall.names)
+        return Plan(
+            language,
+            persona=intent.persona or persona,
+            script=intent.script,
+            deed=intent.deed,
+            name=intent.name,
+            ends=intent.ends,
+        )
+
+    def committed(self, text: str) -> None:
+        """The newest plan is carried out: tools may be called, a persona changes."""
+        if self._intent is not None and self._intent.persona is not None:
+            self._recall.switch(self._intent.persona)
+        self.take_manners()
+        self._box.begin_turn(text)
+
+    def take_manners(self) -> None:
+        """A persona's own words are said where the settings leave it to the persona."""
+        persona = self._recall.agent
+        self._manners.take(wake_reply=persona.wake_reply, greeting=persona.greeting, goodbye=persona.goodbye)

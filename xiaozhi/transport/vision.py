@@ -1,0 +1,269 @@
+"""The eyes: devices post a picture and a question, and get the answer as text.
+
+A device reads only answers with status 200 (it makes "failed to upload" of all others) and hangs on long ones, so
+everything is a 200 below 8 KB, and what went wrong is a sentence for the model.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from typing import Final
+
+import orjson
+from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from xiaozhi.events import Message
+from xiaozhi.pictures import PictureError, prepared
+from xiaozhi.services import Services
+from xiaozhi.stages.llm.engine import ChatError, ChatRequest
+from xiaozhi.text.language import language_of
+from xiaozhi.tools.wording import pick
+from xiaozhi.transport.addresses import base_of
+from xiaozhi.transport.auth import Gatekeeper
+from xiaozhi.transport.identity import Identity
+from xiaozhi.transport.token_keys import TokenKey
+from xiaozhi.workers import WorkerPool
+
+_log = logging.getLogger(__name__)
+
+VISION_PATH: Final = "/mcp/vision/explain"
+
+_MB: Final = 1024 * 1024
+# The firmware's HTTP client hangs for ever on more than 8191 bytes; JSON may double what it escapes.
+_ANSWER_MOST_BYTES: Final = 7800
+_MOST_CHARS: Final = 1500
+_MOST_QUESTION_BYTES: Final = 4096
+_MOST_PARTS: Final = 8
+# A device gives up its upload after 30 s, and waits as long for the answer; one that dawdles keeps a place from others.
+_UPLOAD_S: Final = 25.0
+_PLACE_S: Final = 5.0
+
+_TASK_ZH: Final = (
+    "你是一个语音小设备的眼睛。根据这张照片回答问题，用口语，一到三句话，不要用 Markdown。看不清就说看不清，不要编造。"
+)
+_TASK_EN: Final = (
+    "You are the eyes of a small voice device. Answer the question about this picture in spoken language, one to three "
+    "sentences, without Markdown. Say so when something cannot be made out, and invent nothing."
+)
+
+_SENTENCES: Final[dict[str, tuple[str, str]]] = {
+    "no_model": (
+        "我还没有能看图的模型，请在设置里给一个模型加上 vision = true。",
+        "There is no model that can see; mark an endpoint with vision = true in the settings.",
+    ),
+    "token": ("照片没有通过验证，请重新连接设备。", "The picture was not accepted; connect the device again."),
+    "no_picture": ("我没有收到照片。", "No picture has arrived."),
+    "large": ("照片太大了。", "The picture is too large."),
+    "kind": ("这不是我能看的照片，只能看 JPEG 和 PNG。", "This is no picture that can be read, only JPEG and PNG are."),
+    "pixels": ("照片的尺寸不合适。", "The picture has a size that cannot be used."),
+    "damaged": ("照片坏了，请再拍一次。", "The picture is damaged; take it again."),
+    "busy": ("看照片的人太多了，请过一会儿再试。", "Too many pictures are being looked at; try again in a moment."),
+    "slow": ("照片传得太慢了，请再试一次。", "The picture came too slowly; try again."),
+    "failed": (
+        "我现在看不了照片，请过一会儿再试。",
+        "The picture cannot be looked at just now; try again in a moment.",
+    ),
+}
+
+
+class _Refused(Exception):
+    """Answered with one of `_SENTENCES`."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+class VisionDesk:
+    """Hands out the address for pictures, and answers what is asked about them.
+
+    Args:
+        services: the chat model and the settings.
+        gatekeeper: its keys sign the tokens.
+        lan_host: this machine's address on the network.
+        now_s: wall time in seconds.
+    """
+
+    def __init__(
+        self, services: Services, gatekeeper: Gatekeeper, lan_host: str, now_s: Callable[[], float] = time.time
+    ) -> None:
+        settings = services.settings.vision
+        self._services = services
+        self._gatekeeper = gatekeeper
+        self._lan_host = lan_host
+        self._now_s = now_s
+        self._settings = settings
+        self._places = asyncio.Semaphore(settings.max_concurrent)
+        self._pool = WorkerPool(1, "picture", niceness=5)
+        self.answered = 0
+        """Pictures that were explained."""
+        self.refused = 0
+        """Requests without a valid token, or with something that is no picture."""
+        self.failed = 0
+        """Pictures that no model could explain in time."""
+
+    def close(self) -> None:
+        """End the worker."""
+        self._pool.close()
+
+    # The address --------------------------------------------------------------------------------------------------
+
+    def address(self, request: web.Request, identity: Identity) -> tuple[str, str]:
+        """Where the camera of a connected device sends pictures, and the token it shows there.
+
+        Args:
+            request: its WebSocket upgrade: the picture goes to the host it came to.
+            identity: the token is for this device only, and expires.
+        """
+        base = base_of(request, self._services.settings.server, self._lan_host).split("/xiaozhi/")[0].rstrip("/")
+        return base + VISION_PATH, self._token(identity.device_id)
+
+    def _token(self, device_id: str) -> str:
+        expires_s = int(self._now_s() + self._settings.token_hours * 3600.0)
+        key = self._gatekeeper.ring.newest
+        return f"{key.generation}.{expires_s}.{_signature(key, device_id, expires_s)}"
+
+    def _admits(self, identity: Identity) -> bool:
+        parts = identity.token.split(".")
+        if len(parts) != 3 or not all(part.isascii() and part.isdecimal() and len(part) <= 12 for part in parts[:2]):
+            return False
+        now_s, expires_s = self._now_s(), int(parts[1])
+        ring = self._gatekeeper.ring
+        key = ring.find(int(parts[0]), now_s)
+        expected = _signature(key or ring.newest, identity.device_id, expires_s)
+        return hmac.compare_digest(parts[2].encode(), expected.encode()) and key is not None and expires_s >= now_s
+
+    # The answer ---------------------------------------------------------------------------------------------------
+
+    async def explain(self, request: web.Request) -> web.Response:
+        """POST multipart/form-data with `question` and `file`, in any order, with or without a length."""
+        identity = Identity.of(request.headers, {})
+        question = ""
+        language = "en" if self._services.settings.asr.language == "en" else "zh"
+        try:
+            if not self._admits(identity):
+                raise _Refused("token")
+            async with self._place():
+                picture, question = await self._received(request)
+                language = language_of(question, default=language)
+                answer = await self._looked_at(picture, question, language)
+        except (_Refused, PictureError) as refused:
+            self.refused += refused.key not in {"busy", "failed", "no_model"}
+            self.failed += refused.key in {"busy", "failed"}
+            _log.info("picture not explained: %s", refused.key, extra={"device": identity.device_id})
+            return _json({"success": False, "message": pick(language, *_SENTENCES[refused.key])})
+        self.answered += 1
+        return _json({"success": True, "response": answer})
+
+    async def show(self, _request: web.Request) -> web.Response:
+        """GET: for people who open the address in a browser."""
+        return web.Response(text="Devices with a camera post their pictures here.\n")
+
+    def _place(self) -> "_Place":
+        return _Place(self._places)
+
+    async def _received(self, request: web.Request) -> tuple[bytes, str]:
+        """The picture and the question."""
+        if not request.content_type.startswith("multipart/"):
+            raise _Refused("no_picture")
+        most = int(self._settings.max_mb * _MB)
+        picture, question = b"", ""
+        try:
+            async with asyncio.timeout(_UPLOAD_S):
+                reader = await request.multipart()
+                for _ in range(_MOST_PARTS):
+                    part = await reader.next()
+                    if part is None:
+                        break
+                    if not isinstance(part, BodyPartReader):
+                        raise _Refused("no_picture")
+                    if part.name == "question":
+                        question = (await _read(part, _MOST_QUESTION_BYTES)).decode("utf-8", "replace").strip()
+                    elif part.name == "file" or part.filename:
+                        picture = picture or await _read(part, most)
+                    else:
+                        await _read(part, _MOST_QUESTION_BYTES)
+        except TimeoutError:
+            raise _Refused("slow") from None
+        except (ValueError, AssertionError, HttpProcessingError, web.RequestPayloadError):
+            # No boundary, a part without headers, a body that breaks off.
+            raise _Refused("no_picture") from None
+        if not picture:
+            raise _Refused("no_picture")
+        return picture, question
+
+    async def _looked_at(self, picture: bytes, question: str, language: str) -> str:
+        settings, services = self._settings, self._services
+        if not any(endpoint.vision for endpoint in services.settings.llm.endpoints):
+            raise _Refused("no_model")
+        url = await self._pool.run(prepared, picture, settings.side, settings.max_pixels)
+        question = question or pick(language, "你看到了什么？", "What do you see?")
+        messages = [Message("system", pick(language, _TASK_ZH, _TASK_EN)), Message("user", question, image=url)]
+        asking = asyncio.create_task(self._ask(messages, language), name="look-at-picture")
+        services.tenants.until(asking)
+        try:
+            async with asyncio.timeout(settings.timeout_s):
+                answer = await asking
+        except (ChatError, TimeoutError) as error:
+            _log.warning("picture: %s", error or "no answer in time")
+            raise _Refused("failed") from None
+        if not answer:
+            raise _Refused("failed")
+        return answer
+
+    async def _ask(self, messages: Sequence[Message], language: str) -> str:
+        answer = ""
+        async with aclosing(self._services.chat.stream(ChatRequest(messages, language, has_image=True))) as deltas:
+            async for delta in deltas:
+                answer += delta.text
+                if len(answer) >= _MOST_CHARS:
+                    break
+        return answer.strip()[:_MOST_CHARS]
+
+
+class _Place:
+    """One of those whose picture is looked at now; who waits too long is told so."""
+
+    def __init__(self, places: asyncio.Semaphore) -> None:
+        self._places = places
+
+    async def __aenter__(self) -> None:
+        try:
+            async with asyncio.timeout(_PLACE_S):
+                await self._places.acquire()
+        except TimeoutError:
+            raise _Refused("busy") from None
+
+    async def __aexit__(self, *_error: object) -> None:
+        self._places.release()
+
+
+async def _read(part: BodyPartReader, most_bytes: int) -> bytes:
+    content = bytearray()
+    while piece := await part.read_chunk():
+        content += piece
+        if len(content) > most_bytes:
+            raise _Refused("large")
+    return bytes(content)  # as it came: no client packs a part, and what is packed may be endless
+
+
+def _signature(key: TokenKey, device_id: str, expires_s: int) -> str:
+    # "vision" keeps these apart from the tokens that open connections.
+    words = f"vision|{key.generation}|{device_id}|{expires_s}"
+    digest = hmac.new(key.secret, words.encode(), hashlib.sha256).digest()
+    return urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def _json(answer: dict[str, object]) -> web.Response:
+    body = orjson.dumps(answer)
+    while len(body) > _ANSWER_MOST_BYTES:  # Chinese takes three bytes a character, control characters six
+        text = str(answer["response"])
+        answer = {**answer, "response": text[: len(text) * 3 // 4]}
+        body = orjson.dumps(answer)
+    return web.Response(body=body, content_type="application/json")
