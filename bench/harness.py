@@ -69,7 +69,7 @@ class ServerProcess:
 
 @asynccontextmanager
 async def server_process(
-    settings_toml: str, *, sets: Sequence[str] = (), ready_s: float = 60.0
+    settings_toml: str, *, sets: Sequence[str] = (), ready_s: float = 60.0, port: int = 0
 ) -> AsyncIterator[ServerProcess]:
     """Start `xiaozhi serve` with these settings on a free port; stop it at the end.
 
@@ -77,11 +77,12 @@ async def server_process(
         settings_toml: the settings file's text.
         sets: single settings that override it, as `table.name=value`.
         ready_s: how long it may take to come up.
+        port: where it listens; a free one when 0.
 
     Raises:
         RuntimeError: it did not come up; the message holds the end of its log.
     """
-    port = free_port()
+    port = port or free_port()
     with tempfile.TemporaryDirectory(prefix="xiaozhi-bench-") as folder:
         file = Path(folder) / "settings.toml"
         file.write_text(settings_toml)

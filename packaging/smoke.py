@@ -33,6 +33,7 @@ _MS_REC_PRIVATE = 0x4000 | 0x40000  # linux/mount.h
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1  # linux/sockios.h, linux/if.h
 _PORT = 8000
 _START_S = 90.0
+_MANAGER = "notify"  # the service manager's socket
 
 
 def _libraries(binary: Path) -> list[Path]:
@@ -98,11 +99,18 @@ class Place:
         os.chdir("/srv")
 
     def start(self, *words: str) -> "subprocess.Popen[str]":
-        """Start the executable with nothing in its environment."""
+        """Start the executable with next to nothing in its environment."""
+        inside = Path("/") if self._enter else self._folder
         return subprocess.Popen(
             [self.command, *words],
             cwd=None if self._enter else self._folder,
-            env={"TMPDIR": "/tmp", "HOME": "/nonexistent", "PATH": "", "XIAOZHI_SERVER__PORT": str(_PORT)},
+            env={
+                "TMPDIR": "/tmp",
+                "HOME": "/nonexistent",
+                "PATH": "",
+                "XIAOZHI_SERVER__PORT": str(_PORT),
+                "NOTIFY_SOCKET": str(inside / _MANAGER),
+            },
             preexec_fn=self._enter,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -156,6 +164,16 @@ def _need(what: str, is_so: bool, shown: object = "") -> None:
         sys.exit(f"FAILED: {what}\n{shown}")
 
 
+def _told(manager: socket.socket, line: str) -> None:
+    """Wait until the service manager has been told this."""
+    try:
+        while line not in manager.recv(4096).decode().splitlines():
+            continue
+    except TimeoutError:
+        sys.exit(f"FAILED: the service manager was not told {line}")
+    print(f"ok      the service manager is told {line}")
+
+
 def main() -> None:
     """Try it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -164,13 +182,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="xiaozhi-smoke-") as name:
         place = Place(binary, Path(name))
         try:
-            _try(place, binary)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+                manager.settimeout(30.0)
+                manager.bind(str(Path(name) / _MANAGER))
+                _try(place, binary, manager)
         finally:
             if os.geteuid() == 0:
                 ctypes.CDLL(None).umount2(os.fsencode(Path(name) / "proc"), 2)  # MNT_DETACH
 
 
-def _try(place: Place, binary: Path) -> None:
+def _try(place: Place, binary: Path, manager: socket.socket) -> None:
     code, out, took_s = place.run("--version")
     _need("it says its version", code == 0 and out.startswith("xiaozhi "), out)
     print(f"        {took_s:.1f} s to unpack and to print one line; {binary.stat().st_size / 1e6:.0f} MB")
@@ -187,7 +208,12 @@ def _try(place: Place, binary: Path) -> None:
         _need("personas are inside", code == 0 and out.count("\n") > 8, out)
         code, out, _ = place.run("check")
         _need("`check` loads every library", "does not load" not in out and "libraries" in out, out)
+        _told(manager, "READY=1")
+        process.send_signal(signal.SIGHUP)  # as systemd does, to the process that it has started: it unpacks, no more
+        _told(manager, "RELOADING=1")
+        _told(manager, "READY=1")
         process.send_signal(signal.SIGTERM)
+        _told(manager, "STOPPING=1")
         code = process.wait(60.0)
         _need("it ends cleanly on SIGTERM", code == 0, f"exit code {code}\n" + "".join(lines[-20:]))
         _need("without a fault in its log", "Traceback" not in "".join(lines), "".join(lines))

@@ -224,10 +224,24 @@ async def test_devices_personas_and_memories_are_looked_after(tmp_path: Path) ->
         name = "devices/02:00:00:00:00:01"
         rows = (await page.get("devices"))["devices"]
         assert [(row["id"], row["online"], row["bound"]) for row in rows] == [("02:00:00:00:00:01", True, False)]
-        words = {"name": "Kitchen", "room": "kitchen", "owner": "Ann", "agent": "xiaozhi", "language": "en"}
+        words = {
+            "name": "Kitchen",
+            "room": "kitchen",
+            "owner": "Ann",
+            "agent": "xiaozhi",
+            "language": "en",
+            "priority": "high",
+        }
         status, row = await page.call("PATCH", name, {**words, "allowed": True})
         assert status == 200 and row["bound"] and {key: row[key] for key in words} == words
-        for body in ({"agent": "nobody"}, {"hmac_key": "x"}, {"blocked": 1}, {"name": "x" * 201}, {"bound": True}):
+        for body in (
+            {"agent": "nobody"},
+            {"priority": "x"},
+            {"hmac_key": "x"},
+            {"blocked": 1},
+            {"name": "x" * 201},
+            {"bound": True},
+        ):
             assert (await page.call("PATCH", name, body))[0] == 422
         assert (await page.call("PATCH", "devices/none", {"name": "x"}))[0] == 404
         assert (await page.call("POST", "devices/none/say", {"text": "hi"}))[0] == 409

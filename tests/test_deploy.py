@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import kubernetes_validate
+import kubernetes_validate  # type: ignore[import-untyped] # publishes no types
 import promql_parser
 import pytest
 import yaml
@@ -312,7 +312,7 @@ def test_the_compose_file_is_whole(words: Sequence[str], tmp_path: Path) -> None
     assert server["environment"]["CREDENTIALS_DIRECTORY"] == "/run/secrets"
     assert READY_PATH in server["healthcheck"]["test"][3]
     for service in made["services"].values():
-        for mounted in service["volumes"] if "volumes" in service else ():
+        for mounted in service.get("volumes", ()):
             source = mounted.partition(":")[0]
             assert source.startswith("./") or source in made["volumes"]
     if words:

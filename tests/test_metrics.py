@@ -143,7 +143,7 @@ def test_a_turn_that_failed_is_counted_as_such_and_spans_that_are_missing_are_le
     registry = CollectorRegistry()
     metrics = TurnMetrics(registry)
     metrics.count(TurnTrace(1, anchor=10.0, first_packet=9.0, error="no endpoint", starved_ms=80.0, cached="exact"))
-    metrics.count(TurnTrace(2, anchor=10.0, interrupted=12.0))
+    metrics.count(TurnTrace(2, anchor=10.0, interrupted=12.0, first_token=11.0, endpoint="a+b+a", voice="x+y"))
     metrics.count(TurnTrace(3))
     shown = figures(generate_latest(registry).decode())
     assert {name: value for name, value in shown.items() if name.startswith("xiaozhi_turns_total")} == {
@@ -153,6 +153,7 @@ def test_a_turn_that_failed_is_counted_as_such_and_spans_that_are_missing_are_le
     }
     assert shown["xiaozhi_pipeline_seconds_count"] == 0 and shown["xiaozhi_starved_turns_total"] == 1
     assert shown["xiaozhi_cached_answers_total{how=exact}"] == 1
+    assert shown["xiaozhi_first_token_seconds_count{endpoint=a}"] == 1, "combinations of names are no label"
 
 
 def test_metrics_have_settings() -> None:

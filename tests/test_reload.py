@@ -25,6 +25,7 @@ from xiaozhi.reload.watch import Changes, FileWatch
 from xiaozhi.settings import Settings
 from xiaozhi.settings.applies import APPLIES, readme_table
 from xiaozhi.settings.load import load_settings
+from xiaozhi.stages.asr.remembered import memory_of
 from xiaozhi.stages.llm.routed import RoutedChat
 from xiaozhi.tenants import Tenants
 
@@ -106,8 +107,10 @@ async def test_no_turn_is_lost_while_everything_is_exchanged_under_load(tmp_path
             asr={"model_dir": models[1]},
             tts={"openai": {**first.tts.openai.model_dump(), "base_url": f"{speech.url}/v1"}},
             load={"turns_at_once": 4},
+            vad={"threads": 2},
         )
-        done = asyncio.Event()
+        done, over = asyncio.Event(), asyncio.Event()
+        services.on_turn.append(lambda _device, _trace: over.set())
 
         async def talk(device: Device, turns: int) -> list[str]:
             return [(await device.turn(question())).outcome for _ in range(turns)]
@@ -118,6 +121,8 @@ async def test_no_turn_is_lost_while_everything_is_exchanged_under_load(tmp_path
                 outcome = await reloader.apply(second if times % 2 == 0 else first)
                 assert not outcome.errors and outcome.applied
                 times += 1
+                over.clear()  # again when one of the four has ended a turn and the others are in the middle of theirs
+                await over.wait()
             return times
 
         async with contextlib.AsyncExitStack() as stack:
@@ -129,6 +134,26 @@ async def test_no_turn_is_lost_while_everything_is_exchanged_under_load(tmp_path
         assert [outcome for each in outcomes for outcome in each] == ["answered"] * 12
         assert len(home.asked) + len([one for one in chat.requests if "messages" in one.body]) >= 12
         assert speech.requests and home.speech.requests
+
+
+async def test_caches_keep_what_they_hold_with_other_sizes_and_go_when_they_are_switched_off(tmp_path: Path) -> None:
+    caches = {"answers": True, "speech": True, "recognition": True, "premake": False}
+    async with house(tmp_path, answer="Bees make honey.", cache=caches) as home, home.device() as device:
+        services, reloader = home.server.services, home.server.reloader
+        assert (await device.turn_text("what do bees make")).answered
+        answers, kept, recognised = services.caches.answers, services.caches.kept, memory_of(services.ears.engine)
+        assert answers is not None and kept is not None and recognised is not None
+        assert len(answers) == 1 and kept.cache.misses >= 1
+        smaller = changed(services.settings, cache={"max_entries": 5, "speech_memory_mb": 1, "recognition_entries": 3})
+        assert len((await reloader.apply(smaller)).applied) == 3
+        assert services.caches.answers is answers and services.caches.kept is not None
+        assert services.caches.kept.cache is kept.cache
+        assert (await device.turn_text("what do bees make")).answered
+        assert answers.hits == 1 and kept.cache.hits >= 1 and len(home.asked) == 1
+        off = changed(services.settings, cache={"answers": False, "speech": False})
+        assert (await reloader.apply(off)).applied == ("cache.answers", "cache.speech")
+        assert services.caches.answers is None and services.caches.kept is None
+        assert (await device.turn_text("what do bees make")).answered and len(home.asked) == 2
 
 
 async def test_what_cannot_be_used_changes_nothing_and_says_why(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from xiaozhi.services import Services
 from xiaozhi.stages.asr.stage import Ask, AsrInput, Forget, Recognised, run_asr
 from xiaozhi.stages.vad.stage import VadControl, run_vad
 from xiaozhi.turn.segmenter import Segmenter
-from xiaozhi.workers import Priority
+from xiaozhi.workers import Priority, Rank
 
 # Microphone audio waits at most this long for the VAD; then the oldest is dropped and counted.
 _MIC_MS: Final = 2000.0
@@ -120,6 +120,6 @@ class Microphone:
         """This speech belongs to the open utterance."""
         self._to_recognise.put_nowait(event)
 
-    def recognise(self, ticket: int, *, probe: bool) -> None:
+    def recognise(self, ticket: int, rank: Rank, *, probe: bool) -> None:
         """Recognise the open utterance up to here; the answer comes with `ticket`."""
-        self._to_recognise.put_nowait(Ask(ticket, Priority.PROBE if probe else Priority.FINAL))
+        self._to_recognise.put_nowait(Ask(ticket, Priority.PROBE if probe else Priority.FINAL, rank))

@@ -21,6 +21,7 @@ from xiaozhi.text.language import language_of
 from xiaozhi.text.tool_note import tool_note
 from xiaozhi.turn.history import History, PastTurn
 from xiaozhi.turn.trace import TurnTrace
+from xiaozhi.workers import Rank
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ _log = logging.getLogger(__name__)
 _LOAD_S: Final = 0.5
 # Ids made up for clients that give none are different on every connection: nothing is kept under them.
 _ANONYMOUS: Final = "anonymous-"
+_RANKS: Final = {"high": Rank.HIGH, "low": Rank.LOW}
 _CHINESE: Final = frozenset({"zh", "yue"})
 
 
@@ -62,6 +64,11 @@ class Recollection:
     def device(self) -> Device:
         """The device as it was last read."""
         return self._device
+
+    @property
+    def rank(self) -> Rank:
+        """Whether this device goes before or behind others where many wait."""
+        return _RANKS.get(self._device.priority, Rank.NORMAL)
 
     @property
     def turns(self) -> int:

@@ -83,7 +83,21 @@ class Speaker:
         interruptible: bool = True,
         patience_s: float = PATIENCE_S,
     ) -> asyncio.Future[Told]:
-        """Say a sentence, if nobody speaks or is answered just now; see `Conversation.say`."""
+        """Say a sentence of the server's own, if nobody speaks or is answered just now.
+
+        It goes the way of every reply: prepared behind a gate, dropped when the talker speaks first, paced, between
+        `tts/start` and `tts/stop`. It is not part of the history. The call returns at once.
+
+        Args:
+            text: what to say.
+            language: of a text that does not show its own; the talker's when empty.
+            emotion: one of the 21 names; empty takes that of an emoji in the text, or `neutral`.
+            interruptible: speech over it may stop it (realtime mode); a key or an `abort` always does.
+            patience_s: given up when its first sound is not there by then, in seconds.
+
+        Returns:
+            What became of it, when that is known. It need not be awaited.
+        """
         told: asyncio.Future[Told] = self._loop.create_future()
         script = script_of(text, language=language or self._language(), emotion=emotion)
         decisions = self._machine.say(interruptible=interruptible) if script else []

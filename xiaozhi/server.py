@@ -14,7 +14,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, ProcessCollector
 
 from xiaozhi import __version__
 from xiaozhi.agents import AgentError
@@ -22,15 +21,8 @@ from xiaozhi.cluster.link import ClusterError
 from xiaozhi.cluster.node import ClusterNode
 from xiaozhi.console.password import PasswordError
 from xiaozhi.health.alerts import Alerts
-from xiaozhi.health.ready import not_ready_because
-from xiaozhi.health.report import report
 from xiaozhi.joining import Membership
 from xiaozhi.logs import set_up_logging
-from xiaozhi.metrics.house import HouseFigures
-from xiaozhi.metrics.live import LiveFigures
-from xiaozhi.metrics.stock import StockFigures
-from xiaozhi.metrics.turns import TurnMetrics
-from xiaozhi.metrics.upstreams import UpstreamFigures
 from xiaozhi.notify import Notifier, service_manager
 from xiaozhi.reload.reloader import Reloader
 from xiaozhi.reload.watch import FileWatch
@@ -43,19 +35,18 @@ from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.vad.silero import VadError
 from xiaozhi.store import StoreError
 from xiaozhi.tools.external_config import McpConfigError
-from xiaozhi.tracing import Tracer, TracingError
+from xiaozhi.tracing import TracingError
 from xiaozhi.transport.app import build_app
 from xiaozhi.transport.console import Console
 from xiaozhi.transport.doors import Doors
 from xiaozhi.transport.entrance import Entrance
-from xiaozhi.transport.figures import MetricsDesk, Watchers
-from xiaozhi.transport.health import HealthDesk
 from xiaozhi.transport.lan import lan_address
 from xiaozhi.transport.ota import OTA_PATH, WEBSOCKET_PATH, OtaDesk
 from xiaozhi.transport.tls import TlsError, TlsFiles, distrusted_because
 from xiaozhi.transport.token_keys import load_keys
 from xiaozhi.transport.websocket import Devices
 from xiaozhi.turn.trace import TurnTrace
+from xiaozhi.watching import health_desk, metrics_desk, tracer_of
 
 _log = logging.getLogger(__name__)
 
@@ -140,7 +131,7 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
             reloader = Reloader(services)
             reloader.on_settings += [entrance.retune, _set_log_level]
             host = _reachable(settings.server.host)
-            tracer = _tracer(services)
+            tracer = tracer_of(services)
             alerts = Alerts(services)
             services.on_turn.append(alerts.count)
             reloader.on_settings.append(alerts.retune)
@@ -152,9 +143,9 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
                 build_app(
                     devices,
                     OtaDesk(settings.server, entrance.reception, host, membership.place if membership.shared else None),
-                    _figures(services, devices, entrance, alerts, reloader),
+                    metrics_desk(services, devices, entrance, alerts, reloader),
                     console,
-                    _health(services, devices, entrance, alerts),
+                    health_desk(services, devices, entrance, alerts),
                     doors,
                 ),
                 access_log=None,
@@ -185,7 +176,16 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
                 await doors.close()
                 if console is not None:
                     await console.close()
-    except (EngineError, VoiceError, VadError, StoreError, AgentError, McpConfigError, ClusterError) as error:
+    except (
+        EngineError,
+        VoiceError,
+        VadError,
+        StoreError,
+        AgentError,
+        McpConfigError,
+        ClusterError,
+        TracingError,
+    ) as error:
         raise CannotServe(str(error)) from error
 
 
@@ -229,50 +229,6 @@ async def _console(
         )
     except PasswordError as error:
         raise CannotServe(str(error)) from error
-
-
-def _tracer(services: Services) -> Tracer | None:
-    """Sends turns as spans; None when that is switched off. Raises `CannotServe` where its packages are missing."""
-    if not services.settings.tracing.enabled:
-        return None
-    try:
-        tracer = Tracer(services.settings.tracing)
-    except TracingError as error:
-        raise CannotServe(str(error)) from error
-    services.on_turn.append(lambda device, trace: tracer.turn(device, trace, services.settings.llm.endpoints))
-    return tracer
-
-
-def _health(services: Services, devices: Devices, entrance: Entrance, alerts: Alerts) -> HealthDesk:
-    """What load balancers and people ask."""
-    started_at = time.monotonic()
-
-    def not_ready() -> str:
-        return not_ready_because(services, draining=devices.draining, no_room=devices.no_room)
-
-    return HealthDesk(
-        not_ready,
-        lambda: report(services, alerts, started_at=started_at, not_ready=not_ready()),
-        Watchers(services.settings.metrics, entrance.trusted),
-    )
-
-
-def _figures(
-    services: Services, devices: Devices, entrance: Entrance, alerts: Alerts, reloader: Reloader
-) -> MetricsDesk | None:
-    """The metrics of this server, in a registry of its own; None when they are switched off."""
-    settings = services.settings.metrics
-    if not settings.enabled:
-        return None
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    registry.register(LiveFigures(services, lambda: len(devices), lambda: devices.refused))
-    registry.register(UpstreamFigures(services))
-    registry.register(StockFigures(services))
-    registry.register(HouseFigures(alerts, reloader, services, entrance.refusals))
-    turns = TurnMetrics(registry)
-    services.on_turn.append(lambda _device, trace: turns.count(trace))
-    return MetricsDesk(registry, Watchers(settings, entrance.trusted))
 
 
 async def _listen(runner: web.AppRunner, settings: Settings, tls: TlsFiles | None) -> list[int]:
@@ -348,7 +304,12 @@ async def _serve_and_tell(
         server.reloader.reread = reread
         watch = FileWatch(server.reloader, source or DEFAULT_FILE)
         if reread is not None and hasattr(signal, "SIGHUP"):
-            loop.add_signal_handler(signal.SIGHUP, lambda: (manager.reloading(), watch.ask()))
+
+            def read_again() -> None:
+                manager.reloading()
+                watch.ask()
+
+            loop.add_signal_handler(signal.SIGHUP, read_again)
         watching = asyncio.create_task(watch.run(looks=reread is not None and settings.server.reload), name="reload")
         server.services.on_turn.append(server.count_turn)
         server.reloader.on_busy.append(lambda busy: manager.reloading() if busy else manager.ready())

@@ -42,9 +42,9 @@ from xiaozhi.turn.machine import ListeningMode, State, TurnMachine
 from xiaozhi.turn.manners import Manners
 from xiaozhi.turn.trace import TurnTrace
 from xiaozhi.turn.utterance_times import UtteranceTimes
+from xiaozhi.turn_report import report_turn
 
 _log = logging.getLogger(__name__)
-_turns = logging.getLogger("xiaozhi.turn")
 
 # A burst of at least this many packets outside listening, just before `detect`, is the firmware's wake-word audio.
 _WAKE_BURST_PACKETS: Final = 5
@@ -159,7 +159,7 @@ class Conversation:
 
     def abort(self, reason: str) -> None:
         """Be silent now. Always answered with `tts/stop`: a device that speaks stays there until it comes."""
-        speaking = self._reply is not None and self._reply.committed
+        speaking = self._speaks()
         unplayed_ms = self._reply.pacer.unplayed_ms() if self._reply is not None else 0.0
         self._apply(self._machine.abort())
         if not speaking:
@@ -179,21 +179,7 @@ class Conversation:
         interruptible: bool = True,
         patience_s: float = PATIENCE_S,
     ) -> asyncio.Future[Told]:
-        """Say a sentence of the server's own, if nobody speaks or is answered just now.
-
-        It goes the way of every reply: prepared behind a gate, dropped when the talker speaks first, paced, between
-        `tts/start` and `tts/stop`. It is not part of the history. The call returns at once.
-
-        Args:
-            text: what to say.
-            language: of a text that does not show its own; the talker's when empty.
-            emotion: one of the 21 names; empty takes that of an emoji in the text, or `neutral`.
-            interruptible: speech over it may stop it (realtime mode); a key or an `abort` always does.
-            patience_s: given up when its first sound is not there by then, in seconds.
-
-        Returns:
-            What became of it, when that is known. It need not be awaited.
-        """
+        """Say a sentence of the server's own, if nobody speaks or is answered just now; see `Speaker.say`."""
         if self._tasks is None or self._finishing:  # the conversation has not begun, or is over
             refused: asyncio.Future[Told] = self._loop.create_future()
             refused.set_result(Told.REFUSED)
@@ -301,7 +287,7 @@ class Conversation:
                 case Recognise(ticket, probe):
                     if not probe:
                         self._times.soft_end = self._loop.time()
-                    self._microphone.recognise(ticket, probe=probe)
+                    self._microphone.recognise(ticket, self._recall.rank, probe=probe)
                 case StartReply(turn, revision, generation, text):
                     self._start_reply(turn, revision, generation, text)
                 case DropReply():
@@ -409,8 +395,10 @@ class Conversation:
         assert self._tasks is not None
         audio = self._services.settings.audio
         if begin_flush(self._link, audio):
-            speaks_again = lambda: self._reply is not None and self._reply.committed  # noqa: E731 - used once
-            self._tasks.create_task(end_flush(self._link, audio, speaks_again), name="flush")
+            self._tasks.create_task(end_flush(self._link, audio, self._speaks), name="flush")
+
+    def _speaks(self) -> bool:
+        return self._reply is not None and self._reply.committed
 
     def _remember(self, reply: Reply) -> None:
         """Put into the history what was heard, and close the turn's record."""
@@ -418,11 +406,4 @@ class Conversation:
         if not reply.committed or reply.unasked:
             return
         self._recall.add(trace, reply.pacer.spoken(), reply.pacer.played_ms())
-        for listener in self._services.on_turn:
-            listener(self._device_id, trace)
-        record = trace.message()
-        extra = {"device": self._device_id, **{key: value for key, value in record.items() if key != "type"}}
-        if self._services.settings.log.transcripts:
-            extra |= {"heard": trace.heard, "said": trace.said}
-        _turns.info("turn", extra=extra)
-        self._link.trace(record)
+        report_turn(self._services, self._link, self._device_id, trace)

@@ -44,7 +44,7 @@ class Rank(IntEnum):
 
 
 client_rank: ContextVar[Rank] = ContextVar("client_rank", default=Rank.NORMAL)
-"""The rank of the client that the running task works for; set once for each conversation, inherited by its tasks."""
+"""The rank of the client that the running task works for; the tasks it begins inherit it."""
 
 
 class JobDropped(Exception):

@@ -90,7 +90,8 @@ class TurnMetrics:
             self._recognition.labels(trace.engine).observe(trace.decode_ms / 1000.0)
         asked = trace.text if trace.text is not None else trace.anchor
         if trace.endpoint and (token_s := _between(asked, trace.first_token)) is not None:
-            self._first_token.labels(trace.endpoint).observe(token_s)
+            # Several names where one broke off and others went on: the first token was the first one's.
+            self._first_token.labels(trace.endpoint.partition("+")[0]).observe(token_s)
         if trace.voice and (speech_s := _between(trace.first_clause, trace.first_speech)) is not None:
             self._first_speech.labels(trace.voice.partition("+")[0]).observe(speech_s)
         self._reply.observe(trace.reply_ms / 1000.0)

@@ -22,6 +22,7 @@ _MOST_DEVICES: Final = 20_000
 _SAID_S: Final = 30.0
 # What somebody types is meant, but need not be said this very second.
 _PATIENCE_S: Final = 8.0
+_PRIORITIES: Final = ("", "high", "low")
 _WRITABLE: Final = ("name", "room", "owner", "agent", "language", "priority")
 
 
@@ -104,7 +105,7 @@ class DeviceCalls:
             "bound": device.bound,
             "allowed": device.access is Access.ALLOWED,
             "blocked": device.access is Access.BLOCKED,
-            "priority": getattr(device, "priority", None),
+            "priority": device.priority,
         }
 
     async def bind(self, request: web.Request) -> web.Response:
@@ -121,10 +122,11 @@ class DeviceCalls:
         """Change what people decide about a device."""
         device = await self._known(request)
         body = await body_of(request)
-        fields = {name.name for name in dataclasses.fields(Device)}
-        words = {name: text_of(body, name, _LONGEST) for name in _WRITABLE if name in body and name in fields}
+        words = {name: text_of(body, name, _LONGEST) for name in _WRITABLE if name in body}
         if (agent := words.get("agent")) and agent not in self._services.roster:
             raise Refused(422, f"there is no persona {agent!r}")
+        if words.get("priority", "") not in _PRIORITIES:
+            raise Refused(422, f"priority must be one of {', '.join(_PRIORITIES[1:])}, or empty")
         flags: dict[str, Any] = {name: body[name] for name in ("blocked", "allowed", "bound") if name in body}
         if not all(isinstance(flag, bool) for flag in flags.values()):
             raise Refused(422, "blocked, allowed and bound must be true or false")

@@ -10,17 +10,18 @@ from xiaozhi.events import SpeechAudio, SpeechBegan
 from xiaozhi.stages.asr.ahead import Say
 from xiaozhi.stages.asr.engine import EngineError, Transcript
 from xiaozhi.stages.asr.hearing import Ears, Hearing
-from xiaozhi.workers import JobDropped, Priority
+from xiaozhi.workers import JobDropped, Priority, Rank, client_rank
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Recognise the open utterance up to here; `ticket` comes back with the text."""
+    """Recognise the open utterance up to here; `ticket` comes back with the text. `rank` is the talker's."""
 
     ticket: int
     priority: Priority
+    rank: Rank = Rank.NORMAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ async def run_asr(
     async def answer(asked: Ask, utterance: Hearing) -> None:
         if asked.ticket != newest:  # overtaken, or the utterance closed, before this task began
             return
+        client_rank.set(asked.rank)  # of this task alone
         began = loop.time()
         transcript, error = Transcript(""), ""
 

@@ -414,7 +414,7 @@ class _Talk:
         self._worth_retrying.add(name)
 
     def try_again(self) -> bool:
-        """Nobody else is left: let those be asked once more whose failure may have been chance. Only once."""
+        """Nobody else is left: let those be asked once more whose failure may have been chance. Once or twice."""
         again, self._worth_retrying = self._worth_retrying, set()
         if not again or self.asked >= (3 if self.said else 2) * len(self.tried):
             return False

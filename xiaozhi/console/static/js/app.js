@@ -114,6 +114,18 @@ async function start() {
   }
 }
 
+/** The stream of events was refused: find out whether we are still signed in. */
+async function askAgain() {
+  try {
+    const session = await api('session');
+    if (session.signed_in) setCsrf(session.csrf);
+    else signedOut();
+  } catch {
+    return; // the server is away; the stream tries again, and then we ask again
+  }
+}
+
 whenSignedOut(signedOut);
+live.addEventListener('refused', askAgain);
 addEventListener('hashchange', show);
 await start();

@@ -7,7 +7,8 @@ const FIRST_PAUSE_MS = 1000;
 const LONGEST_PAUSE_MS = 20_000;
 const KINDS = ['overview', 'turn', 'log', 'alert'];
 
-/** Emits `overview`, `turn`, `log`, `alert` (CustomEvent with the record) and `state` ('open' | 'lost'). */
+/** Emits `overview`, `turn`, `log`, `alert` (CustomEvents with the record), `state` ('open' | 'lost'), and
+ *  `refused` when the server answered, but with something else: perhaps nobody is signed in any more. */
 class Live extends EventTarget {
   /** @type {EventSource | null} */
   #source = null;
@@ -41,6 +42,7 @@ class Live extends EventTarget {
     source.addEventListener('error', () => {
       this.#say('lost');
       if (source.readyState !== EventSource.CLOSED || this.#source !== source) return;
+      this.dispatchEvent(new Event('refused'));
       this.#timer = setTimeout(() => this.#connect(), this.#pauseMs);
       this.#pauseMs = Math.min(this.#pauseMs * 2, LONGEST_PAUSE_MS);
     });

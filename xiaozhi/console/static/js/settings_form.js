@@ -98,7 +98,7 @@ export function saveBar(draft, reload) {
   const bar = h('div', { class: 'savebar', hidden: true, role: 'region', 'aria-label': t('settings.unsaved') }, words, forget, save, problems);
   draft.addEventListener('change', () => {
     bar.hidden = draft.size === 0 && draft.wrong.size === 0;
-    words.textContent = t('settings.changes', { n: draft.size });
+    words.textContent = draft.wrong.size ? t('settings.wrong', { n: draft.wrong.size }) : t('settings.changes', { n: draft.size });
     save.disabled = draft.wrong.size > 0 || draft.size === 0;
     fill(problems);
   });
@@ -114,7 +114,7 @@ export function settingRow(field, draft) {
   const fixed = field.editable === false || field.set_by === 'environment' || field.set_by === 'command line';
   const problem = h('div', { class: 'error', 'aria-live': 'polite' });
   const id = freshId();
-  const row = h('div', { class: `setting${field.type === 'bool' ? ' switchable' : ''}`, data: { key: field.key } });
+  const row = h('div', { class: `setting${field.type === 'bool' ? ' switchable' : isLong(field) ? ' long' : ''}`, data: { key: field.key } });
   const put = (/** @type {any} */ value, /** @type {string} */ error = '') => {
     problem.textContent = error;
     control.setAttribute('aria-invalid', String(Boolean(error)));
@@ -164,6 +164,12 @@ export function settingRow(field, draft) {
   );
   return row;
 }
+
+/**
+ * Whether it holds sentences, such as a prompt, and wants the whole width.
+ * @param {any} field
+ */
+const isLong = (field) => field.type === 'str' && String(field.value ?? '').length > 60;
 
 /**
  * @param {any} one
@@ -227,7 +233,7 @@ function controlFor(field, put) {
     }
     default: {
       const text = String(field.value ?? '');
-      const control = text.length > 60 || text.includes('\n') ? h('textarea', { class: 'input', rows: 4 }) : input();
+      const control = isLong(field) ? h('textarea', { class: 'input', rows: 5 }) : input();
       control.value = text;
       control.addEventListener('input', () => put(control.value === '' && field.optional ? null : control.value));
       return control;

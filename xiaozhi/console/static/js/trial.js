@@ -71,7 +71,7 @@ export function trialCard(stage, tables, draft, signal) {
       stage !== 'vad' && field(t('trial.engine'), engine),
       stage === 'tts' && field(t('trial.voice'), voice),
       stage === 'tts' && field(t('trial.words'), words, { wide: true }),
-      voices,
+      stage === 'tts' && voices,
     ),
     h('div', { class: 'row' }, run, result),
   );

@@ -8,6 +8,12 @@ import { t } from './i18n.js';
 import { dialog } from './ui.js';
 import { spanOf, waterfall } from './waterfall.js';
 
+// The page “Talk” connects under such a name.
+const CONSOLE = 'anonymous-console-';
+
+/** @param {any} turn */
+const deviceName = (turn) => (turn.device?.startsWith(CONSOLE) ? t('turn.here') : turn.device_name || turn.device);
+
 /**
  * A turn in a list.
  * @param {any} turn
@@ -22,7 +28,7 @@ export function turnRow(turn, { onOpen, device = true, fresh = false }) {
     h('span', { class: 'wait', text: ms(wait) }),
     h('span', { class: 'said clip', text: turn.said || turn.trace?.error || '' }),
     h('span', { class: 'meta', text: moment(turn.at) }),
-    device && h('span', { class: 'meta clip', text: turn.device_name || turn.device }),
+    device && h('span', { class: 'meta clip', text: deviceName(turn) }),
   );
   row.addEventListener('click', () => onOpen(turn, row));
   return h('li', {}, row);
@@ -38,7 +44,7 @@ export function turnDetail(turn) {
     { class: 'stack' },
     h('div', { class: 'speech' }, h('p', { class: 'mine', text: turn.heard || t('turn.nothing_heard') }), turn.said && h('p', { text: turn.said })),
     waterfall(turn.trace),
-    h('p', { class: 'muted small', text: [turn.device_name || turn.device, moment(turn.at)].filter(Boolean).join(' · ') }),
+    h('p', { class: 'muted small', text: [deviceName(turn), moment(turn.at)].filter(Boolean).join(' · ') }),
   );
 }
 

@@ -79,7 +79,7 @@ export function note(words, kind = '', ...more) {
  * @param {...any} more
  */
 export function empty(picture, title, words = '', ...more) {
-  return h('div', { class: 'empty' }, icon(picture), h('strong', { text: title }), words && h('p', { text: words }), ...more);
+  return h('div', { class: 'empty' }, icon(picture), title && h('strong', { text: title }), words && h('p', { text: words }), ...more);
 }
 
 /**

@@ -85,7 +85,7 @@ function group(table, draft, open) {
  * @param {string | null} file
  */
 function allSettings(tables, draft, file) {
-  const groups = h('div', { class: 'stack' });
+  const groups = h('div', { class: 'stack tight' });
   const all = () => fill(groups, ...tables.map((table) => group(table, draft, false)));
   const search = searchBox(t('settings.search'), (words) => {
     if (!words) {

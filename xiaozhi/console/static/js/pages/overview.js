@@ -146,11 +146,15 @@ function endpointLine(one) {
     tag(named('tier', one.tier ?? '')),
     kind !== 'good' && tag(named('breaker', state), kind === 'bad' ? 'bad' : 'warn'),
     h('span', { class: 'grow' }),
-    h('span', { class: 'small', text: t('overview.endpoint_times', { first: ms(one.first_token_ms), p90: ms(one.p90_ms) }) }),
-    h('span', { class: 'small muted', text: t('overview.endpoint_counts', { requests: number(one.requests), failures: number(one.failures) }) }),
-    one.max_concurrent
-      ? h('span', { class: 'row' }, h('span', { class: 'load-bar', 'aria-hidden': 'true' }, h('i', { style: { width: `${share * 100}%` } })), h('span', { class: 'small muted', text: `${one.in_flight}/${one.max_concurrent}` }))
-      : null,
+    h('span', { class: 'small', text: Number.isFinite(one.first_token_ms) ? t('overview.endpoint_times', { first: ms(one.first_token_ms), p90: ms(one.p90_ms) }) : t('overview.endpoint_quiet') }),
+    h(
+      'div',
+      { class: 'second small muted' },
+      one.max_concurrent > 0 && h('span', { class: 'load-bar', 'aria-hidden': 'true' }, h('i', { style: { width: `${share * 100}%` } })),
+      one.max_concurrent > 0 && h('span', { text: t('overview.endpoint_load', { now: one.in_flight, most: one.max_concurrent }) }),
+      h('span', { class: 'grow' }),
+      t('overview.endpoint_counts', { requests: number(one.requests), failures: number(one.failures) }),
+    ),
   );
 }
 

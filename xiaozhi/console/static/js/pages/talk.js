@@ -80,6 +80,7 @@ export function talkPage({ signal }) {
     hold.setAttribute('aria-pressed', 'false');
   };
   hold.addEventListener('pointerdown', (event) => {
+    if (event.button !== 0) return;
     hold.setPointerCapture(event.pointerId);
     press();
   });
@@ -125,7 +126,7 @@ export function talkPage({ signal }) {
     hold.hidden = mode !== 'manual' || state === 'idle' || !conversation.microphone;
     stop.disabled = state !== 'speaking';
   };
-  fill(words, empty('talk', t('talk.no_words')));
+  fill(words, empty('talk', '', t('talk.no_words')));
   const line = (/** @type {string} */ text, mineToo = false) => {
     words.querySelector('.empty')?.remove();
     words.append(h('p', { class: mineToo ? 'mine' : '', text }));

@@ -169,9 +169,10 @@ export class Conversation extends EventTarget {
   }
 
   /** The key goes up: answer. */
-  release() {
+  async release() {
     if (!this.held) return;
     this.held = false;
+    await this.microphone?.flush();
     this.#gate();
     this.#send({ type: 'listen', state: 'stop' });
   }

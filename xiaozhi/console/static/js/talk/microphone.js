@@ -78,6 +78,11 @@ export class Microphone {
     this.onPacket(packet);
   }
 
+  /** Wait until what was heard so far has been handed on. */
+  async flush() {
+    if (this.#encoder?.state === 'configured') await this.#encoder.flush();
+  }
+
   async stop() {
     this.open = false;
     for (const track of this.#stream?.getTracks() ?? []) track.stop();

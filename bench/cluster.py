@@ -1,0 +1,502 @@
+"""Three nodes, one at the edge, behind HAProxy with one Redis: nodes die and drain, Redis stops, an uplink is cut.
+
+Everything is real but the clouds: server processes, redis-server, haproxy, and devices that ask the OTA address when
+they have lost their connection. Every device asks questions that carry its own mark; the stand-in chat model answers
+with the mark and counts conversations in which it sees somebody else's.
+
+Exit code 1 when a turn was lost elsewhere than on the node that was killed, a device was away for more than 15 s, or
+anything was mixed.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import numpy as np
+
+from bench.harness import ServerProcess, allow_files, free_port, server_process
+from bench.progress import Progress
+from bench.sense_voice_model import build_tiny
+from bench.standins.chat import ChatMessages, ChatStandIn
+from bench.standins.sound import tone
+from bench.standins.speech import SpeechStandIn
+from bench.stats import table
+from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
+from xiaozhi.client.device import Device
+from xiaozhi.client.errors import DeviceError
+from xiaozhi.client.link import device_session
+from xiaozhi.client.ota import Identity
+from xiaozhi.text.messages import message
+
+NODES: Final = ("a", "b", "edge")
+_BACK_WITHIN_S: Final = 15.0
+_MARK: Final = re.compile(r"mark(\d+)")
+_CLOUD_NOTICE: Final = "".join(filter(str.isalnum, message("offline", "en")))
+_LOOK_S: Final = 0.1
+
+
+@dataclass(slots=True)
+class Asked:
+    """One turn as its device saw it.
+
+    Attributes:
+        phase: what was going on when it began.
+        node: where the device was connected.
+        outcome: `answered`, or what became of it.
+        mixed: the answer is not for this device.
+        begun: the server had begun to answer when it broke off.
+        offline: the talker was told that the uplink is cut.
+    """
+
+    phase: str
+    node: str
+    outcome: str
+    mixed: bool = False
+    begun: bool = False
+    offline: bool = False
+
+
+@dataclass(slots=True)
+class Record:
+    """What happened."""
+
+    phase: str = "calm"
+    turns: list[Asked] = field(default_factory=list)
+    away_s: dict[str, list[float]] = field(default_factory=dict)
+    moved: Counter[str] = field(default_factory=Counter)
+    mixed_conversations: int = 0
+
+
+class Clouds:
+    """The chat model: answers with the asker's mark, and looks whether a conversation is of one device only."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+
+    def answer(self, messages: ChatMessages) -> str:
+        """Say the mark of the newest question."""
+        texts = [str(one["content"]) for one in messages if one["role"] != "system"]
+        marks = {mark for text in texts for mark in _MARK.findall(text)}
+        self._record.mixed_conversations += len(marks) > 1
+        newest = _MARK.findall(texts[-1])
+        return f"🙂 This is for mark{newest[-1] if newest else '?'}."
+
+
+class Uplink:
+    """A cable to an upstream that can be cut."""
+
+    def __init__(self, url: str) -> None:
+        host, _, port = url.removeprefix("http://").partition(":")
+        self._to = (host, int(port))
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.port = free_port()
+
+    @property
+    def url(self) -> str:
+        """Where it begins."""
+        return f"http://127.0.0.1:{self.port}"
+
+    async def mend(self) -> None:
+        """Let data through."""
+        self._server = await asyncio.start_server(self._carry, "127.0.0.1", self.port)
+
+    async def cut(self) -> None:
+        """Break what is open and let nothing through."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far_reader, far_writer = await asyncio.open_connection(*self._to)
+        except OSError:
+            writer.close()
+            return
+        self._writers |= {writer, far_writer}
+        try:
+            await asyncio.gather(_pour(reader, far_writer), _pour(far_reader, writer))
+        finally:
+            self._writers -= {writer, far_writer}
+
+
+async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+class Redis:
+    """A real one that can be stopped and started."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self._folder = folder
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start it; it keeps nothing over a stop."""
+        program = shutil.which("redis-server") or shutil.which("valkey-server") or "redis-server"
+        self._process = await asyncio.create_subprocess_exec(
+            program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._folder),
+            stdout=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        await _listening(self.port)
+
+    async def stop(self) -> None:
+        """Kill it."""
+        if self._process is not None:
+            self._process.kill()
+            await self._process.wait()
+            self._process = None
+
+
+@asynccontextmanager
+async def haproxy(folder: Path, ports: Sequence[int]) -> AsyncIterator[int]:
+    """A front for the OTA address of all nodes; gives its port."""
+    port = free_port()
+    servers = "\n".join(
+        f"    server n{number} 127.0.0.1:{one} check inter 500ms fall 2 rise 1" for number, one in enumerate(ports)
+    )
+    file = folder / "haproxy.cfg"
+    file.write_text(
+        "global\n    maxconn 1000\n"
+        "defaults\n    mode http\n    timeout connect 1s\n    timeout client 60s\n    timeout server 60s\n"
+        "    retries 3\n    option redispatch\n    retry-on conn-failure empty-response\n"
+        f"frontend devices\n    bind 127.0.0.1:{port}\n    default_backend nodes\n"
+        "backend nodes\n    balance roundrobin\n    option httpchk GET /health/ready\n"
+        "    http-check expect status 200\n"
+        f"{servers}\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        shutil.which("haproxy") or "haproxy", "-q", "-db", "-f", str(file), stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        await _listening(port)
+        yield port
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def _listening(port: int) -> None:
+    async with asyncio.timeout(10.0):
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                return
+            await asyncio.sleep(0.02)
+
+
+def node_toml(name: str, folder: Path, redis_port: int, chats: dict[str, str], speech_url: str) -> str:
+    """The settings of a node; `chats` are the addresses of its endpoints by tier."""
+    endpoints = "".join(
+        f'[[llm.endpoints]]\nname = "{tier}"\nbase_url = "{url}/v1"\napi_key = "none"\nmodel = "bench"\n'
+        f'tier = "{tier}"\n'
+        for tier, url in chats.items()
+    )
+    return f"""
+[server]
+data_dir = "{folder / name}"
+drain_s = 15.0
+[auth]
+mode = "token"
+[models]
+auto_pull = false
+[asr]
+engine = "sense-voice"
+model_dir = "{folder / "asr"}"
+workers = 1
+[llm]
+history_summary = false
+{endpoints}
+[tts]
+engines = ["openai", "espeak"]
+[tts.openai]
+base_url = "{speech_url}/v1"
+api_key = "none"
+model = "tts-1"
+voice = "alloy"
+format = "pcm"
+[cache]
+premake = false
+[memory]
+engine = "off"
+[console]
+enabled = false
+[cluster]
+url = "redis://127.0.0.1:{redis_port}/0"
+node = "{name}"
+tier = "{"edge" if name == "edge" else "cloud"}"
+"""
+
+
+class Nodes:
+    """The server processes by their names; one that has ended can be started again."""
+
+    def __init__(self, start: Callable[[str], contextlib.AbstractAsyncContextManager[ServerProcess]]) -> None:
+        self._start = start
+        self._stacks: dict[str, AsyncExitStack] = {}
+        self.running: dict[str, ServerProcess] = {}
+        self.names: dict[int, str] = {}
+
+    async def start(self, name: str) -> None:
+        """Start one and wait until it serves."""
+        stack = self._stacks[name] = AsyncExitStack()
+        server = await stack.enter_async_context(self._start(name))
+        self.running[name] = server
+        self.names[server.port] = name
+
+    async def end(self, name: str, number: signal.Signals) -> None:
+        """Send a signal and wait until it has ended."""
+        os.kill(self.running.pop(name).pid, number)
+        await self._stacks.pop(name).aclose()
+
+    async def close(self) -> None:
+        """Stop them all."""
+        for name in list(self._stacks):
+            await self._stacks.pop(name).aclose()
+
+    def at(self, url: str) -> str:
+        """The node of a WebSocket address."""
+        return self.names.get(int(url.split(":")[2].split("/")[0]), "?")
+
+
+class Resident:
+    """One device: connects through OTA, talks now and then, comes back when it has lost its connection."""
+
+    def __init__(
+        self, number: int, ota_url: str, nodes: Nodes, record: Record, session: aiohttp.ClientSession, pause_s: float
+    ) -> None:
+        self.device = Device(Identity.numbered(number), trace=True, decode_reply=False, session=session)
+        self.node = ""
+        self._number = number
+        self._ota_url = ota_url
+        self._nodes = nodes
+        self._record = record
+        self._dice = random.Random(number)
+        self._pause_s = pause_s
+        self._asked = 0
+
+    async def live(self) -> None:
+        """Until cancelled."""
+        loop = asyncio.get_running_loop()
+        async with self.device:
+            await self._come(loop.time())
+            while True:
+                until_s = loop.time() + self._dice.uniform(0.3, 1.0) * self._pause_s
+                while loop.time() < until_s:
+                    await asyncio.sleep(_LOOK_S)
+                    if not self.device.connected:
+                        await self._come(loop.time())
+                await self._ask()
+
+    async def _come(self, lost_s: float) -> None:
+        """Ask where to connect, and connect; again and again until it works."""
+        record, before = self._record, self.node
+        phase = record.phase
+        while True:
+            try:
+                reply = await self.device.boot(self._ota_url)
+                await self.device.connect(reply.url, reply.token)
+                break
+            except DeviceError:
+                await asyncio.sleep(0.5)
+        self.node = self._nodes.at(reply.url)
+        if before:
+            record.away_s.setdefault(phase, []).append(asyncio.get_running_loop().time() - lost_s)
+            record.moved[f"{before} > {self.node}"] += 1
+
+    async def _ask(self) -> None:
+        self._asked += 1
+        hard = self._asked % 2 == 0
+        question = f"mark{self._number} question {self._asked}" + (", please explain that" if hard else "")
+        phase, node = self._record.phase, self.node
+        report = await self.device.turn_text(question, answer_timeout_s=20.0)
+        marks = set(_MARK.findall(report.text))
+        self._record.turns.append(
+            Asked(
+                phase,
+                node,
+                report.outcome.value,
+                mixed=bool(marks - {str(self._number)}),
+                begun=report.first_packet_ms is not None,
+                offline=_CLOUD_NOTICE in "".join(filter(str.isalnum, report.text)),
+            )
+        )
+
+
+def _brief(text: str) -> PcmInt:
+    """Speech that is over soon: what is said is not what is measured here."""
+    return np.resize(tone("."), max(int(0.4 * DOWNLINK_RATE_HZ), int(0.02 * DOWNLINK_RATE_HZ * len(text))))
+
+
+async def run(devices: int, phase_s: float, pause_s: float) -> Record:
+    """The whole drill."""
+    record, progress = Record(), Progress()
+    clouds = Clouds(record)
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cluster-")))
+        build_tiny(folder / "asr", "hello")
+        cloud = await stack.enter_async_context(ChatStandIn(clouds.answer, first_token_ms=150.0))
+        near = await stack.enter_async_context(ChatStandIn(clouds.answer, first_token_ms=50.0))
+        speech = await stack.enter_async_context(SpeechStandIn(first_byte_ms=50.0, sound=_brief))
+        uplink, voice_uplink = Uplink(cloud.url), Uplink(speech.url)
+        for cable in (uplink, voice_uplink):
+            await cable.mend()
+            stack.push_async_callback(cable.cut)
+        redis = Redis(folder)
+        await redis.start()
+        stack.push_async_callback(redis.stop)
+
+        def start(name: str) -> contextlib.AbstractAsyncContextManager[ServerProcess]:
+            edge = name == "edge"
+            chats = {"edge": near.url, "cloud": uplink.url} if edge else {"cloud": cloud.url}
+            toml = node_toml(name, folder, redis.port, chats, voice_uplink.url if edge else speech.url)
+            return server_process(toml, port=ports[name])
+
+        ports = {name: free_port() for name in NODES}
+        nodes = Nodes(start)
+        stack.push_async_callback(nodes.close)
+        for name in NODES:
+            await nodes.start(name)
+        front = await stack.enter_async_context(haproxy(folder, [nodes.running[name].port for name in NODES]))
+        session = await stack.enter_async_context(device_session())
+        ota_url = f"http://127.0.0.1:{front}/xiaozhi/ota/"
+        residents = [Resident(number, ota_url, nodes, record, session, pause_s) for number in range(1, devices + 1)]
+        tasks = [asyncio.create_task(one.live()) for one in residents]
+
+        async def phase(name: str, work: Callable[[], Awaitable[None]] | None = None) -> None:
+            record.phase = name
+            progress.say(f"{name}: {Counter(one.node for one in residents if one.device.connected)}")
+            ended = asyncio.get_running_loop().time() + phase_s
+            if work is not None:
+                await work()
+            await asyncio.sleep(max(0.0, ended - asyncio.get_running_loop().time()))
+
+        async def kill() -> None:
+            await nodes.end("a", signal.SIGKILL)
+
+        async def drain() -> None:
+            await nodes.end("b", signal.SIGTERM)
+
+        async def cut() -> None:
+            await uplink.cut()
+            await voice_uplink.cut()
+
+        async def mend() -> None:
+            await uplink.mend()
+            await voice_uplink.mend()
+
+        try:
+            await phase("calm")
+            print("placed:", dict(Counter(one.node for one in residents)))
+            await phase("kill -9 a", kill)
+            await phase("a again", lambda: nodes.start("a"))
+            await phase("drain b", drain)
+            await phase("b again", lambda: nodes.start("b"))
+            await phase("redis stopped", redis.stop)
+            await phase("redis back", redis.start)
+            await phase("uplink of edge cut", cut)
+            await phase("uplink back", mend)
+            away = [one for one in residents if not one.device.connected]
+            if away:
+                record.away_s.setdefault("never", []).extend([float("inf")] * len(away))
+            print("at the end:", dict(Counter(one.node for one in residents)), "moved:", dict(record.moved))
+        finally:
+            for task in tasks:
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+        for error in ended:
+            if isinstance(error, Exception):
+                raise error
+    progress.end()
+    return record
+
+
+def show(record: Record) -> str:
+    """One row for each phase, as a Markdown table."""
+    rows = []
+    for phase in dict.fromkeys(turn.phase for turn in record.turns):
+        turns = [turn for turn in record.turns if turn.phase == phase]
+        away = record.away_s.get(phase, [])
+        rows.append((
+            phase, len(turns), sum(turn.outcome == "answered" for turn in turns),
+            sum(lost(turn) for turn in turns), sum(said_again(turn) for turn in turns),
+            sum(turn.mixed for turn in turns), sum(turn.offline for turn in turns),
+            len(away), f"{max(away, default=0.0):.1f}",
+        ))  # fmt: skip
+    header = ("phase", "turns", "answered", "lost", "not begun", "mixed", "told offline", "came back", "longest away s")
+    return table(header, rows)
+
+
+def lost(turn: Asked) -> bool:
+    """A turn that its node had taken and did not finish."""
+    return turn.outcome != "answered" and not said_again(turn)
+
+
+def said_again(turn: Asked) -> bool:
+    """Said to a node in the moment in which it hung up to drain: nothing was begun, and the talker says it again."""
+    return turn.outcome == "lost" and not turn.begun and turn.phase == "drain b" and turn.node == "b"
+
+
+def verdict(record: Record) -> list[str]:
+    """What was missed, one line each; empty when nothing was."""
+    missed = []
+    elsewhere = Counter(
+        f"{turn.phase}, node {turn.node}: {turn.outcome}"
+        for turn in record.turns
+        if lost(turn) and not (turn.node == "a" and turn.phase in ("calm", "kill -9 a"))
+    )
+    missed += [f"{count} turns lost where nothing was killed ({where})" for where, count in elsewhere.items()]
+    for phase, away in record.away_s.items():
+        if max(away) > _BACK_WITHIN_S:
+            missed.append(f"a device was away for {max(away):.1f} s ({phase})")
+    if mixed := sum(turn.mixed for turn in record.turns):
+        missed.append(f"{mixed} answers were another device's")
+    if record.mixed_conversations:
+        missed.append(f"{record.mixed_conversations} conversations held the words of several devices")
+    if not any(turn.offline for turn in record.turns if turn.phase == "uplink of edge cut"):
+        missed.append("nobody was told that the uplink is cut")
+    return missed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.cluster", description=__doc__)
+    parser.add_argument("--devices", type=int, default=60)
+    parser.add_argument("--phase", type=float, default=20.0, metavar="S", help="length of each of the nine phases")
+    parser.add_argument("--pause", type=float, default=8.0, metavar="S", help="longest pause between two turns")
+    given = parser.parse_args(arguments)
+    missing = [name for name in ("redis-server", "haproxy") if shutil.which(name) is None]
+    if missing:
+        parser.error(f"not installed: {', '.join(missing)}")
+    allow_files(4096)
+    record = asyncio.run(run(given.devices, given.phase, given.pause))
+    missed = verdict(record)
+    print(f"\n{show(record)}\n")
+    print("\n".join(f"MISSED: {line}" for line in missed) or "all targets met")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,21 @@
+"""A turn is over: its record goes to whoever wants it."""
+
+import logging
+
+from xiaozhi.link import DeviceLink
+from xiaozhi.services import Services
+from xiaozhi.turn.trace import TurnTrace
+
+_turns = logging.getLogger("xiaozhi.turn")
+
+
+def report_turn(services: Services, link: DeviceLink, device_id: str, trace: TurnTrace) -> None:
+    """Tell the listeners of the process, the log and a client that asked for records; words only where wanted."""
+    for listener in services.on_turn:
+        listener(device_id, trace)
+    record = trace.message()
+    extra = {"device": device_id, **{key: value for key, value in record.items() if key != "type"}}
+    if services.settings.log.transcripts:
+        extra |= {"heard": trace.heard, "said": trace.said}
+    _turns.info("turn", extra=extra)
+    link.trace(record)
