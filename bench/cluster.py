@@ -11,6 +11,7 @@ anything was mixed.
 import argparse
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import re
@@ -56,6 +57,7 @@ class Asked:
     Attributes:
         phase: what was going on when it began.
         node: where the device was connected.
+        device: its id.
         outcome: `answered`, or what became of it.
         mixed: the answer is not for this device.
         begun: the server had begun to answer when it broke off.
@@ -64,6 +66,7 @@ class Asked:
 
     phase: str
     node: str
+    device: str
     outcome: str
     mixed: bool = False
     begun: bool = False
@@ -79,6 +82,8 @@ class Record:
     away_s: dict[str, list[float]] = field(default_factory=dict)
     moved: Counter[str] = field(default_factory=Counter)
     mixed_conversations: int = 0
+    logged: list[str] = field(default_factory=list)
+    """What the nodes logged about devices that got no answer."""
 
 
 class Clouds:
@@ -337,6 +342,7 @@ class Resident:
             Asked(
                 phase,
                 node,
+                self.device.identity.device_id,
                 report.outcome.value,
                 mixed=bool(marks - {str(self._number)}),
                 begun=report.first_packet_ms is not None,
@@ -379,6 +385,7 @@ async def run(devices: int, phase_s: float, pause_s: float) -> Record:
         stack.push_async_callback(nodes.close)
         for name in NODES:
             await nodes.start(name)
+        await asyncio.sleep(4.0)  # two heartbeats: all nodes know each other
         front = await stack.enter_async_context(haproxy(folder, [nodes.running[name].port for name in NODES]))
         session = await stack.enter_async_context(device_session())
         ota_url = f"http://127.0.0.1:{front}/xiaozhi/ota/"
@@ -418,6 +425,10 @@ async def run(devices: int, phase_s: float, pause_s: float) -> Record:
             await phase("redis back", redis.start)
             await phase("uplink of edge cut", cut)
             await phase("uplink back", mend)
+            unheard = {turn.device for turn in record.turns if turn.outcome == "no answer"}
+            for name, server in nodes.running.items():
+                lines = server.log.read_text(errors="replace").splitlines()
+                record.logged += [f"{name}: {line}" for line in lines if any(one in line for one in unheard)][-40:]
             away = [one for one in residents if not one.device.connected]
             if away:
                 record.away_s.setdefault("never", []).extend([float("inf")] * len(away))
@@ -491,9 +502,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if missing:
         parser.error(f"not installed: {', '.join(missing)}")
     allow_files(4096)
+    # A node that is killed leaves its upstreams in the middle of an answer; that is the point, and no news.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     record = asyncio.run(run(given.devices, given.phase, given.pause))
     missed = verdict(record)
     print(f"\n{show(record)}\n")
+    print("\n".join(record.logged[-100:]))
     print("\n".join(f"MISSED: {line}" for line in missed) or "all targets met")
     return 1 if missed else 0
 

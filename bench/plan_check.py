@@ -4,7 +4,7 @@
     python -m bench.plan_check devices.json --cores 2
 
 Without a file only the queue is simulated. Exit code 1 when the simulated 95th percentile of the wait differs from the
-formula's by more than 15 % of the service time, or a run's processor time by more than a third.
+formula's by more than 10 % and by more than 0.15 of a service time, or a run's processor time by more than a third.
 """
 
 import argparse
@@ -15,18 +15,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from bench.plan_costs import busy_cores
 from bench.plan_simulation import simulate
 from bench.stats import table
 from xiaozhi.plan.costs import DEFAULT_FILE, Costs, read_costs
 from xiaozhi.plan.model import Box, Demand, load_of, plan, recognition_queue
 
-_WAIT_ALLOWED: Final = 0.15
+_WAIT_ALLOWED: Final = 0.1
+_WAIT_ALLOWED_SERVICES: Final = 0.15
 _CPU_ALLOWED: Final = 0.34
 _SHARES: Final = (0.3, 0.6, 0.9, 1.0)
 
 
+def wait_error(expected_s: float, found_s: float, service_s: float) -> float:
+    """How far two waits lie apart, as a share of what is allowed."""
+    return abs(found_s - expected_s) / max(_WAIT_ALLOWED * expected_s, _WAIT_ALLOWED_SERVICES * service_s)
+
+
 def against_simulation(demand: Demand, box: Box, costs: Costs) -> tuple[str, float]:
-    """Formula and simulation at several shares of what a node carries; the worst difference in service times."""
+    """Formula and simulation at several shares of what a node carries; the worst of `wait_error`."""
     most = plan(demand, box, costs).most_per_node
     rows, worst = [], 0.0
     for share in _SHARES:
@@ -37,7 +44,7 @@ def against_simulation(demand: Demand, box: Box, costs: Costs) -> tuple[str, flo
         if queue is None:
             return "others recognise: there is no queue here", 0.0
         found, expected_s = simulate(queue), queue.wait_quantile_s(0.95)
-        worst = max(worst, abs(found.p95_s - expected_s) / queue.service_s)
+        worst = max(worst, wait_error(expected_s, found.p95_s, queue.service_s))
         rows.append((
             one.devices, f"{queue.utilisation:.0%}", f"{found.utilisation:.0%}",
             queue.mean_wait_s() * 1000, found.mean_s * 1000, expected_s * 1000, found.p95_s * 1000,
@@ -56,11 +63,10 @@ def against_run(run: Mapping[str, Any], box: Box, costs: Costs, speech_s: float)
         reply_s=run["frames"] * 0.06 / turns,
     )
     node = load_of(demand, box, costs)
-    busy = run["server"][len(run["server"]) // 5 :]
-    cpu = sum(one["cpu_share"] for one in busy) / len(busy)
+    cpu = busy_cores(run)
     rows = [
         ("processor, cores", node.cpu_cores, cpu),
-        ("memory, MB", node.memory_gb * 1000, max(one["rss_mb"] for one in busy)),
+        ("memory, MB", node.memory_gb * 1000, max(one["rss_mb"] for one in run["server"])),
         ("first sound p95, ms", node.first_audio_p95_s * 1000, run["spans"]["first packet at the device"]["p95"]),
     ]
     return table((f"{demand.devices} devices", "planned", "measured"), rows), abs(node.cpu_cores - cpu) / cpu
@@ -78,14 +84,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     costs, box = read_costs(given.costs), Box(given.cores)
     shown, wait_off = against_simulation(Demand(1000), box, costs)
-    print(f"## Against a simulation of the queue\n\n{shown}\n\nworst difference: {wait_off:.0%} of a service time")
+    print(f"## Against a simulation of the queue\n\n{shown}\n\nworst difference, of what is allowed: {wait_off:.0%}")
     cpu_off = 0.0
     if given.devices:
         for run in json.loads(given.devices.read_bytes()):
             shown, off = against_run(run, box, costs, given.speech_s)
             cpu_off = max(cpu_off, off)
             print(f"\n## Against real devices\n\n{shown}\n\nprocessor time differs by {off:.0%}")
-    return 1 if wait_off > _WAIT_ALLOWED or cpu_off > _CPU_ALLOWED else 0
+    return 1 if wait_off > 1 or cpu_off > _CPU_ALLOWED else 0
 
 
 if __name__ == "__main__":

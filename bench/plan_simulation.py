@@ -1,4 +1,4 @@
-"""A queue in front of several workers, arrival by arrival: what the formulas of `xiaozhi.plan.queueing` are held against.
+"""A queue in front of several workers, arrival by arrival, to hold the formulas of `xiaozhi.plan.queueing` against.
 
 Pure and seeded. Arrivals are Poisson, service times log-normal (as lengths of utterances are, more or less), the next
 free worker takes the one that came first.

@@ -1,6 +1,7 @@
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.speech import SPEECH_DIR, needs_speech, read_wav, recordings, say
 from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.stages.asr import pocketsphinx_engine
 from xiaozhi.stages.asr.engine import EngineError, OfflineRecognizer, StreamingRecognizer, Transcript
+from xiaozhi.stages.asr.pocketsphinx_child import CHILD_ARGUMENT
 from xiaozhi.stages.asr.pocketsphinx_engine import Pocketsphinx
 from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
 
@@ -192,3 +194,8 @@ def test_it_works_under_uvloop_and_the_loop_goes_on() -> None:
 def test_it_is_an_offline_recogniser(asr: Pocketsphinx) -> None:
     assert isinstance(asr, OfflineRecognizer)
     assert not isinstance(asr, StreamingRecognizer)
+
+
+def test_the_single_executable_starts_itself_under_another_role(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert pocketsphinx_engine._command() == [sys.executable, CHILD_ARGUMENT]

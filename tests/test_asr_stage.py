@@ -1,20 +1,21 @@
 """The recognition stage: speech and questions in, texts out."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
 
-from tests.recognisers import Offline, Streaming, sound, until
+from tests.recognisers import RATE, Offline, Streaming, sound, until
 from xiaozhi.channel import Channel
 from xiaozhi.events import SpeechAudio, SpeechBegan
 from xiaozhi.stages.asr.engine import EngineError, Recognizer, Transcript
 from xiaozhi.stages.asr.hearing import Ears
 from xiaozhi.stages.asr.stage import Ask, AsrInput, Forget, Recognised, run_asr
 from xiaozhi.stages.asr.two_pass import TwoPass
-from xiaozhi.workers import Priority, WorkerPool
+from xiaozhi.workers import Priority, Rank, WorkerPool
 
 
 @dataclass
@@ -265,3 +266,23 @@ async def test_an_unforeseen_fault_in_a_decode_ends_neither_the_stage_nor_the_ut
         asr.go_on(0.5)
         asr.ask(2)
         assert (await asr.answer()).transcript.text == "15"
+
+
+async def test_a_question_waits_for_a_worker_with_the_rank_of_its_talker() -> None:
+    pool = WorkerPool(1, "asr")
+    engine, free = Offline(), threading.Event()
+    ears = Ears(engine, pool)
+    busy = asyncio.create_task(pool.run(free.wait, 5.0))
+    await asyncio.sleep(0)
+    async with asyncio.TaskGroup() as tasks:
+        for length, rank in ((1.0, Rank.LOW), (2.0, Rank.NORMAL), (3.0, Rank.HIGH)):
+            inbox: Channel[AsrInput] = Channel(10)
+            inbox.put_nowait(SpeechBegan(0.0, length * 1000.0, sound(length)))
+            inbox.put_nowait(Ask(1, Priority.FINAL, rank))
+            inbox.close()
+            tasks.create_task(run_asr(inbox, Channel(4), ears, 5.0))
+        await until(lambda: pool.waiting == 3)
+        free.set()
+    await busy
+    assert [len(pcm) for pcm in engine.decoded] == [3 * RATE, 2 * RATE, RATE]
+    pool.close()

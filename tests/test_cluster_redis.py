@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+import hmac
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,11 +20,15 @@ from xiaozhi.cluster.link import ClusterError, Gone, RedisLink, Use
 from xiaozhi.cluster.placement import NodeView
 from xiaozhi.cluster.registry import Registry
 from xiaozhi.cluster.shared import Shared, join_shared
+from xiaozhi.settings import AuthSettings
 from xiaozhi.settings.cluster import ClusterSettings
 from xiaozhi.store import Store
 from xiaozhi.store.turns import Past, TurnRecord
+from xiaozhi.transport.activation import Activation, Poll, Standing
+from xiaozhi.transport.identity import Identity
 from xiaozhi.transport.shared_keys import SharedKeys
 from xiaozhi.transport.shared_limits import SharedLimiter
+from xiaozhi.transport.shared_pending import SharedPending
 from xiaozhi.transport.token_keys import load_keys, rotate_keys
 
 pytestmark = needs_redis
@@ -84,7 +90,7 @@ def turn(store: Store, conversation: int, at: float, heard: str) -> TurnRecord:
 
 
 async def test_a_redis_that_hangs_costs_its_timeout_a_few_times_and_then_nothing(own: RedisServer) -> None:
-    link = RedisLink(settings(own, "p", timeout_ms=60, retry_s=60.0))
+    link = RedisLink(settings(own, "p", timeout_ms=400, retry_s=60.0))
     await link.put(Use.ANSWERS, link.key("a"), b"1", 10.0)
     own.freeze()
     for _ in range(6):
@@ -265,9 +271,7 @@ async def test_another_node_goes_on_where_the_first_left_it(running: RedisServer
         turn(there, begun.conversation, 1020.0, "and old")
         others.conversations.keep(DEVICE, "xiaozhi", 10)
         await others.conversations.close()
-        back = await shared.conversations.catch_up(
-            DEVICE, "xiaozhi", await here.turns.begin(DEVICE, "xiaozhi", 10), 10
-        )
+        back = await shared.conversations.catch_up(DEVICE, "xiaozhi", await here.turns.begin(DEVICE, "xiaozhi", 10), 10)
         assert [one.heard for one in back.turns] == ["my dog is called Bello", "he is brown", "and old"]
         assert others.conversations.taken_over == shared.conversations.taken_over == 1
 
@@ -301,7 +305,7 @@ async def test_a_document_of_another_version_is_left_alone(link: RedisLink) -> N
     store = await Store.open(":memory:")
     mirror = ConversationMirror(link, store.turns)
     for value in (b"", b"\x02\x00{}", b'\x01\x00{"v":9}', b"\x01\x00nonsense"):
-        await link.ask(Use.CONVERSATIONS, lambda redis, value=value: redis.hset(link.key("talk", DEVICE), "x", value))
+        await link.ask(Use.CONVERSATIONS, _setting(link.key("talk", DEVICE), value))
         assert (await mirror.catch_up(DEVICE, "x", Past(), 10)).turns == ()
     await store.close()
 
@@ -310,9 +314,13 @@ async def test_a_document_of_another_version_is_left_alone(link: RedisLink) -> N
 
 
 async def test_a_code_from_one_node_binds_on_another_and_all_know(running: RedisServer) -> None:
-    async with node(running, "dev1") as (here, _), node(running, "dev1") as (there, _), node(running, "dev1") as (
-        third,
-        _,
+    async with (
+        node(running, "dev1") as (here, _),
+        node(running, "dev1") as (there, _),
+        node(running, "dev1") as (
+            third,
+            _,
+        ),
     ):
         await here.devices.seen(DEVICE, client_id="client", board="box")
         code = await here.devices.pending_code(DEVICE)
@@ -393,6 +401,25 @@ async def test_what_is_remembered_and_forgotten_on_one_node_holds_on_the_other(r
         assert [memory.text for memory in await here.memories.list(DEVICE)] == ["has a dog"]
 
 
+async def test_a_challenge_given_by_one_node_is_answered_at_another(running: RedisServer) -> None:
+    identity = Identity(DEVICE, "client", "")
+    settings_ = AuthSettings(mode="activate")
+    async with node(running, "pend") as (here, shared), node(running, "pend") as (there, others):
+        first = Activation(settings_, here.devices, shared=SharedPending(shared.link))
+        second = Activation(settings_, there.devices, shared=SharedPending(others.link))
+        await here.devices.update(DEVICE, serial="SN1", hmac_key=b"k" * 32)
+        section = await first.section(identity, chinese=False)
+        assert (await second.section(identity, chinese=False)) == section
+        challenge = str(section["challenge"])
+        body = {"hmac": hmac.new(b"k" * 32, challenge.encode(), "sha256").hexdigest()}
+        assert await second.poll(identity, body) is Poll.WAITING
+        assert await second.poll(identity, {"hmac": "wrong"}) is Poll.REFUSED
+        assert await first.poll(identity, body) is Poll.WAITING
+        assert await here.devices.bind(str(section["code"])) is not None
+        assert await second.poll(identity, body) is Poll.ACTIVE
+        assert await first.standing(identity) is Standing.ADMITTED
+
+
 # Limits, keys, nodes, hints -------------------------------------------------------------------------------------------
 
 
@@ -432,13 +459,21 @@ async def test_all_nodes_sign_with_the_same_keys_and_follow_a_rotation(own: Redi
     await link.close()
 
 
+def registry_of(link: RedisLink, me: NodeView) -> Registry:
+    return Registry(link, lambda: me)
+
+
+def _setting(key: str, value: bytes) -> Callable[[Any], Awaitable[Any]]:
+    return lambda redis: redis.hset(key, "x", value)
+
+
 def view(name: str, **values: object) -> NodeView:
     return NodeView(**{"name": name, "address": f"http://127.0.0.1:{ord(name)}", "capacity": 100, **values})  # type: ignore[arg-type]
 
 
 async def test_nodes_see_each_other_and_one_that_stops_is_gone(running: RedisServer) -> None:
     link = RedisLink(settings(running, "reg1"))
-    registries = [Registry(link, lambda name=name: view(name)) for name in "ab"]
+    registries = [registry_of(link, view(name)) for name in "ab"]
     for registry in (*registries, *registries):
         assert await registry.beat()
     assert [[node.name for node in registry.nodes] for registry in registries] == [["a", "b"], ["b", "a"]]
@@ -452,7 +487,7 @@ async def test_nodes_see_each_other_and_one_that_stops_is_gone(running: RedisSer
 
 async def test_a_node_without_a_heartbeat_expires(running: RedisServer) -> None:
     link = RedisLink(settings(running, "reg2", heartbeat_s=0.1, expiry_s=0.3))
-    dead, alive = (Registry(link, lambda name=name: view(name)) for name in "ab")
+    dead, alive = (registry_of(link, view(name)) for name in "ab")
     await dead.beat()
     await alive.beat()
     assert len(alive.nodes) == 2
@@ -473,7 +508,7 @@ async def test_without_redis_devices_go_to_nodes_that_can_be_reached(own: RedisS
     registry = Registry(link, lambda: me, lambda: now[0])
     others = [view("x", address=f"http://127.0.0.1:{port}"), view("y", address="http://127.0.0.1:9")]
     for other in others:
-        await Registry(link, lambda other=other: other).beat()
+        await registry_of(link, other).beat()
     await registry.beat()
     own.kill()
     now[0] = 100.0
@@ -488,7 +523,12 @@ async def test_without_redis_devices_go_to_nodes_that_can_be_reached(own: RedisS
 async def test_an_endpoint_that_one_node_found_dead_is_suspect_to_the_others_once(link: RedisLink) -> None:
     heard: list[str] = []
     first = BreakerHints(link, "a", lambda _endpoint: False)
-    second = BreakerHints(link, "b", lambda endpoint: not heard.append(endpoint))
+
+    def hear(endpoint: str) -> bool:
+        heard.append(endpoint)
+        return True
+
+    second = BreakerHints(link, "b", hear)
     first.tell("1234")
     await first.close()
     for hints in (first, second, second):

@@ -21,10 +21,10 @@ from tests.house import House, house, question, settings_for
 from tests.test_serve_cli import free_port
 from xiaozhi.cli import main
 from xiaozhi.deploy.facts import LIVE_PATH, METRICS_PATH, READY_PATH, Plan
-from xiaozhi.deploy.fronts import haproxy
+from xiaozhi.deploy.fronts import haproxy, nginx
 from xiaozhi.server import Server, serving
 from xiaozhi.settings import Settings
-from xiaozhi.transport import figures, ota
+from xiaozhi.transport import addresses, console, figures, health, mcp_endpoint, push, vision
 
 DOMAIN = "talk.example.org"
 
@@ -210,12 +210,9 @@ def test_nginx_accepts_its_configuration(tmp_path: Path, certificate: tuple[Path
 
 
 @contextlib.contextmanager
-def running_haproxy(folder: Path, text: str) -> Iterator[None]:
-    (folder / "front.cfg").write_text(text)
-    with (
-        (folder / "front.log").open("wb") as log,
-        subprocess.Popen(["haproxy", "-db", "-f", str(folder / "front.cfg")], stdout=log, stderr=log) as process,
-    ):
+def running(folder: Path, *words: str) -> Iterator[None]:
+    """A front, until the test is over."""
+    with (folder / "front.log").open("wb") as log, subprocess.Popen(words, stdout=log, stderr=log) as process:
         try:
             yield
         finally:
@@ -237,7 +234,8 @@ async def test_devices_talk_through_haproxy_and_go_to_the_other_node_when_theirs
                 extra={"plain": "yes"},
             )
             text = haproxy(plan).replace("bind :80", f"bind 127.0.0.1:{port}").replace("slowstart 20s ", "")
-            with running_haproxy(tmp_path, text):
+            (tmp_path / "front.cfg").write_text(text)
+            with running(tmp_path, "haproxy", "-db", "-f", str(tmp_path / "front.cfg")):
                 front = f"127.0.0.1:{port}"
                 async with aiohttp.ClientSession() as http, asyncio.timeout(20):
                     while await _status(http, f"http://{front}{READY_PATH}") != 200:
@@ -247,6 +245,23 @@ async def test_devices_talk_through_haproxy_and_go_to_the_other_node_when_theirs
                 assert await _talk_through(home, front, nodes) == first, "a device stays with its node"
                 await nodes[first].devices.drain(0.0)
                 assert await _talk_through(home, front, nodes) != first
+
+
+@needs("nginx")
+async def test_devices_talk_through_nginx(tmp_path: Path) -> None:
+    async with house(tmp_path, server={"trusted_proxies": ["127.0.0.1"]}) as home:
+        port = free_port()
+        plan = Plan(home.server.services.settings, nodes=(f"127.0.0.1:{home.server.port}",), extra={"plain": "yes"})
+        text = nginx(plan).replace("listen 80;", f"listen 127.0.0.1:{port};").replace("listen [::]:80;", "")
+        (tmp_path / "nginx.conf").write_text(
+            f"pid {tmp_path}/nginx.pid; error_log stderr; daemon off; master_process off;\n"
+            f"events {{ worker_connections 4096; }}\nhttp {{ access_log off; {text} }}\n"
+        )
+        with running(tmp_path, "nginx", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")):
+            async with aiohttp.ClientSession() as http, asyncio.timeout(20):
+                while await _status(http, f"http://127.0.0.1:{port}{READY_PATH}") != 200:
+                    continue
+            await _talk_through(home, f"127.0.0.1:{port}", {home.server.port: home.server})
 
 
 async def _status(http: aiohttp.ClientSession, url: str) -> int:
@@ -380,7 +395,12 @@ def test_manifests_fit_together(tmp_path: Path) -> None:
     assert scaler["scaleTargetRef"]["kind"] == nodes["kind"]
     assert scaler["metrics"][0]["pods"]["metric"]["name"] == "xiaozhi_asr_queue_seconds"
     rule = made["Ingress", "xiaozhi"]["spec"]["rules"][0]
-    assert rule["host"] == DOMAIN and METRICS_PATH not in [path["path"] for path in rule["http"]["paths"]]
+    open_paths = tuple(path["path"] for path in rule["http"]["paths"])
+    for path in (addresses.OTA_PATH, addresses.WEBSOCKET_PATH, vision.VISION_PATH, console.CONSOLE_PATH):
+        assert path.startswith(open_paths), "devices and browsers reach what they need"
+    for path in (METRICS_PATH, push.ANNOUNCE_PATH, mcp_endpoint.MCP_PATH):
+        assert not path.startswith(open_paths), "and nothing else"
+    assert rule["host"] == DOMAIN
     monitor = made["ServiceMonitor", "xiaozhi"]
     assert monitor["apiVersion"] == "monitoring.coreos.com/v1" and set(monitor["spec"]) == {
         *("jobLabel", "selector", "endpoints"),
@@ -437,4 +457,4 @@ def test_what_would_break_a_configuration_is_refused_in_one_line(
 
 def test_paths_are_those_that_the_server_answers() -> None:
     assert figures.METRICS_PATH == METRICS_PATH
-    assert ota.OTA_PATH.startswith("/xiaozhi/") and ota.WEBSOCKET_PATH.startswith("/xiaozhi/")
+    assert {LIVE_PATH, READY_PATH} == {f"{health.HEALTH_PATH}/live", f"{health.HEALTH_PATH}/ready"}

@@ -105,3 +105,19 @@ async def test_every_line_on_behalf_of_a_device_names_it_and_no_other_line_does(
     made = record("named", device="02:99")
     assert DeviceFilter().filter(made)
     assert TextFormatter().format(made).endswith("device=02:99")
+
+
+@pytest.mark.parametrize("own", [{}, {"device": "02:00:00:00:00:01"}, {"device": "02:00:00:00:00:02"}])
+async def test_a_line_names_its_device_once_whether_the_line_or_the_task_says_which(own: dict[str, str]) -> None:
+    async def line() -> logging.LogRecord:
+        about_device("02:00:00:00:00:01")
+        written = record("turn", **own)
+        for _ in range(2):  # the console has a handler with the same filter
+            DeviceFilter().filter(written)
+        return written
+
+    written = await asyncio.create_task(line())
+    expected = own.get("device", "02:00:00:00:00:01")
+    assert TextFormatter().format(written).count("02:00:00") == 1
+    assert TextFormatter().format(written).endswith(f"device={expected}")
+    assert JsonFormatter().format(written).count('"device"') == 1

@@ -266,3 +266,14 @@ async def test_an_alarm_that_nobody_hears_falls_silent(tmp_path: Path) -> None:
 def test_timers_and_alarms_are_alarms_and_errands_are_not() -> None:
     texts = {"": True, "起床": True, "wake me up": True, "煮面的计时器": True, "call Anna": False, "交电费": False}
     assert {text: is_alarm(KeptReminder(1, ONE, text, 0.0)) for text in texts} == texts
+
+
+async def test_a_device_that_only_waits_for_its_code_hears_no_announcements(tmp_path: Path) -> None:
+    async with house(tmp_path, push={"token": TOKEN}, auth={"mode": "activate"}) as home:
+        async with home.device(connect=False) as device:
+            reply = await device.boot(home.server.ota_url)
+            await device.connect(home.url, reply.token)
+            assert home.server.devices.online() == {ONE}
+            assert (await announce(home, {"text": "The key is under the mat.", "all": True}))[1] == {"results": {}}
+            outcomes = (await announce(home, {"text": "The key is under the mat.", "devices": [ONE]}))[1]["results"]
+            assert outcomes == {ONE: "not connected"}

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.standins.mem0 import Mem0StandIn
 from tests.house import house
 from xiaozhi.cli import main
+from xiaozhi.memory.extraction import Said
+from xiaozhi.memory.mem0 import Mem0
+from xiaozhi.settings import MemorySettings
 from xiaozhi.store import Store
 
 DEVICE = "02:00:00:00:00:01"
@@ -82,3 +86,23 @@ def test_memories_are_added_listed_searched_and_forgotten(
     assert xiaozhi("memories", "list", DEVICE) == 0
     assert "nothing is remembered" in capsys.readouterr().out
     assert xiaozhi("memories", "list", "nobody") == 1
+
+
+async def test_what_is_forgotten_here_is_forgotten_at_the_memory_service_as_well(
+    xiaozhi: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = await Store.open(tmp_path / "data" / "xiaozhi.db")
+    await store.devices.seen(DEVICE)
+    await store.memories.add(DEVICE, "I live in Rome")
+    number = (await store.memories.add(DEVICE, "I sing")).id
+    await store.close()
+    async with Mem0StandIn() as service:
+        mem0 = Mem0(MemorySettings(engine="mem0", base_url=service.url))
+        await mem0.add(f"xiaozhi:{DEVICE}", [Said("I live in Rome", ""), Said("I sing", "")])
+        await mem0.close()
+        there = ("--set", "memory.engine=mem0", "--set", f"memory.base_url={service.url}")
+        assert await asyncio.to_thread(xiaozhi, "memories", "forget", DEVICE, str(number), *there) == 0
+        assert service.of(f"xiaozhi:{DEVICE}") == ["I live in Rome"]
+        service.fault = "500"
+        assert await asyncio.to_thread(xiaozhi, "memories", "forget", DEVICE, "--about", "rome", *there) == 1
+        assert "not at the service" in capsys.readouterr().err

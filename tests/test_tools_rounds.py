@@ -150,3 +150,35 @@ async def test_an_abort_cancels_the_call_that_runs() -> None:
     with pytest.raises(asyncio.CancelledError):
         await turn
     assert ended.is_set()
+
+
+async def test_nothing_is_called_before_the_turn_is_committed() -> None:
+    committed = asyncio.Event()
+    reached = asyncio.Event()
+    done: list[str] = []
+
+    @tool()
+    async def act(context: ToolContext) -> str:
+        """Acts."""
+        done.append("acted")
+        return "ok"
+
+    async def commit() -> None:
+        reached.set()
+        await committed.wait()
+
+    prepared = box(act)
+    model = Script(Said("", (ToolCall("a", "act", ""),)), Said("Done."))
+    for goes_on in (False, True):
+        turn = asyncio.create_task(with_tools(model, prepared, QUESTION, before_calls=commit))
+        await reached.wait()
+        assert done == []
+        if goes_on:
+            committed.set()
+            assert (await turn).spoken == ("Done.",)
+        else:
+            turn.cancel()
+            await asyncio.gather(turn, return_exceptions=True)
+            model.lines.insert(0, Said("", (ToolCall("a", "act", ""),)))
+            reached.clear()
+    assert done == ["acted"]

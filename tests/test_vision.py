@@ -16,7 +16,12 @@ from hypothesis import strategies as st
 from bench.standins.chat import ChatStandIn
 from tests.house import House, house
 from tests.pictures import picture
+from tests.test_tool_turns import call, in_pieces
+from xiaozhi.cli import main
+from xiaozhi.client.camera import CameraError, explained
 from xiaozhi.client.device import Device
+from xiaozhi.client.mcp import DeviceTools
+from xiaozhi.client.ota import Identity
 from xiaozhi.pictures import PictureError, kind_of, prepared
 
 PHOTO = picture()
@@ -227,3 +232,48 @@ def test_a_picture_with_wrong_bytes_is_shown_or_refused(at: int, wrong: bytes) -
         assert prepared(data, 64, 1_000_000).startswith("data:image/jpeg;base64,")
     except PictureError as error:
         assert error.key in {"kind", "damaged", "pixels"}
+
+
+async def test_what_do_you_see_is_answered_by_the_camera_of_the_device_in_a_whole_turn(tmp_path: Path) -> None:
+    camera_tool = "self_camera_take_photo"
+
+    def said(messages: list[dict[str, Any]]) -> str:
+        if any(part.get("type") == "image_url" for part in messages[-1]["content"] if isinstance(part, dict)):
+            return "A red mug on a desk."
+        return (
+            f"🙂 I see: {orjson.loads(messages[-1]['content'])['response']}" if messages[-1]["role"] == "tool" else ""
+        )
+
+    def pieces(messages: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+        asked = messages[-1]["content"] == "what do you see"
+        return in_pieces((call(camera_tool, question="What is in the picture?"),)) if asked else []
+
+    async with ChatStandIn(said, tool_pieces=pieces) as eyes:
+        endpoint = {"name": "eyes", "base_url": f"{eyes.url}/v1", "model": "see", "api_key": "none", "vision": True}
+        gear = DeviceTools(photo=PHOTO)
+        async with house(tmp_path, llm={"endpoints": [endpoint]}) as home, home.device(tools=gear) as device:
+            connection = home.server.devices.find(device.identity.device_id)
+            assert connection is not None
+            async with asyncio.timeout(5):
+                while not connection.tools.offers("self.camera.take_photo"):
+                    await home.server.services.store.devices.get("x")  # the device lists its tools meanwhile
+            report = await device.turn_text("what do you see")
+            assert report.text.endswith("I see: A red mug on a desk.")
+
+
+async def test_a_camera_that_was_told_no_address_says_so_as_the_firmware_does() -> None:
+    async with aiohttp.ClientSession() as session:
+        identity = Identity.of("02:00:00:00:00:09")
+        with pytest.raises(CameraError, match="URL or token is not set"):
+            await explained(session, {}, identity, PHOTO, "What?")
+        with pytest.raises(CameraError, match="Failed to upload"):
+            await explained(session, {"url": "http://127.0.0.1:9/"}, identity, PHOTO, "What?")
+
+
+def test_a_file_that_is_no_picture_is_no_photo_to_talk_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = tmp_path / "letter.txt"
+    text.write_text("Dear Anna")
+    for file, why in ((text, "no JPEG or PNG"), (tmp_path / "gone.jpg", "No such file")):
+        talk = ["talk", "--url", "ws://127.0.0.1:9/x/", "--text", "hi", "--quiet", "--photo", str(file)]
+        assert main(talk) == 2
+        assert why in capsys.readouterr().err

@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "export": "write devices, agents, conversations and memories to one file",
     "import": "take what `export` wrote",
     "route": "tell which endpoint a question would go to, and why",
+    "plan": "compute nodes, memory, bandwidth and cost for a number of devices",
     "tools": "list, call and check what the model may call",
     "deploy": "print configurations: systemd, Prometheus, Grafana, HAProxy, nginx, Docker, Kubernetes",
 }

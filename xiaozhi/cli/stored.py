@@ -20,6 +20,8 @@ def on_store(args: argparse.Namespace, work: "Callable[[Store, Settings], Awaita
     Returns:
         What `work` returns; 1 with one line on standard error where the store cannot be used.
     """
+    from xiaozhi.cluster.link import ClusterError
+    from xiaozhi.cluster.shared import join_shared
     from xiaozhi.store import Store, StoreError
 
     settings = load(args).settings
@@ -29,13 +31,18 @@ def on_store(args: argparse.Namespace, work: "Callable[[Store, Settings], Awaita
         try:
             if not store.database.keeps:
                 return fail(f"{settings.server.data_dir / settings.store.file} cannot be used")
-            return await work(store, settings)
+            shared = await join_shared(settings.cluster, store)  # other nodes get to know what is changed
+            try:
+                return await work(store, settings)
+            finally:
+                if shared is not None:
+                    await shared.close()
         finally:
             await store.close()
 
     try:
         return asyncio.run(run())
-    except StoreError as error:
+    except (StoreError, ClusterError) as error:
         return fail(str(error))
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from xiaozhi.audio.pcm import PcmFloat
     from xiaozhi.client.device import Device
     from xiaozhi.client.manners import Manners
+    from xiaozhi.client.mcp import DeviceTools
     from xiaozhi.client.microphone import Utterance
     from xiaozhi.client.report import TurnReport
     from xiaozhi.client.soundcard import Loudspeaker
@@ -29,6 +30,7 @@ examples:
   xiaozhi talk --say "what time is it"            to the server of these settings, found as a device finds it
   xiaozhi talk --serve --say "what time is it"    with no server running
   xiaozhi talk --wav question.wav --out reply.wav
+  xiaozhi talk --photo cat.jpg --text "what do you see"
   xiaozhi talk --mic                              a conversation, until Ctrl-C
   xiaozhi talk --url ws://192.168.1.5:8000/xiaozhi/v1/ --token T --text "hello"
 
@@ -70,6 +72,7 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
     device.add_argument("--frame-ms", type=int, choices=(20, 40, 60, 120), help="length of microphone packets")
     device.add_argument("--protocol-version", type=int, choices=(1, 2, 3), help="binary framing")
     device.add_argument("--device-id", type=_mac, metavar="MAC", help="default: made from this machine's address")
+    device.add_argument("--photo", type=Path, metavar="FILE", help="what its camera sees: a JPEG or PNG picture")
     device.add_argument("--token", default="", help="instead of the one from the OTA address")
     result = parser.add_argument_group("results")
     result.add_argument("--out", type=Path, metavar="FILE", help="write what was heard of the replies as WAV")
@@ -152,6 +155,7 @@ async def _talk(args: argparse.Namespace, settings: "Settings") -> int:
                 trace=True,
                 decode_reply=args.out is not None,
                 sink=loudspeaker,
+                tools=_gear(args.photo),
             )
         )
         await _connect(device, args, ota_url)
@@ -168,6 +172,24 @@ async def _talk(args: argparse.Namespace, settings: "Settings") -> int:
         finally:  # a conversation ended by Ctrl-C was one too
             code = results.finish()
         return code
+
+
+def _gear(photo: Path | None) -> "DeviceTools":
+    """What the device can do; with a picture, it has a camera."""
+    from xiaozhi.client.mcp import DeviceTools
+
+    if photo is None:
+        return DeviceTools()
+    from xiaozhi.pictures import PictureError, kind_of
+
+    try:
+        data = photo.read_bytes()
+        kind_of(data)
+    except OSError as error:
+        raise _Mistake(f"--photo: {photo}: {error.strerror}") from error
+    except PictureError:
+        raise _Mistake(f"--photo: {photo} is no JPEG or PNG picture") from None
+    return DeviceTools(photo=data)
 
 
 async def _connect(device: "Device", args: argparse.Namespace, ota_url: str) -> None:

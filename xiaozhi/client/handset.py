@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, Self
 import aiohttp
 import orjson
 
+from xiaozhi.client.camera import CameraError, explained
 from xiaozhi.client.errors import ChannelLost, ConnectFailed
 from xiaozhi.client.hello import DEFAULT_FRAME_MS, ServerHello, client_hello
 from xiaozhi.client.link import Link, device_session, open_socket
@@ -104,6 +105,7 @@ class Handset:
         self._barged_in = False
         self._alarm: asyncio.TimerHandle | None = None
         self._waiting = Waiting()
+        self._photos: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -164,6 +166,9 @@ class Handset:
             if self._alarm is not None:
                 self._alarm.cancel()
                 self._alarm = None
+            for photographing in self._photos:
+                photographing.cancel()
+            await asyncio.gather(*self._photos, return_exceptions=True)
             if self._owned_session is not None:
                 session, self._owned_session = self._owned_session, None
                 await session.close()
@@ -263,11 +268,25 @@ class Handset:
             case "tts", "stop":
                 self.manners.tts_stop(now_ms)
             case "mcp", _ if isinstance(message.get("payload"), dict):
-                answer = self.tools.answer(message["payload"])
-                if answer is not None:
+                question = self.tools.photo_wanted(message["payload"])
+                if question is not None:
+                    photographing = asyncio.create_task(self._photograph(message["payload"]["id"], question))
+                    self._photos.add(photographing)
+                    photographing.add_done_callback(self._photos.discard)
+                elif (answer := self.tools.answer(message["payload"])) is not None:
                     self._put({"type": "mcp", "payload": answer})
         self.turn_log.server_said(message, now_ms)
         self.advance()
+
+    async def _photograph(self, number: int | float, question: str) -> None:
+        """Answer the camera's tool with what the server says about the picture."""
+        reply: dict[str, Any] = {"jsonrpc": "2.0", "id": int(number)}
+        try:
+            text = await explained(self._http(), self.tools.vision, self.identity, self.tools.photo, question)
+            reply["result"] = {"content": [{"type": "text", "text": text}], "isError": False}
+        except CameraError as error:
+            reply["error"] = {"message": str(error)}
+        self._put({"type": "mcp", "payload": reply})
 
     def _greeted(self, message: dict[str, Any]) -> None:
         if self._greeting is None or self._greeting.done():

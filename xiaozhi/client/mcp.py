@@ -12,6 +12,7 @@ import orjson
 
 # Firmware 2.4.2: a page of tools is at most this long.
 PAGE_BYTES: Final = 8000
+CAMERA: Final = "self.camera.take_photo"
 
 Result = str | bool | int | dict[str, Any]
 
@@ -66,6 +67,7 @@ class DeviceTools:
         volume, brightness: 0 to 100.
         calls: every call that was carried out: name and arguments.
         vision: what `initialize` said about the camera's endpoint.
+        photo: what its camera sees, a JPEG or PNG file; empty for a device without a camera.
     """
 
     board: str = "software"
@@ -75,6 +77,7 @@ class DeviceTools:
     brightness: int = 100
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     vision: dict[str, Any] = field(default_factory=dict)
+    photo: bytes = b""
     tools: dict[str, Tool] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -96,6 +99,18 @@ class DeviceTools:
             Tool("self.get_system_info", "System information.", (), self._system_info, user_only=True),
         )
         self.tools = {tool.name: tool for tool in tools}
+        if self.photo:
+            words = "Take a photo and answer a question about it."
+            self.tools[CAMERA] = Tool(CAMERA, words, (Parameter("question", "string"),), lambda question: question)
+
+    def photo_wanted(self, payload: dict[str, Any]) -> str | None:
+        """The question, if this message asks the camera in a way the firmware would answer; it is answered later."""
+        params = payload.get("params")
+        if payload.get("method") != "tools/call" or not isinstance(params, dict) or params.get("name") != CAMERA:
+            return None
+        reply = self.answer(payload) or {}
+        result = reply.get("result")
+        return str(result["content"][0]["text"]) if isinstance(result, dict) else None
 
     def answer(self, payload: dict[str, Any]) -> dict[str, object] | None:
         """The reply to one JSON-RPC message; None where the firmware stays silent."""

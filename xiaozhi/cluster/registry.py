@@ -139,9 +139,10 @@ class Registry:
     async def place(self, device_id: str) -> NodeView:
         """The node a device should connect to; this one when it is alone or no other can be reached."""
         me = self._me()
-        order = place(device_id, self.nodes, overload=self._link.settings.overload, just_placed=self._just_placed) or [
-            me
-        ]
+        nodes = self.nodes
+        # A front spreads the questions, so the others have placed about as many since the last heartbeat.
+        recent = {name: count * len(nodes) for name, count in self._just_placed.items()}
+        order = place(device_id, nodes, overload=self._link.settings.overload, just_placed=recent) or [me]
         chosen = me
         for node in order:
             if node.name == me.name or self.fresh or await self._reachable(node):

@@ -107,6 +107,11 @@ class Plan:
         return _BASE_MB + _PER_DEVICE_MB * self.settings.server.max_devices + self.settings.cache.speech_memory_mb
 
     @property
+    def picture_mb(self) -> int:
+        """The largest body that a device sends, in megabytes: a picture, and what is around it."""
+        return math.ceil(self.settings.vision.max_mb) + 1
+
+    @property
     def descriptors(self) -> int:
         """Open files and sockets that the server may have; twice what it needs, so that max_devices may be raised."""
         return max(4096, 2 * (self.settings.server.max_devices + DESCRIPTORS_OF_THE_PROCESS))

@@ -41,8 +41,11 @@ defaults
 
 frontend devices
 @{binds}
+    http-request del-header X-Forwarded-Proto
     http-request set-header X-Forwarded-Proto https if { ssl_fc }
-@{redirect}    # Figures and the MCP server are for inside.
+@{redirect}    # What may have had an effect is not asked for twice.
+    http-request disable-l7-retry unless METH_GET
+    # Figures are for inside.
     acl inside src 127.0.0.0/8 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 ::1 fd00::/8
     http-request deny deny_status 403 if { path /metrics } !inside
     # Devices name themselves by a header, browsers by a parameter; what does neither goes by its address.
@@ -100,7 +103,8 @@ server {
 @{listen}
     server_name @{host};
 @{tls}
-    client_max_body_size 12m;
+    # Pictures of cameras (vision.max_mb).
+    client_max_body_size @{picture_mb}m;
 
     # A device that only listens sends nothing for minutes; the server says something every @{keepalive} s.
     proxy_read_timeout @{tunnel_s}s;
@@ -213,6 +217,7 @@ def nginx(plan: Plan) -> str:
 """
     per_node = plan.settings.server.max_devices + 100
     return _NGINX.substitute(
+        picture_mb=plan.picture_mb,
         host=plan.host,
         scheme=_scheme(plan),
         ready=READY_PATH,

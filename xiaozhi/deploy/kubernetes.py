@@ -252,7 +252,7 @@ metadata:
     nginx.ingress.kubernetes.io/proxy-connect-timeout: "3"
     nginx.ingress.kubernetes.io/proxy-buffering: "off"
     nginx.ingress.kubernetes.io/proxy-request-buffering: "off"
-    nginx.ingress.kubernetes.io/proxy-body-size: 12m
+    nginx.ingress.kubernetes.io/proxy-body-size: @{picture_mb}m
     nginx.ingress.kubernetes.io/proxy-next-upstream: error timeout http_502 http_503 http_504
     nginx.ingress.kubernetes.io/ssl-redirect: "false"
 @{backend_annotation}spec:
@@ -264,8 +264,11 @@ metadata:
     - host: @{host}
       http:
         paths:
-          # Figures (@{metrics}) stay inside.
+          # What devices and browsers need; figures (@{metrics}), announcements and the MCP server stay inside.
           - path: /xiaozhi
+            pathType: Prefix
+            backend: { service: { name: xiaozhi, port: { name: http } } }
+          - path: /mcp/vision
             pathType: Prefix
             backend: { service: { name: xiaozhi, port: { name: http } } }
           - path: /console
@@ -434,6 +437,7 @@ def manifests(plan: Plan) -> str:
         memory_request=plan.memory_mb // 2,
         storage=max(2, 1 + plan.settings.cache.disk_mb // 1024 + 1),
         tunnel_s=plan.tunnel_s,
+        picture_mb=plan.picture_mb,
         tls_secret="xiaozhi-tls",
         ingress_namespace=extra.get("ingress_namespace") or "ingress-nginx",
         monitor_namespace=extra.get("monitor_namespace") or "monitoring",

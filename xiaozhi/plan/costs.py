@@ -38,7 +38,7 @@ class Recognition(_Part):
     Attributes:
         fixed_s: of each decode, however short.
         per_audio_s: for each second of audio.
-        final_s: of processor time after the last sample, where it recognises while somebody talks; None: a whole decode.
+        final_s: after the last sample, where it recognises while somebody talks; None: a whole decode.
         memory_mb: of its model.
     """
 
@@ -61,6 +61,7 @@ class Costs(_Part):
         encode_s: for each second of audio to a device.
         other_s: for each second of a turn (speech and reply): sockets, JSON, pacing, the streams of model and voice.
             Runs on the one thread of the event loop.
+        base_cores: busy on the event loop's thread while nobody talks.
         process_mb: of a server without devices and without a recogniser's model.
         connection_kb, turn_kb: of a device that is connected, and in a turn on top of that.
         up_bps, down_bps: on the wire while sound goes that way, with all headers.
@@ -75,6 +76,7 @@ class Costs(_Part):
     decode_s: _Cost
     encode_s: _Cost
     other_s: _Cost
+    base_cores: Annotated[float, Field(ge=0, le=1)] = 0.0
     process_mb: _Cost
     connection_kb: _Cost
     turn_kb: _Cost

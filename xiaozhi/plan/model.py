@@ -6,7 +6,7 @@ codecs leave. A node carries as many devices as keep every limit of `Limits`; mo
 
 import math
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 from xiaozhi.plan.costs import Costs, EngineName
 from xiaozhi.plan.queueing import Queue
@@ -20,6 +20,14 @@ _SOFT_END_S: Final = 0.096
 _COMMIT_S: Final = 0.4
 _MOST_DEVICES: Final = 1_000_000
 _SHARE: Final = 0.95
+# A cloud's final text after the last sample, 95th percentile: published figures have a median of 221 to 247 ms.
+_REMOTE_S: Final = 0.4
+_MODELS: Final[dict[EngineName, tuple[Literal["sense-voice", "zipformer"], ...]]] = {
+    "sense-voice": ("sense-voice",),
+    "zipformer": ("zipformer",),
+    "two-pass": ("zipformer", "sense-voice"),
+    "remote": (),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +177,7 @@ def recognition_queue(demand: Demand, box: Box, costs: Costs, other_cores: float
 def load_of(demand: Demand, box: Box, costs: Costs) -> Node:
     """What `demand` does to one node."""
     turns, heard_s = demand.turns_per_s, demand.speech_s + TAIL_S
-    loop = turns * costs.other_s * (demand.speech_s + demand.reply_s) / box.speed
+    loop = (costs.base_cores + turns * costs.other_s * (demand.speech_s + demand.reply_s)) / box.speed
     threads = turns * (heard_s * (costs.vad_s + costs.decode_s) + demand.reply_s * costs.encode_s) / box.speed
     streaming = 0.0
     if demand.engine in ("zipformer", "two-pass"):
@@ -210,7 +218,10 @@ def broken_limit(node: Node, demand: Demand, box: Box, limits: Limits) -> str:
         (node.loop_share > limits.loop, f"the event loop's core above {limits.loop:.0%}"),
         (node.recognition_share > limits.recognition, f"recognition above {limits.recognition:.0%} of its threads"),
         (node.cpu_cores > limits.cpu * box.cores, f"processor above {limits.cpu:.0%}"),
-        (node.first_audio_p95_s > demand.p95_s, f"first sound later than {demand.p95_s * 1000:.0f} ms for 5 % of turns"),
+        (
+            node.first_audio_p95_s > demand.p95_s,
+            f"first sound later than {demand.p95_s * 1000:.0f} ms for 5 % of turns",
+        ),
     )
     return next((words for broken, words in checks if broken), "")
 
@@ -241,16 +252,6 @@ def plan(demand: Demand, box: Box, costs: Costs, limits: Limits = Limits()) -> F
     nodes = math.ceil(demand.devices / fits)
     share = replace(demand, devices=math.ceil(demand.devices / nodes))
     return Fleet(nodes, fits, load_of(share, box, costs), why_not(fits + 1) if fits < _MOST_DEVICES else "")
-
-
-# A cloud's final text after the last sample, 95th percentile: published figures have a median of 221 to 247 ms.
-_REMOTE_S: Final = 0.4
-_MODELS: Final[dict[str, tuple[str, ...]]] = {
-    "sense-voice": ("sense-voice",),
-    "zipformer": ("zipformer",),
-    "two-pass": ("zipformer", "sense-voice"),
-    "remote": (),
-}
 
 
 def _decoding(engine: EngineName, costs: Costs) -> tuple[float, float, float]:

@@ -72,8 +72,11 @@ class Reloader:
         async with self._busy():
             return await self._apply(settings)
 
-    async def reload(self) -> Applied:
+    async def reload(self, *, asked: bool = True) -> Applied:
         """Read the settings again and apply them; says in the log what came of it.
+
+        Args:
+            asked: somebody waits for that line also where nothing has changed.
 
         Raises:
             RuntimeError: the process does not know where its settings come from.
@@ -89,7 +92,7 @@ class Reloader:
                 return Applied(restart=self.restart, errors=tuple(mistakes.errors))
             for warning in loaded.warnings:
                 _log.warning("settings: %s", warning)
-            return await self._apply(loaded.settings)
+            return await self._apply(loaded.settings, asked=asked)
 
     @asynccontextmanager
     async def _busy(self) -> AsyncIterator[None]:
@@ -103,7 +106,7 @@ class Reloader:
                 for tell in self.on_busy:
                     tell(False)
 
-    async def _apply(self, wanted: Settings) -> Applied:
+    async def _apply(self, wanted: Settings, *, asked: bool = False) -> Applied:
         services = self._services
         keys = changed_keys(services.settings, wanted)
         restart = need_restart(keys)
@@ -124,7 +127,7 @@ class Reloader:
         if restart and tuple(restart) != self.restart:
             _log.warning("these settings wait for a restart: %s", _names(restart))
         elif parts is None:
-            _log.info("settings read again: nothing to apply")
+            _log.log(logging.INFO if asked else logging.DEBUG, "settings read again: nothing to apply")
         self.restart = tuple(restart)
         return Applied(tuple(live), self.restart)
 

@@ -60,7 +60,7 @@ class FileWatch:
         self._reloader = reloader
         self._path = path
         self._asked = asyncio.Event()
-        self._changes = Changes(sign_of(path))
+        self._changes = Changes(None)  # it may have changed while the models were loaded: it is read once more
 
     def ask(self) -> None:
         """Read the settings again now, whether the file has changed or not."""
@@ -73,14 +73,16 @@ class FileWatch:
             looks: look at the file; otherwise only `ask` has an effect.
         """
         while True:
+            asked = True
             try:
                 async with asyncio.timeout(_LOOK_EVERY_S if looks else None):
                     await self._asked.wait()
             except TimeoutError:
+                asked = False
                 if not self._changes.look(await asyncio.to_thread(sign_of, self._path)):
                     continue
             self._asked.clear()
             try:
-                await self._reloader.reload()
+                await self._reloader.reload(asked=asked)
             except Exception:  # noqa: BLE001 - serving goes on with what was there before; it is logged whole
                 _log.exception("reading the settings again failed")

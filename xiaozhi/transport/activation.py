@@ -15,6 +15,7 @@ from xiaozhi.settings import AuthSettings
 from xiaozhi.store import Access, Device
 from xiaozhi.store.devices import Devices as DeviceTable
 from xiaozhi.transport.identity import Identity, normal_id
+from xiaozhi.transport.shared_pending import SharedPending
 
 _log = logging.getLogger(__name__)
 
@@ -57,12 +58,20 @@ class Activation:
         settings: the `[auth]` table.
         devices: the store's devices.
         now_s: wall time in seconds.
+        shared: what other nodes have given to clients; None for a node that is alone.
     """
 
-    def __init__(self, settings: AuthSettings, devices: DeviceTable, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: AuthSettings,
+        devices: DeviceTable,
+        now_s: Callable[[], float] = time.time,
+        shared: SharedPending | None = None,
+    ) -> None:
         self._settings = settings
         self._devices = devices
         self._now_s = now_s
+        self._shared = shared
         self._allowed = {normal_id(one) for one in settings.allow}
         self._blocked = {normal_id(one) for one in settings.block}
         self._pending: OrderedDict[tuple[str, str], _Pending] = OrderedDict()
@@ -95,14 +104,26 @@ class Activation:
             return Standing.UNBOUND
         if device.client_id == identity.client_id:
             return Standing.ADMITTED
-        if device.hmac_key or not self._may_adopt(device, identity):
+        if device.hmac_key or not self._may_adopt(device, await self._pending_of(identity)):
             return Standing.UNBOUND
         await self._adopt(identity)
         return Standing.ADMITTED
 
-    def _may_adopt(self, device: Device, identity: Identity) -> bool:
+    async def _pending_of(self, identity: Identity) -> _Pending | None:
+        """What this client has been given, by whichever node."""
+        key = (identity.device_id, identity.client_id)
+        if key not in self._pending and self._shared is not None and (found := await self._shared.get(*key)):
+            self._remember(key, _Pending(*found))
+        return self._pending.get(key)
+
+    def _remember(self, key: tuple[str, str], pending: _Pending) -> None:
+        self._pending.pop(key, None)
+        self._pending[key] = pending
+        while len(self._pending) > _MOST_PENDING:
+            self._pending.popitem(last=False)
+
+    def _may_adopt(self, device: Device, pending: _Pending | None) -> bool:
         """Whether the device was bound after this very client had been given the code."""
-        pending = self._pending.get((identity.device_id, identity.client_id))
         if not device.client_id:
             return True
         return pending is not None and device.bound_at >= pending.since_s
@@ -111,6 +132,8 @@ class Activation:
         """From now on the device is this client."""
         await self._devices.update(identity.device_id, client_id=identity.client_id)
         self._pending.pop((identity.device_id, identity.client_id), None)
+        if self._shared is not None:
+            await self._shared.forget(identity.device_id, identity.client_id)
         self.activated += 1
         _log.info("activated", extra={"device": identity.device_id})
 
@@ -122,10 +145,12 @@ class Activation:
         """
         code = await self._devices.pending_code(identity.device_id)
         key = (identity.device_id, identity.client_id)
-        pending = self._pending.pop(key, None) or _Pending(secrets.token_hex(_CHALLENGE_BYTES), self._now_s())
-        self._pending[key] = pending
-        while len(self._pending) > _MOST_PENDING:
-            self._pending.popitem(last=False)
+        pending = await self._pending_of(identity)
+        if pending is None:
+            pending = _Pending(secrets.token_hex(_CHALLENGE_BYTES), self._now_s())
+            if self._shared is not None:
+                await self._shared.put(*key, pending.challenge, pending.since_s)
+        self._remember(key, pending)
         return code
 
     async def section(self, identity: Identity, *, chinese: bool) -> dict[str, object]:
@@ -155,13 +180,13 @@ class Activation:
         if not self.required:
             return Poll.ACTIVE
         device = await self._devices.get(identity.device_id)
-        pending = self._pending.get((identity.device_id, identity.client_id))
+        pending = await self._pending_of(identity)
         if device is not None and device.hmac_key and not _proves(device.hmac_key, pending, body):
             self.wrong_keys += 1
             return Poll.REFUSED
         if standing is Standing.ADMITTED:
             return Poll.ACTIVE
-        if device is not None and device.bound and self._may_adopt(device, identity):
+        if device is not None and device.bound and self._may_adopt(device, pending):
             await self._adopt(identity)
             return Poll.ACTIVE
         return Poll.WAITING

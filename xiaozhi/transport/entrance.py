@@ -19,6 +19,7 @@ from xiaozhi.transport.limits import RateLimiter
 from xiaozhi.transport.ota import Reception
 from xiaozhi.transport.shared_keys import SharedKeys
 from xiaozhi.transport.shared_limits import SharedLimiter
+from xiaozhi.transport.shared_pending import SharedPending
 from xiaozhi.transport.tls import TlsFiles
 from xiaozhi.transport.token_keys import KeyRing
 
@@ -48,7 +49,8 @@ class Entrance:
         link: RedisLink | None = None,
     ) -> None:
         self.gatekeeper = Gatekeeper(settings.auth, ring)
-        self.activation = Activation(settings.auth, devices)
+        pending = SharedPending(link) if link is not None else None
+        self.activation = Activation(settings.auth, devices, shared=pending)
         self.firmware = FirmwareShelf(settings.ota.firmware_dir, settings.ota.rollout_percent)
         per_minute = settings.server.requests_per_minute
         self.requests = SharedLimiter(per_minute, link, "ota") if link is not None else RateLimiter(per_minute)

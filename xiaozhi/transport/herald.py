@@ -30,6 +30,7 @@ _TRY_AGAIN_S: Final = 0.5
 # A voice that fails is given time to come back, and given up in the end.
 _AFTER_DROP_S: Final = 2.0
 _MOST_DROPS: Final = 5
+_VOICE_BACK_S: Final = 60.0
 # How long the first sound of a sentence may take; nobody waits for it.
 _SOUND_S: Final = 10.0
 _STATUS: Final = "self.get_device_status"
@@ -140,7 +141,8 @@ class Herald:
     async def _targets(self, announcement: Announcement) -> dict[str, str | Outcome]:
         """The devices that are meant: their ids, or why not."""
         if not announcement.devices:
-            return {name: name for name in sorted(self._devices.online()) if name != announcement.without}
+            online = sorted(self._devices.online())
+            return {name: name for name in online if name != announcement.without and self._find(name) is not None}
         known = await self._services.store.devices.list()
         return {name: _id_of(name, known, self._devices.online()) for name in announcement.devices}
 
@@ -163,7 +165,7 @@ class Herald:
         For `ReminderClock`: a reminder is done only when this says so, which is when it was heard. An alarm rings
         again afterwards until somebody says something.
         """
-        connection = self._devices.find(reminder.device)
+        connection = self._find(reminder.device)
         if connection is None:
             return False
         await asyncio.sleep(max(0.0, self._grace_s - connection.age_s))
@@ -171,6 +173,8 @@ class Herald:
         outcome = await self._speak(reminder.device, text, "", float("inf"), urgent=True)
         if outcome is Outcome.SPOKEN and is_alarm(reminder) and self._services.settings.push.alarm_repeats:
             self._again(reminder.device, text)
+        elif outcome is Outcome.FAILED:  # the device is there, only its voice is not: once more after a while
+            asyncio.get_running_loop().call_later(_VOICE_BACK_S, self._connected, reminder.device)
         return outcome in _HEARD
 
     def _again(self, device_id: str, text: str) -> None:
@@ -238,7 +242,7 @@ class Herald:
         before: int | None = None
         try:
             while True:
-                connection = self._devices.find(device_id)
+                connection = self._find(device_id)
                 if connection is None:
                     return Outcome.OFFLINE
                 told = Told.REFUSED
@@ -258,8 +262,13 @@ class Herald:
             if before is not None and volume is not None and before >= 0:
                 await self._restore(device_id, before)
 
+    def _find(self, device_id: str) -> Connection | None:
+        """The connection of a device that may converse; one that only waits for its code hears nothing else."""
+        connection = self._devices.find(device_id)
+        return connection if connection is not None and connection.admitted else None
+
     async def _restore(self, device_id: str, volume: int) -> None:
-        connection: Connection | None = self._devices.find(device_id)
+        connection = self._find(device_id)
         if connection is not None:
             await _set_volume(connection.tools, volume)
 

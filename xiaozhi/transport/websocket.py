@@ -77,6 +77,8 @@ class Connection:
         self._outbox = Outbox(self._socket.send_str, self._socket.send_bytes, services.settings.server.send_timeout_s)
         self._conversation = Conversation(services, self, identity.device_id, notice=notice)
         self._vision = vision
+        self.admitted = not notice
+        """It may converse: it does not only hear a notice."""
         self.tools = DeviceTools(self._tell, services.settings.tools.device)
         """What the device itself can do."""
         self._conversation.use_device(self.tools)

@@ -3,9 +3,8 @@
   var chosen = null;
   try {
     chosen = localStorage.getItem('xiaozhi.theme');
-  } catch (error) {
-    // Storage is forbidden in this browser: go by the system.
-    chosen = null;
+  } catch {
+    chosen = null; // storage is forbidden in this browser: go by the system
   }
   var dark = chosen === 'dark' || (chosen !== 'light' && matchMedia('(prefers-color-scheme: dark)').matches);
   document.documentElement.dataset.theme = dark ? 'dark' : 'light';

@@ -8,7 +8,7 @@ import { ago, moment } from '../format.js';
 import { t } from '../i18n.js';
 import { icon } from '../icons.js';
 import { turnDetail, turnRow } from '../turn_view.js';
-import { button, confirmed, dialog, empty, field, input, loading, note, pageHead, searchBox, segmented, select, tag, toast, toggle } from '../ui.js';
+import { button, confirmed, dialog, empty, field, input, loading, note, pageHead, searchBox, segmented, select, tag, toast } from '../ui.js';
 
 const AGAIN_MS = 10_000;
 const LANGUAGES = ['', 'zh', 'en', 'ja', 'ko', 'yue'];
@@ -107,14 +107,15 @@ function deviceCard(device, load, signal) {
 
 /** @param {any} device */
 function sayDialog(device) {
-  const words = h('textarea', { class: 'input', rows: 3, maxlength: 500 });
+  const words = h('textarea', { class: 'input', rows: 3, maxlength: 300 });
   const say = button(t('devices.say'), {
     kind: 'primary',
     icon: 'speak',
     onClick: async () => {
-      await api(`devices/${encodeURIComponent(device.id)}/say`, { method: 'POST', body: { text: words.value.trim() } });
+      const answer = await api(`devices/${encodeURIComponent(device.id)}/say`, { method: 'POST', body: { text: words.value.trim() } });
       shown.close();
-      toast(t('devices.said'));
+      const told = answer?.told ?? 'spoken';
+      toast(t(`told.${told}`), ['dropped', 'refused'].includes(told) ? 'bad' : '');
     },
   });
   const shown = dialog(t('devices.say_to', { name: device.name || device.id }), field(t('devices.words'), words), { narrow: true, actions: [button(t('cancel'), { onClick: () => shown.close() }), say] });
@@ -189,9 +190,9 @@ function deviceForm(device, signal) {
     agent,
     language: select(LANGUAGES.map((each) => [each, t(`language.${each || 'auto'}`)]), device.language ?? ''),
     priority: select(['', 'high', 'low'].map((each) => [each, t(`priority.${each || 'normal'}`)]), device.priority ?? ''),
-    blocked: toggle(Boolean(device.blocked)),
   };
-  const switched = (/** @type {string} */ name) => h('div', { class: 'row' }, controls[name], h('label', { for: (controls[name].id = `device-${name}`), text: t(`devices.${name}_hint`) }));
+  const access = device.blocked ? 'blocked' : device.allowed ? 'allowed' : '';
+  const door = select(['', 'allowed', 'blocked'].map((each) => [each, t(`access.${each || 'normal'}`)]), access);
   const facts = [
     ['ID', device.id],
     [t('devices.board'), [device.board, device.firmware].filter(Boolean).join(' ')],
@@ -200,16 +201,17 @@ function deviceForm(device, signal) {
   const node = h(
     'div',
     { class: 'stack' },
-    h('div', { class: 'fields' }, ...['name', 'room', 'owner', 'agent', 'language', 'priority'].map((name) => field(t(`devices.${name}`), controls[name]))),
-    switched('blocked'),
+    h('div', { class: 'fields' }, ...['name', 'room', 'owner', 'agent', 'language', 'priority'].map((name) => field(t(`devices.${name}`), controls[name])), field(t('devices.access'), door)),
     h('dl', { class: 'facts' }, ...facts.flatMap(([name, value]) => [h('dt', { text: name }), h('dd', { class: 'mono', text: value })])),
   );
-  const changes = () =>
-    Object.fromEntries(
+  const changes = () => ({
+    ...Object.fromEntries(
       Object.entries(controls)
-        .map(([name, control]) => [name, control.type === 'checkbox' ? control.checked : control.value.trim()])
-        .filter(([name, value]) => value !== (device[name] ?? (typeof value === 'boolean' ? false : ''))),
-    );
+        .map(([name, control]) => [name, control.value.trim()])
+        .filter(([name, value]) => value !== (device[name] ?? '')),
+    ),
+    ...(door.value !== access && { blocked: door.value === 'blocked', allowed: door.value === 'allowed' }),
+  });
   return { node, changes };
 }
 
@@ -219,9 +221,10 @@ function deviceForm(device, signal) {
  */
 async function memories(path, signal) {
   const kept = listOf(await api(`${path}/memories`, { signal }), 'memories');
-  if (!kept.length) return empty('agents', t('devices.no_memories'), t('devices.no_memories_hint'));
+  const none = empty('agents', t('devices.no_memories'), t('devices.no_memories_hint'));
   const list = h('ul', { class: 'lines' });
-  for (const memory of kept) {
+  const add = (/** @type {any} */ memory) => {
+    none.hidden = true;
     const row = h(
       'li',
       {},
@@ -234,13 +237,26 @@ async function memories(path, signal) {
         onClick: async () => {
           await api(`${path}/memories/${memory.id}`, { method: 'DELETE' });
           row.remove();
-          if (!list.children.length) list.replaceWith(empty('agents', t('devices.no_memories')));
+          none.hidden = list.children.length > 0;
         },
       }),
     );
     list.append(row);
-  }
-  return list;
+  };
+  kept.forEach(add);
+  const words = input({ placeholder: t('devices.remember'), 'aria-label': t('devices.remember'), maxlength: 500 });
+  const form = h('form', { class: 'typed' }, words, button(t('save'), { icon: 'plus', square: true, type: 'submit' }));
+  form.addEventListener('submit', async (/** @type {Event} */ event) => {
+    event.preventDefault();
+    if (!words.value.trim()) return;
+    try {
+      add(await api(`${path}/memories`, { method: 'POST', body: { text: words.value.trim() } }));
+      words.value = '';
+    } catch (error) {
+      toast(/** @type {Error} */ (error).message, 'bad');
+    }
+  });
+  return h('div', { class: 'stack' }, form, none, list);
 }
 
 /**
@@ -250,5 +266,16 @@ async function memories(path, signal) {
 async function history(path, signal) {
   const turns = listOf(await api(`${path}/turns`, { signal }), 'turns');
   if (!turns.length) return empty('turns', t('devices.no_history'));
-  return h('ul', {}, ...turns.map((turn) => turnRow(turn, { device: false, onOpen: () => dialog(t('turn.title'), turnDetail(turn)) })));
+  const list = h('ul', {}, ...turns.map((turn) => turnRow(turn, { device: false, onOpen: () => dialog(t('turn.title'), turnDetail(turn)) })));
+  const clear = button(t('devices.clear'), {
+    icon: 'bin',
+    kind: 'danger quiet',
+    onClick: async () => {
+      if (!(await confirmed(t('devices.clear'), t('devices.clear_sure'), t('delete')))) return;
+      await api(`${path}/turns`, { method: 'DELETE' });
+      place.replaceWith(empty('turns', t('devices.no_history')));
+    },
+  });
+  const place = h('div', { class: 'stack' }, list, h('div', { class: 'row end' }, clear));
+  return place;
 }

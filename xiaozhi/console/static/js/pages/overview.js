@@ -103,7 +103,7 @@ function heroOf(figures) {
   const rows = [
     ['p95', ms(p95)],
     ['p99', ms(p99)],
-    [t('overview.own'), `${ms(own.p50)} / ${ms(own.p95)}`],
+    [t('overview.own'), `${number(own.p50)} / ${ms(own.p95)}`],
     [t('overview.starved'), percent(figures.starved_share)],
   ];
   return [

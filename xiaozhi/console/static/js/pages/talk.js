@@ -25,6 +25,7 @@ export function talkPage({ signal }) {
   const subtitle = h('p', { class: 'subtitle', 'aria-live': 'polite', data: { role: 'subtitle' } });
   const words = h('div', { class: 'speech scroll', data: { role: 'words' }, tabindex: '0', 'aria-label': t('talk.words') });
   const trace = h('div', {}, empty('wave', t('talk.no_turn'), t('talk.no_turn_hint')));
+  const problems = h('div', { class: 'stack', 'aria-live': 'assertive' });
   const hints = h('div', { class: 'stack' }, ...able.hints.map((hint) => note(t(hint, { host: location.host }), 'warn')));
   const mine = meter(t('talk.microphone'), '--s-hear');
   const theirs = meter(t('talk.speaker'), '--accent');
@@ -32,7 +33,7 @@ export function talkPage({ signal }) {
   let mode = 'auto';
   let replying = false;
 
-  const complain = (/** @type {Error} */ error) => fill(hints, note(wordsFor(error), 'bad'));
+  const complain = (/** @type {Error} */ error) => fill(problems, note(wordsFor(error), 'bad'));
   const microphone = new Microphone({
     onPacket: (packet) => conversation.sendPacket(/** @type {Uint8Array<ArrayBuffer>} */ (packet)),
     onLevel: mine.push,
@@ -46,7 +47,7 @@ export function talkPage({ signal }) {
     kind: 'primary big',
     'data-role': 'start',
     onClick: async () => {
-      fill(hints);
+      fill(problems);
       if (conversation.state !== 'idle') {
         conversation.close();
         return;
@@ -121,7 +122,7 @@ export function talkPage({ signal }) {
     face.dataset.state = state;
     if (state === 'idle') fill(face, icon('wave'));
     status.textContent = t(mode === 'manual' && state === 'listening' ? 'talk.state_ready' : `talk.state_${state}`);
-    start.querySelector('span')?.replaceChildren(t(state === 'idle' ? 'talk.start' : 'talk.end'));
+    fill(start, icon(state === 'idle' ? 'talk' : 'close'), h('span', { text: t(state === 'idle' ? 'talk.start' : 'talk.end') }));
     start.classList.toggle('primary', state === 'idle');
     hold.hidden = mode !== 'manual' || state === 'idle' || !conversation.microphone;
     stop.disabled = state !== 'speaking';
@@ -199,6 +200,7 @@ export function talkPage({ signal }) {
   return [
     pageHead(t('nav.talk')),
     hints,
+    problems,
     h('div', { class: 'talk' }, stage, h('div', { class: 'stack' }, h('section', { class: 'card' }, head(t('talk.words')), words), h('section', { class: 'card' }, head(t('talk.times')), trace))),
   ];
 }

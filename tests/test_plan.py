@@ -1,0 +1,267 @@
+"""The planner: its queue against exact results and a simulation, what must rise and fall together, and the command."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from bench.plan_check import against_run, wait_error
+from bench.plan_costs import line_through, merge
+from bench.plan_simulation import simulate
+from xiaozhi.cli import main
+from xiaozhi.plan.costs import DEFAULT_FILE, Costs, CostsError, Recognition, read_costs
+from xiaozhi.plan.model import Box, Demand, Limits, Unplannable, broken_limit, load_of, plan
+from xiaozhi.plan.queueing import Queue
+from xiaozhi.plan.upstream import Prices, month
+
+COSTS = read_costs()
+ENGINES = st.sampled_from(["sense-voice", "zipformer", "two-pass", "remote"])
+DEMANDS = st.builds(
+    Demand,
+    devices=st.integers(1, 20_000),
+    turns_per_minute=st.floats(0.1, 3.0),
+    speech_s=st.floats(0.5, 8.0),
+    reply_s=st.floats(0.5, 10.0),
+    engine=ENGINES,
+)
+BOXES = st.builds(Box, cores=st.integers(2, 32), memory_gb=st.floats(4.0, 64.0), speed=st.floats(0.5, 4.0))
+
+
+def test_one_worker_with_exponential_service_waits_as_the_books_say() -> None:
+    queue = Queue(arrivals_per_s=0.8, service_s=1.0, service_cv=1.0, workers=1)
+    assert queue.waiting_share() == pytest.approx(0.8)
+    assert queue.mean_wait_s() == pytest.approx(4.0)  # rho / (mu - lambda)
+    assert queue.wait_quantile_s(0.95) == pytest.approx(5.0 * math.log(0.8 / 0.05))
+    assert replace(queue, service_cv=0.0).mean_wait_s() == pytest.approx(2.0)  # always the same: half as long
+
+
+def test_erlang_c_of_a_known_table() -> None:
+    assert Queue(10.0, 0.8, 1.0, 10).waiting_share() == pytest.approx(0.4092, abs=1e-4)
+    assert Queue(1.0, 1.0, 1.0, 2).waiting_share() == pytest.approx(1 / 3)
+
+
+def test_an_overloaded_queue_waits_for_ever_and_an_empty_one_not_at_all() -> None:
+    full, empty = Queue(10.0, 1.0, 0.5, 3), Queue(0.0, 1.0, 0.5, 3)
+    assert (full.mean_wait_s(), full.wait_quantile_s(0.95), full.waiting_share()) == (math.inf, math.inf, 1.0)
+    assert (empty.mean_wait_s(), empty.wait_quantile_s(0.95)) == (0.0, 0.0)
+    with pytest.raises(ValueError, match="lies between"):
+        empty.wait_quantile_s(1.0)
+    with pytest.raises(ValueError, match="at least one worker"):
+        Queue(1.0, 1.0, 1.0, 0)
+
+
+@pytest.mark.parametrize("workers", [1, 3, 7])
+@pytest.mark.parametrize("busy", [0.3, 0.6, 0.8])
+@pytest.mark.parametrize("cv", [0.3, 0.6, 1.0])
+def test_formula_and_simulation_agree_within_a_tenth_or_a_seventh_of_a_service_time(workers: int, busy: float, cv: float) -> None:
+    queue = Queue(busy * workers / 0.1, 0.1, cv, workers)
+    found = simulate(queue, 60_000, seed=4)
+    assert found.utilisation == pytest.approx(busy, rel=0.05)
+    assert found.mean_s == pytest.approx(queue.mean_wait_s(), rel=0.1, abs=0.002)
+    assert wait_error(queue.wait_quantile_s(0.95), found.p95_s, queue.service_s) <= 1
+
+
+def test_a_simulation_is_the_same_twice_and_refuses_what_never_rests() -> None:
+    queue = Queue(5.0, 0.1, 0.6, 1)
+    assert simulate(queue, 1000) == simulate(queue, 1000)
+    assert simulate(queue, 1000) != simulate(queue, 1000, seed=2)
+    with pytest.raises(ValueError, match="comes to rest"):
+        simulate(Queue(50.0, 0.1, 0.6, 1))
+
+
+@given(DEMANDS, BOXES, st.integers(1, 5000))
+def test_more_devices_never_need_fewer_nodes(demand: Demand, box: Box, more: int) -> None:
+    try:
+        fewer = plan(demand, box, COSTS)
+    except Unplannable:
+        return
+    assert plan(replace(demand, devices=demand.devices + more), box, COSTS).nodes >= fewer.nodes
+
+
+@given(DEMANDS, BOXES, st.floats(1.01, 4.0))
+def test_quicker_cores_more_memory_and_more_patience_never_need_more_nodes(
+    demand: Demand, box: Box, factor: float
+) -> None:
+    try:
+        nodes = plan(demand, box, COSTS).nodes
+    except Unplannable:
+        return
+    assert plan(demand, replace(box, speed=box.speed * factor), COSTS).nodes <= nodes
+    assert plan(demand, replace(box, memory_gb=box.memory_gb * factor), COSTS).nodes <= nodes
+    assert plan(replace(demand, p95_s=demand.p95_s * factor), box, COSTS).nodes <= nodes
+
+
+@given(DEMANDS, BOXES)
+def test_what_is_planned_keeps_every_limit_and_one_device_more_on_a_node_breaks_one(demand: Demand, box: Box) -> None:
+    limits = Limits()
+    try:
+        fleet = plan(demand, box, COSTS, limits)
+    except Unplannable as no:
+        assert "one device is too much" in str(no)
+        return
+    assert broken_limit(fleet.node, demand, box, limits) == ""
+    assert fleet.node.devices <= fleet.most_per_node
+    assert fleet.nodes * fleet.node.devices >= demand.devices
+    one_more = replace(demand, devices=fleet.most_per_node + 1)
+    assert broken_limit(load_of(one_more, box, COSTS), one_more, box, limits) == fleet.bottleneck != ""
+
+
+@given(DEMANDS, BOXES, st.floats(1.1, 3.0))
+def test_processor_memory_and_wire_are_linear_in_devices_and_longer_talk_costs_more(
+    demand: Demand, box: Box, factor: float
+) -> None:
+    one, two = load_of(demand, box, COSTS), load_of(replace(demand, devices=2 * demand.devices), box, COSTS)
+    assert two.up_bps == pytest.approx(2 * one.up_bps)
+    assert two.down_bps == pytest.approx(2 * one.down_bps)
+    base = COSTS.base_cores / box.speed
+    assert two.cpu_cores - base == pytest.approx(2 * (one.cpu_cores - base))
+    assume(demand.turns_per_minute * (demand.speech_s * factor + demand.reply_s) <= 60)
+    longer = load_of(replace(demand, speech_s=demand.speech_s * factor), box, COSTS)
+    assert longer.cpu_cores > one.cpu_cores
+    assert longer.recognition_share >= one.recognition_share
+
+
+def test_each_engine_says_what_it_costs() -> None:
+    nodes = {name: load_of(Demand(100, engine=name), Box(), COSTS) for name in ("sense-voice", "two-pass", "remote")}
+    assert nodes["two-pass"].cpu_cores > nodes["sense-voice"].cpu_cores > nodes["remote"].cpu_cores
+    assert nodes["two-pass"].memory_gb > nodes["sense-voice"].memory_gb > nodes["remote"].memory_gb
+    assert nodes["remote"].up_bps == 2 * nodes["sense-voice"].up_bps
+    assert nodes["remote"].recognition_share == 0.0
+
+
+def test_the_bottleneck_is_what_there_is_too_little_of() -> None:
+    demand = Demand(1000)
+    assert "memory" in plan(demand, Box(64, 0.8, speed=4.0), COSTS).bottleneck
+    assert "event loop" in plan(demand, Box(64, 64.0), COSTS).bottleneck
+    slow = COSTS.model_copy(
+        update={"recognition": {"sense-voice": Recognition(fixed_s=0.5, per_audio_s=0.02, memory_mb=400)}}
+    )
+    assert "first sound" in plan(demand, Box(), slow).bottleneck
+    with pytest.raises(Unplannable, match="first sound later than 1500 ms"):
+        plan(replace(demand, first_token_s=3.0), Box(), COSTS)
+    with pytest.raises(Unplannable, match="nothing about zipformer"):
+        plan(replace(demand, engine="zipformer"), Box(), slow)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"devices": 0}, {"speech_s": 0.0}, {"turns_per_minute": 10.0}, {"voice_s": -1.0}, {"devices": 2_000_000}]
+)
+def test_demands_that_cannot_be_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"must|cannot"):
+        Demand(**{"devices": 10, **bad})
+
+
+def test_a_month_by_hand() -> None:
+    demand = Demand(60, turns_per_minute=1.0, reply_s=10.0)  # a turn each second
+    taken = month(
+        demand, Prices(1.0, 2.0, 10.0, 40.0, "CNY"), nodes=2, hours_per_day=1.0, tokens_in=1000, replies_per_turn=1.0
+    )
+    assert taken.turns == 108_000
+    assert taken.requests == pytest.approx(113_400)
+    assert taken.tokens_in == pytest.approx(113.4e6)
+    assert taken.voice_chars == pytest.approx(108_000 * 45)
+    assert taken.costs == pytest.approx(
+        {"tokens in": 113.4, "tokens out": 2 * 113_400 * 45 / 1e6, "voice": 48.6, "nodes": 80.0}
+    )
+    assert taken.currency == "CNY"
+    assert month(demand, Prices(), nodes=2, hours_per_day=1.0, tokens_in=1, replies_per_turn=1.0).costs == {}
+    with pytest.raises(ValueError, match="24 hours"):
+        month(demand, Prices(), nodes=1, hours_per_day=25.0, tokens_in=1, replies_per_turn=1.0)
+
+
+def test_the_shipped_figures_say_where_they_come_from() -> None:
+    assert COSTS.provenance.machine
+    assert any("bench.devices" in command for command in COSTS.provenance.commands)
+    assert set(COSTS.recognition) == {"sense-voice", "zipformer"}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [(None, "No such file"), ("{", "Invalid JSON"), ("{}", "version: Field required"), ("bad", "vad_s")],
+)
+def test_figures_that_cannot_be_used_are_named(tmp_path: Path, text: str | None, complaint: str) -> None:
+    file = tmp_path / "costs.json"
+    if text == "bad":
+        text = json.dumps({**json.loads(DEFAULT_FILE.read_bytes()), "vad_s": -1})
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(CostsError, match=complaint) as caught:
+        read_costs(file)
+    assert str(file) in str(caught.value)
+
+
+def bench_run(devices: int, turns_a_minute: float, cores: float) -> dict[str, Any]:
+    """A run as `bench.devices --json` writes it."""
+    samples = [{"cpu_share": cores, "rss_mb": 600.0 + number} for number in range(10)]
+    spans = {"first packet at the device": {"p95": 900.0}}
+    return {
+        "devices": devices,
+        "turns": 50,
+        "turns_a_minute": turns_a_minute,
+        "frames": 2000,
+        "server": samples,
+        "spans": spans,
+    }
+
+
+MICRO = [
+    {"part": "VAD window of 32 ms, 8 at once", "value": 64.0},
+    {"part": "Opus decode 60 ms, resampled to 16 kHz", "value": 60.0},
+    {"part": "Opus encode 60 ms, complexity 5", "value": 120.0},
+    {"part": "memory of an idle connection", "value": 40.0},
+    {"part": "memory of a session that listens", "value": 400.0},
+]
+
+
+def test_figures_merged_from_benches_give_their_runs_back() -> None:
+    engine = Recognition(fixed_s=0.02, per_audio_s=0.03, memory_mb=400)
+    runs = [bench_run(20, 60.0, 0.3), bench_run(40, 180.0, 0.7)]
+    costs = merge(MICRO, runs, engine, 2.0, "a machine")
+    assert (costs.vad_s, costs.decode_s, costs.encode_s) == pytest.approx((0.002, 0.001, 0.002))
+    assert costs.base_cores == pytest.approx(0.1)
+    assert costs.process_mb == 200
+    for run in runs:
+        shown, off = against_run(run, Box(2), costs, 2.0)
+        assert off < 0.01
+        assert f"{run['devices']} devices" in shown
+    assert isinstance(Costs.model_validate_json(costs.model_dump_json()), Costs)
+    with pytest.raises(ValueError, match="Opus decode"):
+        merge(MICRO[:1], runs, engine, 2.0, "a machine")
+    with pytest.raises(ValueError, match="no turns"):
+        merge(MICRO, [], engine, 2.0, "a machine")
+
+
+def test_a_line_through_points_never_falls_and_never_begins_below_zero() -> None:
+    assert line_through([(1.0, 3.0), (2.0, 5.0)]) == pytest.approx((1.0, 2.0))
+    assert line_through([(1.0, 1.0), (2.0, 4.0)])[0] == 0.0
+    assert line_through([(1.0, 4.0), (2.0, 1.0)])[1] == 0.0
+
+
+def test_the_command_prints_a_plan_with_its_assumptions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--devices", "1000", "--price-in", "0.5", "--price-out", "1.5", "--currency", "CNY"]) == 0
+    told = capsys.readouterr().out
+    for words in ("nodes", "bottleneck:", "documents plan 20 nodes of 50", "documents plan 8 nodes", "CNY", "M/G/c"):
+        assert words in told
+    assert main(["plan", "--devices", "10"]) == 0
+    assert "no cost: give --price-in" in capsys.readouterr().out
+
+
+def test_the_command_speaks_json_and_explains_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["plan", "--devices", "1000", "--engine", "remote", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["fleet"]["nodes"] >= 1
+    assert told["provenance"]["machine"]
+    for words, code, complaint in (
+        (["--devices", "0"], 2, "devices must lie"),
+        (["--devices", "5", "--price-in", "-1"], 2, "price must not be negative"),
+        (["--devices", "5", "--cores", "0"], 2, "at least one core"),
+        (["--devices", "5", "--first-token-ms", "9000"], 1, "one device is too much"),
+        (["--devices", "5", "--costs", str(tmp_path / "none.json")], 1, "No such file"),
+    ):
+        assert main(["plan", *words]) == code
+        assert complaint in capsys.readouterr().err
