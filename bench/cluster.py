@@ -41,6 +41,7 @@ from xiaozhi.client.device import Device
 from xiaozhi.client.errors import DeviceError
 from xiaozhi.client.link import device_session
 from xiaozhi.client.ota import Identity
+from xiaozhi.client.report import Outcome
 from xiaozhi.text.messages import message
 
 NODES: Final = ("a", "b", "edge")
@@ -467,7 +468,7 @@ def lost(turn: Asked) -> bool:
 
 def said_again(turn: Asked) -> bool:
     """Said to a node in the moment in which it hung up to drain: nothing was begun, and the talker says it again."""
-    return turn.outcome == "lost" and not turn.begun and turn.phase == "drain b" and turn.node == "b"
+    return turn.outcome == Outcome.LOST.value and not turn.begun and turn.phase == "drain b" and turn.node == "b"
 
 
 def verdict(record: Record) -> list[str]:

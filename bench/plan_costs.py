@@ -43,6 +43,10 @@ _UP_BPS: Final = 16_000 + 70 * 8 / 0.06
 _DOWN_BPS: Final = 24_000 + 70 * 8 / 0.06
 
 
+# Above, the devices' own loops had no processor: nothing that was measured then is the server's.
+MOST_LAG_MS: Final = 60.0
+
+
 def line_through(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Least squares: what is there at 0, and the rise; neither below 0."""
     mean_x = sum(x for x, _ in points) / len(points)
@@ -107,6 +111,10 @@ def merge(
     decode_s, encode_s = part("Opus decode") * 1e-6 / 0.06, part("Opus encode 60 ms, complexity 5") * 1e-6 / 0.06
     if not runs or any(not run["server"] or not run["turns"] for run in runs):
         raise ValueError("a run of bench.devices has no turns, or did not watch its server")
+    if starved := [run["devices"] for run in runs if run["device_lag_ms"] > MOST_LAG_MS]:
+        raise ValueError(
+            f"in the run with {starved[0]} devices the devices themselves were starved: use a calm machine"
+        )
     points = [(run["turns_a_minute"] / 60.0, busy_cores(run)) for run in runs]
     base_cores, cpu_s = line_through(points) if len({x for x, _ in points}) > 1 else (0.0, points[0][1] / points[0][0])
     reply_s = sum(run["frames"] for run in runs) * 0.06 / sum(run["turns"] for run in runs)
@@ -128,7 +136,8 @@ def merge(
                     *(f"python -m bench.devices --devices {one['devices']}" for one in runs),
                     "python -m bench.plan_costs",
                 ],
-                "note": "processor time of a machine shared with the devices and other work; "
+                "note": "processor time of a machine shared with the devices and other work; of a single run, what the "
+                "server needs without turns counts as cost of its turns; "
                 "zipformer: 3.3 million parameters, measured apart from these commands; larger ones cost more",
             },
             "recognition": {"sense-voice": sense_voice.model_dump(), "zipformer": _ZIPFORMER.model_dump()},

@@ -105,16 +105,25 @@ class Page:
             "if (value) resolve(value); else if (performance.now() > end) reject(new Error('never came true'));"
             "else setTimeout(look, 20); }; look(); })"
         )
-        try:
-            return await self.evaluate(looking)
-        except PageError as error:
-            words = await self.evaluate("document.body.innerText.slice(0, 1500)")
-            raise AssertionError(f"{script}: {error}; errors: {self.errors}; the page: {words}") from None
+        for attempt in (1, 2):
+            try:
+                return await self.evaluate(looking)
+            except PageError as error:
+                if attempt == 1 and "navigated" in str(error):
+                    continue  # another page came while we were looking: look at that one
+                words = await self.evaluate("document.body?.innerText.slice(0, 1500)")
+                raise AssertionError(f"{script}: {error}; errors: {self.errors}; the page: {words}") from None
 
     async def open(self, url: str) -> None:
         """Go to an address and wait until it is loaded."""
         await self.send("Page.navigate", url=url)
         await self.until(f"document.readyState === 'complete' && location.href.startsWith({json.dumps(url)})")
+
+    async def reload(self) -> None:
+        """Load the page again."""
+        await self.evaluate("window.before = true")
+        await self.send("Page.reload")
+        await self.until("!window.before && document.readyState === 'complete'")
 
     async def click(self, selector: str) -> None:
         """Click with a real mouse into the middle of an element: it must be visible and not covered."""

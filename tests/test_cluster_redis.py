@@ -365,8 +365,10 @@ async def test_a_device_that_is_removed_goes_from_every_node_and_from_redis(runn
         assert [memory.text for memory in await there.memories.list(DEVICE)] == ["likes tea"]
         assert await there.devices.get(DEVICE) is not None
         await here.devices.remove(DEVICE)
+        assert await there.devices.get(DEVICE) is not None  # not told yet, so it writes down what it holds
         await others.look()
-        assert await there.devices.get(DEVICE) is None
+        for store in (here, there):
+            assert await store.devices.get(DEVICE) is None
         assert await there.turns.list(DEVICE) == []
         keys = await shared.link.ask(Use.NODES, lambda redis: redis.keys("{dev3}:*"))
         assert [key for key in keys if DEVICE.encode() in key] == []
@@ -382,6 +384,8 @@ async def test_what_was_deleted_while_redis_was_away_is_told_later(own: RedisSer
         for one in (shared, others):
             one.link.recovered()
             await one.link.ask(Use.NODES, lambda redis: redis.ping())
+        await there.devices.get(DEVICE)
+        assert await here.devices.get(DEVICE) is None  # what is to be deleted does not come back
         await shared.look()
         await others.look()
         assert await there.devices.get(DEVICE) is None

@@ -209,7 +209,8 @@ async def get(home: House, path: str, **headers: str) -> tuple[int, str]:
 
 
 async def test_a_server_that_is_well_says_so_in_all_three_places(tmp_path: Path) -> None:
-    async with house(tmp_path, cache={"answers": True, "speech": True, "recognition": True}) as home:
+    caches = {"answers": True, "speech": True, "recognition": True}
+    async with house(tmp_path, cache=caches, load={"shed": False}) as home:
         async with home.device() as device:
             assert (await device.turn(question())).outcome == "answered"
         assert await get(home, "/health/live") == (200, "ok\n")

@@ -58,7 +58,9 @@ def test_an_overloaded_queue_waits_for_ever_and_an_empty_one_not_at_all() -> Non
 @pytest.mark.parametrize("workers", [1, 3, 7])
 @pytest.mark.parametrize("busy", [0.3, 0.6, 0.8])
 @pytest.mark.parametrize("cv", [0.3, 0.6, 1.0])
-def test_formula_and_simulation_agree_within_a_tenth_or_a_seventh_of_a_service_time(workers: int, busy: float, cv: float) -> None:
+def test_formula_and_simulation_agree_within_a_tenth_or_a_seventh_of_a_service_time(
+    workers: int, busy: float, cv: float
+) -> None:
     queue = Queue(busy * workers / 0.1, 0.1, cv, workers)
     found = simulate(queue, 60_000, seed=4)
     assert found.utilisation == pytest.approx(busy, rel=0.05)
@@ -205,6 +207,7 @@ def bench_run(devices: int, turns_a_minute: float, cores: float) -> dict[str, An
         "turns_a_minute": turns_a_minute,
         "frames": 2000,
         "server": samples,
+        "device_lag_ms": 20.0,
         "spans": spans,
     }
 
@@ -232,6 +235,8 @@ def test_figures_merged_from_benches_give_their_runs_back() -> None:
     assert isinstance(Costs.model_validate_json(costs.model_dump_json()), Costs)
     with pytest.raises(ValueError, match="Opus decode"):
         merge(MICRO[:1], runs, engine, 2.0, "a machine")
+    with pytest.raises(ValueError, match="use a calm machine"):
+        merge(MICRO, [{**runs[0], "device_lag_ms": 400.0}], engine, 2.0, "a machine")
     with pytest.raises(ValueError, match="no turns"):
         merge(MICRO, [], engine, 2.0, "a machine")
 

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from tests.house import House, house
+from tests.test_tool_turns import call, in_pieces
 from xiaozhi.client.device import Device
 from xiaozhi.client.mcp import DeviceTools
 from xiaozhi.settings import PushSettings, Settings
@@ -269,11 +270,25 @@ def test_timers_and_alarms_are_alarms_and_errands_are_not() -> None:
 
 
 async def test_a_device_that_only_waits_for_its_code_hears_no_announcements(tmp_path: Path) -> None:
-    async with house(tmp_path, push={"token": TOKEN}, auth={"mode": "activate"}) as home:
-        async with home.device(connect=False) as device:
-            reply = await device.boot(home.server.ota_url)
-            await device.connect(home.url, reply.token)
-            assert home.server.devices.online() == {ONE}
-            assert (await announce(home, {"text": "The key is under the mat.", "all": True}))[1] == {"results": {}}
-            outcomes = (await announce(home, {"text": "The key is under the mat.", "devices": [ONE]}))[1]["results"]
-            assert outcomes == {ONE: "not connected"}
+    closed: dict[str, Any] = {"push": {"token": TOKEN}, "auth": {"mode": "activate"}}
+    async with house(tmp_path, **closed) as home, home.device(connect=False) as device:
+        reply = await device.boot(home.server.ota_url)
+        await device.connect(home.url, reply.token)
+        assert home.server.devices.online() == {ONE}
+        assert (await announce(home, {"text": "The key is under the mat.", "all": True}))[1] == {"results": {}}
+        outcomes = (await announce(home, {"text": "The key is under the mat.", "devices": [ONE]}))[1]["results"]
+        assert outcomes == {ONE: "not connected"}
+
+
+async def test_an_agent_that_may_announces_on_another_device_when_asked_to(tmp_path: Path) -> None:
+    def pieces(messages: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+        asked = messages[-1]["role"] == "user"
+        return in_pieces((call("announce", text="Dinner is ready.", device="Kitchen"),)) if asked else []
+
+    async with home_with_push(tmp_path, "🙂 Told.", tool=True) as home, home.device() as one, home.device(2) as two:
+        await home.server.services.store.devices.update(TWO, name="Kitchen")
+        home.chat.tool_pieces = pieces
+        assert (await one.turn_text("tell the kitchen that dinner is ready")).answered
+        assert shown(two) == ["Dinner is ready."]
+        assert "Dinner is ready." not in shown(one)
+        assert home.asked[-1][-1]["content"] == "Kitchen: spoken"

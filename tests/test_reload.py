@@ -155,7 +155,8 @@ async def test_caches_keep_what_they_hold_with_other_sizes_and_go_when_they_are_
         assert answers.hits == 1 and kept.cache.hits >= 1 and len(home.asked) == 1
         off = changed(services.settings, cache={"answers": False, "speech": False})
         assert (await reloader.apply(off)).applied == ("cache.answers", "cache.speech")
-        assert services.caches.answers is None and services.caches.kept is None
+        now = services.caches
+        assert now.answers is None and now.kept is None
         assert (await device.turn_text("what do bees make")).answered and len(home.asked) == 2
 
 

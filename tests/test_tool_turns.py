@@ -346,7 +346,7 @@ async def test_old_firmware_is_told_by_iot_commands(tmp_path: Path) -> None:
             await socket.send_json({"type": "hello", "version": 1, "transport": "websocket"})
             await socket.send_json({"type": "iot", "update": True, "descriptors": [descriptor]})
             await socket.send_json({"type": "iot", "update": True, "states": states})
-            commands = []
+            commands: list[dict[str, Any]] = []
             for text in ("大声一点", "whisper, please"):
                 await socket.send_json({"type": "listen", "state": "detect", "text": text})
                 stopped = False

@@ -127,8 +127,7 @@ class Deletions:
             return
         for member, at_ms in list(waiting.items()):
             kind, _, device_id = member.partition("|")
-            names = ("talk", "device", "memories", "code-of") if kind == "d" else ("talk",)
-            keys = [self._link.key(name, device_id) for name in names]
+            keys = self._keys(kind, device_id)
             try:
                 await self._link.ask(Use.DEVICES, _telling(self._link.key("forgotten"), member, at_ms, keys))
             except Gone:
@@ -138,6 +137,14 @@ class Deletions:
             self.told += 1
             del waiting[member]
         await self._meta.put(_UNTOLD, orjson.dumps(waiting).decode())
+
+    def _keys(self, kind: str, device_id: str) -> list[str]:
+        names = ("talk", "device", "memories", "code-of") if kind == "d" else ("talk",)
+        return [self._link.key(name, device_id) for name in names]
+
+    async def waits(self, device_id: str) -> bool:
+        """Whether a device was deleted here and the others do not know it yet. Raises `StoreError`."""
+        return f"d|{device_id}" in await self._waiting()
 
     async def take_up(self, store: "Store") -> int:
         """Delete what other nodes have deleted; returns how much it was.
@@ -154,6 +161,9 @@ class Deletions:
             device = await Devices.get(store.devices, device_id)
             if device is not None and device.created_at * 1000.0 <= at_ms:
                 await _delete(store, device_id, all_of_it=kind == "d")
+                # This node may have written what it held once more before it knew.
+                keys = self._keys(kind, device_id)
+                await self._link.ask(Use.DEVICES, _deleting(keys))
                 count += 1
             since_ms = max(since_ms, at_ms)
         if gone:
@@ -184,6 +194,10 @@ def _telling(index: str, member: str, at_ms: float, keys: list[str]) -> Callable
     return tell
 
 
+def _deleting(keys: list[str]) -> Callable[[Any], Awaitable[Any]]:
+    return lambda redis: redis.delete(*keys)
+
+
 def _deletions(index: str, since_ms: float) -> Callable[[Any], Awaitable[Any]]:
     async def read(redis: Any) -> list[tuple[bytes, float]]:
         found: list[tuple[bytes, float]] = await redis.zrangebyscore(
@@ -205,7 +219,10 @@ class SharedDevices(Devices):
 
     async def get(self, device_id: str) -> Device | None:
         """A device as all nodes know it. Raises `StoreError`."""
-        return await self._settled(device_id, await super().get(device_id))
+        own = await super().get(device_id)
+        if own is None and await self._deletions.waits(device_id):
+            return None
+        return await self._settled(device_id, own)
 
     async def _settled(self, device_id: str, own: Device | None) -> Device | None:
         taken = await self.synced.settle(device_id, record_of(own) if own is not None else None)

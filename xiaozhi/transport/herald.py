@@ -7,18 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 from zoneinfo import ZoneInfo
-
-import orjson
 
 from xiaozhi.saying import Told
 from xiaozhi.services import Services
 from xiaozhi.settings.push import minutes_of
 from xiaozhi.store import Device
+from xiaozhi.tools.loudness import set_volume, turned
 from xiaozhi.tools.reminder_book import Reminder
 from xiaozhi.tools.reminders import is_alarm, spoken_reminder
-from xiaozhi.tools.tool import DeviceCalls, ToolError
 from xiaozhi.transport.websocket import Connection, Devices
 from xiaozhi.turn.trace import TurnTrace
 
@@ -33,8 +31,6 @@ _MOST_DROPS: Final = 5
 _VOICE_BACK_S: Final = 60.0
 # How long the first sound of a sentence may take; nobody waits for it.
 _SOUND_S: Final = 10.0
-_STATUS: Final = "self.get_device_status"
-_SET_VOLUME: Final = "self.audio_speaker.set_volume"
 
 
 class Outcome(Enum):
@@ -248,7 +244,7 @@ class Herald:
                 told = Told.REFUSED
                 if not connection.busy:
                     if volume is not None and before is None:
-                        before = await _turned(connection.tools, volume)
+                        before = await turned(connection.tools, volume)
                     told = await connection.say(text, _SOUND_S, language=language, interruptible=False)
                 if told is Told.SPOKEN or told is Told.INTERRUPTED:
                     return Outcome[told.name]
@@ -270,7 +266,7 @@ class Herald:
     async def _restore(self, device_id: str, volume: int) -> None:
         connection = self._find(device_id)
         if connection is not None:
-            await _set_volume(connection.tools, volume)
+            await set_volume(connection.tools, volume)
 
 
 def _id_of(name: str, known: Sequence[Device], online: frozenset[str]) -> str | Outcome:
@@ -283,26 +279,3 @@ def _id_of(name: str, known: Sequence[Device], online: frozenset[str]) -> str | 
     if len(found) != 1:
         return Outcome.UNKNOWN
     return found[0].id if found[0].id in online else Outcome.OFFLINE
-
-
-async def _turned(device: DeviceCalls, volume: int) -> int:
-    """Set the volume; returns what it was, -1 where it cannot be set or read."""
-    if not (device.offers(_STATUS) and device.offers(_SET_VOLUME)):
-        return -1
-    try:
-        status: Any = orjson.loads((await device.call(_STATUS, {})).text)
-        before = int(status["audio_speaker"]["volume"])
-    except (ToolError, orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        _log.debug("the volume of a device cannot be read: %s", error)
-        return -1
-    if before == volume or not await _set_volume(device, volume):
-        return -1
-    return before
-
-
-async def _set_volume(device: DeviceCalls, volume: int) -> bool:
-    try:
-        return not (await device.call(_SET_VOLUME, {"volume": volume})).failed
-    except ToolError as error:
-        _log.debug("the volume of a device cannot be set: %s", error)
-        return False

@@ -72,7 +72,10 @@ class RoutedChat:
             PoolRules(
                 breaker=BreakerRules(
                     min(breaker.failures, _EDGE_FAILURES) if edge else breaker.failures,
-                    breaker.open_s, breaker.window_s, breaker.window_min, breaker.error_rate
+                    breaker.open_s,
+                    breaker.window_s,
+                    breaker.window_min,
+                    breaker.error_rate,
                 ),
                 check_every_s=settings.health_check_s,
                 hedge_share=hedge.share,
