@@ -105,14 +105,16 @@ class Page:
             "if (value) resolve(value); else if (performance.now() > end) reject(new Error('never came true'));"
             "else setTimeout(look, 20); }; look(); })"
         )
-        for attempt in (1, 2):
+        try:
             try:
                 return await self.evaluate(looking)
             except PageError as error:
-                if attempt == 1 and "navigated" in str(error):
-                    continue  # another page came while we were looking: look at that one
-                words = await self.evaluate("document.body?.innerText.slice(0, 1500)")
-                raise AssertionError(f"{script}: {error}; errors: {self.errors}; the page: {words}") from None
+                if "navigated" not in str(error):
+                    raise
+                return await self.evaluate(looking)  # another page came while we were looking: look at that one
+        except PageError as error:
+            words = await self.evaluate("document.body?.innerText.slice(0, 1500)")
+            raise AssertionError(f"{script}: {error}; errors: {self.errors}; the page: {words}") from None
 
     async def open(self, url: str) -> None:
         """Go to an address and wait until it is loaded."""

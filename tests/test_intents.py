@@ -6,8 +6,8 @@ from typing import Any, cast
 import pytest
 
 from xiaozhi.agents import Agent
-from xiaozhi.intents import Intents
-from xiaozhi.recollection import Recollection
+from xiaozhi.conversation.intents import Intents
+from xiaozhi.conversation.recollection import Recollection
 from xiaozhi.settings import ToolsSettings, TurnSettings
 from xiaozhi.text.tool_note import tool_note
 from xiaozhi.tools.local_answer import calculator_tools

@@ -10,7 +10,7 @@ from tests.house import House, house, noise, question
 from xiaozhi.client.device import Device
 from xiaozhi.client.manners import DeviceState
 from xiaozhi.client.microphone import Utterance
-from xiaozhi.saying import Told
+from xiaozhi.conversation.saying import Told
 from xiaozhi.session import Conversation
 from xiaozhi.settings import TurnSettings
 from xiaozhi.text.script import script_of

@@ -9,9 +9,9 @@ import pytest
 from bench.standins.chat import ChatMessages
 from tests.house import House, house
 from xiaozhi.agents.roster import presets
-from xiaozhi.answering import voice_wish
 from xiaozhi.client.device import Device
-from xiaozhi.recollection import Recollection
+from xiaozhi.conversation.answering import voice_wish
+from xiaozhi.conversation.recollection import Recollection
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish
 

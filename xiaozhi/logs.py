@@ -43,7 +43,8 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line, and the traceback below it where there is one."""
         at = time.strftime("%H:%M:%S", time.localtime(record.created))
-        extras = " ".join(f"{key}={_plain(value)}" for key, value in extras_of(record).items() if value not in ("", None))
+        shown = {key: value for key, value in extras_of(record).items() if value not in ("", None)}
+        extras = " ".join(f"{key}={_plain(value)}" for key, value in shown.items())
         line = f"{at}.{int(record.msecs):03d} {record.levelname:<7} {_one_line(record.getMessage())}"
         if extras:
             line += f"  {extras}"

@@ -8,15 +8,16 @@ import asyncio
 import logging
 from typing import Final
 
-from xiaozhi.answering import Plan
+from xiaozhi.conversation.answering import Plan
+from xiaozhi.conversation.flush import begin_flush, end_flush
+from xiaozhi.conversation.microphone import Microphone
+from xiaozhi.conversation.planning import Planner
+from xiaozhi.conversation.recollection import Recollection
+from xiaozhi.conversation.reply import Reply
+from xiaozhi.conversation.saying import PATIENCE_S, Speaker, Told
+from xiaozhi.conversation.turn_report import report_turn
 from xiaozhi.events import KeyReleased, MicPacket, SpeechBegan
-from xiaozhi.flush import begin_flush, end_flush
 from xiaozhi.link import DeviceLink
-from xiaozhi.microphone import Microphone
-from xiaozhi.planning import Planner
-from xiaozhi.recollection import Recollection
-from xiaozhi.reply import Reply
-from xiaozhi.saying import PATIENCE_S, Speaker, Told
 from xiaozhi.services import Services
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.text.language import language_of
@@ -42,7 +43,6 @@ from xiaozhi.turn.machine import ListeningMode, State, TurnMachine
 from xiaozhi.turn.manners import Manners
 from xiaozhi.turn.trace import TurnTrace
 from xiaozhi.turn.utterance_times import UtteranceTimes
-from xiaozhi.turn_report import report_turn
 
 _log = logging.getLogger(__name__)
 

@@ -1,8 +1,8 @@
 """How values lie in Redis: a byte for the version, one for how they are packed, then the value. Pure.
 
 Opus packets hardly shrink: a sentence of 15,031 bytes by the embedded voice became 14,843. The JSON of twelve short
-turns went from 4,554 bytes to 974 in 17 microseconds. So speech is never deflated, and everything else is where it is long
-enough, and kept so only where that saves a tenth.
+turns went from 4,554 bytes to 974 in 17 microseconds. So speech is never deflated, and the rest where it is
+long enough, and kept so only where that saves a tenth.
 """
 
 import zlib

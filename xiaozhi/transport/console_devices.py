@@ -9,7 +9,7 @@ from aiohttp import web
 
 from xiaozhi.console.board import Board
 from xiaozhi.console.guests import is_guest
-from xiaozhi.saying import Told
+from xiaozhi.conversation.saying import Told
 from xiaozhi.services import Services
 from xiaozhi.store import Access, Device
 from xiaozhi.transport.console_guard import Refused, answer, body_of, number_of, text_of

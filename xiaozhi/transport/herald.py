@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from xiaozhi.saying import Told
+from xiaozhi.conversation.saying import Told
 from xiaozhi.services import Services
 from xiaozhi.settings.push import minutes_of
 from xiaozhi.store import Device

@@ -13,9 +13,9 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ
 from xiaozhi.console.guests import is_guest
+from xiaozhi.conversation.saying import Told
 from xiaozhi.events import MicPacket
 from xiaozhi.logs import about_device
-from xiaozhi.saying import Told
 from xiaozhi.services import Services
 from xiaozhi.session import Conversation
 from xiaozhi.store import StoreError

@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Callable
 
-from xiaozhi.answering import Answering, Plan
 from xiaozhi.channel import PACKETS, Channel
+from xiaozhi.conversation.answering import Answering, Plan
+from xiaozhi.conversation.gate import Gate
+from xiaozhi.conversation.pacer import Pacer
 from xiaozhi.events import ClauseStart, SpokenItem
-from xiaozhi.gate import Gate
 from xiaozhi.link import DeviceLink
-from xiaozhi.pacer import Pacer
 from xiaozhi.services import Services
 from xiaozhi.turn.trace import TurnTrace
 

@@ -1,8 +1,8 @@
 """What a conversation answers with: an exact intent, or the model with its persona, its past and its tools."""
 
-from xiaozhi.answering import Plan
-from xiaozhi.intents import Intent, Intents
-from xiaozhi.recollection import Recollection
+from xiaozhi.conversation.answering import Plan
+from xiaozhi.conversation.intents import Intent, Intents
+from xiaozhi.conversation.recollection import Recollection
 from xiaozhi.services import Services
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.tools.device import DeviceTools

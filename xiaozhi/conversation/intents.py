@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from xiaozhi.agents import Agent
-from xiaozhi.answering import Deed
+from xiaozhi.conversation.answering import Deed
+from xiaozhi.conversation.recollection import Recollection, acknowledgement
 from xiaozhi.events import Clause
-from xiaozhi.recollection import Recollection, acknowledgement
 from xiaozhi.text.script import script_of
 from xiaozhi.tools import units
 from xiaozhi.tools.local_answer import local_answer

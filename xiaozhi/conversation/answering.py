@@ -11,8 +11,8 @@ from xiaozhi.agents.roster import HOUSE_AGENT
 from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.cache.answers import How
 from xiaozhi.channel import CLAUSES, Channel, ChannelClosed
+from xiaozhi.conversation.gate import Gate
 from xiaozhi.events import Clause, Message, SoundSource, SpokenItem, ToolSpec
-from xiaozhi.gate import Gate
 from xiaozhi.pressure.admission import TurnedAway
 from xiaozhi.services import Services
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest
