@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: serve test check lint types clean
+.PHONY: serve test check lint types binary binary-test clean
 
 serve: $(VENV)/.serve            ## install and run the server on embedded defaults
 	$(BIN)/xiaozhi serve
@@ -19,6 +19,13 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
+
+binary: $(VENV)/.dev             ## one executable with everything in it: dist/xiaozhi
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[binary,mcp,redis]'
+	$(BIN)/pyinstaller --noconfirm --log-level WARN packaging/xiaozhi.spec
+
+binary-test: binary              ## run it in an empty root, without Python
+	$(BIN)/python packaging/smoke.py dist/xiaozhi
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

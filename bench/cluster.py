@@ -468,7 +468,12 @@ def lost(turn: Asked) -> bool:
 
 def said_again(turn: Asked) -> bool:
     """Said to a node in the moment in which it hung up to drain: nothing was begun, and the talker says it again."""
-    return turn.outcome == Outcome.LOST.value and not turn.begun and turn.phase == "drain b" and turn.node == "b"
+    return (
+        turn.outcome == Outcome.LOST.value
+        and not turn.begun
+        and turn.phase in ("a again", "drain b")
+        and turn.node == "b"
+    )
 
 
 def verdict(record: Record) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from bench.plan_check import against_run, wait_error
@@ -76,6 +76,7 @@ def test_a_simulation_is_the_same_twice_and_refuses_what_never_rests() -> None:
         simulate(Queue(50.0, 0.1, 0.6, 1))
 
 
+@settings(deadline=None)  # a shared machine may be slow
 @given(DEMANDS, BOXES, st.integers(1, 5000))
 def test_more_devices_never_need_fewer_nodes(demand: Demand, box: Box, more: int) -> None:
     try:
@@ -85,6 +86,7 @@ def test_more_devices_never_need_fewer_nodes(demand: Demand, box: Box, more: int
     assert plan(replace(demand, devices=demand.devices + more), box, COSTS).nodes >= fewer.nodes
 
 
+@settings(deadline=None)  # a shared machine may be slow
 @given(DEMANDS, BOXES, st.floats(1.01, 4.0))
 def test_quicker_cores_more_memory_and_more_patience_never_need_more_nodes(
     demand: Demand, box: Box, factor: float
@@ -98,6 +100,7 @@ def test_quicker_cores_more_memory_and_more_patience_never_need_more_nodes(
     assert plan(replace(demand, p95_s=demand.p95_s * factor), box, COSTS).nodes <= nodes
 
 
+@settings(deadline=None)  # a shared machine may be slow
 @given(DEMANDS, BOXES)
 def test_what_is_planned_keeps_every_limit_and_one_device_more_on_a_node_breaks_one(demand: Demand, box: Box) -> None:
     limits = Limits()
@@ -113,6 +116,7 @@ def test_what_is_planned_keeps_every_limit_and_one_device_more_on_a_node_breaks_
     assert broken_limit(load_of(one_more, box, COSTS), one_more, box, limits) == fleet.bottleneck != ""
 
 
+@settings(deadline=None)  # a shared machine may be slow
 @given(DEMANDS, BOXES, st.floats(1.1, 3.0))
 def test_processor_memory_and_wire_are_linear_in_devices_and_longer_talk_costs_more(
     demand: Demand, box: Box, factor: float

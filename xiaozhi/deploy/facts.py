@@ -17,12 +17,14 @@ LIVE_PATH: Final = "/health/live"
 READY_PATH: Final = "/health/ready"
 METRICS_PATH: Final = "/metrics"
 
-# With SenseVoice loaded, 10 devices that talk take 633 MB; a device that is only connected costs about 1 MB (measured).
+# bench.devices on a machine with other jobs: 633 MB with 40 devices, 691 MB with 100. The rest is room for models of
+# other sizes and for caches, chosen, not measured; so is twice the 1 MB that settings.toml states for a device.
 _BASE_MB: Final = 1024
 _PER_DEVICE_MB: Final = 2
 # A drain is over when the last turn is; connections, caches and the store are closed after it.
 _CLOSE_S: Final = 15
-# The loop, Opus and the voice detector use about one core with 100 devices; each recogniser may use its own.
+# bench.devices with 100 devices, on the same machine: 99 % of one core for the whole server. Threads of recognition and
+# of the codec are added to it, so the sum is a generous upper limit, not a measurement.
 _LOOP_CORES: Final = 1
 
 

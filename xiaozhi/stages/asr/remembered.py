@@ -147,7 +147,7 @@ def remember(recognizer: Recognizer, settings: CacheSettings) -> Recognizer:
 def memory_of(recognizer: Recognizer) -> Remembered | None:
     """The memory that `remember` has put before a recogniser; None where there is none."""
     if isinstance(recognizer, WithFallback):
-        recognizer = recognizer.local  # type: ignore[assignment]  # a recogniser that decodes whole utterances
+        recognizer = recognizer.local
     elif isinstance(recognizer, TwoPass):
         recognizer = recognizer.offline
     return recognizer if isinstance(recognizer, Remembered) else None
