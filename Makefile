@@ -9,7 +9,7 @@ serve: $(VENV)/.serve            ## install and run the server on embedded defau
 	$(BIN)/xiaozhi serve
 
 test: $(VENV)/.dev               ## install what the tests need and run them all
-	$(BIN)/python -m pytest -n 4
+	$(BIN)/python -m pytest -n 6
 
 check: lint types test           ## everything CI runs
 

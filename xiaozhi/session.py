@@ -262,7 +262,7 @@ class Conversation:
             self._provisional_ticket = recognised.ticket if recognised.provisional else None
             self._transcript = recognised.transcript
             if self._services.settings.log.transcripts:
-                _log.info("heard %r", text, extra={"device": self._device_id})
+                _log.info("heard", extra={"device": self._device_id, "heard": text})
             self._apply(self._machine.recognised(recognised.ticket, text, provisional=recognised.provisional))
 
     def _show_partial(self, text: str) -> None:
