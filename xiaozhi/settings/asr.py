@@ -72,7 +72,7 @@ class AsrSettings(Section):
     partials: bool = False
     workers: int = Field(2, ge=1, le=64)
     threads: int = Field(1, ge=1, le=64)
-    niceness: int = Field(10, ge=0, le=19)
+    niceness: int = Field(4, ge=0, le=19)
     max_concurrent: int = Field(40, ge=1, le=10_000)
     batch_size: int = Field(1, ge=1, le=64)
     provider: Provider = "cpu"
