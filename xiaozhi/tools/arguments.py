@@ -1,6 +1,7 @@
 """Arguments as models write them: parsed, gently corrected, checked; a mistake is one sentence for the model."""
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import orjson
@@ -46,18 +47,13 @@ def parse_arguments(text: str) -> dict[str, Any]:
 def schema_check(schema: Mapping[str, Any]) -> ArgumentCheck:
     """A check by JSON schema; a schema that is itself wrong lets every object pass, its owner judges then.
 
-    References to other documents are never fetched.
+    References to other documents are never fetched. The schema is looked at when the tool is first called: most tools
+    of most devices never are.
     """
-    validator: Validator | None
-    try:
-        kind = validator_for(schema, default=Draft202012Validator)
-        kind.check_schema(dict(schema))
-        validator = kind(dict(schema), registry=Registry())
-    except (SchemaError, RecursionError, TypeError, ValueError):
-        validator = None
 
     def check(arguments: dict[str, Any]) -> dict[str, Any]:
         corrected = corrected_kinds(schema, arguments)
+        validator = _validator(orjson.dumps(schema, default=str, option=orjson.OPT_NON_STR_KEYS))
         if validator is None:
             return corrected
         try:
@@ -69,6 +65,18 @@ def schema_check(schema: Mapping[str, Any]) -> ArgumentCheck:
         return corrected
 
     return check
+
+
+@lru_cache(maxsize=256)
+def _validator(schema_json: bytes) -> Validator | None:
+    """One for all tools with this schema: a hundred boards of one kind have the same tools."""
+    schema = orjson.loads(schema_json)
+    try:
+        kind = validator_for(schema, default=Draft202012Validator)
+        kind.check_schema(schema)
+        return kind(schema, registry=Registry())
+    except (SchemaError, RecursionError, TypeError, ValueError):
+        return None
 
 
 def corrected_kinds(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
