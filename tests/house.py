@@ -94,6 +94,7 @@ def settings_for(folder: Path, chat_url: str, speech_url: str, **tables: dict[st
         # Tests count what upstreams are asked; those of the caches switch them on.
         "cache": {"answers": False, "speech": False, "recognition": False},
         "memory": {"engine": "off"},
+        "load": {"shed": False},  # other tests on the same cores are no load of this server
         "llm": {
             "endpoints": [{"name": "stand-in", "base_url": f"{chat_url}/v1", "model": "bench", "api_key": "none"}],
             "first_token_timeout_s": 2.0,

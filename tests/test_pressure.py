@@ -112,7 +112,8 @@ async def test_the_code_that_blocks_the_loop_is_named(caplog: pytest.LogCaptureF
     watcher.join()
     lag.stop()
     assert "stood still" in caplog.text and "hold_up_the_loop" in caplog.text
-    assert lag.lag_ms() >= 50 and lag.worst_ms >= 50
+    assert lag.worst_ms >= 50
+    assert lag.lag_ms() < lag.worst_ms, "one long call alone is no sign of load"
 
 
 async def test_a_loop_that_nobody_blocks_shows_no_stall() -> None:

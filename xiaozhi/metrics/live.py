@@ -47,7 +47,9 @@ class LiveFigures(Collector):
     def _load(self) -> Iterator[Metric]:
         warden, admission = self._services.warden, self._services.admission
         yield gauge(
-            "xiaozhi_loop_lag_seconds", "Longest standstill of the loop in the last second.", warden.lag.lag_ms() / 1e3
+            "xiaozhi_loop_lag_seconds",
+            "Second longest standstill of the loop in the last two seconds.",
+            warden.lag.lag_ms() / 1e3,
         )
         yield counter("xiaozhi_loop_stalls", "Standstills of the loop that were too long.", warden.lag.stalls)
         yield gauges(

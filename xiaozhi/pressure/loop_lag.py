@@ -20,8 +20,8 @@ from typing import Final
 _log = logging.getLogger(__name__)
 
 _EVERY_S: Final = 0.1
-# Lateness is remembered this long, so that whoever looks between two stalls still sees the last one.
-_WINDOW_S: Final = 1.0
+# Lateness is remembered this long, so that whoever looks between two stalls still sees them.
+_WINDOW_S: Final = 2.0
 # Frames of the offender's stack in the log, innermost last.
 _FRAMES: Final = 4
 # One line for so long at most: a loop that is blocked all the time must not be kept busy with saying so.
@@ -44,7 +44,7 @@ class LoopLag:
         self.observe: Callable[[float], None] | None = None
         """Called with every measured delay, in seconds."""
         self._blame_s = blame_above_ms / 1000.0
-        self._recent: deque[tuple[float, float]] = deque()  # (when, how late in ms), falling lateness
+        self._recent: deque[tuple[float, float]] = deque(maxlen=round(_WINDOW_S / _EVERY_S))  # (when, how late in ms)
         self._due_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._stop = threading.Event()
@@ -70,12 +70,11 @@ class LoopLag:
             self._watcher.join()
 
     def lag_ms(self) -> float:
-        """The longest delay of the last second, one that lasts still included when asked from another thread."""
+        """The second longest delay of the last two seconds: one long call is a fault to mend, several are load."""
         now_s = time.monotonic()
-        overdue_ms = max(0.0, now_s - self._due_s) * 1000.0 if self._timer is not None else 0.0
         while self._recent and self._recent[0][0] < now_s - _WINDOW_S:
             self._recent.popleft()
-        return max(overdue_ms, self._recent[0][1] if self._recent else 0.0)
+        return sorted((0.0, 0.0, *(late_ms for _, late_ms in self._recent)))[-2]
 
     def _arm(self) -> None:
         self._due_s = time.monotonic() + _EVERY_S
@@ -86,8 +85,6 @@ class LoopLag:
         late_s = max(0.0, now_s - self._due_s)
         late_ms = late_s * 1000.0
         self.worst_ms = max(self.worst_ms, late_ms)
-        while self._recent and self._recent[-1][1] <= late_ms:
-            self._recent.pop()
         self._recent.append((now_s, late_ms))
         if self.observe is not None:
             self.observe(late_s)

@@ -30,7 +30,7 @@ class Readings:
     Attributes:
         asr_wait_ms: age of the oldest utterance that waits for a recogniser.
         codec_wait_ms: age of the oldest audio that waits to be encoded.
-        loop_lag_ms: the longest delay of the event loop in the last second.
+        loop_lag_ms: the second longest delay of the event loop in the last two seconds.
         memory_percent: resident memory of the process in percent of what it may use; 0 where that is unknown.
     """
 
