@@ -7,9 +7,8 @@ from bench.load import Tally
 from bench.sampling import Sample, Series
 from bench.stats import spread, table
 from bench.talker import SPANS, Load, Turn
+from xiaozhi.turn.trace import STARVED_MS
 
-# Shorter silences in the midst of a reply are not taken for a stutter: one packet.
-STARVED_MS = 60.0
 _KEYS = ("n", "p50", "p95", "p99", "max")
 
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bench.outcome import STARVED_MS, Outcome
+from bench.outcome import Outcome
+from xiaozhi.turn.trace import STARVED_MS
 
 S1_SUCCESS: Final = 0.99
 S1_ERRORS: Final = 0.01

@@ -10,7 +10,7 @@ from xiaozhi.events import Message
 from xiaozhi.settings import Settings
 from xiaozhi.stages.llm.engine import ChatError, ChatModel, ChatRequest
 from xiaozhi.store import Store
-from xiaozhi.text.language import language_of
+from xiaozhi.text.language import is_chinese, language_of
 from xiaozhi.turn.history import History, PastTurn
 
 _log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class Summariser:
             self._store.turns.summarise(device_id, agent, summary, turns[-1].id)
 
     async def _ask(self, before: str, turns: Sequence[PastTurn]) -> str:
-        chinese = language_of("".join(turn.user for turn in turns)) in {"zh", "yue"}
+        chinese = is_chinese(language_of("".join(turn.user for turn in turns)))
         you, other = ("对方", "你") if chinese else ("Talker", "You")
         lines = [f"{you}: {turn.user}\n{other}: {turn.assistant}" for turn in turns]
         parts = ["已有摘要：" if chinese else "Earlier summary:", before or ("（无）" if chinese else "(none)")]

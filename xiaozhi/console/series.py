@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from xiaozhi.turn.trace import TurnTrace
+from xiaozhi.turn.trace import STARVED_MS, TurnTrace
 from xiaozhi.upstream.latency import RollingLatency
 
 WINDOW_S: Final = 900.0
@@ -16,8 +16,6 @@ SAMPLE_EVERY_S: Final = 5.0
 SAMPLES: Final = 360
 # 1000 devices with three turns a minute for 15 minutes are 45 000; the newest of them say enough.
 _MOST_TURNS: Final = 20_000
-# Gaps above this are heard; see the metrics of turns.
-_STARVED_MS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ def figures_of(trace: TurnTrace, now_s: float) -> TurnFigures:
             since, until = spans[begin], spans[end]
             if since is not None and until is not None and since <= until <= wait_ms:
                 own_ms -= until - since
-    return TurnFigures(now_s, wait_ms, own_ms, trace.starved_ms > _STARVED_MS, bool(trace.error))
+    return TurnFigures(now_s, wait_ms, own_ms, trace.starved_ms > STARVED_MS, bool(trace.error))
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:

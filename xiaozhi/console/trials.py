@@ -28,7 +28,7 @@ from xiaozhi.stages.tts.registry import build_voices
 from xiaozhi.stages.tts.wishes import VoiceWish
 from xiaozhi.stages.vad.silero import VadError
 from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
-from xiaozhi.text.language import language_of
+from xiaozhi.text.language import is_chinese, language_of
 from xiaozhi.workers import JobDropped
 
 _log = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class Trials:
         engine = body.get("engine")
         if engine is not None:
             settings = _with_engine(settings, "asr", engine)
-        text = _text(body, _CHINESE if settings.asr.language in ("zh", "yue") else ENGLISH)
+        text = _text(body, _CHINESE if is_chinese(settings.asr.language) else ENGLISH)
         pcm = await asyncio.to_thread(spoken, text)
         if settings.asr == self._services.settings.asr:
             found, took_s = await decoded(self._services.ears, pcm)

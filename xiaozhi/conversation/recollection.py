@@ -17,7 +17,7 @@ from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.store import Device, StoreError
 from xiaozhi.store.turns import Past, TurnRecord
 from xiaozhi.text.feelings import side_note
-from xiaozhi.text.language import language_of
+from xiaozhi.text.language import is_chinese, language_of
 from xiaozhi.text.tool_note import tool_note
 from xiaozhi.turn.history import History, PastTurn
 from xiaozhi.turn.trace import TurnTrace
@@ -30,7 +30,6 @@ _LOAD_S: Final = 0.5
 # Ids made up for clients that give none are different on every connection: nothing is kept under them.
 _ANONYMOUS: Final = "anonymous-"
 _RANKS: Final = {"high": Rank.HIGH, "low": Rank.LOW}
-_CHINESE: Final = frozenset({"zh", "yue"})
 
 
 class Recollection:
@@ -133,7 +132,7 @@ class Recollection:
 
     def messages(self, text: str, transcript: Transcript) -> list[Message]:
         """The conversation as the model gets it: the persona's prompt, the past, and the newest text."""
-        talker_chinese = language_of(text, default=transcript.language or "zh") in _CHINESE
+        talker_chinese = is_chinese(language_of(text, default=transcript.language or "zh"))
         self._note = ""
         if self._settings.agents.feelings:
             self._note = side_note(transcript.emotion, transcript.events, chinese=talker_chinese)
@@ -154,7 +153,7 @@ class Recollection:
             memory=self._memories,
             summary=self._history.summary,
         )
-        return render(agent.prompt, agent.name, around, chinese=language in _CHINESE)
+        return render(agent.prompt, agent.name, around, chinese=is_chinese(language))
 
     def _today(self) -> date:
         return self.now().date()
@@ -172,7 +171,7 @@ class Recollection:
         if not trace.heard:  # a greeting, a spoken code: nothing was asked
             return
         uses = [(use.name, use.result, use.failed) for use in trace.tools]
-        note = tool_note(uses, chinese=trace.language in _CHINESE)
+        note = tool_note(uses, chinese=is_chinese(trace.language))
         user = "\n".join(filter(None, (self._noted(trace.heard), note)))
         played = self._history.add(user, spoken, played_ms, interrupted=interrupted, turn_id=turn_id)
         self._note = ""
@@ -295,7 +294,7 @@ def acknowledgement(agent: Agent) -> Clause:
     """What a persona says when somebody has switched to it, in its own language."""
     own = agent.language if agent.language != "auto" else language_of(agent.greeting or agent.prompt)
     name = next((alias for alias in agent.names if language_of(alias) == "zh"), agent.name)
-    text = agent.greeting or (f"好的，我是{name}。" if own in _CHINESE else f"All right, this is {agent.name} now.")
+    text = agent.greeting or (f"好的，我是{name}。" if is_chinese(own) else f"All right, this is {agent.name} now.")
     return Clause(text, text, language_of(text, default=own), "happy")
 
 

@@ -9,14 +9,13 @@ import orjson
 
 from xiaozhi.events import Message
 from xiaozhi.memory.facts import Known, Proposal
-from xiaozhi.text.language import language_of
+from xiaozhi.text.language import is_chinese, language_of
 
 # One question: the end of a long conversation counts, and a model that answers more than this has misunderstood.
 MOST_ANSWER_CHARS: Final = 6000
 _MOST_TALK_CHARS: Final = 6000
 _MOST_TURN_CHARS: Final = 600
 _MOST_PROPOSALS: Final = 12
-_CHINESE: Final = frozenset({"zh", "yue"})
 
 _TASK_ZH: Final = (
     "你从一段语音对话里找出关于“对方”（说话的人）的长期事实：姓名、家人、宠物、喜好、忌口、健康、工作、住处、习惯、"
@@ -56,7 +55,7 @@ class Found:
 
 def talk_language(turns: Sequence[Said]) -> str:
     """`zh` or `en`: what the talker speaks."""
-    return "zh" if language_of("".join(turn.user for turn in turns)) in _CHINESE else "en"
+    return "zh" if is_chinese(language_of("".join(turn.user for turn in turns))) else "en"
 
 
 def questions(turns: Sequence[Said], known: Sequence[Known]) -> list[Message]:

@@ -5,9 +5,18 @@ from typing import TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 # The value of the one label, or the values of all labels in their order.
 Names = TypeVar("Names", bound=str | tuple[str, ...])
+
+
+class Figures(Collector):
+    """Reads something at each scrape; nothing is said ahead of what there will be."""
+
+    def describe(self) -> list[Metric]:
+        """Nothing: the names depend on the settings of the moment, and reading them needs the running loop."""
+        return []
 
 
 def gauge(name: str, text: str, value: float) -> Metric:

@@ -3,17 +3,16 @@
 from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
 from xiaozhi import __version__
 from xiaozhi.health.alerts import Alerts
 from xiaozhi.health.rules import RULES
-from xiaozhi.metrics.families import counter, counters, gauge, gauges
+from xiaozhi.metrics.families import Figures, counter, counters, gauge, gauges
 from xiaozhi.reload.reloader import Reloader
 from xiaozhi.services import Services
 
 
-class HouseFigures(Collector):
+class HouseFigures(Figures):
     """Reads what concerns the process as a whole at each scrape.
 
     Args:
@@ -30,10 +29,6 @@ class HouseFigures(Collector):
         self._reloader = reloader
         self._services = services
         self._refusals = refusals
-
-    def describe(self) -> list[Metric]:
-        """Nothing ahead: reading needs the running loop."""
-        return []
 
     def collect(self) -> Iterator[Metric]:
         """Read everything once."""

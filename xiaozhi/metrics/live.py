@@ -4,16 +4,15 @@ import asyncio
 from collections.abc import Callable, Iterator
 
 from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
 from xiaozhi.channel import KINDS
-from xiaozhi.metrics.families import counter, counters, gauge, gauges
+from xiaozhi.metrics.families import Figures, counter, counters, gauge, gauges
 from xiaozhi.pressure.steps import Step
 from xiaozhi.services import Services
 from xiaozhi.workers import WorkerPool
 
 
-class LiveFigures(Collector):
+class LiveFigures(Figures):
     """Reads the shared engines of a process.
 
     Args:
@@ -28,10 +27,6 @@ class LiveFigures(Collector):
         self._services = services
         self._devices_online = devices_online
         self._devices_refused = devices_refused
-
-    def describe(self) -> list[Metric]:
-        """Nothing ahead: the names depend on what is configured, and reading them needs the running loop."""
-        return []
 
     def collect(self) -> Iterator[Metric]:
         """Read everything once."""

@@ -4,18 +4,17 @@ from collections.abc import Iterator
 from typing import Final
 
 from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
 from xiaozhi.cache.disk import DiskTier
 from xiaozhi.cache.memory import MemoryTier
-from xiaozhi.metrics.families import counter, counters, gauges
+from xiaozhi.metrics.families import Figures, counter, counters, gauges
 from xiaozhi.services import Services
 from xiaozhi.stages.asr.remembered import memory_of
 
 _CACHE: Final = ("cache",)
 
 
-class StockFigures(Collector):
+class StockFigures(Figures):
     """Reads caches and the store at each scrape.
 
     Args:
@@ -24,10 +23,6 @@ class StockFigures(Collector):
 
     def __init__(self, services: Services) -> None:
         self._services = services
-
-    def describe(self) -> list[Metric]:
-        """Nothing ahead: what there is depends on the settings of the moment."""
-        return []
 
     def collect(self) -> Iterator[Metric]:
         """Read everything once."""

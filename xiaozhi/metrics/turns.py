@@ -4,15 +4,13 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from xiaozhi.turn.trace import SPANS, TurnTrace
+from xiaozhi.turn.trace import SPANS, STARVED_MS, TurnTrace
 
 # What a person waits for lies between 0.4 and 1.5 s and is worth telling apart there; above, only that it was long.
 _WAIT_BUCKETS_S: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 8.0)
 # Local work: a cached or early decode takes milliseconds, a remote recogniser a second.
 _WORK_BUCKETS_S: Final = (0.01, 0.02, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)
 _REPLY_BUCKETS_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0)
-# Gaps above this are heard.
-STARVED_MS: Final = 60.0
 
 
 class TurnMetrics:

@@ -4,16 +4,15 @@ import time
 from collections.abc import Iterator, Mapping
 
 from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
 from xiaozhi.health.upstreams import Routed, endpoint_states, remote_recognition, voice_states
-from xiaozhi.metrics.families import counter, counters, gauge, gauges
+from xiaozhi.metrics.families import Figures, counter, counters, gauge, gauges
 from xiaozhi.services import Services
 from xiaozhi.upstream.breaker import BreakerState
 from xiaozhi.upstream.failure import FailureKind
 
 
-class UpstreamFigures(Collector):
+class UpstreamFigures(Figures):
     """Reads whatever is configured at each scrape; counters of engines that are exchanged begin again at 0.
 
     Args:
@@ -22,10 +21,6 @@ class UpstreamFigures(Collector):
 
     def __init__(self, services: Services) -> None:
         self._services = services
-
-    def describe(self) -> list[Metric]:
-        """Nothing ahead: what there is depends on the settings of the moment."""
-        return []
 
     def collect(self) -> Iterator[Metric]:
         """Read everything once."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from xiaozhi.pressure.loop_lag import LoopLag
 from xiaozhi.pressure.memory import used_percent
@@ -51,7 +51,7 @@ class Warden:
         self._steps.retune(settings)
         if not settings.shed:
             for step in self._steps.release():
-                self._tell(step, False, self._listeners)
+                self._tell(step, taken=False)
 
     def tell(self, listener: Callable[[Step, bool], None]) -> None:
         """Have `listener` called with each step as it is taken (True) or taken back (False)."""
@@ -90,9 +90,8 @@ class Warden:
                 "given up" if change.taken else "back",
                 change.reason,
             )
-            self._tell(change.step, change.taken, self._listeners)
+            self._tell(change.step, taken=change.taken)
 
-    @staticmethod
-    def _tell(step: Step, taken: bool, listeners: Sequence[Callable[[Step, bool], None]]) -> None:
-        for listener in listeners:
+    def _tell(self, step: Step, *, taken: bool) -> None:
+        for listener in self._listeners:
             listener(step, taken)

@@ -1,10 +1,16 @@
-"""Which language a text is in, by its script."""
+"""Which language a text is in, by its script, and which of our two it is answered in."""
 
 from typing import Final
 
 # A Chinese sentence may hold English names and an English one a Chinese word: a Chinese character says about as much
 # as four letters.
 _LETTERS_PER_CHARACTER: Final = 4
+_CHINESE: Final = frozenset({"zh", "yue"})
+
+
+def is_chinese(language: str) -> bool:
+    """Whether this talker is answered in Chinese (`zh`, `yue`); everybody else is answered in English."""
+    return language in _CHINESE
 
 
 def language_of(text: str, *, default: str = "zh") -> str:

@@ -2,6 +2,8 @@
 
 from typing import Final, Literal, TypeAlias
 
+from xiaozhi.text.language import is_chinese
+
 Key: TypeAlias = Literal[
     "apology", "busy", "one_moment", "not_understood", "wake_reply", "greeting", "goodbye", "no_sound", "offline"
 ]
@@ -31,7 +33,7 @@ _MESSAGES: Final[dict[Key, tuple[str, str]]] = {
 def message(key: Key, language: str) -> str:
     """A built-in sentence: Chinese for talkers of Chinese (`zh`, `yue`), English for everybody else."""
     chinese, english = _MESSAGES[key]
-    return chinese if language in {"zh", "yue"} else english
+    return chinese if is_chinese(language) else english
 
 
 INTERRUPTED_ZH: Final = "…[打断]"
@@ -40,4 +42,4 @@ INTERRUPTED_EN: Final = "… [interrupted]"
 
 def interrupted_mark(language: str) -> str:
     """What the history puts behind a reply that the talker broke off."""
-    return INTERRUPTED_ZH if language in {"zh", "yue"} else INTERRUPTED_EN
+    return INTERRUPTED_ZH if is_chinese(language) else INTERRUPTED_EN

@@ -4,9 +4,10 @@ import zoneinfo
 from datetime import datetime, tzinfo
 from typing import Final
 
+from xiaozhi.text.language import is_chinese
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError
-from xiaozhi.tools.wording import is_chinese, pick
+from xiaozhi.tools.wording import pick
 
 ZH_WEEKDAYS: Final = "一二三四五六日"
 _EN_WEEKDAYS: Final = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()

@@ -3,10 +3,11 @@
 from fractions import Fraction
 
 from xiaozhi.text.arithmetic import calculate, spoken_number
+from xiaozhi.text.language import is_chinese
 from xiaozhi.tools import units
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError
-from xiaozhi.tools.wording import is_chinese, pick
+from xiaozhi.tools.wording import pick
 
 
 def local_answer(text: str, language: str) -> str | None:

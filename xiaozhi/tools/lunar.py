@@ -6,10 +6,11 @@ Computed by `lunar_python` (pure Python, no network). Days off are known for the
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
+from xiaozhi.text.language import is_chinese
 from xiaozhi.tools.clock import day_text
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError
-from xiaozhi.tools.wording import is_chinese, pick
+from xiaozhi.tools.wording import pick
 
 _FIRST_YEAR: Final = 1900
 _LAST_YEAR: Final = 2100

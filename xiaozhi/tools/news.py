@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from xiaozhi.settings.tools import NewsSettings
+from xiaozhi.text.language import is_chinese
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError
 from xiaozhi.tools.ttl_cache import TtlCache
 from xiaozhi.tools.web import WebClient, WebError
-from xiaozhi.tools.wording import is_chinese, pick, shortened
+from xiaozhi.tools.wording import pick, shortened
 
 _TAGS: Final = re.compile(r"<[^>]*>")
 _MOST_KEPT: Final = 60

@@ -8,10 +8,11 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from xiaozhi.settings.tools import ReminderSettings
+from xiaozhi.text.language import is_chinese
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.reminder_book import Reminder, ReminderBook, Repeat
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError
-from xiaozhi.tools.wording import is_chinese, pick, shortened
+from xiaozhi.tools.wording import pick, shortened
 
 _MOST_AHEAD: Final = timedelta(days=366 * 5)
 _MOST_TEXT_CHARS: Final = 200

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from xiaozhi.settings.tools import SearchSettings
+from xiaozhi.text.language import is_chinese
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError
 from xiaozhi.tools.web import WebClient, WebError
-from xiaozhi.tools.wording import is_chinese, pick, shortened
+from xiaozhi.tools.wording import pick, shortened
 
 _TAVILY_URL: Final = "https://api.tavily.com"
 _MOST_QUERY_CHARS: Final = 300

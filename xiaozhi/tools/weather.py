@@ -6,11 +6,12 @@ from typing import Annotated, Protocol
 from pydantic import Field
 
 from xiaozhi.settings.tools import WeatherSettings
+from xiaozhi.text.language import is_chinese
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError
 from xiaozhi.tools.ttl_cache import TtlCache
 from xiaozhi.tools.web import WebError
-from xiaozhi.tools.wording import is_chinese, pick
+from xiaozhi.tools.wording import pick
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,6 @@
 """Which of two languages a sentence is said in."""
 
-from typing import Final
-
-_CHINESE: Final = frozenset({"zh", "yue"})
-
-
-def is_chinese(language: str) -> bool:
-    """Whether this talker is answered in Chinese (`zh`, `yue`); everybody else is answered in English."""
-    return language in _CHINESE
+from xiaozhi.text.language import is_chinese
 
 
 def pick(language: str, chinese: str, english: str) -> str:

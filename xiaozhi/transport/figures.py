@@ -1,6 +1,5 @@
 """`/metrics`: figures for Prometheus, for those who may see them."""
 
-import hmac
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,6 +9,7 @@ from prometheus_client.exposition import choose_encoder
 
 from xiaozhi.settings import MetricsSettings
 from xiaozhi.transport.addresses import Network, address_of, is_in, networks
+from xiaozhi.transport.own_token import shows
 
 METRICS_PATH: Final = "/metrics"
 
@@ -29,10 +29,7 @@ class Watchers:
 
     def admit(self, request: web.Request) -> bool:
         """Whether this request may see figures."""
-        scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
-        if self._token and scheme.lower() == "bearer" and hmac.compare_digest(shown.encode(), self._token.encode()):
-            return True
-        return is_in(address_of(request, self._proxies), self._networks)
+        return shows(request, self._token) or is_in(address_of(request, self._proxies), self._networks)
 
 
 class MetricsDesk:

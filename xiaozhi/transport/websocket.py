@@ -310,7 +310,9 @@ class Devices:
     @property
     def no_room(self) -> str:
         """Why another device cannot be taken now; empty when it can."""
-        return self._no_room()
+        if len(self) >= self._services.settings.server.max_devices:
+            return "too many devices"
+        return "" if self._services.takes_devices else "overloaded"
 
     def online(self) -> frozenset[str]:
         """Ids of the devices that are connected."""
@@ -350,7 +352,7 @@ class Devices:
             return web.Response(status=403, text="this device is not welcome here\n")
         if self.draining:
             return web.Response(status=503, headers={"Retry-After": "10"}, text="shutting down\n")
-        if identity.device_id not in self._connections and (why := self._no_room()):
+        if identity.device_id not in self._connections and (why := self.no_room):
             self.refused += 1
             retry_after = str(self._services.settings.load.retry_after_s)
             return web.Response(status=503, headers={"Retry-After": retry_after}, text=f"{why}\n")
@@ -375,12 +377,6 @@ class Devices:
                 del self._connections[identity.device_id]
             if not self._connections:
                 self._empty.set()
-
-    def _no_room(self) -> str:
-        """Why another device cannot be taken now; empty when it can."""
-        if len(self) >= self._services.settings.server.max_devices:
-            return "too many devices"
-        return "" if self._services.takes_devices else "overloaded"
 
     async def empty(self) -> None:
         """Wait until no device is connected and everything of the last one is freed."""

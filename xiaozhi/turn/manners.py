@@ -3,7 +3,7 @@
 from typing import Final
 
 from xiaozhi.settings import TurnSettings
-from xiaozhi.text.language import language_of
+from xiaozhi.text.language import is_chinese, language_of
 from xiaozhi.text.messages import Key, message
 from xiaozhi.turn.endpointing import plain
 from xiaozhi.turn.machine import ListeningMode
@@ -69,10 +69,6 @@ class Manners:
             return setting
         return (
             own
-            if own and _is_chinese(language_of(own, default=language)) == _is_chinese(language)
+            if own and is_chinese(language_of(own, default=language)) == is_chinese(language)
             else message(key, language)
         )
-
-
-def _is_chinese(language: str) -> bool:
-    return language in {"zh", "yue"}

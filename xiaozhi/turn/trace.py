@@ -53,6 +53,10 @@ class ToolUse:
     result: str = ""
 
 
+STARVED_MS: Final = 60.0
+"""Gaps above this are heard: the length of one packet."""
+
+
 @dataclass(slots=True)
 class TurnTrace:
     """When things happened, in seconds on the loop's monotonic clock; None where they did not, or do not count.

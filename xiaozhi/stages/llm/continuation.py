@@ -7,6 +7,7 @@ from typing import Final
 
 from xiaozhi.events import Message
 from xiaozhi.stages.llm.engine import ChatRequest
+from xiaozhi.text.language import is_chinese
 
 _GO_ON_ZH: Final = (
     "（你的回答在上面的地方断开了。请紧接着最后一个字继续说完，不要重复已经说过的内容，不要道歉，也不要加表情或解释。）"
@@ -23,7 +24,7 @@ def continuing(request: ChatRequest, said: str) -> ChatRequest:
     """The request to another model when `said` has been produced already and is, perhaps, being spoken."""
     if not said.strip():
         return request
-    go_on = _GO_ON_ZH if request.language in {"zh", "yue"} else _GO_ON_EN
+    go_on = _GO_ON_ZH if is_chinese(request.language) else _GO_ON_EN
     messages: Sequence[Message] = (*request.messages, Message("assistant", said), Message("user", go_on))
     return replace(request, messages=messages)
 

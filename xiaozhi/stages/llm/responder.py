@@ -7,7 +7,7 @@ from typing import Final
 
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta
 from xiaozhi.stages.llm.small_talk import Question, answer
-from xiaozhi.text.language import language_of
+from xiaozhi.text.language import is_chinese, language_of
 
 # A Chinese character, a word with the blanks behind it, or blanks: about what a language model sends at a time.
 _WORD: Final = re.compile(r"[\u3400-\u9fff]|[^\u3400-\u9fff\s]+\s*|\s+")
@@ -40,7 +40,7 @@ class BuiltInResponder:
             raise ChatError("built-in responder: there is no question")
         text = messages[-1].content
         said_before = "\n".join(message.content for message in messages if message.role == "assistant")
-        chinese = language_of(text, default=request.language) in {"zh", "yue"}
+        chinese = is_chinese(language_of(text, default=request.language))
         for word in _WORD.findall(answer(Question(text, chinese, self._now(), said_before))):
             yield Delta(word)
 
