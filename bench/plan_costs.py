@@ -28,8 +28,8 @@ from bench.sense_voice_model import build_full
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ
 from xiaozhi.plan.costs import Costs, Recognition
 from xiaozhi.plan.model import TAIL_S
-from xiaozhi.stages.asr.int8_rewrite import fastest
 from xiaozhi.stages.asr.model_files import find_sense_voice
+from xiaozhi.stages.asr.rewritten import fastest
 from xiaozhi.stages.asr.sense_voice import SenseVoice
 
 _LENGTHS_S: Final = (1.0, 3.0, 10.0)
