@@ -218,6 +218,13 @@ def test_packages_of_the_wrong_kind_are_refused(header: bytes) -> None:
         decoded(header, "wav", 5)
 
 
+def test_an_mp3_whose_rate_changes_in_the_middle_is_played_on() -> None:
+    first, second = (contained("mp3", "libmp3lame", rate_hz, "mono") for rate_hz in (24_000, 48_000))
+    pcm, _ = decoded(first + second, "mp3", 500)
+    assert len(pcm) / DOWNLINK_RATE_HZ == pytest.approx(2.0, abs=0.2)
+    assert loudest_hz(pcm, DOWNLINK_RATE_HZ) == pytest.approx(440, abs=3)
+
+
 @given(
     form=st.sampled_from(FORMATS),
     start=st.binary(max_size=60),

@@ -13,20 +13,20 @@ import av
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["av"]
+__all__ = ["av", "loaded_library"]
 
 
-def _loaded_libavutil() -> str | None:
-    """The file of the libavutil that PyAV has loaded; only Linux tells."""
+def loaded_library(name: str) -> str | None:
+    """The file of a library that PyAV has loaded, such as "libavutil"; only Linux tells."""
     try:
         lines = Path("/proc/self/maps").read_text().splitlines()
     except OSError:
         return None
-    return next((line[line.index("/") :] for line in lines if "/libavutil" in line), None)
+    return next((line[line.index("/") :] for line in lines if f"/{name}" in line), None)
 
 
 def _believe_in_one_core() -> None:
-    path = _loaded_libavutil()
+    path = loaded_library("libavutil")
     if path is None:
         _log.debug("libavutil was not found: libav starts threads that do nothing")
         return

@@ -1,19 +1,20 @@
 """Opus in both directions through libopus: packets from the microphone, packets to the speaker.
 
 Both classes block for tens to hundreds of microseconds a packet and keep state from packet to packet: one object for
-one stream, never two calls at once. Measured for packets of 60 ms, on a fast and on a slow core: decoding and
-resampling to 16 kHz 0.07 and 0.14 ms; encoding at 24 kHz 0.07 and 0.24 ms at complexity 0, 0.15 and 0.5 ms at 5, 0.16
-and 0.7 ms at 10; making an encoder or a decoder 0.1 to 0.2 ms. libav releases the GIL while it codes.
+one stream, never two calls at once. Measured for packets of 60 ms, on a fast and on a slow core: decoding to
+16 kHz 0.02 and 0.05 ms; encoding at 24 kHz 0.07 and 0.24 ms at complexity 0, 0.15 and 0.5 ms at 5, 0.16
+and 0.7 ms at 10; making an encoder 0.1 to 0.2 ms. The GIL is free while they code.
 """
 
 from typing import Final, Literal
 
 import numpy as np
 
+from xiaozhi.audio import libopus
 from xiaozhi.audio.libav import av
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, UPLINK_RATE_HZ, PcmFloat, PcmInt
 
-_DECODER_RATE_HZ: Final = 48_000  # libav's Opus decoders always answer in 48 kHz, whatever was encoded
+_DECODER_RATE_HZ: Final = 48_000
 # 60 ms at 200 kbit/s, and what fits an Ethernet frame. Devices send 60 to 300 bytes; the format itself has no useful
 # limit (48 frames of 1275 bytes).
 MAX_PACKET_BYTES: Final = 1500
@@ -103,23 +104,19 @@ class OpusDecoder:
 
     Args:
         rate_hz: of the result: 16 kHz for recognition; a simulated device plays 24 kHz.
-        codec: libav's name of the decoder. `libopus` is the reference, with concealment and comfort noise; libav's own
-            `opus` costs 37 us a packet where libopus costs 53, and gives unevenly long pieces.
+        through: `libopus` itself, or `libav` where that is not to be had or cannot make the rate; None chooses.
     """
 
-    def __init__(self, rate_hz: int = UPLINK_RATE_HZ, codec: Literal["libopus", "opus"] = "libopus") -> None:
+    def __init__(self, rate_hz: int = UPLINK_RATE_HZ, through: Literal["libopus", "libav"] | None = None) -> None:
         self.rate_hz = rate_hz
-        decoder = av.CodecContext.create(codec, "r")
-        decoder.sample_rate = _DECODER_RATE_HZ
-        decoder.layout = "mono"
-        decoder.open()
-        self._decoder = decoder
-        self._resampler = av.AudioResampler(format="flt", layout="mono", rate=rate_hz)
+        if through is None:
+            through = "libopus" if libopus.available() and rate_hz in libopus.RATES_HZ else "libav"
+        self._decoder = libopus.LibopusDecoder(rate_hz) if through == "libopus" else _LibavDecoder(rate_hz)
 
     def decode(self, packet: bytes) -> PcmFloat:
-        """Decode one packet of 2.5 to 120 ms; the sound may lag up to 2 ms behind, inside the resampler.
+        """Decode one packet of 2.5 to 120 ms; through libav the sound may lag up to 2 ms behind, in its resampler.
 
-        An empty packet gives no sound (handed to libav it would end the decoder for good).
+        An empty packet gives no sound.
 
         Raises:
             OpusError: the packet is not Opus or too long.
@@ -129,9 +126,27 @@ class OpusDecoder:
         if len(packet) > MAX_PACKET_BYTES:
             raise OpusError(f"{len(packet)} bytes are too long for an Opus packet (at most {MAX_PACKET_BYTES})")
         try:
-            frames = self._decoder.decode(av.Packet(packet))
+            return self._decoder.decode(packet)
+        except libopus.LibopusError as error:
+            raise OpusError(f"{len(packet)} bytes are not an Opus packet: {error}") from error
         except av.error.FFmpegError as error:
             raise OpusError(f"{len(packet)} bytes are not an Opus packet: {error.strerror}") from error
+
+
+class _LibavDecoder:
+    """libav's libopus, which decodes to 48 kHz whatever was encoded, and a resampler behind it."""
+
+    def __init__(self, rate_hz: int) -> None:
+        decoder = av.CodecContext.create("libopus", "r")
+        decoder.sample_rate = _DECODER_RATE_HZ
+        decoder.layout = "mono"
+        decoder.open()
+        self._decoder = decoder
+        self._resampler = av.AudioResampler(format="flt", layout="mono", rate=rate_hz)
+
+    def decode(self, packet: bytes) -> PcmFloat:
+        """Decode one packet; an empty one would end the decoder for good."""
+        frames = self._decoder.decode(av.Packet(packet))
         pieces: list[PcmFloat] = [
             piece.to_ndarray()[0] for frame in frames for piece in self._resampler.resample(frame)
         ]

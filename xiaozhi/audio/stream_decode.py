@@ -145,7 +145,8 @@ class _Mp3Decoder:
         codec = av.CodecContext.create("mp3float", "r")
         assert isinstance(codec, av.AudioCodecContext)
         self._codec = codec
-        self._resampler = av.AudioResampler(format="s16", layout="mono", rate=DOWNLINK_RATE_HZ)
+        self._resampler = _to_downlink()
+        self._form: tuple[int, str, str] | None = None  # rate, channels and samples of what the resampler gets
         self._pieces: list[PcmInt] = []
         self._heard = False
 
@@ -172,8 +173,18 @@ class _Mp3Decoder:
 
     def _resample(self, frame: av.AudioFrame | None) -> None:
         self._heard = True
+        form = None if frame is None else (frame.rate, frame.layout.name, frame.format.name)
+        if form is not None and form != self._form:
+            if self._form is not None:  # it changes in mid-stream, as damage may look; a resampler takes one form only
+                self._resample(None)
+                self._resampler = _to_downlink()
+            self._form = form
         self._pieces += [piece.to_ndarray()[0] for piece in self._resampler.resample(frame)]
 
     def _taken(self) -> PcmInt:
         pieces, self._pieces = self._pieces, []
         return np.concatenate(pieces) if pieces else _EMPTY
+
+
+def _to_downlink() -> av.AudioResampler:
+    return av.AudioResampler(format="s16", layout="mono", rate=DOWNLINK_RATE_HZ)
