@@ -3,12 +3,12 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: serve test check lint types binary binary-test clean
+.PHONY: serve test check lint types binary binary-test systemd-test clean
 
 serve: $(VENV)/.serve            ## install and run the server on embedded defaults
 	$(BIN)/xiaozhi serve
 
-test: $(VENV)/.dev               ## install what the tests need and run them all
+test: $(VENV)/.dev build/clients/.done ## install what the tests need and run them all
 	@# Whole turns run in real time: a machine that stands still for a second costs one more try, and says so.
 	$(BIN)/python -m pytest -n 6 --dist worksteal --reruns 1 -r R
 
@@ -27,6 +27,15 @@ binary: $(VENV)/.dev             ## one executable with everything in it: dist/x
 
 binary-test: binary              ## run it in an empty root, without Python
 	$(BIN)/python packaging/smoke.py dist/xiaozhi
+
+systemd-test: binary             ## the printed unit under a real systemd (root, systemd-container, debootstrap)
+	$(BIN)/python packaging/systemd_check.py dist/xiaozhi
+
+# A client of other make that the tests talk to. It brings a command that is called like ours, so it lives apart; where
+# it cannot be had the tests that need it are skipped and say so.
+build/clients/.done: $(VENV)/.dev
+	-@mkdir -p build/clients && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	  --target build/clients xiaozhi-sdk==0.5.1 opuslib==3.0.1 py-machineid==1.0.0 'websockets>=15.0.1,<18' && touch $@
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -29,9 +29,9 @@ VARIANTS = [
     ("conservative", '[turn]\nprofile = "conservative"\n', ""),
     ("aggressive", '[turn]\nprofile = "aggressive"\n', ""),
     ("without speculation", "[turn]\nspeculate = false\n", ""),
-    ("published int8 weights", "", "int8_rewrite = false\n"),
-    ("fixed 700 ms hangover, nothing ahead", _fixed(700), "int8_rewrite = false\n"),
-    ("fixed 200 ms hangover, nothing ahead", _fixed(200), "int8_rewrite = false\n"),
+    ("published int8 weights", "", "rewrite = false\n"),
+    ("fixed 700 ms hangover, nothing ahead", _fixed(700), "rewrite = false\n"),
+    ("fixed 200 ms hangover, nothing ahead", _fixed(200), "rewrite = false\n"),
 ]
 PARTS = ("soft_end", "text", "first_token", "first_clause", "first_speech", "first_packet")
 

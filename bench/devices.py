@@ -8,6 +8,7 @@ counts as starved when the device had nothing to play for over 60 ms in the midd
 import argparse
 import asyncio
 import contextlib
+import math
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -19,6 +20,7 @@ import orjson
 
 from bench.capacity import Search
 from bench.first_word import CACHE, Upstreams, settings_toml
+from bench.freezing import Freezer
 from bench.harness import allow_files, server_process
 from bench.load import Fleet
 from bench.misbehaviour import Mischief
@@ -91,10 +93,12 @@ async def let_talk(stage: Stage, load: Load, scene: Scene) -> Outcome:
     progress = Progress()
     began_s = time.monotonic()
     fleet = Fleet(stage.target, load, scene.recordings, scene.processes)
+    freezer = Freezer(stage.target, load, scene.recordings)
     try:
         while fleet.running:
             await asyncio.sleep(_LOOK_S)
             fleet.poll()
+            freezer.poll()
             outcome.turns = fleet.turns
             cpu = ""
             if stage.watcher is not None:
@@ -111,8 +115,10 @@ async def let_talk(stage: Stage, load: Load, scene: Scene) -> Outcome:
             )
     finally:
         fleet.close()
+        freezer.close()
         progress.end()
     outcome.tallies, outcome.died = fleet.tallies, fleet.died
+    outcome.frozen, outcome.thawed = freezer.frozen, freezer.thawed
     return outcome
 
 
@@ -152,7 +158,7 @@ def find_capacity(load: Load, scene: Scene, most: int) -> list[Outcome]:
     outcomes: list[Outcome] = []
     why: dict[int, str] = {}
     while (number := search.next()) is not None:
-        outcome, _ = run_one(replace(load, devices=number), scene)
+        outcome, _ = run_one(of_size(load, number), scene)
         missed = broken(capacity(outcome))
         why[number] = "; ".join(f"{line.demand}: {line.found}" for line in missed)
         print(f"carried: {'no, ' + why[number] if missed else 'yes'}", flush=True)
@@ -170,7 +176,7 @@ def sweep(load: Load, scene: Scene, numbers: Sequence[int], plot: Path) -> tuple
     """Measure several numbers of devices and draw latency against them."""
     outcomes, good = [], True
     for number in numbers:
-        outcome, held = run_one(replace(load, devices=number), scene)
+        outcome, held = run_one(of_size(load, number), scene)
         outcomes.append(outcome)
         good = good and held
     print("\n" + sweep_table(outcomes))
@@ -213,6 +219,16 @@ def numbers(text: str) -> list[int]:
     return found
 
 
+def freezers(devices: int, percent: float) -> int:
+    """How many of so many devices freeze: rounded up, and one is left awake at least."""
+    return min(devices - 1, math.ceil(devices * percent / 100.0))
+
+
+def of_size(load: Load, devices: int) -> Load:
+    """The same with more or fewer devices; as large a share of them freezes."""
+    return replace(load, devices=devices, freezers=freezers(devices, 100.0 * load.freezers / load.devices))
+
+
 def options() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.devices", description=__doc__)
@@ -223,6 +239,9 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--ramp", type=float, default=5.0, help="seconds over which devices appear")
     parser.add_argument("--jitter-ms", type=float, default=0.0, help="microphone packets are held up by 0 to this much")
     parser.add_argument("--drop-percent", type=float, default=0.0, help="turns in which the device vanishes midway")
+    parser.add_argument(
+        "--freeze-percent", type=float, default=0.0, help="of the devices freeze in mid-reply for 20 s, some for good"
+    )
     parser.add_argument("--processes", type=int, default=2, help="for the devices")
     parser.add_argument("--profile", choices=("conservative", "balanced", "aggressive"), default="balanced")
     parser.add_argument("--url", default="", metavar="OTA_URL", help="load a server that runs already")
@@ -242,6 +261,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.devices < 1 or given.duration <= 0 or given.turns_per_minute <= 0:
         parser.error("--devices, --duration and --turns-per-minute must be above 0")
+    if not 0 <= given.freeze_percent < 100:
+        parser.error("--freeze-percent lies between 0 and 100: some have to stay awake to notice")
     if not 0 <= given.drop_percent <= 100 or given.jitter_ms < 0 or given.ramp < 0:
         parser.error("--drop-percent lies between 0 and 100; --jitter-ms and --ramp are not negative")
     try:
@@ -252,6 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scene = Scene(recordings, given.processes, extra, ota_url=given.url, pid=given.pid, tiny=given.tiny)
     mischief = Mischief(drop=given.drop_percent / 100.0)
     load = Load(given.devices, given.duration, given.turns_per_minute, given.ramp, given.jitter_ms, mischief)
+    load = replace(load, freezers=freezers(given.devices, given.freeze_percent))
     allow_files(65_536)
     if given.sweep:
         outcomes, good = sweep(load, scene, given.sweep, given.plot)

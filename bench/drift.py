@@ -17,6 +17,10 @@ WARM_UP_S: Final = 600.0
 _WARM_UP_MOST: Final = 0.5
 # Levels are medians over this share at either end of the judged stretch.
 _END_SHARE: Final = 0.2
+# Parts of the stretch that count as one witness each for the slope's confidence, and Student's t for 18 degrees of
+# freedom at 95 %.
+_BLOCKS: Final = 20
+_STUDENT_T: Final = 2.10
 
 
 def slope_per_hour(at_s: Sequence[float], values: Sequence[float]) -> float:
@@ -31,14 +35,37 @@ def slope_per_hour(at_s: Sequence[float], values: Sequence[float]) -> float:
     return 3600.0 * sum((at - mean_s) * (value - mean) for at, value in zip(at_s, values, strict=True)) / spread
 
 
+def slope_margin(at_s: Sequence[float], values: Sequence[float], blocks: int = _BLOCKS) -> float:
+    """Half the width of the slope's 95 % confidence interval, for each hour; NaN where there are too few samples.
+
+    Samples of one second are no independent witnesses (memory comes and goes in waves): the stretch is cut into
+    `blocks` parts of equal count, and their means are taken for them.
+    """
+    count = min(blocks, len(values) // 2)
+    if count < 4:
+        return math.nan
+    cuts = [(len(values) * number // count, len(values) * (number + 1) // count) for number in range(count)]
+    times = [sum(at_s[begin:end]) / (end - begin) for begin, end in cuts]
+    means = [sum(values[begin:end]) / (end - begin) for begin, end in cuts]
+    slope = slope_per_hour(times, means) / 3600.0
+    mean_s, mean = sum(times) / count, sum(means) / count
+    spread = sum((at - mean_s) ** 2 for at in times)
+    rest = sum((value - mean - slope * (at - mean_s)) ** 2 for at, value in zip(times, means, strict=True))
+    return 3600.0 * _STUDENT_T * math.sqrt(rest / (count - 2) / spread) if spread else math.nan
+
+
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One quantity over the judged stretch: its level early and late, and its slope by least squares."""
+    """One quantity over the judged stretch: its level early and late, and its slope by least squares.
+
+    `margin` is half the width of the slope's 95 % confidence interval, for each hour as well.
+    """
 
     name: str
     early: float
     late: float
     per_hour: float
+    margin: float = math.nan
 
     @property
     def growth(self) -> float:
@@ -70,5 +97,6 @@ def drifts(samples: Sequence[Sample]) -> list[Drift]:
             continue
         times, values = zip(*known, strict=True)
         end = max(1, int(_END_SHARE * len(values)))
-        found.append(Drift(name, median(values[:end]), median(values[-end:]), slope_per_hour(times, values)))
+        slope, margin = slope_per_hour(times, values), slope_margin(times, values)
+        found.append(Drift(name, median(values[:end]), median(values[-end:]), slope, margin))
     return found

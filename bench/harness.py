@@ -42,11 +42,13 @@ class ServerProcess:
         port: where it listens, on 127.0.0.1.
         pid: its process.
         log: where its log lines go.
+        process: to wait for its end.
     """
 
     port: int
     pid: int
     log: Path
+    process: asyncio.subprocess.Process
 
     @property
     def url(self) -> str:
@@ -100,7 +102,7 @@ async def server_process(
                 if process.returncode is not None or time.monotonic() - began > ready_s:
                     raise RuntimeError("the server did not come up:\n" + log.read_text()[-2000:])
                 await asyncio.sleep(0.05)
-            yield ServerProcess(port, process.pid, log)
+            yield ServerProcess(port, process.pid, log, process)
         finally:
             if process.returncode is None:
                 process.terminate()

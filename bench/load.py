@@ -20,11 +20,19 @@ _LAG_PROBE_S: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What one process of devices has to say beside its turns: turns due, its own loop's worst lag, pranks played."""
+    """What one process of devices has to say beside its turns.
+
+    Attributes:
+        due: turns due.
+        lag_ms: its own loop's worst lag.
+        pranks: what was played, and how often.
+        calls: connections that came about.
+    """
 
     due: int = 0
     lag_ms: float = 0.0
     pranks: dict[str, int] = field(default_factory=dict)
+    calls: int = 0
 
 
 async def _watch_lag(worst_ms: list[float]) -> None:
@@ -53,7 +61,8 @@ def drive(target: Target, load: Load, numbers: range, recordings: Sequence[Path]
             finally:
                 watching.cancel()
         pranks = sum((talker.prankster.played for talker in talkers), Counter[str]())
-        return Tally(sum(talker.due for talker in talkers), worst_ms[0], pranks)
+        calls = sum(talker.calls for talker in talkers)
+        return Tally(sum(talker.due for talker in talkers), worst_ms[0], pranks, calls)
 
     pipe.send(asyncio.run(run()))
 
@@ -62,7 +71,8 @@ class Fleet:
     """The processes of devices. Start it, `poll` until it is done, `close` it whatever happens."""
 
     def __init__(self, target: Target, load: Load, recordings: Sequence[Path], processes: int) -> None:
-        processes = max(1, min(processes, load.devices))
+        talkers = load.devices - load.freezers
+        processes = max(1, min(processes, talkers))
         context = multiprocessing.get_context("spawn")
         self.turns: list[Turn] = []
         self.tallies: list[Tally] = []
@@ -71,7 +81,7 @@ class Fleet:
         self._pipes: list[Connection] = []
         self._workers: list[BaseProcess] = []
         for index in range(processes):
-            numbers = range(load.devices * index // processes, load.devices * (index + 1) // processes)
+            numbers = range(talkers * index // processes, talkers * (index + 1) // processes)
             ours, theirs = context.Pipe(duplex=False)
             worker = context.Process(target=drive, args=(target, load, numbers, list(recordings), theirs), daemon=True)
             worker.start()

@@ -16,8 +16,8 @@ from xiaozhi.audio.opus import OpusDecoder, OpusEncoder
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, UPLINK_RATE_HZ, PcmInt
 from xiaozhi.channel import Channel
 from xiaozhi.settings import Settings, VadSettings
-from xiaozhi.stages.asr.int8_rewrite import fastest
 from xiaozhi.stages.asr.model_files import find_sense_voice
+from xiaozhi.stages.asr.rewritten import fastest
 from xiaozhi.stages.vad.silero import CONTEXT_SAMPLES, STATE_WIDTH, WINDOW_SAMPLES, SileroModel, built_in_model
 from xiaozhi.text.clauses import ClauseSplitter
 from xiaozhi.transport.protocol import DeviceProtocol
@@ -83,7 +83,7 @@ def recognition(model: Path, seconds: float = 3.0) -> list[Row]:
     kinds = [("published QUInt8", files.model)]
     copy = fastest(files.model)
     if copy != files.model:
-        kinds.append(("rewritten to signed", copy))
+        kinds.append(("rewritten for this CPU", copy))
     rows = []
     for name, path in kinds:
         engine = SenseVoice(replace(files, model=path), language="zh", threads=1)

@@ -12,7 +12,8 @@ T = TypeVar("T")
 # Where in a turn a prank may strike: anywhere from the first word to some way into the reply.
 _REPLY_S: Final = 3.0
 
-_PRANKS: Final = ("abort", "drop", "garbage")
+PRANKS: Final = ("abort", "drop", "garbage")
+"""Their names, as in `Mischief`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Prankster:
     def choose(self) -> str:
         """The prank for the next turn; empty for none."""
         roll = self._dice.random()
-        for prank in _PRANKS:
+        for prank in PRANKS:
             roll -= getattr(self._mischief, prank)
             if roll < 0.0:
                 return prank

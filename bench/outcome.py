@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 
+from bench.freezing import Thawed
 from bench.load import Tally
 from bench.sampling import Sample, Series
 from bench.stats import spread, table
@@ -23,6 +24,7 @@ class Outcome:
         tallies: one of each process of devices.
         died: processes of devices that ended without a word.
         server_ended: the server was gone before the devices were done.
+        frozen: how often a device froze in mid-reply; `thawed`: what became of those that were woken.
     """
 
     load: Load
@@ -31,6 +33,8 @@ class Outcome:
     tallies: list[Tally] = field(default_factory=list)
     died: int = 0
     server_ended: bool = False
+    frozen: int = 0
+    thawed: list[Thawed] = field(default_factory=list)
 
     @property
     def fair(self) -> list[Turn]:
@@ -126,6 +130,8 @@ class Outcome:
             "late_frames": self.late[0],
             "frames": self.late[1],
             "device_lag_ms": self.device_lag_ms,
+            "frozen": self.frozen,
+            "thawed": [asdict(thawed) for thawed in self.thawed],
             "server": [asdict(sample) for sample in self.samples],
         }
 
@@ -154,6 +160,13 @@ def show(outcome: Outcome) -> str:
     pranks: Counter[str] = sum((Counter(tally.pranks) for tally in outcome.tallies), Counter())
     if pranks or spoilt:
         lines.append(f"pranks {_counts(pranks)}; turns not counted {_counts(spoilt)}")
+    if outcome.frozen:
+        given_up = sum(thawed.given_up for thawed in outcome.thawed)
+        later = Counter(thawed.next_turn for thawed in outcome.thawed)
+        lines.append(
+            f"froze in mid-reply {outcome.frozen}, woken {len(outcome.thawed)}, of these given up by the server "
+            f"meanwhile {given_up}; their next turns {_counts(later)}"
+        )
     if outcome.died:
         lines.append(f"{outcome.died} processes of devices died: what they saw is missing")
     if outcome.samples:

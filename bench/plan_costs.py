@@ -1,32 +1,35 @@
-"""What a turn costs on this machine, for `xiaozhi plan`: measures recognition and merges it with two benches' figures.
+"""What a turn costs on this machine, for `xiaozhi plan`: measures the parts and a server under devices (five minutes).
 
-    python -m bench.micro vad opus memory --json micro.json
-    python -m bench.devices --devices 20 --duration 60 --json few.json
-    python -m bench.devices --devices 40 --turns-per-minute 4 --duration 60 --json many.json
-    python -m bench.plan_costs micro.json few.json many.json --out costs.json
+    python -m bench.plan_costs                     writes the figures that are shipped, xiaozhi/plan/costs.json
+    python -m bench.plan_costs --out mine.json     xiaozhi plan --costs mine.json
 
 What the parts do not explain of the server's processor time under devices is counted as the event loop's; a line
 through the runs tells what it needs without turns, and for each.
+
+Exit code 2, and nothing is written, when others took more than a tenth of the machine, or the devices were starved.
 """
 
 import argparse
-import json
 import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from bench import micro_parts, sampling
+from bench import micro, micro_parts, sampling
 from bench.first_word import CACHE
+from bench.harness import allow_files
+from bench.plan_runs import MOST_LAG_MS, Run, busy_cores, let_talk, reply_s, spoken_s
+from bench.quiet import DISTURBED, Others, others_for
 from bench.sense_voice_model import build_full
+from bench.stats import table
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ
-from xiaozhi.plan.costs import Costs, Recognition
+from xiaozhi.plan.costs import DEFAULT_FILE, Costs, Recognition
 from xiaozhi.plan.model import TAIL_S
 from xiaozhi.stages.asr.model_files import find_sense_voice
 from xiaozhi.stages.asr.rewritten import fastest
@@ -41,10 +44,10 @@ _ZIPFORMER: Final = Recognition(fixed_s=0.0, per_audio_s=0.02, final_s=0.01, mem
 # Opus at 16 and 24 kbit/s in packets of 60 ms, each with some 70 bytes of WebSocket, TLS, TCP and IP headers.
 _UP_BPS: Final = 16_000 + 70 * 8 / 0.06
 _DOWN_BPS: Final = 24_000 + 70 * 8 / 0.06
-
-
-# Above, the devices' own loops had no processor: nothing that was measured then is the server's.
-MOST_LAG_MS: Final = 60.0
+# Devices and turns a minute of each: two points, so that a line can be drawn.
+_RUNS: Final = ((20, 3.0), (40, 4.0))
+_RUN_S: Final = 60.0
+_LISTEN_S: Final = 5.0
 
 
 def line_through(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
@@ -54,13 +57,6 @@ def line_through(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     spread = sum((x - mean_x) ** 2 for x, _ in points)
     rise = max(0.0, sum((x - mean_x) * (y - mean_y) for x, y in points) / spread)
     return max(0.0, mean_y - rise * mean_x), rise
-
-
-def busy_cores(run: Mapping[str, Any]) -> float:
-    """Cores that a run's server needed while its devices were there: without the first fifth, in which they come."""
-    samples = run["server"]
-    busy = samples[len(samples) // 5 :]
-    return float(sum(one["cpu_share"] for one in busy) / len(busy))
 
 
 def measured_recognition() -> Recognition:
@@ -86,6 +82,8 @@ def merge(
     sense_voice: Recognition,
     speech_s: float,
     about: str,
+    others: float = 0.0,
+    anyway: bool = False,
 ) -> Costs:
     """The figures of one turn.
 
@@ -95,6 +93,8 @@ def merge(
         sense_voice: measured.
         speech_s: length of what the devices of those runs said.
         about: the machine.
+        others: the most that others took of it meanwhile, 0 to 1.
+        anyway: also from runs whose devices were starved.
 
     Raises:
         ValueError: a figure is missing, or there is no run.
@@ -111,18 +111,19 @@ def merge(
     decode_s, encode_s = part("Opus decode") * 1e-6 / 0.06, part("Opus encode 60 ms, complexity 5") * 1e-6 / 0.06
     if not runs or any(not run["server"] or not run["turns"] for run in runs):
         raise ValueError("a run of bench.devices has no turns, or did not watch its server")
-    if starved := [run["devices"] for run in runs if run["device_lag_ms"] > MOST_LAG_MS]:
+    starved = [run["devices"] for run in runs if run["device_lag_ms"] > MOST_LAG_MS]
+    if starved and not anyway:
         raise ValueError(
             f"in the run with {starved[0]} devices the devices themselves were starved: use a calm machine"
         )
     points = [(run["turns_a_minute"] / 60.0, busy_cores(run)) for run in runs]
     base_cores, cpu_s = line_through(points) if len({x for x, _ in points}) > 1 else (0.0, points[0][1] / points[0][0])
-    reply_s = sum(run["frames"] for run in runs) * 0.06 / sum(run["turns"] for run in runs)
+    answer_s = reply_s(runs)
     heard_s = speech_s + TAIL_S
     explained_s = (
         _SPECULATION * (sense_voice.fixed_s + sense_voice.per_audio_s * heard_s)
         + heard_s * (vad_s + decode_s)
-        + reply_s * encode_s
+        + answer_s * encode_s
     )
     rss_mb = min(one["rss_mb"] for run in runs for one in run["server"])
     return Costs.model_validate(
@@ -132,12 +133,11 @@ def merge(
                 "machine": about,
                 "date": date.today().isoformat(),
                 "commands": [
+                    "python -m bench.plan_costs",
                     "python -m bench.micro vad opus memory",
                     *(f"python -m bench.devices --devices {one['devices']}" for one in runs),
-                    "python -m bench.plan_costs",
                 ],
-                "note": "processor time of a machine shared with the devices and other work; of a single run, what the "
-                "server needs without turns counts as cost of its turns; "
+                "note": f"devices and stand-ins shared the machine, others took {others:.0%} of it at most; "
                 "zipformer: 3.3 million parameters, measured apart from these commands; larger ones cost more",
             },
             "recognition": {"sense-voice": sense_voice.model_dump(), "zipformer": _ZIPFORMER.model_dump()},
@@ -146,7 +146,7 @@ def merge(
             "vad_s": round(vad_s, 6),
             "decode_s": round(decode_s, 6),
             "encode_s": round(encode_s, 6),
-            "other_s": round(max(0.0, cpu_s - explained_s) / (speech_s + reply_s), 5),
+            "other_s": round(max(0.0, cpu_s - explained_s) / (speech_s + answer_s), 5),
             "base_cores": round(base_cores, 4),
             "process_mb": round(max(50.0, rss_mb - sense_voice.memory_mb)),
             "connection_kb": round(part("memory of an idle connection"), 1),
@@ -157,22 +157,87 @@ def merge(
     )
 
 
+def machine() -> str:
+    """This machine in words."""
+    names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+             if line.startswith("model name")]  # fmt: skip
+    processor = names[0] if names else platform.machine()
+    return f"{os.cpu_count()} cores of {processor}, Python {platform.python_version()}"
+
+
+def measured_parts() -> tuple[list[dict[str, object]], Recognition]:
+    """The rows of `bench.micro` that are needed, and recognition."""
+    rows = [row for name in ("vad", "opus", "memory") for row in micro.PARTS[name]()]
+    return [asdict(row) for row in rows], measured_recognition()
+
+
+def shown_runs(runs: Sequence[Run]) -> str:
+    """One row for each."""
+    header = ("devices", "turns a minute", "answered", "server, cores", "server MB", "first packet p95 ms",
+              "devices late ms", "others")  # fmt: skip
+    return table(header, [
+        (
+            one.figures["devices"], one.figures["turns_a_minute"], f"{one.figures['success']:.1%}",
+            f"{busy_cores(one.figures):.3f}", max(sample["rss_mb"] for sample in one.figures["server"]),
+            one.figures["spans"]["first packet at the device"]["p95"], one.figures["device_lag_ms"],
+            f"{one.others:.0%}",
+        )
+        for one in runs
+    ])  # fmt: skip
+
+
+def shown_costs(costs: Costs) -> str:
+    """Every figure of the file."""
+    figures = costs.model_dump(exclude={"version", "provenance", "recognition"})
+    rows = [(name, value) for name, value in figures.items()]
+    for engine, one in costs.recognition.items():
+        rows += [(f"{engine} {name}", value) for name, value in one.model_dump(exclude_none=True).items()]
+    return "\n".join(f"{name:<26} {value:g}" for name, value in rows)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.plan_costs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("micro", type=Path, help="written by bench.micro --json")
-    parser.add_argument("devices", type=Path, nargs="+", help="written by bench.devices --json")
-    parser.add_argument("--speech-s", type=float, default=2.0, help="length of what the devices said")
-    parser.add_argument("--machine", default=f"{platform.machine()}, Python {platform.python_version()}")
-    parser.add_argument("--out", type=Path, default=Path("costs.json"))
+    parser.add_argument("--out", type=Path, default=DEFAULT_FILE, help="file to write; the shipped figures")
+    parser.add_argument("--duration", type=float, default=_RUN_S, metavar="S", help="of each run with devices; 60")
+    parser.add_argument("--machine", default=machine(), help="how to call this machine in the file")
+    parser.add_argument("--anyway", action="store_true", help="measure and write on a disturbed machine too")
     given = parser.parse_args(arguments)
-    rows = json.loads(given.micro.read_bytes())
-    runs = [run for path in given.devices for run in json.loads(path.read_bytes())]
-    costs = merge(rows, runs, measured_recognition(), given.speech_s, given.machine)
+    allow_files(4096)
+    idle = others_for(_LISTEN_S)
+    print(f"others take {idle:.0%} of the machine before we begin", flush=True)
+    if idle > DISTURBED and not given.anyway:
+        print(f"refused: more than {DISTURBED:.0%}; wait until it is quiet, or say --anyway", file=sys.stderr)
+        return 2
+    others = Others()
+    rows, recognition = measured_parts()
+    print("\n" + table(("part", "measured", "unit"), ((row["part"], row["value"], row["unit"]) for row in rows)))
+    most = [idle, others.share()]
+    runs = []
+    for devices, rate in _RUNS:
+        print(f"\n{devices} devices, {rate:g} turns a minute each, {given.duration:g} s …", flush=True)
+        runs.append(let_talk(devices, rate, given.duration))
+    most += [one.others for one in runs]
+    print("\n" + shown_runs(runs))
+    disturbed = [f"{one.figures['devices']} devices: {one.disturbed}" for one in runs if one.disturbed]
+    if most[1] > DISTURBED:
+        disturbed.append(f"the parts: others took {most[1]:.0%} of the machine")
+    for line in disturbed:
+        print(f"disturbed: {line}", file=sys.stderr)
+    if disturbed and not given.anyway:
+        print("nothing is written: measure again on a quiet machine, or say --anyway", file=sys.stderr)
+        return 2
+    try:
+        costs = merge(
+            rows, [one.figures for one in runs], recognition, spoken_s(), given.machine, max(most), given.anyway
+        )
+    except ValueError as error:
+        print(f"nothing is written: {error}", file=sys.stderr)
+        return 2
     given.out.write_text(costs.model_dump_json(indent=2) + "\n")
-    print(f"written: {given.out}")
+    print(f"\n{shown_costs(costs)}\n\nwritten: {given.out}")
     return 0
 
 

@@ -8,17 +8,19 @@ are answered too where they can be; a stalled upstream may cost one its answer. 
 import argparse
 import asyncio
 import json
+import math
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from bench.devices import Scene, let_talk, recordings_of, staged
 from bench.drift import Drift, drifts, judged
 from bench.harness import allow_files
-from bench.misbehaviour import Mischief
+from bench.misbehaviour import PRANKS, Mischief
 from bench.outcome import Outcome, show
 from bench.sampling import Sample, Watcher
 from bench.stats import table
@@ -104,8 +106,24 @@ def judged_samples(soaked: Soaked) -> list[Sample]:
 
 
 def _flat(drift: Drift) -> Line:
-    found = f"{drift.early:.0f} -> {drift.late:.0f} ({drift.growth:+.1%}), {drift.per_hour:+.1f} an hour"
+    unit = "MB an hour" if drift.name == "rss_mb" else "an hour"
+    margin = "" if math.isnan(drift.margin) else f" ± {drift.margin:.1f}"
+    found = f"{drift.early:.0f} -> {drift.late:.0f} ({drift.growth:+.1%}), {drift.per_hour:+.1f}{margin} {unit} (95 %)"
     return Line(f"{drift.name} flat within 3 %", found, drift.flat)
+
+
+def events_table(soaked: Soaked) -> str:
+    """What was done to the server, and how often: connections, and everything that went wrong on purpose."""
+    outcome = soaked.outcome
+    pranks: Counter[str] = sum((Counter(tally.pranks) for tally in outcome.tallies), Counter())
+    calls = sum(tally.calls for tally in outcome.tallies)
+    rows = [("connections", calls), ("turns", len([turn for turn in outcome.turns if not turn.is_call]))]
+    rows += [(f"{prank} on purpose", pranks[prank]) for prank in PRANKS]
+    if outcome.load.freezers:
+        rows.append(("frozen in mid-reply", outcome.frozen))
+    apologies = sum(bool(turn.error) for turn in outcome.answered)
+    rows.append(("turns that met a broken upstream and were told so", apologies))
+    return table(("what happened", "times"), rows)
 
 
 def _left(what: str, before: int, after: int, kept: int) -> Line:
@@ -142,12 +160,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--jitter-ms", type=float, default=40.0, help="microphone packets are held up by 0 to this much"
     )
     parser.add_argument("--processes", type=int, default=2, help="for the devices")
+    parser.add_argument("--freezers", type=int, default=1, help="of the devices freeze in mid-reply for 20 s")
     parser.add_argument("--no-faults", action="store_true", help="upstreams that always work")
     parser.add_argument("--tiny", action="store_true", help="a small recogniser, for a quick trial")
     parser.add_argument("--json", type=Path, help="write every sample here")
     given = parser.parse_args(arguments)
     if given.minutes <= 0 or given.devices < 1 or given.turns_per_minute <= 0:
         parser.error("--minutes, --devices and --turns-per-minute must be above 0")
+    if not 0 <= given.freezers < given.devices:
+        parser.error("--freezers must leave some devices awake")
     try:
         recordings = recordings_of(given.mix)
     except FileNotFoundError as error:
@@ -158,9 +179,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ramp_s = min(10.0, given.minutes * 6.0)
     duration_s = max(1.0, given.minutes * 60.0 - ramp_s)
     load = Load(given.devices, duration_s, given.turns_per_minute, ramp_s, given.jitter_ms, MISCHIEF)
+    load = replace(load, freezers=given.freezers)
     soaked = asyncio.run(soak(load, scene))
     lines = verdict(soaked)
-    print(f"{show(soaked.outcome)}\n\n{ends_table(soaked)}\n\nSoak:")
+    print(f"{show(soaked.outcome)}\n\n{ends_table(soaked)}\n\n{events_table(soaked)}\n\nSoak:")
     print("\n".join(f"  {line}" for line in lines))
     if given.minutes < 20:
         print("  (shorter than 20 minutes: memory may still be finding its size, so growth says little)")

@@ -42,6 +42,7 @@ class Load:
         turns_per_minute: of each device, with a random phase and intervals 30 % around the mean.
         jitter_ms: microphone packets are held up at random by at most this, in order, as Wi-Fi does.
         mischief: what devices do wrong.
+        freezers: of the devices, how many freeze in mid-reply (`bench.freezing`); they are not among those judged.
     """
 
     devices: int
@@ -51,6 +52,7 @@ class Load:
     jitter_ms: float = 0.0
     mischief: Mischief = NO_MISCHIEF
     seed: int = 1
+    freezers: int = 0
 
 
 @dataclass(slots=True)
@@ -177,6 +179,8 @@ class Talker:
         self.prankster = Prankster(load.mischief, self._device, self._dice)
         self.due = 0
         """Turns that were to begin."""
+        self.calls = 0
+        """Connections that came about."""
 
     async def live(self) -> None:
         """Come, talk on schedule, stay until the end, go."""
@@ -210,6 +214,7 @@ class Talker:
             at_s = time.monotonic()
             try:
                 await self._device.call(self._target)
+                self.calls += 1
             except DeviceError as error:
                 status = error.status if isinstance(error, ConnectFailed) else None
                 kind = f"call: {type(error).__name__}" + (f" {status}" if status else "")

@@ -94,6 +94,16 @@ class Place:
         else:
             print("place: an empty folder and an empty environment (run it as root for an empty root)")
 
+    def give_model(self) -> None:
+        """Put a small model of SenseVoice's shape where it looks for models; it hears the same words in everything."""
+        folder = (self._folder / "srv" if self._enter else self._folder) / "models" / "sense-voice"
+        code = (
+            "import sys, pathlib; from bench.sense_voice_model import build_tiny;"
+            "build_tiny(pathlib.Path(sys.argv[1]), 'what time is it')"
+        )
+        repository = Path(__file__).resolve().parent.parent
+        subprocess.run([sys.executable, "-c", code, str(folder)], cwd=repository, check=True)
+
     def _change_root(self) -> None:
         os.chroot(self._folder)
         os.chdir("/srv")
@@ -217,6 +227,12 @@ def _try(place: Place, binary: Path, manager: socket.socket) -> None:
         code = process.wait(60.0)
         _need("it ends cleanly on SIGTERM", code == 0, f"exit code {code}\n" + "".join(lines[-20:]))
         _need("without a fault in its log", "Traceback" not in "".join(lines), "".join(lines))
+    place.give_model()
+    with _serving(place) as (_, lines, start_s):
+        banner = "".join(lines)
+        _need("it serves with a model, by sherpa-onnx", "asr  sense-voice" in banner, banner)
+        code, out, _ = place.run("talk", "--say", "what time is it")
+        _need("a question is heard by it", code == 0 and "time is it" in out, out)
     print("all well")
 
 

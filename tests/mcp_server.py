@@ -41,6 +41,12 @@ async def hang() -> str:
     return ""
 
 
+@server.tool()
+def process_id() -> str:
+    """Of the server's own process."""
+    return str(os.getpid())
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "stdio":
         server.run("stdio")

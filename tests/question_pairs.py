@@ -67,6 +67,12 @@ how long do dogs live | how long does a dog live
 what is the boiling point of water | what's the water's boiling point
 where do penguins live | in what place do penguins live
 what is gravity | hey xiaozhi what is gravity
+为什么会有彩虹 | 为什么有彩虹
+台风是怎么形成的 | 嗯，台风怎么形成呀
+中国上最高的山是什么 | 呃，中国上最高的山是哪个
+十二加七等于几 | 12加7等于多少啊？
+why do lions hunt hyenas | um tell me why lions hunt hyenas
+what is the population of peru | excuse me, what is peru's population
 """
 """One pair a line; `| no` at the end says that it is not the same after all."""
 
@@ -174,6 +180,25 @@ what rhymes with orange | what rhymes with purple
 what is the past tense of go | what is the past tense of do
 how do you spell receive | how do you spell believe
 什么是黑洞 | what is a black hole
+地铁是什么 | 铁是什么
+北京的地铁有多长 | 北京的铁有多长
+会计在中国古代有什么用处 | 计在中国古代有什么用处
+为什么公有制对人类很重要 | 为什么公制对人类很重要
+为什么会长对人类很重要 | 为什么长对人类很重要
+分子是什么 | 子是什么
+什么是解释器 | 器是什么
+什么是酒吧 | 什么是酒
+目的是什么 | 目是什么
+can dogs eat grapes | should dogs eat grapes
+can dogs eat grapes | do dogs eat grapes
+do whales have legs | did whales have legs
+is there life on mars | was there life on mars
+is there life on mars | will there be life on mars
+what are arms | what is an arm
+what is news | what is new
+what is a god | what is the name of a god
+what is a radio | what is an am radio
+how important is love | how important is to love
 """
 
 HELD_OUT_SAME = """

@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import pytest
 
-from bench.standins.funasr import FunasrStandIn
+from bench.standins.funasr import DIALECTS, Dialect, FunasrStandIn
 from bench.standins.transcription import TranscriptionStandIn
 from tests.house import house, question
 from tests.recognisers import Offline, sound
@@ -166,12 +167,46 @@ async def test_a_wrong_key_says_where_it_stands(transcription: TranscriptionStan
 
 
 @pytest.mark.parametrize("mode", ["offline", "2pass"])
-async def test_a_runtime_that_cuts_at_pauses_is_heard_whole(runtime: FunasrStandIn, mode: str) -> None:
-    runtime.parts = ("你好，", "今天天气怎么样？")
-    recogniser = funasr_at(runtime, RemoteAsrSettings(), mode=mode, hotwords={"小智": 20})
-    assert (await recogniser.recognise(sound(4.0))).text == "你好，今天天气怎么样？"
-    (asked,) = runtime.requests
-    assert (asked.config["mode"], asked.config["hotwords"], asked.config["svs_lang"]) == (mode, '{"小智":20}', "zh")
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("warmed", [True, False])
+async def test_what_any_runtime_cuts_at_pauses_is_heard_whole(mode: str, dialect: Dialect, warmed: bool) -> None:
+    pause = np.zeros(8000, np.float32)
+    for pcm in (sound(4.0), np.concatenate([sound(1.0), pause, sound(0.6)])):
+        async with FunasrStandIn("你好，", "今天天气怎么样？", dialect=dialect) as runtime:
+            recogniser = funasr_at(runtime, RemoteAsrSettings(), mode=mode, hotwords={"小智": 20})
+            if warmed:
+                await recogniser.warm()
+            assert (await recogniser.recognise(pcm)).text == "你好，今天天气怎么样？"
+            (asked,) = runtime.requests
+            assert (asked.config["mode"], asked.config["svs_lang"]) == (mode, "zh")
+            assert asked.config["hotwords"] == '{"小智":20}'
+            await recogniser.aclose()
+
+
+@pytest.mark.parametrize("mode", ["offline", "2pass"])
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_any_runtime_may_understand_nothing(mode: str, dialect: Dialect) -> None:
+    async with FunasrStandIn("", dialect=dialect) as runtime:
+        recogniser = funasr_at(runtime, RemoteAsrSettings(), mode=mode)
+        assert (await recogniser.recognise(sound(0.5))).text == ""
+        await recogniser.aclose()
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_warming_asks_a_runtime_for_its_manners_without_sound(dialect: Dialect) -> None:
+    async with FunasrStandIn(dialect=dialect) as runtime:
+        recogniser = funasr_at(runtime, RemoteAsrSettings())
+        await recogniser.warm()
+        assert (runtime.probes, runtime.requests) == (1, [])
+        assert (await recogniser.recognise(sound(0.5))).text == "what time is it"
+        await recogniser.aclose()
+
+
+async def test_a_runtime_that_says_why_it_failed_is_quoted(runtime: FunasrStandIn) -> None:
+    runtime.fault = "failed"
+    recogniser = funasr_at(runtime, RemoteAsrSettings())
+    with pytest.raises(RemoteError, match="funasr: offline inference failed"):
+        await recogniser.recognise(sound(0.5))
     await recogniser.aclose()
 
 

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from bench.capacity import Search
 from bench.devices import Scene, main, measure, numbers, recordings_of, sweep_table
-from bench.drift import Drift, drifts, judged, slope_per_hour
+from bench.drift import Drift, drifts, judged, slope_margin, slope_per_hour
 from bench.idle import Idle
 from bench.load import Tally
 from bench.misbehaviour import Mischief, Prankster, garbage
 from bench.outcome import Outcome, show
 from bench.plot import line_chart
 from bench.sampling import Sample, Series, Watcher, gauge
-from bench.soak import Soaked, ends_table, errors_in
+from bench.soak import Soaked, ends_table, errors_in, events_table
 from bench.soak import verdict as soak_verdict
 from bench.standins.chat import ChatStandIn
 from bench.standins.speech import SpeechStandIn
@@ -274,6 +274,17 @@ def test_the_slope_is_growth_per_hour() -> None:
     assert math.isnan(slope_per_hour([1.0, 1.0], [2.0, 3.0]))
 
 
+def test_a_slope_is_told_with_how_sure_it_is() -> None:
+    dice = random.Random(1)
+    times = [float(second) for second in range(0, 3600, 10)]
+    growing = [500.0 + second / 360.0 + dice.gauss(0.0, 3.0) for second in times]  # 10 an hour, in noise
+    margin = slope_margin(times, growing)
+    assert 0.0 < margin < 5.0
+    assert abs(slope_per_hour(times, growing) - 10.0) < 2.0 * margin
+    assert slope_margin(times, [500.0 + second / 360.0 for second in times]) == pytest.approx(0.0, abs=1e-6)
+    assert math.isnan(slope_margin([1.0, 2.0], [1.0, 2.0]))
+
+
 def test_an_hour_is_judged_from_minute_ten_and_a_minute_from_its_half() -> None:
     hour = [sample(float(second)) for second in range(0, 3601, 10)]
     assert judged(hour)[0].at_s == 600.0
@@ -312,6 +323,13 @@ def test_a_soak_finds_what_stays_behind_and_what_the_log_says() -> None:
     steady = [sample(float(second)) for second in range(60)]
     missed = broken(soak_verdict(soaked(steady, sample(70.0, fds=90), ["12:00 ERROR outbox failed"])))
     assert [line.demand.split()[0] for line in missed] == ["file", "no"]
+
+
+def test_a_soak_says_how_often_what_was_done_to_the_server() -> None:
+    found = soaked([], sample(70.0))
+    found.outcome.tallies = [Tally(9, 0.0, {"drop": 2, "garbage": 1}, calls=5), Tally(1, 0.0, {"drop": 1}, calls=2)]
+    rows = events_table(found)
+    assert "| connections | 7 |" in rows and "| drop on purpose | 3 |" in rows and "| abort on purpose | 0 |" in rows
 
 
 def test_errors_of_the_server_are_found_in_its_log() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.speech import needs_speech, read_wav, recordings
 from xiaozhi.audio.opus import OpusDecoder, OpusEncoder
+from xiaozhi.audio.packet_time import packet_ms
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmInt, to_int16
 from xiaozhi.client.mcp import DeviceTools
 from xiaozhi.client.microphone import (
@@ -19,7 +20,7 @@ from xiaozhi.client.microphone import (
     silence_packet,
 )
 from xiaozhi.client.report import Outcome, TurnReport
-from xiaozhi.client.speaker import Speaker, packet_ms
+from xiaozhi.client.speaker import Speaker
 from xiaozhi.client.waterfall import steps, waterfall
 
 

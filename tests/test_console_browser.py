@@ -14,6 +14,7 @@ from bench.standins.chat import ChatStandIn
 from bench.standins.speech import SpeechStandIn
 from tests.browser import Page, chromium, needs_chromium
 from tests.console_browser import PASSWORD, set_password
+from tests.contrast import TOO_FAINT
 from tests.house import brief, question
 from xiaozhi.server import serving
 from xiaozhi.settings.source import SettingsSource
@@ -89,7 +90,7 @@ async def _sign_in(page: Page, base_url: str) -> None:
     await page.until("document.querySelector('.note.bad')?.innerText.includes('wrong password')")
     page.errors.clear()  # the browser reports the 401 that was asked for
     await page.type("input[type=password]", PASSWORD, enter=True)
-    await page.until("document.querySelector('.hero-number')")
+    await page.until("document.querySelector('.hero')")
 
 
 async def _talk(page: Page, chat: ChatStandIn) -> None:
@@ -155,15 +156,23 @@ async def _change_the_endpoint(page: Page, chat: ChatStandIn, file: Path) -> Non
 
 async def _see_every_page(page: Page) -> None:
     await page.size(360, 740, phone=True)
-    for language in ("zh", "en"):
+    for language, theme in (("zh", "dark"), ("en", "light")):
         await page.evaluate(f"localStorage.setItem('xiaozhi.language', '{language}')")
+        await page.evaluate(f"localStorage.setItem('xiaozhi.theme', '{theme}')")
         await page.reload()
-        await page.until("document.querySelector('.hero-number, .setting, .page-head')")
+        await page.until("document.querySelector('.hero, .setting, .page-head')")
         for name in ("overview", "turns", "model-config/all", "devices", "agents", "talk", "logs"):
             await _go(page, name)
             assert await page.evaluate("document.documentElement.scrollWidth") <= 360, (name, language)
             words = await page.evaluate("document.querySelector('main').innerText")
             assert not re.search(r"undefined|NaN|\[object|\{\w+\}", words), (name, language, words)
+            assert await page.evaluate(TOO_FAINT) == [], (name, theme)
+        await _go(page, "model-config/asr")
+        explained = await page.evaluate("document.querySelector('[data-key=\"asr.workers\"] .doc').innerText")
+        assert ("同时识别" in explained) == (language == "zh"), explained
+        await _go(page, "devices")
+        told = await page.evaluate("document.querySelector('main .address').textContent")
+        assert re.fullmatch(r"http://[\w.-]+:\d+/xiaozhi/ota/", told), told
 
 
 async def _go(page: Page, name: str) -> None:

@@ -1,5 +1,6 @@
 """Changes of the settings file: what is written, and what stays as it was."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from xiaozhi.console.moved import moved_secrets
 from xiaozhi.console.settings_file import SettingsFile
 from xiaozhi.settings import LlmEndpoint, Settings
 from xiaozhi.settings.applies import APPLIES, applies
+from xiaozhi.settings.chinese import chinese, in_chinese, name_in_chinese
 from xiaozhi.settings.documentation import default_text, documentation, read_documentation
 from xiaozhi.settings.errors import SettingsError
 from xiaozhi.settings.schema import dotted, find, keys
@@ -296,14 +298,26 @@ def test_every_setting_is_shown_with_its_table_and_no_secret_is() -> None:
     fields = {field["key"]: field for table in found for field in table["fields"]}
     assert set(fields) == {dotted(key.path) for key in keys().values() if "*" not in key.path and key.kind != "section"}
     assert fields["metrics.token"]["value"] == "set" and fields["tools.search.api_key"]["value"] is None
-    assert fields["asr.workers"] | {"doc": ""} == {
+    assert fields["asr.workers"] | {"doc": "", "doc_zh": ""} == {
         "key": "asr.workers", "value": 2, "default": 2, "type": "int", "min": 1, "max": 64,
         "min_exclusive": False, "max_exclusive": False, "max_length": None, "choices": [], "item": "str",
-        "optional": False, "doc": "", "set_by": "default", "applies": "restart", "editable": True,
+        "optional": False, "doc": "", "doc_zh": "", "set_by": "default", "applies": "restart", "editable": True,
     }  # fmt: skip
     assert fields["vad.threshold"]["min_exclusive"] and fields["turn.profile"]["type"] == "choice"
     assert fields["llm.endpoints"]["value"] == 1 and not fields["llm.endpoints"]["editable"]
-    assert all(table["title_zh"] and table["doc"] for table in found)
+
+
+def test_every_setting_and_table_is_explained_in_english_and_in_chinese_and_nothing_else_is() -> None:
+    found = tables(Settings(), {}, documentation())
+    shown = [(table["name"], table) for table in found]
+    shown += [(field["key"], field) for table in found for field in table["fields"]]
+    assert [name for name, one in shown if not one["doc"]] == [], "comment it in settings.toml"
+    assert [name for name, one in shown if not re.search("[\u4e00-\u9fff]", one["doc_zh"])] == [], "put it into zh.toml"
+    assert [table["name"] for table in found if table["title_zh"] == table["name"]] == [], "name it in TITLES"
+    used = {name_in_chinese(name, chinese()) for name, _ in shown}
+    assert set(chinese()) - used == set(), "these explain nothing"
+    assert chinese().keys() & {"load.*.memory_percent"}, "one text for all steps"
+    assert in_chinese("no.such.setting") == ""
 
 
 def test_the_table_of_what_applies_when_names_settings_that_exist() -> None:
@@ -320,3 +334,13 @@ def test_comments_belong_to_the_settings_below_them() -> None:
     found = read_documentation(text)
     assert found.tables == {"a": "About a.", "b": "rows"}
     assert found.settings == {"a.x": "Two of them.", "a.y": "Two of them. more", "a.z": "", "b.l": "A list."}
+
+
+def test_lists_in_comments_stay_lists_and_a_comment_below_a_setting_is_of_the_next() -> None:
+    text = '[a]\n# One of:\n#   "x"   the first\n#         of all\n#   "y"   last\n# That is all.\nk = "x"\n'
+    found = read_documentation(text + "# Other.\nl = 1\n# Example:\n#   m = 1\nn = 2\n")
+    assert found.settings == {
+        "a.k": 'One of:\n"x": the first of all\n"y": last\nThat is all.',
+        "a.l": "Other.",
+        "a.n": "Example:\nm = 1",
+    }

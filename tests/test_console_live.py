@@ -295,7 +295,8 @@ async def test_the_talk_page_has_a_whole_turn_and_leaves_nothing_behind(tmp_path
             assert packets > 3 and "ten past nine" in said
         turns = (await page.get("turns"))["turns"]
         assert [(turn["device_name"], turn["heard"]) for turn in turns] == [("Console", "what time is it")]
-        assert (await page.get("devices")) == {"devices": []}
+        url = f"http://127.0.0.1:{home.server.port}/xiaozhi/ota/"
+        assert (await page.get("devices")) == {"devices": [], "ota_url": url, "needs_code": False}
 
 
 async def test_pages_are_cached_by_their_content_and_packed(tmp_path: Path) -> None:

@@ -121,6 +121,18 @@ async def test_pages_of_other_sites_can_do_nothing(tmp_path: Path) -> None:
             assert answer.status == 415, "what forms can send is not taken"
 
 
+async def test_no_call_that_changes_something_is_taken_without_the_sessions_word(tmp_path: Path) -> None:
+    set_password(tmp_path / "data")
+    async with house(tmp_path, console=CONSOLE) as home, browser(home.server) as page:
+        changing = [call for call in calls_of(home) if call[0] not in ("GET", "HEAD")]
+        assert len(changing) >= 15 and ("POST", "sign-out") in changing
+        assert home.server.console is not None
+        for method, path in changing:
+            async with page.http.request(method, f"{page.base}/console/api/{path}", json={}) as answer:
+                assert answer.status == 403 and "X-CSRF" in await answer.text(), (method, path)
+        assert (await page.get("session"))["signed_in"]
+
+
 async def test_guessing_the_password_is_slow_and_the_right_one_ends_older_sessions(tmp_path: Path) -> None:
     set_password(tmp_path / "data")
     async with house(tmp_path, console=CONSOLE) as home, browser(home.server) as owner:

@@ -136,7 +136,7 @@ class Drill:
             await asyncio.sleep(1.0 + dice.uniform(0.0, 4.0))
 
 
-@pytest.mark.parametrize("seed", [1, 6])
+@pytest.mark.parametrize("seed", [6, 12])
 def test_roles_that_change_every_quarter_of_a_minute_hardly_delay_the_first_word(seed: int) -> None:
     drill = Drill(seed)
     drill.run()

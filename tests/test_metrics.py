@@ -1,6 +1,8 @@
 """What a scrape shows."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import aiohttp
 import pytest
@@ -9,8 +11,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.house import House, house, question
 from xiaozhi.health.rules import RULES
+from xiaozhi.metrics.minds import MindFigures
+from xiaozhi.metrics.nodes import NodeFigures
 from xiaozhi.metrics.turns import TurnMetrics
+from xiaozhi.services import Services
 from xiaozhi.settings import MetricsSettings, Settings
+from xiaozhi.settings.tools import McpServer
+from xiaozhi.tools.external import ExternalServer
+from xiaozhi.transport.herald import Outcome
 from xiaozhi.turn.trace import TurnTrace
 
 
@@ -158,3 +166,50 @@ def test_a_turn_that_failed_is_counted_as_such_and_spans_that_are_missing_are_le
 
 def test_metrics_have_settings() -> None:
     assert Settings().metrics.enabled
+
+
+async def test_memory_announcements_reminders_and_the_doors_are_shown(tmp_path: Path) -> None:
+    async with house(tmp_path, memory={"engine": "local"}, push={"quiet_hours": ""}) as home, home.device():
+        memory = home.server.services.memory
+        await memory.remember("02:00:00:00:00:01", "The talker is allergic to nuts.")
+        assert len(await memory.known("02:00:00:00:00:01")) == 1
+        with pytest.raises(ValueError, match="nothing to remember"):
+            await memory.remember("02:00:00:00:00:01", " ")
+        assert await memory.forget("02:00:00:00:00:01") == 1
+        told = await home.server.services.announce("Dinner is ready.", ["no such room", "02:00:00:00:00:01"], "")
+        assert sorted(told.values()) == ["spoken", "unknown device"]
+        shown = figures((await scrape(home))[1])
+    facts = {what: shown[f"xiaozhi_memory_facts_total{{what={what}}}"] for what in ("added", "recalled", "erased")}
+    assert facts == {"added": 1, "recalled": 1, "erased": 1} and shown["xiaozhi_memory_refused_total"] == 1
+    outcomes = {name: value for name, value in shown.items() if name.startswith("xiaozhi_announcements_total")}
+    assert len(outcomes) == len(Outcome)
+    assert {name for name, value in outcomes.items() if value} == {
+        "xiaozhi_announcements_total{outcome=spoken}",
+        "xiaozhi_announcements_total{outcome=unknown}",
+    }
+    assert shown["xiaozhi_unasked_total{outcome=heard}"] == 1
+    assert shown["xiaozhi_reminders_total{outcome=told}"] == shown["xiaozhi_turns_held_total"] == 0
+    assert shown["xiaozhi_pictures_total{outcome=answered}"] == shown["xiaozhi_chat_offline_total"] == 0
+    assert "xiaozhi_tokens_issued_total" in shown and "xiaozhi_web_requests_total" in shown
+
+
+def test_external_mcp_servers_and_the_redis_of_a_cluster_are_shown_by_name() -> None:
+    server = ExternalServer(McpServer(name="files", command="true"))
+    server.restarts = 3
+    minds = MindFigures(
+        cast(Services, SimpleNamespace(tools=SimpleNamespace(external=SimpleNamespace(servers=[server]))))
+    )
+    found = [sample for metric in minds._servers() for sample in metric.samples]
+    assert [sample.value for sample in found if sample.name == "xiaozhi_mcp_server_restarts_total"] == [3]
+    assert [sample.labels["state"] for sample in found if sample.labels.get("state") and sample.value] == ["stopped"]
+
+    link = SimpleNamespace(asked=5, failed=2, spared=1)
+    talks = SimpleNamespace(taken_over=4, written=9, dropped=0)
+    answers = SimpleNamespace(hits=7, misses=1, dropped=0)
+    services = SimpleNamespace(
+        shared=SimpleNamespace(link=link, conversations=talks), caches=SimpleNamespace(kept=None, shared=answers)
+    )
+    nodes = NodeFigures(cast(Services, services), lambda: None)
+    values = {(s.name, *s.labels.values()): s.value for metric in nodes.collect() for s in metric.samples}
+    assert values["xiaozhi_redis_failures_total",] == 2 and values["xiaozhi_redis_cache_hits_total", "answers"] == 7
+    assert values["xiaozhi_shared_conversations_total", "taken_over"] == 4

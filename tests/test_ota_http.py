@@ -175,6 +175,18 @@ async def test_nothing_has_to_be_activated(http: aiohttp.ClientSession, path: st
         assert response.status == 200
 
 
+async def test_a_device_may_connect_without_a_path_by_the_same_rules(http: aiohttp.ClientSession, home: House) -> None:
+    """`ws://host:port` is what the instructions of desktop clients say."""
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await http.ws_connect("/", headers=HEADERS)
+    assert refused.value.status == 401
+    async with http.post("/xiaozhi/ota/", json={}, headers=HEADERS) as response:
+        token = (await response.json())["websocket"]["token"]
+    async with http.ws_connect("/", headers={**HEADERS, "Authorization": f"Bearer {token}"}) as socket:
+        await socket.send_json({"type": "hello"})
+        assert (await socket.receive_json(timeout=5))["transport"] == "websocket"
+
+
 async def test_other_paths_and_methods_are_refused_without_a_page(http: aiohttp.ClientSession) -> None:
     async with http.get("/") as response:
         assert response.status == 200

@@ -14,6 +14,7 @@ from xiaozhi.conversation.answering import voice_wish
 from xiaozhi.conversation.recollection import Recollection
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish
+from xiaozhi.store import Device as StoredDevice
 
 
 async def ask(device: Device, text: str) -> str:
@@ -108,6 +109,33 @@ async def test_a_persona_is_switched_by_voice_without_the_model_and_stays(tmp_pa
             await ask(device, "go on")
             assert prompt(home.asked[-1]).startswith("You are a storyteller")
             assert "begin then" in said(home.asked[-1])
+
+
+async def test_a_look_into_the_store_that_is_late_does_not_undo_a_switch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(tmp_path, **PLAIN) as home:
+        services = home.server.services
+        recollection = Recollection(services, DEVICE)
+        await recollection.load()
+        read, go_on, get = asyncio.Event(), asyncio.Event(), services.store.devices.get
+
+        async def late(device_id: str) -> StoredDevice | None:
+            device = await get(device_id)
+            read.set()
+            await go_on.wait()
+            return device
+
+        monkeypatch.setattr(services.store.devices, "get", late)
+        looking = asyncio.create_task(recollection._look_again())
+        await asyncio.wait_for(read.wait(), 10)
+        recollection.switch(services.roster.of("chef"))
+        go_on.set()
+        await looking
+        assert recollection.agent.name == "chef"
+        await recollection._look_again()
+        assert recollection.agent.name == "chef", "the store knows by now"
+        recollection.close()
 
 
 async def test_what_is_changed_beside_the_server_is_taken_over_by_the_next_turn_but_one(tmp_path: Path) -> None:

@@ -10,11 +10,15 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bench.plan_check import against_run, wait_error
+from bench import quiet
+from bench.plan_check import Compared, against_run, against_wire, shown, wait_error
 from bench.plan_costs import line_through, merge
+from bench.plan_runs import Run
 from bench.plan_simulation import simulate
+from bench.plan_wire import Frames, frame_length
 from xiaozhi.cli import main
-from xiaozhi.plan.costs import DEFAULT_FILE, Costs, CostsError, Recognition, read_costs
+from xiaozhi.plan.costs import DEFAULT_FILE, Costs, CostsError, EngineName, Recognition, read_costs
+from xiaozhi.plan.explain import explain
 from xiaozhi.plan.model import Box, Demand, Limits, Unplannable, broken_limit, load_of, plan
 from xiaozhi.plan.queueing import Queue
 from xiaozhi.plan.upstream import Prices, month
@@ -233,16 +237,68 @@ def test_figures_merged_from_benches_give_their_runs_back() -> None:
     assert costs.base_cores == pytest.approx(0.1)
     assert costs.process_mb == 200
     for run in runs:
-        shown, off = against_run(run, Box(2), costs, 2.0)
-        assert off < 0.01
-        assert f"{run['devices']} devices" in shown
+        cpu, memory, first = against_run(Run(run), Box(2), costs, 2.0)
+        assert cpu.good and abs(cpu.off) < 0.01
+        assert memory.name == "memory, MB" and memory.measured == 609.0
+        assert first.measured == 900.0
     assert isinstance(Costs.model_validate_json(costs.model_dump_json()), Costs)
     with pytest.raises(ValueError, match="Opus decode"):
         merge(MICRO[:1], runs, engine, 2.0, "a machine")
     with pytest.raises(ValueError, match="use a calm machine"):
         merge(MICRO, [{**runs[0], "device_lag_ms": 400.0}], engine, 2.0, "a machine")
+    late = merge(MICRO, [{**runs[0], "device_lag_ms": 400.0}], engine, 2.0, "a machine", 0.4, anyway=True)
+    assert "others took 40% of it" in late.provenance.note
     with pytest.raises(ValueError, match="no turns"):
         merge(MICRO, [], engine, 2.0, "a machine")
+
+
+def test_a_figure_is_judged_by_how_far_it_is_planned_over_and_under() -> None:
+    def judged(planned: float, measured: float = 100.0) -> bool:
+        return Compared("x", planned, measured, over=0.3, under=0.1).good
+
+    assert [judged(planned) for planned in (89.0, 90.1, 100.0, 129.9, 131.0)] == [False, True, True, True, False]
+    assert not judged(100.0, math.nan)
+    up, down = against_wire((COSTS.up_bps, COSTS.down_bps * 1.2), COSTS)
+    assert up.good and not down.good
+    assert "MISSED" in shown([down]) and "-5% to +50%" in shown([down])
+
+
+def test_a_run_is_no_ground_for_a_judgement_when_others_were_busy_or_its_devices_starved() -> None:
+    figures = bench_run(20, 60.0, 0.3)
+    assert Run(figures).disturbed == ""
+    assert "others took 20%" in Run(figures, others=0.2).disturbed
+    assert "400 ms late" in Run({**figures, "device_lag_ms": 400.0}).disturbed
+
+
+def test_what_we_do_ourselves_is_not_counted_as_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    box, own, now = [0.0], [0.0], [0.0]
+    monkeypatch.setattr(quiet, "box_busy_s", lambda: box[0])
+    monkeypatch.setattr(quiet, "own_cpu_s", lambda: own[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    others = quiet.Others()
+    box[0], own[0], now[0] = 12.0, 10.0, 10.0
+    assert others.share() == pytest.approx(0.1)  # 2 of 20 core-seconds
+    own[0] = 13.0
+    assert others.share() == 0.0
+
+
+def test_frames_on_the_wire_are_counted_however_they_are_cut() -> None:
+    def frame(opcode: int, length: int, *, masked: bool) -> bytes:
+        sizes = bytes([length]) if length < 126 else b"\x7e" + length.to_bytes(2, "big")
+        return bytes([0x80 | opcode, sizes[0] | 0x80 * masked]) + sizes[1:] + bytes(4 * masked) + bytes(length)
+
+    text, short, long = frame(1, 300, masked=True), frame(2, 100, masked=True), frame(2, 200, masked=True)
+    data = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n" + text + short + long
+    for step in (1, 7, 1000):
+        frames = Frames()
+        for begin in range(0, len(data), step):
+            frames.take(data[begin : begin + step])
+        assert (frames.count, frames.wire_bytes) == (2, 106 + 208)
+    assert frames.bps == pytest.approx((157 + 74) * 8 / 0.06)
+    assert frame_length(b"\x82\x7f" + (70_000).to_bytes(8, "big")) == 70_010
+    with pytest.raises(ValueError, match="no sound"):
+        _ = Frames().bps
 
 
 def test_a_line_through_points_never_falls_and_never_begins_below_zero() -> None:
@@ -274,3 +330,100 @@ def test_the_command_speaks_json_and_explains_mistakes(capsys: pytest.CaptureFix
     ):
         assert main(["plan", *words]) == code
         assert complaint in capsys.readouterr().err
+
+
+# By hand --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_plan_for_a_thousand_devices_recomputed_by_hand_from_the_figures() -> None:
+    """From the numbers of the file alone, with the formulas as the books have them, and none of the planner's code."""
+    figures = json.loads(DEFAULT_FILE.read_bytes())
+    ear = figures["recognition"]["sense-voice"]
+    speech_s, reply_s, cores = 3.0, 6.0, 4
+
+    def node(devices: int) -> dict[str, float]:
+        turns = devices / 60.0
+        loop = figures["base_cores"] + turns * figures["other_s"] * (speech_s + reply_s)
+        threads = turns * (4.0 * (figures["vad_s"] + figures["decode_s"]) + reply_s * figures["encode_s"])
+        decode_s = ear["fixed_s"] + ear["per_audio_s"] * 4.0
+        arrivals = turns * figures["decodes_per_turn"]
+        service_s = decode_s * 3 / min(3.0, cores - loop - threads)
+        load = arrivals * service_s
+        busy = load / 3
+        tail = load**3 / 6 / (1 - busy)
+        erlang_c = tail / (1 + load + load**2 / 2 + tail)
+        cv = 0.6 * ear["per_audio_s"] * 4.0 / decode_s
+        mean_s = erlang_c * service_s / 3 / (1 - busy) * (1 + cv**2) / 2
+        wait_s = mean_s / erlang_c * math.log(erlang_c / 0.05) if erlang_c > 0.05 else 0.0
+        return {
+            "loop": loop,
+            "cpu": loop + threads + arrivals * decode_s,
+            "busy": busy,
+            "wait": wait_s,
+            "first": 0.096 + wait_s + service_s * (1 + 2 * cv) + 0.4 + 0.2,
+            "memory": (figures["process_mb"] + ear["memory_mb"]) / 1e3
+            + (devices * figures["connection_kb"] + turns * 10.0 * figures["turn_kb"]) / 1e6,
+            "up": turns * 4.0 * figures["up_bps"],
+            "down": turns * reply_s * figures["down_bps"],
+        }
+
+    def carried(devices: int) -> bool:
+        one = node(devices)
+        return (
+            one["busy"] <= 0.8
+            and one["loop"] <= 0.6
+            and one["cpu"] <= 0.7 * cores
+            and one["memory"] <= 0.8 * 8
+            and one["first"] <= 1.5
+        )
+
+    most = next(devices for devices in range(1, 2000) if not carried(devices + 1))
+    nodes = -(-1000 // most)
+    fleet = plan(Demand(1000), Box(), COSTS)
+    assert (fleet.nodes, fleet.most_per_node, fleet.node.devices) == (nodes, most, -(-1000 // nodes))
+    by_hand, found = node(fleet.node.devices), fleet.node
+    assert found.loop_share == pytest.approx(by_hand["loop"])
+    assert found.cpu_cores == pytest.approx(by_hand["cpu"])
+    assert found.recognition_share == pytest.approx(by_hand["busy"])
+    assert found.wait_p95_s == pytest.approx(by_hand["wait"])
+    assert found.first_audio_p95_s == pytest.approx(by_hand["first"])
+    assert found.memory_gb == pytest.approx(by_hand["memory"])
+    assert (found.up_bps, found.down_bps) == pytest.approx((by_hand["up"], by_hand["down"]))
+
+
+@settings(deadline=None)  # a shared machine may be slow
+@given(DEMANDS, BOXES)
+def test_what_is_explained_comes_to_what_is_planned(demand: Demand, box: Box) -> None:
+    try:
+        fleet = plan(demand, box, COSTS)
+    except Unplannable:
+        return
+    steps = explain(demand, box, COSTS, fleet)
+    told = {step.name: step for step in steps if step.model is not None}
+    assert {"nodes", "share", "loop", "processor", "memory", "first sound", "up", "down"} <= told.keys()
+    for step in told.values():
+        assert step.value == pytest.approx(step.model, rel=1e-6, abs=1e-9), step.name
+
+
+@pytest.mark.parametrize("engine", ["sense-voice", "zipformer", "two-pass", "remote"])
+def test_the_numbers_put_in_can_be_worked_out_again(engine: EngineName) -> None:
+    """With a calculator: here Python's, on the very text that is shown, whose numbers have four digits."""
+    demand = Demand(1000, turns_per_minute=1.5, engine=engine)
+    for step in explain(demand, Box(8, 16.0, speed=1.25), COSTS, plan(demand, Box(8, 16.0, speed=1.25), COSTS)):
+        sum_text = step.numbers.partition(", a =")[0].replace(" x ", " * ").replace("^", "**").replace("ln(", "log(")
+        if step.name in ("nodes", "share"):
+            sum_text = f"ceil({sum_text})"
+        if "<=" in sum_text:
+            continue
+        value = eval(sum_text, {"min": min, "max": max, "log": math.log, "ceil": math.ceil})
+        assert value == pytest.approx(step.value, rel=0.005, abs=1e-6), step
+
+
+def test_the_command_shows_the_sums_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--devices", "1000"]) == 0
+    assert "other_s" not in capsys.readouterr().out
+    assert main(["plan", "--devices", "1000", "--explain"]) == 0
+    told = capsys.readouterr().out
+    assert "turns x other_s x (speech + reply)" in told and f"{COSTS.other_s:g}" in told
+    assert main(["plan", "--devices", "1000", "--json"]) == 0
+    assert {"loop", "memory", "first sound"} <= {step["name"] for step in json.loads(capsys.readouterr().out)["steps"]}

@@ -174,6 +174,30 @@ async def test_a_removed_device_that_is_still_connected_leaves_nothing_behind() 
         assert await store.devices.get("aa") is None
 
 
+async def test_strangers_whose_code_ran_out_are_swept_and_nobody_else() -> None:
+    now = 10 * 86_400.0
+    async with store_at(now_s=lambda: now) as store:
+        for stranger in ("s1", "s2"):
+            await store.devices.pending_code(stranger)
+        await store.devices.pending_code("bound")
+        bound = await store.devices.get("bound")
+        assert bound is not None
+        await store.devices.bind(bound.code)
+        await store.devices.pending_code("named")
+        await store.devices.update("named", name="kitchen")
+        await store.devices.pending_code("talked")
+        await say(store, "talked", "hello")
+        await store.devices.seen("never asked for a code")
+        assert await store.devices.sweep(now + 3600.0) == 0
+        assert await store.devices.sweep(now + 2 * 86_400.0) == 2
+        assert {device.id for device in await store.devices.list()} == {
+            "bound",
+            "named",
+            "talked",
+            "never asked for a code",
+        }
+
+
 async def test_old_and_surplus_turns_are_swept() -> None:
     async with store_at(now_s=lambda: 10 * 86_400.0) as store:
         for number in range(6):

@@ -241,3 +241,8 @@ def test_endless_numbers_are_compared_without_an_error(digit: str, behind: str) 
     assert same_words(endless, endless + "。")
     assert not same_words(endless, digit * (count + 1) + behind)
     assert not same_words(f"三点{endless}分", "3:50")
+
+
+def test_a_text_that_begins_with_a_minute_sign_keeps_it() -> None:
+    assert not same_words("分子是什么", "子是什么")
+    assert same_words("三点五十分", "3:50")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,10 +16,12 @@ import pytest
 from tests.house import House, house, question
 from xiaozhi.client.device import Device
 from xiaozhi.client.mcp import DeviceTools
+from xiaozhi.tools.external import ServerState
 from xiaozhi.turn.machine import ListeningMode
 
 VOLUME = "self_audio_speaker_set_volume"
 STATUS = "self_get_device_status"
+MCP_SERVER = str(Path(__file__).with_name("mcp_server.py"))
 
 
 def call(name: str, **arguments: Any) -> tuple[str, str]:
@@ -173,6 +176,68 @@ async def test_a_model_that_calls_without_end_is_stopped_and_apologised_for(tmp_
         assert len(home.asked) == 3
     assert "Sorry" in report.text
     assert report.trace is not None and "without end" in report.trace["error"]
+
+
+async def test_a_model_that_calls_something_else_each_time_and_talks_about_it_is_stopped_too(tmp_path: Path) -> None:
+    async with talk(tmp_path, ("", ()), tools={"max_rounds": 3}) as (home, device):
+
+        def next_call(messages: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+            return in_pieces((call("calculate", expression=f"1+{len(messages)}"),))
+
+        home.chat.answer, home.chat.tool_pieces = "Let me see.", next_call
+        report = await device.turn_text("what do you think of sums")
+        assert len(home.asked) == 4 and offered(home) == []
+        assert used(report) == [("calculate", False)] * 3
+        assert report.text == " ".join(["Let me see."] * 4), "what it says without tools is its answer"
+        home.chat.answer, home.chat.tool_pieces = "I am here.", ()
+        assert (await device.turn_text("are you there")).text == "I am here."
+
+
+async def test_of_parallel_calls_each_gets_its_own_result_good_or_bad(tmp_path: Path) -> None:
+    wanted = (
+        (VOLUME, '{"volume": "lou'),
+        call("calculate", expression="6*7"),
+        call("self_fly", height=3),
+        call(VOLUME, volume=30),
+        call("calculate", expression="1+1"),
+    )
+    async with talk(tmp_path, ("", wanted), ("Partly done.", ()), tools={"max_calls": 4}) as (home, device):
+        report = await device.turn_text("do a lot at once")
+        assert report.text == "Partly done."
+        results = {each["tool_call_id"]: each["content"] for each in home.asked[-1] if each["role"] == "tool"}
+        assert list(results) == [f"call_{number}" for number in range(5)]
+        assert "not valid JSON" in results["call_0"] and "no tool" in results["call_2"]
+        assert (results["call_1"], results["call_3"]) == ("42", "true")
+        assert "at most 4" in results["call_4"]
+        assert [failed for _, failed in used(report)] == [True, False, True, False, True]
+        assert device.tools.volume == 30
+
+
+async def test_broken_arguments_may_be_mended_in_the_next_round(tmp_path: Path) -> None:
+    rounds = ("", ((VOLUME, '{"volume": }'),)), ("", (call(VOLUME, volume=25),)), ("Done.", ())
+    async with talk(tmp_path, *rounds) as (_, device):
+        report = await device.turn_text("quieter than that")
+        assert (report.text, device.tools.volume) == ("Done.", 25)
+        assert used(report) == [(VOLUME, True), (VOLUME, False)]
+
+
+async def test_an_external_server_killed_in_the_middle_of_a_call_is_told_to_the_model(tmp_path: Path) -> None:
+    server = {"name": "sums", "command": sys.executable, "args": [MCP_SERVER, "stdio"], "timeout_s": 60.0}
+    both = (call("sums_hang"), call("sums_crash"))
+    async with talk(tmp_path, ("", both), ("It has gone.", ()), tools={"servers": [server]}) as (home, device):
+        (sums,) = home.server.services.tools.external.servers
+        async with asyncio.timeout(30):
+            await sums.reached(ServerState.READY)
+        report = await device.turn_text("ask the other server")
+        assert report.text == "It has gone."
+        results = [each["content"] for each in home.asked[-1] if each["role"] == "tool"]
+        assert results == ["The service sums is not available right now."] * 2
+        assert "sums_add" in offered(home), "it stays offered, so that prompt caches hold"
+        async with asyncio.timeout(30):
+            await sums.reached(ServerState.READY)
+        Model(("", (call("sums_add", a=2, b=3),)), ("Five.", ())).install(home)
+        assert (await device.turn_text("and two and three")).text == "Five."
+        assert home.asked[-1][-1]["content"] == "5"
 
 
 class Lazy(DeviceTools):

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -19,7 +21,7 @@ from xiaozhi.tools.external_config import McpConfigError, configured_servers, re
 from xiaozhi.tools.house import ToolHouse
 from xiaozhi.tools.registry import Registry
 from xiaozhi.tools.tool import ToolContext
-from xiaozhi.tools.toolbox import Toolbox
+from xiaozhi.tools.toolbox import ToolAnswer, Toolbox
 
 SCRIPT = str(Path(__file__).with_name("mcp_server.py"))
 WAY = 30.0
@@ -61,7 +63,7 @@ async def test_a_server_over_stdio_is_listed_called_killed_and_started_again() -
         await ready(server)
         tools = toolbox(server)
         names = [spec.name for spec in tools.specs()]
-        assert names == ["sums_add", "sums_crash", "sums_environment", "sums_fail", "sums_hang"]
+        assert names == ["sums_add", "sums_crash", "sums_environment", "sums_fail", "sums_hang", "sums_process_id"]
         (three,) = await tools.run([call("sums_add", a=1, b="2")])
         assert three.result.text == "3" and not three.result.failed
         (failed,) = await tools.run([call("sums_fail")])
@@ -100,6 +102,41 @@ async def test_a_call_that_hangs_is_given_up_and_a_cancelled_one_leaves_the_serv
         assert two.result.text == "2"
 
 
+async def hanging(tools: Toolbox, name: str) -> tuple["asyncio.Task[tuple[ToolAnswer, ...]]", int]:
+    """A call that the server is at work on, and the process to kill: it has answered a later call meanwhile."""
+    tools.begin_turn("hang")
+    calling = asyncio.create_task(tools.run([call(f"{name}_hang")]))
+    await asyncio.sleep(0)
+    (process,) = await tools.run([call(f"{name}_process_id")])
+    return calling, int(process.result.text)
+
+
+async def test_a_server_over_stdio_that_is_killed_in_the_middle_of_a_call_is_away_at_once_and_comes_back() -> None:
+    async with running(over_stdio(timeout_s=100.0)) as server, asyncio.timeout(WAY):
+        await ready(server)
+        tools = toolbox(server)
+        calling, process_id = await hanging(tools, "sums")
+        os.kill(process_id, signal.SIGKILL)
+        (gone,) = await calling
+        assert gone.result.failed and gone.result.text == "The service sums is not available right now."
+        await server.reached(ServerState.WAITING, ServerState.STARTING)
+        await ready(server)
+        assert server.restarts == 1
+        tools.begin_turn("again")
+        (four,) = await tools.run([call("sums_add", a=1, b=3)])
+        assert four.result.text == "4"
+
+
+async def test_pauses_between_tries_double(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(McpServer(name="none", command="/nowhere/server", timeout_s=5)) as server:
+        async with asyncio.timeout(WAY):
+            while server.restarts < 3:
+                await server.reached(ServerState.WAITING)
+                await server.reached(ServerState.STARTING)
+    pauses_s = [each.args[2] for each in caplog.records if isinstance(each.args, tuple) and "next try" in each.msg]
+    assert pauses_s[:3] == [0.01, 0.02, 0.04]
+
+
 async def test_a_command_that_is_not_there_is_named_and_tried_again() -> None:
     config = McpServer(name="none", command="/nowhere/server", timeout_s=5)
     async with running(config) as server:
@@ -111,7 +148,7 @@ async def test_a_command_that_is_not_there_is_named_and_tried_again() -> None:
         assert away.result.failed
 
 
-async def test_a_server_over_http_comes_back_after_it_was_killed() -> None:
+async def test_a_server_over_http_that_is_killed_in_the_middle_of_a_call_comes_back() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -121,7 +158,7 @@ async def test_a_server_over_http_comes_back_after_it_was_killed() -> None:
             sys.executable, SCRIPT, str(port), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
         )
 
-    config = McpServer(name="web", url=f"http://127.0.0.1:{port}/mcp", headers={"X-Key": SecretStr("k")}, timeout_s=5)
+    config = McpServer(name="web", url=f"http://127.0.0.1:{port}/mcp", headers={"X-Key": SecretStr("k")}, timeout_s=20)
     process = await begin()
     try:
         async with running(config) as server:
@@ -129,8 +166,11 @@ async def test_a_server_over_http_comes_back_after_it_was_killed() -> None:
             tools = toolbox(server)
             (three,) = await tools.run([call("web_add", a=1, b=2)])
             assert three.result.text == "3"
+            calling, _ = await hanging(tools, "web")
             process.kill()
             await process.wait()
+            (gone,) = await calling
+            assert gone.result.failed and gone.result.text == "The service web is not available right now."
             (gone,) = await tools.run([call("web_add", a=2, b=2)])
             assert gone.result.failed and "web" in gone.result.text
             async with asyncio.timeout(WAY):

@@ -10,10 +10,10 @@ from pydantic import SecretStr
 
 from xiaozhi.cli import main
 from xiaozhi.settings import AuthSettings, ServerSettings
-from xiaozhi.transport.addresses import base_url, client_address, networks, websocket_url
+from xiaozhi.transport.addresses import base_url, client_address, is_loopback, networks, websocket_url
 from xiaozhi.transport.auth import Gatekeeper, KeyKeeper
 from xiaozhi.transport.identity import Identity, from_body, normal_id
-from xiaozhi.transport.lan import lan_address
+from xiaozhi.transport.lan import lan_address, reachable_host
 from xiaozhi.transport.limits import OncePer, RateLimiter
 from xiaozhi.transport.token_keys import KeyRing, TokenKey, keys_file, load_keys, rotate_keys
 
@@ -294,3 +294,9 @@ def test_browser_clients_may_call_their_token_token() -> None:
 
 def test_the_address_of_this_machine_is_one_a_device_can_reach() -> None:
     assert lan_address() not in ("0.0.0.0", "")
+
+
+def test_an_address_of_this_machine_alone_is_told_apart() -> None:
+    assert is_loopback("http://127.0.0.1:8000") and is_loopback("http://localhost") and is_loopback("http://[::1]:80")
+    assert not is_loopback("http://192.168.1.10:8000") and not is_loopback("https://xiaozhi.example.org")
+    assert reachable_host("192.168.1.10") == "192.168.1.10" and reachable_host("0.0.0.0") == lan_address()

@@ -80,6 +80,9 @@ def test_an_empty_packet_never_reaches_the_decoder() -> None:
         ('{"type":"hello","version":3,"features":{"mcp":true,"aec":false}}', protocol.Hello(3, frozenset({"mcp"}))),
         ('{"type":"hello","features":{"trace":true}}', protocol.Hello(1, frozenset({"trace"}), traces=True)),
         ('{"type":"hello","version":"two","features":[1],"audio_params":7}', protocol.Hello(1)),
+        ('{"type":"hello","audio_params":{"format":"pcm","sample_rate":16000}}', protocol.Hello(1, bare=True)),
+        ('{"type":"hello","audio_params":{"format":"pcm","sample_rate":"16k"}}', protocol.Hello(1)),
+        ('{"type":"hello","audio_params":{"format":["pcm"],"sample_rate":16000}}', protocol.Hello(1)),
     ],
 )
 def test_messages_of_real_clients_are_understood(text: str, expected: protocol.Event) -> None:

@@ -21,7 +21,7 @@ from xiaozhi.checks.finding import Level
 from xiaozhi.checks.stages import reachable_voice
 from xiaozhi.settings import TtsSettings
 from xiaozhi.settings.tts import AzureVoiceSettings, IflytekVoiceSettings
-from xiaozhi.stages.tts.azure import AzureVoice
+from xiaozhi.stages.tts.azure import AzureVoice, service_url
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.iflytek import IflytekVoice, signed_url
 from xiaozhi.stages.tts.registry import build_voices
@@ -184,6 +184,28 @@ def test_whatever_a_text_holds_azure_reads_it_as_text(text: str) -> None:
     ssml = voice.ssml(text, "zh").encode("utf-8", "replace").decode()
     expected = NOT_XML.sub(" ", text).replace("\r\n", "\n").replace("\r", "\n")
     assert _read(ssml, 0).text == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ({"region": "westeurope"}, "https://westeurope.tts.speech.microsoft.com/cognitiveservices/v1"),
+        ({"region": "chinaeast2"}, "https://chinaeast2.tts.speech.azure.cn/cognitiveservices/v1"),
+        ({"region": "usgovvirginia"}, "https://usgovvirginia.tts.speech.azure.us/cognitiveservices/v1"),
+        (
+            {"endpoint": "https://toys.cognitiveservices.azure.com/"},
+            "https://toys.cognitiveservices.azure.com/tts/cognitiveservices/v1",
+        ),
+        (
+            {"endpoint": "https://toys.cognitiveservices.azure.com/tts"},
+            "https://toys.cognitiveservices.azure.com/tts/cognitiveservices/v1",
+        ),
+        ({"endpoint": "https://relay.example/cognitiveservices/v1"}, "https://relay.example/cognitiveservices/v1"),
+        ({"endpoint": "https://relay.example"}, "https://relay.example/cognitiveservices/v1"),
+    ],
+)
+def test_azure_is_found_in_every_cloud(given: dict[str, str], url: str) -> None:
+    assert service_url(AzureVoiceSettings.model_validate(given)) == url
 
 
 async def test_azure_says_what_to_do_about_a_wrong_key(azure: AzureStandIn) -> None:

@@ -321,6 +321,48 @@ async def test_a_hedge_goes_only_where_it_may_and_never_to_one_that_failed_latel
     assert (pool.hedges, pool.requests) == (1, 6)
 
 
+async def test_where_nobody_is_well_a_hedge_may_be_the_probe_of_one_that_failed_but_not_a_moment_ago() -> None:
+    pool, clock = pool_of(Upstream("a", "A"), Upstream("b", "B"), Upstream("c", "C"))
+    for _ in range(5):
+        taken(pool.take(without={"a", "b"})).failed(FailureKind.CONNECTION, "c: refused")
+    assert taken(pool.take(without={"a"}, hedge=True, probe=True)).name == "b"
+    assert not pool.failed_ones({"a", "b"}), "it was refused just now"
+    assert pool.take(without={"a", "b"}, hedge=True, probe=True) is None
+    clock.now += 1.0
+    assert pool.failed_ones({"a", "b"})
+    assert pool.take(without={"a", "b"}, hedge=True) is None
+    probe = taken(pool.take(without={"a", "b"}, hedge=True, probe=True))
+    assert probe.probe and pool.hedges == 2
+    assert pool.take(without={"a", "b"}, hedge=True, probe=True) is None, "one probe at a time"
+    probe.first_byte()
+    assert taken(pool.take(without={"a", "b"}, hedge=True)).name == "c"
+
+
+async def test_one_that_asked_for_rest_is_no_company() -> None:
+    pool, clock = pool_of(Upstream("a", "A"), Upstream("b", "B"))
+    taken(pool.take(without={"a"})).failed(FailureKind.BUSY, "b: HTTP 429", rest_s=60.0)
+    clock.now += 10.0
+    assert not pool.failed_ones({"a"})
+    assert pool.take(without={"a"}, hedge=True, probe=True) is None
+
+
+async def test_who_still_waits_from_slow_times_says_nothing_once_a_later_one_was_answered() -> None:
+    pool, clock = pool_of(Upstream("a", "A", weight=1000.0), Upstream("b", "B", weight=0.001))
+    for name in ("a", "b"):
+        lease = taken(pool.take(without={"a", "b"} - {name}))
+        clock.now += 0.2
+        lease.first_byte()
+        lease.succeeded()
+    old = taken(pool.take(without={"b"}))
+    clock.now += 2.0
+    assert taken(pool.take(without={"b"})).doubtful
+    later = taken(pool.take(without={"b"}))
+    clock.now += 0.2
+    later.first_byte()
+    assert not taken(pool.take(without={"b"})).doubtful
+    old.dropped()
+
+
 async def test_two_bad_checks_close_the_way_and_a_good_one_is_told() -> None:
     pool, clock = pool_of(Upstream("a", "A"), Upstream("b", "B"))
     wrong = {"A": "no answer in time", "B": ""}

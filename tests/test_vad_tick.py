@@ -383,3 +383,15 @@ async def test_real_speech_is_speech_and_random_bytes_are_not() -> None:
     garbage = await tick.hear(tick.open(), [b"\xff" + os.urandom(60) for _ in range(40)])
     assert garbage.errors > 0
     tick.close()
+
+
+def test_bare_samples_are_taken_as_they_are_and_what_is_none_is_silence() -> None:
+    ear = Ear()
+    ear.bare = True
+    wave = sound(1, 960)
+    pcm, errors = ear.decode([to_int16(wave).astype("<i2").tobytes(), b"odd", b"", bytes(2 * 1921)])
+    assert errors == 2
+    assert len(pcm) == 4 * 960
+    assert np.abs(pcm[:960] - np.clip(wave, -1.0, 1.0)).max() < 1e-4
+    assert not pcm[960:].any()
+    assert not awake(ear), "no decoder is made for them"

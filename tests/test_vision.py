@@ -124,15 +124,29 @@ async def test_a_token_is_for_one_device_and_expires(tmp_path: Path) -> None:
         assert await send(told["url"], told["token"], body, device="02:00:00:00:00:02") == refused | {
             "message": "The picture was not accepted; connect the device again."
         }
-        generation, expires, signature = told["token"].split(".")
-        for token in ("", "x", f"{generation}.{int(expires) + 1}.{signature}", f"{generation}.{expires}.{signature}x"):
+        assert (await send(told["url"], told["token"], body, device=""))["success"], (
+            "some clients name themselves nowhere"
+        )
+        generation, expires, owner, signature = told["token"].split(".")
+        other = base64.urlsafe_b64encode(b"02:00:00:00:00:02").rstrip(b"=").decode()
+        wrong = [
+            "",
+            "x",
+            f"{generation}.{int(expires) + 1}.{owner}.{signature}",
+            f"{generation}.{expires}.{owner}.{signature}x",
+            f"{generation}.{expires}.{other}.{signature}",
+            f"{generation}.{expires}.*.{signature}",
+            f"{generation}.{expires}.{signature}",
+        ]
+        for token in wrong:
             assert (await send(told["url"], token, body))["success"] is False
+        assert (await send(told["url"], wrong[4], body, device="02:00:00:00:00:02"))["success"] is False
         desk = home.server.devices.vision.__self__  # type: ignore[attr-defined]  # a bound method
         later = desk._now_s() + 13 * 3600.0
         desk._now_s = lambda: later
         assert (await send(told["url"], told["token"], body))["success"] is False
-        assert desk.refused == 6
-        assert eyes.requests == [] or all("messages" not in request.body for request in eyes.requests)
+        assert desk.refused == 10
+        assert len([request for request in eyes.requests if "messages" in request.body]) == 1
 
 
 async def test_without_an_endpoint_that_sees_the_answer_says_what_to_do_in_the_language_of_the_question(
@@ -211,7 +225,7 @@ async def test_switched_off_devices_are_told_of_no_camera(tmp_path: Path) -> Non
         async with asyncio.timeout(5):
             while not connection.tools.tools():
                 await home.server.services.store.devices.get("x")  # the device lists its tools meanwhile
-        assert device.tools.vision == {}
+        assert device.tools.vision == {"url": "", "token": ""}
 
 
 @given(st.binary(max_size=60), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", PHOTO[:200]]))

@@ -9,10 +9,14 @@ from xiaozhi.audio.pcm import PcmFloat, PcmInt
 
 @dataclass(frozen=True, slots=True)
 class MicPacket:
-    """One Opus packet from the device's microphone, 20 to 120 ms; `timestamp_ms` is 0 where the framing has none."""
+    """One Opus packet from the device's microphone, 20 to 120 ms; `timestamp_ms` is 0 where the framing has none.
+
+    `bare`: no Opus, but the samples themselves, int16 in little-endian order at 16 kHz.
+    """
 
     opus: bytes
     timestamp_ms: int = 0
+    bare: bool = False
 
 
 @dataclass(frozen=True, slots=True)

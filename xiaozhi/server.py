@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -40,8 +41,9 @@ from xiaozhi.transport.app import build_app
 from xiaozhi.transport.console import Console
 from xiaozhi.transport.doors import Doors
 from xiaozhi.transport.entrance import Entrance
-from xiaozhi.transport.lan import lan_address
+from xiaozhi.transport.lan import reachable_host
 from xiaozhi.transport.ota import OTA_PATH, WEBSOCKET_PATH, OtaDesk
+from xiaozhi.transport.patience import Patience
 from xiaozhi.transport.tls import TlsError, TlsFiles, distrusted_because
 from xiaozhi.transport.token_keys import load_keys
 from xiaozhi.transport.websocket import Devices
@@ -49,6 +51,10 @@ from xiaozhi.turn.trace import TurnTrace
 from xiaozhi.watching import health_desk, metrics_desk, tracer_of
 
 _log = logging.getLogger(__name__)
+
+# Ctrl-C reaches a whole process group, and a wrapper passes it on once more; service managers signal a control group:
+# signals that come so soon after the first are the same one. A later one ends the process without draining.
+_ONE_SIGNAL_S: Final = 1.0
 
 
 class CannotServe(Exception):
@@ -130,7 +136,7 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
             membership = Membership(services, lambda: len(devices))
             reloader = Reloader(services)
             reloader.on_settings += [entrance.retune, _set_log_level]
-            host = _reachable(settings.server.host)
+            host = reachable_host(settings.server.host)
             tracer = tracer_of(services)
             alerts = Alerts(services)
             services.on_turn.append(alerts.count)
@@ -139,14 +145,25 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
             if console is not None:
                 reloader.on_settings.append(console.retune)
             doors = await _doors(services, devices, entrance, host)
+            patience = Patience(entrance.trusted)
             runner = web.AppRunner(
                 build_app(
                     devices,
                     OtaDesk(settings.server, entrance.reception, host, membership.place if membership.shared else None),
-                    metrics_desk(services, devices, entrance, alerts, reloader),
+                    metrics_desk(
+                        services,
+                        devices,
+                        entrance,
+                        alerts,
+                        reloader,
+                        doors=doors,
+                        console=console,
+                        node=lambda: membership.node,
+                    ),
                     console,
                     health_desk(services, devices, entrance, alerts),
                     doors,
+                    patience,
                 ),
                 access_log=None,
                 handler_cancellation=True,
@@ -159,6 +176,8 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
                 watching.append(asyncio.create_task(devices.watch(), name="watch-devices"))
                 watching.append(asyncio.create_task(entrance.watch(), name="watch-entrance"))
                 watching.append(asyncio.create_task(alerts.watch(), name="watch-alerts"))
+                if runner.server is not None:  # since setup() it is there
+                    watching.append(asyncio.create_task(patience.watch(runner.server), name="watch-connections"))
                 secure = tls is not None and len(ports) == 1
                 tls_port = ports[1] if len(ports) > 1 else 0
                 await membership.join(f"http{'s' * secure}://{host}:{ports[0]}")
@@ -262,10 +281,6 @@ def _certificate(settings: Settings) -> TlsFiles | None:
     return tls
 
 
-def _reachable(host: str) -> str:
-    return lan_address() if host in ("0.0.0.0", "::", "") else host
-
-
 def _bind_failure(host: str, port: int, name: str, error: OSError) -> str:
     other = "choose another with --port or server.port" if name == "port" else f"choose another server.{name}"
     return f"cannot listen on {host}:{port}: {error.strerror}; {other}"
@@ -319,10 +334,15 @@ async def _serve_and_tell(
         watching.cancel()
         manager.stopping(server.services.settings.server.drain_s)
         _say("stopping: running turns may finish …")
-        for number in (signal.SIGINT, signal.SIGTERM):  # a second signal ends the process at once
-            loop.remove_signal_handler(number)
+        loop.call_later(_ONE_SIGNAL_S, _end_at_next_signal, loop)
     if telling is not None:  # to the end of the drain, during which the loop must not stand still either
         telling.cancel()
+
+
+def _end_at_next_signal(loop: asyncio.AbstractEventLoop) -> None:
+    """Whoever signals once more does not want to wait."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.remove_signal_handler(number)
 
 
 def _status(server: Server) -> str:

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -102,6 +102,13 @@ def about_chat(chat: BuiltChat) -> About:
 def about_voices(voices: BuiltVoices) -> About:
     """Of the voices."""
     return About(voices.why, voices.hint)
+
+
+@runtime_checkable
+class Hedges(Protocol):
+    """A chat model that may ask a second endpoint; named by what it does, because its module loads a large client."""
+
+    hedging_allowed: bool
 
 
 async def _nobody_there(_reminder: Reminder) -> bool:
@@ -214,8 +221,11 @@ class Services:
                 self.ears.early.allowed = self.ears.partials.allowed = not taken
             case Step.SPECULATION:
                 self.may_speculate = not taken
-            case Step.QUALITY | Step.HEDGING:
+            case Step.QUALITY:
                 pass  # asked for by every reply
+            case Step.HEDGING:
+                if isinstance(self.chat, Hedges):
+                    self.chat.hedging_allowed = not taken
             case Step.TURNS:
                 self.admission.open = not taken
             case Step.DEVICES:

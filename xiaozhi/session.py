@@ -6,11 +6,14 @@ group; what fails in it ends this conversation and no other.
 
 import asyncio
 import logging
+import math
+from collections.abc import Sequence
 from typing import Final
 
 from xiaozhi.conversation.answering import Plan
 from xiaozhi.conversation.flush import begin_flush, end_flush
 from xiaozhi.conversation.microphone import Microphone
+from xiaozhi.conversation.own_voice import OwnVoice
 from xiaozhi.conversation.planning import Planner
 from xiaozhi.conversation.recollection import Recollection
 from xiaozhi.conversation.reply import Reply
@@ -21,6 +24,7 @@ from xiaozhi.link import DeviceLink
 from xiaozhi.services import Services
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.text.language import language_of
+from xiaozhi.text.messages import message
 from xiaozhi.text.same_words import same_words
 from xiaozhi.tools.device import DeviceTools
 from xiaozhi.turn.decisions import (
@@ -48,6 +52,10 @@ _log = logging.getLogger(__name__)
 
 # A burst of at least this many packets outside listening, just before `detect`, is the firmware's wake-word audio.
 _WAKE_BURST_PACKETS: Final = 5
+# Two packets of 60 ms wait for a tick as a matter of course.
+_KEEPS_UP_MS: Final = 120.0
+# Where recognition is broken and a television is on, the device need not say so after its every sentence.
+_OWN_UP_EVERY_S: Final = 5.0
 
 
 class Conversation:
@@ -69,6 +77,7 @@ class Conversation:
         self._machine = TurnMachine(settings.turn, services.commands)
         self._recall = Recollection(services, device_id)
         self._microphone = Microphone(services, self._show_partial)
+        self._own_voice = OwnVoice(services.codec, self._microphone.close_utterance)
         self._tasks: asyncio.TaskGroup | None = None
         self._reply: Reply | None = None
         self._reply_task: asyncio.Task[None] | None = None
@@ -79,8 +88,12 @@ class Conversation:
         self._times = UtteranceTimes()
         self._turns = 0  # that were committed
         self._finishing = False  # no new turn may begin
+        self.refused_turns = 0
+        """Texts that came when no new turn could begin."""
         self._transcript = Transcript("")
         self._provisional_ticket: int | None = None  # of the text that waits to be confirmed
+        self._missed = ""  # why what was said last could not be recognised
+        self._owned_up_at = -math.inf
         self._active_at = self._loop.time()
         self._packet_at = self._active_at
 
@@ -129,6 +142,21 @@ class Conversation:
         self._finishing = True
         self._sync_microphone()
 
+    @property
+    def doing(self) -> str:
+        """The state of its turn machine, for the log."""
+        return self._machine.state.value
+
+    @property
+    def listens(self) -> bool:
+        """The microphone is open, and nothing has been found in it yet."""
+        return self._machine.state is State.WAITING
+
+    @property
+    def behind(self) -> bool:
+        """There may be a word in what has come and has not been listened to yet: the machine is busy."""
+        return self.listens and self._microphone.waiting_ms > _KEEPS_UP_MS
+
     def stop_listening(self) -> None:
         """`listen/stop`: goes behind the audio that came before it, so that the last syllable is not lost."""
         self._microphone.key_released()
@@ -152,6 +180,7 @@ class Conversation:
             self._speaker.give_notice()
             return
         if self._finishing:
+            self.refused_turns += 1
             return
         self._transcript = Transcript(text)
         self._times.typed()
@@ -159,6 +188,7 @@ class Conversation:
 
     def abort(self, reason: str) -> None:
         """Be silent now. Always answered with `tts/stop`: a device that speaks stays there until it comes."""
+        self._missed = ""
         speaking = self._speaks()
         unplayed_ms = self._reply.pacer.unplayed_ms() if self._reply is not None else 0.0
         self._apply(self._machine.abort())
@@ -235,13 +265,18 @@ class Conversation:
     # What the stages say ------------------------------------------------------------------------------------------
 
     async def _follow_speech(self) -> None:
-        async for event in self._microphone.speech:
-            now = self._loop.time()
-            if isinstance(event, KeyReleased):
+        async for heard in self._microphone.speech:
+            if isinstance(heard, KeyReleased):
                 self._apply(self._machine.stop())
+                self._own_up()
                 continue
+            event = await self._own_voice.past(heard, self._sounding(), self._machine.settings.soft_end_ms)
+            if event is None:
+                continue
+            now = self._loop.time()
             self._microphone.pass_on(event)
             if isinstance(event, SpeechBegan):
+                self._missed = ""
                 self._active_at = now
                 self._machine.may_speculate = self._services.may_speculate
                 self._machine.settings = self._services.settings.turn
@@ -250,6 +285,7 @@ class Conversation:
             else:
                 self._times.speech_went_on(event.end_ms, event.last_voiced_ms, now)
                 self._apply(self._machine.heard(event.end_ms, event.silence_ms, doubtful=event.doubtful))
+            self._own_up()
 
     async def _follow_texts(self) -> None:
         async for recognised in self._microphone.texts:
@@ -263,7 +299,26 @@ class Conversation:
             self._transcript = recognised.transcript
             if self._services.settings.log.transcripts:
                 _log.info("heard", extra={"device": self._device_id, "heard": text})
+            self._missed = recognised.error if not text and self._machine.state is State.PAUSED else ""
             self._apply(self._machine.recognised(recognised.ticket, text, provisional=recognised.provisional))
+            self._own_up()
+
+    def _own_up(self) -> None:
+        """Whoever has finished speaking and was not understood by a fault of ours hears so, and not nothing."""
+        now = self._loop.time()
+        if not self._missed or self._machine.state not in (State.IDLE, State.WAITING):
+            return
+        self._missed = ""
+        if now - self._owned_up_at >= _OWN_UP_EVERY_S:
+            self._owned_up_at = now
+            self.say(message("busy" if self._services.ears.full else "not_understood", self._language()))
+
+    def _sounding(self) -> Sequence[bytes]:
+        """What an open microphone may hear of the device itself."""
+        reply = self._reply
+        if reply is None or not reply.committed or self._machine.mode is not ListeningMode.REALTIME:
+            return ()
+        return tuple(reply.pacer.recent)
 
     def _show_partial(self, text: str) -> None:
         """Show what has been heard so far; of speech over a reply nothing is shown before it interrupts."""

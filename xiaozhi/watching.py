@@ -1,20 +1,27 @@
 """What lets people and their programs look into a running server: metrics, health and spans, put together."""
 
 import time
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from xiaozhi.cluster.node import ClusterNode
 from xiaozhi.health.alerts import Alerts
 from xiaozhi.health.ready import not_ready_because
 from xiaozhi.health.report import report
 from xiaozhi.metrics.house import HouseFigures
 from xiaozhi.metrics.live import LiveFigures
+from xiaozhi.metrics.minds import MindFigures
+from xiaozhi.metrics.nodes import NodeFigures
 from xiaozhi.metrics.stock import StockFigures
 from xiaozhi.metrics.turns import TurnMetrics
 from xiaozhi.metrics.upstreams import UpstreamFigures
 from xiaozhi.reload.reloader import Reloader
 from xiaozhi.services import Services
 from xiaozhi.tracing import Tracer
+from xiaozhi.transport.console import Console
+from xiaozhi.transport.door_figures import DoorFigures
+from xiaozhi.transport.doors import Doors
 from xiaozhi.transport.entrance import Entrance
 from xiaozhi.transport.figures import MetricsDesk, Watchers
 from xiaozhi.transport.health import HealthDesk
@@ -22,7 +29,15 @@ from xiaozhi.transport.websocket import Devices
 
 
 def metrics_desk(
-    services: Services, devices: Devices, entrance: Entrance, alerts: Alerts, reloader: Reloader
+    services: Services,
+    devices: Devices,
+    entrance: Entrance,
+    alerts: Alerts,
+    reloader: Reloader,
+    *,
+    doors: Doors,
+    console: Console | None = None,
+    node: Callable[[], ClusterNode | None] = lambda: None,
 ) -> MetricsDesk | None:
     """The metrics of this server, in a registry of its own; None when they are switched off."""
     settings = services.settings.metrics
@@ -33,6 +48,9 @@ def metrics_desk(
     registry.register(LiveFigures(services, lambda: len(devices), lambda: devices.refused))
     registry.register(UpstreamFigures(services))
     registry.register(StockFigures(services))
+    registry.register(MindFigures(services))
+    registry.register(NodeFigures(services, node))
+    registry.register(DoorFigures(entrance, doors, console))
     registry.register(HouseFigures(alerts, reloader, services, entrance.refusals))
     turns = TurnMetrics(registry)
     services.on_turn.append(lambda _device, trace: turns.count(trace))

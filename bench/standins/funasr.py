@@ -3,11 +3,17 @@
 import asyncio
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal, TypeAlias
 
 from aiohttp import WSMsgType, web
 
 from bench.standins.base import StandIn, reset
+
+Dialect: TypeAlias = Literal["end", "python", "frames", "cpp"]
+"""How the last text is told, see `xiaozhi.stages.asr.funasr`: by the server in Python since July 2026, before, in early
+2026, and by the one in C++."""
+
+DIALECTS: Final[tuple[Dialect, ...]] = ("end", "python", "frames", "cpp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +28,20 @@ class FunasrStandIn(StandIn):
     """The runtime, at any path.
 
     Args:
-        parts: what is understood, a text for each part that the sound is cut into.
+        parts: what is understood, a text for each part that the sound is cut into; all but the last are told before
+            the end of the sound is known.
+        dialect: which of the servers it is.
         port: 0 for any.
     """
 
-    FAULTS = frozenset("refuse hang reset error-500 garbage no-text close".split())
+    FAULTS = frozenset("refuse hang reset error-500 garbage no-text close failed".split())
 
-    def __init__(self, *parts: str, port: int = 0) -> None:
+    def __init__(self, *parts: str, dialect: Dialect = "python", port: int = 0) -> None:
         super().__init__(port)
         self.parts = parts or ("what time is it",)
+        self.dialect = dialect
+        self.probes = 0
+        """Connections that sent no sound."""
 
     @property
     def ws_url(self) -> str:
@@ -44,50 +55,76 @@ class FunasrStandIn(StandIn):
     async def _socket(self, request: web.Request) -> web.StreamResponse:
         if self.fault in ("refuse", "error-500"):
             return web.Response(status=403 if self.fault == "refuse" else 500)
-        if "binary" not in request.headers.get("Sec-WebSocket-Protocol", ""):
-            return web.Response(status=400, text="the subprotocol is binary")
         socket = web.WebSocketResponse(protocols=("binary",))
         await socket.prepare(request)
         config: dict[str, Any] = {}
         received = 0
+        waits = False  # the end has been told, and one more piece is wanted
         async for message in socket:
             if message.type is WSMsgType.BINARY:
-                if not config.get("is_speaking"):
+                if not config:
                     reset(request)  # sound before its configuration
                     break
+                if waits:
+                    waits = False
+                    await self._texts(socket, config, self.parts[-1:], ends=True)
+                    continue
                 received += len(message.data)
             elif message.type is WSMsgType.TEXT:
                 said = json.loads(message.data)
                 if said.get("is_speaking") is not False:
                     config = said
                     continue
-                await self.record(FunasrRequest(received / 2 / config["audio_fs"], config))
-                await self._answer(request, socket, config)
+                if not received:
+                    self.probes += 1
+                else:
+                    await self.record(FunasrRequest(received / 2 / config["audio_fs"], config))
+                    if not await self._goes_well(request, socket, config):
+                        return socket
+                waits = self.dialect == "frames" and received > 0
+                parts = self.parts if received else ()
+                await self._texts(socket, config, parts[:-1] if waits else parts, ends=not waits)
+                if self.dialect == "end" and said.get("is_end") is True:
+                    told = {"mode": config["mode"], "wav_name": config["wav_name"]}
+                    await socket.send_json({**told, "is_final": True, "is_end": True})
         return socket
 
-    async def _answer(self, request: web.Request, socket: web.WebSocketResponse, config: dict[str, Any]) -> None:
+    async def _goes_well(self, request: web.Request, socket: web.WebSocketResponse, config: dict[str, Any]) -> bool:
+        """Go wrong as the fault says, or not."""
         match self.fault:
             case "hang":
                 await self.hang()
             case "reset":
                 reset(request)
-                return
             case "garbage":
                 await socket.send_str("<html>")
-                return
             case "no-text":
                 await socket.send_json({"mode": "offline", "is_final": True})
-                return
             case "close":
                 await socket.close()
-                return
-        two_pass = config["mode"] == "2pass"
-        for number, text in enumerate(self.parts):
-            last = number == len(self.parts) - 1
+            case "failed":
+                told = {"mode": config["mode"], "wav_name": config["wav_name"], "is_final": False, "is_end": True}
+                await socket.send_json({**told, "error": "offline inference failed"})
+            case _:
+                return True
+        return False
+
+    async def _texts(
+        self, socket: web.WebSocketResponse, config: dict[str, Any], parts: tuple[str, ...], *, ends: bool
+    ) -> None:
+        """Tell the texts; with `ends` the last of them is the last of all."""
+        two_pass, cpp = config["mode"] == "2pass", self.dialect == "cpp"
+        name = {"wav_name": config["wav_name"]}
+        if cpp and not two_pass:
+            parts = ("".join(parts),)
+        for number, text in enumerate(parts):
+            last = ends and number == len(parts) - 1
+            # The server in Python says whether sound still comes, that in C++ whether this is the last.
+            final = (last and two_pass) if cpp else not last
             if two_pass:
-                early = {"mode": "2pass-online", "text": text[:4], "wav_name": config["wav_name"]}
-                await socket.send_json({**early, "is_final": not last})
-            mode = "2pass-offline" if two_pass else "offline"
-            # As the server in Python says it: true while sound still came.
-            await socket.send_json({"mode": mode, "text": text, "wav_name": config["wav_name"], "is_final": not last})
+                await socket.send_json({"mode": "2pass-online", "text": text[:4], "is_final": False, **name})
+            told: dict[str, Any] = {"mode": "2pass-offline" if two_pass else "offline", "text": text, **name}
+            if cpp and two_pass and not text:
+                del told["mode"]
+            await socket.send_json({**told, "is_final": final})
             await asyncio.sleep(0)

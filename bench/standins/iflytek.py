@@ -1,4 +1,7 @@
-"""iFlytek's online speech synthesis: a WebSocket with a signed address, whose signature and clock are checked."""
+"""iFlytek's online speech synthesis: a WebSocket with a signed address, whose signature and clock are checked.
+
+Statuses and messages of a refused handshake are those of the table in iFlytek's WebAPI documents (the same for all).
+"""
 
 import base64
 import hashlib
@@ -74,7 +77,7 @@ class IflytekStandIn(StandIn):
     async def _socket(self, request: web.Request) -> web.StreamResponse:
         self.handshakes += 1
         if self.fault == "refuse":
-            return web.json_response({"message": "HMAC signature does not match"}, status=403)
+            return web.json_response({"message": "Your IP address is not allowed"}, status=403)
         if self.fault.startswith("error-"):
             return web.Response(status=500)
         refusal = self._refusal(request)
@@ -116,9 +119,10 @@ class IflytekStandIn(StandIn):
         if not known or fields.get("headers") != "host date request-line" or query["host"] != request.host:
             return web.json_response({"message": "HMAC signature cannot be verified"}, status=401)
         if not hmac.compare_digest(fields.get("signature", ""), wanted):
-            return web.json_response({"message": "HMAC signature cannot be verified"}, status=401)
+            return web.json_response({"message": "HMAC signature does not match"}, status=401)
         if abs((datetime.now(UTC) - parsedate_to_datetime(query["date"])).total_seconds()) > 300:
-            return web.json_response({"message": "HMAC signature does not match: the date is off"}, status=403)
+            text = "HMAC signature cannot be verified, a valid date or x-date header is required"
+            return web.json_response({"message": f"{text} for HMAC Authentication"}, status=403)
         return None
 
     async def _answer(self, request: web.Request, socket: web.WebSocketResponse, text: str, fault: str) -> None:

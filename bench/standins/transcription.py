@@ -2,11 +2,14 @@
 
 import io
 import wave
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from aiohttp import web
 
 from bench.standins.base import StandIn, reset
+from xiaozhi.audio.pcm import PcmInt
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +27,16 @@ class TranscriptionStandIn(StandIn):
     """`/v1/audio/transcriptions` and `/v1/models`.
 
     Args:
-        text: what is understood.
+        text: what is understood; or a function of the sound, int16[n] at the rate that was sent, that says so.
         key: the one that is taken.
         port: 0 for any.
     """
 
     FAULTS = frozenset("hang reset reset-midway error-401 error-429 error-500 garbage no-text endless empty".split())
 
-    def __init__(self, text: str = "what time is it", key: str = "k-asr", port: int = 0) -> None:
+    def __init__(
+        self, text: str | Callable[[PcmInt], str] = "what time is it", key: str = "k-asr", port: int = 0
+    ) -> None:
         super().__init__(port)
         self.text = text
         self.key = key
@@ -64,6 +69,7 @@ class TranscriptionStandIn(StandIn):
             if (sound.getnchannels(), sound.getsampwidth()) != (1, 2):
                 return web.json_response({"error": {"message": "16 bits, mono"}}, status=400)
             seconds = sound.getnframes() / sound.getframerate()
+            heard = np.frombuffer(sound.readframes(sound.getnframes()), "<i2")
         fault = self.fault
         asked = TranscriptionRequest(seconds, str(form["model"]), str(form.get("language", "")), id(request.transport))
         await self.record(asked)
@@ -89,4 +95,5 @@ class TranscriptionStandIn(StandIn):
             await response.write(b'{"text": "wh')
             reset(request)
             return response
-        return web.json_response({"text": "" if fault == "empty" else self.text})
+        text = self.text(heard) if callable(self.text) else self.text
+        return web.json_response({"text": "" if fault == "empty" else text})

@@ -22,6 +22,7 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
         epilog="examples:\n"
         "  xiaozhi plan --devices 1000\n"
         "  xiaozhi plan --devices 300 --turns-per-minute 3 --cores 8 --memory-gb 16 --engine two-pass\n"
+        "  xiaozhi plan --devices 1000 --explain\n"
         "  xiaozhi plan --devices 1000 --price-in 0.4 --price-out 1.2 --currency USD --node-price 40\n"
         "exit codes: 0 planned, 1 no such node can carry a device or the figures cannot be read, 2 wrong usage",
     )
@@ -44,12 +45,14 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument("--node-price", type=float, metavar="PRICE", help="of a node for a month")
     parser.add_argument("--currency", default="USD", help="of the prices; USD")
     parser.add_argument("--costs", type=Path, metavar="FILE", help="figures of your own, from bench.plan_costs")
+    parser.add_argument("--explain", action="store_true", help="show how each figure is computed, with its numbers")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan."""
     from xiaozhi.plan.costs import DEFAULT_FILE, CostsError, read_costs
+    from xiaozhi.plan.explain import explain, lines_of
     from xiaozhi.plan.model import Box, Demand, Limits, Unplannable, plan
     from xiaozhi.plan.upstream import Prices, month
     from xiaozhi.plan.words import DOCUMENTS, against_documents, assumptions, table_of
@@ -83,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
             "demand": asdict(demand), "box": asdict(box), "limits": asdict(limits), "fleet": asdict(fleet),
             "month": asdict(taken), "documents": compared, "assumptions": assumed,
             "provenance": costs.provenance.model_dump(),
+            "steps": [asdict(step) for step in explain(demand, box, costs, fleet)],
         }  # fmt: skip
         print(json.dumps(told, ensure_ascii=False))
         return 0
@@ -90,5 +94,8 @@ def run(args: argparse.Namespace) -> int:
     if not taken.costs:
         print("\nno cost: give --price-in and --price-out (a million tokens), --price-voice, --node-price")
     print(f"\nbottleneck: {fleet.bottleneck or 'none'}\n\n" + "\n".join(compared))
+    if args.explain:
+        print("\nhow a node's figures are computed (names with _ are of the costs file, see --costs):")
+        print("\n".join(lines_of(explain(demand, box, costs, fleet))))
     print("\nassumed:\n" + "\n".join(f"- {line}" for line in assumed))
     return 0

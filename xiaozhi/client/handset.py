@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, Self
 import aiohttp
 import orjson
 
+from xiaozhi.audio.packet_time import packet_ms
 from xiaozhi.client.camera import CameraError, explained
 from xiaozhi.client.errors import ChannelLost, ConnectFailed
 from xiaozhi.client.hello import DEFAULT_FRAME_MS, ServerHello, client_hello
@@ -21,7 +22,7 @@ from xiaozhi.client.mcp import DeviceTools
 from xiaozhi.client.microphone import Microphone, SpeechMicrophone, Utterance
 from xiaozhi.client.ota import Identity, OtaReply, ask_ota
 from xiaozhi.client.report import TurnLog
-from xiaozhi.client.speaker import Drop, packet_ms
+from xiaozhi.client.speaker import Drop
 from xiaozhi.client.uplink import Uplink
 from xiaozhi.client.waiting import Waiting
 from xiaozhi.transport import framing

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from enum import Enum
@@ -144,8 +145,7 @@ class RedisLink:
     def _note(self, error: BaseException) -> None:
         if not self._said_gone:
             self._said_gone = True
-            # The text of an error may hold the address, and that a password: only its kind is said.
-            _log.warning("redis does not answer (%s); this node goes on by itself", type(error).__name__)
+            _log.warning("redis does not answer (%s); this node goes on by itself", _cause(error))
 
     @staticmethod
     def _changed(use: Use) -> Callable[[BreakerState, BreakerState, float], None]:
@@ -177,13 +177,59 @@ def _client(settings: ClusterSettings) -> "tuple[Redis, tuple[type[Exception], .
     }
     if password := settings.password.get_secret_value():
         options["password"] = password
-    if settings.tls_ca is not None and settings.url.get_secret_value().startswith("rediss://"):
-        options["ssl_ca_certs"] = str(settings.tls_ca)
+    if settings.secure:
+        options |= _tls_options(settings)
     try:
         pool = client.BlockingConnectionPool.from_url(settings.url.get_secret_value(), **options)
     except ValueError:
         raise ClusterError("cluster.url is no address of a Redis; it looks like redis://host:6379/0") from None
     return client.Redis(connection_pool=pool), (RedisError, OSError, TimeoutError)
+
+
+def _tls_options(settings: ClusterSettings) -> dict[str, str]:
+    """Certificates for the client, looked at now: when it connects, a bad file would pass for a Redis that is away.
+
+    Raises:
+        ClusterError: a file cannot be read or is none.
+    """
+    options: dict[str, str] = {}
+    context = ssl.create_default_context()
+    if settings.tls_ca is not None:
+        try:
+            context.load_verify_locations(settings.tls_ca)
+        except OSError as error:
+            raise ClusterError(f"cluster.tls_ca: {settings.tls_ca}: {_unusable(error)}") from None
+        options["ssl_ca_certs"] = str(settings.tls_ca)
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        try:
+            # A key with a password would be asked for on the terminal; an empty one is refused instead.
+            context.load_cert_chain(settings.tls_cert, settings.tls_key, password="")
+        except OSError as error:
+            where = f"{settings.tls_cert}, cluster.tls_key: {settings.tls_key}"
+            raise ClusterError(f"cluster.tls_cert: {where}: {_unusable(error)}") from None
+        options |= {"ssl_certfile": str(settings.tls_cert), "ssl_keyfile": str(settings.tls_key)}
+    return options
+
+
+def _unusable(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        known = {"KEY_VALUES_MISMATCH": "the key is another certificate's", "NO_CERTIFICATE_OR_CRL_FOUND": "no PEM"}
+        return known.get(error.reason or "", "not a PEM file, or one with a password")
+    return (error.strerror or type(error).__name__).lower()
+
+
+def _cause(error: BaseException) -> str:
+    """The kind of an error, and what to do where that is plain. Its text may hold the address, and that a password."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLCertVerificationError):
+            return f"its certificate is refused: {seen.verify_message}; see cluster.tls_ca"
+        if isinstance(seen, ssl.SSLError):
+            return f"no TLS with it: {seen.reason or type(seen).__name__}; see cluster.url and cluster.tls_cert"
+        if type(seen).__name__ in ("AuthenticationError", "NoPermissionError"):
+            return f"{type(seen).__name__}; see cluster.password"
+        seen = seen.__cause__ or seen.__context__
+    return type(error).__name__
 
 
 async def _bytes(answer: Any) -> bytes | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import annotated_types
 from pydantic import BaseModel, SecretStr
@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from xiaozhi.settings import Settings
 from xiaozhi.settings.applies import applies
+from xiaozhi.settings.chinese import in_chinese
 from xiaozhi.settings.documentation import Documentation
 from xiaozhi.settings.load import Origin
 from xiaozhi.settings.schema import Key, dotted, keys
@@ -58,9 +59,16 @@ TITLES: Final[Mapping[str, tuple[str, str]]] = {
     "load.turns": ("再放弃：立即回答", "Given up: answering at once"),
     "load.devices": ("最后：拒绝新设备", "Last: new devices"),
     "metrics": ("指标", "Metrics"),
+    "memory": ("长期记忆", "Long-term memory"),
+    "vision": ("图片", "Pictures"),
+    "push": ("主动播报", "Announcements"),
+    "mcp_server": ("MCP 服务", "MCP server"),
+    "cluster": ("集群", "Cluster"),
+    "alerts": ("告警", "Alerts"),
+    "tracing": ("链路跟踪", "Traces"),
     "console": ("控制台", "Console"),
 }
-"""Names of tables in Chinese and English; one that is not here goes by its own name."""
+"""Names of tables in Chinese and English."""
 
 READ_ONLY: Final = frozenset({"tools.servers", "tools.mcp_config", "console.password_file", "llm.endpoints"})
 """Not changed one by one: they start programs, say where the password lies, or have an editor of their own."""
@@ -73,6 +81,8 @@ def is_read_only(name: str) -> bool:
 
 def tables(settings: Settings, from_where: Mapping[str, Origin], documents: Documentation) -> list[dict[str, Any]]:
     """All tables with their fields, in the order of the model; lists of tables are named, their contents are not shown.
+
+    Each carries what is said about it in English, `doc`, and in Chinese, `doc_zh`. Blocking at the first call.
 
     Args:
         settings: the values that hold.
@@ -87,8 +97,14 @@ def tables(settings: Settings, from_where: Mapping[str, Origin], documents: Docu
         if table not in found:
             chinese, english = TITLES.get(table, (table, table))
             section = _section(settings, key.path[:-1])
-            text = documents.tables.get(table) or (type(section).__doc__ or "").partition("\n")[0]
-            found[table] = {"name": table, "title_zh": chinese, "title_en": english, "doc": text, "fields": []}
+            found[table] = {
+                "name": table,
+                "title_zh": chinese,
+                "title_en": english,
+                "doc": documents.tables.get(table) or _first_line(type(section)),
+                "doc_zh": in_chinese(table),
+                "fields": [],
+            }
         found[table]["fields"].append(_field(settings, key, from_where, documents))
     return list(found.values())
 
@@ -112,7 +128,8 @@ def _field(settings: Settings, key: Key, from_where: Mapping[str, Origin], docum
         "choices": list(key.choices),
         "item": key.item,
         "optional": key.optional,
-        "doc": documents.settings.get(name) or documents.tables.get(dotted(key.path[:-1]), ""),
+        "doc": documents.settings.get(name) or about.description or _of_rows(key, about),
+        "doc_zh": in_chinese(name),
         "set_by": from_where.get(name, "default"),
         "applies": applies(name),
         "editable": not is_read_only(name) and key.kind != "sections" and not _is_secret_list(key),
@@ -134,6 +151,16 @@ def shown(value: Any) -> Any:
             return {str(name): shown(item) for name, item in value.items()}
         case _:
             return value
+
+
+def _of_rows(key: Key, about: FieldInfo) -> str:
+    """What the rows of a list of tables are; empty for all else."""
+    rows = get_args(about.annotation) if key.kind == "sections" else ()
+    return _first_line(rows[0]) if rows else ""
+
+
+def _first_line(kind: type) -> str:
+    return (kind.__doc__ or "").partition("\n")[0]
 
 
 def _is_secret_list(key: Key) -> bool:

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from xiaozhi.audio.pcm import UPLINK_RATE_HZ
+from xiaozhi.audio.packet_time import packet_ms
+from xiaozhi.audio.pcm import UPLINK_RATE_HZ, duration_ms
 from xiaozhi.channel import MICROPHONE, RECOGNITION, SPEECH, TEXTS, Channel
 from xiaozhi.events import KeyReleased, MicInput, MicPacket, SpeechEvent
 from xiaozhi.services import Services
@@ -15,7 +16,17 @@ from xiaozhi.workers import Priority, Rank
 
 # Microphone audio waits at most this long for the VAD; then the oldest is dropped and counted.
 _MIC_MS: Final = 2000.0
-_ASSUMED_PACKET_MS: Final = 60.0
+_ASSUMED_PACKET_MS: Final = 60.0  # of what is empty or no Opus, and of a key: nothing may come for nothing
+
+
+def _packet_ms(item: MicInput) -> float:
+    """How much sound a packet holds: firmware sends 60 ms, desktop clients 20."""
+    if isinstance(item, MicPacket) and item.bare:
+        return max(1.0, duration_ms(len(item.opus) // 2, UPLINK_RATE_HZ))
+    try:
+        return _ASSUMED_PACKET_MS if isinstance(item, KeyReleased) else packet_ms(item.opus)
+    except ValueError:
+        return _ASSUMED_PACKET_MS
 
 
 def _heard_ms(item: SpeechEvent | KeyReleased | Ask | Forget) -> float:
@@ -34,9 +45,7 @@ class Microphone:
     def __init__(self, services: Services, on_partial: Callable[[str], None]) -> None:
         self._services = services
         self._on_partial = on_partial
-        self._packets: Channel[MicInput] = Channel(
-            _MIC_MS, lambda _packet: _ASSUMED_PACKET_MS, drop_oldest=True, kind=MICROPHONE
-        )
+        self._packets: Channel[MicInput] = Channel(_MIC_MS, _packet_ms, drop_oldest=True, kind=MICROPHONE)
         self._to_recognise: Channel[AsrInput] = Channel(_MIC_MS, _heard_ms, kind=RECOGNITION)
         self._control = VadControl()
         self._control.deaf = True
@@ -80,6 +89,11 @@ class Microphone:
         if self._control.deaf:
             self.unheard += 1
         self._packets.put_nowait(packet)
+
+    @property
+    def waiting_ms(self) -> float:
+        """Sound that has come and has not been listened to yet."""
+        return self._packets.weight
 
     def key_released(self) -> None:
         """The talker released the key; goes behind the audio that came before."""

@@ -1,12 +1,17 @@
 """Lets one reply out at the speed of sound: a fixed lead ahead of playback, one clock per reply."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable
+from typing import Final
 
 from xiaozhi.channel import Channel
 from xiaozhi.events import Clause, ClauseStart, SpokenItem
 from xiaozhi.link import DeviceLink
 from xiaozhi.turn.playout import PlayoutClock
+
+# What a microphone may hear of the loudspeaker left no longer ago: 0.7 s are compared, up to 1.2 s late, lead included.
+_RECENT_PACKETS: Final = 32
 
 
 class Pacer:
@@ -27,6 +32,8 @@ class Pacer:
         self._open.set()
         self._held_at_ms: float | None = None
         self._pause_expected = False
+        self.recent: deque[bytes] = deque(maxlen=_RECENT_PACKETS)
+        """The newest packets that have left, 1.9 s of sound."""
         self._spoken: list[tuple[Clause, float]] = []  # each clause and how much of its audio has left
 
     def _now_ms(self) -> float:
@@ -93,6 +100,7 @@ class Pacer:
             # Framing 2 echoes the timestamp of what is being played; 0 means "nothing plays", so it starts at 1.
             self._link.audio(item.opus, self._generation, 1 + int(self._clock.sent_ms))
             self._clock.sent(item.duration_ms, self._now_ms())
+            self.recent.append(item.opus)
             if self._spoken:
                 clause, sent_ms = self._spoken[-1]
                 self._spoken[-1] = (clause, sent_ms + item.duration_ms)

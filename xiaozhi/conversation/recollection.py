@@ -49,6 +49,7 @@ class Recollection:
         self._conversation = 0
         self._memories: tuple[str, ...] = ()
         self._note = ""  # behind the newest text
+        self._switches = 0  # of the persona: what the store had before one is out of date
         self._tasks: set[asyncio.Task[None]] = set()
         self._zone = ZoneInfo(self._settings.server.timezone) if self._settings.server.timezone else None
         self.agent: Agent = services.roster.default
@@ -84,7 +85,10 @@ class Recollection:
 
     async def _load(self) -> None:
         await self._services.roster.refresh_now_and_then(self._store)
-        self._take(await self._store.devices.seen(self._device.id))
+        switches = self._switches
+        device = await self._store.devices.seen(self._device.id)
+        if switches == self._switches:
+            self._take(device)
         await self._read_memories()
         if self._settings.store.conversations:
             agent, history = self.agent, self._history
@@ -200,6 +204,7 @@ class Recollection:
     async def _look_again(self) -> None:
         """The command line or the console may have changed the device, its persona or its memories meanwhile."""
         await self._services.roster.refresh_now_and_then(self._store)
+        switches = self._switches
         device = await self._store.devices.get(self._device.id)
         if device is None:  # it was removed, with all that it said
             if self._conversation:
@@ -208,7 +213,8 @@ class Recollection:
                 self._history.clear()
             return
         before = self.agent.name
-        self._take(device)
+        if switches == self._switches:  # else the talker has taken another persona meanwhile, and the turn after looks
+            self._take(device)
         await self._read_memories()
         if self.agent.name != before:
             await self._read_past()
@@ -232,6 +238,7 @@ class Recollection:
         """Another persona answers from now on; it goes on where this device left it."""
         if agent.name == self.agent.name:
             return
+        self._switches += 1
         self._device = dataclasses.replace(self._device, agent=agent.name)
         self._history = self._new_history()
         self.agent = agent

@@ -138,6 +138,14 @@ def _rows(plan: Plan) -> Iterator[tuple[str, list[_Panel]]]:
             _Line(_rate("xiaozhi_tool_calls_total"), "calls"),
             _Line(_rate("xiaozhi_tool_failures_total", "why"), "{{why}}"),
         ], unit="ops"),
+        _Panel("Memory · 长期记忆", [
+            _Line(_rate("xiaozhi_memory_facts_total", "what"), "facts {{what}}"),
+            _Line(_rate("xiaozhi_memory_conversations_total", "outcome"), "conversations {{outcome}}"),
+        ], unit="ops"),
+        _Panel("Announcements · 播报", [
+            _Line(_rate("xiaozhi_announcements_total", "outcome"), "{{outcome}}"),
+        ], unit="ops"),
+        _Panel("Reminders · 提醒", [_Line(_rate("xiaozhi_reminders_total", "outcome"), "{{outcome}}")], unit="ops"),
     ]  # fmt: skip
     yield "Load · 负载", [
         _Panel("Queues · 排队", [

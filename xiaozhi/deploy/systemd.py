@@ -52,6 +52,9 @@ StateDirectory=xiaozhi
 StateDirectoryMode=0700
 CacheDirectory=xiaozhi
 UMask=0077
+# The single executable unpacks itself here at each start (0.4 GB): on disk, because /tmp is often memory, which would
+# count below. Private to the service and removed when it stops; it must not be mounted noexec.
+Environment=TMPDIR=/var/tmp
 @{environment}
 
 # Keys: a file with the key alone in it, readable by root only. The server sees it as the variable of that name.

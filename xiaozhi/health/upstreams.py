@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from xiaozhi.services import Services
 from xiaozhi.stages.asr.remote import WithFallback
 from xiaozhi.upstream.breaker import BreakerState
-from xiaozhi.upstream.pool import UpstreamState
+from xiaozhi.upstream.pool import UpstreamPool, UpstreamState
 
 
 @runtime_checkable
@@ -17,6 +17,8 @@ class Routed(Protocol):
     answered: int
     failed: int
     continued: int
+    offline: int
+    pool: UpstreamPool[object]
 
     def states(self) -> list[UpstreamState]:
         """How every endpoint does."""

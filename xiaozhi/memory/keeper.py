@@ -80,6 +80,12 @@ class MemoryKeeper:
         """Facts that were taken back because a newer one speaks against them."""
         self.service_failed = 0
         """Requests the memory service did not answer well; the chat model took its place."""
+        self.recalled = 0
+        """Facts that were handed to conversations."""
+        self.erased = 0
+        """Facts that were erased because the talker wished it."""
+        self.refused = 0
+        """Wishes to remember that held nothing to keep."""
 
     @property
     def enabled(self) -> bool:
@@ -149,8 +155,13 @@ class MemoryKeeper:
         Raises:
             StoreError: the store cannot be read.
         """
-        facts = [Known(memory.id, memory.text) for memory in await self._store.memories.list(device_id)]
-        return search(facts, about) if about.strip() else facts
+        facts = await self._known(device_id)
+        found = search(facts, about) if about.strip() else facts
+        self.recalled += len(found)
+        return found
+
+    async def _known(self, device_id: str) -> list[Known]:
+        return [Known(memory.id, memory.text) for memory in await self._store.memories.list(device_id)]
 
     async def remember(self, device_id: str, fact: str) -> None:
         """Keep a fact because the talker asked for it.
@@ -159,9 +170,10 @@ class MemoryKeeper:
             ValueError: there is nothing to keep.
             StoreError: it cannot be written.
         """
-        known = await self.known(device_id)
+        known = await self._known(device_id)
         changes = merge(known, [Proposal(fact)], longest=self._settings.max_fact_chars)
         if not changes.add and not any(same_fact(fact, one.text) for one in known):
+            self.refused += 1
             raise ValueError("there is nothing to remember")
         await self._apply(device_id, changes)
         if self._service is not None and changes.add:
@@ -182,6 +194,7 @@ class MemoryKeeper:
         if device_id in self._forgotten:
             self._forgotten[device_id] += 1
         gone = await self._store.memories.forget(device_id, about)
+        self.erased += gone
         if self._service is not None:
             self._errand(self._service.forget(service_user(device_id), about), device_id)
         return gone
@@ -203,7 +216,7 @@ class MemoryKeeper:
     async def _read(self, device_id: str, turns: Sequence[Said]) -> None:
         try:
             async with self._slots:
-                known = await self.known(device_id)
+                known = await self._known(device_id)
                 changes = await self._find(device_id, turns, known)
                 self.read += 1
                 # The talker may have asked to forget meanwhile, or the device may have been removed with all it said.

@@ -60,6 +60,7 @@ class LiveFigures(Figures):
             {step.value: warden.times_taken[step] for step in Step},
         )
         yield gauge("xiaozhi_turns_waiting", "Turns that wait because of load.", admission.waiting)
+        yield counter("xiaozhi_turns_held", "Turns that had to wait because of load.", admission.held)
         yield counter("xiaozhi_turns_turned_away", "Turns that waited in vain.", admission.turned_away)
         yield gauge("xiaozhi_memory_ratio", "Memory in use, of what may be used.", warden.readings.memory_percent / 100)
 

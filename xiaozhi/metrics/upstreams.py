@@ -85,6 +85,14 @@ class UpstreamFigures(Figures):
             yield counter(
                 "xiaozhi_chat_continued", "Replies that another endpoint went on with in the middle.", chat.continued
             )
+            yield counter(
+                "xiaozhi_chat_offline", "Replies given here because the cloud could not be reached.", chat.offline
+            )
+            yield counter(
+                "xiaozhi_hedges_refused",
+                "Second requests that were wanted, and not made for want of budget.",
+                chat.pool.budget.refused,
+            )
 
     def _voices(self) -> Iterator[Metric]:
         states = voice_states(self._services)

@@ -16,13 +16,13 @@ TAIL_S: Final = 1.0
 # Lengths of utterances scatter: on 165 clips of Mandarin and English the standard deviation was 0.6 of the mean.
 LENGTH_CV: Final = 0.6
 # Endpointing of the profile `balanced`: the silence before work begins, and before a complete sentence is answered.
-_SOFT_END_S: Final = 0.096
-_COMMIT_S: Final = 0.4
+SOFT_END_S: Final = 0.096
+COMMIT_S: Final = 0.4
 _MOST_DEVICES: Final = 1_000_000
 _SHARE: Final = 0.95
 # A cloud's final text after the last sample, 95th percentile: published figures have a median of 221 to 247 ms.
-_REMOTE_S: Final = 0.4
-_MODELS: Final[dict[EngineName, tuple[Literal["sense-voice", "zipformer"], ...]]] = {
+REMOTE_S: Final = 0.4
+MODELS: Final[dict[EngineName, tuple[Literal["sense-voice", "zipformer"], ...]]] = {
     "sense-voice": ("sense-voice",),
     "zipformer": ("zipformer",),
     "two-pass": ("zipformer", "sense-voice"),
@@ -192,10 +192,10 @@ def load_of(demand: Demand, box: Box, costs: Costs) -> Node:
         if demand.engine == "zipformer":
             decoding = 0.0  # its work is done while somebody talks; the queue holds only the last piece
     elif demand.engine == "remote":
-        final_s = _REMOTE_S
-    ready_s = _SOFT_END_S + wait_s + final_s + demand.first_token_s + demand.voice_s
+        final_s = REMOTE_S
+    ready_s = SOFT_END_S + wait_s + final_s + demand.first_token_s + demand.voice_s
     talking = min(float(demand.devices), turns * (heard_s + demand.reply_s))
-    models_mb = sum(costs.recognition[name].memory_mb for name in _MODELS[demand.engine])
+    models_mb = sum(costs.recognition[name].memory_mb for name in MODELS[demand.engine])
     turn_mb = (demand.devices * costs.connection_kb + talking * costs.turn_kb) / 1000.0
     extra_up = 1.0 if demand.engine != "remote" else 2.0  # it goes on to the recogniser
     return Node(
@@ -205,7 +205,7 @@ def load_of(demand: Demand, box: Box, costs: Costs) -> Node:
         recognition_share=share,
         memory_gb=(costs.process_mb + models_mb + turn_mb) / 1000.0,
         wait_p95_s=wait_s,
-        first_audio_p95_s=max(_COMMIT_S, ready_s),
+        first_audio_p95_s=max(COMMIT_S, ready_s),
         up_bps=turns * heard_s * costs.up_bps * extra_up,
         down_bps=turns * demand.reply_s * costs.down_bps,
     )
@@ -232,7 +232,7 @@ def plan(demand: Demand, box: Box, costs: Costs, limits: Limits = Limits()) -> F
     Raises:
         Unplannable: a node cannot carry one device; says what it breaks.
     """
-    missing = [name for name in _MODELS[demand.engine] if name not in costs.recognition]
+    missing = [name for name in MODELS[demand.engine] if name not in costs.recognition]
     if missing:
         raise Unplannable(f"the figures hold nothing about {missing[0]}")
 

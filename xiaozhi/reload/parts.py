@@ -8,6 +8,7 @@ from typing import Final
 
 from xiaozhi.agents import Roster
 from xiaozhi.caches import Caches, open_caches
+from xiaozhi.pressure.steps import Step
 from xiaozhi.services import (
     About,
     Services,
@@ -159,6 +160,7 @@ def exchange(services: Services, parts: Parts) -> None:
     if parts.chat is not None:
         tenants.retire(services.chat.close)
         services.chat = chat
+        services.obey(Step.HEDGING, Step.HEDGING in services.warden.taken)
     if parts.voice is not None:
         tenants.retire(services.voice.close, linger_s=_LINGER_S)
         services.voice = parts.voice

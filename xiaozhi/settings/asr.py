@@ -77,7 +77,7 @@ class AsrSettings(Section):
     batch_size: int = Field(1, ge=1, le=64)
     provider: Provider = "cpu"
     precision: Precision = "auto"
-    int8_rewrite: bool = True  # lossless, made once and compared with the original; see stages/asr/int8_rewrite.py
+    rewrite: bool = True  # made once and compared with the original; see stages/asr/rewritten.py
     timeout_s: float = Field(10.0, ge=0.5, le=120)
     remote: RemoteAsrSettings = RemoteAsrSettings()
     openai: OpenAIAsrSettings = OpenAIAsrSettings()

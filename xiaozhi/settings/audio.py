@@ -28,6 +28,7 @@ class VadSettings(Section):
     release_threshold: float = Field(0.35, gt=0, lt=1)
     min_speech_ms: int = Field(128, ge=32, le=2000)
     pre_roll_ms: int = Field(320, ge=0, le=2000)
+    quiet_dbfs: float = Field(-64.0, ge=-120, le=-45)
     batch_max: int = Field(48, ge=1, le=1024)
     tick_ms: float = Field(10.0, ge=0, le=60)
     max_wait_ms: float = Field(50.0, ge=1, le=1000)

@@ -17,6 +17,8 @@ class ClusterSettings(Section):
     url: SecretStr = SecretStr("")
     password: SecretStr = SecretStr("")
     tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     prefix: str = Field("xiaozhi", pattern=r"^[A-Za-z0-9_.-]{1,40}$")
     node: str = Field("", pattern=r"^[A-Za-z0-9_.-]{0,64}$")
     address: str = ""
@@ -50,10 +52,25 @@ class ClusterSettings(Section):
         return address
 
     @model_validator(mode="after")
+    def _tls(self) -> "ClusterSettings":
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together")
+        files = (self.tls_ca, self.tls_cert, self.tls_key)
+        # Without TLS they would do nothing, and whoever set them takes the connection for a secret one.
+        if any(files) and self.enabled and not self.secure:
+            raise ValueError('tls_ca, tls_cert and tls_key need a url that begins with "rediss://"')
+        return self
+
+    @model_validator(mode="after")
     def _order(self) -> "ClusterSettings":
         if self.expiry_s < 2.0 * self.heartbeat_s:
             raise ValueError("expiry_s must be at least twice heartbeat_s: one lost heartbeat is no death")
         return self
+
+    @property
+    def secure(self) -> bool:
+        """Redis is reached through TLS."""
+        return urlsplit(self.url.get_secret_value()).scheme == "rediss"
 
     @property
     def enabled(self) -> bool:

@@ -1,6 +1,7 @@
 """What the documented default file says about each setting: read from its comments."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -44,15 +45,17 @@ def documentation() -> Documentation:
 def read_documentation(text: str) -> Documentation:
     """Read the comments of a settings file.
 
-    A block of comment lines belongs to the settings that follow it without a blank line, commented-out ones as well; a
-    block with a blank line behind it belongs to its table. What stands behind a value is added to it.
+    A block of comment lines belongs to the settings that follow it without a blank line, commented-out ones as well, up
+    to the next comment; a block with a blank line behind it belongs to its table. What stands behind a value is added.
+    Lines are joined; those that are set in, and what follows them, stay lines of their own.
     """
     found = Documentation()
-    table, block, begun, inside = "", list[str](), True, False
+    table, block, begun, used, inside = "", list[str](), True, False, False
     for line in text.splitlines():
         stripped = line.strip()
         bare = stripped.removeprefix("#").strip() if stripped.startswith("#") else stripped
-        header, key = _HEADER.match(bare), _KEY.match(bare)
+        # `# key = 1` is a setting that is not set; set in further it is a line of an example.
+        header, key = _HEADER.match(bare), None if stripped.startswith("#  ") else _KEY.match(bare)
         if inside:  # a list over several lines
             inside = stripped != "]" and bare != "]"
         elif header and (not stripped.startswith("#") or stripped.startswith("# [")):
@@ -61,20 +64,39 @@ def read_documentation(text: str) -> Documentation:
                 found.tables.setdefault(table, header[2])
         elif key and table and _is_value(bare[key.end() :]):
             said = _INLINE.search(bare)
-            words = [" ".join(block), *([said[1]] if said else [])]
+            words = [_joined(block), *([said[1]] if said else [])]
             found.settings.setdefault(f"{table}.{key[1]}", " ".join(word for word in words if word))
-            begun = False
+            begun, used = False, True
             inside = bare.rstrip().endswith("[")
         elif stripped.startswith("#"):
-            if not begun and block and block[-1] == "":
+            if used:
                 block = []
-            block.append(bare)
+            used = False
+            block.append(stripped.removeprefix("#"))
         elif not stripped:
             if begun and block and table:
-                found.tables.setdefault(table, " ".join(block))
+                found.tables.setdefault(table, _joined(block))
                 begun = False
             block = []
     return found
+
+
+# Set in by so much, a line of a comment begins a row of a list; by more, it goes on with the row above.
+_ROW_INDENT: Final = range(2, 5)
+_NAMED_ROW: Final = re.compile(r"""^("[^"]+"(?=\s)|\S+(?=\s{2}))\s+""")
+
+
+def _joined(lines: Sequence[str]) -> str:
+    """Lines of a comment, without their `#`, as one text."""
+    text, in_list = "", False
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        row = _NAMED_ROW.sub(r"\1: ", line.strip()) if indent in _ROW_INDENT else line
+        words = " ".join(row.split())
+        starts = not words or indent in _ROW_INDENT or (in_list and indent < _ROW_INDENT.start)
+        in_list = indent >= _ROW_INDENT.start and (in_list or starts)
+        text += ("\n" if starts else " ") + words if text else words
+    return re.sub(r"\s*\n\s*", "\n", text).strip()
 
 
 def _is_value(text: str) -> bool:

@@ -44,10 +44,24 @@ class MetricsSettings(Section):
 class LoadStep(Section):
     """From which readings on something is given up; 0 never."""
 
-    asr_wait_ms: float = Field(0, ge=0, le=600_000)
-    codec_wait_ms: float = Field(0, ge=0, le=600_000)
-    loop_lag_ms: float = Field(0, ge=0, le=600_000)
-    memory_percent: float = Field(0, ge=0, le=100)
+    asr_wait_ms: float = Field(
+        0,
+        ge=0,
+        le=600_000,
+        description="Age of the oldest utterance that waits for recognition; 0 leaves this reading out.",
+    )
+    codec_wait_ms: float = Field(
+        0, ge=0, le=600_000, description="Age of the oldest speech that waits to be encoded; 0 leaves this reading out."
+    )
+    loop_lag_ms: float = Field(
+        0,
+        ge=0,
+        le=600_000,
+        description="Second longest standstill of the process within two seconds; 0 leaves this reading out.",
+    )
+    memory_percent: float = Field(
+        0, ge=0, le=100, description="Memory in percent of what the process may use; 0 leaves this reading out."
+    )
 
 
 class LoadSettings(Section):

@@ -22,6 +22,8 @@ WRONG_CODES_WINDOW_S: Final = 600.0
 _WRONG_CODES_KEY: Final = "activation.wrong-codes"
 # Whoever floods the OTA address with made-up devices finds an end: the longest unseen that belong to nobody go first.
 MOST_DEVICES: Final = 20_000
+# Whoever was told a code and has let it run out for so long was a stranger, or a made-up name.
+_STRANGER_S: Final = 86_400.0
 _LONGEST: Final = 200
 _EDITABLE: Final = frozenset(
     {"client_id", "name", "room", "owner", "board", "firmware", "agent", "language", "priority", "serial", "hmac_key"}
@@ -227,6 +229,33 @@ class Devices:
             code = _new_code(taken)
             put(connection, device_id, at, {"code": code, "code_until": at + CODE_TTL_S})
             return code
+
+        return await self._database.write(call)
+
+    async def sweep(self, now: float | None = None) -> int:
+        """Delete strangers: their code ran out more than a day ago, and nothing else is known of them.
+
+        Args:
+            now: seconds since 1970; the clock when left out.
+
+        Returns:
+            How many it was.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        before = (self._now_s() if now is None else now) - _STRANGER_S
+
+        def call(connection: sqlite3.Connection) -> int:
+            return connection.execute(
+                "DELETE FROM devices WHERE code_until > 0 AND code_until < ? AND last_seen < ? AND bound_at = 0"
+                " AND access = '' AND owner = '' AND name = '' AND room = '' AND agent = '' AND language = ''"
+                " AND serial = '' AND length(hmac_key) = 0"
+                " AND NOT EXISTS (SELECT 1 FROM conversations WHERE device = devices.id)"
+                " AND NOT EXISTS (SELECT 1 FROM memories WHERE device = devices.id)"
+                " AND NOT EXISTS (SELECT 1 FROM reminders WHERE device = devices.id)",
+                (before, before),
+            ).rowcount
 
         return await self._database.write(call)
 

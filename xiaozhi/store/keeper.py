@@ -40,9 +40,12 @@ class StoreKeeper:
         while True:
             try:
                 gone = await self.store.turns.sweep(self._settings.keep_days, self._settings.keep_turns_per_device)
+                strangers = await self.store.devices.sweep()
             except StoreError as error:
                 _log.debug("not swept: %s", error)  # the store has said it already
             else:
                 if gone:
                     _log.info("%d old turns deleted from the store", gone)
+                if strangers:
+                    _log.info("%d devices that were never bound deleted from the store", strangers)
             await asyncio.sleep(_SWEEP_EVERY_S)

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from enum import Enum
 from typing import Final
 
+from xiaozhi.text.given_away import gives_away
 from xiaozhi.text.same_words import normal_form
 
 _MOST_QUESTION_CHARS: Final = 120
@@ -49,7 +50,7 @@ _ASKING_ZH: Final = _zh(
     "|请教)(?:一下|你|您)*|我问(?:一下|你)*|我们的?(?=地球|太阳系|国家|人类|宇宙)"
 )
 _ASKING_EN: Final = _en(
-    "tell me|give me|show me|teach me|help me|let me know"
+    "tell me|give me|show me|teach me|help me|let me know|excuse me"
     "|explain (?:it )?to me|explain me|remind me what|can i ask|may i ask|"
     "i (?:just )?(?:want|wanted|would like|'d like|need) to (?:know|ask|understand|learn)|i'd like to (?:know|ask)|"
     "i wonder|i am wondering|i'm wondering|i was wondering|can you tell us|tell us"
@@ -295,6 +296,7 @@ def may_cache(
     used_tools: bool = False,
     has_image: bool = False,
     names: Collection[str] = (),
+    answered: Sequence[str] = (),
 ) -> Why:
     """Whether an answer may be given again to whoever asks the same.
 
@@ -305,6 +307,7 @@ def may_cache(
         used_tools: a tool was called for it.
         has_image: a picture belongs to the question.
         names: words that belong to this talker alone: names and what is remembered of them.
+        answered: what was answered earlier in this conversation.
     """
     if used_tools:
         return Why.TOOL
@@ -320,6 +323,6 @@ def may_cache(
         return Why.NAME
     if _ANSWER_TIME.search(lowered):
         return Why.TIME
-    if _ANSWER_HISTORY.search(lowered):
+    if _ANSWER_HISTORY.search(lowered) or gives_away(answer, question, history, answered):
         return Why.HISTORY
     return Why.EXCUSE if _ANSWER_EXCUSE.search(lowered) else Why.OK

@@ -223,7 +223,7 @@ def _is_plain(number: _Number) -> bool:
 def _timed(atoms: list[_Atom]) -> list[_Atom]:
     """`3点50` and `三点五十` are `3:50`: an hour and two digits of minutes."""
     found: list[_Atom] = []
-    after = 0  # where 分 means the minutes that were found
+    after = -1  # where 分 means the minutes that were found
     for index, atom in enumerate(atoms):
         following = atoms[index + 1] if index + 1 < len(atoms) else None
         hour = found[-1] if found else None

@@ -44,13 +44,17 @@ _NUMBER: Final = re.compile(r"⟨[^⟩]*⟩|<[^>]*>|\d+(?:[.:/%]\d*)*")
 _FILLERS_ZH: Final = re.compile(
     "你好小智|小智小智|嘿小智|小智|我想问你一下|我想问一下|我想知道|我想问"
     "|我问一下|问你一下|问一下|你能不能告诉我|能不能告诉我|你可以告诉我|可以告诉我"
-    "|请告诉我|告诉我|你知不知道|你知道|知道|请问一下|请问|麻烦你|麻烦|请你"
-    "|请|帮我|给我|跟我|为我|你能不能|能不能给|你能|你可以|可不可以|能否"
-    "|说一下|说一说|说说|讲一下|讲一讲|讲讲|介绍一下|介绍介绍|介绍|解释一下|解释解释|解释|科普一下|一下"
-    "|到底|究竟|其实|那个|这个|大概|大约|差不多|一般来说|一般|通常"
+    "|请告诉我|告诉我|你知不知道|你知道|知道(?!分子)|请问一下|请问|麻烦你|麻烦(?!制)|请你"
+    "|请(?!帖|假|柬|愿|求)|帮我|给我|跟我|为我|你能不能|能不能给|你能|你可以|可不可以|能否"
+    "|说一下|说一说|说说|讲一下|讲一讲|讲讲|介绍一下|介绍介绍|介绍(?!信|人)"
+    "|解释一下|解释解释|解释(?!器|权|学|性|变|型|说|语|量)|科普一下"
+    "|一下(?!子)|到底|究竟|其实|那个|这个|大概(?!率)|大约(?!数)|差不多|一般来说|一般(?!等|过|人|将|现|纳|法|性)|通常(?!量)"
 )
 _KINDS_ZH: Final = (
-    ("why", "为什么|为何|为啥|怎么会|怎么就|是什么原因|什么原因|原因是什么|是因为什么"),
+    (
+        "why",
+        "(?:为什么|为何|为啥)会(?![长计议员所诊])|为什么|为何|为啥|怎么会(?![长计议员所诊])|怎么就|是什么原因|什么原因|原因是什么|是因为什么",
+    ),
     ("how", "怎么样才能|怎样才能|怎么才能|如何|怎么样|怎么|怎样|咋"),
     ("when", "什么时候|何时|哪一年|哪年|几月几号|哪一天|哪天|什么时间|啥时候|几点"),
     ("where", "在哪里|在哪儿|在哪个地方|在什么地方|位于哪里|哪里|哪儿|什么地方|在哪"),
@@ -60,10 +64,17 @@ _KINDS_ZH: Final = (
     ("what", "是什么意思|什么意思|是什么东西|是什么|什么是|指的是什么|什么叫做|什么叫|有什么|有啥|是啥|什么|啥"),
 )
 _KIND_ZH: Final = tuple((kind, re.compile(pattern)) for kind, pattern in _KINDS_ZH)
-_LIGHT_ZH: Final = frozenset("的了吗呢吧啊呀哦嘛呐么是有地得着个会要")
+# What carries no meaning where it is not in a word: 目的, 的士, 了解, 是非, 吗啡, 酒吧, 喇嘛 are words. Others that are
+# often light (有, 地, 得, 着, 个, 会, 要) belong to too many words: 地铁 is no 铁.
+_LIGHT_ZH: Final = re.compile(
+    "(?<!目)的(?![士确])|了(?![解结断事却望])|(?<!于)是(?![非否])"
+    "|(?:吗|呢|(?<![酒网水餐贴茶书])吧|啊|呀|哦|(?<!喇)嘛|呐|么|啦|哈)+$"
+)
+_HESITATION_ZH: Final = re.compile("^(?:嗯|呃|额(?!头|度|外|定)|诶|哎|唉|哦|啊)+")
 
 _FILLERS_EN: Final = re.compile(
-    r"\b(?:hey xiaozhi|xiaozhi|hey|hi|hello|excuse me|please|actually|well|so|um|uh|okay|ok|now then|by the way|just|"
+    r"\b(?:hey xiaozhi|xiaozhi|hey|hi|hello|excuse me|please|actually|(?<!a )(?<!the )well|so|um|uh|okay|ok|"
+    r"now then|by the way|just(?! war)|"
     r"exactly|roughly|approximately|about how|"
     r"(?:can|could|would|will) you (?:please )?(?:kindly )?(?:tell|explain to|explain) me|"
     r"(?:can|could|would|will) you (?:please )?(?:tell|explain)|can i ask|may i ask"
@@ -85,8 +96,8 @@ _KIND_EN: Final = tuple(
     )
 )
 _LIGHT_EN: Final = frozenset(
-    "a an the doe is are was were be been am do does did there it s that of in you will would can could "
-    "should i me we to mean meaning means called name".split()
+    "a an the doe is are was were be been do does did there it s that of in you will would can could "
+    "should i me we mean meaning means called".split()
 )
 _SYNONYMS_EN: Final = {
     "large": "big", "largest": "biggest", "begin": "start", "began": "start", "started": "start", "film": "movie",
@@ -129,7 +140,8 @@ def gist(text: str) -> Gist:
 def _gist_zh(text: str) -> Gist:
     form = normal_form(text)
     # Fillers go before numbers are read: the 一 of 一下 counts nothing. 是不是 asks as 是 does.
-    left = normal_form(_A_NOT_A.sub(r"\1", _FILLERS_ZH.sub("", "".join(text.split()))))
+    plain = _HESITATION_ZH.sub("", _PUNCTUATION.sub("", text))
+    left = normal_form(_A_NOT_A.sub(r"\1", _FILLERS_ZH.sub("", plain)))
     for written, meant in _SYNONYMS_ZH:
         left = left.replace(written, meant)
     kind = ""
@@ -143,9 +155,8 @@ def _gist_zh(text: str) -> Gist:
         kind = "what"
     if kind == "which" or (kind == "what" and "首都" in left):
         kind = "what"
-    parts = re.findall(r"<[^>]*>|[a-z0-9]+|.", left)
-    content = tuple(part for part in parts if part not in _LIGHT_ZH)
-    return Gist(left, content, kind, True, normal_form(_FILLERS_ZH.sub("", "".join(text.split()))))
+    content = tuple(re.findall(r"⟨[^⟩]*⟩|[a-z0-9]+|.", _LIGHT_ZH.sub("", left)))
+    return Gist(left, content, kind, True, normal_form(_FILLERS_ZH.sub("", plain)))
 
 
 def _asks_for_about(form: str) -> bool:
@@ -154,6 +165,8 @@ def _asks_for_about(form: str) -> bool:
     )
 
 
+# Blanks, and what recognisers set at the ends; a comma or point inside belongs to a number perhaps.
+_PUNCTUATION: Final = re.compile(r"\s+|^[，。、？！,.?!…]+|[，。、？！,.?!…]+$|(?<=[嗯呃额诶哎唉哦啊])[，。、,…]+")
 _A_NOT_A: Final = re.compile(r"([是能会有要可])[不没]\1")
 
 
@@ -175,7 +188,7 @@ def _gist_en(text: str) -> Gist:
         kind = "what"
     if kind == "where" and "capital" in left:
         kind = "what"
-    words = [_stem(word) for word in _belonging(left.split())]
+    words = [word if word in _PRESENT_EN | _PAST_EN else _stem(word) for word in _belonging(left.split())]
     content = tuple(word for word in words if word not in _LIGHT_EN)
     return Gist(" ".join(words), content, kind, False, normal_form(text))
 
@@ -195,8 +208,17 @@ def _belonging(words: Sequence[str]) -> list[str]:
     return [word for segment in reversed(segments) for word in segment]
 
 
+# No plurals of the word without its end.
+_OWN_WORDS_EN: Final = frozenset(
+    "arms savings customs goods jeans manners news means odds minutes grounds spirits works glasses spectacles physics "
+    "mathematics economics politics ethics series species lens mars texas athens wales gas bias colds forces".split()
+)
+
+
 def _stem(word: str) -> str:
     word = _SYNONYMS_EN.get(word, word)
+    if word in _OWN_WORDS_EN:
+        return word
     if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
         word = word[:-3] + "y" if word.endswith("ies") and len(word) > 4 else word[:-1]
     return _SYNONYMS_EN.get(word, word)
@@ -226,7 +248,7 @@ def alike(one: str, other: str) -> float:
 def contradiction(one: str, other: str) -> str:
     """Why two questions cannot have one answer, as one word; empty when no rule speaks against it.
 
-    `language`, `number`, `negation`, `kind`, `unit`, `place`, `date`, `opposite`.
+    `language`, `number`, `negation`, `kind`, `mood`, `unit`, `place`, `date`, `opposite`.
     """
     first, second = gist(one), gist(other)
     if first.chinese != second.chinese:
@@ -237,6 +259,8 @@ def contradiction(one: str, other: str) -> str:
         return "negation"
     if first.kind != second.kind:
         return "kind"
+    if _mood(first) != _mood(second) or _another_time(first, second):
+        return "mood"
     for reason, zh, en in (
         ("unit", UNITS_ZH, UNITS_EN),
         ("place", PLACES_ZH, PLACES_EN),
@@ -277,6 +301,30 @@ def _negations(asked: Gist) -> int:
         plain = re.sub(r"(.)[不没]\1|有没有|差不多|不同|不过", "", asked.form)
         return sum(plain.count(mark) for mark in NEGATIONS_ZH)
     return sum(word in NEGATIONS_EN for word in asked.text.split())
+
+
+# "Can dogs eat it", "should they" and "do they" have three answers, and what was is not what is.
+_MOODS_EN: Final = {
+    "can": "can", "could": "can", "may": "may", "might": "may", "must": "must", "shall": "shall", "should": "shall",
+    "will": "will", "would": "will",
+}  # fmt: skip
+_PRESENT_EN: Final = frozenset("is are am do does".split())
+_PAST_EN: Final = frozenset("was were did".split())
+
+
+def _mood(asked: Gist) -> frozenset[str]:
+    return (
+        frozenset() if asked.chinese else frozenset(_MOODS_EN[word] for word in asked.text.split() if word in _MOODS_EN)
+    )
+
+
+def _another_time(first: Gist, second: Gist) -> bool:
+    """Whether one asks of the present and the other of the past; where one says neither, it may be either."""
+    if first.chinese:
+        return False
+    one, other = set(first.text.split()), set(second.text.split())
+    times = [(bool(words & _PRESENT_EN), bool(words & _PAST_EN)) for words in (one, other)]
+    return sorted(times) == [(False, True), (True, False)]
 
 
 def _among(asked: Gist, zh: tuple[str, ...], en: frozenset[str]) -> frozenset[str]:

@@ -20,7 +20,7 @@ def tool_note(uses: Sequence[tuple[str, str, bool]], *, chinese: bool) -> str:
     failed_word = "没有成功" if chinese else "failed"
     lines = []
     for name, result, failed in uses:
-        brief = " ".join(result.split())
+        brief = " ".join(result.split()).rstrip(".。")
         brief = brief if len(brief) <= _MOST_RESULT_CHARS else brief[: _MOST_RESULT_CHARS - 1] + "…"
         lines.append(f"{name}{f' ({failed_word})' if failed else ''}: {brief}")
     text = "; ".join(lines)

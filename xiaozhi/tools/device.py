@@ -20,6 +20,13 @@ _ALIKE: Final[dict[str, tuple[str, str, str]]] = {
     "self.screen.set_brightness": ("iot_Screen_SetBrightness", "Screen", "brightness"),
 }
 _PLACES: Final = {"Speaker": "audio_speaker", "Screen": "screen"}  # of a thing's state in an MCP device's status
+# Clients made with xiaozhi-sdk name the same tools without the firmware's prefix.
+_SHORT: Final = {
+    _STATUS: "get_device_status",
+    "self.audio_speaker.set_volume": "set_volume",
+    "self.screen.set_brightness": "set_brightness",
+}
+_VOLUME: Final = "self.audio_speaker.get_volume"  # what py-xiaozhi has instead of a status: a bare number
 
 
 class DeviceTools:
@@ -87,9 +94,9 @@ class DeviceTools:
     # DeviceCalls --------------------------------------------------------------------------------------------------
 
     def offers(self, name: str) -> bool:
-        """Whether the device has this tool; old firmware also under the name that MCP devices have for the same."""
+        """Whether the device has this tool; other clients and old firmware have other names for the firmware's."""
         if self._mcp is not None:
-            return self._mcp.offers(name)
+            return bool(self._mcp_name(self._mcp, name))
         names = {tool.name for tool in self._tools}
         if name == _STATUS:
             return any(tool in names for tool, _, _ in _ALIKE.values())
@@ -102,13 +109,21 @@ class DeviceTools:
             ToolError: it refused or failed, did not answer, or is gone.
         """
         if self._mcp is not None:
-            return await self._mcp.call(name, arguments)
+            own = self._mcp_name(self._mcp, name) or name
+            result = await self._mcp.call(own, arguments)
+            return _as_status(result) if (name, own) == (_STATUS, _VOLUME) else result
         if name == _STATUS:
             state = self._things.state()
             return ToolResult(orjson.dumps({_PLACES.get(thing, thing): state[thing] for thing in state}).decode())
         if name == "iot_get_state":
             return ToolResult(orjson.dumps(self._things.state()).decode())
         return self._command(_ALIKE[name][0] if name in _ALIKE else name, arguments)
+
+    @staticmethod
+    def _mcp_name(mcp: DeviceMcp, name: str) -> str:
+        """What this client calls a tool of the firmware; empty where it has none like it."""
+        names = (name, _SHORT.get(name, name), _VOLUME if name == _STATUS else name)
+        return next((one for one in names if mcp.offers(one)), "")
 
     def _command(self, name: str, arguments: Mapping[str, Any]) -> ToolResult:
         """Old firmware sends no answer; what it says next of its state tells."""
@@ -130,3 +145,10 @@ class DeviceTools:
 
     async def _send_mcp(self, message: dict[str, Any]) -> None:
         self._send({"type": "mcp", "payload": message})
+
+
+def _as_status(volume: ToolResult) -> ToolResult:
+    """A bare volume as the firmware's status says it; what is no number stays as it is."""
+    if volume.failed or not volume.text.strip().isdecimal():
+        return volume
+    return ToolResult(orjson.dumps({"audio_speaker": {"volume": int(volume.text)}}).decode())

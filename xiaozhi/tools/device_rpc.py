@@ -100,11 +100,13 @@ class DeviceRpc:
 
 
 def initialize_params(vision_url: str, vision_token: str) -> dict[str, Any]:
-    """Parameters of `initialize`; the device's camera sends its pictures to the vision address, if there is one."""
-    vision = {"vision": {"url": vision_url, "token": vision_token}} if vision_url else {}
+    """Parameters of `initialize`; the device's camera sends its pictures to the vision address.
+
+    An empty address is sent too: cameras take it for none, and clients made with xiaozhi-sdk do not answer without.
+    """
     return {
         "protocolVersion": _PROTOCOL_VERSION,
-        "capabilities": vision,
+        "capabilities": {"vision": {"url": vision_url, "token": vision_token}},
         "clientInfo": {"name": "xiaozhi", "version": __version__},
     }
 

@@ -4,6 +4,7 @@ import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -100,6 +101,15 @@ def websocket_url(base: str) -> str:
     """The address devices connect to, below a base address or as it stands where it names a path already. Pure."""
     base = "ws" + base[len("http") :] if base.startswith("http") else base
     return base.rstrip("/") + "/" if "/xiaozhi/" in base else base + WEBSOCKET_PATH
+
+
+def is_loopback(base: str) -> bool:
+    """Whether a base address is one that only this machine itself reaches. Pure."""
+    host = urlsplit(base).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def base_of(request: web.BaseRequest, settings: ServerSettings, lan_host: str) -> str:

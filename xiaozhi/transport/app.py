@@ -2,13 +2,14 @@
 
 from aiohttp import web
 
-from xiaozhi import __version__
 from xiaozhi.transport.console import Console
 from xiaozhi.transport.doors import Doors
 from xiaozhi.transport.figures import METRICS_PATH, MetricsDesk
+from xiaozhi.transport.headers import harden, name_nobodys_version
 from xiaozhi.transport.health import HEALTH_PATH, HealthDesk
 from xiaozhi.transport.http_log import quiet_bad_requests
 from xiaozhi.transport.ota import OTA_PATH, WEBSOCKET_PATH, OtaDesk
+from xiaozhi.transport.patience import Patience
 from xiaozhi.transport.websocket import Devices
 
 # OTA bodies are about 1 KB; boards with long partition tables send a little more.
@@ -22,10 +23,14 @@ def build_app(
     console: Console | None = None,
     health: HealthDesk | None = None,
     doors: Doors | None = None,
+    patience: Patience | None = None,
 ) -> web.Application:
     """Put the routes together; every path answers with and without its last slash, because redirects are failures."""
     quiet_bad_requests()
-    app = web.Application(client_max_size=_MOST_BODY_BYTES)
+    name_nobodys_version()
+    middlewares = [patience.middleware] if patience is not None else []
+    app = web.Application(client_max_size=_MOST_BODY_BYTES, middlewares=middlewares)
+    app.on_response_prepare.append(harden)
     for path in (WEBSOCKET_PATH, WEBSOCKET_PATH.rstrip("/")):
         app.router.add_get(path, devices.handle)
     for path in (OTA_PATH, OTA_PATH.rstrip("/")):
@@ -46,9 +51,12 @@ def build_app(
         console.add_to(app)
     if doors is not None:
         doors.add_to(app)
-    app.router.add_get("/", _root)
+
+    async def root(request: web.Request) -> web.StreamResponse:
+        # What people type into desktop clients is often `ws://host:port`; the rules are the same as on the full path.
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return await devices.handle(request)
+        return web.Response(text=f"XiaoZhi server. OTA address: {OTA_PATH}\n")
+
+    app.router.add_get("/", root)
     return app
-
-
-async def _root(_request: web.Request) -> web.Response:
-    return web.Response(text=f"XiaoZhi server {__version__}. OTA address: {OTA_PATH}\n")

@@ -107,6 +107,11 @@ class Console:
         console.board.start()
         return console
 
+    @property
+    def changes(self) -> int:
+        """Changes of the settings that were written since the start."""
+        return self._file.changes
+
     def add_to(self, app: web.Application) -> None:
         """Serve below `/console/`."""
         app.router.add_get(CONSOLE_PATH.rstrip("/"), _to_the_pages)

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -12,8 +13,10 @@ from xiaozhi.console.guests import is_guest
 from xiaozhi.conversation.saying import Told
 from xiaozhi.services import Services
 from xiaozhi.store import Access, Device
+from xiaozhi.transport.addresses import OTA_PATH, base_of, is_loopback
 from xiaozhi.transport.console_guard import Refused, answer, body_of, number_of, text_of
 from xiaozhi.transport.identity import normal_id
+from xiaozhi.transport.lan import reachable_host
 
 _LONGEST: Final = 200
 _LONGEST_SAYING: Final = 300
@@ -64,6 +67,7 @@ class DeviceCalls:
         self._store = services.store
         self._online = online
         self._board = board
+        self._lan_host = reachable_host(services.settings.server.host)
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Register the calls."""
@@ -80,15 +84,19 @@ class DeviceCalls:
 
     # Devices ------------------------------------------------------------------------------------------------------
 
-    async def devices(self, _request: web.Request) -> web.Response:
-        """Every device that was ever seen, and those that are connected."""
+    async def devices(self, request: web.Request) -> web.Response:
+        """Every device that was ever seen, and those that are connected; and what a new one has to be told."""
         online = self._online.online()
         known = await self._store.devices.list()
         rows = [self._row(device, online) for device in known[:_MOST_DEVICES]]
         seen = {device.id for device in known}
         rows += [self._row(Device(name), online) for name in sorted(online - seen) if not is_guest(name)]
         rows.sort(key=lambda row: not row["online"])
-        return answer({"devices": rows})
+        settings = self._services.settings
+        base = base_of(request, settings.server, self._lan_host)
+        if is_loopback(base):  # a browser on this machine; no device reaches that
+            base = base.replace(urlsplit(base).hostname or "", self._lan_host, 1)
+        return answer({"devices": rows, "ota_url": base + OTA_PATH, "needs_code": settings.auth.mode == "activate"})
 
     def _row(self, device: Device, online: frozenset[str]) -> dict[str, Any]:
         return {

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -102,6 +103,8 @@ class Herald:
         """Announcements and reminders that were heard, at least in part."""
         self.unspoken = 0
         """Those that were not."""
+        self.outcomes: Counter[Outcome] = Counter()
+        """What became of announcements, counted for each device they were meant for."""
         services.ring = self.ring
         services.announce = self.announce_for_tool
         services.on_turn.append(self._reacted)
@@ -125,6 +128,7 @@ class Herald:
         targets = await self._targets(announcement)
         told = await asyncio.gather(*(self._announce_on(device, announcement) for device in targets.values()))
         outcomes = dict(zip(targets, told, strict=True))
+        self.outcomes.update(told)
         _log.info("announced on %d of %d devices", sum(one in _HEARD for one in told), len(told))
         return outcomes
 

@@ -8,6 +8,11 @@ from typing import Final
 _ANYWHERE: Final = ("192.0.2.1", 9)
 
 
+def reachable_host(host: str) -> str:
+    """What devices on the local network call the address that is listened on: `lan_address` where it is all of them."""
+    return lan_address() if host in ("0.0.0.0", "::", "") else host
+
+
 def lan_address() -> str:
     """The IPv4 address of the interface with the default route, else any private one, else 127.0.0.1."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

@@ -35,6 +35,11 @@ _CORS: Final = {
     "Access-Control-Max-Age": "86400",
 }
 
+# Of the page for people: it has a style of its own and nothing else.
+_POLICY: Final = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Reception:
@@ -164,8 +169,10 @@ class OtaDesk:
         base = self._base(request)
         root = base.split("/xiaozhi/")[0]
         text = page(root + OTA_PATH, websocket_url(base), needs_code=self._desk.activation.required)
-        policy = "default-src 'none'; style-src 'unsafe-inline'"
-        headers = {**_CORS, "Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"}
+        policy = (
+            "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        headers = {**_CORS, "Content-Security-Policy": policy}
         return web.Response(text=text, content_type="text/html", headers=headers)
 
     async def preflight(self, _request: web.Request) -> web.Response:

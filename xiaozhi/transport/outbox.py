@@ -12,6 +12,11 @@ _log = logging.getLogger(__name__)
 # More audio than this waiting here means a device that does not read: late audio would only raise its delay.
 _AUDIO_MOST: Final = 16
 
+# A reply's texts are a few for each sentence. A client that asks on and on (each ping has an answer) and never reads
+# may not fill the memory; answers of the device's tools are asked for one by one.
+_TEXTS_MOST: Final = 256
+_TEXT_CHARS_MOST: Final = 262_144
+
 
 @dataclass(slots=True)
 class _Audio:
@@ -29,6 +34,7 @@ class Outbox:
         send_text: writes a text frame; waits while the socket is full.
         send_bytes: writes a binary frame; likewise.
         timeout_s: a single write that takes longer means the device is gone.
+        room: waits, after each write, until the way to the device is free for another.
     """
 
     def __init__(
@@ -36,12 +42,17 @@ class Outbox:
         send_text: Callable[[str], Awaitable[None]],
         send_bytes: Callable[[bytes], Awaitable[None]],
         timeout_s: float,
+        room: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._send_text = send_text
+        self._room = room
         self._send_bytes = send_bytes
         self._timeout_s = timeout_s
         self._items: deque[str | _Audio] = deque()
         self._audio_waiting = 0
+        self._texts_waiting = self._text_chars = 0
+        self._overflown = False
+        self._writing: asyncio.Timeout | None = None
         self._some = asyncio.Event()
         self._silenced = -1
         self.dropped = 0
@@ -55,8 +66,13 @@ class Outbox:
         return not self._items
 
     def put_text(self, text: str) -> None:
-        """Queue a text frame."""
+        """Queue a text frame; when too much waits already, the connection is given up instead."""
+        if self._texts_waiting >= _TEXTS_MOST or self._text_chars + len(text) > _TEXT_CHARS_MOST:
+            self._give_up()
+            return
         self._items.append(text)
+        self._texts_waiting += 1
+        self._text_chars += len(text)
         self._some.set()
 
     def put_audio(self, frame: bytes, generation: int) -> None:
@@ -74,26 +90,42 @@ class Outbox:
         """Write no packet of this generation or an older one any more."""
         self._silenced = max(self._silenced, generation)
 
+    def _give_up(self) -> None:
+        self._overflown = True
+        self._some.set()
+        if self._writing is not None and not self._writing.expired():
+            self._writing.reschedule(asyncio.get_running_loop().time())
+
     async def run(self) -> None:
         """Write until cancelled.
 
         Raises:
-            TimeoutError: the device has not taken anything for `timeout_s`.
+            TimeoutError: the device has not taken anything for `timeout_s`, or too much waits for it.
             ConnectionError: the connection is gone.
         """
         loop = asyncio.get_running_loop()
         while True:
-            while not self._items:
+            while not self._items and not self._overflown:
                 self._some.clear()
                 await self._some.wait()
+            if self._overflown:
+                raise TimeoutError("more texts wait than a device that reads leaves waiting")
             item = self._items.popleft()
             if isinstance(item, _Audio):
                 self._audio_waiting -= 1
                 if item.generation <= self._silenced:
                     continue
-            async with asyncio.timeout(self._timeout_s):
-                if isinstance(item, _Audio):
-                    await self._send_bytes(item.frame)
-                else:
-                    await self._send_text(item)
+            else:
+                self._texts_waiting -= 1
+                self._text_chars -= len(item)
+            try:
+                async with asyncio.timeout(self._timeout_s) as self._writing:
+                    if isinstance(item, _Audio):
+                        await self._send_bytes(item.frame)
+                    else:
+                        await self._send_text(item)
+                    if self._room is not None:
+                        await self._room()
+            finally:
+                self._writing = None
             self.written_at = loop.time()

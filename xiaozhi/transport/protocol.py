@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
+from xiaozhi.audio.pcm import UPLINK_RATE_HZ
 from xiaozhi.transport import framing
 from xiaozhi.turn.machine import ListeningMode
 
@@ -20,12 +21,14 @@ MAX_TYPED_CHARS: Final = 2000
 class Hello:
     """The client introduced itself.
 
-    `features` holds the names it says it can do; `traces` whether it wants a record of every turn (our own clients).
+    `features` holds the names it says it can do; `traces` whether it wants a record of every turn (our own clients);
+    `bare` whether its microphone's frames are samples and not Opus (desktop clients; what it plays is Opus even so).
     """
 
     version: int
     features: frozenset[str] = frozenset()
     traces: bool = False
+    bare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +164,9 @@ class DeviceProtocol:
             if isinstance(features, dict)
             else frozenset()
         )
-        return Hello(self.version, names, "trace" in names)
+        audio = message.get("audio_params")
+        bare = isinstance(audio, dict) and audio.get("format") == "pcm" and audio.get("sample_rate") == UPLINK_RATE_HZ
+        return Hello(self.version, names, "trace" in names, bare)
 
     # What the server says -----------------------------------------------------------------------------------------
 

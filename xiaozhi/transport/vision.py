@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import logging
 import time
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Final
@@ -127,27 +127,35 @@ class VisionDesk:
     def _token(self, device_id: str) -> str:
         expires_s = int(self._now_s() + self._settings.token_hours * 3600.0)
         key = self._gatekeeper.ring.newest
-        return f"{key.generation}.{expires_s}.{_signature(key, device_id, expires_s)}"
+        # Some clients send the token and nothing else about themselves, so it says whose it is.
+        device = urlsafe_b64encode(device_id.encode()).rstrip(b"=").decode()
+        return f"{key.generation}.{expires_s}.{device}.{_signature(key, device_id, expires_s)}"
 
-    def _admits(self, identity: Identity) -> bool:
+    def _admitted(self, identity: Identity) -> Identity | None:
+        """Who shows a valid token, by its words; None without one, or with one of another device."""
         parts = identity.token.split(".")
-        if len(parts) != 3 or not all(part.isascii() and part.isdecimal() and len(part) <= 12 for part in parts[:2]):
-            return False
+        if len(parts) != 4 or not all(part.isascii() and part.isdecimal() and len(part) <= 12 for part in parts[:2]):
+            return None
+        device_id = _device_of(parts[2])
+        if not (identity.is_anonymous or hmac.compare_digest(device_id.encode(), identity.device_id.encode())):
+            return None
         now_s, expires_s = self._now_s(), int(parts[1])
         ring = self._gatekeeper.ring
         key = ring.find(int(parts[0]), now_s)
-        expected = _signature(key or ring.newest, identity.device_id, expires_s)
-        return hmac.compare_digest(parts[2].encode(), expected.encode()) and key is not None and expires_s >= now_s
+        expected = _signature(key or ring.newest, device_id, expires_s)
+        right = hmac.compare_digest(parts[3].encode(), expected.encode()) and key is not None and expires_s >= now_s
+        return Identity(device_id, identity.client_id, identity.token) if right else None
 
     # The answer ---------------------------------------------------------------------------------------------------
 
     async def explain(self, request: web.Request) -> web.Response:
         """POST multipart/form-data with `question` and `file`, in any order, with or without a length."""
-        identity = Identity.of(request.headers, {})
+        named = Identity.of(request.headers, {})
+        identity = self._admitted(named)
         question = ""
         language = "en" if self._services.settings.asr.language == "en" else "zh"
         try:
-            if not self._admits(identity):
+            if identity is None:
                 raise _Refused("token")
             async with self._place():
                 picture, question = await self._received(request)
@@ -156,7 +164,7 @@ class VisionDesk:
         except (_Refused, PictureError) as refused:
             self.refused += refused.key not in {"busy", "failed", "no_model"}
             self.failed += refused.key in {"busy", "failed"}
-            _log.info("picture not explained: %s", refused.key, extra={"device": identity.device_id})
+            _log.info("picture not explained: %s", refused.key, extra={"device": (identity or named).device_id})
             return _json({"success": False, "message": pick(language, *_SENTENCES[refused.key])})
         self.answered += 1
         return _json({"success": True, "response": answer})
@@ -258,6 +266,14 @@ def _signature(key: TokenKey, device_id: str, expires_s: int) -> str:
     words = f"vision|{key.generation}|{device_id}|{expires_s}"
     digest = hmac.new(key.secret, words.encode(), hashlib.sha256).digest()
     return urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def _device_of(words: str) -> str:
+    """The device id in a token; empty for what is none."""
+    try:
+        return urlsafe_b64decode(words + "=" * (-len(words) % 4)).decode()
+    except ValueError:  # no base64, no UTF-8
+        return ""
 
 
 def _json(answer: dict[str, object]) -> web.Response:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import socket
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -24,18 +23,18 @@ from xiaozhi.tools.device import DeviceTools
 from xiaozhi.transport import framing, protocol
 from xiaozhi.transport.activation import Standing, spoken_code
 from xiaozhi.transport.addresses import address_of
+from xiaozhi.transport.draining import Drain
+from xiaozhi.transport.draining import Report as DrainReport
 from xiaozhi.transport.entrance import Entrance
 from xiaozhi.transport.identity import Identity
 from xiaozhi.transport.ota import too_many
 from xiaozhi.transport.outbox import Outbox
+from xiaozhi.transport.slow_reader import WayOut
 
 _log = logging.getLogger(__name__)
 
 # 60 ms frames are fixed: the firmware's jitter queue counts packets, so shorter ones would make it shallower.
 FRAME_MS: Final = 60
-
-# A small send buffer makes a device that does not read visible within about a second of Opus.
-_SEND_BUFFER_BYTES: Final = 8192
 
 # A connection closed on the heels of `tts/stop` is taken for an error by desktop clients.
 _SETTLE_S: Final = 0.3
@@ -74,7 +73,13 @@ class Connection:
             timeout=_CLOSE_S,
             max_msg_size=services.settings.server.max_message_bytes,
         )
-        self._outbox = Outbox(self._socket.send_str, self._socket.send_bytes, services.settings.server.send_timeout_s)
+        self._way_out = WayOut()
+        self._outbox = Outbox(
+            self._socket.send_str,
+            self._socket.send_bytes,
+            services.settings.server.send_timeout_s,
+            self._way_out.room,
+        )
         self._conversation = Conversation(services, self, identity.device_id, notice=notice)
         self._vision = vision
         self.admitted = not notice
@@ -85,6 +90,7 @@ class Connection:
         self._opened_at = asyncio.get_running_loop().time()
         self._spoke = False  # the client has said anything at all
         self._traces = False
+        self._bare = False  # its microphone sends samples instead of Opus
         self._ignored = 0
         self._ending: asyncio.Task[None] | None = None
 
@@ -146,10 +152,7 @@ class Connection:
         about_device(self.identity.device_id)
         await self._socket.prepare(request)
         if request.transport is not None:
-            sock = request.transport.get_extra_info("socket")
-            if sock is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._way_out.bind(request.transport, self._services.settings.server.send_timeout_s)
         _log.info("connected", extra=self._extra())
         await self._conversation.recall()
         tasks = {
@@ -176,6 +179,8 @@ class Connection:
                 await self._close(WSCloseCode.GOING_AWAY)
             else:
                 await asyncio.shield(self._ending)
+            if self._way_out.drop():
+                _log.debug("dropped what the device has not taken", extra=self._extra())
             _log.info("disconnected: %s", why, extra=self._extra())
         return self._socket
 
@@ -228,14 +233,35 @@ class Connection:
         """A turn is under way."""
         return self._conversation.idle_s() == 0.0
 
+    @property
+    def device_id(self) -> str:
+        """Whose it is."""
+        return self.identity.device_id
+
+    @property
+    def doing(self) -> str:
+        """The state of the conversation, for the log."""
+        return self._conversation.doing
+
+    @property
+    def listens(self) -> bool:
+        """The microphone is open, and nothing has been found in it yet."""
+        return self._conversation.listens
+
+    @property
+    def refused_turns(self) -> int:
+        """Texts that came when no new turn could begin."""
+        return self._conversation.refused_turns
+
     def finish(self) -> None:
         """Begin no new turn."""
         self._conversation.finish()
 
     @property
     def settled(self) -> bool:
-        """No turn is under way, and the device has had the time to act on the last `tts/stop`."""
-        return self._conversation.idle_s() >= _SETTLE_S and self._outbox.empty
+        """No turn is under way, what was said is listened to, and the device has acted on the last `tts/stop`."""
+        talk = self._conversation
+        return talk.idle_s() >= _SETTLE_S and self._outbox.empty and not talk.behind
 
     async def _read(self, request: web.Request) -> None:
         async for message in self._socket:
@@ -251,9 +277,9 @@ class Connection:
         talk = self._conversation
         match event:
             case protocol.Audio(opus, timestamp_ms):
-                talk.hear(MicPacket(opus, timestamp_ms))
+                talk.hear(MicPacket(opus, timestamp_ms, self._bare))
             case protocol.Hello():
-                self._traces = event.traces
+                self._traces, self._bare = event.traces, event.bare
                 self._services.prewarm()
                 self._say(self._protocol.hello(DOWNLINK_RATE_HZ, FRAME_MS))
             case protocol.ListenStart(mode):
@@ -301,6 +327,8 @@ class Devices:
         """Told the id of each device that connects."""
         self.draining = False
         """The server stops: no new devices and no new turns. A load balancer sends devices elsewhere."""
+        self.drained: DrainReport | None = None
+        """What became of the devices when the server stopped."""
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -391,25 +419,10 @@ class Devices:
                     connection.end(why)
 
     async def drain(self, within_s: float) -> None:
-        """Take no new devices and begin no new turns; close each connection when its turn is over, at most `within_s`.
+        """Take no new devices, let turns under way be answered for at most `within_s`, and hang all devices up.
 
-        A device that waits is closed at once: when it is spoken to it connects again, to whoever serves then.
+        A device that does nothing is hung up soon: when it is spoken to it connects again, to whoever serves then.
         """
         self.draining = True
-        for connection in self._connections.values():
-            connection.finish()
-        try:
-            async with asyncio.timeout(within_s):
-                while self._connections:  # many are looked at, and only while stopping
-                    self._end_all("the server stops", only_settled=True)
-                    await asyncio.sleep(0.1)
-        except TimeoutError:
-            if any(connection.busy for connection in self._connections.values()):
-                _log.warning("turns still running after %g s are cut", within_s)
-        self._end_all("the server stops")
+        self.drained = await Drain(lambda: list(self._connections.values()), within_s).run()
         await self.empty()
-
-    def _end_all(self, why: str, *, only_settled: bool = False) -> None:
-        for connection in list(self._connections.values()):
-            if connection.settled or not only_settled:
-                connection.end(why)

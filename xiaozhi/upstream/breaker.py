@@ -16,11 +16,15 @@ circuit is open, unless the upstream itself said when to return: for when nobody
 other signs of life, such as a health check that succeeds again: the probe may pass at once.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+# What failed a moment ago would fail again.
+_NOTHING_NEW_S: Final = 1.0
 
 
 class BreakerState(Enum):
@@ -111,6 +115,7 @@ class Breaker:
         self._row = 0
         self._probing = False
         self._asked_to_rest = False
+        self._failed_at = -math.inf
         self._recent: deque[tuple[float, bool]] = deque()  # when a request ended, and whether it failed
         self._recent_failed = 0
         self.opened = 0
@@ -130,6 +135,14 @@ class Breaker:
         """Whether `admit` would let a request pass, without letting one."""
         state = self.state(now)
         return state is BreakerState.CLOSED or (state is BreakerState.HALF_OPEN and not self._probing)
+
+    def would_probe(self, now: float) -> bool:
+        """Whether an urgent request would be the probe and could tell something new.
+
+        It is not closed, nobody tries it now or did so a moment ago, and it did not ask for rest.
+        """
+        tried = self._probing or now < self._failed_at + _NOTHING_NEW_S
+        return self.state(now) is not BreakerState.CLOSED and not tried and not self._asked_to_rest
 
     def admit(self, now: float, *, urgent: bool = False) -> Admission:
         """May a request pass? `urgent`: also before the rest is over. Report its outcome afterwards."""
@@ -162,6 +175,7 @@ class Breaker:
             for_good: it is plain that it will fail again: opens at once.
         """
         self._ended(admission, now, failed=True)
+        self._failed_at = now
         self._row += 1
         if rest_s is not None:
             self._asked_to_rest = True

@@ -61,7 +61,7 @@ class Lease(Generic[T]):
         """The first useful piece has come; only the first call counts."""
         if self._member.waiting.pop(id(self), None) is not None:
             now = self._pool.now()
-            self._member.latency.add(now, now - self.began)
+            self._member.answered(now, self.began)
             self._pool.measured(self._member, now - self.began)
             if self._admission is Admission.PROBE:  # it is back: others need not wait for the end of this answer
                 self._member.breaker.succeeded(self._admission, now)

@@ -1,6 +1,7 @@
 """One of several upstreams: how the settings describe it, and all that is known of it. Time is passed in."""
 
 import logging
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
@@ -89,6 +90,7 @@ class Member(Generic[T]):
         self.in_flight = 0
         self.waiting: dict[int, float] = {}
         """Since when requests wait for their first byte, oldest first."""
+        self._answered_began = -math.inf
         self.breaks = 0.0
         """Rolling share of streams that broke off."""
         self.healthy: bool | None = None
@@ -100,10 +102,20 @@ class Member(Generic[T]):
         """Slots that are not taken."""
         return self.upstream.max_concurrent - self.in_flight
 
+    def answered(self, now: float, began: float) -> None:
+        """The first byte of a request that began at `began` has come."""
+        self.latency.add(now, now - began)
+        self._answered_began = max(self._answered_began, began)
+
     def first_byte_s(self, now: float) -> float | None:
-        """What the next request should expect, in seconds; None when nothing is known."""
-        waited_s = now - next(iter(self.waiting.values())) if self.waiting else 0.0
-        return self.latency.expected_s(now, waited_s)
+        """What the next request should expect, in seconds; None when nothing is known.
+
+        Who waits for longer than usual makes that longer, unless somebody who came later has been answered: then it was
+        slow and is well again.
+        """
+        waits = (began for began in self.waiting.values() if began > self._answered_began)
+        began = next(waits, None)
+        return self.latency.expected_s(now, 0.0 if began is None else now - began)
 
     def candidate(self, now: float) -> Candidate:
         """What speaks for it and against it."""

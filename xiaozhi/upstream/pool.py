@@ -95,6 +95,7 @@ class UpstreamPool(Generic[T]):
         hedge: bool = False,
         free_only: bool = False,
         explore: bool = True,
+        probe: bool = False,
     ) -> Lease[T] | None:
         """The right to ask one of the upstreams that are well and have a free slot; None when there is none.
 
@@ -104,6 +105,7 @@ class UpstreamPool(Generic[T]):
             hedge: this request is an extra one; it never becomes the probe of an upstream that failed.
             free_only: only upstreams where a request costs nothing; for hedges.
             explore: a few requests go to those that are worse, to notice when they are well again.
+            probe: where nobody is well a hedge may become the probe of one that failed.
         """
         now = self.now()
         open_to = [
@@ -118,7 +120,7 @@ class UpstreamPool(Generic[T]):
         chosen = self._choose(open_to, tiers, now, explore=explore and not hedge)
         if chosen is not None:
             return self._lease(chosen, now, hedge=hedge)
-        if hedge:
+        if hedge and not probe:
             return None
         # Nobody is well. One that failed lately may be back: better one request in vain than certainly no answer.
         for member in sorted(self._members, key=lambda member: member.breaker.rests_s(now)):
@@ -126,8 +128,9 @@ class UpstreamPool(Generic[T]):
                 member.upstream.name not in without
                 and member.free() > 0
                 and not (free_only and not member.upstream.free)
+                and not (hedge and not member.breaker.would_probe(now))
             ):
-                lease = self._lease(member, now, urgent=True)
+                lease = self._lease(member, now, hedge=hedge, urgent=True)
                 if lease is not None:
                     return lease
         return None
@@ -161,6 +164,14 @@ class UpstreamPool(Generic[T]):
         if lease is None:
             self.budget.give_back()
         return lease
+
+    def failed_ones(self, without: Collection[str]) -> bool:
+        """Whether there is one, other than those named, of which only a probe would tell whether it is back."""
+        now = self.now()
+        return any(
+            member.upstream.name not in without and member.free() > 0 and member.breaker.would_probe(now)
+            for member in self._members
+        )
 
     def others(self, without: Collection[str], *, quicker_than_s: float | None = None) -> bool:
         """Whether `take` would find one that is well and free, other than those named.

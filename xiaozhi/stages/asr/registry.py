@@ -88,13 +88,13 @@ def _sense_voice(settings: AsrSettings, folder: Path) -> Built:
         )
 
     why = f"sense-voice ({files.model}), language {settings.language}, on {settings.provider}"
-    if settings.int8_rewrite and settings.provider == "cpu":
-        from xiaozhi.stages.asr.int8_rewrite import fastest
+    if settings.rewrite and settings.provider == "cpu":
+        from xiaozhi.stages.asr.rewritten import fastest
 
         copy = fastest(files.model)
         if copy != files.model:
             try:
-                return Built(build(copy), f"{why} with signed weights for VNNI")
+                return Built(build(copy), f"{why} rewritten for this CPU")
             except EngineError as error:  # the copy has been damaged since it was made; the original is good
                 _log.warning("%s; going on with %s", error, files.model)
                 copy.unlink(missing_ok=True)

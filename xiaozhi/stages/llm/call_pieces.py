@@ -38,6 +38,7 @@ def call_pieces(listed: Any) -> tuple[CallPiece, ...]:
 def _piece(entry: Any) -> CallPiece:
     function = entry.get("function") or {}
     index, identity, name = entry.get("index"), entry.get("id") or "", function.get("name") or ""
+    name = "" if name == "null" else name  # a gateway that writes a missing name as a word
     arguments = function.get("arguments")
     if isinstance(arguments, dict):  # servers that give whole calls sometimes give them as objects
         arguments = orjson.dumps(arguments).decode()

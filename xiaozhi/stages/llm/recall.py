@@ -49,6 +49,7 @@ class Recall:
         self._asked = 0  # requests of this turn; a second one means that a tool was called
         self._tools = False
         self._whole: tuple[str, str, str, list[str], bool, Vector | None] | None = None
+        self._answered: list[str] = []  # earlier in this conversation
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """Answer at once when the cache has an answer, otherwise ask the model.
@@ -82,6 +83,7 @@ class Recall:
                 yield delta
         if admitted and not aside:
             self._whole = (question, "".join(pieces), scope, history, request.with_image, embedding)
+            self._answered = [message.content for message in request.messages if message.role == "assistant"]
 
     async def _find(self, question: str, scope: str) -> tuple[Found | None, Vector | None]:
         answers = self._answers
@@ -114,7 +116,15 @@ class Recall:
         question, answer, scope, history, has_image, embedding = self._whole
         self._whole = None
         used_tools = self._tools or self._asked > 1
-        why = may_cache(question, answer, history, used_tools=used_tools, has_image=has_image, names=names)
+        why = may_cache(
+            question,
+            answer,
+            history,
+            used_tools=used_tools,
+            has_image=has_image,
+            names=names,
+            answered=self._answered,
+        )
         if why is Why.OK:
             self._answers.keep(question, answer, scope, embedding)
             if self._shared is not None:

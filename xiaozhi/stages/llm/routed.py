@@ -31,6 +31,8 @@ _MOST_IN_ALL: Final = 16
 _WORTH_ANOTHER_TRY: Final = frozenset({FailureKind.CONNECTION, FailureKind.BROKEN, FailureKind.NONSENSE})
 # An edge node answers by itself rather than let its talkers wait until a cut uplink has failed often enough.
 _EDGE_FAILURES: Final = 2
+# Extra requests that company for a reply that is being heard already must leave for those that nobody hears yet.
+_KEPT_FOR_FIRST_WORDS: Final = 2.0
 _NEVER_LONG: Final = 100_000
 # How often to look whether another endpoint has become free or well, while one is late.
 _LOOK_EVERY_S: Final = 0.5
@@ -242,13 +244,14 @@ class RoutedChat:
         """An endpoint failed before its first token."""
         attempt.lease.failed(error.kind, str(error), rest_s=error.rest_s)
         talk.failed(attempt.lease.name, error)
+        if error.kind is FailureKind.CONNECTION:
+            talk.hedged = False  # it was no company
         await attempt.close()
 
     async def _late(self, talk: "_Talk", running: list[Attempt]) -> None:
         """No first token yet: ask a second endpoint, or give up one that has had its time."""
         now = self.pool.now()
         if self._may_hedge(talk, running) and now >= self._hedge_at(running[0]):
-            talk.hedged = True  # once for each reply, whether it is allowed or not
             second = self._hedge_lease(talk)
             if second is not None:
                 running.append(self._start(second, talk))
@@ -265,10 +268,18 @@ class RoutedChat:
             talk.retry(attempt.lease.name)  # it was only late: better than nobody, when the others fail
 
     def _hedge_lease(self, talk: "_Talk") -> Lease[OpenAIChat] | None:
-        free_only = self._settings.hedge.mode == "free"
-        if not self.pool.others(talk.tried) or not self.pool.budget.spend():
+        """Company for one that is late, once for each reply, allowed or not; later again where nobody is there now.
+
+        While nothing has been heard yet and nobody is well, one that failed lately is as good a hope.
+        """
+        well, probe = self.pool.others(talk.tried), not talk.said
+        if not well and not (probe and self.pool.failed_ones(talk.tried)):
             return None
-        lease = self.pool.take(talk.tiers, without=talk.tried, hedge=True, free_only=free_only)
+        talk.hedged = True
+        if not self.pool.budget.spend(keep=_KEPT_FOR_FIRST_WORDS if talk.said else 0.0):
+            return None
+        free_only = self._settings.hedge.mode == "free"
+        lease = self.pool.take(talk.tiers, without=talk.tried, hedge=True, free_only=free_only, probe=probe)
         if lease is None:
             self.pool.budget.give_back()
         else:
@@ -291,7 +302,7 @@ class RoutedChat:
         now = self.pool.now()
         times = [attempt.lease.began + self._first_limit_s(attempt) for attempt in running]
         if self._may_hedge(talk, running):
-            times.append(self._hedge_at(running[0]))
+            times += [self._hedge_at(running[0]), now + _LOOK_EVERY_S]
         return min((at - now for at in times if at > now), default=_LOOK_EVERY_S)
 
     async def _lease(self, talk: "_Talk") -> Lease[OpenAIChat]:

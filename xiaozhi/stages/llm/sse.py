@@ -16,6 +16,9 @@ from xiaozhi.stages.llm.call_pieces import CallPiece, call_pieces
 # A chunk of a chat completion is a few hundred bytes; a line beyond this is no event of ours.
 _MOST_LINE_BYTES: Final = 1_048_576
 _FIELDS_WITHOUT_MEANING: Final = (b"event:", b"id:", b"retry:", b":")
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+# Reasons to stop that say: this answer is not whole. DeepSeek, Zhipu and OpenRouter document them.
+_BROKE_OFF: Final = frozenset({"insufficient_system_resource", "network_error", "error"})
 
 
 class NotAChatStream(Exception):
@@ -44,6 +47,7 @@ class ChunkReader:
 
     def __init__(self) -> None:
         self._rest = b""
+        self._begins = True
         self.ended = False
         """The server has said `[DONE]`."""
 
@@ -73,6 +77,9 @@ class ChunkReader:
             yield from self.feed(b"\n")
 
     def _line(self, line: bytes) -> Chunk | None:
+        if self._begins:
+            self._begins = False
+            line = line.removeprefix(_BYTE_ORDER_MARK)
         if not line or self.ended or line.startswith(_FIELDS_WITHOUT_MEANING):
             return None
         if not line.startswith(b"data:"):
@@ -93,19 +100,45 @@ def _chunk(body: Any, data: bytes) -> Chunk | None:
         raise NotAChatStream(_complaint(data) or f"sent JSON of another shape: {_quoted(data)}")
     choices = body.get("choices")
     if not choices:
-        return None  # usage, or a filter's verdict on the prompt
+        _complain_without_choices(body)
+        return None
     try:
         choice = choices[0]
+        if choice.get("error"):
+            raise NotAChatStream(error_text(choice["error"]))
         delta = choice.get("delta") or {}
-        text = delta.get("content") or ""
-        thinking = delta.get("reasoning_content") or delta.get("reasoning")
+        text, thinking = _text(delta.get("content") or delta.get("refusal") or "")
+        thinking = thinking or any(delta.get(name) for name in ("reasoning_content", "reasoning", "reasoning_details"))
         calls = call_pieces(delta.get("tool_calls"))
-        finished = bool(choice.get("finish_reason"))  # some servers send "" until the end
+        reason = choice.get("finish_reason")  # some servers send "" until the end
     except (AttributeError, TypeError, KeyError, IndexError, ValueError):
         raise NotAChatStream(f"sent JSON of another shape: {_quoted(data)}") from None
-    if not isinstance(text, str):
-        raise NotAChatStream(f"sent JSON of another shape: {_quoted(data)}")
-    return Chunk(text, bool(thinking), finished, calls)
+    if isinstance(reason, str) and reason in _BROKE_OFF:
+        raise NotAChatStream(f"broke off: {reason}")
+    return Chunk(text, thinking, bool(reason), calls)
+
+
+def _complain_without_choices(body: dict[str, Any]) -> None:
+    """Raise for MiniMax's way to refuse; usage, or a filter's verdict on the prompt, mean nothing here."""
+    told = body.get("base_resp")
+    if isinstance(told, dict) and told.get("status_code"):
+        raise NotAChatStream(_one_line(f"{told.get('status_msg') or 'refused'} ({told['status_code']})"))
+
+
+def _text(content: Any) -> tuple[str, bool]:
+    """What may be spoken of a `content`, and whether there is thinking in it.
+
+    Mostly a text; Mistral's reasoning models send a list of parts.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if isinstance(content, list):
+        parts = [("", True) if part["type"] == "thinking" else _text(part["text"]) for part in content]
+        return "".join(text for text, _ in parts), any(thinks for _, thinks in parts)
+    if not isinstance(content, str):
+        raise ValueError("content is neither text nor a list of parts")
+    return content, False
 
 
 def _complaint(data: bytes) -> str:

@@ -1,12 +1,15 @@
 """Azure's speech service over REST: SSML in, raw samples at 24 kHz out as they are made.
 
-The fields are those of Microsoft's "Text to speech REST API".
+Path, headers, formats and status codes are those of Microsoft's page "Text to speech REST API"; the hosts of China and
+of the American government those of "Sovereign clouds", and the path at a resource's own domain that of "Use Speech
+service through a private endpoint".
 """
 
 import json
 import re
 from collections.abc import AsyncGenerator
 from typing import Final
+from urllib.parse import urlsplit
 from xml.sax.saxutils import escape, quoteattr
 
 import aiohttp
@@ -20,6 +23,7 @@ from xiaozhi.stages.tts.said import NOT_XML, short
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest
 
 _PATH: Final = "/cognitiveservices/v1"
+_OWN_DOMAINS: Final = (".cognitiveservices.azure.com", ".cognitiveservices.azure.cn", ".cognitiveservices.azure.us")
 _FORMAT: Final = "raw-24khz-16bit-mono-pcm"
 _HAN: Final = re.compile(r"[\u3400-\u9fff]")
 _CONNECT_S: Final = 3.0
@@ -32,8 +36,23 @@ _ADVICE: Final = {
     401: "the key is wrong or of another region: see tts.azure.api_key and tts.azure.region",
     403: "the key may not be used for speech: see tts.azure.api_key",
     404: "nothing there: see tts.azure.region and tts.azure.endpoint",
+    415: "not a speech service that takes SSML: see tts.azure.endpoint",
     429: "too many requests for this key: lower tts.max_concurrent or raise the quota",
 }
+
+
+def service_url(settings: AzureVoiceSettings) -> str:
+    """Where speech is asked for: at the region's host, or at the endpoint where one is set."""
+    base = settings.endpoint.rstrip("/")
+    if not base:
+        region = settings.region
+        cloud = "azure.cn" if region.startswith("china") else "azure.us" if region.startswith("usgov") else ""
+        base = f"https://{region}.tts.speech.{cloud or 'microsoft.com'}"
+    if base.endswith(_PATH):
+        return base
+    # A resource's own domain holds several services; a regional host this one alone.
+    own = (urlsplit(base).hostname or "").endswith(_OWN_DOMAINS) and not base.endswith("/tts")
+    return f"{base}/tts{_PATH}" if own else base + _PATH
 
 
 class AzureVoice:
@@ -49,8 +68,7 @@ class AzureVoice:
     def __init__(self, settings: AzureVoiceSettings, timeout_s: float) -> None:
         self._settings = settings
         self._timeout_s = timeout_s
-        base = settings.endpoint.rstrip("/") or f"https://{settings.region}.tts.speech.microsoft.com"
-        self._url = base if base.endswith(_PATH) else base + _PATH
+        self._url = service_url(settings)
         self._session: aiohttp.ClientSession | None = None
 
     def voice_for(self, text: str, language: str, wish: VoiceWish = NO_WISH) -> str:

@@ -1,6 +1,8 @@
 """iFlytek's online speech synthesis: a WebSocket with a signed address, one for each text, sound at 16 kHz in JSON.
 
-The fields are those of the documentation of "online speech synthesis, streaming" (v2/tts).
+The fields are those of iFlytek's page "语音合成（流式版）WebAPI 文档" (doc/tts/online_tts/API.html): `v2/tts`, less
+than 8000 bytes of text, `data` that may be null, status 2 in the last message; 401 for a wrong key or signature, 403
+for a clock that is off by more than five minutes or an address that is not on the list.
 """
 
 import base64

@@ -150,6 +150,7 @@ class _Listener:
                     released = item
                 else:
                     packets.append(item.opus)
+                    self._ear.bare = item.bare
             if packets:
                 await self._hear(packets, resets)
             if released is not None and self._resets == resets:

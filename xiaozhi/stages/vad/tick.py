@@ -56,7 +56,7 @@ class TickStats:
     windows: int = 0
     """Windows judged by the model."""
     still_windows: int = 0
-    """Windows of digital silence that needed no model."""
+    """Windows of silence, digital or of a quiet room, that needed no model."""
     runs: int = 0
     """Runs of the model."""
     largest_batch: int = 0
@@ -207,7 +207,9 @@ class UplinkTick:
         if self._sweep_handle is None:
             self._sweep_handle = loop.call_later(_REST_AFTER_S, self._sweep)
         self._running = True
-        running = loop.run_in_executor(self._thread, self._serve, jobs, self._model, self._settings.batch_max)
+        quiet_power = 10.0 ** (self._settings.quiet_dbfs / 10.0)
+        batch_max = self._settings.batch_max
+        running = loop.run_in_executor(self._thread, self._serve, jobs, self._model, batch_max, quiet_power)
         running.add_done_callback(lambda done: self._finish(jobs, began_s, done))
 
     def _finish(self, jobs: list[_Job], began_s: float, done: asyncio.Future[_Round]) -> None:
@@ -263,7 +265,7 @@ class UplinkTick:
 
     # In the thread ------------------------------------------------------------------------------------------------
 
-    def _serve(self, jobs: list[_Job], model: SpeechModel, batch_max: int) -> _Round:
+    def _serve(self, jobs: list[_Job], model: SpeechModel, batch_max: int, quiet_power: float) -> _Round:
         """Decode everything, then judge the first window of each device together, the second of each, and so on."""
         counted = _Round()
         pending: list[tuple[_Job, list[PcmFloat]]] = []
@@ -279,26 +281,46 @@ class UplinkTick:
         index = 0
         while pending := [(job, windows) for job, windows in pending if len(windows) > index]:
             rows: list[tuple[_Job, PcmFloat]] = []
+            behind: list[tuple[_Job, list[PcmFloat]]] = []
             for job, windows in pending:
-                if job.ear.must_judge(windows[index]):
+                if job.ear.must_judge(windows[index], quiet_power):
+                    behind.append((job, job.ear.catch_up()))
                     rows.append((job, windows[index]))
                 else:
                     counted.still_windows += 1
                     job.probabilities.append(0.0)
                     job.ear.judged(0.0, None)
+            _catch_up(model, behind, batch_max, counted)
             for first in range(0, len(rows), batch_max):
                 _judge(model, rows[first : first + batch_max], counted)
             index += 1
         return counted
 
 
-def _judge(model: SpeechModel, rows: list[tuple[_Job, PcmFloat]], counted: _Round) -> None:
+def _catch_up(model: SpeechModel, behind: list[tuple[_Job, list[PcmFloat]]], batch_max: int, counted: _Round) -> None:
+    """Show the model the quiet windows that it was not asked about, the first of each device together, and so on."""
+    step = 0
+    while rows := [(job, left_out[step]) for job, left_out in behind if len(left_out) > step]:
+        for first in range(0, len(rows), batch_max):
+            _, after = _ask(model, rows[first : first + batch_max], counted)
+            for place, (job, _) in enumerate(rows[first : first + batch_max]):
+                job.ear.remember(after[:, place])
+        step += 1
+
+
+def _ask(
+    model: SpeechModel, rows: list[tuple[_Job, PcmFloat]], counted: _Round
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     states: list[NDArray[np.float32]] = [job.ear.state for job, _ in rows]
-    found, after = model.probabilities(np.stack([row for _, row in rows]), np.stack(states, axis=1))
+    counted.windows += len(rows)
+    counted.runs += 1
+    counted.largest_batch = max(counted.largest_batch, len(rows))
+    return model.probabilities(np.stack([row for _, row in rows]), np.stack(states, axis=1))
+
+
+def _judge(model: SpeechModel, rows: list[tuple[_Job, PcmFloat]], counted: _Round) -> None:
+    found, after = _ask(model, rows, counted)
     for place, (job, _) in enumerate(rows):
         probability = float(found[place])
         job.probabilities.append(probability)
         job.ear.judged(probability, after[:, place])
-    counted.windows += len(rows)
-    counted.runs += 1
-    counted.largest_batch = max(counted.largest_batch, len(rows))

@@ -4,11 +4,14 @@
  */
 import { fill, h, svg } from './dom.js';
 import { clock } from './format.js';
+import { t } from './i18n.js';
 
 const LEFT = 40;
 const RIGHT = 6;
 const TOP = 10;
 const BOTTOM = 20;
+// Room for the unit above the scale.
+const UNIT = 14;
 // Points further apart than this were not measured in between: the line is broken there.
 const GAP_S = 40;
 // Zero, half, full: more lines would only make it look exact.
@@ -38,14 +41,16 @@ export function niceTop(value) {
  *
  * @param {string} label for screen readers
  * @param {Line[]} lines
- * @param {{height?: number, least?: number, write?: (value: number) => string}} [options] `least`: the scale ends no
- *   lower; `write`: how a value is written
+ * @param {{height?: number, least?: number, unit?: string, write?: (value: number) => string}} [options] `least`: the
+ *   scale ends no lower; `unit`: stands above the scale and behind values; `write`: how a value is written
  * @returns {{node: any, set: (points: any[]) => void}} points carry `at`, seconds since 1970, the oldest first
  */
-export function lineChart(label, lines, { height = 150, least = 1, write = String } = {}) {
+export function lineChart(label, lines, { height = 150, least = 1, unit = '', write = String } = {}) {
+  const roof = unit ? TOP + UNIT : TOP;
   const tip = h('div', { class: 'chart-tip', hidden: true });
   const drawing = svg('svg', { height, role: 'img', 'aria-label': label });
-  const figure = h('div', { class: 'chart', style: { height: `${height}px` } }, drawing, tip);
+  const nothing = h('div', { class: 'chart-empty', text: t('plot.none') });
+  const figure = h('div', { class: 'chart', style: { height: `${height}px` } }, drawing, nothing, tip);
   const legend = h('div', { class: 'legend' }, ...lines.map((line) => h('span', {}, h('i', { class: line.colour }), line.name)));
   /** @type {any[]} */
   let points = [];
@@ -60,9 +65,11 @@ export function lineChart(label, lines, { height = 150, least = 1, write = Strin
     const [first, last] = points.length ? [points[0].at, points[points.length - 1].at] : [0, 1];
     const span = Math.max(60, last - first);
     across = (at) => LEFT + ((at - (last - span)) / span) * (width - LEFT - RIGHT);
-    const down = (/** @type {number} */ value) => TOP + (1 - value / top) * (height - TOP - BOTTOM);
+    const down = (/** @type {number} */ value) => roof + (1 - value / top) * (height - roof - BOTTOM);
+    nothing.hidden = values.length > 0;
     drawing.setAttribute('viewBox', `0 0 ${width} ${height}`);
     drawing.replaceChildren();
+    if (unit) drawing.append(svg('text', { x: LEFT - 6, y: TOP, 'text-anchor': 'end' }, unit));
     for (let row = 0; row <= ROWS; row += 1) {
       const value = (top * row) / ROWS;
       const y = Math.round(down(value)) + 0.5;
@@ -73,6 +80,7 @@ export function lineChart(label, lines, { height = 150, least = 1, write = Strin
       drawing.append(svg('text', { x: LEFT, y: height - 3 }, clock(last - span).slice(0, 5)));
       drawing.append(svg('text', { x: width - RIGHT, y: height - 3, 'text-anchor': 'end' }, clock(last).slice(0, 5)));
     }
+    if (points.length) drawing.append(svg('text', { x: (LEFT + width - RIGHT) / 2, y: height - 3, 'text-anchor': 'middle' }, t('plot.time')));
     for (const line of lines) {
       const runs = runsOf(points, line.key);
       for (const run of runs) {
@@ -90,8 +98,8 @@ export function lineChart(label, lines, { height = 150, least = 1, write = Strin
     const near = points.reduce((best, each) => (Math.abs(across(each.at) - x) < Math.abs(across(best.at) - x) ? each : best));
     const at = across(near.at);
     drawing.querySelector('.cursor')?.remove();
-    drawing.append(svg('line', { class: 'cursor', x1: at, x2: at, y1: TOP, y2: height - BOTTOM }));
-    const rows = lines.map((line) => h('div', { text: `${line.name}  ${Number.isFinite(near[line.key]) ? write(near[line.key]) : '–'}` }));
+    drawing.append(svg('line', { class: 'cursor', x1: at, x2: at, y1: roof, y2: height - BOTTOM }));
+    const rows = lines.map((line) => h('div', { text: `${line.name}  ${Number.isFinite(near[line.key]) ? `${write(near[line.key])} ${unit}` : '–'}` }));
     fill(tip, h('div', { text: clock(near.at) }), ...rows);
     tip.hidden = false;
     tip.style.setProperty('left', `${Math.max(0, Math.min(at + 8, width - tip.offsetWidth))}px`);

@@ -106,11 +106,36 @@ export function saveBar(draft, reload) {
 }
 
 /**
+ * What is said about a setting or a table in the language of the page.
+ * @param {any} one
+ * @returns {string}
+ */
+export const docOf = (one) => (language() === 'zh' ? one.doc_zh : one.doc) || one.doc || '';
+
+/**
+ * A text in which `this` stands in the type of code.
+ * @param {string} text
+ */
+const withCode = (text) => text.split('`').map((part, index) => (index % 2 ? h('code', { text: part }) : part));
+
+/**
+ * What is said about a setting: lines of the kind `name: what it means` become a list.
+ * @param {string} text
+ */
+function docParts(text) {
+  return text.split('\n').map((line, index) => {
+    const row = index && /^(?:"([^"]+)"|([\w-]+))\s*[:：]\s*(.+)$/.exec(line);
+    return row ? h('span', { class: 'doc-row' }, h('code', { text: row[1] ?? row[2] }), h('span', {}, ...withCode(row[3]))) : h('span', { class: 'doc-line' }, ...withCode(line));
+  });
+}
+
+/**
  * One setting.
  * @param {any} field as the server describes it
  * @param {Draft} draft
+ * @param {any} [before] the setting above it: what is said of both is said once
  */
-export function settingRow(field, draft) {
+export function settingRow(field, draft, before = null) {
   const fixed = field.editable === false || field.set_by === 'environment' || field.set_by === 'command line';
   const problem = h('div', { class: 'error', 'aria-live': 'polite' });
   const id = freshId();
@@ -149,7 +174,7 @@ export function settingRow(field, draft) {
       'div',
       {},
       h('label', { for: id, class: 'mono', text: field.key.split('.').slice(1).join('.') || field.key }),
-      h('p', { class: 'doc', id: `${id}-doc`, text: field.doc ?? '' }),
+      h('p', { class: 'doc', id: `${id}-doc` }, before && docOf(before) === docOf(field) ? h('span', { class: 'muted', text: t('settings.as_above') }) : docParts(docOf(field))),
       h(
         'div',
         { class: 'about' },
@@ -260,8 +285,11 @@ function readNumber(text, field) {
 function bounds(field) {
   const low = field.min ?? null;
   const high = field.max ?? null;
-  if (low !== null && high !== null) return t('settings.between', { low, high });
-  if (low !== null) return t('settings.from', { low });
+  if (low !== null && high !== null) {
+    const kind = field.min_exclusive ? (field.max_exclusive ? 'above_below' : 'above_to') : field.max_exclusive ? 'between_below' : 'between';
+    return t(`settings.${kind}`, { low, high });
+  }
+  if (low !== null) return t(field.min_exclusive ? 'settings.above' : 'settings.from', { low });
   return high !== null ? t('settings.to', { high }) : '';
 }
 

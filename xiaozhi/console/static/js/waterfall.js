@@ -4,7 +4,7 @@
  */
 import { h } from './dom.js';
 import { ms } from './format.js';
-import { t } from './i18n.js';
+import { named, t } from './i18n.js';
 import { empty, tag } from './ui.js';
 
 /**
@@ -60,7 +60,26 @@ export function waterfall(trace) {
       h('span', { class: `ms${last}`, text: ms(bar.to) }),
     ];
   });
-  return h('div', { class: 'stack' }, h('div', { class: 'waterfall', data: { role: 'waterfall' } }, ...rows), details(trace));
+  const axis = [
+    h('span', {}),
+    h('span', { class: 'axis', 'aria-hidden': 'true' }, ...[0, most / 2, most].map((value) => h('span', { text: ms(value) }))),
+    h('span', {}),
+  ];
+  return h('div', { class: 'stack' }, h('div', { class: 'waterfall', data: { role: 'waterfall' } }, ...rows, ...axis), meanings(bars), details(trace));
+}
+
+/**
+ * What each step is, for those who ask.
+ * @param {Step[]} bars
+ */
+function meanings(bars) {
+  return h(
+    'details',
+    { class: 'meanings' },
+    h('summary', { text: t('step.what') }),
+    h('p', { text: t('step.from') }),
+    h('dl', { class: 'facts' }, ...bars.flatMap((bar) => [h('dt', {}, h('i', { class: `bar ${bar.kind}` }), t(`step.${bar.name}`)), h('dd', { text: t(`step_is.${bar.name}`) })])),
+  );
 }
 
 /** @param {any} trace */
@@ -72,10 +91,10 @@ function details(trace) {
     [t('turn.engine'), [trace.engine, trace.decode_ms ? ms(trace.decode_ms) : ''].filter(Boolean).join(' · ')],
     [t('turn.endpoint'), [trace.endpoint, trace.route].filter(Boolean).join(' · ')],
     [t('turn.voice'), trace.voice],
-    [t('turn.mode'), [trace.mode, trace.language].filter(Boolean).join(' · ')],
+    [t('turn.mode'), [named('talk', trace.mode ?? ''), named('language', trace.language ?? '')].filter(Boolean).join(' · ')],
   ];
   const tags = [
-    trace.cached && tag(t('turn.cached', { how: trace.cached }), 'accent'),
+    trace.cached && tag(t('turn.cached', { how: named('cached', trace.cached) }), 'accent'),
     trace.hedged && tag(t('turn.hedged'), 'accent'),
     trace.starved_ms > 60 && tag(t('turn.starved', { ms: Math.round(trace.starved_ms) }), 'warn'),
     trace.held_ms > 0 && tag(t('turn.held', { ms: Math.round(trace.held_ms) }), 'warn'),

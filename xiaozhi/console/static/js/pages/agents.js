@@ -4,7 +4,7 @@
  */
 import { ApiError, api, listOf } from '../api.js';
 import { fill, h } from '../dom.js';
-import { t } from '../i18n.js';
+import { language, t } from '../i18n.js';
 import { button, confirmed, dialog, empty, field, input, loading, note, pageHead, searchBox, select, tag } from '../ui.js';
 
 const LANGUAGES = ['auto', 'zh', 'en', 'ja', 'ko', 'yue'];
@@ -54,8 +54,9 @@ function agentCard(agent, open) {
     h(
       'div',
       { class: 'stack', style: { gap: '6px' } },
-      h('div', { class: 'title' }, h('h3', { class: 'grow clip', text: agent.name }), agent.default && tag(t('agents.is_default'), 'accent'), changedHere(agent) && tag(t(`origin.${agent.origin}`)), agent.devices > 0 && tag(t('agents.devices', { n: agent.devices }))),
-      h('p', { class: 'about', text: agent.about || (agent.aliases ?? []).join('、') }),
+      h('div', { class: 'title' }, h('h3', { class: 'grow clip', text: agent.name }), agent.default && tag(t('agents.is_default'), 'accent'), changedHere(agent) && tag(t(`origin.${agent.origin}`)), agent.devices > 0 && tag(t(agent.devices === 1 ? 'agents.device' : 'agents.devices', { n: agent.devices }))),
+      h('p', { class: 'about', text: inLanguage(agent.about ?? '') }),
+      agent.aliases?.length > 0 && h('p', { class: 'muted small', text: t('agents.also', { names: agent.aliases.join(t('list.comma')) }) }),
       h('p', { class: 'prompt', text: agent.prompt || t('agents.settings_prompt') }),
     ),
     h(
@@ -65,6 +66,16 @@ function agentCard(agent, open) {
       button(t('edit'), { icon: 'edit', onClick: () => open(agent) }),
     ),
   );
+}
+
+/**
+ * The half that is in the language of the page, of a text that says itself in Chinese and, behind a semicolon, in English.
+ * @param {string} text
+ */
+function inLanguage(text) {
+  const halves = text.split(/\s*[；;]\s*/);
+  const fits = halves.filter((half) => /[\u4e00-\u9fff]/.test(half) === (language() === 'zh'));
+  return halves.length === 2 && fits.length === 1 ? fits[0] : text;
 }
 
 /**
@@ -87,7 +98,7 @@ function agentDialog(agent, voices, load) {
   const about = input({ value: agent.about, maxlength: 200 });
   const prompt = h('textarea', { class: 'input', rows: 11, maxlength: LONGEST_PROMPT });
   prompt.value = agent.prompt ?? '';
-  const language = select(LANGUAGES.map((each) => [each, t(`language.${each}`)]), agent.language ?? 'auto');
+  const speech = select(LANGUAGES.map((each) => [each, t(`language.${each}`)]), agent.language ?? 'auto');
   const speaks = input({ value: voice.name, list: 'agent-voices', placeholder: t('settings.auto') });
   const gender = select([['', t('settings.auto')], ['female', t('gender.female')], ['male', t('gender.male')]], voice.gender ?? '');
   const rate = input({ type: 'number', min: -50, max: 100, step: 5, value: voice.rate_percent ?? 0 });
@@ -102,7 +113,7 @@ function agentDialog(agent, voices, load) {
     aliases: lines(aliases.value),
     about: about.value.trim(),
     prompt: prompt.value,
-    language: language.value,
+    language: speech.value,
     voice: { name: speaks.value.trim(), gender: gender.value, rate_percent: Number(rate.value) || 0 },
     tier: tier.value,
     tools: lines(tools.value),
@@ -133,7 +144,7 @@ function agentDialog(agent, voices, load) {
       field(t('agents.aliases'), aliases, { hint: t('agents.aliases_hint') }),
       field(t('agents.about'), about, { wide: true }),
       field(t('agents.prompt'), prompt, { wide: true, hint: t('agents.prompt_hint') }),
-      field(t('agents.language'), language),
+      field(t('agents.language'), speech),
       field(t('agents.voice'), speaks),
       field(t('agents.gender'), gender),
       field(t('agents.rate'), rate),

@@ -20,19 +20,22 @@ export function devicesPage({ signal }) {
   /** @type {any[]} */
   let devices = [];
   const grid = h('div', {});
+  const help = h('div', {});
   const load = async () => {
-    devices = listOf(await api('devices', { signal }), 'devices');
+    const answer = await api('devices', { signal });
+    devices = listOf(answer, 'devices');
+    if (!help.children.length) fill(help, connectHelp(answer?.ota_url ?? '', Boolean(answer?.needs_code), !devices.length));
     draw();
   };
   const draw = () => {
     const found = devices.filter((device) => !words || [device.name, device.id, device.room, device.owner, device.board, device.agent].join(' ').toLowerCase().includes(words));
     found.sort((one, other) => Number(other.online) - Number(one.online) || (other.last_seen ?? 0) - (one.last_seen ?? 0));
-    if (!devices.length) fill(grid, h('div', { class: 'card' }, empty('devices', t('devices.none'), t('devices.none_hint'), bindButton(load))));
+    if (!devices.length) fill(grid, h('div', { class: 'card' }, empty('devices', t('devices.none'), t('devices.none_hint'))));
     else fill(grid, found.length ? h('div', { class: 'grid' }, ...found.map((device) => deviceCard(device, load, signal))) : h('div', { class: 'card' }, empty('search', t('nothing_found'))));
   };
   loading(place, async () => {
     await load();
-    return grid;
+    return h('div', { class: 'stack' }, grid, help);
   }, 320);
   const timer = setInterval(() => {
     // Somebody who is using a card keeps it; the next round draws it anew.
@@ -45,6 +48,35 @@ export function devicesPage({ signal }) {
     draw();
   });
   return [pageHead(t('nav.devices'), search, bindButton(load)), place];
+}
+
+/**
+ * How a device is told about this server.
+ * @param {string} url its OTA address
+ * @param {boolean} needsCode a new device has to be bound
+ * @param {boolean} open
+ */
+function connectHelp(url, needsCode, open) {
+  const copy = button(t('copy'), {
+    icon: 'copy',
+    onClick: async () => {
+      if (!navigator.clipboard) throw new Error(t('copy.cannot')); // only on https and localhost
+      await navigator.clipboard.writeText(url);
+      toast(t('copy.done'));
+    },
+  });
+  const steps = [
+    [t('connect.wifi')],
+    [t('connect.address'), h('div', { class: 'row' }, h('code', { class: 'address', text: url }), copy)],
+    [t('connect.restart')],
+    needsCode && [t('connect.code')],
+  ].filter((step) => step !== false);
+  return h(
+    'details',
+    { class: 'group', open },
+    h('summary', {}, icon('link'), h('span', { text: t('devices.connect') }), icon('down')),
+    h('div', { class: 'inside stack' }, /\/\/(127\.|localhost\b)/.test(url) && note(t('connect.only_here'), 'warn'), h('ol', { class: 'steps' }, ...steps.map((step) => h('li', {}, ...step)))),
+  );
 }
 
 /** @param {() => Promise<void>} load */

@@ -63,7 +63,7 @@ function section(endpoints, presets, reload) {
   return h(
     'section',
     { class: 'stack' },
-    h('div', { class: 'row' }, h('div', { class: 'grow' }, h('h2', { text: t('endpoints.title') }), h('p', { class: 'muted small', text: t('endpoints.hint') })), add),
+    h('div', { class: 'row' }, h('div', { class: 'grow', style: { 'flex-basis': '260px' } }, h('h2', { text: t('endpoints.title') }), h('p', { class: 'muted small', text: t('endpoints.hint') })), add),
     cards.length ? h('div', { class: 'grid' }, ...cards) : h('div', { class: 'card' }, empty('models', t('endpoints.none'), t('endpoints.none_hint'))),
   );
 }

@@ -5,7 +5,7 @@
 import { api, listOf } from '../api.js';
 import { fill, h } from '../dom.js';
 import { clock } from '../format.js';
-import { t } from '../i18n.js';
+import { named, t } from '../i18n.js';
 import { live } from '../live.js';
 import { button, empty, loading, pageHead, searchBox, segmented } from '../ui.js';
 
@@ -75,7 +75,7 @@ function lineRow(line) {
     'li',
     {},
     h('span', { class: 'at', text: clock(line.at) }),
-    h('span', { class: line.level, text: line.level }),
+    h('span', { class: line.level, text: named('logs', line.level) }),
     h('span', { class: 'where clip', title: `${line.logger} ${line.device}`, text: line.device || line.logger.replace(/^xiaozhi\./, '') }),
     h('span', { class: 'text', text: line.text }),
   );

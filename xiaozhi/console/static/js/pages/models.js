@@ -6,7 +6,7 @@ import { api } from '../api.js';
 import { fill, h } from '../dom.js';
 import { t } from '../i18n.js';
 import { icon } from '../icons.js';
-import { Draft, saveBar, settingRow, tableTitle } from '../settings_form.js';
+import { Draft, docOf, saveBar, settingRow, tableTitle } from '../settings_form.js';
 import { trialCard } from '../trial.js';
 import { empty, loading, note, pageHead, searchBox } from '../ui.js';
 import { endpointsSection } from './endpoints.js';
@@ -67,12 +67,14 @@ function group(table, draft, open) {
   const element = h(
     'details',
     { class: 'group', open, data: { table: table.name } },
-    h('summary', {}, h('span', { text: tableTitle(table) }), h('span', { class: 'mono muted small', text: `[${table.name}]` }), icon('down')),
+    h('summary', {}, h('span', { text: tableTitle(table) }), h('span', { class: 'mono muted small clip', text: `[${table.name}]` }), icon('down')),
     inside,
   );
   // Some tables have dozens of settings: they are drawn when somebody looks.
   const draw = () => {
-    if (!inside.children.length) inside.append(...table.fields.map((/** @type {any} */ field) => settingRow(field, draft)));
+    if (inside.children.length) return;
+    inside.append(h('p', { class: 'table-doc', text: docOf(table) }));
+    inside.append(...table.fields.map((/** @type {any} */ field, /** @type {number} */ index) => settingRow(field, draft, table.fields[index - 1])));
   };
   if (open) draw();
   element.addEventListener('toggle', draw);
@@ -93,7 +95,7 @@ function allSettings(tables, draft, file) {
       return;
     }
     const found = tables.flatMap((table) => {
-      const fields = table.fields.filter((/** @type {any} */ field) => `${field.key} ${field.doc} ${table.title_zh} ${table.title_en}`.toLowerCase().includes(words));
+      const fields = table.fields.filter((/** @type {any} */ field) => `${field.key} ${field.doc} ${field.doc_zh} ${table.title_zh} ${table.title_en}`.toLowerCase().includes(words));
       return fields.length ? [group({ ...table, fields }, draft, true)] : [];
     });
     fill(groups, ...(found.length ? found : [h('div', { class: 'card' }, empty('search', t('settings.nothing_found')))]));

@@ -7,6 +7,7 @@ import { lineChart } from '../chart.js';
 import { fill, h } from '../dom.js';
 import { ago, hitShare, ms, number, percent } from '../format.js';
 import { language, named, t } from '../i18n.js';
+import { icon } from '../icons.js';
 import { live } from '../live.js';
 import { empty, loading, note, pageHead, tag } from '../ui.js';
 
@@ -28,15 +29,15 @@ export function overviewPage({ signal }) {
  */
 function board(first, stamp, signal) {
   const latency = lineChart(t('plot.latency'), [
-    { key: 'p95_ms', name: 'p95', colour: 'c-wait' },
-    { key: 'p50_ms', name: 'p50', colour: 'c-accent', area: true },
-  ], { height: 190, least: 500, write: (value) => number(value) });
+    { key: 'p95_ms', name: t('overview.p95'), colour: 'c-wait' },
+    { key: 'p50_ms', name: t('overview.p50'), colour: 'c-accent', area: true },
+  ], { height: 190, least: 500, unit: 'ms', write: (value) => number(value) });
   const load = lineChart(t('plot.devices'), [
     { key: 'devices', name: t('plot.devices'), colour: 'c-hear' },
     { key: 'turns', name: t('plot.turns'), colour: 'c-accent', area: true },
   ], { height: 130, least: 6, write: (value) => number(value) });
-  const queue = lineChart(t('plot.queue'), [{ key: 'asr_queue_ms', name: t('plot.queue'), colour: 'c-think', area: true }], { height: 130, least: 100, write: (value) => number(value) });
-  const box = lineChart(t('plot.cpu'), [{ key: 'cpu_percent', name: t('plot.cpu'), colour: 'c-hear', area: true }], { height: 130, least: 100, write: (value) => `${number(value)}%` });
+  const queue = lineChart(t('plot.queue'), [{ key: 'asr_queue_ms', name: t('plot.queue'), colour: 'c-think', area: true }], { height: 130, least: 100, unit: 'ms', write: (value) => number(value) });
+  const box = lineChart(t('plot.cpu'), [{ key: 'cpu_percent', name: t('plot.cpu'), colour: 'c-hear', area: true }], { height: 130, least: 100, unit: '%', write: (value) => number(value) });
 
   const alerts = h('div', { class: 'stack', 'aria-live': 'polite' });
   const hero = h('div', { class: 'hero-side' });
@@ -49,7 +50,7 @@ function board(first, stamp, signal) {
     fill(hero, ...heroOf(figures));
     fill(strip, ...stripOf(figures));
     const upstreams = figures.endpoints ?? [];
-    fill(endpoints, ...(upstreams.length ? upstreams.map(endpointLine) : [empty('models', t('overview.no_endpoints'), t('overview.no_endpoints_hint'))]));
+    fill(endpoints, ...(upstreams.length ? upstreams.map(endpointLine) : [empty('models', t('overview.no_endpoints'), t('overview.no_endpoints_hint'), h('a', { class: 'btn primary', href: '#/model-config/llm', text: t('endpoints.add') }))]));
     fill(voices, ...(figures.voices ?? []).map(voiceLine));
   };
   const plot = (/** @type {any[]} */ points) => {
@@ -100,10 +101,22 @@ function alertNotes(figures) {
 function heroOf(figures) {
   const { p50, p95, p99, n } = figures.latency_ms ?? {};
   const own = figures.own_ms ?? {};
+  if (!n) {
+    return [
+      h(
+        'div',
+        { class: 'stack' },
+        h('h2', { text: t('overview.first_word') }),
+        h('p', { class: 'hero-none', text: t('overview.no_turns') }),
+        h('p', { class: 'muted small', text: t('overview.no_turns_hint') }),
+        h('div', { class: 'row' }, h('a', { class: 'btn primary', href: '#/talk' }, icon('talk'), h('span', { text: t('talk.start') })), h('a', { class: 'btn', href: '#/devices' }, icon('devices'), h('span', { text: t('devices.connect') }))),
+      ),
+    ];
+  }
   const rows = [
-    ['p95', ms(p95)],
-    ['p99', ms(p99)],
-    [t('overview.own'), `${number(own.p50)} / ${ms(own.p95)}`],
+    [t('overview.p95'), ms(p95)],
+    [t('overview.p99'), ms(p99)],
+    [t('overview.own'), `${number(own.p50)} / ${ms(own.p95)}`, t('overview.own_is')],
     [t('overview.starved'), percent(figures.starved_share)],
   ];
   return [
@@ -112,9 +125,9 @@ function heroOf(figures) {
       {},
       h('h2', { text: t('overview.first_word') }),
       h('div', { class: 'hero-number' }, number(p50), h('small', { text: 'ms' })),
-      h('p', { class: 'muted small', text: n ? t('overview.of_turns', { n: number(n) }) : t('overview.no_turns') }),
+      h('p', { class: 'muted small', text: t('overview.of_turns', { n: number(n) }) }),
     ),
-    h('dl', { class: 'facts' }, ...rows.flatMap(([name, value]) => [h('dt', { text: name }), h('dd', { text: value })])),
+    h('dl', { class: 'facts' }, ...rows.flatMap(([name, value, title]) => [h('dt', { text: name, title }), h('dd', { text: value, title })])),
   ];
 }
 
@@ -160,13 +173,13 @@ function endpointLine(one) {
 
 /** @param {any} one */
 function voiceLine(one) {
-  const bad = one.state && !['closed', 'ready', 'ok'].includes(one.state);
+  const kind = one.state === 'open' ? 'bad' : one.state === 'half_open' ? 'warn' : 'good';
   return h(
     'li',
     {},
-    h('span', { class: `dot ${bad ? 'bad' : 'good'}` }),
-    h('strong', { text: one.name }),
-    bad && tag(named('breaker', one.state), 'bad'),
+    h('span', { class: `dot ${kind}` }),
+    h('strong', { text: named('voice', one.name) }),
+    kind !== 'good' && tag(named('breaker', one.state), kind),
     h('span', { class: 'grow' }),
     h('span', { class: 'small muted', text: one.first_sound_ms ? t('overview.first_sound', { ms: ms(one.first_sound_ms) }) : '' }),
   );

@@ -20,6 +20,7 @@ export function signInPage({ version, signedIn, redraw }) {
     // Password managers want a name to go with the password; there is only one user.
     h('input', { type: 'text', name: 'username', value: 'owner', autocomplete: 'username', hidden: true }),
     field(t('signin.password'), password, { hint: t('signin.hint') }),
+    h('p', { class: 'muted small' }, t('signin.lost'), ' ', h('code', { text: 'xiaozhi console password' })),
     problem,
     enter,
   );

@@ -189,6 +189,7 @@ export function talkPage({ signal }) {
     'section',
     { class: 'card stage' },
     modes,
+    h('p', { class: 'muted small', text: t('talk.modes_hint') }),
     face,
     status,
     subtitle,

@@ -1,0 +1,315 @@
+"""Streams in the shapes in which providers send them: what is spoken, what is called, what is an error.
+
+Written after the providers' documents and the reports of those who met these shapes; ids and names are made up.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import pytest
+
+from xiaozhi.events import ToolCall
+from xiaozhi.stages.llm.sse import ChunkReader, NotAChatStream
+from xiaozhi.stages.llm.tool_calls import CallAssembler
+from xiaozhi.text.hidden import THINKING, HiddenSpans
+
+DONE = b"data: [DONE]\n\n"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What comes out of a stream."""
+
+    text: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    thought: bool = False
+    finished: bool = True
+
+
+def event(choice: dict[str, Any] | None, end: bytes = b"\n\n", space: bytes = b" ", **more: Any) -> bytes:
+    choices = [] if choice is None else [{"index": 0, **choice}]
+    body = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": choices, **more}
+    return b"data:" + space + orjson.dumps(body) + end
+
+
+def delta(content: Any = None, finish: Any = None, /, end: bytes = b"\n\n", **more: Any) -> bytes:
+    return event({"delta": {"content": content, **more}, "finish_reason": finish, "logprobs": None}, end)
+
+
+def bare(finish: Any = None, /, **fields: Any) -> bytes:
+    return event({"delta": fields, "finish_reason": finish})
+
+
+def call(name: str | None, arguments: Any, **more: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "arguments": arguments}, **more}
+
+
+USAGE = event(None, usage={"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8})
+WEATHER = (ToolCall("call_a", "weather", '{"city":"北京"}'),)
+
+STREAMS: dict[str, tuple[bytes, Heard]] = {
+    "openai: role first, usage last": (
+        bare(role="assistant", content="", refusal=None)
+        + bare(content="你")
+        + bare(content="好")
+        + bare("stop")
+        + USAGE
+        + DONE,
+        Heard("你好"),
+    ),
+    "openai: a refusal is said": (
+        bare(role="assistant", content=None, refusal="")
+        + bare(refusal="I can't ")
+        + bare(refusal="do that.")
+        + bare("stop")
+        + DONE,
+        Heard("I can't do that."),
+    ),
+    "azure: the filter's verdict first, a filter in every chunk": (
+        event(None, prompt_filter_results=[{"prompt_index": 0, "content_filter_results": {}}])
+        + event({"delta": {"role": "assistant"}, "finish_reason": None, "content_filter_results": {}})
+        + delta("好")
+        + event({"delta": {}, "finish_reason": "stop", "content_filter_results": {}})
+        + DONE,
+        Heard("好"),
+    ),
+    "deepseek: thinks apart, keeps alive with comments": (
+        b": keep-alive\n\n: keep-alive\n\n"
+        + bare(role="assistant", content=None, reasoning_content="")
+        + bare(content=None, reasoning_content="嗯")
+        + bare(content="好的", reasoning_content=None)
+        + event(
+            {"delta": {"content": "", "reasoning_content": None}, "finish_reason": "stop"}, usage={"total_tokens": 9}
+        )
+        + DONE,
+        Heard("好的", thought=True),
+    ),
+    "qwen: empty reasons, an empty delta, no space after data": (
+        event({"delta": {"content": "", "role": "assistant"}, "finish_reason": None}, space=b"")
+        + event({"delta": {"content": "早上"}, "finish_reason": ""}, space=b"")
+        + event({"delta": {"content": "好"}, "finish_reason": ""}, space=b"")
+        + event({"delta": {}, "finish_reason": "stop"}, space=b"")
+        + b"data:[DONE]\n\n",
+        Heard("早上好"),
+    ),
+    "qwen with thinking": (
+        bare(role="assistant", content=None, reasoning_content="想")
+        + bare(content="是", reasoning_content=None)
+        + bare("stop", content="", reasoning_content=None)
+        + USAGE
+        + DONE,
+        Heard("是", thought=True),
+    ),
+    "zhipu: the reason beside the last words": (
+        bare(role="assistant", content="你")
+        + event({"delta": {"role": "assistant", "content": "好"}, "finish_reason": "stop"}, usage={"total_tokens": 4})
+        + DONE,
+        Heard("你好"),
+    ),
+    "zhipu: a whole call in one piece": (
+        bare("tool_calls", role="assistant", tool_calls=[call("weather", '{"city":"北京"}', id="call_a", index=0)])
+        + DONE,
+        Heard(calls=WEATHER),
+    ),
+    "siliconflow: usage in every chunk": (
+        event(
+            {"delta": {"content": "好", "reasoning_content": None, "role": "assistant"}, "finish_reason": None},
+            usage={"total_tokens": 1},
+        )
+        + event(
+            {"delta": {"content": "啊", "reasoning_content": None}, "finish_reason": "stop"}, usage={"total_tokens": 2}
+        )
+        + DONE,
+        Heard("好啊"),
+    ),
+    "ollama: role in every chunk, thinking in another field": (
+        bare(role="assistant", content="", reasoning="so")
+        + bare(role="assistant", content="Hi")
+        + bare("stop", role="assistant", content="")
+        + DONE,
+        Heard("Hi", thought=True),
+    ),
+    "ollama: every whole call with the number 0": (
+        bare(role="assistant", content="", tool_calls=[call("a", "{}", id="call_1", index=0)])
+        + bare(role="assistant", content="", tool_calls=[call("b", "{}", id="call_2", index=0)])
+        + bare("tool_calls", role="assistant", content="")
+        + DONE,
+        Heard(calls=(ToolCall("call_1", "a", "{}"), ToolCall("call_2", "b", "{}"))),
+    ),
+    "vllm: of a tag whose opener is in the prompt only the tag is taken away": (
+        bare(role="assistant", content="")
+        + bare(content="let me see</th")
+        + bare(content="ink>\n\nYes.")
+        + event({"delta": {"content": ""}, "finish_reason": "stop", "stop_reason": None})
+        + DONE,
+        Heard("let me see\n\nYes."),
+    ),
+    "llama.cpp: tags in the text, timings at the end": (
+        bare(role="assistant", content=None)
+        + bare(content="<think>hm")
+        + bare(content="</think>Yes")
+        + bare("stop")
+        + event(None, usage={"total_tokens": 1}, timings={"prompt_n": 1})
+        + DONE,
+        Heard("Yes"),
+    ),
+    "anthropic's compatible endpoint: calls without text": (
+        bare(role="assistant", content="I look.")
+        + bare(tool_calls=[call("weather", "", id="call_a", index=0)])
+        + bare(tool_calls=[{"index": 0, "function": {"arguments": '{"city":'}}])
+        + bare(tool_calls=[{"index": 0, "function": {"arguments": '"北京"}'}}])
+        + bare("tool_calls")
+        + DONE,
+        Heard("I look.", WEATHER),
+    ),
+    "anthropic's errors come as an event of their own kind": (
+        b'event: ping\ndata: {"type": "ping", "choices": []}\n\n' + bare(content="Hi") + bare("stop") + DONE,
+        Heard("Hi"),
+    ),
+    "gemini: calls without a number, all at once": (
+        bare(
+            "tool_calls",
+            role="assistant",
+            tool_calls=[
+                call("weather", '{"city":"北京"}', id="call_a"),
+                call("clock", "{}", id="call_b"),
+            ],
+        )
+        + DONE,
+        Heard(calls=(*WEATHER, ToolCall("call_b", "clock", "{}"))),
+    ),
+    "gemini: whole calls in chunks of their own, without number and id": (
+        bare(tool_calls=[call("weather", '{"city":"北京"}', id="")])
+        + bare("stop", tool_calls=[call("clock", "{}", id="")])
+        + DONE,
+        Heard(calls=(ToolCall("call_1", "weather", '{"city":"北京"}'), ToolCall("call_2", "clock", "{}"))),
+    ),
+    "mistral: content in parts": (
+        bare(role="assistant", content="")
+        + bare(content=[{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}])
+        + bare(content=[{"type": "text", "text": "Oui"}])
+        + bare("stop", content=".")
+        + DONE,
+        Heard("Oui.", thought=True),
+    ),
+    "mistral: arguments as an object": (
+        bare("tool_calls", content="", tool_calls=[call("weather", {"city": "北京"}, id="call_a", index=0)]) + DONE,
+        Heard(calls=WEATHER),
+    ),
+    "openrouter: comments while it waits, details of reasoning": (
+        b": OPENROUTER PROCESSING\n\n: OPENROUTER PROCESSING\n\n"
+        + bare(role="assistant", content="", reasoning_details=[{"type": "reasoning.text", "text": "hm"}])
+        + event({"delta": {"content": "Yes"}, "finish_reason": None, "native_finish_reason": None}, provider="x")
+        + event({"delta": {"content": ""}, "finish_reason": "stop", "native_finish_reason": "STOP"})
+        + USAGE
+        + DONE,
+        Heard("Yes", thought=True),
+    ),
+    "litellm: the word null for a missing name": (
+        bare(tool_calls=[call("weather", '{"city":', id="call_a", index=0)])
+        + bare("tool_calls", tool_calls=[call("null", '"北京"}', id="", index=0)])
+        + DONE,
+        Heard(calls=WEATHER),
+    ),
+    "lm studio: empty names in later pieces": (
+        bare(tool_calls=[call("weather", "", id="call_a", index=0)])
+        + bare(tool_calls=[call("", '{"city":', index=0)])
+        + bare(tool_calls=[call("", '"北京"}', index=0)])
+        + bare("tool_calls")
+        + DONE,
+        Heard(calls=WEATHER),
+    ),
+    "deepseek through gateways: arguments and id null": (
+        bare(role="assistant", tool_calls=[call("weather", None, id="call_a", index=0)])
+        + bare(
+            tool_calls=[
+                {"index": 0, "id": None, "type": None, "function": {"name": None, "arguments": '{"city":"北京"}'}}
+            ]
+        )
+        + bare(tool_calls=[{"index": 0, "function": None}])
+        + bare("tool_calls", content=None)
+        + DONE,
+        Heard(calls=WEATHER),
+    ),
+    "hunyuan, doubao: no end but a reason": (
+        bare(role="assistant", content="好") + bare("stop", content=""),
+        Heard("好"),
+    ),
+    "a gateway without a reason but with an end": (bare(content="好") + DONE, Heard("好")),
+    "length and filter are ends as well": (bare(content="好") + bare("length") + DONE, Heard("好")),
+    "minimax: the whole answer once more at the end": (
+        bare(role="assistant", content="好")
+        + event(
+            {"finish_reason": "stop", "message": {"role": "assistant", "content": "好"}},
+            object="chat.completion",
+            base_resp={"status_code": 0, "status_msg": ""},
+        ),
+        Heard("好"),
+    ),
+    "iis and other proxies: carriage returns, a byte order mark": (
+        b"\xef\xbb\xbf" + delta("你", end=b"\r\n\r\n") + delta("好", "stop", end=b"\r\n\r\n") + b"data: [DONE]\r\n\r\n",
+        Heard("你好"),
+    ),
+    "dashscope: numbered events with a status in a comment": (
+        b"id:1\nevent:result\n:HTTP_STATUS/200\n" + bare(content="好") + b"id:2\nevent:result\n" + bare("stop") + DONE,
+        Heard("好"),
+    ),
+    "choices null and deltas null": (
+        b'data: {"choices": null}\n\n'
+        + event({"delta": None, "finish_reason": None})
+        + bare("stop", content="好")
+        + DONE,
+        Heard("好"),
+    ),
+}
+
+ERRORS: dict[str, tuple[bytes, str]] = {
+    "deepseek has no room": (bare(content="好") + bare("insufficient_system_resource"), "insufficient_system_resource"),
+    "zhipu's inference fails": (bare(content="好") + bare("network_error"), "network_error"),
+    "openrouter tells of an upstream's error": (
+        event({"delta": {"content": ""}, "finish_reason": "error", "error": {"code": 502, "message": "Overloaded"}}),
+        "Overloaded",
+    ),
+    "openrouter tells it beside the choices": (
+        event({"delta": {"content": ""}, "finish_reason": "error"}, error={"code": 502, "message": "Overloaded"}),
+        "Overloaded",
+    ),
+    "anthropic is overloaded": (
+        b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}\n\n',
+        "Overloaded",
+    ),
+    "minimax refuses the key": (
+        b'data: {"choices": null, "base_resp": {"status_code": 1004, "status_msg": "login fail"}}\n\n',
+        r"login fail \(1004\)",
+    ),
+    "a part of a content is no part": (bare(content=[7]), "another shape"),
+    "a content is a number": (bare(content=7), "another shape"),
+}
+
+
+def hear(data: bytes, size: int) -> Heard:
+    """A stream in pieces of a size, as the endpoint's client puts it together."""
+    reader, calls, hidden = ChunkReader(), CallAssembler(), HiddenSpans(THINKING)
+    chunks = [chunk for at in range(0, len(data), size) for chunk in reader.feed(data[at : at + size])]
+    chunks += reader.finish()
+    text = ""
+    for chunk in chunks:
+        text += hidden.push(chunk.text)
+        calls.push(chunk.calls)
+    thought = any(chunk.thinking for chunk in chunks)
+    return Heard(text + hidden.flush(), calls.finish(), thought, any(chunk.finished for chunk in chunks))
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_providers_stream_is_understood(name: str, size: int) -> None:
+    data, expected = STREAMS[name]
+    assert hear(data, size) == expected
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_a_providers_complaint_is_quoted(name: str) -> None:
+    data, line = ERRORS[name]
+    with pytest.raises(NotAChatStream, match=line):
+        hear(data, 100_000)

@@ -1,0 +1,77 @@
+"""Speech that could not be recognised through a fault of ours is answered for, in every mode; mere noise is not."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.house import House, house, noise, question
+from tests.recognisers import until
+from xiaozhi.stages.asr.engine import EngineError
+from xiaozhi.text.messages import message
+from xiaozhi.turn.machine import ListeningMode
+
+
+def break_recognition(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every decode fails from now on."""
+
+    def fail(*_args: object, **_more: object) -> None:
+        raise EngineError("the model has lost its weights")
+
+    monkeypatch.setattr(home.server.services.ears.engine, "decode", fail)
+
+
+@pytest.mark.parametrize("mode", list(ListeningMode))
+async def test_who_speaks_to_a_broken_recogniser_is_asked_to_say_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: ListeningMode
+) -> None:
+    async with house(tmp_path) as home, home.device(mode=mode) as device:
+        with monkeypatch.context() as broken:
+            break_recognition(home, broken)
+            report = await device.turn(question())
+            assert report.answered and report.text == message("not_understood", "en")
+            assert not home.asked
+        report = await device.turn(question())
+        assert report.answered and report.text == "It is ten past nine."
+
+
+async def test_when_too_many_wait_for_recognition_the_talker_hears_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(tmp_path) as home, home.device() as device:
+        monkeypatch.setattr(type(home.server.services.ears), "full", property(lambda _ears: True))
+        report = await device.turn(question())
+        assert report.answered and report.text == message("busy", "en")
+
+
+async def test_a_broken_recogniser_is_not_owned_up_to_after_every_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(tmp_path) as home, home.device() as device:
+        break_recognition(home, monkeypatch)
+        assert (await device.turn(question())).answered
+        report = await device.turn(question(), answer_timeout_s=1.0)
+        assert report.outcome == "no answer"
+
+
+async def test_noise_in_which_no_words_are_found_is_no_fault_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(tmp_path) as home, home.device() as device:
+        break_recognition(home, monkeypatch)
+        report = await device.turn(noise(1.0), answer_timeout_s=0.5)
+        assert report.outcome == "no answer"
+
+
+async def test_a_key_that_breaks_off_what_could_not_be_understood_is_not_talked_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(tmp_path, turn={"neutral_ms": 5000}) as home, home.device() as device:
+        break_recognition(home, monkeypatch)
+        turn = asyncio.create_task(device.turn(question(), answer_timeout_s=1.0))
+        connection = home.server.devices.find(device.identity.device_id)
+        assert connection is not None
+        await until(lambda: bool(connection._conversation._missed))
+        device.abort()
+        report = await turn
+        assert not report.text

