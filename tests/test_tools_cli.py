@@ -48,7 +48,7 @@ def test_a_built_in_tool_is_called_and_mistakes_are_said(capsys: pytest.CaptureF
 def test_checking_tries_every_server(capfd: pytest.CaptureFixture[str]) -> None:
     configure(sums=SUMS, gone={"command": "/nowhere/server"})
     assert main(["tools", "check"]) == 1
-    assert capfd.readouterr().out == "away  gone: no such command: /nowhere/server\nok    sums: 5 tools\n"
+    assert capfd.readouterr().out == "away  gone: no such command: /nowhere/server\nok    sums: 6 tools\n"
 
 
 def test_checking_without_servers_says_where_to_put_them(capsys: pytest.CaptureFixture[str]) -> None:
