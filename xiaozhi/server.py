@@ -25,6 +25,7 @@ from xiaozhi.health.alerts import Alerts
 from xiaozhi.joining import Membership
 from xiaozhi.logs import set_up_logging
 from xiaozhi.notify import Notifier, service_manager
+from xiaozhi.pressure.memory import give_back
 from xiaozhi.reload.reloader import Reloader
 from xiaozhi.reload.watch import FileWatch
 from xiaozhi.services import Services, running_services
@@ -173,6 +174,8 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
             watching: list[asyncio.Task[None]] = []
             try:
                 ports = await _listen(runner, settings, tls)
+                # Not before: a loop that is busy with starting says nothing about load.
+                watching.append(asyncio.create_task(services.warden.watch(), name="watch-load"))
                 watching.append(asyncio.create_task(devices.watch(), name="watch-devices"))
                 watching.append(asyncio.create_task(entrance.watch(), name="watch-entrance"))
                 watching.append(asyncio.create_task(alerts.watch(), name="watch-alerts"))
@@ -316,6 +319,7 @@ async def _serve_and_tell(
         _say(_banner(settings, server, source))
         gc.collect()
         gc.freeze()  # models and modules stay for good: later collections need not look at them (17 to 31 ms each)
+        give_back()
         server.reloader.reread = reread
         watch = FileWatch(server.reloader, source or DEFAULT_FILE)
         if reread is not None and hasattr(signal, "SIGHUP"):

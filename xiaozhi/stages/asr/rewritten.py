@@ -22,6 +22,7 @@ import onnx
 from numpy.typing import NDArray
 
 from xiaozhi.onnx_quiet import ORT_ERRORS, quiet_session
+from xiaozhi.pressure.memory import give_back
 from xiaozhi.stages.asr.cheaper_layers import cheapen
 from xiaozhi.stages.asr.one_line import one_line
 from xiaozhi.stages.asr.signed_weights import sign_weights
@@ -109,6 +110,7 @@ def _make(model: Path, name: str, vnni: bool) -> Path | None:
             return None
     finally:
         part.unlink(missing_ok=True)
+        give_back()
     for old in folder.glob(f"{model.name.removesuffix('.onnx')}.rewritten-*.onnx"):
         if old.name != name:  # of an earlier file under the same name
             old.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from xiaozhi.stages.asr.provider import require_provider
 # Seven FBANK frames of 25 ms every 10 ms make the first frame of the model, that is 85 ms. With fewer, sherpa-onnx
 # reads beyond its buffer (from its source: the frame count is rounded towards zero, so 2 to 6 frames count as one).
 _LEAST_SAMPLES: Final = UPLINK_RATE_HZ // 10
+_WARM_S: Final = 5  # longer than most of what is said
 _TAG: Final = re.compile(r"<\|([^|]*)\|>")
 _LANGUAGES: Final = frozenset({"zh", "en", "ja", "ko", "yue"})
 _NO_EMOTION: Final = frozenset({"", "emo_unknown", "unk"})
@@ -96,9 +97,10 @@ class SenseVoice:
                 language=language,
                 provider=provider,
             )
-            # The first decode is slow (memory is claimed); and sherpa-onnx answers with nothing, not even tags, where
-            # a graph loads but does not run.
-            first = self._run(np.zeros(UPLINK_RATE_HZ, np.float32))[0]
+            # The first decode of a length is slow, as memory is claimed (286 ms instead of 96 where only one second had
+            # been decoded before); and sherpa-onnx answers with nothing, not even tags, where a graph loads but does
+            # not run.
+            first = self._run(np.zeros(_WARM_S * UPLINK_RATE_HZ, np.float32))[0]
         except (RuntimeError, IndexError) as error:
             raise EngineError(
                 f"{files.model}: sherpa-onnx cannot use it ({one_line(error)}); {SENSE_VOICE_ADVICE}"
