@@ -5,7 +5,6 @@ of the American government those of "Sovereign clouds", and the path at a resour
 service through a private endpoint".
 """
 
-import json
 import re
 from collections.abc import AsyncGenerator
 from typing import Final
@@ -18,17 +17,15 @@ from xiaozhi.audio.errors import DecodeError
 from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.audio.stream_decode import SpeechDecoder, decode_parts
 from xiaozhi.settings.tts import AzureVoiceSettings
+from xiaozhi.stages.tts.connections import Connections
 from xiaozhi.stages.tts.engine import VoiceError
-from xiaozhi.stages.tts.said import NOT_XML, short
+from xiaozhi.stages.tts.said import NOT_XML, error_in, short
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest
 
 _PATH: Final = "/cognitiveservices/v1"
 _OWN_DOMAINS: Final = (".cognitiveservices.azure.com", ".cognitiveservices.azure.cn", ".cognitiveservices.azure.us")
 _FORMAT: Final = "raw-24khz-16bit-mono-pcm"
 _HAN: Final = re.compile(r"[\u3400-\u9fff]")
-_CONNECT_S: Final = 3.0
-_MOST_CONNECTIONS: Final = 100
-_KEEP_ALIVE_S: Final = 60.0
 _MOST_ERROR_BYTES: Final = 2000
 _PIECE_BYTES: Final = 9600  # 0.2 s
 _ADVICE: Final = {
@@ -67,9 +64,8 @@ class AzureVoice:
 
     def __init__(self, settings: AzureVoiceSettings, timeout_s: float) -> None:
         self._settings = settings
-        self._timeout_s = timeout_s
         self._url = service_url(settings)
-        self._session: aiohttp.ClientSession | None = None
+        self._connections = Connections(timeout_s)
 
     def voice_for(self, text: str, language: str, wish: VoiceWish = NO_WISH) -> str:
         """The voice for a text: what is wished, or what is configured for its language."""
@@ -101,7 +97,7 @@ class AzureVoice:
         decoder = SpeechDecoder("pcm")
         body = self.ssml(text, language, wish).encode("utf-8", "replace")
         try:
-            async with self._client().post(self._url, data=body, headers=self._headers()) as reply:
+            async with self._connections.session.post(self._url, data=body, headers=self._headers()) as reply:
                 if reply.status != 200:
                     raise VoiceError(await self._refusal(reply))
                 kind = reply.headers.get("content-type", "").lower()
@@ -129,7 +125,7 @@ class AzureVoice:
         if not self._settings.key():
             raise VoiceError(f"{self.name}: no key: set tts.azure.api_key or {self._settings.api_key_env}")
         try:
-            async with self._client().post(self._url, data=b"", headers=self._headers()) as reply:
+            async with self._connections.session.post(self._url, data=b"", headers=self._headers()) as reply:
                 if reply.status in (401, 403, 404):
                     raise VoiceError(await self._refusal(reply))
                 await reply.content.read(_MOST_ERROR_BYTES)
@@ -141,16 +137,7 @@ class AzureVoice:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-    def _client(self) -> aiohttp.ClientSession:
-        if self._session is None or self._session.closed:
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=self._timeout_s)
-            connector = aiohttp.TCPConnector(limit=_MOST_CONNECTIONS, keepalive_timeout=_KEEP_ALIVE_S)
-            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=True)
-        return self._session
+        await self._connections.close()
 
     def _headers(self) -> dict[str, str]:
         return {
@@ -162,13 +149,5 @@ class AzureVoice:
 
     async def _refusal(self, reply: aiohttp.ClientResponse) -> str:
         advice = _ADVICE.get(reply.status, "")
-        said = short(_message((await reply.content.read(_MOST_ERROR_BYTES)).decode("utf-8", "replace")))
+        said = short(error_in((await reply.content.read(_MOST_ERROR_BYTES)).decode("utf-8", "replace")))
         return ": ".join(filter(None, (self.name, f"HTTP {reply.status}", advice, said)))
-
-
-def _message(body: str) -> str:
-    """What an error in JSON says, or the text as it is."""
-    try:
-        return str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return body

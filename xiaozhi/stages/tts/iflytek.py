@@ -24,6 +24,7 @@ import numpy as np
 from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.audio.resample import StreamResampler
 from xiaozhi.settings.tts import IflytekVoiceSettings
+from xiaozhi.stages.tts.connections import Connections
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.said import short
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest
@@ -33,7 +34,6 @@ _MOST_TEXT_BYTES: Final = 7999  # the service takes less than 8000
 _MOST_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 _LAST: Final = 2
 _HAN: Final = re.compile(r"[\u3400-\u9fff]")
-_CONNECT_S: Final = 3.0
 _ADVICE: Final = {
     10005: "the application id is not known or not allowed this service: see tts.iflytek.app_id and the console",
     10006: "a parameter is missing: see tts.iflytek.app_id and tts.iflytek.voice",
@@ -81,7 +81,7 @@ class IflytekVoice:
     def __init__(self, settings: IflytekVoiceSettings, timeout_s: float) -> None:
         self._settings = settings
         self._timeout_s = timeout_s
-        self._session: aiohttp.ClientSession | None = None
+        self._connections = Connections(timeout_s)
 
     def voice_for(self, text: str, language: str, wish: VoiceWish = NO_WISH) -> str:
         """The voice for a text: what is wished, or what is configured for its language."""
@@ -157,20 +157,15 @@ class IflytekVoice:
 
     async def close(self) -> None:
         """Close what is open."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._connections.close()
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        if self._session is None or self._session.closed:
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=self._timeout_s)
-            self._session = aiohttp.ClientSession(timeout=timeout, trust_env=True)
         settings = self._settings
         url = signed_url(settings.url, settings.key(), settings.secret(), datetime.now(UTC))
         # A listener who leaves must not wait for the other side's goodbye.
         waits = aiohttp.ClientWSTimeout(ws_close=0.1)
-        async with self._session.ws_connect(url, max_msg_size=_MOST_MESSAGE_BYTES, timeout=waits) as socket:
+        async with self._connections.session.ws_connect(url, max_msg_size=_MOST_MESSAGE_BYTES, timeout=waits) as socket:
             yield socket
 
     def _require_keys(self) -> None:

@@ -1,5 +1,6 @@
 """Texts of other machines, made fit for one line of a log; and texts for other machines, made fit for XML."""
 
+import json
 import re
 from typing import Final
 
@@ -12,3 +13,11 @@ def short(text: str) -> str:
     """One line of at most 120 characters."""
     line = " ".join(text.split())
     return line if len(line) <= _MAX_SHOWN_CHARS else line[: _MAX_SHOWN_CHARS - 1] + "…"
+
+
+def error_in(body: str) -> str:
+    """What the body of a refusal says in JSON (`{"error": {"message": …}}`), or the text as it is."""
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return body
