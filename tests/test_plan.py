@@ -146,7 +146,7 @@ def test_each_engine_says_what_it_costs() -> None:
 
 def test_the_bottleneck_is_what_there_is_too_little_of() -> None:
     demand = Demand(1000)
-    assert "memory" in plan(demand, Box(64, 0.8, speed=4.0), COSTS).bottleneck
+    assert "memory" in plan(demand, Box(64, 0.7, speed=4.0), COSTS).bottleneck
     assert "event loop" in plan(demand, Box(64, 64.0), COSTS).bottleneck
     slow = COSTS.model_copy(
         update={"recognition": {"sense-voice": Recognition(fixed_s=0.5, per_audio_s=0.02, memory_mb=400)}}
