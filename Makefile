@@ -10,7 +10,7 @@ serve: $(VENV)/.serve            ## install and run the server on embedded defau
 
 test: $(VENV)/.dev build/clients/.done ## install what the tests need and run them all
 	@# Whole turns run in real time: a machine that stands still for a second costs one more try, and says so.
-	$(BIN)/python -m pytest -n 6 --dist worksteal --reruns 1 -r R
+	$(BIN)/python -m pytest -n 6 --dist worksteal --reruns 1 -r R --durations 12
 
 check: lint types test           ## everything CI runs
 

@@ -2,9 +2,25 @@
 
 import asyncio
 import inspect
+import os
 from collections.abc import AsyncIterator
 
 import pytest
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin what takes long first: each of the parallel workers gets a stretch of the list, so they are dealt out."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = [item for item in items if item.get_closest_marker("long")]
+    others = [item for item in items if not item.get_closest_marker("long")]
+    stretches = [long[first::workers] for first in range(workers)]
+    taken = 0
+    items.clear()
+    for number, stretch in enumerate(stretches):
+        until = (number + 1) * (len(long) + len(others)) // workers - len(items) - len(stretch)
+        items += [*stretch, *others[taken : taken + until]]
+        taken += until
 
 
 @pytest.fixture

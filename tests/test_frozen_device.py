@@ -102,6 +102,7 @@ async def most_waiting(connection: DeviceConnection, house_: House) -> tuple[int
     return most_bytes, most_messages
 
 
+@pytest.mark.long
 async def test_a_device_frozen_in_mid_reply_is_given_up_while_others_are_answered_and_is_welcome_again(
     tmp_path: Path,
 ) -> None:
@@ -134,6 +135,7 @@ def vanish(ws: aiohttp.ClientWebSocketResponse) -> None:
         sock.setsockopt(socket.SOL_SOCKET, 26, struct.pack("HL", 1, addressof(program)))
 
 
+@pytest.mark.long
 async def test_devices_whose_power_is_cut_are_found_out_by_what_is_sent_to_them(tmp_path: Path) -> None:
     """No FIN, no RST: one vanishes in the midst of a word, one while nobody says anything."""
     async with story_house(tmp_path) as home, small_window_session() as session, home.device(1) as other:

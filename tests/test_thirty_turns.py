@@ -455,6 +455,7 @@ def first_line(message: dict[str, Any]) -> str:
     return str(message["content"]).partition("\n")[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("evening", [ENGLISH, CHINESE], ids=["english", "chinese"])
 async def test_an_evening_of_thirty_turns(
     tmp_path: Path, evening: Evening, wires: tuple[EdgeStandIn, TranscriptionStandIn]
