@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bench.harness import free_port
 from bench.standins.chat import ChatMessages, ChatStandIn
 from bench.standins.sound import tone
