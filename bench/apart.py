@@ -27,18 +27,17 @@ from bench import secret_words
 from bench.harness import server_process
 from bench.progress import Progress
 from bench.secret_words import Words, speaks_chinese, texts_in
+from bench.spoken import spoken
 from bench.standins.chat import ChatMessages, ChatStandIn
 from bench.standins.speech import SpeechStandIn
+from bench.standins.tables import chat_table, voice_table
 from bench.standins.transcription import TranscriptionStandIn
 from bench.verdict import Line, broken
-from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, PcmInt, to_float
-from xiaozhi.audio.resample import StreamResampler
+from xiaozhi.audio.pcm import PcmFloat, PcmInt, to_float
 from xiaozhi.client.device import Device
 from xiaozhi.client.microphone import Utterance
 from xiaozhi.client.ota import Identity
 from xiaozhi.client.report import TurnReport
-from xiaozhi.settings import EspeakVoiceSettings
-from xiaozhi.stages.tts.espeak import say
 
 # Shares of turns: typed instead of spoken, a common question, broken off; and turns until a device calls again.
 _TYPED: Final = 0.3
@@ -271,39 +270,20 @@ language = "auto"
 [asr.openai]
 base_url = "{asr.base_url}"
 api_key = "{asr.key}"
-[[llm.endpoints]]
-name = "stand-in"
-base_url = "{chat_url}/v1"
-api_key = "none"
-model = "bench"
-[llm]
+{chat_table(chat_url)}[llm]
 history_turns = 6
 [memory]
 engine = "local"
 min_turns = 2
-[tts]
-engines = ["openai", "espeak"]
-[tts.openai]
-base_url = "{speech_url}/v1"
-api_key = "none"
-model = "tts-1"
-voice = "alloy"
-format = "pcm"
-"""
-
-
-def spoken() -> PcmFloat:
-    """A sentence to hide the marker tones under; float32[n] at 16 kHz."""
-    pcm = say("what time is it", "en", EspeakVoiceSettings())
-    resampler = StreamResampler(24_000, UPLINK_RATE_HZ)
-    return to_float(resampler.feed(pcm))
+{voice_table(speech_url)}"""
 
 
 async def apart(devices: int, seconds: float, seed: int = 1) -> Seen:
     """Start everything, let the devices talk at once, stop everything, and look into the store."""
     words, seen, progress = Words(devices, seed), Seen(), Progress()
     upstreams = Upstreams(words, seen, seed)
-    speech = await asyncio.to_thread(spoken)
+    # A sentence to hide the marker tones under.
+    speech = to_float(await asyncio.to_thread(spoken, "what time is it", "en"))
     with tempfile.TemporaryDirectory(prefix="xiaozhi-apart-") as name:
         folder = Path(name)
         async with (

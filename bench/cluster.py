@@ -34,12 +34,15 @@ import numpy as np
 from bench.cluster_verdict import FRONT, Asked, Record, killed, let_go, lost, show, verdict
 from bench.first_word import utterances
 from bench.harness import ServerProcess, allow_files, free_port, server_process
+from bench.lag import watched_lag
 from bench.progress import Progress
 from bench.quiet import Others
+from bench.relay import pour
 from bench.sense_voice_model import build_tiny
 from bench.standins.chat import ChatMessages, ChatStandIn
 from bench.standins.sound import tone
 from bench.standins.speech import SpeechStandIn
+from bench.standins.tables import chat_table, voice_table
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.client.device import Device
 from xiaozhi.client.errors import DeviceError
@@ -105,17 +108,9 @@ class Uplink:
             return
         self._writers |= {writer, far_writer}
         try:
-            await asyncio.gather(_pour(reader, far_writer), _pour(far_reader, writer))
+            await asyncio.gather(pour(reader, far_writer), pour(far_reader, writer))
         finally:
             self._writers -= {writer, far_writer}
-
-
-async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
 
 
 class Redis:
@@ -183,11 +178,7 @@ async def _listening(port: int) -> None:
 
 def node_toml(name: str, folder: Path, redis_port: int, chats: dict[str, str], speech_url: str) -> str:
     """The settings of a node; `chats` are the addresses of its endpoints by tier."""
-    endpoints = "".join(
-        f'[[llm.endpoints]]\nname = "{tier}"\nbase_url = "{url}/v1"\napi_key = "none"\nmodel = "bench"\n'
-        f'tier = "{tier}"\n'
-        for tier, url in chats.items()
-    )
+    endpoints = "".join(chat_table(url, tier, tier=tier) for tier, url in chats.items())
     return f"""
 [server]
 data_dir = "{folder / name}"
@@ -202,16 +193,7 @@ model_dir = "{folder / "asr"}"
 workers = 1
 [llm]
 history_summary = false
-{endpoints}
-[tts]
-engines = ["openai", "espeak"]
-[tts.openai]
-base_url = "{speech_url}/v1"
-api_key = "none"
-model = "tts-1"
-voice = "alloy"
-format = "pcm"
-[cache]
+{endpoints}{voice_table(speech_url)}[cache]
 premake = false
 [memory]
 engine = "off"
@@ -346,14 +328,6 @@ def _brief(text: str) -> PcmInt:
     return np.resize(tone("."), max(int(0.4 * DOWNLINK_RATE_HZ), int(0.02 * DOWNLINK_RATE_HZ * len(text))))
 
 
-async def _watch_lag(record: Record) -> None:
-    loop = asyncio.get_running_loop()
-    while True:
-        due_s = loop.time() + _LOOK_S
-        await asyncio.sleep(_LOOK_S)
-        record.lag_ms = max(record.lag_ms, (loop.time() - due_s) * 1000.0)
-
-
 async def run(devices: int, phase_s: float, pause_s: float, drains: int = 1) -> Record:
     """The whole drill."""
     record, progress = Record(), Progress()
@@ -392,7 +366,7 @@ async def run(devices: int, phase_s: float, pause_s: float, drains: int = 1) -> 
             Resident(number, ota_url, nodes, record, session, pause_s, utterance) for number in range(1, devices + 1)
         ]
         tasks = [asyncio.create_task(one.live()) for one in residents]
-        tasks.append(asyncio.create_task(_watch_lag(record)))
+        lag = await stack.enter_async_context(watched_lag())
 
         async def phase(name: str, work: Callable[[], Awaitable[None]] | None = None) -> None:
             record.phase = name
@@ -446,6 +420,7 @@ async def run(devices: int, phase_s: float, pause_s: float, drains: int = 1) -> 
             for task in tasks:
                 task.cancel()
             ended = await asyncio.gather(*tasks, return_exceptions=True)
+            record.lag_ms = lag.worst_ms
         for error in ended:
             if isinstance(error, Exception):
                 raise error

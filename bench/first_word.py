@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from bench.harness import ServerProcess, server_process
 from bench.sense_voice_model import build_full
+from bench.spoken import spoken
 from bench.standins.chat import ChatStandIn
 from bench.standins.speech import SpeechStandIn
+from bench.standins.tables import chat_table, voice_table
 from bench.stats import spread, table
 from xiaozhi.audio.pcm import PcmInt, to_int16
 from xiaozhi.audio.wav import read_wav
@@ -25,8 +25,6 @@ from xiaozhi.client.device import Device
 from xiaozhi.client.microphone import Utterance
 from xiaozhi.client.ota import Identity
 from xiaozhi.client.report import TurnReport
-from xiaozhi.settings import EspeakVoiceSettings
-from xiaozhi.stages.tts.espeak import say
 
 CACHE = Path(__file__).parent / "cache"
 SPANS = ("soft_end", "text", "first_token", "first_clause", "first_speech", "commit", "first_packet")
@@ -66,20 +64,7 @@ auto_pull = false
 [asr]
 {engine}{folder}language = "zh"
 {asr}
-[[llm.endpoints]]
-name = "stand-in"
-base_url = "{chat_url}/v1"
-api_key = "none"
-model = "bench"
-[tts]
-engines = ["openai", "espeak"]
-[tts.openai]
-base_url = "{speech_url}/v1"
-api_key = "none"
-model = "tts-1"
-voice = "alloy"
-format = "pcm"
-{"" if "[cache]" in extra else _CACHES_OFF}{extra}
+{chat_table(chat_url)}{voice_table(speech_url)}{"" if "[cache]" in extra else _CACHES_OFF}{extra}
 """
 
 
@@ -88,15 +73,8 @@ def utterances(recordings: Sequence[Path]) -> list[Utterance]:
     pcms: list[PcmInt] = [to_int16(read_wav(path)) for path in recordings]
     if not pcms:
         sentences = ("今天天气怎么样", "请帮我打开客厅的灯", "明天早上七点叫我起床", "给我讲一个有趣的故事")
-        pcms = [_at_16_khz(say(text, "zh", EspeakVoiceSettings())) for text in sentences]
+        pcms = [spoken(text) for text in sentences]
     return [Utterance.encode(pcm, 60) for pcm in pcms]
-
-
-def _at_16_khz(pcm: PcmInt) -> PcmInt:
-    from xiaozhi.audio.resample import StreamResampler
-
-    resampler = StreamResampler(24_000, 16_000)
-    return np.concatenate([resampler.feed(pcm), resampler.flush()])
 
 
 async def measure(server: ServerProcess, speech: Sequence[Utterance], turns: int, label: str) -> list[TurnReport]:

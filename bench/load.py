@@ -9,13 +9,11 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Final
 
 from bench.first_word import utterances
+from bench.lag import watched_lag
 from bench.talker import Load, Talker, Target, Turn
 from xiaozhi.client.link import device_session
-
-_LAG_PROBE_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,34 +33,20 @@ class Tally:
     calls: int = 0
 
 
-async def _watch_lag(worst_ms: list[float]) -> None:
-    """Note the worst lag of this loop: devices that are themselves late prove nothing about a server."""
-    loop = asyncio.get_running_loop()
-    while True:
-        due_s = loop.time() + _LAG_PROBE_S
-        await asyncio.sleep(_LAG_PROBE_S)
-        worst_ms[0] = max(worst_ms[0], (loop.time() - due_s) * 1000.0)
-
-
 def drive(target: Target, load: Load, numbers: range, recordings: Sequence[Path], pipe: Connection) -> None:
     """Process body: the devices with these numbers; sends each turn as it ends, and a `Tally` at the end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the bench, which ends its processes itself
     speech = utterances(recordings)
 
     async def run() -> Tally:
-        worst_ms = [0.0]
         async with device_session() as session:
             talkers = [Talker(number, load, target, speech, session, pipe.send) for number in numbers]
-            watching = asyncio.create_task(_watch_lag(worst_ms))
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    for talker in talkers:
-                        tasks.create_task(talker.live())
-            finally:
-                watching.cancel()
+            async with watched_lag() as lag, asyncio.TaskGroup() as tasks:
+                for talker in talkers:
+                    tasks.create_task(talker.live())
         pranks = sum((talker.prankster.played for talker in talkers), Counter[str]())
         calls = sum(talker.calls for talker in talkers)
-        return Tally(sum(talker.due for talker in talkers), worst_ms[0], pranks, calls)
+        return Tally(sum(talker.due for talker in talkers), lag.worst_ms, pranks, calls)
 
     pipe.send(asyncio.run(run()))
 

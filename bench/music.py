@@ -16,25 +16,22 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
-import numpy as np
 
 from bench.first_word import CACHE, settings_toml
 from bench.harness import ServerProcess, server_process
+from bench.lag import watched_lag
 from bench.music_material import band, write_track
 from bench.sense_voice_model import build_full, build_tiny
+from bench.spoken import spoken
 from bench.standins.chat import ChatMessages, ChatStandIn
 from bench.standins.speech import SpeechStandIn
 from bench.stats import spread, table
 from bench.talker import gaps_ms
-from xiaozhi.audio.pcm import PcmInt
-from xiaozhi.audio.resample import StreamResampler
 from xiaozhi.client.device import Device
 from xiaozhi.client.link import device_session
 from xiaozhi.client.microphone import Utterance
 from xiaozhi.client.ota import Identity
 from xiaozhi.client.speaker import FIRMWARE_QUEUE_PACKETS
-from xiaozhi.settings import EspeakVoiceSettings
-from xiaozhi.stages.tts.espeak import say
 from xiaozhi.turn.machine import ListeningMode
 
 WISH: Final = "放一首歌"
@@ -211,10 +208,8 @@ class Result:
 
 async def measure(server: ServerProcess, model: Model, seconds: float, stops: int, devices: int) -> Result:
     """One device for so long, stops of every kind, then many devices for so long."""
-    lags_ms = [0.0]
-    watching = asyncio.create_task(_watch_lag(lags_ms))
     (wish, words), dice = await asyncio.to_thread(_speech), random.Random(1)
-    async with device_session() as session:
+    async with watched_lag(_LAG_PROBE_S) as lag, device_session() as session:
         async with Listener(1, session) as device:
             await device.connect(server.url)
             await play(device, wish, _SETTLE_S)
@@ -239,25 +234,11 @@ async def measure(server: ServerProcess, model: Model, seconds: float, stops: in
             share = (server.cpu_s() - cpu_s) / took_s
         finally:
             await asyncio.gather(*(device.close() for device in many))
-    watching.cancel()
-    return Result(alone, memory_mb, stopped, list(played), share, lags_ms[0])
-
-
-async def _watch_lag(worst_ms: list[float]) -> None:
-    loop = asyncio.get_running_loop()
-    while True:
-        due_s = loop.time() + _LAG_PROBE_S
-        await asyncio.sleep(_LAG_PROBE_S)
-        worst_ms[0] = max(worst_ms[0], (loop.time() - due_s) * 1000.0)
+    return Result(alone, memory_mb, stopped, list(played), share, lag.worst_ms)
 
 
 def _speech() -> tuple[Utterance, Utterance]:
-    def spoken(text: str) -> Utterance:
-        resampler = StreamResampler(24_000, 16_000)
-        pcm: list[PcmInt] = [resampler.feed(say(text, "zh", EspeakVoiceSettings())), resampler.flush()]
-        return Utterance.encode(np.concatenate(pcm), 60)
-
-    return spoken(WISH), spoken(STOP)
+    return Utterance.encode(spoken(WISH), 60), Utterance.encode(spoken(STOP), 60)
 
 
 def show(result: Result) -> str:

@@ -1,7 +1,6 @@
 """What a device's sound takes on the wire: one real device through a relay that reads the WebSocket's frames."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import Final
 
 from bench.devices import Scene, staged
 from bench.first_word import utterances
+from bench.relay import pour
 from xiaozhi.client.device import Device
 from xiaozhi.client.ota import Identity
 
@@ -78,19 +78,10 @@ async def relay(port: int, up: Frames, down: Frames) -> AsyncIterator[int]:
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(_pour(reader, far_writer, up), _pour(far_reader, writer, down))
+        await asyncio.gather(pour(reader, far_writer, up.take), pour(far_reader, writer, down.take))
 
     async with await asyncio.start_server(carry, "127.0.0.1") as server:
         yield int(server.sockets[0].getsockname()[1])
-
-
-async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, frames: Frames) -> None:
-    with contextlib.suppress(ConnectionError):
-        while data := await reader.read(65_536):
-            frames.take(data)
-            writer.write(data)
-            await writer.drain()
-    writer.close()
 
 
 async def measured_wire() -> tuple[float, float]:

@@ -21,6 +21,7 @@ from bench.first_word import Upstreams
 from bench.harness import server_process
 from bench.standins.sound import tone
 from bench.standins.speech import SpeechStandIn
+from bench.standins.tables import voice_table
 from bench.stats import spread, table
 from bench.verdict import Line, broken
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmInt
@@ -70,15 +71,7 @@ wake_reply = "auto"
 [cache]
 speech = {str(cached).lower()}
 premake = {str(cached).lower()}
-[tts]
-engines = ["openai", "espeak"]
-[tts.openai]
-base_url = "{speech_url}/v1"
-api_key = "none"
-model = "tts-1"
-voice = "alloy"
-format = "pcm"
-"""
+{voice_table(speech_url)}"""
 
 
 def _short(text: str) -> PcmInt:

@@ -24,14 +24,14 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def served(monkeypatch: pytest.MonkeyPatch) -> list[Loaded]:
     """The settings with which `serve` would have begun; the server itself is replaced."""
     seen: list[Loaded] = []
-    server = type(sys)("xiaozhi.server")
+    process = type(sys)("xiaozhi.process")
 
     def run(settings: Settings, source: Path | None, *_reading_again: object) -> int:
         seen.append(Loaded(settings, source))
         return 7
 
-    server.run = run  # type: ignore[attr-defined]  # a module made for this test
-    monkeypatch.setitem(sys.modules, "xiaozhi.server", server)
+    process.run = run  # type: ignore[attr-defined]  # a module made for this test
+    monkeypatch.setitem(sys.modules, "xiaozhi.process", process)
     monkeypatch.setenv("XIAOZHI_MODELS__AUTO_PULL", "false")
     return seen
 
@@ -124,7 +124,7 @@ def test_an_interruption_exits_with_130(
     def interrupted(*_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["xiaozhi.server"], "run", interrupted)
+    monkeypatch.setattr(sys.modules["xiaozhi.process"], "run", interrupted)
     assert main(["serve"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
     assert served == []

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from tests.redis_server import RedisServer, needs_redis
@@ -20,10 +21,12 @@ from xiaozhi.cluster.link import ClusterError, Gone, RedisLink, Use
 from xiaozhi.cluster.placement import NodeView
 from xiaozhi.cluster.registry import Registry
 from xiaozhi.cluster.shared import Shared, join_shared
+from xiaozhi.cluster.values import pack
 from xiaozhi.settings import AuthSettings
 from xiaozhi.settings.cluster import ClusterSettings
 from xiaozhi.store import Store
 from xiaozhi.store.turns import Past, TurnRecord
+from xiaozhi.text.tool_note import MOST_NOTE_CHARS
 from xiaozhi.transport.activation import Activation, Poll, Standing
 from xiaozhi.transport.identity import Identity
 from xiaozhi.transport.shared_keys import SharedKeys
@@ -80,8 +83,9 @@ async def node(server: RedisServer, prefix: str, **values: object) -> AsyncItera
         await store.close()
 
 
-def turn(store: Store, conversation: int, at: float, heard: str) -> TurnRecord:
-    record = TurnRecord(store.turns.next_id(), DEVICE, conversation, "xiaozhi", at, heard, "said", f"answer to {heard}")
+def turn(store: Store, conversation: int, at: float, heard: str, note: str = "") -> TurnRecord:
+    reply = f"answer to {heard}"
+    record = TurnRecord(store.turns.next_id(), DEVICE, conversation, "xiaozhi", at, heard, "said", reply, note=note)
     store.turns.add(record)
     return record
 
@@ -274,6 +278,39 @@ async def test_another_node_goes_on_where_the_first_left_it(running: RedisServer
         back = await shared.conversations.catch_up(DEVICE, "xiaozhi", await here.turns.begin(DEVICE, "xiaozhi", 10), 10)
         assert [one.heard for one in back.turns] == ["my dog is called Bello", "he is brown", "and old"]
         assert others.conversations.taken_over == shared.conversations.taken_over == 1
+
+
+async def test_the_notes_on_tools_go_along_to_the_next_node_and_stay_there(running: RedisServer) -> None:
+    note = "（旁注：为了回答这句话调用过工具。calculate: 42。）"
+    async with node(running, "talk5") as (here, shared), node(running, "talk5") as (there, others):
+        past = await here.turns.begin(DEVICE, "xiaozhi", 10)
+        turn(here, past.conversation, 1000.0, "六乘以七", note)
+        turn(here, past.conversation, 1010.0, "谢谢", "x" * 100_000)
+        shared.conversations.keep(DEVICE, "xiaozhi", 10)
+        await shared.conversations.close()
+        begun = await there.turns.begin(DEVICE, "xiaozhi", 10)
+        found = await others.conversations.catch_up(DEVICE, "xiaozhi", begun, 10)
+        kept = await there.turns.past(DEVICE, "xiaozhi", 10)
+        assert [one.note for one in found.turns] == [one.note for one in kept.turns]
+        assert found.turns[0].note == note
+        assert len(found.turns[1].note) == MOST_NOTE_CHARS
+
+
+async def test_what_a_node_without_notes_has_written_is_read_and_a_note_that_is_too_long_is_cut(
+    link: RedisLink,
+) -> None:
+    row = {"at": 1000.0, "heard": "hello", "said": "a", "played": "b", "cut": False}
+    for told, note in ((row, ""), ({**row, "note": "n" * 5000}, "n" * MOST_NOTE_CHARS)):
+        store = await Store.open(":memory:")
+        document = orjson.dumps({"v": 1, "summary": "", "turns": [told]})
+
+        async def write(redis: Any, document: bytes = document) -> Any:
+            return await redis.hset(link.key("talk", DEVICE), "xiaozhi", pack(document))
+
+        await link.ask(Use.CONVERSATIONS, write)
+        found = await ConversationMirror(link, store.turns).catch_up(DEVICE, "xiaozhi", Past(), 10)
+        assert [(one.heard, one.note) for one in found.turns] == [("hello", note)]
+        await store.close()
 
 
 async def test_an_older_end_of_a_conversation_never_replaces_a_newer_one(running: RedisServer) -> None:

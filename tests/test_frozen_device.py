@@ -29,6 +29,8 @@ from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.client.microphone import Utterance
 from xiaozhi.client.ota import Identity
 from xiaozhi.server import serving
+from xiaozhi.text.messages import INTERRUPTED_EN
+from xiaozhi.text.units import join_pieces
 from xiaozhi.transport.outbox import Outbox
 from xiaozhi.transport.websocket import Connection as DeviceConnection
 
@@ -47,15 +49,15 @@ def roar(text: str) -> PcmInt:
 
 
 @asynccontextmanager
-async def story_house(folder: Path) -> AsyncIterator[House]:
+async def story_house(folder: Path, story: str = STORY, send_timeout_s: float = SEND_TIMEOUT_S) -> AsyncIterator[House]:
     """A server that gives devices up after a second, with a story to tell to whoever asks."""
-    async with ChatStandIn(STORY) as chat, SpeechStandIn(sound=roar) as speech:
+    async with ChatStandIn(story) as chat, SpeechStandIn(sound=roar) as speech:
         settings = settings_for(
             folder,
             chat.url,
             speech.url,
             server={"host": "127.0.0.1", "port": 0, "data_dir": folder / "data", "drain_s": 0.0,
-                    "send_timeout_s": SEND_TIMEOUT_S, "keepalive_s": 5.0},
+                    "send_timeout_s": send_timeout_s, "keepalive_s": 5.0},
             audio={"bitrate_bps": BITRATE_BPS},
         )  # fmt: skip
         async with serving(settings) as server:
@@ -182,6 +184,35 @@ def vanish_reading(ws: aiohttp.ClientWebSocketResponse) -> None:
     transport = connection.transport
     assert isinstance(transport, asyncio.Transport)
     transport.pause_reading()
+
+
+@pytest.mark.parametrize(("sentences", "send_timeout_s", "ends"), [(12, 1.0, False), (4, 5.0, True)])
+async def test_what_a_device_did_not_take_is_not_remembered_as_heard(
+    tmp_path: Path, sentences: int, send_timeout_s: float, ends: bool
+) -> None:
+    """It is found out in the midst of the reply, or after its end."""
+    story = "".join(f"This is sentence {number}. " for number in range(1, sentences + 1))
+    async with story_house(tmp_path, story, send_timeout_s) as home, small_window_session() as session:
+        device_id = "02:00:00:00:00:02"
+        async with session.ws_connect(home.url, headers={"Device-Id": device_id}) as ws:
+            await ws.send_str('{"type": "hello"}')
+            await ws.send_str('{"type": "listen", "state": "detect", "text": "tell me a story"}')
+            while (await ws.receive()).type is not aiohttp.WSMsgType.BINARY:
+                pass
+            connection = home.server.devices.find(device_id)
+            assert connection is not None
+            reply = connection._conversation._replies.now
+            assert reply is not None
+            vanish_reading(ws)
+            await until(lambda: not connection.busy or home.server.devices.find(device_id) is None)
+            assert (home.server.devices.find(device_id) is not None) is ends
+        (turn,) = await home.server.services.store.turns.list(device_id)
+    told = join_pieces([clause.text for clause, _ in reply.pacer.spoken()])
+    _face, _, played = turn.played.partition(" ")
+    assert turn.interrupted and played.endswith(INTERRUPTED_EN)
+    played = played.removesuffix(INTERRUPTED_EN)
+    assert told.startswith(played)
+    assert "sentence 1." in played and len(told) - len(played) > len("sentence 1"), "half a second or more"
 
 
 async def test_the_texts_that_wait_for_one_device_are_limited() -> None:

@@ -5,25 +5,21 @@ import contextlib
 import os
 import signal
 import sqlite3
-import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.harness import free_port
+from bench.harness import free_port, server_process
 from bench.standins.chat import ChatMessages, ChatStandIn
 from bench.standins.sound import tone
 from bench.standins.speech import SpeechStandIn
+from bench.standins.tables import chat_table, voice_table
 from xiaozhi.client.device import Device
 from xiaozhi.client.ota import Identity
 from xiaozhi.client.report import Outcome
 
 STORY = "🙂 " + " ".join(f"This is sentence number {n} of a long story." for n in range(1, 16))
-# Loading and binding take about 2 s alone; tests share two processors.
-_START_S = 60.0
-_ROOT = str(Path(__file__).resolve().parents[1])
 
 
 def answer(messages: ChatMessages) -> str:
@@ -36,14 +32,10 @@ def said(messages: ChatMessages) -> list[str]:
     return [str(message["content"]) for message in messages if message["role"] != "system"]
 
 
-@contextlib.asynccontextmanager
-async def serve(folder: Path, port: int, chat: ChatStandIn, speech: SpeechStandIn) -> AsyncIterator[Any]:
-    """`xiaozhi serve` as an operator starts it, in its own process; whatever is left of it ends with the test."""
-    settings = folder / "settings.toml"
-    settings.write_text(f"""
+def settings(folder: Path, chat_url: str, speech_url: str) -> str:
+    """Of a server whose every reply is asked for."""
+    return f"""
 [server]
-host = "127.0.0.1"
-port = {port}
 data_dir = "{folder / "data"}"
 drain_s = 0.0
 [models]
@@ -55,32 +47,7 @@ answers = false
 speech = false
 [memory]
 engine = "off"
-[[llm.endpoints]]
-name = "stand-in"
-base_url = "{chat.url}/v1"
-model = "bench"
-api_key = "none"
-[tts]
-engines = ["openai", "espeak"]
-[tts.openai]
-base_url = "{speech.base_url}"
-""")
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "xiaozhi", "--settings", str(settings), "serve"),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": _ROOT},
-    )
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(_START_S):
-            while b"try it" not in (line := await process.stdout.readline()):
-                assert line, "the server ended before it served"
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
+{chat_table(chat_url)}{voice_table(speech_url)}"""
 
 
 def look(folder: Path) -> tuple[str, list[tuple[str, str]]]:
@@ -102,16 +69,17 @@ async def test_after_kill_9_in_the_middle_of_a_reply_the_conversation_goes_on(tm
         SpeechStandIn(sound=short) as speech,
         Device(identity, trace=True) as device,
     ):
-        async with serve(tmp_path, port, chat, speech) as process:
-            ota = await device.boot(f"http://127.0.0.1:{port}/xiaozhi/ota/")
+        toml = settings(tmp_path, chat.url, speech.url)
+        async with server_process(toml, port=port) as server:
+            ota = await device.boot(f"{server.base_url}/xiaozhi/ota/")
             await device.connect(ota.url, ota.token)
             for text in ("my cat is called Momo", "she is asleep"):
                 assert (await device.turn_text(text)).answered
             story = asyncio.create_task(device.turn_text("tell me a story"))
             await device.until(lambda: device.manners.speaker.playback.heard_ms > 400, 15)
-            os.kill(process.pid, signal.SIGKILL)
+            os.kill(server.pid, signal.SIGKILL)
             assert (await story).outcome is Outcome.LOST
-            assert await process.wait() == -signal.SIGKILL
+            assert await server.process.wait() == -signal.SIGKILL
 
         # As the power cut left it, before anybody mends anything: a committed turn is never lost.
         health, turns = await asyncio.to_thread(look, tmp_path)
@@ -119,7 +87,7 @@ async def test_after_kill_9_in_the_middle_of_a_reply_the_conversation_goes_on(tm
         assert [heard for heard, _ in turns[:2]] == ["my cat is called Momo", "she is asleep"]
         assert len(turns) <= 3, "at most the running turn is missing, and nothing is there twice"
 
-        async with serve(tmp_path, port, chat, speech):
+        async with server_process(toml, port=port):
             await device.connect(ota.url, ota.token)  # the token of before: keys survive as well
             assert (await device.turn_text("what is she called")).answered
             asked = said(chat.requests[-1].body["messages"])

@@ -10,9 +10,11 @@ import orjson
 import pytest
 
 from xiaozhi.events import ToolCall
+from xiaozhi.settings import LlmEndpoint
 from xiaozhi.stages.llm.sse import ChunkReader, NotAChatStream
+from xiaozhi.stages.llm.thoughts import SpokenPart
 from xiaozhi.stages.llm.tool_calls import CallAssembler
-from xiaozhi.text.hidden import THINKING, HiddenSpans
+from xiaozhi.text.thought import MOST_THOUGHT_CHARS
 
 DONE = b"data: [DONE]\n\n"
 
@@ -25,6 +27,7 @@ class Heard:
     calls: tuple[ToolCall, ...] = ()
     thought: bool = False
     finished: bool = True
+    opened: bool | None = None  # by the prompt, as far as the stream shows it
 
 
 def event(choice: dict[str, Any] | None, end: bytes = b"\n\n", space: bytes = b" ", **more: Any) -> bytes:
@@ -47,6 +50,14 @@ def call(name: str | None, arguments: Any, **more: Any) -> dict[str, Any]:
 
 USAGE = event(None, usage={"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8})
 WEATHER = (ToolCall("call_a", "weather", '{"city":"北京"}'),)
+
+BEGUN = (
+    bare(role="assistant", content="")
+    + bare(content="let me see</th")
+    + bare(content="ink>\n\nYes.")
+    + event({"delta": {"content": ""}, "finish_reason": "stop", "stop_reason": None})
+    + DONE
+)
 
 STREAMS: dict[str, tuple[bytes, Heard]] = {
     "openai: role first, usage last": (
@@ -137,13 +148,9 @@ STREAMS: dict[str, tuple[bytes, Heard]] = {
         + DONE,
         Heard(calls=(ToolCall("call_1", "a", "{}"), ToolCall("call_2", "b", "{}"))),
     ),
-    "vllm: of a tag whose opener is in the prompt only the tag is taken away": (
-        bare(role="assistant", content="")
-        + bare(content="let me see</th")
-        + bare(content="ink>\n\nYes.")
-        + event({"delta": {"content": ""}, "finish_reason": "stop", "stop_reason": None})
-        + DONE,
-        Heard("let me see\n\nYes."),
+    "vllm: of a tag whose opener is in the prompt only the tag is taken away, where it is not expected": (
+        BEGUN,
+        Heard("let me see\n\nYes.", opened=True),
     ),
     "llama.cpp: tags in the text, timings at the end": (
         bare(role="assistant", content=None)
@@ -264,6 +271,47 @@ STREAMS: dict[str, tuple[bytes, Heard]] = {
     ),
 }
 
+# Where the answers may begin in the middle of a thought.
+HELD: dict[str, tuple[bytes, Heard]] = {
+    "vllm, sglang: deepseek-r1, whose template opens the thought": (BEGUN, Heard("\n\nYes.", opened=True)),
+    "ollama before it separated thoughts": (
+        delta("<think>\n") + delta("hm\n</think>\n\nYes.") + delta("", "stop") + DONE,
+        Heard("\n\nYes."),
+    ),
+    "a reasoning parser beside the template": (
+        bare(role="assistant", content="")
+        + bare(reasoning_content="let me see")
+        + bare(content="\n\nYes.")
+        + bare("stop")
+        + DONE,
+        Heard("\n\nYes.", thought=True),
+    ),
+    "a template that has closed the thought as well": (
+        delta("Yes. ") + delta("Really.") + delta("", "stop") + DONE,
+        Heard("Yes. Really.", opened=False),
+    ),
+    "a thought that has used up the tokens": (delta("let me see what") + delta("", "length") + DONE, Heard()),
+    "a connection that breaks off in a thought": (delta("let me see what"), Heard(finished=False)),
+    "qwen3.5: a call out of a thought that is not closed": (
+        delta("let me see")
+        + bare("tool_calls", tool_calls=[call("weather", '{"city":"北京"}', id="call_a", index=0)])
+        + DONE,
+        Heard(calls=WEATHER),
+    ),
+    "a call after a thought": (
+        delta("let me see</think>")
+        + delta("I look.")
+        + bare("tool_calls", tool_calls=[call("weather", '{"city":"北京"}', id="call_a", index=0)])
+        + DONE,
+        Heard("I look.", WEATHER, opened=True),
+    ),
+    "another word for it": (delta("so</reasoning>Yes.") + delta("", "stop") + DONE, Heard("Yes.", opened=True)),
+    "tags in the thought": (
+        delta("<b> is < than <think>, or") + delta("</think>Yes.", "stop") + DONE,
+        Heard("Yes.", opened=True),
+    ),
+}
+
 ERRORS: dict[str, tuple[bytes, str]] = {
     "deepseek has no room": (bare(content="好") + bare("insufficient_system_resource"), "insufficient_system_resource"),
     "zhipu's inference fails": (bare(content="好") + bare("network_error"), "network_error"),
@@ -288,17 +336,18 @@ ERRORS: dict[str, tuple[bytes, str]] = {
 }
 
 
-def hear(data: bytes, size: int) -> Heard:
+def hear(data: bytes, size: int, *, holds: bool = False) -> Heard:
     """A stream in pieces of a size, as the endpoint's client puts it together."""
-    reader, calls, hidden = ChunkReader(), CallAssembler(), HiddenSpans(THINKING)
+    reader, calls, spoken = ChunkReader(), CallAssembler(), SpokenPart(holds=holds)
     chunks = [chunk for at in range(0, len(data), size) for chunk in reader.feed(data[at : at + size])]
     chunks += reader.finish()
     text = ""
     for chunk in chunks:
-        text += hidden.push(chunk.text)
+        text += spoken.push(chunk)
         calls.push(chunk.calls)
-    thought = any(chunk.thinking for chunk in chunks)
-    return Heard(text + hidden.flush(), calls.finish(), thought, any(chunk.finished for chunk in chunks))
+    thought, finished = any(chunk.thinking for chunk in chunks), any(chunk.finished for chunk in chunks)
+    text += spoken.finish(whole=finished and not calls.begun and not any(chunk.cut for chunk in chunks))
+    return Heard(text, calls.finish(), thought, finished, spoken.opened_by_prompt)
 
 
 @pytest.mark.parametrize("size", [1, 7, 100_000])
@@ -306,6 +355,54 @@ def hear(data: bytes, size: int) -> Heard:
 def test_a_providers_stream_is_understood(name: str, size: int) -> None:
     data, expected = STREAMS[name]
     assert hear(data, size) == expected
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+@pytest.mark.parametrize("name", HELD)
+def test_of_an_answer_that_begins_in_the_middle_of_a_thought_only_the_answer_is_spoken(name: str, size: int) -> None:
+    data, expected = HELD[name]
+    assert hear(data, size, holds=True) == expected
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_who_is_wrongly_taken_for_one_that_thinks_says_the_same_at_last(name: str) -> None:
+    data, expected = STREAMS[name]
+    heard = hear(data, 7, holds=True)
+    assert (heard.calls, heard.finished) == (expected.calls, expected.finished)
+    if not expected.opened and not expected.calls and "length" not in name:
+        assert heard.text == expected.text
+
+
+def test_a_thought_without_end_is_given_up() -> None:
+    endless = b"".join(delta("all work and no play ") for _ in range(MOST_THOUGHT_CHARS // 21 + 2))
+    with pytest.raises(NotAChatStream, match="thought for more than 50000 characters"):
+        hear(endless, 4096, holds=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "expected"),
+    [
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", {"preset": "vllm"}, True),
+        ("deepseek-r1:14b", {}, True),
+        ("deepseek-r1:14b", {"preset": "ollama"}, False),  # asks for no effort, and Ollama closes the thought
+        ("Qwen/QwQ-32B-AWQ", {"preset": "vllm"}, True),
+        ("Qwen/Qwen3-30B-A3B-Thinking-2507", {"preset": "vllm"}, True),
+        ("Qwen/Qwen3-30B-A3B-Instruct-2507", {}, False),
+        ("Qwen/Qwen3.5-27B", {}, True),
+        ("Qwen/Qwen3.5-27B", {"preset": "vllm"}, False),
+        ("Qwen/Qwen3-8B", {}, False),  # writes both tags itself
+        ("zai-org/GLM-Z1-9B-0414", {}, True),
+        ("deepseek-chat", {"preset": "deepseek"}, False),
+        ("gpt-4o-mini", {"preset": "openai"}, False),
+        ("gpt-4o-mini", {"thinks": True}, True),
+        ("deepseek-r1", {"thinks": False}, False),
+    ],
+)
+def test_which_answers_begin_in_a_thought_goes_by_the_setting_or_the_name(
+    model: str, more: dict[str, Any], expected: bool
+) -> None:
+    endpoint = LlmEndpoint.model_validate({"name": "x", "base_url": "http://127.0.0.1/v1", "model": model, **more})
+    assert endpoint.begins_in_thought is expected
 
 
 @pytest.mark.parametrize("name", ERRORS)

@@ -11,6 +11,7 @@ import pytest
 from bench.standins.chat import ChatStandIn
 from xiaozhi.events import Message
 from xiaozhi.settings import LlmEndpoint, LlmSettings
+from xiaozhi.stages.llm import patience
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest
 from xiaozhi.stages.llm.openai_chat import OpenAIChat
 
@@ -166,6 +167,7 @@ async def test_a_stream_that_is_cut_before_its_first_token() -> None:
 @pytest.mark.parametrize("fault", ["hang", "hang-first"])
 async def test_a_first_token_that_never_comes_is_given_up(fault: str) -> None:
     async with ChatStandIn(ANSWER) as server, chat_at(server.url, settings(first_token_timeout_s=0.05)) as chat:
+        await chat.warm()  # else a busy machine needs that long before the server is asked at all
         server.fault = fault
         with pytest.raises(ChatError, match=r"^stand-in: no first token within 0\.05 s"):
             await say(chat)
@@ -204,6 +206,51 @@ async def test_reasoning_is_never_said(fault: str) -> None:
     async with ChatStandIn(ANSWER) as server, chat_at(server.url) as chat:
         server.fault = fault
         assert (await say(chat)).strip() == ANSWER
+
+
+async def test_what_the_first_answer_shows_of_thoughts_holds_for_the_next(caplog: pytest.LogCaptureFixture) -> None:
+    async with ChatStandIn(ANSWER) as server, chat_at(server.url) as chat:
+        server.fault = "think-end"
+        assert (await say(chat)).startswith("The user greets me"), "nothing has shown yet that this is a thought"
+        assert "Write thinks = true beside the endpoint" in caplog.text
+        assert (await say(chat)).strip() == ANSWER
+        server.fault = ""
+        said: list[str] = []
+        assert await say(chat, said) == ANSWER
+        assert len(said) == 1, "held back until its end, for nothing"
+        assert await say(chat, said := []) == ANSWER
+        assert len(said) > 5, "and not again"
+
+
+@pytest.mark.parametrize("how", [{"thinks": True}, {"model": "deepseek-r1:7b"}])
+async def test_a_model_that_is_known_to_think_is_never_heard_thinking(how: dict[str, Any]) -> None:
+    async with ChatStandIn(ANSWER) as server, chat_at(server.url, **how) as chat:
+        for fault in ("think-end", "think-tags", "reasoning"):
+            server.fault = fault
+            assert (await say(chat)).strip() == ANSWER
+        server.fault = "think-cut"
+        with pytest.raises(ChatError, match="had spent its max_tokens before a word to be spoken"):
+            await say(chat)
+
+
+async def test_what_the_settings_say_of_thoughts_is_not_unlearned() -> None:
+    async with ChatStandIn(ANSWER) as server, chat_at(server.url, thinks=True) as chat:
+        assert await say(chat) == ANSWER
+        assert chat.begins_in_thought
+    async with ChatStandIn(ANSWER) as server, chat_at(server.url, thinks=False) as chat:
+        server.fault = "think-end"
+        await say(chat)
+        assert not chat.begins_in_thought
+
+
+@pytest.mark.parametrize("fault", ["only-reasoning", "think-tags", "think-end"])
+async def test_thinking_for_too_long_is_given_up(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "LONGEST_THOUGHT_S", 0.0)
+    async with ChatStandIn(ANSWER) as server, chat_at(server.url, thinks=True) as chat:
+        server.fault = fault
+        with pytest.raises(ChatError, match="thought for more than 0 s"):
+            await say(chat)
+        await server.idle()
 
 
 async def test_a_slow_drip_of_bytes_is_an_answer_like_any_other() -> None:

@@ -182,6 +182,34 @@ async def test_a_device_that_does_not_read_loses_audio_and_then_its_connection()
         await outbox.run()
 
 
+async def test_packets_that_never_left_are_told_from_those_that_a_device_can_have_played() -> None:
+    wire = Wire()
+    outbox = Outbox(wire.send, wire.send, timeout_s=5)
+    writing = asyncio.create_task(outbox.run())
+    assert outbox.untaken(1, 0) == 0, "nothing was ever to be sent"
+    for _ in range(10):
+        outbox.put_audio(b"frame" * 20, 1)
+    while len(wire.sent) < 10:
+        wire.wrote.clear()
+        await wire.wrote.wait()
+    await asyncio.sleep(0)
+    assert [outbox.untaken(1, waiting) for waiting in (0, 1, 104, 105, 1040, 9999)] == [0, 1, 1, 2, 10, 10]
+    outbox.put_text("说" * 100)
+    while len(wire.sent) < 11:
+        wire.wrote.clear()
+        await wire.wrote.wait()
+    await asyncio.sleep(0)
+    assert [outbox.untaken(1, waiting) for waiting in (304, 305)] == [0, 1], "texts wait with them, in UTF-8"
+    wire.open.clear()
+    for _ in range(20):
+        outbox.put_audio(b"frame", 1)
+    assert outbox.untaken(1, 0) == 20, "dropped ones included"
+    outbox.put_audio(b"frame", 2)
+    assert outbox.untaken(1, 0) == 0 and outbox.untaken(2, 0) == 1
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+
+
 async def test_channels_of_one_kind_are_counted_together_as_long_as_they_live() -> None:
     kind = ChannelKind("test")
     first: Channel[int] = Channel(2, drop_oldest=True, kind=kind)

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.house import House, house, question
+from xiaozhi.client.ota import Identity
 from xiaozhi.health.rules import RULES
 from xiaozhi.metrics.minds import MindFigures
 from xiaozhi.metrics.nodes import NodeFigures
@@ -66,6 +67,25 @@ async def test_a_scrape_after_a_turn_adds_up(tmp_path: Path) -> None:
         )
         assert shown["xiaozhi_degraded{step=devices}"] == 0 and shown["process_resident_memory_bytes"] > 1e7
         assert "what time" not in text
+
+
+async def test_packets_that_devices_did_not_take_are_counted_beyond_their_connections(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        devices = home.server.devices
+        async with home.device(1) as first, home.device(2):
+            for number, dropped in ((1, 3), (2, 4)):
+                connection = devices.find(Identity.numbered(number).device_id)
+                assert connection is not None
+                connection._outbox.dropped = dropped
+            home.server.services.echoes.held_back = 2
+            assert devices.packets_dropped == 7
+            async with home.device(1):  # the same device again: the older connection goes
+                await first.until(lambda: not first.connected)
+                assert devices.packets_dropped == 7
+        await devices.empty()
+        shown = figures((await scrape(home))[1])
+        assert shown["xiaozhi_downlink_dropped_total"] == 7
+        assert shown["xiaozhi_own_voice_held_back_total"] == 2 and shown["xiaozhi_own_voice_let_through_total"] == 0
 
 
 async def test_engines_caches_store_and_the_house_itself_are_shown(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ async def test_a_key_that_breaks_off_what_could_not_be_understood_is_not_talked_
         turn = asyncio.create_task(device.turn(question(), answer_timeout_s=1.0))
         connection = home.server.devices.find(device.identity.device_id)
         assert connection is not None
-        await until(lambda: bool(connection._conversation._missed))
+        await until(lambda: bool(connection._conversation._listener.missed))
         device.abort()
         report = await turn
         assert not report.text

@@ -157,16 +157,28 @@ async def test_a_person_with_a_browser_is_told_what_to_do(home: House, http: aio
 
 
 @pytest.mark.parametrize("path", ["/xiaozhi/ota/", "/xiaozhi/ota"])
-async def test_browser_clients_may_ask_from_another_page(http: aiohttp.ClientSession, path: str) -> None:
-    asked = {"Origin": "http://page.example", "Access-Control-Request-Method": "POST"}
+async def test_a_test_page_on_this_machine_may_ask_and_a_strangers_may_not(
+    http: aiohttp.ClientSession, path: str
+) -> None:
+    mine, strange = "http://localhost:8006", "http://page.example"
+    asked = {"Origin": mine, "Access-Control-Request-Method": "POST"}
     async with http.options(path, headers=asked) as response:
         assert response.status == 204
         allowed = response.headers["Access-Control-Allow-Headers"].lower()
         assert all(name in allowed for name in ("device-id", "client-id", "content-type", "authorization"))
         assert "POST" in response.headers["Access-Control-Allow-Methods"]
-        assert response.headers["Access-Control-Allow-Origin"] == "*"
+        assert response.headers["Access-Control-Allow-Origin"] == mine
+    async with http.post(path, headers={**HEADERS, "Origin": mine}) as response:
+        assert response.headers["Access-Control-Allow-Origin"] == mine
+        await reply_of(response)
+    for method in ("OPTIONS", "POST", "GET"):
+        async with http.request(method, path, headers={**asked, **HEADERS, "Origin": strange}) as response:
+            assert response.status == 403
+            assert "Access-Control-Allow-Origin" not in response.headers
+            assert "token" not in await response.text()
     async with http.post(path, headers=HEADERS) as response:
-        assert response.headers["Access-Control-Allow-Origin"] == "*"
+        assert "Access-Control-Allow-Origin" not in response.headers, "a device is no page"
+        await reply_of(response)
 
 
 @pytest.mark.parametrize("path", ["/xiaozhi/ota/activate", "/xiaozhi/ota/activate/"])

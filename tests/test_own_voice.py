@@ -9,7 +9,7 @@ import pytest
 from bench.music_material import band, with_voices
 from tests.speech import say
 from xiaozhi.audio.opus import OpusDecoder, OpusEncoder
-from xiaozhi.audio.own_sound import OWN, likeness
+from xiaozhi.audio.own_sound import OWN, Echoes, likeness
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16
 from xiaozhi.conversation.own_voice import OwnVoice
 from xiaozhi.events import SpeechAudio, SpeechBegan
@@ -97,13 +97,14 @@ async def test_the_devices_own_voice_is_held_back_and_a_talker_over_it_is_let_th
     song: list[bytes], pool: WorkerPool
 ) -> None:
     closed = asyncio.Event()
-    own = OwnVoice(pool, closed.set)
+    echoes = Echoes()
+    own = OwnVoice(pool, closed.set, echoes)
     passed = []
     for event in steps(over(echo(song), "please stop the music now", 3.5), 2.5):
         became = await own.past(event, playing(song, event.end_ms), 96.0)
         if became is not None:
             passed.append(became)
-    assert own.held_back == 1 and not closed.is_set()
+    assert echoes == Echoes(held_back=1, let_through=1) and not closed.is_set()
     assert isinstance(passed[0], SpeechBegan)
     assert 3500.0 < passed[0].end_ms < 4400.0
     assert len(passed[0].pcm) == 0.9 * UPLINK_RATE_HZ
@@ -115,7 +116,7 @@ async def test_what_was_held_back_is_over_with_a_silence_and_the_next_is_looked_
     song: list[bytes], pool: WorkerPool
 ) -> None:
     ended = []
-    own = OwnVoice(pool, lambda: ended.append(1))
+    own = OwnVoice(pool, lambda: ended.append(1), Echoes())
     began = next(steps(echo(song), 2.5))
     assert await own.past(began, playing(song, 2500.0), 96.0) is None
     still = np.zeros(STEP, np.float32)
@@ -127,7 +128,7 @@ async def test_what_was_held_back_is_over_with_a_silence_and_the_next_is_looked_
 
 
 async def test_an_echo_that_outlives_its_reply_begins_no_turn(song: list[bytes], pool: WorkerPool) -> None:
-    own = OwnVoice(pool, lambda: None)
+    own = OwnVoice(pool, lambda: None, Echoes())
     began, *rest = steps(echo(song), 2.5)
     assert await own.past(began, playing(song, 2500.0), 96.0) is None
     for event in rest[:4]:
@@ -136,6 +137,6 @@ async def test_an_echo_that_outlives_its_reply_begins_no_turn(song: list[bytes],
 
 async def test_everything_passes_when_the_comparing_threads_are_gone(song: list[bytes], pool: WorkerPool) -> None:
     pool.close()
-    own = OwnVoice(pool, lambda: None)
+    own = OwnVoice(pool, lambda: None, Echoes())
     for event in steps(echo(song), 2.5):
         assert await own.past(event, playing(song, event.end_ms), 96.0) is event

@@ -8,13 +8,16 @@ import pytest
 
 from bench.standins.chat import ChatMessages
 from tests.house import House, house
+from tests.test_tool_turns import call, in_pieces
 from xiaozhi.agents.roster import presets
 from xiaozhi.client.device import Device
 from xiaozhi.conversation.answering import voice_wish
 from xiaozhi.conversation.recollection import Recollection
+from xiaozhi.events import Clause
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish
 from xiaozhi.store import Device as StoredDevice
+from xiaozhi.turn.trace import TurnTrace
 
 
 async def ask(device: Device, text: str) -> str:
@@ -75,6 +78,48 @@ async def test_a_restart_of_the_server_keeps_the_conversation(tmp_path: Path) ->
     assert [turn.heard for turn in turns] == ["what is she called", "my cat is called Momo"]
     assert turns[0].trace["type"] == "trace"
     assert turns[0].played == "🙂 Yes."
+
+
+async def test_what_comes_back_is_to_the_letter_what_was_sent_before_with_tools_and_feelings(tmp_path: Path) -> None:
+    """So that models go on seeing their calls, and find what they have computed for the beginning of the prompt."""
+
+    def calls(messages: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+        wanted = messages[-1]["role"] == "user" and "add up" in messages[-1]["content"]
+        return in_pieces((call("calculate", expression="6*7"), call("no_such_tool"))) if wanted else []
+
+    async def sad(home: House) -> None:
+        """A turn that was heard as sad."""
+        recollection = Recollection(home.server.services, DEVICE)
+        await recollection.load()
+        recollection.messages("my cat is ill", Transcript("my cat is ill", "en", "sad", ("crying",)))
+        clause = Clause("Oh no.", "Oh no.", "en", "sad")
+        recollection.add(TurnTrace(1, heard="my cat is ill", language="en"), [(clause, 500.0)], 500.0)
+        recollection.close()
+
+    def common(home: House) -> list[str]:
+        return said(asked_by_turns(home)[-1])
+
+    async with house(tmp_path, "🙂 Yes.", **PLAIN) as home:
+        await sad(home)
+        home.chat.tool_pieces = calls
+        async with home.device() as device:
+            await ask(device, "please add up what I owe")
+            await ask(device, "and then?")
+            before = common(home)
+        async with home.device() as device:
+            await ask(device, "are you there")
+            assert common(home)[: len(before)] == before, "after a break of the line"
+            await ask(device, "switch to the chef")
+            await ask(device, "an omelette")
+            await ask(device, "switch to xiaozhi")
+            await ask(device, "who are you now")
+            assert common(home)[: len(before)] == before, "when a persona comes back"
+            before = common(home)
+    async with house(tmp_path, "🙂 Yes.", **PLAIN) as home, home.device() as device:
+        await ask(device, "do you remember")
+        assert common(home)[: len(before)] == before, "after a restart"
+    assert before[0].startswith("my cat is ill\n(Side note: the talker sounds sad and is crying.")
+    assert "calculate: 42; no_such_tool (failed): " in before[2]
 
 
 async def test_with_conversations_off_nothing_that_is_said_is_written(tmp_path: Path) -> None:

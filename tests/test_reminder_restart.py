@@ -12,6 +12,7 @@ from bench.harness import server_process
 from bench.sense_voice_model import build_tiny
 from bench.standins.chat import ChatMessages, ChatStandIn
 from bench.standins.speech import SpeechStandIn
+from bench.standins.tables import chat_table, voice_table
 from tests.house import brief
 from tests.test_tool_turns import call, in_pieces
 from xiaozhi.client.device import Device
@@ -39,19 +40,7 @@ model_dir = "{folder / "model"}"
 language = "en"
 [models]
 auto_pull = false
-[[llm.endpoints]]
-name = "stand-in"
-base_url = "{chat_url}/v1"
-model = "bench"
-api_key = "none"
-[tts]
-engines = ["openai", "espeak"]
-[tts.openai]
-base_url = "{speech_url}/v1"
-model = "tts-1"
-voice = "alloy"
-format = "pcm"
-"""
+{chat_table(chat_url)}{voice_table(speech_url)}"""
 
 
 def pieces(messages: ChatMessages) -> Sequence[list[dict[str, Any]]]:

@@ -10,10 +10,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +27,8 @@ from xiaozhi.store.devices import CODE_TTL_S, MOST_WRONG_CODES, WRONG_CODES_WIND
 from xiaozhi.store.memories import MOST_MEMORIES
 from xiaozhi.store.migrations import VERSION, migrate, version_of
 from xiaozhi.store.turns import TurnRecord
+from xiaozhi.text.feelings import side_note
+from xiaozhi.text.tool_note import MOST_NOTE_CHARS, tool_note, with_note
 
 
 @asynccontextmanager
@@ -44,10 +48,12 @@ def writing_child(path: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen([sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, text=True)
 
 
-async def say(store: Store, device: str, heard: str, agent: str = "", conversation: int = 0, at: float = 1000.0) -> int:
+async def say(
+    store: Store, device: str, heard: str, agent: str = "", conversation: int = 0, at: float = 1000.0, note: str = ""
+) -> int:
     number = conversation or (await store.turns.begin(device, agent, 10)).conversation
-    turn = TurnRecord(store.turns.next_id(), device, number, agent, at, heard, f"re {heard}", f"re {heard}", False)
-    store.turns.add(turn)
+    reply = f"re {heard}"
+    store.turns.add(TurnRecord(store.turns.next_id(), device, number, agent, at, heard, reply, reply, note=note))
     return number
 
 
@@ -209,6 +215,40 @@ async def test_old_and_surplus_turns_are_swept() -> None:
         assert await store.turns.sweep(keep_days=0.0, keep_turns_per_device=100) == 0
 
 
+@pytest.mark.parametrize("how", ["clear", "sweep", "many", "remove"])
+async def test_the_note_of_a_turn_goes_with_it_and_leaves_nothing_in_the_file(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "store.db"
+    async with store_at(path, lambda: 10 * 86_400.0) as store:
+        await say(store, "aa", "what do you know", at=1.0, note="what_is_remembered: afraid of platypuses")
+        await say(store, "aa", "thanks", at=9 * 86_400.0)
+        assert (await store.turns.past("aa", "", 10)).turns[0].note.endswith("platypuses")
+        match how:
+            case "clear":
+                await store.turns.clear("aa")
+            case "sweep":
+                await store.turns.sweep(keep_days=7.0, keep_turns_per_device=10)
+            case "many":
+                await store.turns.sweep(keep_days=0.0, keep_turns_per_device=1)
+            case "remove":
+                await store.devices.remove("aa")
+    assert b"platypus" not in b"".join(file.read_bytes() for file in files_in(tmp_path))
+
+
+@pytest.mark.parametrize("chinese", [True, False])
+async def test_a_note_is_kept_to_the_letter_and_never_longer_than_in_a_prompt(chinese: bool) -> None:
+    sounds = ("laughter", "crying", "cough", "sneeze", "applause")
+    feeling = max((side_note(name, sounds, chinese=chinese) for name in ("disgusted", "fearful")), key=len)
+    longest = "\n".join((feeling, tool_note([("n" * 64, "r" * 200, True)] * 30, chinese=chinese)))
+    assert len(longest) <= MOST_NOTE_CHARS, "what is written here is never cut"
+    async with store_at() as store:
+        await say(store, "aa", "one", note=longest)
+        await say(store, "aa", "two", note="x" * 100_000)
+        first, second = (await store.turns.past("aa", "", 10)).turns
+    assert with_note("one", first.note) == f"one\n{longest}"
+    assert len(second.note) == MOST_NOTE_CHARS
+    assert with_note("two", "x" * 100_000) == with_note("two", second.note)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(
@@ -300,13 +340,22 @@ async def test_files_of_every_older_version_are_brought_up_to_date_with_what_the
     migrate(old, version)
     if version >= 1:
         old.execute("INSERT INTO devices (id, name, created_at) VALUES ('aa', 'kept', 1)")
+    if version >= 3:
+        old.execute("INSERT INTO conversations (id, device, began_at) VALUES (1, 'aa', 1)")
+        old.execute(
+            "INSERT INTO turns (id, device, conversation, at, heard, said, played)"
+            " VALUES (1, 'aa', 1, 1, 'hi', 'a', 'b')"
+        )
     old.close()
     async with store_at(path) as store:
         assert await store.database.read(version_of) == VERSION
         device = await store.devices.get("aa")
         assert (device.name if device else "") == ("kept" if version >= 1 else "")
-        await say(store, "aa", "works")
-        assert len(await store.turns.list("aa")) == 1
+        before = [turn.heard for turn in await store.turns.list("aa")]
+        assert before == (["hi"] if version >= 3 else [])
+        await say(store, "aa", "works", note="calculate: 42")
+        notes = [turn.note for turn in await store.turns.list("aa")]
+        assert notes == ["calculate: 42", *("" for _ in before)]
 
 
 async def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
@@ -463,7 +512,7 @@ async def test_many_writes_share_few_commits_and_a_closed_store_says_so(tmp_path
 
 async def full_store(store: Store) -> None:
     await store.devices.update("aa", name="客厅", hmac_key=b"\x00\xff")
-    await say(store, "aa", "hello")
+    await say(store, "aa", "hello", note="calculate: 42")
     store.turns.summarise("aa", "", "summary", 0)
     await store.agents.put("uncle", '{"name": "uncle"}')
     await store.memories.add("aa", "likes tea")
@@ -484,6 +533,24 @@ async def test_an_export_comes_back_whole() -> None:
         assert [device.hmac_key for device in await store.devices.list()] == [b"\x00\xff"]
         await export_store(store.database, again)
     assert file.getvalue().splitlines()[1:-1] == again.getvalue().splitlines()[1:-1]
+
+
+async def test_an_export_carries_the_notes_and_one_of_a_version_without_them_is_taken_as_well() -> None:
+    file = io.BytesIO()
+    async with store_at() as store:
+        await full_store(store)
+        await export_store(store.database, file)
+    lines = [orjson.loads(line) for line in file.getvalue().splitlines()][:-1]
+    for line in lines:
+        if line.get("table") == "turns":
+            assert line["row"].pop("note") == "calculate: 42"
+    lines[0]["version"] = 5
+    written = b"".join(orjson.dumps(line) + b"\n" for line in lines)
+    end = orjson.dumps({"end": len(lines) - 1, "crc32": zlib.crc32(written)}) + b"\n"
+    for content, note in ((file.getvalue(), "calculate: 42"), (written + end, "")):
+        async with store_at() as store:
+            await import_store(store.database, io.BytesIO(content), replace=False)
+            assert [(turn.heard, turn.note) for turn in await store.turns.list()] == [("hello", note)]
 
 
 @settings(max_examples=60, deadline=None)

@@ -140,13 +140,13 @@ async def test_a_dropped_reply_has_called_nothing(tmp_path: Path) -> None:
         await come_true(lambda: conversation._machine.state.value == "waiting")
         conversation._machine.speech_began(0.0, 500.0)
         conversation._start_reply(1, 0, conversation._machine.generation, "make it quiet in here")
-        reply = conversation._reply
+        reply = conversation._replies.now
         assert reply is not None
         ready = asyncio.Event()
         reply._gate._on_ready = ready.set
         await asyncio.wait_for(ready.wait(), 10)
         assert len(home.asked) == 1, "the model has asked for the tool"
-        conversation._cancel_reply()
+        conversation._replies.cancel()
         Model(("Fine.", ())).install(home)
         conversation._machine.abort()
         await device.turn_text("never mind")

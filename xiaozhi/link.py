@@ -36,6 +36,13 @@ class DeviceLink(Protocol):
         """Drop all audio of this generation and of older ones that has not left yet."""
         ...
 
+    def untaken_ms(self, generation: int) -> float:
+        """How much audio at the end of this generation the device cannot have: it never left, or waits to leave.
+
+        In milliseconds; known of the newest generation, 0 for older ones.
+        """
+        ...
+
     def tts_stop(self) -> None:
         """The device goes back to listening or idle."""
         ...

@@ -1,36 +1,25 @@
-"""The life of the process: load, warm, serve, drain."""
+"""One server put together: load, warm, serve while a context is open, drain."""
 
 import asyncio
-import gc
 import logging
-import signal
 import ssl
-import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from xiaozhi import __version__
 from xiaozhi.agents import AgentError
 from xiaozhi.cluster.link import ClusterError
 from xiaozhi.cluster.node import ClusterNode
 from xiaozhi.console.password import PasswordError
 from xiaozhi.health.alerts import Alerts
 from xiaozhi.joining import Membership
-from xiaozhi.logs import set_up_logging
-from xiaozhi.notify import Notifier, service_manager
-from xiaozhi.pressure.memory import give_back
 from xiaozhi.reload.reloader import Reloader
-from xiaozhi.reload.watch import FileWatch
 from xiaozhi.services import Services, running_services
 from xiaozhi.settings import Settings
-from xiaozhi.settings.load import DEFAULT_FILE, Loaded
 from xiaozhi.settings.source import SettingsSource
 from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.tts.engine import VoiceError
@@ -40,6 +29,7 @@ from xiaozhi.tools.external_config import McpConfigError
 from xiaozhi.tracing import TracingError
 from xiaozhi.transport.app import build_app
 from xiaozhi.transport.console import Console
+from xiaozhi.transport.devices import Devices
 from xiaozhi.transport.doors import Doors
 from xiaozhi.transport.entrance import Entrance
 from xiaozhi.transport.lan import reachable_host
@@ -47,15 +37,10 @@ from xiaozhi.transport.ota import OTA_PATH, WEBSOCKET_PATH, OtaDesk
 from xiaozhi.transport.patience import Patience
 from xiaozhi.transport.tls import TlsError, TlsFiles, distrusted_because
 from xiaozhi.transport.token_keys import load_keys
-from xiaozhi.transport.websocket import Devices
 from xiaozhi.turn.trace import TurnTrace
 from xiaozhi.watching import health_desk, metrics_desk, tracer_of
 
 _log = logging.getLogger(__name__)
-
-# Ctrl-C reaches a whole process group, and a wrapper passes it on once more; service managers signal a control group:
-# signals that come so soon after the first are the same one. A later one ends the process without draining.
-_ONE_SIGNAL_S: Final = 1.0
 
 
 class CannotServe(Exception):
@@ -165,6 +150,7 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
                     health_desk(services, devices, entrance, alerts),
                     doors,
                     patience,
+                    entrance.pages,
                 ),
                 access_log=None,
                 handler_cancellation=True,
@@ -291,126 +277,3 @@ def _bind_failure(host: str, port: int, name: str, error: OSError) -> str:
 
 def _set_log_level(settings: Settings) -> None:
     logging.getLogger("xiaozhi").setLevel(settings.log.level.upper())
-
-
-async def _serve_until_told(
-    settings: Settings, source: Path | None, reread: Callable[[], Loaded] | None, origin: SettingsSource | None
-) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    with service_manager() as manager:
-        await _serve_and_tell(settings, source, reread, origin, stop, manager)
-
-
-async def _serve_and_tell(
-    settings: Settings,
-    source: Path | None,
-    reread: Callable[[], Loaded] | None,
-    origin: SettingsSource | None,
-    stop: asyncio.Event,
-    manager: Notifier,
-) -> None:
-    loop = asyncio.get_running_loop()
-    telling: asyncio.Task[None] | None = None
-    manager.status("loading models")
-    async with serving(settings, origin) as server:
-        _say(_banner(settings, server, source))
-        gc.collect()
-        gc.freeze()  # models and modules stay for good: later collections need not look at them (17 to 31 ms each)
-        give_back()
-        server.reloader.reread = reread
-        watch = FileWatch(server.reloader, source or DEFAULT_FILE)
-        if reread is not None and hasattr(signal, "SIGHUP"):
-
-            def read_again() -> None:
-                manager.reloading()
-                watch.ask()
-
-            loop.add_signal_handler(signal.SIGHUP, read_again)
-        watching = asyncio.create_task(watch.run(looks=reread is not None and settings.server.reload), name="reload")
-        server.services.on_turn.append(server.count_turn)
-        server.reloader.on_busy.append(lambda busy: manager.reloading() if busy else manager.ready())
-        telling = asyncio.create_task(manager.watch(lambda: _status(server)), name="tell-service-manager")
-        manager.ready()
-        await stop.wait()
-        watching.cancel()
-        manager.stopping(server.services.settings.server.drain_s)
-        _say("stopping: running turns may finish …")
-        loop.call_later(_ONE_SIGNAL_S, _end_at_next_signal, loop)
-    if telling is not None:  # to the end of the drain, during which the loop must not stand still either
-        telling.cancel()
-
-
-def _end_at_next_signal(loop: asyncio.AbstractEventLoop) -> None:
-    """Whoever signals once more does not want to wait."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.remove_signal_handler(number)
-
-
-def _status(server: Server) -> str:
-    """One line for the service manager."""
-    devices, turns = len(server.devices), server.turns
-    doing = "draining" if server.devices.draining else "serving"
-    return f"{doing}; {devices} device{'s' * (devices != 1)} online, {turns} turn{'s' * (turns != 1)} answered"
-
-
-def _banner(settings: Settings, server: Server, source: Path | None) -> str:
-    lines = [
-        f"XiaoZhi server {__version__}",
-        "",
-        f"  type this into the device (OTA address):  {server.ota_url}",
-        f"  devices connect to                        {server.websocket_url}",
-        f"  settings                                  {source or 'built-in defaults'}",
-        f"  who may connect                           {_auth_line(settings)}",
-        *(f"  {line}" for line in (server.console.banner(server.base_url) if server.console is not None else ())),
-        "",
-        *(f"  {line}" for line in server.services.banner),
-        "",
-        "  try it:  xiaozhi talk --say 'what time is it'        stop: Ctrl-C",
-    ]
-    return "\n".join(lines)
-
-
-def _auth_line(settings: Settings) -> str:
-    if settings.auth.mode == "open":
-        return "anyone who reaches the port (auth.mode = open)"
-    if settings.auth.mode == "activate":
-        return "devices bound by their six-digit code (auth.mode = activate)"
-    return "devices with a token from the OTA address (auth.mode = token)"
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def run(
-    settings: Settings,
-    source: Path | None = None,
-    reread: Callable[[], Loaded] | None = None,
-    origin: SettingsSource | None = None,
-) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit code. Errors are one line on standard error.
-
-    Args:
-        settings: what to serve with.
-        source: the file they come from.
-        reread: reads them again, at SIGHUP or when the file has changed; raises `SettingsError`.
-        origin: where the console writes changes of them.
-    """
-    set_up_logging(settings.log)
-    try:
-        import uvloop
-    except ImportError:  # not made for Windows
-        runner = asyncio.Runner()
-    else:
-        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-    try:
-        with runner:
-            runner.run(_serve_until_told(settings, source, reread, origin))
-    except CannotServe as error:
-        sys.stderr.write(f"xiaozhi: {error}\n")
-        return 1
-    return 0

@@ -12,6 +12,7 @@ from typing import Final, Protocol, runtime_checkable
 import numpy as np
 
 from xiaozhi.agents import Roster
+from xiaozhi.audio.own_sound import Echoes
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ
 from xiaozhi.caches import Caches, open_caches
 from xiaozhi.cluster.shared import Shared, join_shared
@@ -149,6 +150,7 @@ class Services:
     tenants: Tenants = field(default_factory=Tenants)
     """Who uses the engines, and former ones that wait to be closed."""
     speculation: Speculation = field(default_factory=Speculation)
+    echoes: Echoes = field(default_factory=Echoes)
     on_turn: list[Callable[[str, TurnTrace], None]] = field(default_factory=list)
     """Told of every finished turn: whose it was and its record."""
     may_speculate: bool = True

@@ -5,27 +5,20 @@ group; what fails in it ends this conversation and no other.
 """
 
 import asyncio
-import logging
-import math
-from collections.abc import Sequence
 from typing import Final
 
 from xiaozhi.conversation.answering import Plan
 from xiaozhi.conversation.flush import begin_flush, end_flush
+from xiaozhi.conversation.listener import Listener
 from xiaozhi.conversation.microphone import Microphone
-from xiaozhi.conversation.own_voice import OwnVoice
 from xiaozhi.conversation.planning import Planner
 from xiaozhi.conversation.recollection import Recollection
-from xiaozhi.conversation.reply import Reply
+from xiaozhi.conversation.replies import Replies
 from xiaozhi.conversation.saying import PATIENCE_S, Speaker, Told
-from xiaozhi.conversation.turn_report import report_turn
-from xiaozhi.events import KeyReleased, MicPacket, SpeechBegan
+from xiaozhi.events import MicPacket
 from xiaozhi.link import DeviceLink
 from xiaozhi.services import Services
-from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.text.language import language_of
-from xiaozhi.text.messages import message
-from xiaozhi.text.same_words import same_words
 from xiaozhi.tools.device import DeviceTools
 from xiaozhi.turn.decisions import (
     CloseUtterance,
@@ -42,20 +35,15 @@ from xiaozhi.turn.decisions import (
     StartSaying,
     StopListening,
 )
-from xiaozhi.turn.endpointing import is_echo, plain
+from xiaozhi.turn.endpointing import plain
 from xiaozhi.turn.machine import ListeningMode, State, TurnMachine
 from xiaozhi.turn.manners import Manners
 from xiaozhi.turn.trace import TurnTrace
-from xiaozhi.turn.utterance_times import UtteranceTimes
-
-_log = logging.getLogger(__name__)
 
 # A burst of at least this many packets outside listening, just before `detect`, is the firmware's wake-word audio.
 _WAKE_BURST_PACKETS: Final = 5
 # Two packets of 60 ms wait for a tick as a matter of course.
 _KEEPS_UP_MS: Final = 120.0
-# Where recognition is broken and a television is on, the device need not say so after its every sentence.
-_OWN_UP_EVERY_S: Final = 5.0
 
 
 class Conversation:
@@ -72,28 +60,34 @@ class Conversation:
         settings = services.settings
         self._services = services
         self._link = link
-        self._device_id = device_id
         self._loop = asyncio.get_running_loop()
         self._machine = TurnMachine(settings.turn, services.commands)
         self._recall = Recollection(services, device_id)
         self._microphone = Microphone(services, self._show_partial)
-        self._own_voice = OwnVoice(services.codec, self._microphone.close_utterance)
         self._tasks: asyncio.TaskGroup | None = None
-        self._reply: Reply | None = None
-        self._reply_task: asyncio.Task[None] | None = None
         self.manners = Manners(settings.turn)
         """What the device says unasked; an agent may bring its own."""
-        self._speaker = Speaker(self._machine, self.manners, self._apply, link.hang_up, self._language, notice)
+        self._speaker = Speaker(
+            self._machine, self.manners, self._apply, link.hang_up, lambda: self._listener.language, notice
+        )
+        self._replies = Replies(
+            services, link, device_id, self._machine, self._recall, self._speaker, self._apply, self._is_active
+        )
+        self._listener = Listener(
+            services,
+            device_id,
+            self._machine,
+            self._microphone,
+            self._replies,
+            self._apply,
+            self.say,
+            self._is_active,
+        )
         self._planner = Planner(services, device_id, self._recall, self.manners)
-        self._times = UtteranceTimes()
         self._turns = 0  # that were committed
         self._finishing = False  # no new turn may begin
         self.refused_turns = 0
         """Texts that came when no new turn could begin."""
-        self._transcript = Transcript("")
-        self._provisional_ticket: int | None = None  # of the text that waits to be confirmed
-        self._missed = ""  # why what was said last could not be recognised
-        self._owned_up_at = -math.inf
         self._active_at = self._loop.time()
         self._packet_at = self._active_at
 
@@ -112,8 +106,8 @@ class Conversation:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 tasks.create_task(self._microphone.run(), name="microphone")
-                tasks.create_task(self._follow_speech(), name="follow-speech")
-                tasks.create_task(self._follow_texts(), name="follow-texts")
+                tasks.create_task(self._listener.follow_speech(), name="follow-speech")
+                tasks.create_task(self._listener.follow_texts(), name="follow-texts")
         finally:
             self._tasks = None
             self._speaker.settle(Told.DROPPED)
@@ -134,7 +128,7 @@ class Conversation:
             self._speaker.give_notice()
             return
         self._apply(self._machine.listen(mode))
-        if text := self.manners.listens(mode, language=self._language()):
+        if text := self.manners.listens(mode, language=self.language):
             self.say(text)
 
     def finish(self) -> None:
@@ -169,7 +163,7 @@ class Conversation:
         if burst >= _WAKE_BURST_PACKETS or not plain(text) or plain(text) in wake_words:
             self._microphone.forget_sound()  # the wake word itself is no command
             listening = self._machine.state is State.WAITING
-            if reply := self.manners.woken(listening=listening, language=self._language()):
+            if reply := self.manners.woken(listening=listening, language=self.language):
                 self.say(reply)
             return
         self.typed(text)
@@ -182,15 +176,14 @@ class Conversation:
         if self._finishing:
             self.refused_turns += 1
             return
-        self._transcript = Transcript(text)
-        self._times.typed()
+        self._listener.typed(text)
         self._apply(self._machine.typed(text))
 
     def abort(self, reason: str) -> None:
         """Be silent now. Always answered with `tts/stop`: a device that speaks stays there until it comes."""
-        self._missed = ""
-        speaking = self._speaks()
-        unplayed_ms = self._reply.pacer.unplayed_ms() if self._reply is not None else 0.0
+        self._listener.missed = ""
+        speaking = self._replies.speaks
+        unplayed_ms = self._replies.now.pacer.unplayed_ms() if self._replies.now is not None else 0.0
         self._apply(self._machine.abort())
         if not speaking:
             self._link.tts_stop()
@@ -228,25 +221,23 @@ class Conversation:
     @property
     def language(self) -> str:
         """What the talker spoke last, or is expected to speak."""
-        return self._language()
-
-    def _language(self) -> str:
-        fixed = self._services.settings.asr.language
-        return self._transcript.language or (fixed if fixed != "auto" else "zh")
+        return self._listener.language
 
     def _start_saying(self, generation: int) -> None:
         assert self._speaker.saying is not None
         trace = TurnTrace(self._machine.turn, generation=generation, mode=self._machine.mode.value)
-        trace.language = self._language()
+        trace.language = self.language
         script, persona = self._speaker.saying.script, self._recall.agent
-        self._begin(Plan(trace.language, persona=persona, script=script, unasked=True), trace, f"say-{generation}")
+        plan = Plan(trace.language, persona=persona, script=script, unasked=True)
+        self._begin(plan, trace, f"say-{generation}")
 
     def _commit_saying(self) -> None:
-        assert self._reply is not None
+        reply = self._replies.now
+        assert reply is not None
         self._is_active()
         self._speaker.committed()
-        self._reply.trace.anchor = self._active_at
-        self._reply.commit("")
+        reply.trace.anchor = self._active_at
+        reply.commit("")
 
     def idle_s(self) -> float:
         """How long nothing has been said by either side, in seconds."""
@@ -262,72 +253,6 @@ class Conversation:
         ):
             self._apply(self._machine.stalled())
 
-    # What the stages say ------------------------------------------------------------------------------------------
-
-    async def _follow_speech(self) -> None:
-        async for heard in self._microphone.speech:
-            if isinstance(heard, KeyReleased):
-                self._apply(self._machine.stop())
-                self._own_up()
-                continue
-            event = await self._own_voice.past(heard, self._sounding(), self._machine.settings.soft_end_ms)
-            if event is None:
-                continue
-            now = self._loop.time()
-            self._microphone.pass_on(event)
-            if isinstance(event, SpeechBegan):
-                self._missed = ""
-                self._active_at = now
-                self._machine.may_speculate = self._services.may_speculate
-                self._machine.settings = self._services.settings.turn
-                self._times.speech_began(event.start_ms, event.end_ms, now)
-                self._apply(self._machine.speech_began(event.start_ms, event.end_ms))
-            else:
-                self._times.speech_went_on(event.end_ms, event.last_voiced_ms, now)
-                self._apply(self._machine.heard(event.end_ms, event.silence_ms, doubtful=event.doubtful))
-            self._own_up()
-
-    async def _follow_texts(self) -> None:
-        async for recognised in self._microphone.texts:
-            text = recognised.transcript.text
-            if self._machine.state is State.PROBING and is_echo(text, self._spoken_text()):
-                text = ""
-            confirms = recognised.ticket == self._provisional_ticket and same_words(text, self._transcript.text)
-            if not confirms:  # words that are only confirmed were known before
-                self._times.words_known(self._loop.time(), recognised.took_s)
-            self._provisional_ticket = recognised.ticket if recognised.provisional else None
-            self._transcript = recognised.transcript
-            if self._services.settings.log.transcripts:
-                _log.info("heard", extra={"device": self._device_id, "heard": text})
-            self._missed = recognised.error if not text and self._machine.state is State.PAUSED else ""
-            self._apply(self._machine.recognised(recognised.ticket, text, provisional=recognised.provisional))
-            self._own_up()
-
-    def _own_up(self) -> None:
-        """Whoever has finished speaking and was not understood by a fault of ours hears so, and not nothing."""
-        now = self._loop.time()
-        if not self._missed or self._machine.state not in (State.IDLE, State.WAITING):
-            return
-        self._missed = ""
-        if now - self._owned_up_at >= _OWN_UP_EVERY_S:
-            self._owned_up_at = now
-            self.say(message("busy" if self._services.ears.full else "not_understood", self._language()))
-
-    def _sounding(self) -> Sequence[bytes]:
-        """What an open microphone may hear of the device itself."""
-        reply = self._reply
-        if reply is None or not reply.committed or self._machine.mode is not ListeningMode.REALTIME:
-            return ()
-        return tuple(reply.pacer.recent)
-
-    def _show_partial(self, text: str) -> None:
-        """Show what has been heard so far; of speech over a reply nothing is shown before it interrupts."""
-        if self._machine.state in (State.HEARING, State.PAUSED):
-            self._link.stt(text)
-
-    def _spoken_text(self) -> str:
-        return "".join(clause.speech for clause, _ in self._reply.pacer.spoken()) if self._reply else ""
-
     # What the machine decides -------------------------------------------------------------------------------------
 
     def _apply(self, decisions: list[Decision]) -> None:
@@ -341,13 +266,13 @@ class Conversation:
                     self._microphone.close_utterance()
                 case Recognise(ticket, probe):
                     if not probe:
-                        self._times.soft_end = self._loop.time()
+                        self._listener.times.soft_end = self._loop.time()
                     self._microphone.recognise(ticket, self._recall.rank, probe=probe)
                 case StartReply(turn, revision, generation, text):
                     self._start_reply(turn, revision, generation, text)
                 case DropReply():
                     self._services.speculation.wasted += self._speaker.saying is None
-                    self._cancel_reply()
+                    self._replies.cancel()
                 case Commit(_, revision, _, text):
                     self._commit(revision, text)
                 case StartSaying(generation):
@@ -355,13 +280,14 @@ class Conversation:
                 case CommitSaying():
                     self._commit_saying()
                 case Interrupt():
-                    self._interrupt()
+                    if self._replies.interrupt() and self._machine.mode is ListeningMode.REALTIME:
+                        self._flush()
                 case PauseReply():
-                    if self._reply is not None:
-                        self._reply.pacer.hold()
+                    if (reply := self._replies.now) is not None:
+                        reply.pacer.hold()
                 case ResumeReply():
-                    if self._reply is not None:
-                        self._reply.pacer.resume()
+                    if (reply := self._replies.now) is not None:
+                        reply.pacer.resume()
         self._sync_microphone()
 
     def _sync_microphone(self) -> None:
@@ -372,93 +298,41 @@ class Conversation:
         deaf = deaf or (self._finishing and state in (State.WAITING, State.REPLYING))
         self._microphone.hear(deaf=deaf)
 
+    def _show_partial(self, text: str) -> None:
+        """Show what has been heard so far; of speech over a reply nothing is shown before it interrupts."""
+        if self._machine.state in (State.HEARING, State.PAUSED):
+            self._link.stt(text)
+
     def _start_reply(self, turn: int, revision: int, generation: int, text: str) -> None:
-        talker = language_of(text, default=self._transcript.language or "zh")
+        transcript = self._listener.transcript
+        talker = language_of(text, default=transcript.language or "zh")
         trace = TurnTrace(turn, revision, generation, mode=self._machine.mode.value, language=talker)
         trace.engine = self._services.ears.engine.name
         trace.heard = text
-        plan = self._planner.plan(text, self._transcript, talker)
+        plan = self._planner.plan(text, transcript, talker)
         self._services.speculation.started += 1
         self._begin(plan, trace, f"reply-{turn}.{revision}")
 
     def _begin(self, plan: Plan, trace: TurnTrace, name: str) -> None:
         assert self._tasks is not None
-        generation = trace.generation
-        reply = Reply(
-            self._services,
-            self._link,
-            plan,
-            trace,
-            on_ready=lambda: self._apply(self._machine.reply_ready(generation)),
-            on_known=lambda: self._apply(self._machine.question_known(generation)),
-        )
-        self._reply = reply
-        self._reply_task = self._tasks.create_task(self._run_reply(reply), name=name)
-        self._services.tenants.until(self._reply_task)
+        self._replies.begin(self._tasks, plan, trace, name)
 
     def _commit(self, revision: int, text: str) -> None:
-        assert self._reply is not None
+        reply = self._replies.now
+        assert reply is not None
         self._services.speculation.committed += 1
         self._turns += 1
         self._active_at = self._loop.time()
-        trace = self._reply.trace
+        trace = reply.trace
         trace.revision = revision
         trace.heard = text  # confirmed or heard once more since the reply was started
-        trace.language = language_of(text, default=self._transcript.language or "zh")
-        self._times.note(trace, self._active_at)
+        trace.language = language_of(text, default=self._listener.transcript.language or "zh")
+        self._listener.times.note(trace, self._active_at)
         self._planner.committed(text)
-        self._reply.commit(text)
-
-    async def _run_reply(self, reply: Reply) -> None:
-        try:
-            await reply.run()
-        except asyncio.CancelledError:
-            raise
-        except Exception:  # noqa: BLE001 - one reply's fault must not end the conversation; it is logged whole
-            _log.exception("reply failed", extra={"device": self._device_id})
-            reply.trace.error = reply.trace.error or "internal error"
-        if reply.unasked:
-            self._speaker.settle(Told.DROPPED if reply.trace.first_packet is None else Told.SPOKEN)
-        self._remember(reply)
-        if reply.committed and reply.ends_conversation:
-            self._link.hang_up("the talker said goodbye")
-        if self._reply is reply:
-            self._reply = self._reply_task = None
-        self._active_at = self._loop.time()
-        self._apply(self._machine.reply_done(reply.trace.generation))
-
-    def _cancel_reply(self) -> None:
-        self._speaker.settle(Told.DROPPED)
-        if self._reply_task is not None:
-            self._reply_task.cancel()
-        self._reply = self._reply_task = None
-
-    def _interrupt(self) -> None:
-        reply = self._reply
-        if reply is None:
-            return
-        reply.trace.interrupted = self._loop.time()
-        self._speaker.settle(Told.INTERRUPTED)
-        reply.stop()
-        reply.close_trace()
-        self._remember(reply)
-        self._cancel_reply()
-        if self._machine.mode is ListeningMode.REALTIME:
-            self._flush()
+        reply.commit(text)
 
     def _flush(self) -> None:
         assert self._tasks is not None
         audio = self._services.settings.audio
         if begin_flush(self._link, audio):
-            self._tasks.create_task(end_flush(self._link, audio, self._speaks), name="flush")
-
-    def _speaks(self) -> bool:
-        return self._reply is not None and self._reply.committed
-
-    def _remember(self, reply: Reply) -> None:
-        """Put into the history what was heard, and close the turn's record."""
-        trace = reply.trace
-        if not reply.committed or reply.unasked:
-            return
-        self._recall.add(trace, reply.pacer.spoken(), reply.pacer.played_ms())
-        report_turn(self._services, self._link, self._device_id, trace)
+            self._tasks.create_task(end_flush(self._link, audio, lambda: self._replies.speaks), name="flush")

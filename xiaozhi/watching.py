@@ -20,12 +20,12 @@ from xiaozhi.reload.reloader import Reloader
 from xiaozhi.services import Services
 from xiaozhi.tracing import Tracer
 from xiaozhi.transport.console import Console
+from xiaozhi.transport.devices import Devices
 from xiaozhi.transport.door_figures import DoorFigures
 from xiaozhi.transport.doors import Doors
 from xiaozhi.transport.entrance import Entrance
 from xiaozhi.transport.figures import MetricsDesk, Watchers
 from xiaozhi.transport.health import HealthDesk
-from xiaozhi.transport.websocket import Devices
 
 
 def metrics_desk(
@@ -45,7 +45,9 @@ def metrics_desk(
         return None
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    registry.register(LiveFigures(services, lambda: len(devices), lambda: devices.refused))
+    registry.register(
+        LiveFigures(services, lambda: len(devices), lambda: devices.refused, lambda: devices.packets_dropped)
+    )
     registry.register(UpstreamFigures(services))
     registry.register(StockFigures(services))
     registry.register(MindFigures(services))

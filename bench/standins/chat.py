@@ -62,11 +62,13 @@ class ChatStandIn(StandIn):
             of another shape, an error inside the stream.
         empty, html: no tokens; a page with status 200.
         reasoning, think-tags, only-reasoning: thinks in `reasoning_content` first, in the text, or only.
+        think-end: thinks in the text, and of the tags only the end is there, as the model's template has opened it.
+        think-cut: the same, and the tokens are spent before the thought has ended.
     """
 
     FAULTS = frozenset(
         "refuse hang hang-first hang-mid reset cut no-tools 400 401 429 500 drip slow slow-drip garbage wrong-json "
-        "bad-json error-event empty html reasoning think-tags only-reasoning".split()
+        "bad-json error-event empty html reasoning think-tags only-reasoning think-end think-cut".split()
     )
 
     def __init__(
@@ -161,6 +163,10 @@ class ChatStandIn(StandIn):
                 await send.delta({"reasoning_content": token})
         if fault == "think-tags":
             answer = f"<think>\nThe user greets me, so I greet back.\n</think>\n\n{answer}"
+        if fault == "think-end":
+            answer = f"The user greets me, so I greet back.\n</think>\n\n{answer}"
+        if fault == "think-cut":
+            answer = "The user greets me, so I"
         tokens = [] if fault in {"empty", "only-reasoning"} else _TOKEN.findall(answer)
         if fault == "slow":
             asked_s += self.slow_ms / 1000.0
@@ -170,7 +176,7 @@ class ChatStandIn(StandIn):
             await send.delta({"content": token})
         for pieces in tool_pieces:
             await send.delta({"tool_calls": pieces})
-        await send.finish("tool_calls" if tool_pieces else "stop")
+        await send.finish("tool_calls" if tool_pieces else "length" if fault == "think-cut" else "stop")
         return response
 
     async def _strike(self, request: web.Request, send: "_Sender", fault: str) -> bool:

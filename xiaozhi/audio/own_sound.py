@@ -10,6 +10,7 @@ on, without an echo as well as over one at 20 dB. Without taking off most of wha
 beginning is like each beat of a drum (0.63 in the median).
 """
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -29,6 +30,16 @@ _FLOOR: Final = 2.6e-3
 # How much is taken off of what all bands do at once.
 _COMMON: Final = 0.7
 _LEAST_FRAMES: Final = 20  # shorter sound fits anywhere
+
+
+@dataclass(slots=True)
+class Echoes:
+    """How often devices heard themselves."""
+
+    held_back: int = 0
+    """Times that what a microphone heard was the device's own sound."""
+    let_through: int = 0
+    """Of these, times that somebody spoke over it and was heard."""
 
 
 def _mel(hz: NDArray[Any]) -> NDArray[np.float64]:

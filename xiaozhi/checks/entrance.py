@@ -1,10 +1,11 @@
-"""Checks of what devices meet first: the certificate, and the firmware that is offered to them."""
+"""Checks of what devices meet first: the certificate, the firmware that is offered to them, the pages beside them."""
 
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from xiaozhi.checks.finding import Finding, bad, ok, warn
 from xiaozhi.settings import OtaSettings, ServerSettings
+from xiaozhi.settings.origins import EVERYBODY, NO_ADDRESS
 from xiaozhi.transport.firmware import FirmwareShelf
 from xiaozhi.transport.tls import TlsError, distrusted_because, load_context
 
@@ -23,6 +24,15 @@ def certificate(settings: ServerSettings) -> Finding | None:
     if not name:
         return warn("server.tls_cert", "set server.public_url as well, with the name that is in the certificate")
     return ok("server.tls_cert", f"devices that know public authorities will take it for {name}")
+
+
+def pages(settings: ServerSettings) -> Finding | None:
+    """Whether strangers' web pages can do what devices do; nothing to say where they cannot."""
+    wide = [origin for origin in (EVERYBODY, NO_ADDRESS) if origin in settings.origins]
+    if not wide:
+        return None
+    who = "every web page" if EVERYBODY in wide else 'every web page that calls itself "null", which any can,'
+    return warn("server.origins", f"{who} opened in the house can converse and use tools: name single pages instead")
 
 
 def firmware(settings: OtaSettings) -> Finding | None:

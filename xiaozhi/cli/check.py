@@ -87,6 +87,7 @@ async def findings_of(loaded: "Loaded") -> "list[Finding]":
         machine.folder("server.data_dir", settings.server.data_dir),
         machine.auth(settings),
         await asyncio.to_thread(entrance.certificate, settings.server),
+        entrance.pages(settings.server),
         await asyncio.to_thread(entrance.firmware, settings.ota),
         machine.disk(settings.server.data_dir),
         machine.cpu(settings),

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         if reason := fetch(name, loaded.settings):
             print(f"{reason}; going on with what is embedded", file=sys.stderr)
             break  # what cannot reach one model will not reach the next
-    from xiaozhi.server import run as run_server
+    from xiaozhi.process import run as run_server
     from xiaozhi.settings.source import SettingsSource
 
     origin = SettingsSource(args.settings or loaded.source, args.overrides, os.environ)

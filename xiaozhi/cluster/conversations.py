@@ -17,6 +17,7 @@ from xiaozhi.cluster.link import Gone, RedisLink, Use
 from xiaozhi.cluster.values import pack, unpack
 from xiaozhi.store import StoreError
 from xiaozhi.store.turns import Past, TurnRecord, Turns
+from xiaozhi.text.tool_note import MOST_NOTE_CHARS
 
 _log = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ class ConversationMirror:
             said=turn.said,
             played=turn.played,
             interrupted=turn.interrupted,
+            note=turn.note,
         )
         self._turns.add(own)
         return own
@@ -159,7 +161,14 @@ async def _field(redis: Any, key: str, field: str) -> bytes | None:
 
 def _document(summary: str, turns: list[TurnRecord]) -> bytes:
     rows = [
-        {"at": turn.at, "heard": turn.heard, "said": turn.said, "played": turn.played, "cut": turn.interrupted}
+        {
+            "at": turn.at,
+            "heard": turn.heard,
+            "said": turn.said,
+            "played": turn.played,
+            "cut": turn.interrupted,
+            "note": turn.note,
+        }
         for turn in turns
     ]
     return orjson.dumps({"v": _VERSION, "summary": summary, "turns": rows})
@@ -182,6 +191,7 @@ def _end_of(value: bytes, device_id: str, agent: str) -> _End | None:
                 said=str(row["said"]),
                 played=str(row["played"]),
                 interrupted=bool(row["cut"]),
+                note=str(row.get("note", ""))[:MOST_NOTE_CHARS],  # nodes of before wrote none, and read past it
             )
             for row in document["turns"]
         )

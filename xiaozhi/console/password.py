@@ -2,15 +2,14 @@
 
 import base64
 import binascii
-import contextlib
 import hashlib
 import hmac
-import os
 import secrets
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from xiaozhi import private_file
 
 # 32 MB and about 0.2 s of one core for each guess: OWASP's advice for scrypt with 2**15.
 _COST: Final = 1 << 15
@@ -94,12 +93,10 @@ def read_hash(path: Path) -> PasswordHash | None:
         PasswordError: it is damaged or cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_FILE_BYTES)
-        if path.stat().st_mode & 0o077:
-            path.chmod(0o600)
-    except FileNotFoundError:
-        return None
+        content = private_file.read(path, most_bytes=_MOST_FILE_BYTES)
+        if content is None:
+            return None
+        private_file.tighten(path)
     except OSError as error:
         raise PasswordError(f"console.password_file: {path} cannot be read: {error.strerror}") from error
     try:
@@ -122,18 +119,7 @@ def write_hash(path: Path, kept: PasswordHash) -> None:
         PasswordError: it cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=path.name, dir=path.parent)  # with rights 0600
-        try:
-            with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                file.write(kept.line())
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                Path(name).unlink()
-            raise
+        private_file.write(path, kept.line().encode("ascii"))
     except OSError as error:
         raise PasswordError(f"console.password_file: {path} cannot be written: {error.strerror}") from error
 

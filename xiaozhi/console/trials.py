@@ -38,6 +38,8 @@ _LONGEST_TEXT: Final = 200
 _MOST_SOUND_S: Final = 15.0
 # Enough for a first word of a model that first sends an empty piece or thinks a little.
 _MOST_TOKENS: Final = 16
+# For one whose answers begin with a thought.
+_MOST_TOKENS_THINKING: Final = 2000
 _CHINESE: Final = "今天天气怎么样"
 _GREETING: Final = "你好，我是小智。"
 _HIDDEN: Final = "(hidden)"
@@ -163,7 +165,8 @@ class Trials:
         from xiaozhi.stages.llm.openai_chat import OpenAIChat
 
         llm = settings.llm.model_copy(update={"first_token_timeout_s": LIMIT_S - 5.0})
-        chat = await asyncio.to_thread(OpenAIChat, endpoint.model_copy(update={"max_tokens": _MOST_TOKENS}), llm)
+        most = _MOST_TOKENS_THINKING if endpoint.begins_in_thought else _MOST_TOKENS
+        chat = await asyncio.to_thread(OpenAIChat, endpoint.model_copy(update={"max_tokens": most}), llm)
         try:
             await chat.warm()
             return await asked(chat, f"{endpoint.name}, {endpoint.model}", _text(body, "你好"))

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from xiaozhi.audio.opus import OpusDecoder, OpusError
-from xiaozhi.audio.own_sound import OWN, likeness
+from xiaozhi.audio.own_sound import OWN, Echoes, likeness
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, duration_ms
 from xiaozhi.events import SpeechBegan, SpeechEvent
 from xiaozhi.workers import JobDropped, Priority, WorkerPool
@@ -29,17 +29,17 @@ class OwnVoice:
     Args:
         pool: compares.
         close_utterance: told that what was held back is over, and was nobody.
+        echoes: counts, for all conversations.
     """
 
-    def __init__(self, pool: WorkerPool, close_utterance: Callable[[], None]) -> None:
+    def __init__(self, pool: WorkerPool, close_utterance: Callable[[], None], echoes: Echoes) -> None:
         self._pool = pool
         self._close_utterance = close_utterance
+        self._echoes = echoes
         self._held: PcmFloat | None = None
         self._played: Sequence[bytes] = ()  # over what is held
         self._looked_ms = 0.0
         self._unlike = 0  # looks in a row that found somebody else
-        self.held_back = 0
-        """Times that the device heard itself."""
 
     async def past(self, event: SpeechEvent, played: Sequence[bytes], soft_end_ms: float) -> SpeechEvent | None:
         """The event, or what it has become, or None while it is the device's own sound.
@@ -55,7 +55,7 @@ class OwnVoice:
                 return event
             self._held, self._played, self._looked_ms = event.pcm, played, event.end_ms
             self._unlike = 0
-            self.held_back += 1
+            self._echoes.held_back += 1
             return None
         if self._held is None:
             return event
@@ -73,6 +73,7 @@ class OwnVoice:
         if self._unlike < _SURE_AFTER:
             return None
         self._held = None
+        self._echoes.let_through += 1
         return SpeechBegan(event.end_ms - duration_ms(len(held), UPLINK_RATE_HZ), event.end_ms, held)
 
     async def _is_own(self, heard: PcmFloat, played: Sequence[bytes]) -> bool:

@@ -18,7 +18,7 @@ from xiaozhi.store import Device, StoreError
 from xiaozhi.store.turns import Past, TurnRecord
 from xiaozhi.text.feelings import side_note
 from xiaozhi.text.language import is_chinese, language_of
-from xiaozhi.text.tool_note import tool_note
+from xiaozhi.text.tool_note import tool_note, with_note
 from xiaozhi.turn.history import History, PastTurn
 from xiaozhi.turn.trace import TurnTrace
 from xiaozhi.workers import Rank
@@ -107,7 +107,11 @@ class Recollection:
         return max(1, self._settings.llm.history_turns)
 
     def _restore(self, history: History, past: Past) -> None:
-        turns = [PastTurn.of(turn.heard, turn.played, turn.id) for turn in past.turns if turn.heard and turn.played]
+        turns = [
+            PastTurn.of(with_note(turn.heard, turn.note), turn.played, turn.id)
+            for turn in past.turns
+            if turn.heard and turn.played
+        ]
         history.restore(turns, past.summary)
 
     def _take(self, device: Device) -> None:
@@ -140,10 +144,7 @@ class Recollection:
         self._note = ""
         if self._settings.agents.feelings:
             self._note = side_note(transcript.emotion, transcript.events, chinese=talker_chinese)
-        return self._history.messages(self._prompt(), self._noted(text))
-
-    def _noted(self, text: str) -> str:
-        return f"{text}\n{self._note}" if self._note else text
+        return self._history.messages(self._prompt(), with_note(text, self._note))
 
     def _prompt(self) -> str:
         agent, device = self._services.roster.of(self.agent.name), self._device  # as it is now
@@ -168,15 +169,24 @@ class Recollection:
 
     # Keeping ------------------------------------------------------------------------------------------------------
 
-    def add(self, trace: TurnTrace, spoken: Sequence[tuple[Clause, float]], played_ms: float) -> None:
-        """Remember a finished turn: what was heard of it goes along with the next question, and into the store."""
-        interrupted = trace.interrupted is not None
+    def add(
+        self, trace: TurnTrace, spoken: Sequence[tuple[Clause, float]], played_ms: float, *, cut: bool = False
+    ) -> None:
+        """Remember a finished turn: what was heard of it goes along with the next question, and into the store.
+
+        Args:
+            trace: its record.
+            spoken: the clauses whose audio has begun to be sent, each with the milliseconds sent.
+            played_ms: how much of all that audio was heard.
+            cut: the device did not take the rest, although nobody broke in.
+        """
+        interrupted = cut or trace.interrupted is not None
         turn_id = self._store.turns.next_id()
         if not trace.heard:  # a greeting, a spoken code: nothing was asked
             return
         uses = [(use.name, use.result, use.failed) for use in trace.tools]
-        note = tool_note(uses, chinese=is_chinese(trace.language))
-        user = "\n".join(filter(None, (self._noted(trace.heard), note)))
+        note = "\n".join(filter(None, (self._note, tool_note(uses, chinese=is_chinese(trace.language)))))
+        user = with_note(trace.heard, note)  # to the letter what is restored: upstreams find what they have computed
         played = self._history.add(user, spoken, played_ms, interrupted=interrupted, turn_id=turn_id)
         self._note = ""
         stored = self._conversation > 0 and self._settings.store.conversations
@@ -193,6 +203,7 @@ class Recollection:
                     played=played,
                     interrupted=interrupted,
                     trace=trace.message(),
+                    note=note,
                 )
             )
             if self._services.shared is not None and self._known:

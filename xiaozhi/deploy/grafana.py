@@ -169,6 +169,14 @@ def _rows(plan: Plan) -> Iterator[tuple[str, list[_Panel]]]:
         _Panel("Voice detection · 语音检测", [
             _Line(f"{_rate('xiaozhi_vad_wait_seconds_total')} / {_rate('xiaozhi_vad_served_total')}", "mean wait"),
         ], unit="s"),
+        _Panel("Sound that was dropped · 丢弃的音频", [
+            _Line(_rate("xiaozhi_downlink_dropped_total"), "to devices that do not read"),
+            _Line(_rate("xiaozhi_channel_dropped_total", "channel"), "{{channel}}"),
+        ], unit="ops"),
+        _Panel("Devices that hear themselves · 设备回声", [
+            _Line(_rate("xiaozhi_own_voice_held_back_total"), "held back"),
+            _Line(_rate("xiaozhi_own_voice_let_through_total"), "somebody spoke over it"),
+        ], unit="ops"),
     ]  # fmt: skip
     yield "Process · 进程", [
         _Panel("Processor, of what it may use · CPU", [_Line(f"xiaozhi_cpu_ratio{{{_AT}}}", "{{instance}}")],

@@ -19,19 +19,30 @@ class LiveFigures(Figures):
         services: what is read.
         devices_online: how many devices are connected.
         devices_refused: how many were turned away for want of room.
+        packets_dropped: how many packets were not sent because their devices do not read.
     """
 
     def __init__(
-        self, services: Services, devices_online: Callable[[], int], devices_refused: Callable[[], int]
+        self,
+        services: Services,
+        devices_online: Callable[[], int],
+        devices_refused: Callable[[], int],
+        packets_dropped: Callable[[], int],
     ) -> None:
         self._services = services
         self._devices_online = devices_online
         self._devices_refused = devices_refused
+        self._packets_dropped = packets_dropped
 
     def collect(self) -> Iterator[Metric]:
         """Read everything once."""
         yield gauge("xiaozhi_devices_online", "Devices that are connected.", self._devices_online())
         yield counter("xiaozhi_devices_refused", "Devices turned away for want of room.", self._devices_refused())
+        yield counter(
+            "xiaozhi_downlink_dropped",
+            "Packets not sent because their device does not read fast enough.",
+            self._packets_dropped(),
+        )
         yield from self._load()
         yield from self._hearing()
         yield from self._recognition()
@@ -75,6 +86,11 @@ class LiveFigures(Figures):
         yield counter("xiaozhi_vad_busy_seconds", "Time in the thread that decodes and judges.", stats.busy_s)
         yield counter("xiaozhi_uplink_packets", "Opus packets heard.", stats.packets)
         yield counter("xiaozhi_uplink_errors", "Packets that were not Opus.", stats.errors)
+        echoes = self._services.echoes
+        yield counter("xiaozhi_own_voice_held_back", "Times that a device heard itself speak.", echoes.held_back)
+        yield counter(
+            "xiaozhi_own_voice_let_through", "Of these, times that somebody spoke over it.", echoes.let_through
+        )
 
     def _recognition(self) -> Iterator[Metric]:
         ears, speculation = self._services.ears, self._services.speculation

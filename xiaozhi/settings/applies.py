@@ -18,6 +18,7 @@ APPLIES: Final[Mapping[str, Applies]] = {
     "server.requests_per_minute": "next turn",
     "server.send_timeout_s": "next connection",
     "server.max_message_bytes": "next connection",
+    "server.origins": "next connection",
     "auth": "restart",
     "ota": "restart",
     "log": "next turn",

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from xiaozhi.settings.presets import PresetName, with_preset
 from xiaozhi.settings.section import Section
+from xiaozhi.settings.thinking import begins_in_thought
 
 
 class LlmEndpoint(Section):
@@ -28,6 +29,7 @@ class LlmEndpoint(Section):
     tier: Literal["auto", "edge", "cloud"] = "auto"
     price: float | None = Field(None, ge=0, le=100_000)
     vision: bool = False
+    thinks: bool | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -43,6 +45,11 @@ class LlmEndpoint(Section):
     def key(self) -> str:
         """The API key, from the file or from the variable named by `api_key_env`; empty when neither is set."""
         return self.api_key.get_secret_value() or (os.environ.get(self.api_key_env, "") if self.api_key_env else "")
+
+    @property
+    def begins_in_thought(self) -> bool:
+        """Whether nothing is spoken of an answer before the end of the thought in it; without `thinks` by the name."""
+        return begins_in_thought(self.model, self.extra_body) if self.thinks is None else self.thinks
 
     @property
     def is_local(self) -> bool:

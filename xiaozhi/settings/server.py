@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from xiaozhi.settings.origins import as_sent
 from xiaozhi.settings.section import Port, Section
 
 
@@ -27,6 +28,7 @@ class ServerSettings(Section):
     max_message_bytes: int = Field(131_072, ge=4096, le=1_048_576)
     timezone: str = ""
     trusted_proxies: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
     requests_per_minute: int = Field(600, ge=0, le=1_000_000)
     tls_cert: Path | None = None
     tls_key: Path | None = None
@@ -40,6 +42,11 @@ class ServerSettings(Section):
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise ValueError('must be a time zone such as "Asia/Shanghai", or empty') from None
         return name
+
+    @field_validator("origins")
+    @classmethod
+    def _pages(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(as_sent(origin) for origin in origins)
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -10,6 +10,7 @@ import orjson
 
 from xiaozhi.store import devices
 from xiaozhi.store.database import Database, StoreError
+from xiaozhi.text.tool_note import MOST_NOTE_CHARS
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class TurnRecord:
         played: as much of it as was heard, with the mark of an interruption.
         interrupted: the talker broke in.
         trace: the turn's record of times.
+        note: what later prompts say below `heard`: how it sounded, which tools were called and what came of them. Of
+            a longer one the first `MOST_NOTE_CHARS` are kept.
     """
 
     id: int
@@ -39,6 +42,7 @@ class TurnRecord:
     played: str
     interrupted: bool = False
     trace: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,7 @@ class Turns:
             "played": turn.played,
             "interrupted": int(turn.interrupted),
             "trace": orjson.dumps(dict(turn.trace)).decode(),
+            "note": turn.note[:MOST_NOTE_CHARS],
         }
         self._database.post(lambda connection: insert_turn(connection, turn.id, row))
 
@@ -209,7 +214,7 @@ class Turns:
 
 def insert_turn(connection: sqlite3.Connection, number: int, row: Mapping[str, Any]) -> None:
     """Write a turn; under another number where that one has been taken by another process."""
-    columns = ("device", "conversation", "agent", "at", "heard", "said", "played", "interrupted", "trace")
+    columns = ("device", "conversation", "agent", "at", "heard", "said", "played", "interrupted", "trace", "note")
     values = [row[column] for column in columns]
     names, marks = ", ".join(columns), ", ".join("?" * len(columns))  # the names are the constants above
     taken = connection.execute("SELECT 1 FROM turns WHERE id = ?", (number,)).fetchone()
@@ -243,4 +248,5 @@ def _turn(row: sqlite3.Row) -> TurnRecord:
         played=row["played"],
         interrupted=bool(row["interrupted"]),
         trace=orjson.loads(row["trace"]),
+        note=row["note"],
     )

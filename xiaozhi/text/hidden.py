@@ -28,6 +28,8 @@ class HiddenSpans:
         self._spans = tuple(spans)
         self._tail = ""  # what may be the beginning of a marker
         self._closer: str | None = None
+        self.lone = 0
+        """Openers that were removed alone."""
 
     def push(self, text: str) -> str:
         """Take the next piece and return what can be shown by now."""
@@ -56,6 +58,7 @@ class HiddenSpans:
             shown.append(self._tail[:start])
             self._tail = self._tail[start - minus_length :]
             self._closer = closer
+            self.lone += not closer
         return "".join(shown)
 
     def flush(self) -> str:

@@ -6,6 +6,13 @@ from typing import Final
 # Enough for a value or a name; whoever needs more of it calls the tool again.
 _MOST_RESULT_CHARS: Final = 80
 _MOST_CHARS: Final = 400
+MOST_NOTE_CHARS: Final = 700
+"""The longest note below the talker's words: how they sounded (172 characters at most), and this one (498)."""
+
+
+def with_note(text: str, note: str) -> str:
+    """The talker's words as the model gets them: the note, which is never longer than `MOST_NOTE_CHARS`, below them."""
+    return f"{text}\n{note[:MOST_NOTE_CHARS]}" if note else text
 
 
 def tool_note(uses: Sequence[tuple[str, str, bool]], *, chinese: bool) -> str:

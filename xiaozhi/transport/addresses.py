@@ -68,6 +68,14 @@ def address_of(request: web.BaseRequest, trusted: Sequence[Network]) -> str:
     return client_address(request.remote or "", ",".join(request.headers.getall("X-Forwarded-For", [])), trusted)
 
 
+def host_of(request: web.BaseRequest, trusted: Sequence[Network]) -> str:
+    """The host that a client asked for, with its port where it named one: `Host`, or what a trusted proxy says."""
+    host = request.headers.get("Host", "")
+    if is_in(request.remote or "", trusted):
+        host = request.headers.get("X-Forwarded-Host", host).partition(",")[0].strip()
+    return host
+
+
 def base_url(
     settings: ServerSettings, host_header: str, *, secure: bool, proxied: bool, own_port: int, fallback_host: str
 ) -> str:

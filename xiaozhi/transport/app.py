@@ -3,14 +3,15 @@
 from aiohttp import web
 
 from xiaozhi.transport.console import Console
+from xiaozhi.transport.devices import Devices
 from xiaozhi.transport.doors import Doors
 from xiaozhi.transport.figures import METRICS_PATH, MetricsDesk
 from xiaozhi.transport.headers import harden, name_nobodys_version
 from xiaozhi.transport.health import HEALTH_PATH, HealthDesk
 from xiaozhi.transport.http_log import quiet_bad_requests
 from xiaozhi.transport.ota import OTA_PATH, WEBSOCKET_PATH, OtaDesk
+from xiaozhi.transport.page_guard import PageGuard
 from xiaozhi.transport.patience import Patience
-from xiaozhi.transport.websocket import Devices
 
 # OTA bodies are about 1 KB; boards with long partition tables send a little more.
 _MOST_BODY_BYTES = 64 * 1024
@@ -24,13 +25,18 @@ def build_app(
     health: HealthDesk | None = None,
     doors: Doors | None = None,
     patience: Patience | None = None,
+    pages: PageGuard | None = None,
 ) -> web.Application:
     """Put the routes together; every path answers with and without its last slash, because redirects are failures."""
     quiet_bad_requests()
     name_nobodys_version()
     middlewares = [patience.middleware] if patience is not None else []
+    if pages is not None:
+        middlewares.append(pages.middleware)
     app = web.Application(client_max_size=_MOST_BODY_BYTES, middlewares=middlewares)
     app.on_response_prepare.append(harden)
+    if pages is not None:
+        app.on_response_prepare.append(pages.mark)
     for path in (WEBSOCKET_PATH, WEBSOCKET_PATH.rstrip("/")):
         app.router.add_get(path, devices.handle)
     for path in (OTA_PATH, OTA_PATH.rstrip("/")):

@@ -20,7 +20,7 @@ from xiaozhi.settings import Settings
 from xiaozhi.settings.errors import SettingsError
 from xiaozhi.store import StoreError
 from xiaozhi.store.devices import TooManyTries
-from xiaozhi.transport.addresses import Network, address_of, is_in, networks
+from xiaozhi.transport.addresses import Network, address_of, host_of, is_in, networks
 
 _log = logging.getLogger(__name__)
 
@@ -156,9 +156,7 @@ class Guard:
 
     def host(self, request: web.Request) -> str:
         """The host the browser asked for; empty where it is none."""
-        host = request.headers.get("Host", "")
-        if self._from_proxy(request):
-            host = request.headers.get("X-Forwarded-Host", host)
+        host = host_of(request, self._trusted)
         return host if _HOST.fullmatch(host) else ""
 
     def _from_proxy(self, request: web.Request) -> bool:

@@ -7,6 +7,7 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from xiaozhi.services import Services
+from xiaozhi.transport.devices import Devices
 from xiaozhi.transport.entrance import Entrance
 from xiaozhi.transport.herald import Herald
 from xiaozhi.transport.mcp_endpoint import MCP_PATH, McpEndpoint
@@ -14,7 +15,6 @@ from xiaozhi.transport.mcp_tools import server_tools
 from xiaozhi.transport.own_token import MCP_TOKEN, PUSH_TOKEN, made_token
 from xiaozhi.transport.push import ANNOUNCE_PATH, PushDesk
 from xiaozhi.transport.vision import VISION_PATH, VisionDesk
-from xiaozhi.transport.websocket import Devices
 
 
 class Doors:

@@ -17,6 +17,7 @@ from xiaozhi.transport.firmware import FirmwareShelf
 from xiaozhi.transport.identity import Identity
 from xiaozhi.transport.limits import RateLimiter
 from xiaozhi.transport.ota import Reception
+from xiaozhi.transport.page_guard import PageGuard
 from xiaozhi.transport.shared_keys import SharedKeys
 from xiaozhi.transport.shared_limits import SharedLimiter
 from xiaozhi.transport.shared_pending import SharedPending
@@ -56,6 +57,8 @@ class Entrance:
         self.requests = SharedLimiter(per_minute, link, "ota") if link is not None else RateLimiter(per_minute)
         self.upgrades = SharedLimiter(per_minute, link, "connect") if link is not None else RateLimiter(per_minute)
         self.trusted = networks(settings.server.trusted_proxies)
+        self.pages = PageGuard(settings, self.trusted)
+        """Which web pages may ask what devices ask."""
         self.guests = Guests()
         """Who may connect from the console's talk page."""
         self._keeper = KeyKeeper(self.gatekeeper, settings.auth, settings.server.data_dir)
@@ -69,10 +72,12 @@ class Entrance:
             "connect_rate": self.upgrades.refused,
             "token_or_blocked": self.gatekeeper.refused,
             "activation_key": self.activation.wrong_keys,
+            "origin": self.pages.refused,
         }
 
     def retune(self, settings: Settings) -> None:
-        """Other limits from now on."""
+        """Other limits and other pages from now on."""
+        self.pages.retune(settings)
         for limiter in (self.requests, self.upgrades):
             limiter.per_minute = settings.server.requests_per_minute
 

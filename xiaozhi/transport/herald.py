@@ -18,7 +18,8 @@ from xiaozhi.store import Device
 from xiaozhi.tools.loudness import set_volume, turned
 from xiaozhi.tools.reminder_book import Reminder
 from xiaozhi.tools.reminders import is_alarm, spoken_reminder
-from xiaozhi.transport.websocket import Connection, Devices
+from xiaozhi.transport.devices import Devices
+from xiaozhi.transport.websocket import Connection
 from xiaozhi.turn.trace import TurnTrace
 
 _log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from xiaozhi.services import Services
 from xiaozhi.store import Device
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError, ToolResult
+from xiaozhi.transport.devices import Devices
 from xiaozhi.transport.herald import Announcement, Herald
-from xiaozhi.transport.websocket import Devices
 
 _MOST_TURNS: Final = 100
 

@@ -28,13 +28,6 @@ _log = logging.getLogger(__name__)
 # Longer answers make the firmware's HTTP client hang for ever.
 ANSWER_MOST_BYTES: Final = 8191
 
-_CORS: Final = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
-    "Access-Control-Allow-Headers": "Device-Id, Client-Id, Content-Type, Authorization, Activation-Version",
-    "Access-Control-Max-Age": "86400",
-}
-
 # Of the page for people: it has a style of its own and nothing else.
 _POLICY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -169,15 +162,11 @@ class OtaDesk:
         base = self._base(request)
         root = base.split("/xiaozhi/")[0]
         text = page(root + OTA_PATH, websocket_url(base), needs_code=self._desk.activation.required)
-        policy = (
-            "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        )
-        headers = {**_CORS, "Content-Security-Policy": policy}
-        return web.Response(text=text, content_type="text/html", headers=headers)
+        return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": _POLICY})
 
     async def preflight(self, _request: web.Request) -> web.Response:
-        """OPTIONS: browser clients ask before they POST."""
-        return web.Response(status=204, headers=_CORS)
+        """OPTIONS of programs that are no browser; those of pages are answered by `PageGuard`."""
+        return web.Response(status=204, headers={"Allow": "GET, POST, OPTIONS"})
 
 
 async def _body(request: web.Request) -> Mapping[str, Any]:
@@ -193,7 +182,7 @@ def _json(answer: dict[str, object], status: int = 200) -> web.Response:
     body = orjson.dumps(answer)
     if len(body) > ANSWER_MOST_BYTES:  # cannot be with identities of 64 characters and the addresses people have
         raise web.HTTPInternalServerError(text="the answer is too long for devices; shorten server.public_url\n")
-    return web.Response(status=status, body=body, content_type="application/json", headers=_CORS)
+    return web.Response(status=status, body=body, content_type="application/json")
 
 
 def _about(identity: Identity) -> dict[str, object]:
@@ -202,14 +191,14 @@ def _about(identity: Identity) -> dict[str, object]:
 
 def too_many(wait_s: float) -> web.Response:
     """429 for an address that asks too often."""
-    headers = {**_CORS, "Retry-After": str(int(wait_s) + 1)}
+    headers = {"Retry-After": str(int(wait_s) + 1)}
     return web.Response(status=429, text="too many requests from this address\n", headers=headers)
 
 
 def _refused() -> web.Response:
-    return web.Response(status=403, text="this device is not welcome here\n", headers=_CORS)
+    return web.Response(status=403, text="this device is not welcome here\n")
 
 
 def _out_of_order(error: StoreError) -> web.Response:
     _log.error("ota: %s", error)
-    return web.Response(status=503, text="out of order\n", headers={**_CORS, "Retry-After": "30"})
+    return web.Response(status=503, text="out of order\n", headers={"Retry-After": "30"})

@@ -17,10 +17,15 @@ _AUDIO_MOST: Final = 16
 _TEXTS_MOST: Final = 256
 _TEXT_CHARS_MOST: Final = 262_144
 
+# No more packets than this wait in the socket behind the kernel, where 4 kB may: a packet has 100 bytes or more.
+_REMEMBERED: Final = 64
+_FRAME_HEADER_BYTES: Final = 4
+
 
 @dataclass(slots=True)
 class _Audio:
     generation: int
+    number: int  # within its reply, from 1
     frame: bytes
 
 
@@ -55,6 +60,10 @@ class Outbox:
         self._writing: asyncio.Timeout | None = None
         self._some = asyncio.Event()
         self._silenced = -1
+        self._generation = -1  # of the newest packet
+        self._numbered = 0  # packets of that reply so far
+        self._written_bytes = 0
+        self._written: deque[tuple[int, int]] = deque(maxlen=_REMEMBERED)  # of its packets: where each ends, its number
         self.dropped = 0
         """Packets not sent because the device does not read fast enough."""
         self.written_at = asyncio.get_running_loop().time()
@@ -79,16 +88,36 @@ class Outbox:
         """Queue a binary frame of a reply's generation; dropped when too many wait already."""
         if generation <= self._silenced:
             return
+        if generation != self._generation:
+            self._generation, self._numbered = generation, 0
+            self._written.clear()
+        self._numbered += 1
         if self._audio_waiting >= _AUDIO_MOST:
             self.dropped += 1
             return
-        self._items.append(_Audio(generation, frame))
+        self._items.append(_Audio(generation, self._numbered, frame))
         self._audio_waiting += 1
         self._some.set()
 
     def silence(self, generation: int) -> None:
         """Write no packet of this generation or an older one any more."""
         self._silenced = max(self._silenced, generation)
+
+    def untaken(self, generation: int, waiting_bytes: int) -> int:
+        """How many packets of a reply are behind the last one that has left this process: the device has none of them.
+
+        Args:
+            generation: of the newest reply; of older ones nothing is known, and the answer is 0.
+            waiting_bytes: so much of what was written waits in the socket for the kernel.
+        """
+        if generation != self._generation:
+            return 0
+        left_bytes = self._written_bytes - waiting_bytes
+        last = max((number for end, number in self._written if end <= left_bytes), default=0)
+        return self._numbered - last
+
+    def _count(self, length: int) -> None:
+        self._written_bytes += length + _FRAME_HEADER_BYTES
 
     def _give_up(self) -> None:
         self._overflown = True
@@ -122,8 +151,12 @@ class Outbox:
                 async with asyncio.timeout(self._timeout_s) as self._writing:
                     if isinstance(item, _Audio):
                         await self._send_bytes(item.frame)
+                        self._count(len(item.frame))
+                        if item.generation == self._generation:
+                            self._written.append((self._written_bytes, item.number))
                     else:
                         await self._send_text(item)
+                        self._count(len(item.encode()))
                     if self._room is not None:
                         await self._room()
             finally:

@@ -1,16 +1,13 @@
 """A token of this server's own, made on the first start and kept where only this user can read it."""
 
-import contextlib
 import hmac
-import logging
-import os
 import secrets
 from pathlib import Path
 from typing import Final
 
 from aiohttp import web
 
-_log = logging.getLogger(__name__)
+from xiaozhi import private_file
 
 PUSH_TOKEN: Final = "push-token"
 MCP_TOKEN: Final = "mcp-token"
@@ -21,13 +18,13 @@ _SHORTEST: Final = 16
 def read_token(data_dir: Path, name: str) -> str:
     """The token as it was made; empty where there is none that can be read."""
     try:
-        return (data_dir / name).read_text("ascii").strip()
+        return (private_file.read(data_dir / name) or b"").decode("ascii").strip()
     except (OSError, UnicodeDecodeError):
         return ""
 
 
 def made_token(data_dir: Path, name: str) -> str:
-    """The token of this server, made now if there is none. Blocking.
+    """The token of this server, made now if there is none, or none that is long enough. Blocking.
 
     Raises:
         OSError: the folder cannot be written.
@@ -35,17 +32,10 @@ def made_token(data_dir: Path, name: str) -> str:
     path = data_dir / name
     token = read_token(data_dir, name)
     if len(token) >= _SHORTEST:
-        if path.stat().st_mode & 0o077:
-            _log.warning("%s could be read by others; its rights are tightened", path)
-            path.chmod(0o600)
+        private_file.tighten(path)
         return token
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        token = secrets.token_urlsafe(_BYTES)
-        file.write(token + "\n")
+    token = secrets.token_urlsafe(_BYTES)
+    private_file.write(path, f"{token}\n".encode())
     return token
 
 

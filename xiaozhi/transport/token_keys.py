@@ -1,16 +1,15 @@
 """The keys that sign device tokens: the newest signs, older generations are honoured until their tokens expire."""
 
-import contextlib
 import itertools
 import logging
-import os
 import secrets
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
+
+from xiaozhi import private_file
 
 _log = logging.getLogger(__name__)
 
@@ -81,20 +80,16 @@ def load_keys(data_dir: Path, now_s: float) -> KeyRing:
         OSError: the folder cannot be written or the file cannot be read.
     """
     path = keys_file(data_dir)
-    data_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
+    content = private_file.read(path)
+    if content is None:
         return _first(path, now_s)
+    private_file.tighten(path)  # what is damaged may hold a key all the same
     ring = parse_ring(content)
     if ring is None:
         aside = path.with_suffix(".damaged")
         path.replace(aside)
         _log.warning("%s is damaged; it is now %s, and devices get new tokens when they boot", path, aside.name)
         return _first(path, now_s)
-    if path.stat().st_mode & 0o077:
-        _log.warning("%s could be read by others; its rights are tightened", path)
-        path.chmod(0o600)
     return ring
 
 
@@ -136,18 +131,12 @@ def dump_ring(ring: KeyRing) -> bytes:
 
 
 def write_ring(path: Path, ring: KeyRing) -> None:
-    """Replace the file in one step, so that a power cut leaves the old or the new one."""
-    descriptor, name = tempfile.mkstemp(prefix=path.name, dir=path.parent)  # with rights 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(dump_ring(ring))
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(name).unlink()
-        raise
+    """Replace the file, so that only this user can read it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    private_file.write(path, dump_ring(ring))
 
 
 def parse_ring(content: bytes) -> KeyRing | None:

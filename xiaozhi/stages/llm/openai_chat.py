@@ -3,10 +3,10 @@
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import httpx2
 import openai
@@ -17,15 +17,14 @@ from xiaozhi.settings import LlmEndpoint, LlmSettings
 from xiaozhi.stages.llm.connections import HostConnections
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta
 from xiaozhi.stages.llm.params import message_param, tool_param, without_tools
+from xiaozhi.stages.llm.patience import Patience
 from xiaozhi.stages.llm.sse import ChunkReader, NotAChatStream, error_text
+from xiaozhi.stages.llm.thoughts import SpokenPart
 from xiaozhi.stages.llm.tool_calls import CallAssembler
-from xiaozhi.text.hidden import THINKING, HiddenSpans
 from xiaozhi.upstream.failure import FailureKind
 from xiaozhi.upstream.retry_after import retry_after_s
 
 _log = logging.getLogger(__name__)
-
-R = TypeVar("R")
 
 # After the last event the rest of the response is read, so that its connection can be used again.
 _TAIL_S: Final = 0.2
@@ -59,6 +58,8 @@ class OpenAIChat:
         self._rehearsed = False
         self.toolless = False
         """The model has said that it cannot call tools: it is not offered any."""
+        self.begins_in_thought = endpoint.begins_in_thought
+        """Nothing of an answer is spoken before the end of the thought in it."""
         self._slots = asyncio.Semaphore(endpoint.max_concurrent or settings.max_concurrent)
         self._connections = connections or HostConnections(settings)
         self._owns_connections = connections is None
@@ -77,26 +78,30 @@ class OpenAIChat:
         """
         async with self._failures_explained(), AsyncExitStack() as stack:
             calls = CallAssembler()
-            patience = _Patience(self._settings.first_token_timeout_s, "no first token within")
+            patience = Patience(self._settings.first_token_timeout_s, "no first token within")
             pieces = await patience.spend(self._open(request, stack))
-            reader, hidden = ChunkReader(), HiddenSpans(THINKING)
-            answered = finished = ended = False
+            reader, spoken = ChunkReader(), SpokenPart(holds=self.begins_in_thought)
+            answered = finished = cut = ended = False
             while not ended:
                 piece = await patience.spend(anext(pieces, b""))
                 for chunk in reader.feed(piece) if piece else reader.finish():
                     if chunk.text or chunk.thinking or chunk.calls:
                         patience.renew(self._settings.idle_timeout_s, "went silent for")
+                        if not answered and not calls.begun:
+                            patience.think()
                     finished |= chunk.finished
+                    cut |= chunk.cut
                     if chunk.calls:
                         if not calls.begun:
                             yield Delta(calling=True)
                         calls.push(chunk.calls)
-                    text = hidden.push(chunk.text) if chunk.text else ""
+                    text = spoken.push(chunk)
                     if text:
                         answered |= not text.isspace()
                         yield Delta(text)
                 ended = reader.ended or not piece
-            rest = hidden.flush()
+            rest = spoken.finish(whole=finished and not cut and not calls.begun)
+            self._learn(spoken.opened_by_prompt)
             if rest.strip():
                 answered = True
                 yield Delta(rest)
@@ -104,10 +109,21 @@ class OpenAIChat:
                 raise NotAChatStream("broke off in the middle" if answered else "ended without an answer")
             wanted = calls.finish()
             if not answered and not wanted:
-                raise NotAChatStream("answered nothing")
+                raise NotAChatStream(
+                    "had spent its max_tokens before a word to be spoken" if cut else "answered nothing"
+                )
             await self._read_tail(pieces)
             if wanted:
                 yield Delta(tool_calls=wanted)
+
+    def _learn(self, opened: bool | None) -> None:
+        """What an answer has shown holds for the next ones, where the settings leave it open."""
+        if opened is None or opened is self.begins_in_thought or self._endpoint.thinks is not None:
+            return
+        self.begins_in_thought = opened
+        if opened:
+            line = self._line("its answers begin in the middle of a thought; the first one was spoken")
+            _log.warning("%s. Write thinks = true beside the endpoint, and none will be", line)
 
     async def warm(self) -> None:
         """Open a connection and keep it; costs no tokens. What the endpoint answers does not matter."""
@@ -228,42 +244,6 @@ class OpenAIChat:
     def _safe(self, text: str) -> str:
         """Servers like to repeat a key that they refuse."""
         return text.replace(self._key, "***") if self._key else text
-
-
-class _Patience:
-    """How long may still be waited; only waiting counts, not the time in which nobody asks for more.
-
-    Args:
-        seconds: until the first sign of life.
-        complaint: what is said, with the seconds, when patience is at its end.
-    """
-
-    def __init__(self, seconds: float, complaint: str) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.renew(seconds, complaint)
-
-    def renew(self, seconds: float, complaint: str) -> None:
-        """There was a sign of life."""
-        self._left_s = seconds
-        self._complaint = f"{complaint} {seconds:g} s"
-
-    async def spend(self, work: Awaitable[R]) -> R:
-        """Wait for `work`.
-
-        Raises:
-            TimeoutError: patience is at its end.
-        """
-        began = self._loop.time()
-        limit = asyncio.timeout(self._left_s)
-        try:
-            async with limit:
-                result = await work
-        except TimeoutError:
-            if limit.expired():
-                raise TimeoutError(self._complaint) from None
-            raise
-        self._left_s -= self._loop.time() - began
-        return result
 
 
 async def _pieces(response: AsyncAPIResponse[Any]) -> AsyncGenerator[bytes, None]:

@@ -34,12 +34,14 @@ class Chunk:
         thinking: the model is at work on hidden reasoning.
         finished: the model said why it stopped, or the server said that this is all.
         calls: pieces of tool calls.
+        cut: the model had to stop before its end, because the answer was too long.
     """
 
     text: str = ""
     thinking: bool = False
     finished: bool = False
     calls: tuple[CallPiece, ...] = ()
+    cut: bool = False
 
 
 class ChunkReader:
@@ -115,7 +117,7 @@ def _chunk(body: Any, data: bytes) -> Chunk | None:
         raise NotAChatStream(f"sent JSON of another shape: {_quoted(data)}") from None
     if isinstance(reason, str) and reason in _BROKE_OFF:
         raise NotAChatStream(f"broke off: {reason}")
-    return Chunk(text, thinking, bool(reason), calls)
+    return Chunk(text, thinking, bool(reason), calls, reason == "length")
 
 
 def _complain_without_choices(body: dict[str, Any]) -> None:

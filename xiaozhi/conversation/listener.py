@@ -1,0 +1,132 @@
+"""Brings what is found in one microphone to the turn machine: speech, words, and that words could not be recognised."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+from typing import Final
+
+from xiaozhi.conversation.microphone import Microphone
+from xiaozhi.conversation.own_voice import OwnVoice
+from xiaozhi.conversation.replies import Replies
+from xiaozhi.events import KeyReleased, SpeechBegan
+from xiaozhi.services import Services
+from xiaozhi.stages.asr.engine import Transcript
+from xiaozhi.text.messages import message
+from xiaozhi.text.same_words import same_words
+from xiaozhi.turn.decisions import Decision
+from xiaozhi.turn.endpointing import is_echo
+from xiaozhi.turn.machine import State, TurnMachine
+from xiaozhi.turn.utterance_times import UtteranceTimes
+
+_log = logging.getLogger(__name__)
+
+# Where recognition is broken and a television is on, the device need not say so after its every sentence.
+_OWN_UP_EVERY_S: Final = 5.0
+
+
+class Listener:
+    """Knows what the talker said last, when, and whether it was understood.
+
+    Args:
+        services: the shared engines.
+        device_id: for the log.
+        machine: decides what speech and words mean.
+        microphone: where they come from.
+        replies: what the device says, which its microphone may hear.
+        apply: carries the machine's decisions out.
+        say: says a sentence of the server's own.
+        is_active: told when somebody speaks.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        device_id: str,
+        machine: TurnMachine,
+        microphone: Microphone,
+        replies: Replies,
+        apply: Callable[[list[Decision]], None],
+        say: Callable[[str], object],
+        is_active: Callable[[], None],
+    ) -> None:
+        self._services = services
+        self._device_id = device_id
+        self._machine = machine
+        self._microphone = microphone
+        self._own_voice = OwnVoice(services.codec, microphone.close_utterance, services.echoes)
+        self._replies = replies
+        self._apply = apply
+        self._say = say
+        self._is_active = is_active
+        self._loop = asyncio.get_running_loop()
+        self._provisional_ticket: int | None = None  # of the text that waits to be confirmed
+        self._owned_up_at = -math.inf
+        self.transcript = Transcript("")
+        """What was said last."""
+        self.times = UtteranceTimes()
+        """When."""
+        self.missed = ""
+        """Why what was said last could not be recognised."""
+
+    @property
+    def language(self) -> str:
+        """What the talker spoke last, or is expected to speak."""
+        fixed = self._services.settings.asr.language
+        return self.transcript.language or (fixed if fixed != "auto" else "zh")
+
+    def typed(self, text: str) -> None:
+        """Something was said in writing."""
+        self.transcript = Transcript(text)
+        self.times.typed()
+
+    async def follow_speech(self) -> None:
+        """Pass on what the VAD finds, until cancelled."""
+        async for heard in self._microphone.speech:
+            if isinstance(heard, KeyReleased):
+                self._apply(self._machine.stop())
+                self._own_up()
+                continue
+            event = await self._own_voice.past(heard, self._replies.sounding(), self._machine.settings.soft_end_ms)
+            if event is None:
+                continue
+            now = self._loop.time()
+            self._microphone.pass_on(event)
+            if isinstance(event, SpeechBegan):
+                self.missed = ""
+                self._is_active()
+                self._machine.may_speculate = self._services.may_speculate
+                self._machine.settings = self._services.settings.turn
+                self.times.speech_began(event.start_ms, event.end_ms, now)
+                self._apply(self._machine.speech_began(event.start_ms, event.end_ms))
+            else:
+                self.times.speech_went_on(event.end_ms, event.last_voiced_ms, now)
+                self._apply(self._machine.heard(event.end_ms, event.silence_ms, doubtful=event.doubtful))
+            self._own_up()
+
+    async def follow_texts(self) -> None:
+        """Pass on what is recognised, until cancelled."""
+        async for recognised in self._microphone.texts:
+            text = recognised.transcript.text
+            if self._machine.state is State.PROBING and is_echo(text, self._replies.spoken_text()):
+                text = ""
+            confirms = recognised.ticket == self._provisional_ticket and same_words(text, self.transcript.text)
+            if not confirms:  # words that are only confirmed were known before
+                self.times.words_known(self._loop.time(), recognised.took_s)
+            self._provisional_ticket = recognised.ticket if recognised.provisional else None
+            self.transcript = recognised.transcript
+            if self._services.settings.log.transcripts:
+                _log.info("heard", extra={"device": self._device_id, "heard": text})
+            self.missed = recognised.error if not text and self._machine.state is State.PAUSED else ""
+            self._apply(self._machine.recognised(recognised.ticket, text, provisional=recognised.provisional))
+            self._own_up()
+
+    def _own_up(self) -> None:
+        """Whoever has finished speaking and was not understood by a fault of ours hears so, and not nothing."""
+        now = self._loop.time()
+        if not self.missed or self._machine.state not in (State.IDLE, State.WAITING):
+            return
+        self.missed = ""
+        if now - self._owned_up_at >= _OWN_UP_EVERY_S:
+            self._owned_up_at = now
+            self._say(message("busy" if self._services.ears.full else "not_understood", self.language))

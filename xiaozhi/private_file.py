@@ -1,0 +1,63 @@
+"""Small files that hold secrets: only this user may read them, a power cut leaves the old or the new one. Blocking."""
+
+import contextlib
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Final
+
+_log = logging.getLogger(__name__)
+
+# Rights of everybody but the owner.
+_OTHERS: Final = 0o077
+_OWNER_ONLY: Final = 0o600
+# Far above what any of them holds: whatever is longer is no file of ours.
+MOST_BYTES: Final = 65_536
+
+
+def read(path: Path, *, most_bytes: int = MOST_BYTES) -> bytes | None:
+    """What the file holds, up to `most_bytes`; None where there is no file. Its rights stay as they are.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(most_bytes)
+    except FileNotFoundError:
+        return None
+
+
+def write(path: Path, content: bytes) -> None:
+    """Replace the file in one step, with rights for its owner only; its folder is made where there is none.
+
+    Raises:
+        OSError: it cannot be written; then it is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # with rights 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            Path(name).unlink()
+        raise
+
+
+def tighten(path: Path) -> None:
+    """Take the file's rights away from everybody but its owner, and say so where they had any.
+
+    One that has gone meanwhile needs nothing.
+
+    Raises:
+        OSError: it belongs to somebody else.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_mode & _OTHERS:
+            _log.warning("%s could be read by others; its rights are tightened", path)
+            path.chmod(_OWNER_ONLY)

@@ -1,0 +1,153 @@
+"""The register of connected devices: who may connect, one connection each, and how all of them are let go."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from aiohttp import web
+
+from xiaozhi.console.guests import is_guest
+from xiaozhi.services import Services
+from xiaozhi.store import StoreError
+from xiaozhi.transport import framing
+from xiaozhi.transport.activation import Standing, spoken_code
+from xiaozhi.transport.addresses import address_of
+from xiaozhi.transport.draining import Drain
+from xiaozhi.transport.draining import Report as DrainReport
+from xiaozhi.transport.entrance import Entrance
+from xiaozhi.transport.identity import Identity
+from xiaozhi.transport.ota import too_many
+from xiaozhi.transport.websocket import Connection, Vision, no_vision
+
+_log = logging.getLogger(__name__)
+
+
+class Devices:
+    """The connected devices: one connection each, the newest wins.
+
+    Args:
+        services: the shared engines.
+        entrance: who may connect.
+    """
+
+    def __init__(self, services: Services, entrance: Entrance) -> None:
+        self._services = services
+        self._entrance = entrance
+        self._connections: dict[str, Connection] = {}
+        self.refused = 0
+        """Devices turned away for want of room, since the start."""
+        self.vision: Vision = no_vision
+        """Where devices send what they see; set before the first one connects."""
+        self.on_connect: list[Callable[[str], None]] = []
+        """Told the id of each device that connects."""
+        self.draining = False
+        """The server stops: no new devices and no new turns. A load balancer sends devices elsewhere."""
+        self.drained: DrainReport | None = None
+        """What became of the devices when the server stopped."""
+        self._open: set[Connection] = set()  # also those that a newer one has replaced and that are not over yet
+        self._dropped = 0  # packets of those that are over
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    @property
+    def no_room(self) -> str:
+        """Why another device cannot be taken now; empty when it can."""
+        if len(self) >= self._services.settings.server.max_devices:
+            return "too many devices"
+        return "" if self._services.takes_devices else "overloaded"
+
+    @property
+    def packets_dropped(self) -> int:
+        """Packets not sent to devices that do not read fast enough, since the start."""
+        return self._dropped + sum(connection.packets_dropped for connection in self._open)
+
+    def online(self) -> frozenset[str]:
+        """Ids of the devices that are connected."""
+        return frozenset(self._connections)
+
+    def find(self, device_id: str) -> Connection | None:
+        """The connection of a device; None where it has none."""
+        return self._connections.get(device_id)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request on the WebSocket path. Refusals are HTTP answers, before the upgrade.
+
+        A device that is refused after the upgrade would sit in "connecting" for 10 s.
+        """
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            return web.Response(status=426, text="This is the WebSocket of a XiaoZhi server; devices connect here.\n")
+        entrance = self._entrance
+        address = address_of(request, entrance.trusted)
+        if wait_s := await entrance.upgrades.take(address, asyncio.get_running_loop().time()):
+            return too_many(wait_s)
+        identity = Identity.of(request.headers, request.query)
+        guest = is_guest(identity.device_id)  # the console's talk page
+        if not (entrance.admits_guest(identity, request.headers) if guest else entrance.gatekeeper.admits(identity)):
+            entrance.gatekeeper.note_refusal(identity, "token not valid", address)
+            return web.Response(status=401, text="token missing or not valid; ask the OTA address for one\n")
+        notice = ""
+        try:
+            standing = Standing.ADMITTED if guest else await entrance.activation.standing(identity)
+            if standing is Standing.UNBOUND and not entrance.gatekeeper.is_configured(identity):
+                chinese = self._services.settings.asr.language != "en"
+                notice = spoken_code(await entrance.activation.code_for(identity), chinese=chinese)
+        except StoreError as error:
+            _log.error("refused: %s", error, extra={"device": identity.device_id})
+            return web.Response(status=503, headers={"Retry-After": "30"}, text="out of order\n")
+        if standing is Standing.BLOCKED:
+            entrance.gatekeeper.note_refusal(identity, "blocked, or not allowed", address)
+            return web.Response(status=403, text="this device is not welcome here\n")
+        if self.draining:
+            return web.Response(status=503, headers={"Retry-After": "10"}, text="shutting down\n")
+        if identity.device_id not in self._connections and (why := self.no_room):
+            self.refused += 1
+            retry_after = str(self._services.settings.load.retry_after_s)
+            return web.Response(status=503, headers={"Retry-After": retry_after}, text=f"{why}\n")
+        connection = Connection(
+            self._services,
+            identity,
+            framing.version_of(request.headers.get("Protocol-Version", 1)),
+            notice,
+            self.vision,
+        )
+        older = self._connections.get(identity.device_id)
+        if older is not None:
+            older.end("the same device connected again")
+        self._connections[identity.device_id] = connection
+        self._empty.clear()
+        for tell in self.on_connect:
+            tell(identity.device_id)
+        self._open.add(connection)
+        try:
+            return await connection.serve(request)
+        finally:
+            self._open.remove(connection)
+            self._dropped += connection.packets_dropped
+            if self._connections.get(identity.device_id) is connection:
+                del self._connections[identity.device_id]
+            if not self._connections:
+                self._empty.set()
+
+    async def empty(self) -> None:
+        """Wait until no device is connected and everything of the last one is freed."""
+        await self._empty.wait()
+
+    async def watch(self) -> None:
+        """Once a second: keepalives, stalled microphones, idle connections. Runs until cancelled."""
+        while True:
+            await asyncio.sleep(1.0)
+            for connection in list(self._connections.values()):
+                if why := connection.overdue():
+                    connection.end(why)
+
+    async def drain(self, within_s: float) -> None:
+        """Take no new devices, let turns under way be answered for at most `within_s`, and hang all devices up.
+
+        A device that does nothing is hung up soon: when it is spoken to it connects again, to whoever serves then.
+        """
+        self.draining = True
+        self.drained = await Drain(lambda: list(self._connections.values()), within_s).run()
+        await self.empty()
