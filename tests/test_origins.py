@@ -20,7 +20,8 @@ from tests.house import House, house
 from xiaozhi.checks.entrance import pages
 from xiaozhi.settings import Settings
 from xiaozhi.settings.origins import as_sent
-from xiaozhi.transport.origins import Origins, hosts_of, is_loopback, names_of, page_of
+from xiaozhi.transport.loopback import is_loopback_host
+from xiaozhi.transport.origins import Origins, hosts_of, names_of, page_of
 
 # The decision --------------------------------------------------------------------------------------------------------
 
@@ -131,7 +132,7 @@ def test_a_page_is_admitted_only_for_a_reason(rules: Origins, origin: str, host:
 def test_whatever_is_sent_only_a_reason_admits_it(origin: str, host: str, peer: str) -> None:
     if Origins(ports=(8000,)).allows(origin, host, peer):
         page = page_of(origin)
-        assert not origin or (page is not None and (is_loopback(peer) or page.host in host.lower()))
+        assert not origin or (page is not None and (is_loopback_host(peer) or page.host in host.lower()))
 
 
 _LABELS = st.sampled_from(("box", "evil", "local", "localhost", "lan", "home", "xiaozhi", "example", "a1", "xn--fsq"))

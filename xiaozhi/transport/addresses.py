@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from xiaozhi.settings import ServerSettings
+from xiaozhi.transport.loopback import is_loopback_host
 
 WEBSOCKET_PATH: Final = "/xiaozhi/v1/"
 OTA_PATH: Final = "/xiaozhi/ota/"
@@ -113,11 +114,7 @@ def websocket_url(base: str) -> str:
 
 def is_loopback(base: str) -> bool:
     """Whether a base address is one that only this machine itself reaches. Pure."""
-    host = urlsplit(base).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return is_loopback_host(urlsplit(base).hostname or "")
 
 
 def base_of(request: web.BaseRequest, settings: ServerSettings, lan_host: str) -> str:

@@ -4,6 +4,8 @@ import ipaddress
 from collections import OrderedDict
 from typing import Final
 
+from xiaozhi.transport.loopback import is_loopback_address
+
 # Addresses that are remembered; whoever has not asked for longest is forgotten first. About 2 MB.
 _MOST_ADDRESSES: Final = 10_000
 # One subscriber has a whole /64 of IPv6 addresses.
@@ -34,7 +36,7 @@ class RateLimiter:
 
     def wait_s(self, address: str, now_s: float) -> float:
         """Take one request of an address: 0 if it is admitted, else in how many seconds to come again."""
-        if not self.per_minute or _is_this_machine(address):
+        if not self.per_minute or is_loopback_address(address):
             return 0.0
         name = _group(address)
         rate = self.per_minute / 60.0
@@ -52,7 +54,8 @@ class RateLimiter:
 
 def bucket_of(address: str) -> str:
     """The name of an address's bucket; empty for this machine, which is not counted."""
-    return "" if _is_this_machine(address) else _group(address)
+    # A proxy on this machine that is not among the trusted ones would otherwise be one address for everybody.
+    return "" if is_loopback_address(address) else _group(address)
 
 
 def _group(address: str) -> str:
@@ -65,16 +68,6 @@ def _group(address: str) -> str:
             return str(parsed.ipv4_mapped)
         return str(ipaddress.ip_network((parsed, _IPV6_PREFIX), strict=False))
     return str(parsed)
-
-
-def _is_this_machine(address: str) -> bool:
-    """A proxy on this machine that is not among the trusted ones would otherwise be one address for everybody."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-    return (mapped or parsed).is_loopback
 
 
 class OncePer:

@@ -15,6 +15,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from xiaozhi.settings.origins import EVERYBODY, NO_ADDRESS, as_sent
+from xiaozhi.transport.loopback import is_loopback_host
 
 _PLACE: Final = r"(?P<host>[a-z0-9_](?:[a-z0-9_.-]{0,252}[a-z0-9_.])?|\[[0-9a-f:.]{2,45}\])(?::(?P<port>\d{1,5}))?"
 _PAGE: Final = re.compile(r"(?P<scheme>https?)://" + _PLACE, re.ASCII)
@@ -100,7 +101,7 @@ class Origins:
         if page is None:
             return False
         # A developer's test page on this machine: its name leads a stranger's browser to the stranger's machine.
-        return self._is_own(page, host) or (is_loopback(page.host) and is_loopback(peer))
+        return self._is_own(page, host) or (is_loopback_host(page.host) and is_loopback_host(peer))
 
     def _is_own(self, page: Page, host: str) -> bool:
         """It is a page of this server itself."""
@@ -136,17 +137,6 @@ def page_of(origin: str) -> Page | None:
         return None
     port = int(match["port"]) if match["port"] else _DEFAULT_PORTS[match["scheme"]]
     return Page(match["scheme"], _plain(match["host"]), port) if 0 < port < 65_536 else None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine for whoever asks for it: `localhost`, 127.0.0.0/8, ::1."""
-    try:
-        address = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return host == "localhost"
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return address.is_loopback
 
 
 def names_of(hostname: str) -> frozenset[str]:

@@ -15,7 +15,8 @@ from xiaozhi.settings import Settings
 from xiaozhi.transport.addresses import OTA_PATH, WEBSOCKET_PATH, Network, address_of, host_of, is_in
 from xiaozhi.transport.identity import Identity
 from xiaozhi.transport.limits import OncePer, RateLimiter
-from xiaozhi.transport.origins import Origins, hosts_of, is_loopback, is_page, names_of
+from xiaozhi.transport.loopback import is_loopback_host
+from xiaozhi.transport.origins import Origins, hosts_of, is_page, names_of
 from xiaozhi.transport.vision import VISION_PATH
 
 _log = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ class PageGuard:
         hops = request.headers.getall("X-Forwarded-For", [])
         said = hops[-1].rpartition(",")[2].strip() if hops else ""
         # A proxy on another machine that says 127.0.0.1 means itself.
-        return address_of(request, self._trusted) if is_loopback(remote) and _is_address(said) else ""
+        return address_of(request, self._trusted) if is_loopback_host(remote) and _is_address(said) else ""
 
     def _refuse(self, request: web.Request, origin: str) -> web.Response:
         self.refused += 1

@@ -19,7 +19,7 @@ from xiaozhi.audio.stream_decode import SpeechDecoder, decode_parts
 from xiaozhi.settings.tts import AzureVoiceSettings
 from xiaozhi.stages.tts.connections import Connections
 from xiaozhi.stages.tts.engine import VoiceError
-from xiaozhi.stages.tts.said import NOT_XML, error_in, short
+from xiaozhi.stages.tts.said import NOT_XML, error_in, reason, short
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest
 
 _PATH: Final = "/cognitiveservices/v1"
@@ -112,7 +112,7 @@ class AzureVoice:
         except TimeoutError as error:
             raise VoiceError(f"{self.name}: no answer in time") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise VoiceError(f"{self.name}: {short(str(error)) or type(error).__name__}") from error
+            raise VoiceError(f"{self.name}: {reason(error)}") from error
         if len(rest):
             yield rest
 
@@ -132,8 +132,7 @@ class AzureVoice:
         except TimeoutError as error:
             raise VoiceError(f"{self.name}: {self._url} does not answer in time") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            reason = short(str(error)) or type(error).__name__
-            raise VoiceError(f"{self.name}: {self._url} cannot be reached: {reason}") from error
+            raise VoiceError(f"{self.name}: {self._url} cannot be reached: {reason(error)}") from error
 
     async def close(self) -> None:
         """Close the connections."""

@@ -26,7 +26,7 @@ from xiaozhi.audio.resample import StreamResampler
 from xiaozhi.settings.tts import IflytekVoiceSettings
 from xiaozhi.stages.tts.connections import Connections
 from xiaozhi.stages.tts.engine import VoiceError
-from xiaozhi.stages.tts.said import short
+from xiaozhi.stages.tts.said import reason, short
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest
 
 _RATE_HZ: Final = 16_000
@@ -133,7 +133,7 @@ class IflytekVoice:
         except TimeoutError as error:
             raise VoiceError(f"{self.name}: no answer in time") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise VoiceError(f"{self.name}: {short(str(error)) or type(error).__name__}") from error
+            raise VoiceError(f"{self.name}: {reason(error)}") from error
         rest = resampler.flush()
         if len(rest):
             yield rest
@@ -152,8 +152,8 @@ class IflytekVoice:
             advice = _HANDSHAKE.get(error.status, short(error.message))
             raise VoiceError(f"{self.name}: HTTP {error.status}: {advice}") from error
         except (aiohttp.ClientError, OSError) as error:
-            reason = short(str(error)) or "no answer in time"
-            raise VoiceError(f"{self.name}: {self._settings.url} cannot be reached: {reason}") from error
+            why = short(str(error)) or "no answer in time"
+            raise VoiceError(f"{self.name}: {self._settings.url} cannot be reached: {why}") from error
 
     async def close(self) -> None:
         """Close what is open."""

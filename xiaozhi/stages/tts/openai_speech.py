@@ -15,7 +15,7 @@ from xiaozhi.audio.stream_decode import SpeechDecoder, decode_parts
 from xiaozhi.settings import OpenAIVoiceSettings
 from xiaozhi.stages.tts.connections import Connections
 from xiaozhi.stages.tts.engine import VoiceError
-from xiaozhi.stages.tts.said import error_in, short
+from xiaozhi.stages.tts.said import error_in, reason, short
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest
 
 _NOT_SOUND: Final = ("application/json", "text/")
@@ -63,7 +63,7 @@ class OpenAIVoice:
         except TimeoutError as error:
             raise VoiceError(f"{self.name}: no answer in time") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise VoiceError(f"{self.name}: {'broke off: ' if begun else ''}{_reason(error)}") from error
+            raise VoiceError(f"{self.name}: {'broke off: ' if begun else ''}{reason(error)}") from error
         if len(rest):
             yield rest
 
@@ -78,7 +78,7 @@ class OpenAIVoice:
                 if reply.status in (401, 403):
                     raise VoiceError(f"{self.name}: the server refuses the key (HTTP {reply.status})")
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            raise VoiceError(f"{self.name}: {self._base} cannot be reached: {_reason(error)}") from error
+            raise VoiceError(f"{self.name}: {self._base} cannot be reached: {reason(error)}") from error
 
     async def close(self) -> None:
         """Close the connections."""
@@ -114,7 +114,3 @@ class OpenAIVoice:
         if reply.status == 200:
             raise VoiceError(f"{self.name}: answered {kind} instead of sound: {short(body)}")
         raise VoiceError(f"{self.name}: HTTP {reply.status}: {short(error_in(body))}")
-
-
-def _reason(error: Exception) -> str:
-    return short(str(error)) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)

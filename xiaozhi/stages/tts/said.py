@@ -21,3 +21,8 @@ def error_in(body: str) -> str:
         return str(json.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return body
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in one line; never empty."""
+    return short(str(error)) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
