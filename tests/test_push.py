@@ -104,7 +104,7 @@ async def test_what_is_not_allowed_or_makes_no_sense_is_refused(tmp_path: Path) 
 
 async def test_whoever_tries_tokens_has_to_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with home_with_push(tmp_path) as home:
-        monkeypatch.setattr("xiaozhi.transport.limits._is_this_machine", lambda _address: False)
+        monkeypatch.setattr("xiaozhi.transport.limits.is_loopback_address", lambda _address: False)
         tries = [(await announce(home, {}, f"wrong-{number}"))[0] for number in range(22)]
         assert tries[:20] == [401] * 20
         assert tries[-1] == 429
