@@ -194,7 +194,7 @@ def test_a_confirmation_that_is_overdue_is_not_waited_for() -> None:
 def test_a_released_key_waits_for_the_confirmation() -> None:
     machine = listening(ListeningMode.MANUAL)
     speak(machine)
-    asked = machine.stop()[-1]
+    asked = machine.stop(machine.utterance)[-1]
     assert isinstance(asked, Recognise)
     assert kinds(machine.recognised(asked.ticket, "我今天", provisional=True)) == [StartReply]
     assert machine.reply_ready(machine.generation) == []
@@ -277,7 +277,7 @@ def test_a_released_key_commits_at_once() -> None:
     machine = listening(ListeningMode.MANUAL)
     speak(machine)
     assert machine.heard(machine.utterance, 2000, 900) == []  # a pause means nothing while the key is held
-    decisions = machine.stop()
+    decisions = machine.stop(machine.utterance)
     assert kinds(decisions) == [Recognise]
     asked = decisions[-1]
     assert isinstance(asked, Recognise)
@@ -289,7 +289,7 @@ def test_a_released_key_commits_at_once() -> None:
 def test_a_key_pressed_for_a_moment_is_no_turn() -> None:
     machine = listening(ListeningMode.MANUAL)
     machine.speech_began(machine.utterance, 0, 60)
-    assert kinds(machine.stop()) == [NextUtterance]
+    assert kinds(machine.stop(machine.utterance)) == [NextUtterance]
     assert machine.state is State.IDLE
 
 
@@ -479,7 +479,7 @@ def test_whatever_never_comes_no_state_is_for_ever(state: str) -> None:
     elif state != "overlap":
         speak(machine)
         if state != "hearing":
-            (asked,) = machine.stop()
+            (asked,) = machine.stop(machine.utterance)
             assert isinstance(asked, Recognise)
             if state == "understood":
                 machine.recognised(asked.ticket, "现在几点了", provisional=True)
@@ -539,7 +539,7 @@ class Watcher:
             case "listen", ListeningMode():
                 self.take(machine.listen(value))
             case "stop", _:
-                self.take(machine.stop())
+                self.take(machine.stop(machine.utterance))
             case "woken", _:
                 self.take(machine.woken())
             case "abort", _:

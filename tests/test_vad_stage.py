@@ -63,7 +63,7 @@ class Rig:
 
     async def said(self) -> list[SpeechEvent]:
         """What the stage says about everything put so far; a released key goes behind it as a marker."""
-        self.mic.put_nowait(KeyReleased())
+        self.mic.put_nowait(KeyReleased(1))
         events: list[SpeechEvent] = []
         async for event in self.speech:
             if isinstance(event, KeyReleased):
@@ -91,7 +91,7 @@ async def make_rig() -> AsyncIterator[MakeRig]:
         tick = UplinkTick(model or LoudIsSpeech(), SETTINGS)
         mic: Channel[MicInput] = Channel(2000.0, lambda _item: 0.0)
         speech: Channel[SpeechEvent | KeyReleased] = Channel(2000.0)
-        control = VadControl()
+        control = VadControl(mic)
         control.expect(1, Mic.OPEN)
         segmenter = Segmenter(SETTINGS.threshold, SETTINGS.release_threshold, SETTINGS.min_speech_ms)
         task = asyncio.create_task(
@@ -159,7 +159,6 @@ async def test_a_reset_forgets_the_utterance_and_what_waits(make_rig: MakeRig) -
     rig = await make_rig()
     await rig.hear(tone(300))
     rig.put(tone(600))  # the wake word, still on its way
-    rig.mic.put_nowait(KeyReleased())
     rig.expect(afresh=True)
     assert len(rig.mic) == 0
     assert await rig.hear(hush(600)) == []
@@ -175,6 +174,17 @@ async def test_a_reset_takes_back_what_has_not_been_read(make_rig: MakeRig) -> N
     rig.expect(afresh=True)
     assert len(rig.speech) == 0
     assert await rig.hear(hush(300)) == []
+
+
+async def test_a_key_that_was_released_stays_released_whatever_is_forgotten(make_rig: MakeRig) -> None:
+    rig = await make_rig()
+    rig.put(tone(600))
+    rig.mic.put_nowait(KeyReleased(1))
+    rig.expect(afresh=True)
+    assert await rig.speech.get() == KeyReleased(1)
+    rig.speech.put_nowait(KeyReleased(2))
+    rig.expect(afresh=True)
+    assert await rig.speech.get() == KeyReleased(2)
 
 
 async def test_a_reset_drops_what_is_being_judged(make_rig: MakeRig) -> None:
@@ -242,7 +252,7 @@ async def test_a_released_key_goes_behind_the_audio_before_it(make_rig: MakeRig)
     rig = await make_rig()
     rig.expect(Mic.HELD)
     rig.put(hush(300))
-    rig.mic.put_nowait(KeyReleased())
+    rig.mic.put_nowait(KeyReleased(1))
     rig.put(hush(60))
     rig.mic.close()
     seen = [event async for event in rig.speech]

@@ -84,7 +84,7 @@ class Listener:
         """Pass on what the VAD finds, until cancelled."""
         async for heard in self._microphone.speech:
             if isinstance(heard, KeyReleased):
-                self._apply(self._machine.stop())
+                self._apply(self._machine.stop(heard.utterance))
                 self._own_up()
                 continue
             if heard.utterance != self._machine.utterance:

@@ -48,7 +48,7 @@ class Microphone:
         self._on_partial = on_partial
         self._packets: Channel[MicInput] = Channel(_MIC_MS, _packet_ms, drop_oldest=True, kind=MICROPHONE)
         self._to_recognise: Channel[AsrInput] = Channel(_MIC_MS, _heard_ms, kind=RECOGNITION)
-        self._control = VadControl()
+        self._control = VadControl(self._packets)
         self.speech: Channel[SpeechEvent | KeyReleased] = Channel(_MIC_MS, _heard_ms, kind=SPEECH)
         """What the VAD has found, and when the key was released."""
         self.texts: Channel[Recognised] = Channel(16, kind=TEXTS)
@@ -97,7 +97,7 @@ class Microphone:
 
     def key_released(self) -> None:
         """The talker released the key; goes behind the audio that came before."""
-        self._packets.put_nowait(KeyReleased())
+        self._packets.put_nowait(KeyReleased(self._control.utterance))
 
     def take_unheard(self) -> int:
         """How many packets have come since listening ended; counted anew from now on."""

@@ -2,15 +2,13 @@
 
 Some clients send nothing while nobody speaks (discontinuous transmission, a voice gate of their own), and then a gap is
 as good as silence. Others send always, and then a gap is the network's: what was said meanwhile comes later, all at
-once. Which it is cannot be known before it is over, but three things tell: whether the voice had fallen silent before
-the gap, whether this client has been sending silence while nobody spoke, and, in the end, whether the sound is made
-up for.
+once. Which it is cannot be known before it is over, but three things tell: whether the voice was fading before the gap
+(networks stop anywhere, mostly in the midst of a word), whether this client has been sending silence while nobody
+spoke, and, in the end, whether the sound is made up for.
 """
 
 from typing import Final
 
-# Voices are gated some time after they end and networks stop anywhere, mostly in the midst of a word.
-_MIN_HEARD_SILENCE_MS: Final = 64.0
 # Networks are late by this much all the time; a gap that is not trusted counts from here on.
 _JITTER_MS: Final = 250.0
 # Who has sent so much silence without a gap sends it always.
@@ -73,19 +71,19 @@ class PacketGaps:
         """How long nothing has come; 0 before anything has."""
         return now_ms - self._last_ms if self._last_ms is not None else 0.0
 
-    def unsent_ms(self, now_ms: float, heard_silence_ms: float) -> tuple[float, bool]:
+    def unsent_ms(self, now_ms: float, *, faded: bool) -> tuple[float, bool]:
         """Silence since the last voiced sample that no sound has come for, and whether that is doubtful.
 
         Args:
             now_ms: by the wall clock.
-            heard_silence_ms: silence that sound has come for.
+            faded: what came last was not clearly a voice.
         """
         gap_ms = self.silent_for_ms(now_ms)
         unsent_ms = self._kept_ms + self._unsent_ms + (gap_ms if gap_ms >= self.gap_ms else 0.0)
         if not unsent_ms:
             return 0.0, False
         if self._trusted is None:
-            self._trusted = heard_silence_ms >= _MIN_HEARD_SILENCE_MS and self._sent_silence_ms < _STEADY_MS
+            self._trusted = faded and self._sent_silence_ms < _STEADY_MS
         if self._trusted:
             return unsent_ms, False
         return max(0.0, unsent_ms - _JITTER_MS), True

@@ -163,6 +163,7 @@ class TurnMachine:
         self._heard = _Utterance()
         self._reply: _Reply | None = None
         self._mic = Mic.SHUT  # as it was told last
+        self._pressed = 0  # the first utterance since the device said that it listens
         self._closing = False  # the utterance is over
         self._afresh = False  # and what has come since is no part of the next
 
@@ -223,11 +224,14 @@ class TurnMachine:
         self._ticket += 1
         self._go(State.WAITING)
         self._close(afresh=True)
+        self._pressed = self.utterance + 1
         return decisions
 
     @_event
-    def stop(self) -> list[Decision]:
-        """`listen/stop`: the talker released the key; the utterance is complete."""
+    def stop(self, utterance: int) -> list[Decision]:
+        """`listen/stop`: the talker released the key; the utterance is complete. Who has pressed it again holds it."""
+        if utterance < self._pressed:
+            return []
         match self.state:
             case State.WAITING:
                 self._go(State.IDLE)
@@ -243,7 +247,7 @@ class TurnMachine:
         self._close(afresh=True)
         match self.state:
             case State.HEARING:
-                return self._discard(State.WAITING)  # whoever holds a key goes on holding it
+                return self._discard(State.WAITING)  # a key that is held is held on
             case State.PAUSED:
                 return self._discard(self._rest_state())
             case State.OVERLAP | State.PROBING:
@@ -256,7 +260,9 @@ class TurnMachine:
         match self.state:
             case State.IDLE | State.WAITING:
                 return self._drop_reply()
-            case State.HEARING | State.PAUSED:
+            case State.HEARING:
+                return self._discard(State.WAITING)  # a key that is held is held on
+            case State.PAUSED:
                 return self._discard(self._rest_state())
         if self.state is not State.REPLYING:
             self._close()

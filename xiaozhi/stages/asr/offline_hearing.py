@@ -29,8 +29,8 @@ PREFIX_LEAST_S: Final = 3.0
 # are as good as for audio that ends at the soft end (3 and 4 of 111 differ from those with 600 ms more; of joined
 # recordings no English word does, and 0.2 % of the letters of Mandarin).
 EARLY_SILENCE_MS: Final = 30.0
-# Audio behind an early decode that may go undecoded because the VAD found no voice in it, where a key is held: a whisper
-# that the VAD misses is heard then. Whoever holds no key is answered by what the VAD finds, and by nothing else.
+# Audio behind an early decode that may go undecoded because the VAD found no voice in it, where a key is held: then a
+# whisper that the VAD misses is heard. Whoever holds no key is answered by what the VAD finds, and by nothing else.
 UNHEARD_MOST_S: Final = 0.6
 # New speech that makes another partial text worth a decode; and the share of what must be decoded that must be new, so
 # that all partial decodes of a long utterance together cost about five times its last one, not the square of its

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -26,13 +26,20 @@ _TELL_EVERY_S: Final = 0.03
 _STOOD_STILL_S: Final = 0.05
 _NO_SOUND: Final[PcmFloat] = np.empty(0, np.float32)
 
+T = TypeVar("T")
+
 
 class VadControl:
-    """What a session tells its VAD, on the loop; every word acts at once, whatever audio waits."""
+    """What a session tells its VAD, on the loop; every word acts at once, whatever audio waits.
 
-    __slots__ = ("_listener", "gap_ms", "mic", "utterance")
+    Args:
+        packets: what the VAD reads.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_listener", "_packets", "gap_ms", "mic", "utterance")
+
+    def __init__(self, packets: Channel[MicInput]) -> None:
+        self._packets = packets
         self.utterance = 0
         """What sound belongs to now."""
         self.mic = Mic.SHUT
@@ -52,8 +59,10 @@ class VadControl:
         """
         afresh = afresh or (mic is Mic.SHUT) is not (self.mic is Mic.SHUT)
         self.utterance, self.mic = utterance, mic
-        if self._listener is not None:  # else nothing has been heard yet
+        if self._listener is not None:
             self._listener.close_utterance(afresh=afresh)
+        elif afresh:  # the stage has not begun: there is no decoder yet that must be kept in step
+            _drop_sound(self._packets)
 
     def _attach(self, listener: "_Listener | None") -> None:
         self._listener = listener
@@ -138,8 +147,8 @@ class _Listener:
         self._gaps.gap_ms = self._control.gap_ms
         if afresh:
             self._resets += 1
-            self._overtaken.extend(item.opus for item in self._mic.drain() if not isinstance(item, KeyReleased))
-            self._speech.drain()
+            self._overtaken.extend(item.opus for item in _drop_sound(self._mic) if not isinstance(item, KeyReleased))
+            _drop_sound(self._speech)
             self._start_afresh()
         else:
             self._end_utterance()
@@ -179,8 +188,8 @@ class _Listener:
                     self._ear.bare = item.bare
             if packets:
                 await self._hear(packets, resets)
-            if released is not None and self._resets == resets:
-                await self._put(released, resets)
+            if released is not None:
+                await self._speech.put(released)
 
     async def _hear(self, packets: list[bytes], resets: int) -> None:
         if self._overtaken:
@@ -240,7 +249,7 @@ class _Listener:
         heard_ms = 0.0 if segmenter.voiced else self._now_ms - last_voiced_ms
         unsent_ms, doubtful = 0.0, False
         if self._control.mic is not Mic.HELD:  # who holds a key says when it is over
-            unsent_ms, doubtful = self._gaps.unsent_ms(self._loop.time() * 1000.0, heard_ms)
+            unsent_ms, doubtful = self._gaps.unsent_ms(self._loop.time() * 1000.0, faded=not segmenter.clear)
         doubtful = doubtful or segmenter.doubtful
         return SpeechAudio(
             self._control.utterance, self._now_ms, pcm, heard_ms + unsent_ms, last_voiced_ms, doubtful, unsent_ms
@@ -284,7 +293,16 @@ class _Listener:
         self._began_ms = self._now_ms - duration_ms(len(pcm), UPLINK_RATE_HZ)
         return SpeechBegan(self._control.utterance, self._began_ms, self._now_ms, pcm)
 
-    async def _put(self, event: SpeechEvent | KeyReleased, resets: int) -> None:
+    async def _put(self, event: SpeechEvent, resets: int) -> None:
         await self._speech.put(event)
         if self._resets != resets:  # said while the channel was full: the event is one of those to forget
-            self._speech.drain()
+            _drop_sound(self._speech)
+
+
+def _drop_sound(channel: Channel[T]) -> list[T]:
+    """Take out all that waits but a key that has been released: it stays released."""
+    items = channel.drain()
+    for item in items:
+        if isinstance(item, KeyReleased):
+            channel.put_nowait(item)
+    return items
