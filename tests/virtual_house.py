@@ -24,7 +24,7 @@ from xiaozhi.caches import Caches
 from xiaozhi.events import MicPacket, ToolCall
 from xiaozhi.pressure.admission import Admission
 from xiaozhi.pressure.warden import Warden
-from xiaozhi.services import DelayEstimate, Services
+from xiaozhi.services import DelayEstimate, Services, Speculation
 from xiaozhi.session import Conversation
 from xiaozhi.settings import Settings
 from xiaozhi.stages.asr.engine import EngineError, Recognizer, Transcript
@@ -335,6 +335,7 @@ def virtual_services(settings: Settings, fate: Fate, engine: Recognizer | None =
         setattr(services, name, part)
     services.use(settings)
     services.voice_delay, services.tenants, services.may_speculate = DelayEstimate(0.1), Tenants(), True
+    services.speculation = Speculation()
     return services
 
 
