@@ -9,14 +9,7 @@ from typing import Final, Protocol
 from bench.endpointing_material import Texts, Utterance, new_segmenter
 from xiaozhi.settings import TurnSettings
 from xiaozhi.stages.vad.silero import WINDOW_MS
-from xiaozhi.turn.decisions import (
-    CloseUtterance,
-    Commit,
-    Decision,
-    Recognise,
-    StartListening,
-    StartReply,
-)
+from xiaozhi.turn.decisions import Commit, Decision, NextUtterance, Recognise, StartReply
 from xiaozhi.turn.endpointing import TalkerPace
 from xiaozhi.turn.machine import ListeningMode, TurnMachine
 from xiaozhi.turn.segmenter import Segmenter
@@ -182,9 +175,12 @@ class _Run:
             return
         if not self._open:
             self._open = True
-            self._apply(self._machine.speech_began(segmenter.start_ms, packets.now_ms), packets.now_ms)
+            self._apply(
+                self._machine.speech_began(self._machine.utterance, segmenter.start_ms, packets.now_ms), packets.now_ms
+            )
         else:
-            heard = self._machine.heard(packets.now_ms, packets.silence_ms, doubtful=segmenter.doubtful)
+            number = self._machine.utterance
+            heard = self._machine.heard(number, packets.now_ms, packets.silence_ms, doubtful=segmenter.doubtful)
             self._apply(heard, packets.now_ms)
 
     def _later(self, at_ms: float, answer: Callable[[], list[Decision]]) -> None:
@@ -206,11 +202,11 @@ class _Run:
                     self._later(now_ms + ready_ms, lambda generation=generation: machine.reply_ready(generation))  # type: ignore[misc]
                 case Commit(generation=generation):
                     self._committed = (now_ms, generation)
-                case CloseUtterance() if self._committed is None:
-                    self._lost = self._lost or segmenter.last_voiced_ms < self._utterance.last_voiced_ms
+                case NextUtterance() if self._committed is None:
+                    self._lost = self._lost or (
+                        self._open and segmenter.last_voiced_ms < self._utterance.last_voiced_ms
+                    )
                     self._open = False
                     segmenter.close()
-                case StartListening():
-                    self._open = False
                 case _:
                     pass

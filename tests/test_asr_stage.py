@@ -32,12 +32,12 @@ class Stage:
     def begin(self, seconds: float = 1.0) -> None:
         """Speech is found."""
         start_ms, self.now_ms = self.now_ms, self.now_ms + seconds * 1000
-        self.inbox.put_nowait(SpeechBegan(start_ms, self.now_ms, sound(seconds)))
+        self.inbox.put_nowait(SpeechBegan(1, start_ms, self.now_ms, sound(seconds)))
 
     def go_on(self, seconds: float, silence_ms: float = 0.0) -> None:
         """It goes on, or falls silent."""
         self.now_ms += seconds * 1000
-        self.inbox.put_nowait(SpeechAudio(self.now_ms, sound(seconds), silence_ms, self.now_ms - silence_ms))
+        self.inbox.put_nowait(SpeechAudio(1, self.now_ms, sound(seconds), silence_ms, self.now_ms - silence_ms))
 
     def ask(self, ticket: int, priority: Priority = Priority.FINAL) -> None:
         """Put a question."""
@@ -277,7 +277,7 @@ async def test_a_question_waits_for_a_worker_with_the_rank_of_its_talker() -> No
     async with asyncio.TaskGroup() as tasks:
         for length, rank in ((1.0, Rank.LOW), (2.0, Rank.NORMAL), (3.0, Rank.HIGH)):
             inbox: Channel[AsrInput] = Channel(10)
-            inbox.put_nowait(SpeechBegan(0.0, length * 1000.0, sound(length)))
+            inbox.put_nowait(SpeechBegan(1, 0.0, length * 1000.0, sound(length)))
             inbox.put_nowait(Ask(1, Priority.FINAL, rank))
             inbox.close()
             tasks.create_task(run_asr(inbox, Channel(4), ears, 5.0))

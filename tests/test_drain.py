@@ -188,7 +188,7 @@ async def test_a_text_that_comes_when_the_ears_are_shut_is_counted_and_not_answe
         await until(lambda: doing(home) == "replying")
         stopping = asyncio.create_task(home.server.devices.drain(20.0))
         (connection,) = home.server.devices._connections.values()
-        await until(lambda: connection._conversation._finishing)
+        await until(lambda: connection._conversation._machine.finishing)
         device.detect("and what else")
         assert (await turn).answered
         await stopping

@@ -14,7 +14,7 @@ from xiaozhi.conversation.saying import Told
 from xiaozhi.session import Conversation
 from xiaozhi.settings import TurnSettings
 from xiaozhi.text.script import script_of
-from xiaozhi.turn.decisions import CloseUtterance, CommitSaying, DropReply, Interrupt, StartSaying
+from xiaozhi.turn.decisions import CommitSaying, DropReply, Interrupt, NextUtterance, StartSaying
 from xiaozhi.turn.machine import ListeningMode, State, TurnMachine
 from xiaozhi.turn.manners import Manners
 
@@ -186,7 +186,7 @@ def test_who_speaks_first_is_not_talked_over() -> None:
     machine = waiting()
     (start,) = machine.say()
     assert isinstance(start, StartSaying)
-    assert machine.speech_began(0.0, 150.0) == [DropReply(start.generation)]
+    assert machine.speech_began(machine.utterance, 0.0, 150.0) == [DropReply(start.generation)]
     assert state_of(machine) is State.HEARING
     assert machine.reply_ready(start.generation) == [], "its sound comes too late"
     assert state_of(machine) is State.HEARING
@@ -197,10 +197,11 @@ def test_a_sentence_is_let_out_by_its_first_sound_and_ends_like_a_reply() -> Non
     generation = machine.generation
     machine.say()
     assert machine.listen(ListeningMode.AUTO) != []  # firmware says once more that it listens
-    assert machine.reply_ready(generation) == [CommitSaying(generation), CloseUtterance()]
+    committed, nothing_heard = machine.reply_ready(generation)
+    assert committed == CommitSaying(generation) and isinstance(nothing_heard, NextUtterance)
     assert state_of(machine) is State.REPLYING
     assert machine.say() == []
-    assert machine.reply_done(generation) == []
+    assert all(isinstance(decision, NextUtterance) for decision in machine.reply_done(generation))
     assert state_of(machine) is State.WAITING
     assert machine.generation > generation
 
@@ -232,7 +233,7 @@ def test_speech_over_a_sentence_stops_it_only_where_it_may(interruptible: bool) 
     generation = machine.generation
     machine.say(interruptible=interruptible)
     machine.reply_ready(generation)
-    machine.speech_began(0.0, 150.0)
+    machine.speech_began(machine.utterance, 0.0, 150.0)
     assert state_of(machine) is (State.OVERLAP if interruptible else State.REPLYING)
     assert Interrupt(generation) in machine.abort(), "a key always does"
     assert state_of(machine) is State.WAITING
@@ -242,7 +243,7 @@ def test_speech_over_a_sentence_stops_it_only_where_it_may(interruptible: bool) 
 def test_nothing_is_said_into_a_turn(state: str) -> None:
     machine = waiting()
     if state == "hearing":
-        machine.speech_began(0.0, 150.0)
+        machine.speech_began(machine.utterance, 0.0, 150.0)
     else:
         machine.typed("hello")
     assert machine.say() == []

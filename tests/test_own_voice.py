@@ -1,6 +1,5 @@
 """A device that hears its own loudspeaker: what is played is told from what somebody says over it."""
 
-import asyncio
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -11,7 +10,7 @@ from tests.speech import say
 from xiaozhi.audio.opus import OpusDecoder, OpusEncoder
 from xiaozhi.audio.own_sound import OWN, Echoes, likeness
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16
-from xiaozhi.conversation.own_voice import OwnVoice
+from xiaozhi.conversation.own_voice import Echo, OwnVoice
 from xiaozhi.events import SpeechAudio, SpeechBegan
 from xiaozhi.workers import WorkerPool
 
@@ -82,9 +81,9 @@ def test_silence_is_like_nothing() -> None:
 def steps(heard: PcmFloat, from_s: float) -> Iterator[SpeechBegan | SpeechAudio]:
     """An utterance from half a second before `from_s` on, always voiced."""
     at = int(from_s * UPLINK_RATE_HZ)
-    yield SpeechBegan((from_s - 0.5) * 1000.0, from_s * 1000.0, heard[at - UPLINK_RATE_HZ // 2 : at])
+    yield SpeechBegan(7, (from_s - 0.5) * 1000.0, from_s * 1000.0, heard[at - UPLINK_RATE_HZ // 2 : at])
     for end in range(at + STEP, len(heard) + 1, STEP):
-        yield SpeechAudio(end / 16.0, heard[end - STEP : end], 0.0, end / 16.0)
+        yield SpeechAudio(7, end / 16.0, heard[end - STEP : end], 0.0, end / 16.0)
 
 
 def playing(song: list[bytes], now_ms: float) -> list[bytes]:
@@ -96,16 +95,16 @@ def playing(song: list[bytes], now_ms: float) -> list[bytes]:
 async def test_the_devices_own_voice_is_held_back_and_a_talker_over_it_is_let_through(
     song: list[bytes], pool: WorkerPool
 ) -> None:
-    closed = asyncio.Event()
     echoes = Echoes()
-    own = OwnVoice(pool, closed.set, echoes)
+    own = OwnVoice(pool, echoes)
     passed = []
     for event in steps(over(echo(song), "please stop the music now", 3.5), 2.5):
         became = await own.past(event, playing(song, event.end_ms), 96.0)
-        if became is not None:
+        assert became is not Echo.OVER
+        if became is not Echo.SOUNDS:
             passed.append(became)
-    assert echoes == Echoes(held_back=1, let_through=1) and not closed.is_set()
-    assert isinstance(passed[0], SpeechBegan)
+    assert echoes == Echoes(held_back=1, let_through=1)
+    assert isinstance(passed[0], SpeechBegan) and passed[0].utterance == 7
     assert 3500.0 < passed[0].end_ms < 4400.0
     assert len(passed[0].pcm) == 0.9 * UPLINK_RATE_HZ
     assert passed[0].start_ms == pytest.approx(passed[0].end_ms - 900.0)
@@ -115,28 +114,25 @@ async def test_the_devices_own_voice_is_held_back_and_a_talker_over_it_is_let_th
 async def test_what_was_held_back_is_over_with_a_silence_and_the_next_is_looked_at_afresh(
     song: list[bytes], pool: WorkerPool
 ) -> None:
-    ended = []
-    own = OwnVoice(pool, lambda: ended.append(1), Echoes())
+    own = OwnVoice(pool, Echoes())
     began = next(steps(echo(song), 2.5))
-    assert await own.past(began, playing(song, 2500.0), 96.0) is None
+    assert await own.past(began, playing(song, 2500.0), 96.0) is Echo.SOUNDS
     still = np.zeros(STEP, np.float32)
-    assert await own.past(SpeechAudio(2560.0, still, 60.0, 2500.0), playing(song, 2560.0), 96.0) is None
-    assert ended == []
-    assert await own.past(SpeechAudio(2620.0, still, 120.0, 2500.0), playing(song, 2620.0), 96.0) is None
-    assert ended == [1]
+    assert await own.past(SpeechAudio(7, 2560.0, still, 60.0, 2500.0), playing(song, 2560.0), 96.0) is Echo.SOUNDS
+    assert await own.past(SpeechAudio(7, 2620.0, still, 120.0, 2500.0), playing(song, 2620.0), 96.0) is Echo.OVER
     assert await own.past(began, (), 96.0) is began, "nothing sounds: nothing is compared"
 
 
 async def test_an_echo_that_outlives_its_reply_begins_no_turn(song: list[bytes], pool: WorkerPool) -> None:
-    own = OwnVoice(pool, lambda: None, Echoes())
+    own = OwnVoice(pool, Echoes())
     began, *rest = steps(echo(song), 2.5)
-    assert await own.past(began, playing(song, 2500.0), 96.0) is None
+    assert await own.past(began, playing(song, 2500.0), 96.0) is Echo.SOUNDS
     for event in rest[:4]:
-        assert await own.past(event, (), 96.0) is None
+        assert await own.past(event, (), 96.0) is Echo.SOUNDS
 
 
 async def test_everything_passes_when_the_comparing_threads_are_gone(song: list[bytes], pool: WorkerPool) -> None:
     pool.close()
-    own = OwnVoice(pool, lambda: None, Echoes())
+    own = OwnVoice(pool, Echoes())
     for event in steps(echo(song), 2.5):
         assert await own.past(event, playing(song, event.end_ms), 96.0) is event

@@ -17,6 +17,7 @@ from tests.house import House, house, question
 from xiaozhi.client.device import Device
 from xiaozhi.client.mcp import DeviceTools
 from xiaozhi.tools.external import ServerState
+from xiaozhi.turn.decisions import StartReply
 from xiaozhi.turn.machine import ListeningMode
 
 VOLUME = "self_audio_speaker_set_volume"
@@ -138,8 +139,9 @@ async def test_a_dropped_reply_has_called_nothing(tmp_path: Path) -> None:
         conversation = connection._conversation
         device.listen()
         await come_true(lambda: conversation._machine.state.value == "waiting")
-        conversation._machine.speech_began(0.0, 500.0)
-        conversation._start_reply(1, 0, conversation._machine.generation, "make it quiet in here")
+        machine = conversation._machine
+        machine.speech_began(machine.utterance, 0.0, 500.0)
+        conversation._apply([StartReply(1, 0, machine.generation, "make it quiet in here")])
         reply = conversation._replies.now
         assert reply is not None
         ready = asyncio.Event()
@@ -148,7 +150,7 @@ async def test_a_dropped_reply_has_called_nothing(tmp_path: Path) -> None:
         assert len(home.asked) == 1, "the model has asked for the tool"
         conversation._replies.cancel()
         Model(("Fine.", ())).install(home)
-        conversation._machine.abort()
+        conversation.abort("")
         await device.turn_text("never mind")
     assert device.tools.calls == []
 

@@ -55,9 +55,9 @@ def test_no_binary_message_raises(version: int, message: bytes) -> None:
     assert isinstance(event, protocol.Audio | protocol.Ignored)
 
 
-def test_an_empty_packet_never_reaches_the_decoder() -> None:
-    assert isinstance(protocol.DeviceProtocol(1).receive_binary(b""), protocol.Ignored)
-    assert isinstance(protocol.DeviceProtocol(3).receive_binary(struct.pack("!BBH", 0, 0, 0)), protocol.Ignored)
+def test_an_empty_packet_is_silence() -> None:
+    assert protocol.DeviceProtocol(1).receive_binary(b"") == protocol.Audio(b"", 0)
+    assert protocol.DeviceProtocol(3).receive_binary(struct.pack("!BBH", 0, 0, 0)) == protocol.Audio(b"", 0)
 
 
 @pytest.mark.parametrize(

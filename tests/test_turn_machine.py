@@ -6,17 +6,18 @@ from hypothesis import strategies as st
 
 from xiaozhi.settings import TurnSettings
 from xiaozhi.turn.decisions import (
-    CloseUtterance,
     Commit,
+    CommitSaying,
     Decision,
     DropReply,
     Interrupt,
+    Mic,
+    NextUtterance,
     PauseReply,
     Recognise,
     ResumeReply,
-    StartListening,
     StartReply,
-    StopListening,
+    StartSaying,
 )
 from xiaozhi.turn.machine import ListeningMode, State, TurnMachine
 
@@ -38,13 +39,13 @@ def listening(mode: ListeningMode = ListeningMode.AUTO, rules: TurnSettings = RU
 
 
 def speak(machine: TurnMachine, start_ms: float = 0.0, until_ms: float = 1000.0) -> None:
-    machine.speech_began(start_ms, start_ms + 100)
-    machine.heard(until_ms, 0.0)
+    machine.speech_began(machine.utterance, start_ms, start_ms + 100)
+    machine.heard(machine.utterance, until_ms, 0.0)
 
 
 def soft_end(machine: TurnMachine, last_voiced_ms: float = 1000.0) -> int:
     """Let silence reach the soft end; returns the ticket of the question asked."""
-    decisions = machine.heard(last_voiced_ms + 128, 128)
+    decisions = machine.heard(machine.utterance, last_voiced_ms + 128, 128)
     asked = [each for each in decisions if isinstance(each, Recognise)]
     assert len(asked) == 1
     return asked[0].ticket
@@ -60,8 +61,8 @@ def test_a_neutral_text_is_committed_when_its_silence_has_passed_and_the_reply_i
     ticket = soft_end(machine)
     assert kinds(machine.recognised(ticket, "我今天看了一本书")) == [StartReply]
     assert machine.reply_ready(machine.generation) == []  # 128 ms of silence are too few for a neutral text
-    assert machine.heard(1500, 500) == []
-    assert kinds(machine.heard(1560, 560)) == [Commit, CloseUtterance]
+    assert machine.heard(machine.utterance, 1500, 500) == []
+    assert kinds(machine.heard(machine.utterance, 1560, 560)) == [Commit, NextUtterance]
     assert machine.state is State.REPLYING
 
 
@@ -71,24 +72,24 @@ def test_a_complete_text_is_committed_sooner_and_a_trailing_one_later() -> None:
         speak(machine)
         machine.recognised(soft_end(machine), text)
         machine.reply_ready(machine.generation)
-        assert machine.heard(1000 + silence_ms - 20, silence_ms - 20) == []
-        assert kinds(machine.heard(1000 + silence_ms, silence_ms)) == [Commit, CloseUtterance]
+        assert machine.heard(machine.utterance, 1000 + silence_ms - 20, silence_ms - 20) == []
+        assert kinds(machine.heard(machine.utterance, 1000 + silence_ms, silence_ms)) == [Commit, NextUtterance]
 
 
 def test_the_turn_stays_open_while_the_reply_is_not_ready() -> None:
     machine = listening()
     speak(machine)
     machine.recognised(soft_end(machine), "现在几点了")
-    assert machine.heard(2500, 1500) == []
+    assert machine.heard(machine.utterance, 2500, 1500) == []
     assert machine.state is State.PAUSED
-    assert kinds(machine.reply_ready(machine.generation)) == [Commit, CloseUtterance]
+    assert kinds(machine.reply_ready(machine.generation)) == [Commit, NextUtterance]
 
 
 def test_a_reply_that_never_gets_ready_is_committed_in_the_end() -> None:
     machine = listening()
     speak(machine)
     machine.recognised(soft_end(machine), "现在几点了")
-    assert kinds(machine.heard(3000, 2000)) == [Commit, CloseUtterance]
+    assert kinds(machine.heard(machine.utterance, 3000, 2000)) == [Commit, NextUtterance]
 
 
 def test_nothing_is_committed_on_a_silence_that_may_be_speech_but_noise_does_not_hold_it_up_for_ever() -> None:
@@ -96,14 +97,14 @@ def test_nothing_is_committed_on_a_silence_that_may_be_speech_but_noise_does_not
     speak(machine)
     machine.recognised(soft_end(machine), "现在几点了")
     machine.reply_ready(machine.generation)
-    assert machine.heard(1440, 440, doubtful=True) == []
-    assert kinds(machine.heard(1500, 500)) == [Commit, CloseUtterance]
+    assert machine.heard(machine.utterance, 1440, 440, doubtful=True) == []
+    assert kinds(machine.heard(machine.utterance, 1500, 500)) == [Commit, NextUtterance]
     machine = listening()
     speak(machine)
     machine.recognised(soft_end(machine), "现在几点了")
     machine.reply_ready(machine.generation)
-    assert machine.heard(1780, 780, doubtful=True) == []
-    assert kinds(machine.heard(1820, 820, doubtful=True)) == [Commit, CloseUtterance]
+    assert machine.heard(machine.utterance, 1780, 780, doubtful=True) == []
+    assert kinds(machine.heard(machine.utterance, 1820, 820, doubtful=True)) == [Commit, NextUtterance]
 
 
 def test_speech_that_goes_on_raises_the_revision_and_drops_the_reply() -> None:
@@ -112,10 +113,10 @@ def test_speech_that_goes_on_raises_the_revision_and_drops_the_reply() -> None:
     first = soft_end(machine)
     machine.recognised(first, "我想问一下")
     generation = machine.generation
-    assert machine.heard(1300, 0) == []
+    assert machine.heard(machine.utterance, 1300, 0) == []
     assert (machine.state, machine.revision) == (State.HEARING, 1)
-    assert machine.heard(1500, 0) == []  # kept a little: the words may turn out to be the same
-    assert kinds(machine.heard(1800, 0)) == [DropReply]
+    assert machine.heard(machine.utterance, 1500, 0) == []  # kept a little: the words may turn out to be the same
+    assert kinds(machine.heard(machine.utterance, 1800, 0)) == [DropReply]
     assert machine.generation == generation + 1
     second = soft_end(machine, 1800)
     assert second != first
@@ -127,10 +128,10 @@ def test_the_same_words_again_keep_the_running_reply() -> None:
     machine = listening()
     speak(machine)
     machine.recognised(soft_end(machine), "现在几点了")
-    machine.heard(1200, 0)  # a breath
+    machine.heard(machine.utterance, 1200, 0)  # a breath
     assert machine.recognised(soft_end(machine, 1232), "现在几点了。") == []
     machine.reply_ready(machine.generation)
-    assert kinds(machine.heard(1640, 408)) == [Commit, CloseUtterance]
+    assert kinds(machine.heard(machine.utterance, 1640, 408)) == [Commit, NextUtterance]
 
 
 def provisional(text: str = "现在几点了") -> tuple[TurnMachine, int]:
@@ -145,10 +146,10 @@ def provisional(text: str = "现在几点了") -> tuple[TurnMachine, int]:
 def test_a_provisional_text_starts_the_reply_and_its_confirmation_commits_it() -> None:
     machine, ticket = provisional()
     assert machine.reply_ready(machine.generation) == []
-    assert machine.heard(1500, 500) == []
+    assert machine.heard(machine.utterance, 1500, 500) == []
     assert machine.state is State.PAUSED
     decisions = machine.recognised(ticket, "现在几点了？")
-    assert kinds(decisions) == [Commit, CloseUtterance]
+    assert kinds(decisions) == [Commit, NextUtterance]
     assert isinstance(decisions[0], Commit)
     assert decisions[0].text == "现在几点了？"
 
@@ -156,14 +157,14 @@ def test_a_provisional_text_starts_the_reply_and_its_confirmation_commits_it() -
 def test_a_confirmation_before_the_reply_is_ready_changes_nothing_else() -> None:
     machine, ticket = provisional()
     assert machine.recognised(ticket, "现在几点了。") == []
-    assert machine.heard(1500, 500) == []
-    assert kinds(machine.reply_ready(machine.generation)) == [Commit, CloseUtterance]
+    assert machine.heard(machine.utterance, 1500, 500) == []
+    assert kinds(machine.reply_ready(machine.generation)) == [Commit, NextUtterance]
 
 
 def test_a_correction_drops_the_reply_and_prepares_another() -> None:
     machine, ticket = provisional("现在几点")
     machine.reply_ready(machine.generation)
-    machine.heard(1560, 560)
+    machine.heard(machine.utterance, 1560, 560)
     generation = machine.generation
     decisions = machine.recognised(ticket, "现在几点到")
     assert decisions == [DropReply(generation), StartReply(1, 0, generation + 1, "现在几点到")]
@@ -174,18 +175,18 @@ def test_a_correction_drops_the_reply_and_prepares_another() -> None:
 def test_words_that_turn_out_to_be_none_are_no_turn() -> None:
     machine, ticket = provisional("嗯啊")
     machine.reply_ready(machine.generation)
-    machine.heard(1540, 540)
+    machine.heard(machine.utterance, 1540, 540)
     assert kinds(machine.recognised(ticket, "。")) == [DropReply]
-    assert kinds(machine.heard(1560, 560)) == [CloseUtterance]
+    assert kinds(machine.heard(machine.utterance, 1560, 560)) == [NextUtterance]
     assert machine.state is State.WAITING
 
 
 def test_a_confirmation_that_is_overdue_is_not_waited_for() -> None:
     machine, ticket = provisional()
-    assert machine.heard(1500, 500) == []
+    assert machine.heard(machine.utterance, 1500, 500) == []
     machine.reply_ready(machine.generation)  # from here on only the confirmation is missing
-    assert machine.heard(1860, 860) == []
-    assert kinds(machine.heard(1920, 920)) == [Commit, CloseUtterance]
+    assert machine.heard(machine.utterance, 1860, 860) == []
+    assert kinds(machine.heard(machine.utterance, 1920, 920)) == [Commit, NextUtterance]
     assert machine.recognised(ticket, "现在几点到") == []
     assert machine.state is State.REPLYING
 
@@ -193,22 +194,22 @@ def test_a_confirmation_that_is_overdue_is_not_waited_for() -> None:
 def test_a_released_key_waits_for_the_confirmation() -> None:
     machine = listening(ListeningMode.MANUAL)
     speak(machine)
-    asked = machine.stop()[-1]
+    asked = machine.stop(machine.utterance)[-1]
     assert isinstance(asked, Recognise)
     assert kinds(machine.recognised(asked.ticket, "我今天", provisional=True)) == [StartReply]
     assert machine.reply_ready(machine.generation) == []
-    assert kinds(machine.recognised(asked.ticket, "我今天。")) == [Commit, CloseUtterance]
+    assert kinds(machine.recognised(asked.ticket, "我今天。")) == [Commit, NextUtterance]
 
 
 def test_speech_that_goes_on_makes_a_missing_confirmation_stale() -> None:
     machine, ticket = provisional("我想问")
-    machine.heard(1300, 0)
+    machine.heard(machine.utterance, 1300, 0)
     assert machine.recognised(ticket, "我想问") == []
     second = soft_end(machine, 1300)
     assert machine.recognised(second, "我想问", provisional=True) == []  # the same words: the reply is kept
     machine.reply_ready(machine.generation)
-    assert machine.heard(1900, 600) == []
-    assert kinds(machine.recognised(second, "我想问")) == [Commit, CloseUtterance]
+    assert machine.heard(machine.utterance, 1900, 600) == []
+    assert kinds(machine.recognised(second, "我想问")) == [Commit, NextUtterance]
 
 
 @pytest.mark.parametrize(
@@ -241,23 +242,23 @@ def test_a_provisional_text_without_words_is_not_news() -> None:
 
 def test_after_three_attempts_the_machine_waits_for_a_neutral_silence() -> None:
     machine = listening()
-    machine.speech_began(0, 100)
+    machine.speech_began(machine.utterance, 0, 100)
     at = 1000.0
     for _ in range(3):
-        machine.heard(at, 0)
+        machine.heard(machine.utterance, at, 0)
         soft_end(machine, at)
         at += 500
-    machine.heard(at, 0)
-    assert machine.heard(at + 200, 200) == []
-    assert kinds(machine.heard(at + 560, 560)) == [Recognise]
+    machine.heard(machine.utterance, at, 0)
+    assert machine.heard(machine.utterance, at + 200, 200) == []
+    assert kinds(machine.heard(machine.utterance, at + 560, 560)) == [Recognise]
 
 
 def test_no_reply_is_prepared_ahead_of_time_under_load() -> None:
     machine = listening()
     machine.may_speculate = False
     speak(machine)
-    assert machine.heard(1200, 200) == []
-    asked = machine.heard(1560, 560)
+    assert machine.heard(machine.utterance, 1200, 200) == []
+    asked = machine.heard(machine.utterance, 1560, 560)
     assert kinds(asked) == [Recognise]
     assert isinstance(asked[0], Recognise)
     assert kinds(machine.recognised(asked[0].ticket, "我今天看了一本书")) == [StartReply]
@@ -268,50 +269,75 @@ def test_noise_without_words_ends_the_utterance_without_a_turn(text: str) -> Non
     machine = listening()
     speak(machine)
     assert machine.recognised(soft_end(machine), text) == []
-    assert kinds(machine.heard(1560, 560)) == [CloseUtterance]
+    assert kinds(machine.heard(machine.utterance, 1560, 560)) == [NextUtterance]
     assert machine.state is State.WAITING
 
 
 def test_a_released_key_commits_at_once() -> None:
     machine = listening(ListeningMode.MANUAL)
     speak(machine)
-    assert machine.heard(2000, 900) == []  # a pause means nothing while the key is held
-    decisions = machine.stop()
-    assert kinds(decisions) == [StopListening, Recognise]
+    assert machine.heard(machine.utterance, 2000, 900) == []  # a pause means nothing while the key is held
+    decisions = machine.stop(machine.utterance)
+    assert kinds(decisions) == [Recognise]
     asked = decisions[-1]
     assert isinstance(asked, Recognise)
-    assert kinds(machine.recognised(asked.ticket, "我今天")) == [StartReply, Commit, CloseUtterance]
+    assert kinds(machine.recognised(asked.ticket, "我今天")) == [StartReply, Commit, NextUtterance]
     machine.reply_done(machine.generation)
     assert machine.state is State.IDLE
 
 
 def test_a_key_pressed_for_a_moment_is_no_turn() -> None:
     machine = listening(ListeningMode.MANUAL)
-    machine.speech_began(0, 60)
-    assert kinds(machine.stop()) == [StopListening, CloseUtterance]
+    machine.speech_began(machine.utterance, 0, 60)
+    assert kinds(machine.stop(machine.utterance)) == [NextUtterance]
     assert machine.state is State.IDLE
 
 
 def test_three_minutes_of_speech_are_capped_and_answered() -> None:
     machine = listening()
-    machine.speech_began(0, 100)
+    machine.speech_began(machine.utterance, 0, 100)
     asked: list[Decision] = []
     at = 100.0
     while not asked:
         at += 60
-        asked = machine.heard(at, 0)
+        asked = machine.heard(machine.utterance, at, 0)
     assert at == pytest.approx(30_000, abs=60)
     assert isinstance(asked[0], Recognise)
-    assert machine.heard(at + 60, 0) == []
-    assert kinds(machine.recognised(asked[0].ticket, "很长的话")) == [StartReply, Commit, CloseUtterance]
+    assert machine.heard(machine.utterance, at + 60, 0) == []
+    assert kinds(machine.recognised(asked[0].ticket, "很长的话")) == [StartReply, Commit, NextUtterance]
 
 
 def test_a_stalled_stream_ends_the_utterance() -> None:
     machine = listening()
     speak(machine)
-    asked = machine.stalled()
-    assert isinstance(asked[0], Recognise)
-    assert Commit in kinds(machine.recognised(asked[0].ticket, "你好"))
+    (asked,) = machine.heard(machine.utterance, 1000, 1500, unsent_ms=1500, doubtful=True)
+    assert isinstance(asked, Recognise)
+    assert kinds(machine.recognised(asked.ticket, "我想因为")) == [StartReply]
+    assert kinds(machine.reply_ready(machine.generation)) == [Commit, NextUtterance]
+
+
+def test_what_comes_late_after_a_gap_goes_on_with_the_turn_and_is_no_habit_of_the_talker() -> None:
+    machine = listening()
+    speak(machine)
+    (asked,) = machine.heard(machine.utterance, 1000, 300, unsent_ms=300, doubtful=True)
+    assert isinstance(asked, Recognise)
+    machine.recognised(asked.ticket, "现在几点了")
+    machine.reply_ready(machine.generation)
+    assert machine.heard(machine.utterance, 1000, 700, unsent_ms=700, doubtful=True) == []
+    assert machine.heard(machine.utterance, 1060, 400, unsent_ms=340, doubtful=True) == [], "half of it is made up for"
+    assert machine.state is State.PAUSED
+    assert machine.heard(machine.utterance, 1300, 0) == []
+    assert (machine.state, machine.revision) == (State.HEARING, 1)
+    assert machine.pace.habit_ms == 60, "and not 400"
+
+
+def test_silence_that_is_not_sent_commits_as_if_it_were_where_nothing_speaks_against_it() -> None:
+    machine = listening()
+    speak(machine)
+    machine.recognised(soft_end(machine), "现在几点了")
+    machine.reply_ready(machine.generation)
+    assert machine.heard(machine.utterance, 1128, 380, unsent_ms=252) == []
+    assert kinds(machine.heard(machine.utterance, 1128, 410, unsent_ms=282)) == [Commit, NextUtterance]
 
 
 def test_abort_interrupts_a_reply_and_forgets_an_utterance() -> None:
@@ -319,33 +345,34 @@ def test_abort_interrupts_a_reply_and_forgets_an_utterance() -> None:
     assert machine.abort() == []
     machine.typed("你好")
     generation = machine.generation
-    assert machine.abort() == [Interrupt(generation)]
+    assert machine.abort() == [Interrupt(generation), NextUtterance(machine.utterance, Mic.OPEN)]
     assert (machine.generation, machine.state) == (generation + 1, State.WAITING)
     speak(machine)
-    assert kinds(machine.abort()) == [CloseUtterance]
+    assert kinds(machine.abort()) == [NextUtterance]
 
 
 def test_listen_start_is_idempotent_and_does_not_disturb_a_reply() -> None:
     machine = listening()
-    assert machine.listen(ListeningMode.AUTO) == [StartListening(hold=False)]
+    again = machine.listen(ListeningMode.AUTO)
+    assert again == [NextUtterance(machine.utterance, Mic.OPEN, afresh=True)]
     machine.typed("你好")
     assert machine.listen(ListeningMode.AUTO) == []
     assert machine.state is State.REPLYING
-    assert kinds(machine.listen(ListeningMode.MANUAL)) == [Interrupt, StartListening]
+    assert kinds(machine.listen(ListeningMode.MANUAL)) == [Interrupt, NextUtterance]
 
 
 def realtime_reply() -> TurnMachine:
     machine = listening(ListeningMode.REALTIME)
     machine.typed("讲个故事")
-    machine.speech_began(10_000, 10_100)
+    machine.speech_began(machine.utterance, 10_000, 10_100)
     assert machine.state is State.OVERLAP
     return machine
 
 
 def test_words_over_a_reply_interrupt_it_and_begin_a_turn() -> None:
     machine = realtime_reply()
-    assert machine.heard(10_200, 0) == []
-    decisions = machine.heard(10_320, 0)
+    assert machine.heard(machine.utterance, 10_200, 0) == []
+    decisions = machine.heard(machine.utterance, 10_320, 0)
     assert kinds(decisions) == [PauseReply, Recognise]
     asked = decisions[1]
     assert isinstance(asked, Recognise)
@@ -357,30 +384,110 @@ def test_words_over_a_reply_interrupt_it_and_begin_a_turn() -> None:
 
 def test_a_backchannel_over_a_reply_lets_it_go_on() -> None:
     machine = realtime_reply()
-    asked = machine.heard(10_320, 0)[1]
+    asked = machine.heard(machine.utterance, 10_320, 0)[1]
     assert isinstance(asked, Recognise)
     assert machine.recognised(asked.ticket, "嗯嗯") == []
-    assert machine.heard(10_380, 0) == []
-    assert kinds(machine.heard(10_640, 140)) == [CloseUtterance, ResumeReply]
+    assert machine.heard(machine.utterance, 10_380, 0) == []
+    assert kinds(machine.heard(machine.utterance, 10_640, 140)) == [ResumeReply, NextUtterance]
 
 
 def test_a_cough_over_a_reply_does_not_even_pause_it() -> None:
     machine = realtime_reply()
-    assert kinds(machine.heard(10_300, 140)) == [CloseUtterance]
+    assert kinds(machine.heard(machine.utterance, 10_300, 140)) == [NextUtterance]
     assert machine.state is State.REPLYING
 
 
 def test_talk_over_the_end_of_a_reply_becomes_the_next_turn() -> None:
     machine = realtime_reply()
-    machine.heard(10_320, 0)
+    machine.heard(machine.utterance, 10_320, 0)
     assert machine.reply_done(machine.generation) == []
     assert machine.state is State.HEARING
 
 
-def test_speech_is_ignored_in_auto_mode_while_the_reply_plays() -> None:
+@pytest.mark.parametrize("mode", [ListeningMode.AUTO, ListeningMode.MANUAL])
+def test_the_microphone_is_shut_while_the_reply_plays_and_open_in_realtime_mode(mode: ListeningMode) -> None:
+    machine = listening(mode)
+    assert machine.typed("你好")[-1] == NextUtterance(machine.utterance, Mic.SHUT)
+    machine = listening(ListeningMode.REALTIME)
+    assert machine.typed("你好")[-1] == NextUtterance(machine.utterance, Mic.OPEN)
+
+
+def test_a_wake_word_in_mid_sentence_begins_afresh_and_what_was_under_way_is_out_of_date() -> None:
     machine = listening()
-    machine.typed("你好")
-    assert machine.speech_began(0, 100) == [CloseUtterance()]
+    speak(machine)
+    before = machine.utterance
+    assert machine.woken() == [NextUtterance(before + 1, Mic.OPEN, afresh=True)]
+    assert machine.state is State.WAITING
+    assert machine.heard(before, 1300, 0) == [] and machine.speech_began(before, 1300, 1400) == []
+    assert machine.state is State.WAITING
+    speak(machine)
+    assert machine.state is State.HEARING
+
+
+def test_a_wake_word_over_a_reply_that_is_held_lets_it_go_on() -> None:
+    machine = realtime_reply()
+    machine.heard(machine.utterance, 10_320, 0)
+    assert machine.state is State.PROBING
+    assert kinds(machine.woken()) == [ResumeReply, NextUtterance]
+    assert machine.state is State.REPLYING
+
+
+def test_an_onset_that_waits_while_the_server_begins_to_speak_is_out_of_date_and_the_next_is_heard() -> None:
+    machine = listening(ListeningMode.REALTIME)
+    on_its_way = machine.utterance
+    assert kinds(machine.say()) == [StartSaying]
+    assert kinds(machine.reply_ready(machine.generation)) == [CommitSaying, NextUtterance]
+    assert machine.speech_began(on_its_way, 0, 100) == [] and machine.state is State.REPLYING
+    machine.speech_began(machine.utterance, 200, 300)
+    assert machine.state is State.OVERLAP
+
+
+def test_a_held_reply_goes_on_when_the_microphone_falls_silent_or_recognition_never_answers() -> None:
+    machine = realtime_reply()
+    asked = machine.heard(machine.utterance, 10_320, 0)[1]
+    assert isinstance(asked, Recognise)
+    machine.recognised(asked.ticket, "嗯")
+    assert kinds(machine.heard(machine.utterance, 10_320, 150, unsent_ms=150)) == [ResumeReply, NextUtterance]
+    machine = realtime_reply()
+    machine.heard(machine.utterance, 10_320, 0)
+    assert machine.heard(machine.utterance, 10_320, 1000, unsent_ms=1000) == []
+    assert kinds(machine.heard(machine.utterance, 10_320, 1700, unsent_ms=1700)) == [ResumeReply, NextUtterance]
+
+
+def test_a_reply_that_fails_before_its_turn_is_over_is_followed_by_an_excuse_and_then_by_nothing() -> None:
+    machine = listening()
+    speak(machine)
+    machine.recognised(soft_end(machine), "现在几点了")
+    assert machine.reply_done(machine.generation) == []
+    (excuse,) = machine.heard(machine.utterance, 1420, 420)
+    assert isinstance(excuse, StartReply) and excuse.excuse
+    assert kinds(machine.reply_ready(machine.generation)) == [Commit, NextUtterance]
+    machine = listening()
+    speak(machine)
+    machine.recognised(soft_end(machine), "现在几点了")
+    machine.reply_done(machine.generation)
+    machine.heard(machine.utterance, 1420, 420)
+    assert kinds(machine.reply_done(machine.generation)) == [NextUtterance]
+    assert machine.state is State.WAITING
+
+
+@pytest.mark.parametrize("state", ["hearing", "paused", "understood", "overlap", "probing"])
+def test_whatever_never_comes_no_state_is_for_ever(state: str) -> None:
+    machine = realtime_reply() if state in ("overlap", "probing") else listening(ListeningMode.MANUAL)
+    if state == "probing":
+        machine.heard(machine.utterance, 10_320, 0)
+    elif state != "overlap":
+        speak(machine)
+        if state != "hearing":
+            (asked,) = machine.stop(machine.utterance)
+            assert isinstance(asked, Recognise)
+            if state == "understood":
+                machine.recognised(asked.ticket, "现在几点了", provisional=True)
+    before = machine.state
+    machine.overdue()
+    assert machine.state is not before
+    machine.overdue()
+    assert machine.state in (State.IDLE, State.REPLYING)
 
 
 # Properties -------------------------------------------------------------------------------------------------------
@@ -389,32 +496,42 @@ TEXTS = st.sampled_from(["", "你好", "现在几点了", "我想因为", "嗯",
 ACTIONS = st.one_of(
     st.tuples(st.just("listen"), st.sampled_from(list(ListeningMode))),
     st.tuples(st.just("stop"), st.none()),
+    st.tuples(st.just("woken"), st.none()),
     st.tuples(st.just("abort"), st.none()),
+    st.tuples(st.just("finish"), st.none()),
     st.tuples(st.just("typed"), TEXTS),
+    st.tuples(st.just("say"), st.booleans()),
     st.tuples(st.just("began"), st.none()),
+    st.tuples(st.just("nobody"), st.none()),
+    st.tuples(st.just("late"), st.none()),
     st.tuples(st.just("voice"), st.integers(1, 20)),
     st.tuples(st.just("silence"), st.integers(1, 20)),
-    st.tuples(st.just("stalled"), st.none()),
+    st.tuples(st.just("gap"), st.integers(1, 40)),
     st.tuples(st.just("text"), TEXTS),
     st.tuples(st.just("provisional"), TEXTS),
     st.tuples(st.just("ready"), st.none()),
     st.tuples(st.just("done"), st.none()),
+    st.tuples(st.just("overdue"), st.none()),
     st.tuples(st.just("load"), st.booleans()),
 )
 
 
 class Watcher:
-    """Plays actions into a machine and checks what must always hold."""
+    """Plays actions into a machine and checks what must always hold. Its microphone does only what it is told."""
 
     def __init__(self) -> None:
         self.machine = TurnMachine(RULES)
         self.now_ms = 0.0
         self.silence_ms = 0.0
+        self.unsent_ms = 0.0
         self.ticket = 0
         self.committed: set[int] = set()
         self.live: int | None = None  # the generation of the reply that exists
         self.open = False  # whether its gate is open
         self.held = False
+        self.mic = Mic.SHUT
+        self.utterance = 0
+        self.speaking = False  # the microphone has found speech in this utterance
 
     def play(self, action: str, value: object) -> None:
         machine = self.machine
@@ -422,32 +539,57 @@ class Watcher:
             case "listen", ListeningMode():
                 self.take(machine.listen(value))
             case "stop", _:
-                self.take(machine.stop())
+                self.take(machine.stop(machine.utterance))
+            case "woken", _:
+                self.take(machine.woken())
             case "abort", _:
                 self.take(machine.abort())
+            case "finish", _:
+                self.take(machine.finish())
             case "typed", str():
                 self.take(machine.typed(value or "你好"))
-            case "began", _:
-                self.silence_ms = 0.0
-                self.take(machine.speech_began(self.now_ms - 100, self.now_ms))
-            case (("voice" | "silence"), int()):
+            case "say", bool():
+                self.take(machine.say(interruptible=value))
+            case "began", _ if self.mic is not Mic.SHUT and not self.speaking:
+                self.silence_ms = self.unsent_ms = 0.0
+                self.speaking = True
+                self.take(machine.speech_began(self.utterance, self.now_ms - 100, self.now_ms))
+                assert machine.state in (State.HEARING, State.OVERLAP), "an onset is somebody's utterance"
+            case "nobody", _ if self.mic is not Mic.SHUT and not self.speaking:
+                self.take(machine.not_speech(self.utterance))
+            case "late", _:
+                before = machine.state
+                assert machine.speech_began(self.utterance - 1, 0.0, 100.0) == []
+                assert machine.heard(self.utterance - 1, self.now_ms + 1000, 0.0) == []
+                assert machine.not_speech(self.utterance - 1) == [] and machine.state is before
+            case (("voice" | "silence" | "gap"), int()):
                 for _ in range(value):
-                    self.now_ms += 60
-                    self.silence_ms = 0.0 if action == "voice" else self.silence_ms + 60
-                    self.take(machine.heard(self.now_ms, self.silence_ms))
-            case "stalled", _:
-                self.take(machine.stalled())
+                    self.pass_time(action)
             case "text", str():
                 self.take(machine.recognised(self.ticket, value))
             case "provisional", str():
                 self.take(machine.recognised(self.ticket, value, provisional=True))
             case "ready", _:
                 self.take(machine.reply_ready(machine.generation))
-            case "done", _ if self.open and self.live is not None:
+            case "done", _ if self.live is not None:
                 self.live, self.open, self.held = None, False, False
                 self.take(machine.reply_done(machine.generation))
+            case "overdue", _:
+                self.take(machine.overdue())
             case "load", bool():
                 machine.may_speculate = value
+
+    def pass_time(self, action: str) -> None:
+        if action == "gap":
+            self.unsent_ms += 60
+        else:
+            self.now_ms += 60
+        self.silence_ms = 0.0 if action == "voice" else self.silence_ms + 60
+        if action == "voice":
+            self.unsent_ms = 0.0
+        if self.speaking:
+            heard = self.machine.heard
+            self.take(heard(self.utterance, self.now_ms, self.silence_ms, unsent_ms=self.unsent_ms))
 
     def take(self, decisions: list[Decision]) -> None:
         for decision in decisions:
@@ -455,14 +597,14 @@ class Watcher:
                 case Recognise(ticket):
                     assert ticket > self.ticket, "tickets rise"
                     self.ticket = ticket
-                case StartReply():
+                case StartReply() | StartSaying():
                     assert self.live is None, "one reply at a time"
                     self.live, self.open = decision.generation, False
                 case DropReply(generation):
                     assert self.live == generation, "what is dropped exists"
                     assert not self.open, "what was heard is interrupted, not dropped"
                     self.live = None
-                case Commit():
+                case Commit() | CommitSaying():
                     assert decision.generation == self.live, "never audio without a commit of its own reply"
                     assert decision.generation not in self.committed, "never two commits of one reply"
                     self.committed.add(decision.generation)
@@ -477,11 +619,16 @@ class Watcher:
                 case ResumeReply():
                     assert self.held
                     self.held = False
-                case _:
-                    pass
-        replying = self.machine.state in (State.REPLYING, State.OVERLAP, State.PROBING)
+                case NextUtterance(number, mic):
+                    assert decision is decisions[-1] and number > self.utterance
+                    self.utterance, self.mic, self.speaking = number, mic, False
+        machine = self.machine
+        assert machine.utterance == self.utterance
+        replying = machine.state in (State.REPLYING, State.OVERLAP, State.PROBING)
         assert replying == self.open, "the gate is open exactly while replying"
-        assert self.held == (self.machine.state is State.PROBING)
+        assert self.held == (machine.state is State.PROBING)
+        hearing = machine.state in (State.HEARING, State.PAUSED, State.OVERLAP, State.PROBING)
+        assert hearing == self.speaking, "whose utterance it is, the microphone and the machine know alike"
 
 
 @settings(max_examples=400, deadline=None)
@@ -502,9 +649,10 @@ def test_every_utterance_comes_to_an_end(actions: list[tuple[str, object]], text
     for _ in range(6):
         if watcher.machine.mode is ListeningMode.MANUAL:
             watcher.play("stop", None)
-        watcher.play("silence", 40)
+        watcher.play("gap", 40)
         watcher.play("text", text)
-        watcher.play("silence", 40)
+        watcher.play("gap", 40)
+        watcher.play("ready", None)
         watcher.play("done", None)
     assert watcher.machine.state in (State.IDLE, State.WAITING)
 
@@ -515,8 +663,8 @@ def test_a_question_that_was_asked_before_is_answered_sooner() -> None:
     machine.recognised(soft_end(machine), "tell me about whales")
     machine.reply_ready(machine.generation)
     assert machine.question_known(machine.generation) == []
-    assert machine.heard(1208, 208) == []
-    assert kinds(machine.heard(1240, 240)) == [Commit, CloseUtterance]
+    assert machine.heard(machine.utterance, 1208, 208) == []
+    assert kinds(machine.heard(machine.utterance, 1240, 240)) == [Commit, NextUtterance]
 
 
 def test_that_a_question_was_asked_before_counts_for_its_own_reply_only() -> None:
@@ -525,8 +673,8 @@ def test_that_a_question_was_asked_before_counts_for_its_own_reply_only() -> Non
     machine.recognised(soft_end(machine), "tell me about whales")
     machine.question_known(machine.generation)
     assert machine.question_known(machine.generation - 1) == []
-    machine.heard(1300, 0.0)  # the talker goes on and says something else
-    machine.heard(2000, 0.0)
+    machine.heard(machine.utterance, 1300, 0.0)  # the talker goes on and says something else
+    machine.heard(machine.utterance, 2000, 0.0)
     machine.recognised(soft_end(machine, 2000.0), "tell me about whales and sharks")
     machine.reply_ready(machine.generation)
-    assert machine.heard(2300, 300) == []
+    assert machine.heard(machine.utterance, 2300, 300) == []

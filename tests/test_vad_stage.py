@@ -16,6 +16,7 @@ from xiaozhi.settings import VadSettings
 from xiaozhi.stages.vad.silero import SileroModel, SpeechModel, States, Windows, built_in_model
 from xiaozhi.stages.vad.stage import VadControl, run_vad
 from xiaozhi.stages.vad.tick import UplinkTick
+from xiaozhi.turn.decisions import Mic
 from xiaozhi.turn.segmenter import Segmenter
 
 SETTINGS = VadSettings(tick_ms=0)  # not in real time: packets come faster than any crowd would send them
@@ -52,13 +53,17 @@ class Rig:
     task: asyncio.Task[None]
     encoder: OpusEncoder = field(default_factory=lambda: OpusEncoder(16_000, 60, 24_000, 0))
 
+    def expect(self, mic: Mic = Mic.OPEN, *, afresh: bool = False) -> None:
+        """Close the utterance, as a session does."""
+        self.control.expect(self.control.utterance + 1, mic, afresh=afresh)
+
     def put(self, *pieces: PcmFloat) -> None:
         for packet in self.encoder.encode(to_int16(np.concatenate(pieces))):
             self.mic.put_nowait(MicPacket(packet))
 
     async def said(self) -> list[SpeechEvent]:
         """What the stage says about everything put so far; a released key goes behind it as a marker."""
-        self.mic.put_nowait(KeyReleased())
+        self.mic.put_nowait(KeyReleased(1))
         events: list[SpeechEvent] = []
         async for event in self.speech:
             if isinstance(event, KeyReleased):
@@ -86,7 +91,8 @@ async def make_rig() -> AsyncIterator[MakeRig]:
         tick = UplinkTick(model or LoudIsSpeech(), SETTINGS)
         mic: Channel[MicInput] = Channel(2000.0, lambda _item: 0.0)
         speech: Channel[SpeechEvent | KeyReleased] = Channel(2000.0)
-        control = VadControl()
+        control = VadControl(mic)
+        control.expect(1, Mic.OPEN)
         segmenter = Segmenter(SETTINGS.threshold, SETTINGS.release_threshold, SETTINGS.min_speech_ms)
         task = asyncio.create_task(
             run_vad(mic, speech, tick, tick.open(), segmenter, pre_roll_ms=pre_roll_ms, control=control)
@@ -134,7 +140,7 @@ async def test_nothing_is_said_about_hush(make_rig: MakeRig) -> None:
 async def test_a_closed_utterance_is_followed_by_the_next(make_rig: MakeRig) -> None:
     rig = await make_rig()
     assert len(began(await rig.hear(tone(600), hush(600)))) == 1
-    rig.control.close_utterance()
+    rig.expect()
     assert await rig.hear(hush(300)) == []
     (second,) = began(await rig.hear(tone(600)))
     assert second.start_ms == pytest.approx(1500 - 320, abs=70)
@@ -144,7 +150,7 @@ async def test_a_closed_utterance_is_followed_by_the_next(make_rig: MakeRig) -> 
 async def test_speech_that_goes_on_when_it_is_closed_is_found_again(make_rig: MakeRig) -> None:
     rig = await make_rig()
     await rig.hear(tone(600))
-    rig.control.close_utterance()
+    rig.expect()
     (second,) = began(await rig.hear(tone(600)))
     assert second.start_ms == pytest.approx(600, abs=2)
 
@@ -153,12 +159,11 @@ async def test_a_reset_forgets_the_utterance_and_what_waits(make_rig: MakeRig) -
     rig = await make_rig()
     await rig.hear(tone(300))
     rig.put(tone(600))  # the wake word, still on its way
-    rig.mic.put_nowait(KeyReleased())
-    rig.control.reset()
+    rig.expect(afresh=True)
     assert len(rig.mic) == 0
     assert await rig.hear(hush(600)) == []
     (event,) = began(await rig.hear(tone(300)))
-    assert event.end_ms > 1500 + 120  # what was forgotten took its time all the same
+    assert event.end_ms > 1500  # what was forgotten took its time all the same
     assert event.start_ms > 898
 
 
@@ -166,20 +171,30 @@ async def test_a_reset_takes_back_what_has_not_been_read(make_rig: MakeRig) -> N
     rig = await make_rig()
     rig.put(tone(600))
     assert await rig.speech.peek() is not None
-    rig.control.reset()
+    rig.expect(afresh=True)
     assert len(rig.speech) == 0
     assert await rig.hear(hush(300)) == []
+
+
+async def test_a_key_that_was_released_stays_released_whatever_is_forgotten(make_rig: MakeRig) -> None:
+    rig = await make_rig()
+    rig.put(tone(600))
+    rig.mic.put_nowait(KeyReleased(1))
+    rig.expect(afresh=True)
+    assert await rig.speech.get() == KeyReleased(1)
+    rig.speech.put_nowait(KeyReleased(2))
+    rig.expect(afresh=True)
+    assert await rig.speech.get() == KeyReleased(2)
 
 
 async def test_a_reset_drops_what_is_being_judged(make_rig: MakeRig) -> None:
     model = GatedModel()
     rig = await make_rig(model)
     model.gate.clear()
-    rig.control.hold = True
+    rig.expect(Mic.HELD)
     rig.put(hush(120))
     await entered(model)
-    rig.control.hold = False
-    rig.control.reset()
+    rig.expect(afresh=True)
     model.gate.set()
     assert await rig.said() == []
 
@@ -187,13 +202,13 @@ async def test_a_reset_drops_what_is_being_judged(make_rig: MakeRig) -> None:
 async def test_a_close_while_audio_is_being_judged_leaves_that_audio_to_the_next(make_rig: MakeRig) -> None:
     model = GatedModel()
     rig = await make_rig(model)
-    rig.control.hold = True
+    rig.expect(Mic.HELD)
     assert len(began(await rig.hear(hush(120)))) == 1
     model.entered.clear()
     model.gate.clear()
     rig.put(hush(120))
     await entered(model)
-    rig.control.close_utterance()
+    rig.expect(Mic.HELD)
     model.gate.set()
     (event,) = await rig.said()
     assert isinstance(event, SpeechBegan)
@@ -202,9 +217,9 @@ async def test_a_close_while_audio_is_being_judged_leaves_that_audio_to_the_next
 
 async def test_the_deaf_hear_nothing_but_time_passes(make_rig: MakeRig) -> None:
     rig = await make_rig()
-    rig.control.deaf = True
+    rig.expect(Mic.SHUT)
     assert await rig.hear(tone(1200)) == []
-    rig.control.deaf = False
+    rig.expect()
     (event,) = began(await rig.hear(tone(600)))
     assert event.start_ms == pytest.approx(1200, abs=2)
 
@@ -212,16 +227,15 @@ async def test_the_deaf_hear_nothing_but_time_passes(make_rig: MakeRig) -> None:
 async def test_going_deaf_ends_the_utterance(make_rig: MakeRig) -> None:
     rig = await make_rig()
     await rig.hear(tone(600))
-    rig.control.deaf = True
+    rig.expect(Mic.SHUT)
     await rig.hear(tone(60))
-    rig.control.deaf = False
+    rig.expect()
     assert isinstance((await rig.hear(tone(600)))[0], SpeechBegan)
 
 
 async def test_held_everything_is_one_utterance_at_once(make_rig: MakeRig) -> None:
     rig = await make_rig()
-    rig.control.reset()
-    rig.control.hold = True
+    rig.expect(Mic.HELD, afresh=True)
     events = await rig.hear(hush(300), tone(600), hush(300))
     assert len(began(events)) == 1 and isinstance(events[0], SpeechBegan)
     assert events[0].start_ms == 0
@@ -230,16 +244,15 @@ async def test_held_everything_is_one_utterance_at_once(make_rig: MakeRig) -> No
     assert silences[2] > 100  # silent from the beginning
     assert min(silences) == 0
     assert silences[-1] > 200
-    rig.control.hold = False
-    rig.control.close_utterance()
+    rig.expect()
     assert await rig.hear(hush(300)) == []
 
 
 async def test_a_released_key_goes_behind_the_audio_before_it(make_rig: MakeRig) -> None:
     rig = await make_rig()
-    rig.control.hold = True
+    rig.expect(Mic.HELD)
     rig.put(hush(300))
-    rig.mic.put_nowait(KeyReleased())
+    rig.mic.put_nowait(KeyReleased(1))
     rig.put(hush(60))
     rig.mic.close()
     seen = [event async for event in rig.speech]
@@ -267,8 +280,7 @@ async def test_the_end_of_the_microphone_ends_the_speech(make_rig: MakeRig) -> N
     events = [event async for event in rig.speech]
     assert len(events) == 1
     assert rig.speech.closed
-    rig.control.reset()  # a late word of the session harms nobody
-    rig.control.close_utterance()
+    rig.expect(afresh=True)  # a late word of the session harms nobody
 
 
 async def test_a_cancelled_stage_ends_its_speech(make_rig: MakeRig) -> None:
@@ -293,7 +305,7 @@ async def utterances(rig: Rig, pcm: PcmFloat) -> list[float]:
                 start_ms = event.start_ms
             elif event.silence_ms >= CLOSE_AFTER_MS:
                 found.append(event.last_voiced_ms - start_ms)
-                rig.control.close_utterance()
+                rig.expect()
     return found
 
 

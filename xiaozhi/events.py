@@ -21,7 +21,12 @@ class MicPacket:
 
 @dataclass(frozen=True, slots=True)
 class KeyReleased:
-    """The talker released the key (push to talk); travels behind the audio that came before it."""
+    """The talker released the key (push to talk); travels behind the audio that came before it.
+
+    `utterance` is the number of the utterance that was expected or open by then.
+    """
+
+    utterance: int
 
 
 MicInput: TypeAlias = MicPacket | KeyReleased
@@ -31,10 +36,11 @@ MicInput: TypeAlias = MicPacket | KeyReleased
 class SpeechBegan:
     """Speech has been found; `pcm` is float32[n] at 16 kHz from the pre-roll to now.
 
-    Times are audio time: milliseconds of microphone audio since the connection began. `start_ms` belongs to `pcm[0]`,
-    `end_ms` to its last sample.
+    `utterance` is the number of the utterance that it begins. Times are audio time: milliseconds of microphone audio
+    since the connection began. `start_ms` belongs to `pcm[0]`, `end_ms` to its last sample.
     """
 
+    utterance: int
     start_ms: float
     end_ms: float
     pcm: PcmFloat
@@ -44,15 +50,18 @@ class SpeechBegan:
 class SpeechAudio:
     """What followed, speech or silence, until the utterance is closed.
 
-    `silence_ms` is audio time since the last voiced sample, 0 while voiced; `last_voiced_ms` is the audio time of that
-    sample. `doubtful`: the newest silence may be speech that begins again.
+    `silence_ms` is the time since the last voiced sample, 0 while voiced; `last_voiced_ms` is the audio time of that
+    sample. `unsent_ms` of that silence were not sent but taken from the clock; where nothing at all has come, `pcm` is
+    empty. `doubtful`: the newest silence may be speech that begins again, or that comes late.
     """
 
+    utterance: int
     end_ms: float
     pcm: PcmFloat
     silence_ms: float
     last_voiced_ms: float
     doubtful: bool = False
+    unsent_ms: float = 0.0
 
 
 SpeechEvent: TypeAlias = SpeechBegan | SpeechAudio

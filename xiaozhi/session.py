@@ -5,6 +5,7 @@ group; what fails in it ends this conversation and no other.
 """
 
 import asyncio
+import logging
 from typing import Final
 
 from xiaozhi.conversation.answering import Plan
@@ -21,29 +22,32 @@ from xiaozhi.services import Services
 from xiaozhi.text.language import language_of
 from xiaozhi.tools.device import DeviceTools
 from xiaozhi.turn.decisions import (
-    CloseUtterance,
     Commit,
     CommitSaying,
     Decision,
     DropReply,
     Interrupt,
+    NextUtterance,
     PauseReply,
     Recognise,
     ResumeReply,
-    StartListening,
     StartReply,
     StartSaying,
-    StopListening,
 )
 from xiaozhi.turn.endpointing import plain
 from xiaozhi.turn.machine import ListeningMode, State, TurnMachine
 from xiaozhi.turn.manners import Manners
 from xiaozhi.turn.trace import TurnTrace
 
+_log = logging.getLogger(__name__)
+
 # A burst of at least this many packets outside listening, just before `detect`, is the firmware's wake-word audio.
 _WAKE_BURST_PACKETS: Final = 5
 # Two packets of 60 ms wait for a tick as a matter of course.
 _KEEPS_UP_MS: Final = 120.0
+# No state that waits for a talker or for words lasts longer than the longest utterance and its recognition, and this.
+_OVERDUE_S: Final = 5.0
+_PASSING: Final = (State.HEARING, State.PAUSED, State.OVERLAP, State.PROBING)
 
 
 class Conversation:
@@ -60,6 +64,7 @@ class Conversation:
         settings = services.settings
         self._services = services
         self._link = link
+        self._device_id = device_id
         self._loop = asyncio.get_running_loop()
         self._machine = TurnMachine(settings.turn, services.commands)
         self._recall = Recollection(services, device_id)
@@ -85,11 +90,13 @@ class Conversation:
         )
         self._planner = Planner(services, device_id, self._recall, self.manners)
         self._turns = 0  # that were committed
-        self._finishing = False  # no new turn may begin
         self.refused_turns = 0
         """Texts that came when no new turn could begin."""
         self._active_at = self._loop.time()
-        self._packet_at = self._active_at
+        self._at = (self._machine.state, 0, 0)  # where it is: its state, turn and revision
+        self._there_since = self._active_at
+        if notice:
+            self.finish()
 
     async def recall(self) -> None:
         """Read what was said before; called before the device may speak, and over within half a second."""
@@ -117,7 +124,6 @@ class Conversation:
 
     def hear(self, packet: MicPacket) -> None:
         """Take one microphone packet. Never waits: the oldest is dropped when the VAD cannot keep up."""
-        self._packet_at = self._loop.time()
         self._microphone.put(packet)
 
     def listen(self, mode: ListeningMode) -> None:
@@ -133,8 +139,7 @@ class Conversation:
 
     def finish(self) -> None:
         """Begin no new turn: the server stops. What is being heard is still answered, what is being said ends."""
-        self._finishing = True
-        self._sync_microphone()
+        self._apply(self._machine.finish())
 
     @property
     def doing(self) -> str:
@@ -161,9 +166,8 @@ class Conversation:
         self._active_at = self._loop.time()
         wake_words = {plain(word) for word in self._services.settings.turn.wake_words}
         if burst >= _WAKE_BURST_PACKETS or not plain(text) or plain(text) in wake_words:
-            self._microphone.forget_sound()  # the wake word itself is no command
-            listening = self._machine.state is State.WAITING
-            if reply := self.manners.woken(listening=listening, language=self.language):
+            self._apply(self._machine.woken())  # the wake word itself is no command
+            if reply := self.manners.woken(listening=self.listens, language=self.language):
                 self.say(reply)
             return
         self.typed(text)
@@ -173,7 +177,7 @@ class Conversation:
         if self._speaker.notice:
             self._speaker.give_notice()
             return
-        if self._finishing:
+        if self._machine.finishing:
             self.refused_turns += 1
             return
         self._listener.typed(text)
@@ -203,7 +207,7 @@ class Conversation:
         patience_s: float = PATIENCE_S,
     ) -> asyncio.Future[Told]:
         """Say a sentence of the server's own, if nobody speaks or is answered just now; see `Speaker.say`."""
-        if self._tasks is None or self._finishing:  # the conversation has not begun, or is over
+        if self._tasks is None or self._machine.finishing:  # the conversation has not begun, or is over
             refused: asyncio.Future[Told] = self._loop.create_future()
             refused.set_result(Told.REFUSED)
             return refused
@@ -246,30 +250,27 @@ class Conversation:
         return self._loop.time() - self._active_at
 
     def check_stall(self) -> None:
-        """Called about once a second: end an utterance whose microphone stream has stopped arriving."""
-        if (
-            self._machine.state in (State.HEARING, State.PAUSED)
-            and self._loop.time() - self._packet_at > self._services.settings.turn.stall_s
-        ):
-            self._apply(self._machine.stalled())
+        """Called about once a second: leave a state that has lasted longer than anything it may wait for."""
+        settings = self._services.settings
+        waits_s = settings.turn.max_utterance_s + settings.asr.timeout_s + _OVERDUE_S
+        if self._machine.state in _PASSING and self._loop.time() - self._there_since > waits_s:
+            _log.error("nothing came of %s", self.doing, extra={"device": self._device_id})
+            self._apply(self._machine.overdue())
+            self._listener.lost()
 
     # What the machine decides -------------------------------------------------------------------------------------
 
     def _apply(self, decisions: list[Decision]) -> None:
         for decision in decisions:
             match decision:
-                case StartListening(hold):
-                    self._microphone.listen(hold=hold)
-                case StopListening():
-                    self._microphone.let_go()
-                case CloseUtterance():
-                    self._microphone.close_utterance()
+                case NextUtterance(number, mic, afresh):
+                    self._microphone.expect(number, mic, afresh=afresh)
                 case Recognise(ticket, probe):
                     if not probe:
                         self._listener.times.soft_end = self._loop.time()
                     self._microphone.recognise(ticket, self._recall.rank, probe=probe)
-                case StartReply(turn, revision, generation, text):
-                    self._start_reply(turn, revision, generation, text)
+                case StartReply():
+                    self._start_reply(decision)
                 case DropReply():
                     self._services.speculation.wasted += self._speaker.saying is None
                     self._replies.cancel()
@@ -288,30 +289,25 @@ class Conversation:
                 case ResumeReply():
                     if (reply := self._replies.now) is not None:
                         reply.pacer.resume()
-        self._sync_microphone()
-
-    def _sync_microphone(self) -> None:
-        """The microphone counts while a turn may begin or go on; in realtime mode also during the reply."""
-        state = self._machine.state
-        realtime = self._machine.mode is ListeningMode.REALTIME and self._services.settings.turn.barge_in
-        deaf = bool(self._speaker.notice) or state is State.IDLE or (state is State.REPLYING and not realtime)
-        deaf = deaf or (self._finishing and state in (State.WAITING, State.REPLYING))
-        self._microphone.hear(deaf=deaf)
+        at = (self._machine.state, self._machine.turn, self._machine.revision)
+        if at != self._at:
+            self._at, self._there_since = at, self._loop.time()
 
     def _show_partial(self, text: str) -> None:
         """Show what has been heard so far; of speech over a reply nothing is shown before it interrupts."""
         if self._machine.state in (State.HEARING, State.PAUSED):
             self._link.stt(text)
 
-    def _start_reply(self, turn: int, revision: int, generation: int, text: str) -> None:
-        transcript = self._listener.transcript
+    def _start_reply(self, wanted: StartReply) -> None:
+        transcript, text = self._listener.transcript, wanted.text
         talker = language_of(text, default=transcript.language or "zh")
-        trace = TurnTrace(turn, revision, generation, mode=self._machine.mode.value, language=talker)
+        mode = self._machine.mode.value
+        trace = TurnTrace(wanted.turn, wanted.revision, wanted.generation, mode=mode, language=talker)
         trace.engine = self._services.ears.engine.name
         trace.heard = text
-        plan = self._planner.plan(text, transcript, talker)
+        plan = self._planner.excuse(talker) if wanted.excuse else self._planner.plan(text, transcript, talker)
         self._services.speculation.started += 1
-        self._begin(plan, trace, f"reply-{turn}.{revision}")
+        self._begin(plan, trace, f"reply-{wanted.turn}.{wanted.revision}")
 
     def _begin(self, plan: Plan, trace: TurnTrace, name: str) -> None:
         assert self._tasks is not None

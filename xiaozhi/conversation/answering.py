@@ -36,7 +36,7 @@ _CLAUSES_AHEAD = 2
 _MUSIC = "♪"
 
 Deed = Callable[[], Awaitable[ToolResult]]
-"""Does what an exact wish asks for; its text is the sentence to say about it. Never fails but by cancelling."""
+"""Does what an exact wish asks for; its text is the sentence to say about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ class Plan:
         unasked: no talker waits for it, and it is no part of the history: without a sound it is never ready.
         ends: the conversation is over after it.
         names: words that belong to this talker alone: an answer with one of them is not for others.
+        error: why it is no more than an excuse, for the turn's record; empty for an answer.
     """
 
     language: str
@@ -66,6 +67,7 @@ class Plan:
     unasked: bool = False
     ends: bool = False
     names: Sequence[str] = ()
+    error: str = ""
 
 
 def voice_wish(persona: Agent) -> VoiceWish:
@@ -114,23 +116,36 @@ class Answering:
         self._has_place = False
         if plan.name:
             trace.route = f"intent: {plan.name}"
+        trace.error = plan.error
         self.ends_conversation = plan.ends
         """The conversation is over after this reply."""
 
     async def run(self) -> None:
-        """Think and voice the reply; a model that fails before its first word is answered for with an apology."""
+        """Think and voice the reply; whatever fails before its first word is answered for with an apology."""
         try:
-            if self._plan.script is not None:
-                await self._recite(self._plan.script)
-            elif self._plan.deed is not None:
-                await self._do(self._plan.deed)
-            elif not await self._admitted():
-                await self._excuse("busy")
-            elif not await self._think_and_voice():
+            try:
+                answered = await self._answer()
+            except Exception:  # noqa: BLE001 - a fault in one part of one reply; it is logged whole, and the talker told
+                _log.exception("turn %d failed", self._trace.turn)
+                self._trace.error = self._trace.error or "internal error"
+                answered = self._trace.first_speech is not None
+            if not answered:
                 await self._excuse("apology")
         finally:
             self._leave()
             self._items.close()
+
+    async def _answer(self) -> bool:
+        """Return whether anything was said; nothing is, too, where no voice works."""
+        if self._plan.script is not None:
+            await self._recite(self._plan.script)
+        elif self._plan.deed is not None:
+            await self._do(self._plan.deed)
+        elif not await self._admitted():
+            await self._excuse("busy")
+        else:
+            return await self._think_and_voice()
+        return True
 
     def heard_out(self) -> None:
         """The reply was committed and played to its end: others may have this answer, too, if it is for everybody."""
@@ -203,9 +218,11 @@ class Answering:
         try:
             try:
                 await self._converse(clauses)
-            except ChatError as error:
-                self._trace.error = str(error)
-                _log.warning("turn %d: %s", self._trace.turn, error)
+            except ChannelClosed:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, what has been said so far is said to its end
+                self._trace.error = str(error) if isinstance(error, ChatError) else "internal error"
+                _log.warning("turn %d: %s", self._trace.turn, error, exc_info=not isinstance(error, ChatError))
                 if self._trace.tools:  # what was said before them does not stand for an answer
                     await clauses.put(self._own("apology", "sad"))
                     self._first_clause()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from xiaozhi.conversation.microphone import Microphone
-from xiaozhi.conversation.own_voice import OwnVoice
+from xiaozhi.conversation.own_voice import Echo, OwnVoice
 from xiaozhi.conversation.replies import Replies
 from xiaozhi.events import KeyReleased, SpeechBegan
 from xiaozhi.services import Services
@@ -54,7 +54,7 @@ class Listener:
         self._device_id = device_id
         self._machine = machine
         self._microphone = microphone
-        self._own_voice = OwnVoice(services.codec, microphone.close_utterance, services.echoes)
+        self._own_voice = OwnVoice(services.codec, services.echoes)
         self._replies = replies
         self._apply = apply
         self._say = say
@@ -84,11 +84,17 @@ class Listener:
         """Pass on what the VAD finds, until cancelled."""
         async for heard in self._microphone.speech:
             if isinstance(heard, KeyReleased):
-                self._apply(self._machine.stop())
+                self._apply(self._machine.stop(heard.utterance))
                 self._own_up()
                 continue
+            if heard.utterance != self._machine.utterance:
+                continue  # it was over while this was on its way
             event = await self._own_voice.past(heard, self._replies.sounding(), self._machine.settings.soft_end_ms)
-            if event is None:
+            if isinstance(event, Echo):
+                if event is Echo.OVER:
+                    self._apply(self._machine.not_speech(heard.utterance))
+                continue
+            if event.utterance != self._machine.utterance:
                 continue
             now = self._loop.time()
             self._microphone.pass_on(event)
@@ -98,15 +104,24 @@ class Listener:
                 self._machine.may_speculate = self._services.may_speculate
                 self._machine.settings = self._services.settings.turn
                 self.times.speech_began(event.start_ms, event.end_ms, now)
-                self._apply(self._machine.speech_began(event.start_ms, event.end_ms))
+                self._apply(self._machine.speech_began(event.utterance, event.start_ms, event.end_ms))
             else:
                 self.times.speech_went_on(event.end_ms, event.last_voiced_ms, now)
-                self._apply(self._machine.heard(event.end_ms, event.silence_ms, doubtful=event.doubtful))
+                decisions = self._machine.heard(
+                    event.utterance,
+                    event.end_ms,
+                    event.silence_ms,
+                    unsent_ms=event.unsent_ms,
+                    doubtful=event.doubtful,
+                )
+                self._apply(decisions)
             self._own_up()
 
     async def follow_texts(self) -> None:
         """Pass on what is recognised, until cancelled."""
         async for recognised in self._microphone.texts:
+            if not self._machine.awaits(recognised.ticket):
+                continue  # what was asked about went on, or is over
             text = recognised.transcript.text
             if self._machine.state is State.PROBING and is_echo(text, self._replies.spoken_text()):
                 text = ""
@@ -120,6 +135,11 @@ class Listener:
             self.missed = recognised.error if not text and self._machine.state is State.PAUSED else ""
             self._apply(self._machine.recognised(recognised.ticket, text, provisional=recognised.provisional))
             self._own_up()
+
+    def lost(self) -> None:
+        """What was said has come to nothing, by a fault that nobody has told of."""
+        self.missed = self.missed or "nothing came of it"
+        self._own_up()
 
     def _own_up(self) -> None:
         """Whoever has finished speaking and was not understood by a fault of ours hears so, and not nothing."""

@@ -11,6 +11,7 @@ from xiaozhi.events import KeyReleased, MicInput, MicPacket, SpeechEvent
 from xiaozhi.services import Services
 from xiaozhi.stages.asr.stage import Ask, AsrInput, Forget, Recognised, run_asr
 from xiaozhi.stages.vad.stage import VadControl, run_vad
+from xiaozhi.turn.decisions import Mic
 from xiaozhi.turn.segmenter import Segmenter
 from xiaozhi.workers import Priority, Rank
 
@@ -47,8 +48,7 @@ class Microphone:
         self._on_partial = on_partial
         self._packets: Channel[MicInput] = Channel(_MIC_MS, _packet_ms, drop_oldest=True, kind=MICROPHONE)
         self._to_recognise: Channel[AsrInput] = Channel(_MIC_MS, _heard_ms, kind=RECOGNITION)
-        self._control = VadControl()
-        self._control.deaf = True
+        self._control = VadControl(self._packets)
         self.speech: Channel[SpeechEvent | KeyReleased] = Channel(_MIC_MS, _heard_ms, kind=SPEECH)
         """What the VAD has found, and when the key was released."""
         self.texts: Channel[Recognised] = Channel(16, kind=TEXTS)
@@ -86,7 +86,7 @@ class Microphone:
 
     def put(self, packet: MicPacket) -> None:
         """Take one packet. Never waits: the oldest is dropped when the VAD cannot keep up."""
-        if self._control.deaf:
+        if self._control.mic is Mic.SHUT:
             self.unheard += 1
         self._packets.put_nowait(packet)
 
@@ -97,43 +97,27 @@ class Microphone:
 
     def key_released(self) -> None:
         """The talker released the key; goes behind the audio that came before."""
-        self._packets.put_nowait(KeyReleased())
+        self._packets.put_nowait(KeyReleased(self._control.utterance))
 
     def take_unheard(self) -> int:
         """How many packets have come since listening ended; counted anew from now on."""
         unheard, self.unheard = self.unheard, 0
         return unheard
 
-    def hear(self, *, deaf: bool) -> None:
-        """Whether what comes now counts."""
-        if deaf != self._control.deaf:
-            self._control.reset()
-            self._control.deaf = deaf
+    def expect(self, utterance: int, mic: Mic, *, afresh: bool) -> None:
+        """What is open is over; what comes from now on belongs to the utterance of this number."""
+        if (mic is Mic.SHUT) is not (self._control.mic is Mic.SHUT):
             self.unheard = 0
-
-    def listen(self, *, hold: bool) -> None:
-        """Forget what was heard; with `hold`, everything from now on is one utterance."""
         self._to_recognise.put_nowait(Forget())
-        self._control.reset()
-        self._control.hold = hold
-
-    def let_go(self) -> None:
-        """The utterance that was held is over."""
-        self._control.hold = False
-
-    def forget_sound(self) -> None:
-        """What has just been heard is no speech to us, such as the wake word."""
-        self._control.reset()
-
-    def close_utterance(self) -> None:
-        """The open utterance is over or worth nothing."""
-        self._to_recognise.put_nowait(Forget())
-        self._control.close_utterance()
+        self._control.gap_ms = self._services.settings.turn.gap_ms
+        self._control.expect(utterance, mic, afresh=afresh)
 
     def pass_on(self, event: SpeechEvent) -> None:
-        """This speech belongs to the open utterance."""
-        self._to_recognise.put_nowait(event)
+        """This speech belongs to the open utterance; silence that was not sent is nothing to recognise."""
+        if len(event.pcm):
+            self._to_recognise.put_nowait(event)
 
     def recognise(self, ticket: int, rank: Rank, *, probe: bool) -> None:
         """Recognise the open utterance up to here; the answer comes with `ticket`."""
-        self._to_recognise.put_nowait(Ask(ticket, Priority.PROBE if probe else Priority.FINAL, rank))
+        held = self._control.mic is Mic.HELD
+        self._to_recognise.put_nowait(Ask(ticket, Priority.PROBE if probe else Priority.FINAL, rank, held))

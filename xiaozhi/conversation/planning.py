@@ -1,13 +1,19 @@
 """What a conversation answers with: an exact intent, or the model with its persona, its past and its tools."""
 
+import logging
+
 from xiaozhi.conversation.answering import Plan
 from xiaozhi.conversation.intents import Intent, Intents
 from xiaozhi.conversation.recollection import Recollection
 from xiaozhi.services import Services
 from xiaozhi.stages.asr.engine import Transcript
+from xiaozhi.text.messages import message
+from xiaozhi.text.script import script_of
 from xiaozhi.tools.device import DeviceTools
 from xiaozhi.tools.tool import ToolContext
 from xiaozhi.turn.manners import Manners
+
+_log = logging.getLogger(__name__)
 
 
 class Planner:
@@ -21,6 +27,7 @@ class Planner:
     """
 
     def __init__(self, services: Services, device_id: str, recall: Recollection, manners: Manners) -> None:
+        self._device_id = device_id
         self._recall = recall
         self._manners = manners
         self._box = services.tools.toolbox(ToolContext(device_id, now=recall.now, conversation=recall))
@@ -33,13 +40,26 @@ class Planner:
         self._box.attach(device)
 
     def plan(self, text: str, transcript: Transcript, talker: str) -> Plan:
-        """How to answer a text.
+        """How to answer a text; an excuse where that cannot be found out.
 
         Args:
             text: what the talker said.
             transcript: how it sounded.
             talker: the language of the text; a persona that speaks one language answers in its own.
         """
+        try:
+            return self._plan(text, transcript, talker)
+        except Exception:  # noqa: BLE001 - such as an expression in a prompt; it is logged whole, and the talker told
+            _log.exception("no reply could be planned", extra={"device": self._device_id})
+            return self.excuse(talker)
+
+    def excuse(self, talker: str) -> Plan:
+        """What to say where no reply can be made."""
+        self._intent = None
+        script = script_of(message("apology", talker), language=talker, emotion="sad")
+        return Plan(talker, persona=self._recall.agent, script=script, error="internal error")
+
+    def _plan(self, text: str, transcript: Transcript, talker: str) -> Plan:
         persona = self._recall.agent
         language = persona.language if persona.language != "auto" else talker
         self._box.context.language = language
@@ -60,10 +80,13 @@ class Planner:
 
     def committed(self, text: str) -> None:
         """The newest plan is carried out: tools may be called, a persona changes."""
-        if self._intent is not None and self._intent.persona is not None:
-            self._recall.switch(self._intent.persona)
-        self.take_manners()
-        self._box.begin_turn(text)
+        try:
+            if self._intent is not None and self._intent.persona is not None:
+                self._recall.switch(self._intent.persona)
+            self.take_manners()
+            self._box.begin_turn(text)
+        except Exception:  # noqa: BLE001 - the reply is there and is heard all the same; it is logged whole
+            _log.exception("a plan could not be carried out whole", extra={"device": self._device_id})
 
     def take_manners(self) -> None:
         """A persona's own words are said where the settings leave it to the persona."""

@@ -11,6 +11,7 @@ from xiaozhi.conversation.saying import Speaker, Told
 from xiaozhi.conversation.turn_report import report_turn
 from xiaozhi.link import DeviceLink
 from xiaozhi.services import Services
+from xiaozhi.text.messages import message
 from xiaozhi.turn.decisions import Decision
 from xiaozhi.turn.machine import ListeningMode, TurnMachine
 from xiaozhi.turn.trace import TurnTrace
@@ -79,6 +80,7 @@ class Replies:
         self._services.tenants.until(self._task)
 
     async def _run(self, reply: Reply) -> None:
+        failed = False
         try:
             await reply.run()
         except asyncio.CancelledError:
@@ -89,15 +91,19 @@ class Replies:
         except Exception:  # noqa: BLE001 - one reply's fault must not end the conversation; it is logged whole
             _log.exception("reply failed", extra={"device": self._device_id})
             reply.trace.error = reply.trace.error or "internal error"
+            failed = True
         if reply.unasked:
             self._speaker.settle(Told.DROPPED if reply.trace.first_packet is None else Told.SPOKEN)
         self._remember(reply)
         if reply.committed and reply.ends_conversation:
             self._link.hang_up("the talker said goodbye")
-        if self.now is reply:
-            self.now = self._task = None
+        if self.now is not reply:
+            return
+        self.now = self._task = None
         self._is_active()
         self._apply(self._machine.reply_done(reply.trace.generation))
+        if failed and reply.committed and not reply.unasked and reply.trace.first_packet is None:
+            self._speaker.say(message("apology", reply.trace.language))
 
     def cancel(self) -> None:
         """Drop it; whoever waits for a sentence of the server's own is told."""

@@ -47,6 +47,7 @@ class TurnSettings(Section):
     max_speculations: int = Field(default_factory=_of_profile("max_speculations"), ge=1, le=20)
     max_utterance_s: float = Field(30.0, ge=2, le=120)
     min_utterance_ms: int = Field(200, ge=0, le=2000)
+    gap_ms: int = Field(150, ge=80, le=5000)
     stall_s: float = Field(1.5, ge=0.2, le=30)
     barge_in: bool = True
     barge_in_ms: int = Field(300, ge=64, le=3000)

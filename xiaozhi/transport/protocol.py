@@ -138,13 +138,11 @@ class DeviceProtocol:
                 return Ignored("no type")
 
     def receive_binary(self, message: bytes) -> Event:
-        """Understand a binary frame. Never raises: a wrong one is `Ignored`, as is an empty packet (a DTX gap)."""
+        """Understand a binary frame. Never raises: a wrong one is `Ignored`. An empty packet is silence (a DTX gap)."""
         try:
             frame = framing.unpack(self.version, message)
         except framing.FramingError as error:
             return Ignored(str(error))
-        if not frame.opus:
-            return Ignored("empty packet")
         return Audio(frame.opus, frame.timestamp_ms)
 
     def pack(self, opus: bytes, timestamp_ms: int) -> bytes:

@@ -1,24 +1,32 @@
 """What the turn machine decides. Plain data."""
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TypeAlias
 
 
-@dataclass(frozen=True, slots=True)
-class StartListening:
-    """Forget what was heard and listen; with `hold`, everything from now on is one utterance (push to talk)."""
+class Mic(Enum):
+    """What the microphone counts for."""
 
-    hold: bool
-
-
-@dataclass(frozen=True, slots=True)
-class StopListening:
-    """The microphone is shut; what was heard stays."""
+    SHUT = "shut"  # sound is decoded, which keeps the decoder in step, and then forgotten
+    OPEN = "open"  # speech that is found begins an utterance
+    HELD = "held"  # a key is held: everything from the next packet on is one utterance, speech or not
 
 
 @dataclass(frozen=True, slots=True)
-class CloseUtterance:
-    """The utterance is over or worth nothing: the VAD may look for the next."""
+class NextUtterance:
+    """What was heard is over: what the microphone brings from now on belongs to another utterance.
+
+    Attributes:
+        number: of that utterance. Whatever carries another number is out of date.
+        mic: whether there can be one.
+        afresh: sound that has come already and was not judged yet is forgotten as well; a microphone that is shut or
+            opened begins afresh in any case.
+    """
+
+    number: int
+    mic: Mic
+    afresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +39,13 @@ class Recognise:
 
 @dataclass(frozen=True, slots=True)
 class StartReply:
-    """Prepare a reply to `text` behind a shut gate, without any side effect."""
+    """Prepare a reply to `text` behind a shut gate, without any side effect; `excuse`: one before it has failed."""
 
     turn: int
     revision: int
     generation: int
     text: str
+    excuse: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +97,7 @@ class CommitSaying:
 
 
 Decision: TypeAlias = (
-    StartListening
-    | StopListening
-    | CloseUtterance
+    NextUtterance
     | Recognise
     | StartReply
     | DropReply

@@ -2,7 +2,8 @@
 
 A turn is three numbers. `turn` counts what the user says, `revision` rises when speech resumes before commit, and
 `generation` rises whenever a reply is dropped, interrupted or over: audio of an older generation must not reach the
-device.
+device. A fourth, `utterance`, says what the microphone's sound belongs to: it rises with every `NextUtterance`, the
+only way in which an utterance ends, so what is still on its way from one that is over is known by its number.
 
 Life of a turn: speech is found (HEARING); a short silence is the soft end (PAUSED): what was said so far is recognised
 and a reply is prepared behind a shut gate. The turn stays open to more speech until the text's own hangover has passed
@@ -10,25 +11,27 @@ AND the reply is ready to be heard, because until then waiting costs the listene
 (REPLYING). In realtime mode the microphone stays open during the reply (OVERLAP, PROBING: speech over the reply).
 """
 
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Concatenate, Final, ParamSpec
 
 from xiaozhi.settings import TurnSettings
 from xiaozhi.text.same_words import same_words
 from xiaozhi.turn.decisions import (
-    CloseUtterance,
     Commit,
     CommitSaying,
     Decision,
     DropReply,
     Interrupt,
+    Mic,
+    NextUtterance,
     PauseReply,
     Recognise,
     ResumeReply,
-    StartListening,
     StartReply,
     StartSaying,
-    StopListening,
 )
 from xiaozhi.turn.endpointing import TalkerPace, hangover_ms, interrupts, plain
 
@@ -67,13 +70,67 @@ _ALLOWED: Final[dict[State, frozenset[State]]] = {
 _KEEP_REPLY_MS: Final = 400.0
 # Speech over a reply is recognised again after this much more of it, and given up after this long without words.
 _PROBE_EVERY_MS: Final = 300.0
-_PROBE_MOST_MS: Final = 2000.0
+_MAX_PROBE_MS: Final = 2000.0
 # A provisional text is committed when its confirmation keeps everything else waiting for this long.
-_CONFIRM_MOST_MS: Final = 400.0
+_MAX_CONFIRM_MS: Final = 400.0
 # Doubtful silence delays a commit by this much at the most.
-_DOUBT_MOST_MS: Final = 400.0
+_MAX_DOUBT_MS: Final = 400.0
 # No reply is prepared ahead for speech longer than this: the talker is telling something, not asking.
-_SPECULATE_MOST_MS: Final = 10_000.0
+_MAX_SPECULATE_MS: Final = 10_000.0
+# Speech goes on where a voiced sample is later than the last one by more than rounding.
+_LATER_MS: Final = 1.0
+
+P = ParamSpec("P")
+
+
+@dataclass(slots=True)
+class _Utterance:
+    """What is known of the speech that is heard now."""
+
+    began_ms: float = 0.0
+    voiced_until_ms: float = 0.0
+    silence_ms: float = 0.0
+    unsent_ms: float = 0.0  # of that silence, what was not sent but taken from the clock
+    pause_ms: float = 0.0  # of that silence, what counts as this talker's habit
+    doubtful: bool = False  # the newest silence may be speech
+    resumed_ms: float | None = None  # when speech went on with a reply already prepared
+    attempts: int = 0  # soft ends
+    forced: bool = False  # the end is not ours to judge: key released, utterance too long
+    text: str | None = None  # recognised text of this revision; None while unknown
+    provisional: bool = False  # that text may still be corrected
+    unconfirmed_ms: float | None = None  # silence at which only its confirmation was missing
+    wait_ms: float = 0.0
+    failures: int = 0  # replies to this revision that failed before they were heard
+    probed_ms: float = 0.0
+    probe_open: bool = False
+
+    @property
+    def voiced_ms(self) -> float:
+        """From its beginning to the last voiced sample."""
+        return max(0.0, self.voiced_until_ms - self.began_ms)
+
+
+@dataclass(slots=True)
+class _Reply:
+    """The reply of the present generation: prepared, or committed and sounding."""
+
+    text: str
+    ready: bool = False
+    known: bool = False  # exactly this has been asked before
+    saying: bool = False  # a sentence of the server's own that waits for its first sound
+    interruptible: bool = True  # speech over it may stop it
+
+
+def _event(
+    take: Callable[Concatenate["TurnMachine", P], list[Decision]],
+) -> Callable[Concatenate["TurnMachine", P], list[Decision]]:
+    """Something that happened. Whatever it changes, the microphone follows at its end, and nowhere else."""
+
+    @functools.wraps(take)
+    def taken(self: "TurnMachine", /, *args: P.args, **kwargs: P.kwargs) -> list[Decision]:
+        return self._settle(take(self, *args, **kwargs))
+
+    return taken
 
 
 class TurnMachine:
@@ -96,30 +153,19 @@ class TurnMachine:
         self.turn = 0
         self.revision = 0
         self.generation = 0
+        self.utterance = 0
+        """What the microphone's sound belongs to now."""
         self.may_speculate = True
         """Set to False under load: replies are then prepared only when the turn is about to be committed."""
+        self.finishing = False
+        """No new turn may begin."""
         self._ticket = 0
-        self._saying = False  # a sentence of the server's own waits for its first sound
-        self._interruptible = True  # speech over what sounds now may stop it
-        self._begin_utterance(0.0)
-
-    def _begin_utterance(self, start_ms: float) -> None:
-        self._began_ms = start_ms
-        self._voiced_ms = 0.0  # length from the first to the last voiced sample
-        self._silence_ms = 0.0
-        self._doubtful = False  # the newest silence may be speech
-        self._resumed_ms: float | None = None  # when speech went on with a reply already prepared
-        self._attempts = 0
-        self._forced = False  # the end is not ours to judge: key released, utterance too long, stream stalled
-        self._text: str | None = None  # recognised text of this revision; None while unknown
-        self._provisional = False  # that text may still be corrected
-        self._unconfirmed_ms: float | None = None  # silence at which only its confirmation was missing
-        self._wait_ms = 0.0
-        self._reply_text: str | None = None  # text of the prepared reply; None when there is none
-        self._reply_ready = False
-        self._reply_known = False
-        self._probed_ms = 0.0
-        self._probe_open = False
+        self._heard = _Utterance()
+        self._reply: _Reply | None = None
+        self._mic = Mic.SHUT  # as it was told last
+        self._pressed = 0  # the first utterance since the device said that it listens
+        self._closing = False  # the utterance is over
+        self._afresh = False  # and what has come since is no part of the next
 
     def _go(self, state: State) -> None:
         if state is not self.state:
@@ -130,8 +176,40 @@ class TurnMachine:
     def _rest_state(self) -> State:
         return State.IDLE if self.mode is ListeningMode.MANUAL else State.WAITING
 
+    # The microphone -----------------------------------------------------------------------------------------------
+
+    def _close(self, *, afresh: bool = False) -> None:
+        """The utterance is over or worth nothing; another number goes out when this event is settled."""
+        self._closing = True
+        self._afresh = self._afresh or afresh
+
+    def _settle(self, decisions: list[Decision]) -> list[Decision]:
+        """The end of every event: the microphone is told what the state of things means to it."""
+        mic = self._wanted()
+        if not self._closing and mic is self._mic:
+            return decisions
+        self._mic, afresh = mic, self._afresh
+        self._closing = self._afresh = False
+        self.utterance += 1
+        return [*decisions, NextUtterance(self.utterance, mic, afresh)]
+
+    def _wanted(self) -> Mic:
+        """The microphone counts while a turn may begin or go on; in realtime mode also during the reply."""
+        match self.state:
+            case State.IDLE:
+                return Mic.SHUT
+            case State.WAITING if self.finishing:
+                return Mic.SHUT
+            case State.REPLYING:
+                realtime = self.mode is ListeningMode.REALTIME and self.settings.barge_in
+                over = self._reply is not None and self._reply.interruptible
+                return Mic.OPEN if realtime and over and not self.finishing else Mic.SHUT
+            case _:
+                return Mic.HELD if self.mode is ListeningMode.MANUAL else Mic.OPEN
+
     # What the device asks for -------------------------------------------------------------------------------------
 
+    @_event
     def listen(self, mode: ListeningMode) -> list[Decision]:
         """`listen/start`: listen afresh. Repeating it is harmless; during a reply only a pressed key interrupts."""
         self.mode = mode
@@ -140,162 +218,213 @@ class TurnMachine:
             if mode is not ListeningMode.MANUAL:
                 return []
             decisions += self._interrupt()
-        else:
+        elif self._reply is not None and (mode is ListeningMode.MANUAL or not self._reply.saying):
             # Who presses a key wants to speak now; other devices only say that they listen, so what waits may follow.
-            decisions += self._drop_saying() if mode is ListeningMode.MANUAL else []
             decisions += self._drop_reply()
-        self._begin_utterance(0.0)
+        self._ticket += 1
         self._go(State.WAITING)
-        return [*decisions, StartListening(hold=mode is ListeningMode.MANUAL)]
+        self._close(afresh=True)
+        self._pressed = self.utterance + 1
+        return decisions
 
-    def stop(self) -> list[Decision]:
-        """`listen/stop`: the talker released the key; the utterance is complete."""
+    @_event
+    def stop(self, utterance: int) -> list[Decision]:
+        """`listen/stop`: the talker released the key; the utterance is complete. Who has pressed it again holds it."""
+        if utterance < self._pressed:
+            return []
         match self.state:
             case State.WAITING:
                 self._go(State.IDLE)
-                return [StopListening()]
-            case State.HEARING:
-                if self._silence_ms + self._voiced_ms < self.settings.min_utterance_ms:
-                    return [StopListening(), *self._discard(State.IDLE)]
-                return [StopListening(), *self._force()]
-            case State.PAUSED:
-                return [StopListening(), *self._force()]
-            case _:
-                return []
+            case State.HEARING if self._heard.silence_ms + self._heard.voiced_ms < self.settings.min_utterance_ms:
+                return self._discard(State.IDLE)
+            case State.HEARING | State.PAUSED:
+                return self._force()
+        return []
 
+    @_event
+    def woken(self) -> list[Decision]:
+        """A wake word, or a sign of life without words: what was said before it counts no more."""
+        self._close(afresh=True)
+        match self.state:
+            case State.HEARING:
+                return self._discard(State.WAITING)  # a key that is held is held on
+            case State.PAUSED:
+                return self._discard(self._rest_state())
+            case State.OVERLAP | State.PROBING:
+                return self._go_on_replying()
+        return []
+
+    @_event
     def abort(self) -> list[Decision]:
         """`abort`: be silent now."""
         match self.state:
             case State.IDLE | State.WAITING:
-                return self._drop_saying()
-            case State.HEARING | State.PAUSED:
+                return self._drop_reply()
+            case State.HEARING:
+                return self._discard(State.WAITING)  # a key that is held is held on
+            case State.PAUSED:
                 return self._discard(self._rest_state())
-            case State.REPLYING:
-                decisions = self._interrupt()
-            case State.OVERLAP | State.PROBING:
-                decisions = [*self._interrupt(), CloseUtterance()]
+        if self.state is not State.REPLYING:
+            self._close()
+        decisions = self._interrupt()
         self._go(self._rest_state())
         return decisions
 
+    @_event
     def typed(self, text: str) -> list[Decision]:
         """A text typed by the user: a whole turn at once."""
-        decisions: list[Decision] = []
         if self.state in (State.REPLYING, State.OVERLAP, State.PROBING):
-            decisions += self._interrupt()
+            decisions = self._interrupt()
             self._go(self._rest_state())
-        decisions += [*self._drop_saying(), *self._drop_reply(), CloseUtterance()]
-        self.turn += 1
-        self.revision = 0
-        self._begin_utterance(0.0)
-        self._text = text
+        else:
+            decisions = self._drop_reply()
+        self._close()
+        self._begin_turn(_Utterance(text=text))
         return [*decisions, *self._start_reply(text), *self._commit()]
+
+    @_event
+    def finish(self) -> list[Decision]:
+        """Begin no new turn: what is being heard is still answered, what is being said ends."""
+        self.finishing = True
+        return []
 
     # What the server says of its own accord -----------------------------------------------------------------------
 
+    @_event
     def say(self, *, interruptible: bool = True) -> list[Decision]:
         """The server has a sentence of its own to say; no decisions when it may not: somebody speaks or is answered.
 
         It is let out by `reply_ready`, unless the talker speaks first. With `interruptible` off, speech does not stop
         it once it sounds; an `abort` always does.
         """
-        if self._saying or self.state not in (State.IDLE, State.WAITING):
+        if self._reply is not None or self.state not in (State.IDLE, State.WAITING):
             return []
-        self._saying = True
-        self._interruptible = interruptible
+        self._reply = _Reply("", saying=True, interruptible=interruptible)
         return [StartSaying(self.generation)]
 
+    @_event
     def give_up_saying(self, generation: int) -> list[Decision]:
         """The sentence has taken too long to prepare: what was meant for this moment comes too late."""
-        return self._drop_saying() if generation == self.generation else []
-
-    def _drop_saying(self) -> list[Decision]:
-        if not self._saying:
-            return []
-        dropped = self.generation
-        self._forget_reply()
-        return [DropReply(dropped)]
+        waits = self._reply is not None and self._reply.saying and generation == self.generation
+        return self._drop_reply() if waits else []
 
     # What the microphone brings -----------------------------------------------------------------------------------
 
-    def speech_began(self, start_ms: float, end_ms: float) -> list[Decision]:
-        """The VAD has found speech that began at `start_ms`."""
-        if self.state is State.WAITING:
-            decisions = self._drop_saying()
-            self.turn += 1
-            self.revision = 0
-            self._begin_utterance(start_ms)
-            self._voiced_ms = end_ms - start_ms
-            self._go(State.HEARING)
-            return decisions
-        over = self.state is State.REPLYING and self.mode is ListeningMode.REALTIME and self._interruptible
-        if over and self.settings.barge_in:
-            self._begin_utterance(start_ms)
-            self._go(State.OVERLAP)
+    @_event
+    def speech_began(self, utterance: int, start_ms: float, end_ms: float) -> list[Decision]:
+        """The VAD has found speech, from `start_ms` to `end_ms`: it begins an utterance, or is out of date."""
+        if utterance != self.utterance:
             return []
-        return [CloseUtterance()]
+        heard = _Utterance(began_ms=start_ms, voiced_until_ms=end_ms)
+        match self.state:
+            case State.WAITING:
+                decisions = self._drop_reply()
+                self._begin_turn(heard)
+                self._go(State.HEARING)
+                return decisions
+            case State.REPLYING if self._mic is Mic.OPEN:
+                self._heard = heard
+                self._go(State.OVERLAP)
+            case _:  # the microphone is shut, or its utterance has begun: whoever speaks now is found once more
+                self._close()
+        return []
 
-    def heard(self, end_ms: float, silence_ms: float, *, doubtful: bool = False) -> list[Decision]:
-        """The open utterance has grown to `end_ms`, of which the last `silence_ms` are silence.
+    @_event
+    def not_speech(self, utterance: int) -> list[Decision]:
+        """What the VAD has found was nobody, such as the device's own voice: it may look for the next."""
+        if utterance == self.utterance and self.state in (State.WAITING, State.REPLYING):
+            self._close()
+        return []
 
-        `doubtful`: the newest of that silence may be speech that begins again; nothing is committed on it.
+    @_event
+    def heard(
+        self, utterance: int, end_ms: float, silence_ms: float, *, unsent_ms: float = 0.0, doubtful: bool = False
+    ) -> list[Decision]:
+        """The open utterance has grown, and its last `silence_ms` are silence.
+
+        Args:
+            utterance: its number.
+            end_ms: up to where sound has come.
+            silence_ms: since the last voiced sample.
+            unsent_ms: of it, what no sound has come for.
+            doubtful: the newest of that silence may be speech; nothing is committed on it.
         """
-        self._doubtful = doubtful
-        resumed = silence_ms < self._silence_ms
-        pause_ms, self._silence_ms = self._silence_ms, silence_ms
-        self._voiced_ms = max(self._voiced_ms, end_ms - silence_ms - self._began_ms)
+        if utterance != self.utterance:
+            return []
+        heard = self._heard
+        until_ms = end_ms - (silence_ms - unsent_ms)
+        resumed = until_ms > heard.voiced_until_ms + _LATER_MS
+        pause_ms, heard.pause_ms = heard.pause_ms, silence_ms - (unsent_ms if doubtful else 0.0)
+        heard.silence_ms, heard.unsent_ms, heard.doubtful = silence_ms, unsent_ms, doubtful
+        heard.voiced_until_ms = max(heard.voiced_until_ms, until_ms)
+        now_ms = end_ms + unsent_ms
         match self.state:
             case State.HEARING:
-                return self._heard_speech(end_ms, silence_ms)
-            case State.PAUSED if resumed and not self._forced:
-                return self._went_on(end_ms, pause_ms)
+                return self._heard_speech(now_ms)
+            case State.PAUSED if resumed and not heard.forced:
+                return self._went_on(now_ms, pause_ms)
             case State.PAUSED:
-                return self._heard_silence(silence_ms)
+                return self._heard_silence()
             case State.OVERLAP:
-                return self._heard_overlap(end_ms, silence_ms)
+                return self._heard_overlap(now_ms)
             case State.PROBING:
-                return self._heard_probe(end_ms, silence_ms)
+                return self._heard_probe(now_ms)
             case _:
                 return []
 
-    def stalled(self) -> list[Decision]:
-        """No microphone audio has arrived for a while: what has been said is all there is."""
-        if self.state in (State.HEARING, State.PAUSED) and self.mode is not ListeningMode.MANUAL:
-            return self._force()
+    @_event
+    def overdue(self) -> list[Decision]:
+        """Nothing has come of this state for longer than anything it waits for may take: leave it."""
+        match self.state:
+            case State.HEARING:
+                return self._force()
+            case State.PAUSED if not self._heard.text:
+                return self._discard(self._rest_state())
+            case State.PAUSED:
+                self._heard.provisional = False
+                return self._force()
+            case State.OVERLAP | State.PROBING:
+                return self._go_on_replying()
         return []
 
-    def _heard_speech(self, end_ms: float, silence_ms: float) -> list[Decision]:
-        decisions: list[Decision] = []
-        if self._resumed_ms is not None and end_ms - silence_ms - self._resumed_ms > _KEEP_REPLY_MS:
+    def _heard_speech(self, now_ms: float) -> list[Decision]:
+        heard, decisions = self._heard, list[Decision]()
+        if heard.resumed_ms is not None and heard.voiced_until_ms - heard.resumed_ms > _KEEP_REPLY_MS:
             decisions += self._drop_reply()
-        if end_ms - self._began_ms >= self.settings.max_utterance_s * 1000.0:
+        if now_ms - heard.began_ms >= self.settings.max_utterance_s * 1000.0:
             return [*decisions, *self._force()]
-        early = self._speculates()
-        needed_ms = self.settings.soft_end_ms if early else self.settings.neutral_ms
-        if self.mode is ListeningMode.MANUAL or silence_ms < needed_ms:
+        needed_ms = self.settings.soft_end_ms if self._speculates() else self.settings.neutral_ms
+        if self.mode is ListeningMode.MANUAL or (heard.silence_ms < needed_ms and not self._stalled):
             return decisions
-        self._attempts += 1
+        heard.attempts += 1
         self._go(State.PAUSED)
         return [*decisions, self._recognise()]
+
+    @property
+    def _stalled(self) -> bool:
+        """Nothing has come for so long that what was said is all there is."""
+        return self._heard.unsent_ms >= self.settings.stall_s * 1000.0
 
     def _speculates(self) -> bool:
         return (
             self.settings.speculate
             and self.may_speculate
-            and self._attempts < self.settings.max_speculations
-            and self._voiced_ms <= _SPECULATE_MOST_MS
+            and self._heard.attempts < self.settings.max_speculations
+            and self._heard.voiced_ms <= _MAX_SPECULATE_MS
         )
 
-    def _went_on(self, end_ms: float, pause_ms: float) -> list[Decision]:
+    def _went_on(self, now_ms: float, pause_ms: float) -> list[Decision]:
         self.pace.paused_and_went_on(pause_ms)
         self.revision += 1
-        self._text = None
         self._ticket += 1  # a recognition under way is stale
-        self._resumed_ms = end_ms if self._reply_text is not None else None
+        self._heard.text = None
+        self._heard.failures = 0
+        self._heard.resumed_ms = now_ms if self._reply is not None else None
         self._go(State.HEARING)
         return []
 
-    def _heard_silence(self, silence_ms: float) -> list[Decision]:
-        if self._text == "" and silence_ms >= self.settings.neutral_ms:
+    def _heard_silence(self) -> list[Decision]:
+        if self._heard.text == "" and (self._stalled or self._heard.silence_ms >= self.settings.neutral_ms):
             return self._discard(self._rest_state())
         return self._advance()
 
@@ -305,142 +434,164 @@ class TurnMachine:
 
     # What recognition and the reply bring -------------------------------------------------------------------------
 
+    def awaits(self, ticket: int) -> bool:
+        """Whether the answer to this question still matters."""
+        return ticket == self._ticket and self.state in (State.PAUSED, State.PROBING)
+
+    @_event
     def recognised(self, ticket: int, text: str, *, provisional: bool = False) -> list[Decision]:
         """The answer to `Recognise`; a ticket that is not the newest is stale and ignored.
 
         A provisional text starts the reply; another answer with the same ticket confirms or corrects it before commit.
         """
         text = text.strip()
-        if ticket != self._ticket or (provisional and not plain(text)):
+        if not self.awaits(ticket) or (provisional and not plain(text)):
             return []
         if self.state is State.PROBING:
             return self._probed(text)
-        if self.state is not State.PAUSED:
-            return []
-        self._text = text
-        self._provisional = provisional
-        self._unconfirmed_ms = None
-        self._resumed_ms = None
+        heard = self._heard
+        heard.text, heard.provisional = text, provisional
+        heard.unconfirmed_ms = heard.resumed_ms = None
         if not plain(text):
-            self._text = ""
+            heard.text = ""
             decisions = self._drop_reply()
-            if self._forced or self._silence_ms >= self.settings.neutral_ms:
+            if heard.forced or self._stalled or heard.silence_ms >= self.settings.neutral_ms:
                 decisions += self._discard(self._rest_state())
             return decisions
-        self._wait_ms = hangover_ms(text, self.pace, self.settings, self._commands)
+        heard.wait_ms = hangover_ms(text, self.pace, self.settings, self._commands)
         decisions = []
-        if self._reply_text is not None and not same_words(self._reply_text, text):
+        if self._reply is not None and not same_words(self._reply.text, text):
             decisions += self._drop_reply()
-        if self._reply_text is None and self.settings.speculate and self.may_speculate:
+        if self._reply is None and not heard.failures and self.settings.speculate and self.may_speculate:
             decisions += self._start_reply(text)
         return [*decisions, *self._advance()]
 
+    @_event
     def reply_ready(self, generation: int) -> list[Decision]:
         """The first audio of this reply exists, or will by the time the device can play it."""
-        if generation != self.generation:
+        reply = self._reply
+        if reply is None or generation != self.generation:
             return []
-        if self._saying:
-            self._saying = False
+        if reply.saying:
+            reply.saying = False
             self._go(State.REPLYING)
-            return [CommitSaying(generation), CloseUtterance()]
-        self._reply_ready = True
+            self._close()
+            return [CommitSaying(generation)]
+        reply.ready = True
         return self._advance() if self.state is State.PAUSED else []
 
+    @_event
     def question_known(self, generation: int) -> list[Decision]:
         """The words of this reply's question have been asked before, exactly so: they are a whole question."""
-        if generation != self.generation:
+        if self._reply is None or generation != self.generation:
             return []
-        self._reply_known = True
+        self._reply.known = True
         return self._advance() if self.state is State.PAUSED else []
 
+    @_event
     def reply_done(self, generation: int) -> list[Decision]:
-        """The reply has been played to its end, or has failed; the device has been told to stop speaking."""
-        if generation == self.generation and self._saying:  # it failed before its first sound
-            self._forget_reply()
-            return []
-        if generation != self.generation or self.state not in (State.REPLYING, State.OVERLAP, State.PROBING):
+        """The reply is over: played to its end, or failed. A device that was told to speak has been told to stop.
+
+        One that fails before its turn is committed is followed by an excuse, and where that fails too by nothing.
+        """
+        reply = self._reply
+        if reply is None or generation != self.generation:
             return []
         self._forget_reply()
-        if self.state is State.REPLYING:
-            self._go(self._rest_state())
-            return []
-        self._ticket += 1
-        return self._overlap_becomes_turn()  # the talker who spoke over its end has the floor
+        match self.state:
+            case State.HEARING:
+                self._heard.failures += 1
+            case State.PAUSED:
+                self._heard.failures += 1
+                return self._advance() if self._heard.failures == 1 else self._discard(self._rest_state())
+            case State.REPLYING:
+                self._go(self._rest_state())
+            case State.OVERLAP | State.PROBING:
+                self._ticket += 1
+                return self._overlap_becomes_turn()  # the talker who spoke over its end has the floor
+        return []
 
     # Parts --------------------------------------------------------------------------------------------------------
 
+    def _begin_turn(self, heard: _Utterance) -> None:
+        self.turn += 1
+        self.revision = 0
+        self._heard = heard
+
     def _advance(self) -> list[Decision]:
         """Start and commit the reply of a paused turn as far as its text, silence and reply allow."""
-        if not self._text:
+        heard, decisions = self._heard, list[Decision]()
+        if not heard.text or not (heard.forced or self._stalled or heard.silence_ms >= self._needed_ms()):
             return []
-        decisions: list[Decision] = []
-        if not self._forced and self._silence_ms < self._needed_ms():
-            return []
-        if self._reply_text is None:
-            decisions += self._start_reply(self._text)
-        due = self._forced or self._reply_ready or self._silence_ms >= self.settings.commit_max_ms
+        if self._reply is None:
+            decisions += self._start_reply(heard.text)
+        ready = self._reply is not None and self._reply.ready
+        due = heard.forced or ready or heard.silence_ms >= self.settings.commit_max_ms
         if due and not self._awaits_confirmation() and not self._may_go_on():
             decisions += self._commit()
         return decisions
 
     def _needed_ms(self) -> float:
         """The silence after which the turn may be committed."""
-        return min(self._wait_ms, self.settings.known_ms) if self._reply_known else self._wait_ms
+        known = self._reply is not None and self._reply.known
+        return min(self._heard.wait_ms, self.settings.known_ms) if known else self._heard.wait_ms
 
     def _may_go_on(self) -> bool:
         """Whether the talker seems to begin again just now. Steady background noise holds nobody up for ever."""
-        return self._doubtful and not self._forced and self._silence_ms < self._needed_ms() + _DOUBT_MOST_MS
+        heard = self._heard
+        held_up = heard.silence_ms < self._needed_ms() + _MAX_DOUBT_MS
+        return heard.doubtful and not heard.forced and not self._stalled and held_up
 
     def _awaits_confirmation(self) -> bool:
         """Whether a turn that could be committed has to wait for its words to be confirmed."""
-        if not self._provisional:
+        heard = self._heard
+        if not heard.provisional:
             return False
-        if self._unconfirmed_ms is None:
-            self._unconfirmed_ms = self._silence_ms
-        return self._silence_ms - self._unconfirmed_ms < _CONFIRM_MOST_MS
+        if heard.unconfirmed_ms is None:
+            heard.unconfirmed_ms = heard.silence_ms
+        return heard.silence_ms - heard.unconfirmed_ms < _MAX_CONFIRM_MS
 
     def _start_reply(self, text: str) -> list[Decision]:
-        self._reply_text = text
-        self._reply_ready = self._reply_known = False
-        return [StartReply(self.turn, self.revision, self.generation, text)]
+        self._reply = _Reply(text)
+        excuse = self._heard.failures > 0
+        return [StartReply(self.turn, self.revision, self.generation, text, excuse)]
 
     def _commit(self) -> list[Decision]:
+        heard = self._heard
         if self.revision == 0:
             self.pace.finished()
         self._go(State.REPLYING)
-        self._resumed_ms = None
-        assert self._text is not None
-        return [Commit(self.turn, self.revision, self.generation, self._text), CloseUtterance()]
+        self._close()
+        assert heard.text is not None
+        return [Commit(self.turn, self.revision, self.generation, heard.text)]
 
     def _force(self) -> list[Decision]:
-        self._forced = True
+        self._heard.forced = True
         if self.state is State.HEARING:
             self._go(State.PAUSED)
             return [self._recognise()]
-        if self._text == "":
+        if self._heard.text == "":
             return self._discard(self._rest_state())
         return self._advance()
 
     def _drop_reply(self) -> list[Decision]:
-        self._resumed_ms = None
-        if self._reply_text is None:
+        """Forget what is prepared, if anything is; nothing of it was heard."""
+        self._heard.resumed_ms = None
+        if self._reply is None:
             return []
         dropped = self.generation
         self._forget_reply()
         return [DropReply(dropped)]
 
     def _forget_reply(self) -> None:
-        self._reply_text = None
-        self._reply_ready = self._reply_known = False
-        self._saying = False
-        self._interruptible = True
+        self._reply = None
         self.generation += 1
 
     def _discard(self, rest: State) -> list[Decision]:
-        decisions = [*self._drop_reply(), CloseUtterance()]
         self._ticket += 1
         self._go(rest)
-        return decisions
+        self._close()
+        return self._drop_reply()
 
     def _interrupt(self) -> list[Decision]:
         interrupted = self.generation
@@ -450,38 +601,45 @@ class TurnMachine:
 
     # Speech over the reply (realtime mode) ------------------------------------------------------------------------
 
-    def _heard_overlap(self, end_ms: float, silence_ms: float) -> list[Decision]:
-        if silence_ms >= self.settings.soft_end_ms:
-            self._go(State.REPLYING)
-            return [CloseUtterance()]
-        if self._voiced_ms < self.settings.barge_in_ms:
+    def _heard_overlap(self, now_ms: float) -> list[Decision]:
+        if self._heard.silence_ms >= self.settings.soft_end_ms:
+            return self._go_on_replying()
+        if self._heard.voiced_ms < self.settings.barge_in_ms:
             return []
         self._go(State.PROBING)
-        return [PauseReply(), self._probe(end_ms)]
+        return [PauseReply(), self._probe(now_ms)]
 
-    def _probe(self, end_ms: float) -> Recognise:
-        self._probed_ms = end_ms
-        self._probe_open = True
+    def _probe(self, now_ms: float) -> Recognise:
+        self._heard.probed_ms = now_ms
+        self._heard.probe_open = True
         return self._recognise(probe=True)
 
-    def _heard_probe(self, end_ms: float, silence_ms: float) -> list[Decision]:
-        if self._probe_open:
+    def _heard_probe(self, now_ms: float) -> list[Decision]:
+        heard = self._heard
+        over = heard.silence_ms >= self.settings.soft_end_ms and not heard.probe_open
+        if over or now_ms - heard.began_ms >= _MAX_PROBE_MS:
+            return self._go_on_replying()
+        if heard.probe_open or now_ms - heard.probed_ms < _PROBE_EVERY_MS:
             return []
-        over = silence_ms >= self.settings.soft_end_ms
-        if over or end_ms - self._began_ms >= _PROBE_MOST_MS:
-            self._go(State.REPLYING)
-            return [CloseUtterance(), ResumeReply()]
-        return [self._probe(end_ms)] if end_ms - self._probed_ms >= _PROBE_EVERY_MS else []
+        return [self._probe(now_ms)]
 
     def _probed(self, text: str) -> list[Decision]:
-        self._probe_open = False
+        self._heard.probe_open = False
         if not interrupts(text):
             return []
         return [*self._interrupt(), *self._overlap_becomes_turn()]
 
+    def _go_on_replying(self) -> list[Decision]:
+        """What was heard over the reply is over, and did not mean to stop it."""
+        held = self.state is State.PROBING
+        self._ticket += 1
+        self._go(State.REPLYING)
+        self._close()
+        return [ResumeReply()] if held else []
+
     def _overlap_becomes_turn(self) -> list[Decision]:
         self.turn += 1
         self.revision = 0
-        self._text = None
+        self._heard.text = None
         self._go(State.HEARING)
         return []

@@ -27,7 +27,12 @@ class Hearing(Protocol):
         ...
 
     async def transcribe(
-        self, priority: Priority, is_stale: Callable[[], bool], provisional: Callable[[Transcript], None]
+        self,
+        priority: Priority,
+        is_stale: Callable[[], bool],
+        provisional: Callable[[Transcript], None],
+        *,
+        held: bool = True,
     ) -> Transcript:
         """Recognise everything fed so far. More may be fed while this runs and afterwards.
 
@@ -35,6 +40,8 @@ class Hearing(Protocol):
             priority: of the decode.
             is_stale: nobody waits for the answer any more.
             provisional: called at most once, with a text that is known before the one that is returned.
+            held: a key is held, and a long silence may hold a whisper that the VAD missed; otherwise all that is
+                silent holds nothing, and what has been recognised up to there is the whole text.
 
         Raises:
             JobDropped: `is_stale()` became true before a worker was free, or the pool is closed.

@@ -29,8 +29,8 @@ PREFIX_LEAST_S: Final = 3.0
 # are as good as for audio that ends at the soft end (3 and 4 of 111 differ from those with 600 ms more; of joined
 # recordings no English word does, and 0.2 % of the letters of Mandarin).
 EARLY_SILENCE_MS: Final = 30.0
-# Audio behind an early decode that may go undecoded because the VAD found no voice in it. Not endless: a whisper that
-# the VAD misses is heard when a key is held (push to talk). Well above every soft end.
+# Audio behind an early decode that may go undecoded because the VAD found no voice in it, where a key is held: then a
+# whisper that the VAD misses is heard. Whoever holds no key is answered by what the VAD finds, and by nothing else.
 UNHEARD_MOST_S: Final = 0.6
 # New speech that makes another partial text worth a decode; and the share of what must be decoded that must be new, so
 # that all partial decodes of a long utterance together cost about five times its last one, not the square of its
@@ -157,14 +157,14 @@ class OfflineHearing:
 
     @property
     def covered(self) -> bool:
-        """A decode ahead has all that was voiced, so that its text, there or nearly there, is the whole text."""
+        """A decode ahead has all that may be speech, so that its text, there or nearly there, is the whole text."""
+        return self._covers(held=True)
+
+    def _covers(self, *, held: bool) -> bool:
         ahead = self._ahead
-        return (
-            ahead is not None
-            and ahead.reaches >= self._voiced_samples
-            and self._samples - ahead.end <= UNHEARD_MOST_S * UPLINK_RATE_HZ
-            and not _failed(ahead.tail)
-        )
+        if ahead is None or ahead.reaches < self._voiced_samples or _failed(ahead.tail):
+            return False
+        return not held or self._samples - ahead.end <= UNHEARD_MOST_S * UPLINK_RATE_HZ
 
     @property
     def ready(self) -> bool:
@@ -172,11 +172,16 @@ class OfflineHearing:
         return self.covered and self._ahead is not None and self._ahead.tail.done()
 
     async def transcribe(
-        self, priority: Priority, is_stale: Callable[[], bool], provisional: Callable[[Transcript], None]
+        self,
+        priority: Priority,
+        is_stale: Callable[[], bool],
+        provisional: Callable[[Transcript], None],
+        *,
+        held: bool = True,
     ) -> Transcript:
         """Decode what is not decoded yet and join it to what is; nothing is provisional."""
         ahead = self._ahead
-        if ahead is not None and self.covered:
+        if ahead is not None and self._covers(held=held):
             try:
                 tail = await asyncio.shield(ahead.tail)
             except EngineError as error:

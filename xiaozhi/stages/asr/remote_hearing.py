@@ -27,7 +27,8 @@ class RemoteHearing:
     """Buffers the utterance and sends it whole.
 
     Requests cost money: one text serves every question until something voiced follows, at most one request of an
-    utterance is under way, and one that is overtaken is closed.
+    utterance is under way, and one that is overtaken is closed. One that somebody waits for is overtaken by another
+    question alone, and never by silence.
 
     Args:
         engine: the recogniser with its fallback.
@@ -43,6 +44,7 @@ class RemoteHearing:
         self._samples = 0
         self._voiced_samples = 0  # up to the last voiced one
         self._asked: _Asked | None = None
+        self._awaited = 0  # questions that wait for their answer
 
     def feed(self, pcm: PcmFloat, silence_ms: float = 0.0) -> None:
         """Add audio."""
@@ -50,31 +52,40 @@ class RemoteHearing:
         self._samples += len(pcm)
         self._voiced_samples = self._samples - round(silence_ms * UPLINK_RATE_HZ / 1000.0)
         early = self._early
-        if early is not None and early.on and silence_ms >= EARLY_SILENCE_MS and not self._covered:
+        if early is None or not early.on or silence_ms < EARLY_SILENCE_MS or self._awaited:
+            return
+        if self._voiced_samples > (self._asked.samples if self._asked is not None else 0):
             early.begun += 1
             self._ask(Priority.PROBE, early=True)
 
-    @property
-    def _covered(self) -> bool:
+    def _covers(self, *, held: bool) -> bool:
+        """Whether the last request has all that may be speech; one that is under way has where it has all voiced."""
         asked = self._asked
-        return (
-            asked is not None
-            and asked.samples >= self._voiced_samples
-            and self._samples - asked.samples <= UNHEARD_MOST_S * UPLINK_RATE_HZ
-            and not (asked.task.done() and (asked.task.cancelled() or asked.task.exception() is not None))
-        )
+        if asked is None or asked.samples < self._voiced_samples:
+            return False
+        if not asked.task.done():
+            return True
+        if asked.task.cancelled() or asked.task.exception() is not None:
+            return False
+        return not held or self._samples - asked.samples <= UNHEARD_MOST_S * UPLINK_RATE_HZ
 
     async def transcribe(
-        self, priority: Priority, is_stale: Callable[[], bool], provisional: Callable[[Transcript], None]
+        self,
+        priority: Priority,
+        is_stale: Callable[[], bool],
+        provisional: Callable[[Transcript], None],
+        *,
+        held: bool = True,
     ) -> Transcript:
         """Ask for the whole utterance, unless that text is known or on its way; nothing is provisional."""
         if not self._samples:
             return Transcript("")
-        asked = self._asked if self._covered else None
+        asked = self._asked if self._covers(held=held) else None
         if asked is None:
             asked = self._ask(priority, early=False)
         elif asked.early and self._early is not None:
             self._early.used += 1
+        self._awaited += 1
         try:
             return await asyncio.shield(asked.task)
         except asyncio.CancelledError:
@@ -83,6 +94,8 @@ class RemoteHearing:
             if self._asked is asked:  # the question was given up: nobody pays for the answer
                 asked.task.cancel()
             raise
+        finally:
+            self._awaited -= 1
 
     def close(self) -> None:
         """Forget the audio and close the request."""

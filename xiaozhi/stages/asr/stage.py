@@ -17,11 +17,19 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Recognise the open utterance up to here; `ticket` comes back with the text. `rank` is the talker's."""
+    """Recognise the open utterance up to here.
+
+    Attributes:
+        ticket: comes back with the text.
+        priority: among all that is to be recognised.
+        rank: the talker's.
+        held: the talker held a key, so that what is silent may hold a whisper.
+    """
 
     ticket: int
     priority: Priority
     rank: Rank = Rank.NORMAL
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,7 @@ async def run_asr(
     timeout_s: float,
     on_partial: Say | None = None,
 ) -> None:
-    """Read speech and questions until `inbox` ends; put an answer for every question that is not overtaken.
+    """Read speech and questions until `inbox` ends; put an answer, if only an error, for all that are not overtaken.
 
     A newer question makes an older one that has not begun to be decoded stale. Audio is taken while decoding runs. With
     a two-pass recogniser a provisional answer may come first. `on_partial` is called with the text so far while the
@@ -87,9 +95,13 @@ async def run_asr(
             return
         try:
             async with asyncio.timeout(timeout_s):
-                transcript = await utterance.transcribe(asked.priority, lambda: asked.ticket != newest, provisionally)
+                transcript = await utterance.transcribe(
+                    asked.priority, lambda: asked.ticket != newest, provisionally, held=asked.held
+                )
         except JobDropped:
-            return
+            if asked.ticket != newest:
+                return
+            error = "recognition was given up"
         except TimeoutError:
             error = f"recognition took over {timeout_s:g} s"
         except EngineError as failure:
@@ -111,7 +123,7 @@ async def run_asr(
                         hearing = ears.open(on_partial)
                         hearing.feed(item.pcm)
                     case SpeechAudio() if hearing is not None:
-                        hearing.feed(item.pcm, item.silence_ms)
+                        hearing.feed(item.pcm, item.silence_ms - item.unsent_ms)
                     case Ask() if hearing is not None:
                         newest = item.ticket
                         decodes.create_task(answer(item, hearing), name="asr-decode")

@@ -86,7 +86,12 @@ class StreamingHearing:
         return self._stream.accept(np.concatenate(chunks))
 
     async def transcribe(
-        self, priority: Priority, is_stale: Callable[[], bool], provisional: Callable[[Transcript], None]
+        self,
+        priority: Priority,
+        is_stale: Callable[[], bool],
+        provisional: Callable[[Transcript], None],
+        *,
+        held: bool = True,
     ) -> Transcript:
         """Decode what waits, flush, and return the whole text; nothing is provisional."""
         if self._failure is not None:

@@ -46,15 +46,20 @@ class TwoPassHearing:
         self._offline.feed(pcm, silence_ms)
 
     async def transcribe(
-        self, priority: Priority, is_stale: Callable[[], bool], provisional: Callable[[Transcript], None]
+        self,
+        priority: Priority,
+        is_stale: Callable[[], bool],
+        provisional: Callable[[Transcript], None],
+        *,
+        held: bool = True,
     ) -> Transcript:
         """Recognise with both at once; the streaming one goes first where there is one worker."""
         if priority is not Priority.FINAL:
             return await self._streaming.transcribe(priority, is_stale, provisional)
         if self._offline.ready:
-            return await self._offline.transcribe(priority, is_stale, provisional)
+            return await self._offline.transcribe(priority, is_stale, provisional, held=held)
         confirming = asyncio.create_task(
-            self._offline.transcribe(priority, is_stale, provisional), name="asr-confirm"
+            self._offline.transcribe(priority, is_stale, provisional, held=held), name="asr-confirm"
         )  # begins when this coroutine first waits, that is behind the question to the streaming recogniser
         try:
             first = await self._first(priority, is_stale)

@@ -122,7 +122,8 @@ class VoiceChain:
                         samples += len(pcm)
                         yield pcm
                 return
-            except VoiceError as error:
+            except Exception as fault:  # noqa: BLE001 - whatever it is, the next voice speaks
+                error = _as_voice_error(self._voices[index].name, fault)
                 # After its first sound it was no probe any more: the breaker has closed.
                 self._failed(index, pending or Admission.ADMITTED, error)
                 pending = None
@@ -202,6 +203,14 @@ class VoiceChain:
 
     def _tell(self, error: VoiceError) -> None:
         _log.warning("voice passed over for %.0f s: %s", self._preference.retry_after_s, error)
+
+
+def _as_voice_error(name: str, fault: Exception) -> VoiceError:
+    """What went wrong with a voice; a fault that it did not foresee is logged whole."""
+    if isinstance(fault, VoiceError):
+        return fault
+    _log.error("%s failed", name, exc_info=fault)
+    return VoiceError(f"{name}: {type(fault).__name__}")  # its message may quote what it was given, such as a key
 
 
 class _Overheard:

@@ -1,7 +1,8 @@
 """The voice activity stage: microphone packets in, utterances out."""
 
+import asyncio
 from collections import deque
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -10,38 +11,58 @@ from xiaozhi.channel import Channel
 from xiaozhi.events import KeyReleased, MicInput, SpeechAudio, SpeechBegan, SpeechEvent
 from xiaozhi.stages.vad.ear import Ear
 from xiaozhi.stages.vad.tick import UplinkTick
+from xiaozhi.turn.decisions import Mic
+from xiaozhi.turn.gaps import PacketGaps
 from xiaozhi.turn.segmenter import Segmenter
 
 # Packets that a reset overtakes are still decoded; more than this many (5 s) are not worth it.
 _OVERTAKEN_MOST: Final = 80
 # Doubtful speech takes long to become an onset; its beginning is kept up to this far back.
 _ONSET_MOST_MS: Final = 640.0
+_GAP_MS: Final = 150.0
+# Silence by the clock is told this often.
+_TELL_EVERY_S: Final = 0.03
+# A timer that is so late knows that this process stood still, and not whether the device is silent.
+_STOOD_STILL_S: Final = 0.05
+_NO_SOUND: Final[PcmFloat] = np.empty(0, np.float32)
+
+T = TypeVar("T")
 
 
 class VadControl:
     """What a session tells its VAD, on the loop; every word acts at once, whatever audio waits.
 
-    Before the stage runs nothing has been heard, and there is nothing to reset or to close.
+    Args:
+        packets: what the VAD reads.
     """
 
-    __slots__ = ("_listener", "deaf", "hold")
+    __slots__ = ("_listener", "_packets", "gap_ms", "mic", "utterance")
 
-    def __init__(self) -> None:
-        self.deaf = False
-        """Audio is decoded, which keeps the decoder in step, and then forgotten."""
-        self.hold = False
-        """Everything from the next packet on is one utterance, speech or not, until it is closed (push to talk)."""
+    def __init__(self, packets: Channel[MicInput]) -> None:
+        self._packets = packets
+        self.utterance = 0
+        """What sound belongs to now."""
+        self.mic = Mic.SHUT
+        """What it counts for."""
+        self.gap_ms = _GAP_MS
+        """Where no packet has come for so long in the middle of an utterance, silence goes on by the clock."""
         self._listener: _Listener | None = None
 
-    def reset(self) -> None:
-        """Forget what was heard: the open utterance, what waits to be heard, and what waits to be read."""
-        if self._listener is not None:
-            self._listener.reset()
+    def expect(self, utterance: int, mic: Mic, *, afresh: bool = False) -> None:
+        """What follows, even audio on its way now, belongs to the next utterance.
 
-    def close_utterance(self) -> None:
-        """The open utterance is over: what follows, even audio on its way now, belongs to the next."""
+        Args:
+            utterance: its number.
+            mic: what sound counts for now.
+            afresh: forget what waits to be heard, what is being heard, and what waits to be read; so it is in any case
+                where the microphone is shut now, or was.
+        """
+        afresh = afresh or (mic is Mic.SHUT) is not (self.mic is Mic.SHUT)
+        self.utterance, self.mic = utterance, mic
         if self._listener is not None:
-            self._listener.close_utterance()
+            self._listener.close_utterance(afresh=afresh)
+        elif afresh:  # the stage has not begun: there is no decoder yet that must be kept in step
+            _drop_sound(self._packets)
 
     def _attach(self, listener: "_Listener | None") -> None:
         self._listener = listener
@@ -59,8 +80,10 @@ async def run_vad(
 ) -> None:
     """Read packets until `mic` ends; put `SpeechBegan` and then `SpeechAudio` for every step of an utterance.
 
-    An utterance goes on, through silence too, until `control` closes it. `KeyReleased` is passed on behind the audio
-    before it. Audio time counts every sample since the connection began, heard or not. `speech` is closed at the end.
+    An utterance goes on, through silence too, until `control` expects the next: it has the number that was expected
+    when it began. `KeyReleased` is passed on behind the audio before it. Audio time counts every sample since the
+    connection began, heard or not; where none comes in the middle of an utterance, `SpeechAudio` without sound tells
+    how silent it is by the clock. `speech` is closed at the end.
 
     Args:
         mic: packets of 20 to 120 ms.
@@ -80,6 +103,7 @@ async def run_vad(
         await listener.run()
     finally:
         control._attach(None)
+        listener.close()
         speech.close()
 
 
@@ -109,26 +133,37 @@ class _Listener:
         self._afresh = True  # the next judged sample follows nothing
         self._open = False  # SpeechBegan has been put
         self._began_ms = 0.0  # its first sample
+        self._loop = asyncio.get_running_loop()
+        self._gaps = PacketGaps(control.gap_ms)
+        self._hearing = False  # packets that have come are being judged
+        self._timer: asyncio.TimerHandle | None = None
         self._recent: deque[PcmFloat] = deque()  # while no utterance is open: what SpeechBegan may bring
         self._recent_samples = 0
 
     # What the session says ----------------------------------------------------------------------------------------
 
-    def reset(self) -> None:
-        """Forget what was heard and what waits; a result under way is dropped when it comes."""
-        self._resets += 1
-        self._overtaken.extend(item.opus for item in self._mic.drain() if not isinstance(item, KeyReleased))
-        self._speech.drain()
-        self._start_afresh()
+    def close_utterance(self, *, afresh: bool) -> None:
+        """Wait for the next onset; `afresh`: in what comes from now on, so that a result under way is dropped."""
+        self._gaps.gap_ms = self._control.gap_ms
+        if afresh:
+            self._resets += 1
+            self._overtaken.extend(item.opus for item in _drop_sound(self._mic) if not isinstance(item, KeyReleased))
+            _drop_sound(self._speech)
+            self._start_afresh()
+        else:
+            self._end_utterance()
+            self._segmenter.close()
+        self._gaps.restart()
 
-    def close_utterance(self) -> None:
-        """Wait for the next onset."""
-        self._end_utterance()
-        self._segmenter.close()
+    def close(self) -> None:
+        """The microphone is gone."""
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _start_afresh(self) -> None:
         self._afresh = True
         self._ear.forget()
+        self._gaps.forget()
         self._end_utterance()
 
     def _end_utterance(self) -> None:
@@ -153,32 +188,31 @@ class _Listener:
                     self._ear.bare = item.bare
             if packets:
                 await self._hear(packets, resets)
-            if released is not None and self._resets == resets:
-                await self._put(released, resets)
+            if released is not None:
+                await self._speech.put(released)
 
     async def _hear(self, packets: list[bytes], resets: int) -> None:
         if self._overtaken:
             overtaken = list(self._overtaken)
             self._overtaken.clear()
             await self._pass(overtaken)
-        if self._is_deaf() or self._resets != resets:
+        if self._control.mic is Mic.SHUT or self._resets != resets:
             await self._pass(packets)
             return
-        began_ms = self._now_ms
-        heard = await self._tick.hear(self._ear, packets)
+        began_ms, came_ms = self._now_ms, self._loop.time() * 1000.0
+        self._hearing = True
+        try:
+            heard = await self._tick.hear(self._ear, packets)
+        finally:
+            self._hearing = False
         self._samples += len(heard.pcm)
         if self._resets != resets:
             return
-        if self._is_deaf():  # it was not when the tick began
-            self._start_afresh()
-            return
+        self._gaps.packets(duration_ms(len(heard.pcm), UPLINK_RATE_HZ), came_ms, open_utterance=self._open)
         if self._afresh:
             self._afresh = False
             self._segmenter.reset(began_ms)
         await self._follow(heard.pcm, heard.probabilities, resets)
-
-    def _is_deaf(self) -> bool:
-        return self._control.deaf
 
     async def _pass(self, packets: list[bytes]) -> None:
         """Sound that is not listened to: only time passes."""
@@ -192,20 +226,56 @@ class _Listener:
 
     async def _follow(self, pcm: PcmFloat, probabilities: list[float], resets: int) -> None:
         segmenter = self._segmenter
-        if self._control.hold and not segmenter.in_speech:
+        if self._control.mic is Mic.HELD and not segmenter.in_speech:
             segmenter.open()
+        voiced_ms = segmenter.last_voiced_ms
         for probability in probabilities:
             segmenter.feed(probability)
+        if segmenter.last_voiced_ms > voiced_ms:
+            self._gaps.restart()
         if self._open:
-            # Less than a window waits to be judged; where the last one was silent it counts as silence as well.
-            last_voiced_ms = max(segmenter.last_voiced_ms, self._began_ms)
-            silence_ms = 0.0 if segmenter.voiced else self._now_ms - last_voiced_ms
-            step = SpeechAudio(self._now_ms, pcm, silence_ms, last_voiced_ms, segmenter.doubtful)
-            await self._put(step, resets)
+            await self._put(self._step(pcm), resets)
             return
         self._keep(pcm)
         if segmenter.in_speech and self._recent_samples:
             await self._put(self._begin(), resets)
+            self._watch(self._control.gap_ms / 1000.0)
+
+    def _step(self, pcm: PcmFloat) -> SpeechAudio:
+        """How the open utterance goes on, with this sound."""
+        segmenter = self._segmenter
+        # Less than a window waits to be judged; where the last one was silent it counts as silence as well.
+        last_voiced_ms = max(segmenter.last_voiced_ms, self._began_ms)
+        heard_ms = 0.0 if segmenter.voiced else self._now_ms - last_voiced_ms
+        unsent_ms, doubtful = 0.0, False
+        if self._control.mic is not Mic.HELD:  # who holds a key says when it is over
+            unsent_ms, doubtful = self._gaps.unsent_ms(self._loop.time() * 1000.0, faded=not segmenter.clear)
+        doubtful = doubtful or segmenter.doubtful
+        return SpeechAudio(
+            self._control.utterance, self._now_ms, pcm, heard_ms + unsent_ms, last_voiced_ms, doubtful, unsent_ms
+        )
+
+    # What it does not bring ---------------------------------------------------------------------------------------
+
+    def _watch(self, after_s: float) -> None:
+        """Look after the open utterance in a while, unless somebody looks anyway."""
+        if self._timer is None and self._open and self._control.mic is not Mic.HELD:
+            self._timer = self._loop.call_later(after_s, self._look, self._loop.time() + after_s)
+
+    def _look(self, due_s: float) -> None:
+        """Tell how silent the open utterance is, where nothing comes."""
+        self._timer = None
+        now_s = self._loop.time()
+        gap_s = self._control.gap_ms / 1000.0
+        silent_s = self._gaps.silent_for_ms(now_s * 1000.0) / 1000.0
+        if self._hearing or len(self._mic) or now_s - due_s > _STOOD_STILL_S:
+            self._watch(_STOOD_STILL_S)
+        elif silent_s < gap_s:
+            self._watch(gap_s - silent_s)
+        else:
+            if self._open and not len(self._speech):  # else its reader is behind
+                self._speech.put_nowait(self._step(_NO_SOUND))
+            self._watch(_TELL_EVERY_S)
 
     def _keep(self, pcm: PcmFloat) -> None:
         self._recent.append(pcm)
@@ -221,9 +291,18 @@ class _Listener:
         self._end_utterance()
         self._open = True
         self._began_ms = self._now_ms - duration_ms(len(pcm), UPLINK_RATE_HZ)
-        return SpeechBegan(self._began_ms, self._now_ms, pcm)
+        return SpeechBegan(self._control.utterance, self._began_ms, self._now_ms, pcm)
 
-    async def _put(self, event: SpeechEvent | KeyReleased, resets: int) -> None:
+    async def _put(self, event: SpeechEvent, resets: int) -> None:
         await self._speech.put(event)
         if self._resets != resets:  # said while the channel was full: the event is one of those to forget
-            self._speech.drain()
+            _drop_sound(self._speech)
+
+
+def _drop_sound(channel: Channel[T]) -> list[T]:
+    """Take out all that waits but a key that has been released: it stays released."""
+    items = channel.drain()
+    for item in items:
+        if isinstance(item, KeyReleased):
+            channel.put_nowait(item)
+    return items

@@ -1,0 +1,488 @@
+"""Nobody meets a deaf, silent or hung-up conversation, whatever device, network and upstreams do; in virtual time."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.interleavings import ANSWER_WITHIN_S, interleaving
+from tests.virtual_house import (
+    ConversationLoop,
+    Fate,
+    VirtualDevice,
+    VirtualRecogniser,
+    remote_engine,
+    virtual_services,
+    virtual_settings,
+)
+from xiaozhi.audio.pcm import PcmFloat, PcmInt
+from xiaozhi.channel import Channel
+from xiaozhi.conversation.reply import Reply
+from xiaozhi.services import Services
+from xiaozhi.stages.asr.engine import Recognizer, Transcript
+from xiaozhi.stages.llm.engine import ChatModel, ChatRequest, Delta
+from xiaozhi.stages.tts.fallback import VoiceChain
+from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish
+from xiaozhi.text.messages import message
+from xiaozhi.turn.machine import ListeningMode, State
+
+AUTO, MANUAL, REALTIME = ListeningMode.AUTO, ListeningMode.MANUAL, ListeningMode.REALTIME
+ASKED = "现在几点了"
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=ConversationLoop) as runner:
+        runner.run(coroutine)
+
+
+@asynccontextmanager
+async def conversation(
+    mode: ListeningMode = AUTO,
+    *texts: str,
+    sends: str = "always",
+    engine: Callable[[Fate], Recognizer] = VirtualRecogniser,
+    **turn: object,
+) -> AsyncIterator[tuple[VirtualDevice, Services]]:
+    """A device that listens; `texts` are understood one after the other, and then any words."""
+    fate = Fate(random.Random(1), calm=True, texts=list(texts))
+    services = virtual_services(virtual_settings(**turn), fate, engine(fate))
+    device = VirtualDevice(fate, services, sends, 60)
+    await asyncio.sleep(0)
+    device.listen(mode)
+    try:
+        yield device, services
+        assert not device.running.done(), "the conversation goes on"
+    finally:
+        await device.close()
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def answered(device: VirtualDevice, since: float, within_s: float = ANSWER_WITHIN_S) -> float:
+    """Wait for the first sound since then; how long it took from now, in seconds."""
+    began = now()
+    while device.heard_at <= since:
+        assert now() - began <= within_s, f"no answer: {device.talk.doing}"
+        await asyncio.sleep(0.01)
+    return now() - began
+
+
+async def ended(device: VirtualDevice) -> None:
+    """Wait until the reply is over."""
+    async with asyncio.timeout(60):
+        while device.state == "speaking":  # noqa: ASYNC110 - virtual time
+            await asyncio.sleep(0.1)
+
+
+async def said_and_answered(device: VirtualDevice) -> float:
+    """Say something; how long after its end the answer began, in seconds."""
+    await ended(device)
+    await device.speak(1.0)
+    took_s = await answered(device, now() - 1.0)
+    await ended(device)
+    return took_s
+
+
+def told(device: VirtualDevice, kind: str) -> list[str]:
+    return [what for _, what in device.told if what.startswith(kind)]
+
+
+# Whose utterance it is ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [AUTO, REALTIME])
+@pytest.mark.parametrize("word", ["你好小智", ""])
+@pytest.mark.parametrize("pause_s", [0.0, 0.3])
+def test_a_wake_word_in_mid_sentence_leaves_nobody_deaf(mode: ListeningMode, word: str, pause_s: float) -> None:
+    async def scene() -> None:
+        async with conversation(mode) as (device, _):
+            await device.speak(0.8, pause_s)
+            assert device.talk._machine.state in (State.HEARING, State.PAUSED)
+            device.talk.detect(word)
+            for _ in range(3):
+                await said_and_answered(device)
+                await asyncio.sleep(0.5)
+            assert len(told(device, "stt")) == 3, "half a sentence before a wake word is no turn"
+
+    run(scene())
+
+
+def test_a_wake_word_while_a_key_is_held_is_not_what_was_said_and_the_key_is_held_on() -> None:
+    async def scene() -> None:
+        async with conversation(MANUAL) as (device, _):
+            await device.speak(0.5)
+            device.talk.detect("你好小智")
+            await device.speak(1.0)
+            device.stop()
+            await answered(device, now())
+
+    run(scene())
+
+
+class Late:
+    """A voice that takes its time."""
+
+    name = "late"
+
+    async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+        await asyncio.sleep(1.0)
+        yield np.full(12_000, 3000, np.int16)
+
+    async def warm(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("over_s", [0.0, 0.4])
+def test_an_onset_that_waits_while_the_server_begins_to_speak_leaves_nobody_deaf(
+    monkeypatch: pytest.MonkeyPatch, over_s: float
+) -> None:
+    async def scene() -> None:
+        async with conversation(REALTIME) as (device, services):
+            talk, machine = device.talk, device.talk._machine
+            voices, services.voice = services.voice, VoiceChain([Late()], 2.0, 2.0, 5.0, now)
+            put = Channel.put
+
+            async def put_in_the_last_moment(channel: Channel[Any], item: object) -> None:
+                await put(channel, item)
+                if channel is talk._microphone.speech:
+                    monkeypatch.undo()
+                    talk._apply(machine.reply_ready(machine.generation))  # before the onset is read
+                    assert machine.state is State.REPLYING
+
+            monkeypatch.setattr(Channel, "put", put_in_the_last_moment)
+            talk.say("茶好了，快来喝吧。")
+            await device.speak(0.5 + over_s, 3.0)
+            services.voice = voices
+            for _ in range(2):
+                await said_and_answered(device)
+                await asyncio.sleep(0.5)
+
+    run(scene())
+
+
+def test_an_abort_while_a_key_is_held_leaves_it_held() -> None:
+    async def scene() -> None:
+        async with conversation(MANUAL) as (device, _):
+            await device.speak(0.5)
+            device.talk.abort("")
+            await device.speak(1.0)
+            device.stop()
+            await answered(device, now())
+
+    run(scene())
+
+
+def test_a_key_whose_release_never_comes_is_not_held_for_ever() -> None:
+    async def scene() -> None:
+        async with conversation(MANUAL) as (device, _):
+            await device.speak(1.0)
+            device.unplugged = True
+            for _ in range(60):
+                await asyncio.sleep(1.0)
+                device.talk.check_stall()
+            assert device.talk.idle_s() > 0.0 and device.heard_at > 0.0
+
+    run(scene())
+
+
+# Replies that fail ----------------------------------------------------------------------------------------------------
+
+
+class Failing:
+    """A chat model whose every reply fails in a way that no endpoint is expected to."""
+
+    name = "failing"
+
+    def __init__(self, error: Exception, after_s: float) -> None:
+        self._error = error
+        self._after_s = after_s
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        await asyncio.sleep(self._after_s)
+        raise self._error
+        yield Delta()
+
+    async def warm(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+FAULTS = [
+    UnicodeEncodeError("ascii", "clé", 2, 3, "ordinal not in range(128)"),
+    TypeError("unsupported operand"),
+    ExceptionGroup("several", [KeyError("choices")]),
+]
+
+
+@pytest.mark.parametrize("mode", [AUTO, MANUAL, REALTIME])
+@pytest.mark.parametrize("error", FAULTS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("after_s", [0.0, 2.0])
+def test_a_reply_that_fails_in_any_way_is_excused_and_the_next_is_heard(
+    mode: ListeningMode, error: Exception, after_s: float
+) -> None:
+    async def scene() -> None:
+        async with conversation(mode, ASKED, ASKED) as (device, services):
+            works: ChatModel = services.chat
+            services.chat = Failing(error, after_s)
+            await device.speak(1.0)
+            if mode is MANUAL:
+                device.stop()
+            await answered(device, now())
+            await ended(device)
+            assert message("apology", "zh")[:4] in "".join(told(device, "抱歉"))
+            services.chat = works
+            if mode is MANUAL:
+                device.listen(mode)
+                await device.speak(1.0)
+                device.stop()
+                await answered(device, now())
+            else:
+                await said_and_answered(device)
+            assert len(told(device, "抱歉")) == 1
+
+    run(scene())
+
+
+@pytest.mark.parametrize("fails", [1, 100])
+def test_a_fault_in_the_reply_itself_ends_no_conversation(monkeypatch: pytest.MonkeyPatch, fails: int) -> None:
+    """One is followed by an excuse. Where nothing can be said at all the device goes on listening."""
+    whole, broken = Reply.run, [0]
+
+    async def run_reply(reply: Reply) -> None:
+        if broken[0] < fails:
+            broken[0] += 1
+            raise RuntimeError("a fault of ours")
+        await whole(reply)
+
+    monkeypatch.setattr(Reply, "run", run_reply)
+
+    async def scene() -> None:
+        nonlocal fails
+        async with conversation(AUTO, ASKED) as (device, _):
+            await device.speak(1.0)
+            if fails == 1:
+                await answered(device, now())
+                assert told(device, "抱歉")
+            else:
+                await asyncio.sleep(5.0)
+                assert device.talk.listens and device.state == "listening"
+                fails = 0
+            await said_and_answered(device)
+
+    run(scene())
+
+
+def test_a_prompt_that_cannot_be_rendered_is_excused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene() -> None:
+        async with conversation(AUTO, ASKED) as (device, _):
+            with monkeypatch.context() as broken:
+                broken.setattr("xiaozhi.conversation.recollection.render", lambda *_args, **_more: 1 + "a")  # type: ignore[operator]
+                await said_and_answered(device)
+            assert told(device, "抱歉")
+            await said_and_answered(device)
+
+    run(scene())
+
+
+class Broken:
+    """A voice with a fault that is no `VoiceError`."""
+
+    name = "broken"
+
+    async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+        raise UnicodeEncodeError("ascii", "clé", 2, 3, "ordinal not in range(128)")
+        yield PcmInt()
+
+    async def warm(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+def test_a_voice_that_fails_in_any_way_is_passed_over() -> None:
+    async def scene() -> None:
+        async with conversation() as (device, services):
+            services.voice = VoiceChain([Broken(), *services.voice._voices], 2.0, 2.0, 5.0, now)
+            await said_and_answered(device)
+            assert services.voice.states[0].last_error == "broken: UnicodeEncodeError"
+
+    run(scene())
+
+
+# States that wait for sound -------------------------------------------------------------------------------------------
+
+
+class Story:
+    """A chat model that tells a long story."""
+
+    name = "story"
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        for number in "一二三四五六七八":
+            yield Delta(f"这是故事的第{number}句话。")
+
+    async def warm(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("recognised_s", [0.1, 100.0])
+def test_a_backchannel_and_then_no_more_packets_leave_no_reply_half_unheard(recognised_s: float) -> None:
+    async def scene() -> None:
+        async with conversation(REALTIME, *["嗯"] * 9) as (device, services):
+            services.chat = Story()
+            device.talk.typed("讲个故事")
+            await answered(device, now())
+            asyncio.get_running_loop().decode_s = lambda: recognised_s  # type: ignore[attr-defined]
+            await device.speak(0.6)
+            assert device.talk._machine.state is State.PROBING
+            device.unplugged = True
+            await asyncio.sleep(30.0)
+            assert device.state == "listening" and device.talk.idle_s() > 0.0
+            assert len(told(device, "这是故事")) == 8
+            assert not told(device, "stt 嗯")
+
+    run(scene())
+
+
+# Recognition on another machine ---------------------------------------------------------------------------------------
+
+
+class Slow:
+    """A recogniser on another machine that takes its time."""
+
+    name = "slow"
+
+    def __init__(self, takes_s: float) -> None:
+        self.takes_s = takes_s
+        self.asked = 0
+
+    async def recognise(self, pcm: PcmFloat) -> Transcript:
+        self.asked += 1
+        await asyncio.sleep(self.takes_s)
+        return Transcript(ASKED, language="zh")
+
+    async def warm(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+@pytest.mark.parametrize("mode", [AUTO, MANUAL])
+@pytest.mark.parametrize("takes_s", [0.3, 0.7, 2.0, 3.5])
+@pytest.mark.parametrize("speculate", [True, False])
+def test_a_slow_recogniser_is_asked_once_and_its_answer_is_used(
+    mode: ListeningMode, takes_s: float, speculate: bool
+) -> None:
+    async def scene() -> None:
+        slow = Slow(takes_s)
+
+        def engine(fate: Fate) -> Recognizer:
+            return remote_engine(slow, fate, virtual_settings(), early_decode=True)
+
+        async with conversation(mode, engine=engine, speculate=speculate, neutral_ms=1500) as (device, _):
+            await device.speak(1.0, 0.3 if mode is MANUAL else 0.0)
+            if mode is MANUAL:
+                device.stop()
+            await answered(device, now())
+            assert slow.asked == 1 and told(device, "stt") == [f"stt {ASKED}"]
+
+    run(scene())
+
+
+# Silence that is not sent ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sends", ["gated", "dtx", "empty"])
+@pytest.mark.parametrize("hangover_ms", [60, 200])
+@pytest.mark.parametrize("text", [ASKED, "我今天看了一本书", "我想去北京因为"])
+def test_who_does_not_send_silence_is_answered_as_soon_as_who_does(sends: str, hangover_ms: int, text: str) -> None:
+    async def scene() -> None:
+        took_s = []
+        for kind in ("always", sends):
+            async with conversation(AUTO, text, sends=kind) as (device, _):
+                device._hangover_ms = hangover_ms
+                took_s.append(await said_and_answered(device))
+        sent, unsent = took_s
+        assert unsent <= sent + 0.15
+
+    run(scene())
+
+
+def test_who_stops_in_the_midst_of_a_voice_is_answered_within_a_second_and_a_half() -> None:
+    async def scene() -> None:
+        async with conversation(AUTO, ASKED, sends="gated") as (device, services):
+            device._hangover_ms = 0
+            assert 0.9 < await said_and_answered(device) < 1.5
+            assert services.speculation.wasted == 0, "and the reply was prepared meanwhile"
+
+    run(scene())
+
+
+@pytest.mark.parametrize("stall_s", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("mode", [AUTO, REALTIME])
+def test_a_stall_of_the_network_cuts_nobody_off(stall_s: float, mode: ListeningMode) -> None:
+    async def scene() -> None:
+        async with conversation(mode, *[ASKED] * 3) as (device, _):
+            device.sound = "voice"
+            await asyncio.sleep(0.6)
+            device.stalled = True
+            await asyncio.sleep(stall_s)
+            assert not told(device, "stt")
+            device.stalled = False
+            await asyncio.sleep(0.5)
+            assert device.talk._machine.state is State.HEARING and not told(device, "stt")
+            await device.speak(0.0)
+            await answered(device, now())
+            assert len(told(device, "stt")) == 1
+            assert device.talk._machine.pace.habit_ms is None or device.talk._machine.pace.habit_ms < 60.0
+
+    run(scene())
+
+
+@pytest.mark.parametrize("pause_s", [0.15, 0.3])
+def test_who_has_always_sent_silence_is_not_cut_off_by_a_stall_in_a_pause(pause_s: float) -> None:
+    async def scene() -> None:
+        async with conversation(AUTO, *[ASKED] * 4) as (device, _):
+            await asyncio.sleep(3.5)
+            await device.speak(0.8, pause_s)
+            device.stalled, device.sound = True, "voice"
+            await asyncio.sleep(0.6)
+            device.stalled = False
+            await asyncio.sleep(0.5)
+            assert device.talk._machine.state is State.HEARING and not told(device, "stt")
+            await device.speak(0.3)
+            await answered(device, now())
+            assert len(told(device, "stt")) == 1
+
+    run(scene())
+
+
+def test_a_held_key_is_held_through_any_gap() -> None:
+    async def scene() -> None:
+        async with conversation(MANUAL, ASKED) as (device, _):
+            await device.speak(0.5)
+            device.unplugged = True
+            await asyncio.sleep(5.0)
+            device.unplugged = False
+            assert device.talk._machine.state is State.HEARING
+            await device.speak(0.5)
+            device.stop()
+            await answered(device, now())
+            assert len(told(device, "stt")) == 1
+
+    run(scene())
+
+
+# Everything at once ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", range(0, 20, 5))
+def test_no_conversation_dies_of_any_interleaving(first: int) -> None:
+    for seed in range(first, first + 5):
+        assert interleaving(seed) == []
