@@ -66,17 +66,22 @@ class Replies:
             name: of its task.
         """
         generation = trace.generation
+
+        def tell(event: Callable[[int], list[Decision]]) -> None:
+            if not task.cancelling():  # on its way out it may still find itself ready, and must not be committed
+                self._apply(event(generation))
+
         reply = Reply(
             self._services,
             self._link,
             plan,
             trace,
-            on_ready=lambda: self._apply(self._machine.reply_ready(generation)),
-            on_known=lambda: self._apply(self._machine.question_known(generation)),
+            on_ready=lambda: tell(self._machine.reply_ready),
+            on_known=lambda: tell(self._machine.question_known),
         )
         self.now = reply
-        self._task = tasks.create_task(self._run(reply), name=name)
-        self._services.tenants.until(self._task)
+        self._task = task = tasks.create_task(self._run(reply), name=name)
+        self._services.tenants.until(task)
 
     async def _run(self, reply: Reply) -> None:
         try:

@@ -118,20 +118,22 @@ class Reply:
                 tasks.create_task(self._speak(), name="reply-speak")
             if self.committed:
                 self._answering.heard_out()
+        except Exception:
+            self._nothing_comes()
+            raise
         finally:
             self._gate.close()
             self.stop()
             self.close_trace()
 
     async def _speak(self) -> None:
-        first: SpokenItem | None = None
-        try:
-            first = await self._items.peek()
-        finally:
-            if first is not None or not self.unasked:
-                self._gate.ready()  # also when there will be no audio: the turn must not wait for it
-        if first is None and self.unasked:
+        first = await self._items.peek()
+        if first is not None:
+            self._gate.ready()
+        elif self.unasked:
             return
+        else:
+            self._nothing_comes()
         await self._gate.opened()
         if first is None:
             return
@@ -141,6 +143,11 @@ class Reply:
         await asyncio.sleep(max(0.0, self._started_at + self._audio.start_gap_ms / 1000.0 - self._loop.time()))
         await self._pacer.play(self._items, self._first_packet)
         await asyncio.sleep(self._audio.stop_margin_ms / 1000.0)
+
+    def _nothing_comes(self) -> None:
+        """There will be no audio: the turn must not wait for it; a sentence of the server's own is never ready."""
+        if not self.unasked:
+            self._gate.ready()
 
     def _first_packet(self) -> None:
         self.trace.first_packet = self._loop.time()
