@@ -53,7 +53,8 @@ class Reply:
         self._gate = Gate(on_ready, on_known)
         self._started_at = 0.0  # when the device was told to go to speaking
         self._stopped = False
-        self._pacer = Pacer(link, trace.generation, self._audio.lead_ms)
+        most_s = services.settings.llm.reply_max_s
+        self._pacer = Pacer(link, trace.generation, self._audio.lead_ms, most_s * 1000.0)
         self._items: Channel[SpokenItem] = Channel(_SPEECH_MS, _sound_ms, kind=PACKETS)
         self._answering = Answering(
             services,
@@ -114,8 +115,8 @@ class Reply:
         """
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._answering.run(), name="reply-produce")
-                tasks.create_task(self._speak(), name="reply-speak")
+                producing = tasks.create_task(self._answering.run(), name="reply-produce")
+                tasks.create_task(self._speak(producing), name="reply-speak")
             if self.committed:
                 self._answering.heard_out()
         except Exception:
@@ -126,7 +127,7 @@ class Reply:
             self.stop()
             self.close_trace()
 
-    async def _speak(self) -> None:
+    async def _speak(self, producing: asyncio.Task[None]) -> None:
         first = await self._items.peek()
         if first is not None:
             self._gate.ready()
@@ -142,6 +143,7 @@ class Reply:
         # The firmware handles tts/start on its main loop and drops audio that arrives before it has.
         await asyncio.sleep(max(0.0, self._started_at + self._audio.start_gap_ms / 1000.0 - self._loop.time()))
         await self._pacer.play(self._items, self._first_packet)
+        producing.cancel()  # where it has not ended by itself, the reply is as long as it may be
         await asyncio.sleep(self._audio.stop_margin_ms / 1000.0)
 
     def _nothing_comes(self) -> None:
