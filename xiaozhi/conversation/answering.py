@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from enum import Enum
 
 from xiaozhi.agents import Agent
 from xiaozhi.agents.roster import HOUSE_AGENT
@@ -35,6 +36,15 @@ _CLAUSES_AHEAD = 2
 # Subtitle of sound that is no speech, and what the history shows of it.
 _MUSIC = "♪"
 
+
+class Remembered(Enum):
+    """How long the history holds what was heard of a reply or of a sentence of the server's own."""
+
+    NOT = "not"  # an excuse, a notice
+    FOR_NOW = "for now"  # in this conversation: a greeting, the answer to a wake word, a goodbye
+    FOR_GOOD = "for good"
+
+
 Deed = Callable[[], Awaitable[ToolResult]]
 """Does what an exact wish asks for; its text is the sentence to say about it. Never fails but by cancelling."""
 
@@ -51,7 +61,8 @@ class Plan:
         script: what to say instead of asking the model.
         deed: what to do, once the turn is committed, instead of asking the model.
         name: of the exact intent behind script or deed, for the turn's record; empty for none.
-        unasked: no talker waits for it, and it is no part of the history: without a sound it is never ready.
+        unasked: no talker waits for it: without a sound it is never ready.
+        remembered: how much of the history it is part of.
         ends: the conversation is over after it.
         names: words that belong to this talker alone: an answer with one of them is not for others.
     """
@@ -64,6 +75,7 @@ class Plan:
     deed: Deed | None = None
     name: str = ""
     unasked: bool = False
+    remembered: Remembered = Remembered.FOR_GOOD
     ends: bool = False
     names: Sequence[str] = ()
 

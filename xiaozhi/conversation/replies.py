@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from xiaozhi.conversation.answering import Plan
+from xiaozhi.conversation.answering import Plan, Remembered
 from xiaozhi.conversation.recollection import Recollection
 from xiaozhi.conversation.reply import Reply
 from xiaozhi.conversation.saying import Speaker, Told
@@ -125,17 +125,19 @@ class Replies:
         return True
 
     def _remember(self, reply: Reply) -> None:
-        """Put into the history what was heard, and close the turn's record.
+        """Put into the history what was heard, whoever began it, and close the turn's record.
 
         A device that is frozen or out of range takes nothing, and hears nothing, long before it is found out.
         """
         trace = reply.trace
-        if not reply.committed or reply.unasked:
+        if not reply.committed or reply.remembered is Remembered.NOT:
             return
         untaken_ms = self._link.untaken_ms(trace.generation)
         heard_ms = min(reply.pacer.played_ms(), reply.pacer.sent_ms - untaken_ms)
-        self._recall.add(trace, reply.pacer.spoken(), heard_ms, cut=untaken_ms > 0.0)
-        report_turn(self._services, self._link, self._device_id, trace)
+        lasting = reply.remembered is Remembered.FOR_GOOD
+        self._recall.add(trace, reply.pacer.spoken(), heard_ms, cut=untaken_ms > 0.0, lasting=lasting)
+        if not reply.unasked:
+            report_turn(self._services, self._link, self._device_id, trace)
 
     @property
     def speaks(self) -> bool:

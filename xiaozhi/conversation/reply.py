@@ -47,7 +47,9 @@ class Reply:
         self._audio = services.settings.audio
         self._link = link
         self.unasked = plan.unasked
-        """No talker waits for it, and it is no part of the history."""
+        """No talker waits for it."""
+        self.remembered = plan.remembered
+        """How much of the history it is part of."""
         self.trace = trace
         self._loop = asyncio.get_running_loop()
         self._gate = Gate(on_ready, on_known)
