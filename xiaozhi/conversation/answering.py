@@ -250,6 +250,7 @@ class Answering:
                     clauses.put_nowait(clause)
                 self._first_clause()
 
+        await box.wait_for_device()
         done = await with_tools(
             ask, box, plan.messages, slow, before_calls=self._permission, on_answers=self._note_tools
         )
