@@ -1,10 +1,13 @@
 """Speech that could not be recognised through a fault of ours is answered for, in every mode; mere noise is not."""
 
 import asyncio
+import threading
 from pathlib import Path
 
+import aiohttp
 import pytest
 
+from tests.console_browser import browser, set_password
 from tests.house import House, house, noise, question
 from tests.recognisers import until
 from xiaozhi.stages.asr.engine import EngineError
@@ -75,3 +78,38 @@ async def test_a_key_that_breaks_off_what_could_not_be_understood_is_not_talked_
         device.abort()
         report = await turn
         assert not report.text
+
+
+@pytest.mark.parametrize("why", ["broken", "late", "crowded"])
+async def test_who_was_not_heard_is_counted_shown_and_alerted_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    set_password(tmp_path / "data")
+    alerts = {"error_least_turns": 1, "after_s": 0.0, "check_s": 0.5}
+    asr = {"timeout_s": 1.0}
+    async with (
+        house(tmp_path, console={"enabled": True}, alerts=alerts, asr=asr) as home,
+        browser(home.server) as page,
+        home.device() as device,
+    ):
+        free = threading.Event()
+        if why == "broken":
+            break_recognition(home, monkeypatch)
+        elif why == "late":
+            monkeypatch.setattr(home.server.services.ears.engine, "decode", lambda _pcm: free.wait(20) and None)
+        else:
+            monkeypatch.setattr(type(home.server.services.ears), "full", property(lambda _ears: True))
+        try:
+            report = await device.turn(question())
+            assert report.answered and report.heard == ""
+            (turn,) = (await page.get("turns"))["turns"]
+            assert (turn["heard"], turn["trace"]["outcome"]) == ("", "unheard") and turn["trace"]["error"]
+            assert (await page.get("overview"))["failed_total"] == 1
+            async with aiohttp.ClientSession() as http:
+                shown = await (await http.get(f"http://127.0.0.1:{home.server.port}/metrics")).text()
+            assert 'xiaozhi_turns_total{outcome="unheard"} 1.0' in shown
+            async with asyncio.timeout(10):
+                while not any(alert["name"] == "errors" for alert in (await page.get("overview"))["alerts"]):
+                    pass  # each look is a request
+        finally:
+            free.set()

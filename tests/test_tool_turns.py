@@ -472,6 +472,6 @@ async def test_the_very_first_wish_that_needs_no_model_is_carried_out_by_the_dev
 
 
 async def test_a_device_that_never_lists_its_tools_is_answered_all_the_same(tmp_path: Path) -> None:
-    async with just_connected(tmp_path, None) as (home, device):
+    async with just_connected(tmp_path, None) as (_home, device):
         assert (await device.turn_text("hello")).text == "It is ten past nine."
         assert (await device.turn_text("hello again")).text == "It is ten past nine."

@@ -158,7 +158,7 @@ class Answering:
         try:
             await admission.enter()
         except TurnedAway:
-            self._trace.error = "overloaded"
+            self._trace.unheard, self._trace.error = True, "overloaded"
             return False
         self._has_place = True
         self._trace.held_ms = (self._loop.time() - came) * 1000.0

@@ -17,6 +17,7 @@ from xiaozhi.text.same_words import same_words
 from xiaozhi.turn.decisions import Decision
 from xiaozhi.turn.endpointing import is_echo
 from xiaozhi.turn.machine import State, TurnMachine
+from xiaozhi.turn.trace import TurnTrace
 from xiaozhi.turn.utterance_times import UtteranceTimes
 
 _log = logging.getLogger(__name__)
@@ -126,6 +127,10 @@ class Listener:
         now = self._loop.time()
         if not self.missed or self._machine.state not in (State.IDLE, State.WAITING):
             return
+        trace = TurnTrace(self._machine.turn, mode=self._machine.mode.value, language=self.language, unheard=True)
+        trace.engine, trace.error, trace.end = self._services.ears.engine.name, self.missed, now
+        self.times.note(trace, now)
+        self._replies.unheard(trace)
         self.missed = ""
         if now - self._owned_up_at >= _OWN_UP_EVERY_S:
             self._owned_up_at = now

@@ -139,6 +139,11 @@ class Replies:
         if not reply.unasked:
             report_turn(self._services, self._link, self._device_id, trace)
 
+    def unheard(self, trace: TurnTrace) -> None:
+        """Somebody has spoken and could not be understood, through a fault of ours: a turn without a reply."""
+        self._services.store.turns.next_id()  # the pages tell turns apart by it
+        report_turn(self._services, self._link, self._device_id, trace)
+
     @property
     def speaks(self) -> bool:
         """The device has been told that a reply comes, and it is not over."""

@@ -9,7 +9,7 @@ from xiaozhi.deploy.facts import Plan
 
 _WIDTH: Final = 24  # of Grafana's grid
 _AT: Final = 'job=~"$job",instance=~"$instance"'
-_FAILED: Final = ',outcome="failed"'
+_FAILED: Final = ',outcome=~"failed|unheard"'
 _SOURCE: Final = {"type": "prometheus", "uid": "${source}"}
 
 

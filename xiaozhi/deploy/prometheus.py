@@ -101,7 +101,7 @@ def _rules(plan: Plan, at: str) -> Iterator[_Rule]:
     if alerts.error_percent:
         yield _Rule(
             "XiaozhiErrors", "Turns that ended with an apology or with nothing.",
-            f'sum by (instance) (rate(xiaozhi_turns_total{{{at},outcome="failed"}}[5m]))'
+            f'sum by (instance) (rate(xiaozhi_turns_total{{{at},outcome=~"failed|unheard"}}[5m]))'
             f" / sum by (instance) (rate(xiaozhi_turns_total{{{at}}}[5m])) > {alerts.error_percent / 100:g}"
             f" and sum by (instance) (increase(xiaozhi_turns_total{{{at}}}[5m])) >= {alerts.error_least_turns}",
             "1m", "critical",
