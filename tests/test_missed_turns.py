@@ -5,12 +5,18 @@ import threading
 from pathlib import Path
 
 import aiohttp
+import numpy as np
 import pytest
 
 from tests.console_browser import browser, set_password
 from tests.house import House, house, noise, question
 from tests.recognisers import until
-from xiaozhi.stages.asr.engine import EngineError
+from tests.test_floods import raw, texts
+from xiaozhi.audio.pcm import PcmInt
+from xiaozhi.client.device import Device
+from xiaozhi.client.microphone import SpeechMicrophone, Utterance
+from xiaozhi.client.report import TurnReport
+from xiaozhi.stages.asr.engine import EngineError, Transcript
 from xiaozhi.text.messages import message
 from xiaozhi.turn.machine import ListeningMode
 
@@ -113,3 +119,75 @@ async def test_who_was_not_heard_is_counted_shown_and_alerted_about(
                     pass  # each look is a request
         finally:
             free.set()
+
+
+# A held key --------------------------------------------------------------------------------------------------------
+
+
+def silence(seconds: float) -> PcmInt:
+    return np.zeros(round(16_000 * seconds), np.int16)
+
+
+async def press(device: Device, sound: PcmInt, answer_timeout_s: float = 10.0) -> TurnReport:
+    """Hold the key while this sounds."""
+    device.begin_turn()
+    device.listen()
+    await device.until(lambda: device.manners.microphone_from_ms is not None)
+    microphone = device.microphone
+    assert isinstance(microphone, SpeechMicrophone)
+    device.say(Utterance.encode(sound, 60))
+    await until(lambda: microphone.silent)
+    device.stop()
+    return await device.reply(answer_timeout_s=answer_timeout_s)
+
+
+def deafen(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No words are found in anything from now on."""
+    monkeypatch.setattr(home.server.services.ears.engine, "decode", lambda _pcm: Transcript(""))
+
+
+@pytest.mark.parametrize("sound", [silence(1.2), noise(1.2, 0.0002), noise(3.0)], ids=["none", "a whisper", "a room"])
+async def test_a_held_key_without_words_is_answered_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sound: PcmInt
+) -> None:
+    async with house(tmp_path) as home, home.device(mode=ListeningMode.MANUAL) as device:
+        with monkeypatch.context() as quiet:
+            deafen(home, quiet)
+            for _ in range(2):
+                report = await press(device, sound)
+                assert report.answered and report.text == message("not_understood", "en")
+        assert not home.asked
+        report = await device.turn(question())
+        assert report.text == "It is ten past nine."
+
+
+async def test_a_tap_on_the_key_is_not_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with house(tmp_path) as home, home.device(mode=ListeningMode.MANUAL) as device:
+        with monkeypatch.context() as quiet:
+            deafen(home, quiet)
+            assert (await press(device, silence(0.12), 1.0)).outcome == "no answer"
+        device.listen()
+        device.stop()
+        assert (await device.turn(question())).text == "It is ten past nine."
+
+
+async def test_a_key_that_is_held_while_no_sound_arrives_is_answered(tmp_path: Path) -> None:
+    async with house(tmp_path) as home, raw(home, "02:00:00:00:00:07") as (reader, writer):
+        writer.write(texts(type="hello", version=1) + texts(type="listen", state="start", mode="manual"))
+        await asyncio.sleep(1.1)  # real time is what is measured where there is no sound
+        writer.write(texts(type="listen", state="stop"))
+        async with asyncio.timeout(10):
+            await reader.readuntil(message("not_understood", "en").partition(". ")[0].encode())
+
+
+async def test_the_answer_to_a_held_key_is_in_the_language_that_was_spoken_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(tmp_path, asr={"language": "auto"}) as home, home.device(mode=ListeningMode.MANUAL) as device:
+        deafen(home, monkeypatch)
+        for words, language in (("what time is it", "en"), ("现在几点了", "zh")):
+            device.begin_turn()
+            device.detect(words)
+            assert (await device.reply()).answered
+            report = await press(device, silence(1.0))
+            assert report.text.replace(" ", "") == message("not_understood", language).replace(" ", "")

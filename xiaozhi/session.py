@@ -124,6 +124,7 @@ class Conversation:
         """`listen/start`."""
         self._active_at = self._loop.time()
         self._microphone.take_unheard()
+        self._listener.listens()
         if self._speaker.notice:
             self._speaker.give_notice()
             return
