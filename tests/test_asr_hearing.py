@@ -170,8 +170,10 @@ async def test_a_question_that_is_stale_before_a_worker_is_free_costs_nothing(po
     held = await hold(pool, engine)
     hearing = OfflineHearing(engine, pool, EarlyDecodes())
     hearing.feed(sound(1.0))
-    question = asyncio.create_task(ask(hearing, is_stale=lambda: True))
+    overtaken = asyncio.Event()
+    question = asyncio.create_task(ask(hearing, is_stale=overtaken.is_set))
     await until(lambda: pool.waiting == 1)
+    overtaken.set()
     engine.free.set()
     await held
     with pytest.raises(JobDropped):
@@ -406,8 +408,10 @@ async def test_a_stale_question_to_a_stream_loses_no_audio(pool: WorkerPool) -> 
     held = await hold(pool, held_by)
     hearing = StreamingHearing(Streaming(), pool)
     hearing.feed(sound(1.0))
-    question = asyncio.create_task(ask(hearing, is_stale=lambda: True))
+    overtaken = asyncio.Event()
+    question = asyncio.create_task(ask(hearing, is_stale=overtaken.is_set))
     await until(lambda: pool.waiting == 2)
+    overtaken.set()
     held_by.free.set()
     await held
     with pytest.raises(JobDropped):
@@ -524,8 +528,10 @@ async def test_a_stale_question_is_dropped_by_both(pool: WorkerPool) -> None:
     held = await hold(pool, held_by)
     hearing = TwoPassHearing(TwoPass(Streaming(), offline), pool, EarlyDecodes())
     hearing.feed(sound(1.0))
-    question = asyncio.create_task(ask(hearing, is_stale=lambda: True))
+    overtaken = asyncio.Event()
+    question = asyncio.create_task(ask(hearing, is_stale=overtaken.is_set))
     await until(lambda: pool.waiting == 3)
+    overtaken.set()
     held_by.free.set()
     with pytest.raises(JobDropped):
         await question

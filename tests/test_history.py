@@ -147,7 +147,23 @@ def test_it_never_grows_beyond_its_bounds_and_always_alternates(
         messages = past.messages("p", "x")
         assert len(past) <= turns
         assert sum(tokens_of(message.content) for message in messages[1:-1]) <= tokens
-        assert [message.role for message in messages[1:]] == ["user", "assistant"] * len(past) + ["user"]
+        pairs = len(messages) // 2 - 1
+        assert [message.role for message in messages[1:]] == ["user", "assistant"] * pairs + ["user"]
+        assert pairs <= len(past) + 1 and all(message.content for message in messages[:-1])
+
+
+def test_what_is_said_unasked_belongs_to_the_turn_before_and_is_said_once() -> None:
+    past = history(turns=2)
+    alarm = [(clause("时间到了。"), 1000.0)]
+    past.add("", alarm, 1000.0, interrupted=False)
+    assert [message.role for message in past.messages("p", "x")] == ["system", "user", "assistant", "user"]
+    past.add("几点了", [(clause("九点。"), 600.0)], 600.0, interrupted=False)
+    for _ in range(3):
+        past.add("", alarm, 1000.0, interrupted=False)
+    assert [message.content for message in past.messages("", "x")[2:]] == ["几点了", "九点。\n时间到了。", "x"]
+    assert len(past) == 2, "one that was asked, and room for as many unasked"
+    past.add("", [(clause("吃饭了。"), 800.0)], 0.0, interrupted=True)
+    assert past.messages("", "x")[-2].content == "九点。\n时间到了。", "nothing of it was heard"
 
 
 @given(st.lists(st.tuples(st.text(max_size=40), st.floats(0, 5000)), max_size=4), st.floats(0, 9000))

@@ -31,6 +31,9 @@ class Dials:
 
     def __init__(self) -> None:
         self.turned: list[tuple[str, Mapping[str, Any]]] = []
+        self.listing = False
+
+    async def listed(self) -> None: ...
 
     def offers(self, name: str) -> bool:
         return name == "self.audio_speaker.set_volume"

@@ -11,7 +11,6 @@ import pytest
 from bench.standins.chat import ChatStandIn
 from xiaozhi.events import Message
 from xiaozhi.settings import LlmEndpoint, LlmSettings
-from xiaozhi.stages.llm import patience
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest
 from xiaozhi.stages.llm.openai_chat import OpenAIChat
 
@@ -244,12 +243,23 @@ async def test_what_the_settings_say_of_thoughts_is_not_unlearned() -> None:
 
 
 @pytest.mark.parametrize("fault", ["only-reasoning", "think-tags", "think-end"])
-async def test_thinking_for_too_long_is_given_up(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "LONGEST_THOUGHT_S", 0.0)
-    async with ChatStandIn(ANSWER) as server, chat_at(server.url, thinks=True) as chat:
+async def test_thinking_for_too_long_is_given_up(fault: str) -> None:
+    limits = settings().model_copy(update={"thinking_timeout_s": 1e-9})
+    async with ChatStandIn(ANSWER) as server, chat_at(server.url, limits, thinks=True) as chat:
         server.fault = fault
-        with pytest.raises(ChatError, match="thought for more than 0 s"):
+        with pytest.raises(ChatError, match="thought for more than 1e-09 s"):
             await say(chat)
+        await server.idle()
+
+
+async def test_thinking_without_end_behind_the_first_words_is_given_up_too() -> None:
+    limits = settings().model_copy(update={"thinking_timeout_s": 0.2})
+    answer = "Let me see. <think>" + "and then again " * 1000
+    said: list[str] = []
+    async with ChatStandIn(answer, tokens_per_s=100.0) as server, chat_at(server.url, limits) as chat:
+        with pytest.raises(ChatError, match="thought for more than"):
+            await say(chat, said)
+        assert "".join(said).strip() == "Let me see."
         await server.idle()
 
 

@@ -12,11 +12,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.house import House, house
+from tests.house import House, house, question
+from tests.test_missed_turns import break_recognition
 from tests.test_tool_turns import call, in_pieces
 from xiaozhi.client.device import Device
 from xiaozhi.client.mcp import DeviceTools
 from xiaozhi.settings import PushSettings, Settings
+from xiaozhi.text.messages import message
 from xiaozhi.tools.reminder_book import KeptReminder
 from xiaozhi.tools.reminders import is_alarm
 from xiaozhi.transport.herald import Announcement, Herald, Outcome, is_quiet
@@ -292,3 +294,90 @@ async def test_an_agent_that_may_announces_on_another_device_when_asked_to(tmp_p
         assert shown(two) == ["Dinner is ready."]
         assert "Dinner is ready." not in shown(one)
         assert home.asked[-1][-1]["content"] == "Kitchen: spoken"
+
+
+# The history ----------------------------------------------------------------------------------------------------------
+
+LIGHTS = "Shall I turn off the lights?"
+
+
+def told(home: House) -> list[tuple[str, str]]:
+    """What the model was told of the conversation with the newest question, without the prompt."""
+    return [(message["role"], message["content"]) for message in home.asked[-1] if message["role"] != "system"]
+
+
+def said_before(home: House) -> str:
+    """The newest thing that the model is told to have said itself."""
+    roles = [role for role, _ in told(home)]
+    assert roles == ["user", "assistant"] * (len(roles) // 2) + ["user"], "both take turns, or templates refuse it"
+    return told(home)[-2][1]
+
+
+async def test_what_was_announced_is_known_to_the_model_that_is_asked_next(tmp_path: Path) -> None:
+    async with home_with_push(tmp_path) as home, home.device() as device:
+        assert (await announce(home, {"text": LIGHTS, "all": True}))[1] == {"results": {ONE: "spoken"}}
+        assert (await device.turn_text("turn them off then")).text == "Yes."
+        assert said_before(home).endswith(LIGHTS)
+        assert (await announce(home, {"text": "Dinner is ready.", "all": True}))[0] == 200
+        assert (await device.turn_text("coming")).text == "Yes."
+        assert said_before(home).splitlines() == ["🙂 Yes.", "😶 Dinner is ready."]
+    async with home_with_push(tmp_path) as home:
+        async with home.device() as device:
+            assert (await announce(home, {"text": "The bath is ready.", "all": True}))[0] == 200
+        async with home.device() as device:
+            assert (await device.turn_text("thanks")).text == "Yes."
+            assert said_before(home).splitlines() == ["🙂 Yes.", "😶 The bath is ready."], "also when it comes back"
+            kept = " ".join(content for _, content in told(home))
+            assert LIGHTS in kept and "Dinner is ready." in kept
+
+
+async def test_of_an_announcement_that_is_broken_off_the_history_has_what_was_heard(tmp_path: Path) -> None:
+    async with home_with_push(tmp_path) as home, home.device() as device:
+        saying = asyncio.create_task(announce(home, {"text": LONG, "all": True}))
+        await device.until(lambda: device.manners.speaker.playback.heard_ms > 2000, 20)
+        device.abort()
+        assert (await saying)[1] == {"results": {ONE: "interrupted"}}
+        assert (await device.turn_text("hello")).text == "Yes."
+        assert "number 1" in said_before(home) and "number 3" not in said_before(home)
+        assert said_before(home).endswith("[interrupted]")
+
+
+async def test_a_reminder_and_its_repetitions_are_in_the_history_once(tmp_path: Path) -> None:
+    async with home_with_push(tmp_path, alarm_repeats=2) as home, home.device() as device:
+        push = home.server.services.settings.push.model_copy(update={"alarm_every_s": 0.1})
+        home.server.services.use(home.server.services.settings.model_copy(update={"push": push}))
+        assert await herald(home).ring(KeptReminder(1, ONE, "", time.time()))
+        (alarm,) = herald(home)._alarms.values()
+        await alarm
+        assert shown(device) == ["Your time is up."] * 3
+        assert (await device.turn_text("which one?")).text == "Yes."
+        assert said_before(home).endswith("Your time is up.")
+        assert said_before(home).count("Your time is up.") == 1
+
+
+async def test_a_greeting_and_the_answer_to_a_wake_word_are_known_in_their_conversation(tmp_path: Path) -> None:
+    turn = {"greeting": "Good morning! Did you sleep well?", "wake_reply": "At your service."}
+    async with house(tmp_path, turn=turn) as home:
+        async with home.device() as device:
+            device.listen()
+            await device.until(lambda: bool(shown(device)) and device.turn_log.tts_stop_ms is not None)
+            assert (await device.turn_text("yes, very well")).answered
+            assert said_before(home).endswith(turn["greeting"])
+            device.begin_turn()
+            device.detect("小智")
+            await device.until(lambda: device.turn_log.tts_stop_ms is not None)
+            assert (await device.turn_text("what was that?")).answered
+            assert said_before(home).splitlines()[-1].endswith(turn["wake_reply"])
+        async with home.device() as device:
+            assert (await device.turn_text("hello")).answered
+            kept = " ".join(content for _, content in told(home))
+            assert "yes, very well" in kept and turn["wake_reply"] not in kept
+
+
+async def test_an_excuse_is_no_part_of_what_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with house(tmp_path) as home, home.device() as device:
+        with monkeypatch.context() as broken:
+            break_recognition(home, broken)
+            assert (await device.turn(question())).text == message("not_understood", "en")
+        assert (await device.turn_text("hello")).answered
+        assert [role for role, _ in told(home)] == ["user"]

@@ -170,6 +170,19 @@ async def test_a_conversation_goes_on_where_it_ended_with_each_persona_its_own(t
     assert (past.summary, [turn.heard for turn in past.turns]) == ("they said one", ["four"])
 
 
+async def test_what_was_said_unasked_takes_no_turn_of_the_past_away() -> None:
+    async with store_at() as store:
+        number = 0
+        for heard in ("one", "", "two", "", "", "three", "", ""):
+            number = await say(store, "aa", heard, conversation=number)
+        past = await store.turns.past("aa", "", 2)
+        assert [turn.heard for turn in past.turns] == ["", "three", "", ""], "as many unasked as turns, at the most"
+        past = await store.turns.past("aa", "", 3)
+        assert [turn.heard for turn in past.turns] == ["two", "", "", "three", "", ""]
+        past = await store.turns.past("aa", "", 10)
+        assert len(past.turns) == 8
+
+
 async def test_a_removed_device_that_is_still_connected_leaves_nothing_behind() -> None:
     async with store_at() as store:
         conversation = await say(store, "aa", "before")

@@ -429,3 +429,51 @@ async def test_old_firmware_is_told_by_iot_commands(tmp_path: Path) -> None:
         {"name": "Speaker", "method": "SetVolume", "parameters": {"volume": 20}},
     ]
     assert "iot_get_state" in offered(home)
+
+
+class LateTools(DeviceTools):
+    """The tools of a device that takes a while to list them, or never does."""
+
+    late_s: float | None = 0.3
+    device: Device
+
+    def answer(self, payload: dict[str, Any]) -> dict[str, object] | None:
+        reply = super().answer(payload)
+        if payload.get("method") != "tools/list":
+            return reply
+        if self.late_s is not None:
+            asyncio.get_running_loop().call_later(self.late_s, self.device._put, {"type": "mcp", "payload": reply})
+        return None
+
+
+@asynccontextmanager
+async def just_connected(folder: Path, late_s: float | None, **manners: Any) -> AsyncIterator[tuple[House, Device]]:
+    """A house and a device that has not listed its tools yet."""
+    gear = LateTools()
+    gear.late_s = late_s
+    async with house(folder) as home, home.device(tools=gear, **manners) as device:
+        gear.device = device
+        yield home, device
+
+
+@pytest.mark.parametrize("typed", [True, False])
+async def test_the_very_first_command_has_the_tools_of_the_device(tmp_path: Path, typed: bool) -> None:
+    mode = ListeningMode.AUTO if typed else ListeningMode.MANUAL
+    async with just_connected(tmp_path, 0.9, mode=mode, speed=30.0) as (home, device):
+        Model(("", (call(VOLUME, volume=40),)), ("🙂 Done.", ())).install(home)
+        report = await (device.turn_text("make it a little more quiet in here") if typed else device.turn(question()))
+        assert report.text == "Done."
+        assert device.tools.calls == [("self.audio_speaker.set_volume", {"volume": 40})]
+
+
+async def test_the_very_first_wish_that_needs_no_model_is_carried_out_by_the_device(tmp_path: Path) -> None:
+    async with just_connected(tmp_path, 0.3) as (home, device):
+        report = await device.turn_text("set the volume to 40")
+        assert report.text == "Okay, volume is at 40 now."
+        assert device.tools.volume == 40 and not home.asked
+
+
+async def test_a_device_that_never_lists_its_tools_is_answered_all_the_same(tmp_path: Path) -> None:
+    async with just_connected(tmp_path, None) as (_home, device):
+        assert (await device.turn_text("hello")).text == "It is ten past nine."
+        assert (await device.turn_text("hello again")).text == "It is ten past nine."

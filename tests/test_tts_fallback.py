@@ -11,6 +11,7 @@ import pytest
 from bench.standins.sound import TONE_HZ
 from bench.standins.speech import SpeechStandIn
 from tests.sounds import heard, loudest_hz, sine
+from tests.virtual_loop import in_virtual_time
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.settings import OpenAIVoiceSettings, SherpaVoiceSettings, TtsSettings
 from xiaozhi.stages.tts.engine import VoiceError
@@ -18,7 +19,27 @@ from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.stages.tts.preference import Preference
 from xiaozhi.stages.tts.registry import build_voices
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish
+from xiaozhi.text.units import longest_speech_s
 from xiaozhi.upstream.breaker import Admission
+
+
+class Endless:
+    """A voice that never ends: a second of sound, or one sample, after each pause."""
+
+    name = "endless"
+
+    def __init__(self, piece: PcmInt, pause_s: float) -> None:
+        self._piece = piece
+        self._pause_s = pause_s
+
+    async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+        while True:
+            yield self._piece
+            await asyncio.sleep(self._pause_s)
+
+    async def warm(self) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 class Clock:
@@ -349,3 +370,34 @@ def test_a_local_voice_that_is_not_there_says_how_to_get_one(tmp_path: Path) -> 
     settings = TtsSettings(engines=("sherpa", "espeak"), sherpa=SherpaVoiceSettings())
     with pytest.raises(VoiceError, match="xiaozhi models pull"):
         build_voices(settings, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("piece", "pause_s"),
+    [(sine(300, 1.0), 1.0), (sine(300, 1.0), 0.0), (sine(300, 600.0), 0.0), (sine(300, 0.001), 0.9)],
+    ids=["as fast as life", "at once", "one piece of ten minutes", "a trickle"],
+)
+def test_a_voice_that_does_not_end_is_cut_and_the_next_one_has_the_rest(piece: PcmInt, pause_s: float) -> None:
+    async def talk() -> None:
+        loop = asyncio.get_running_loop()
+        good = Scripted("good", LONG)
+        voices = VoiceChain([Endless(piece, pause_s), good], 2.0, 5.0, 30.0, loop.time)
+        began_s = loop.time()
+        said = await heard(voices.speak("Yes.", language="en"))
+        assert len(said) / DOWNLINK_RATE_HZ <= longest_speech_s("Yes.") < 8.0
+        assert loop.time() - began_s < 16.0
+        assert "does not end" in voices.states[0].last_error
+        assert await hz(voices.speak("And more.", language="en")) == pytest.approx(300, abs=3)
+        assert good.asked == 1 + (pause_s == 0.9), "of a trickle too little was heard: the sentence is said again"
+
+    in_virtual_time(talk())
+
+
+@pytest.mark.parametrize(
+    "text", ["好。", "It is ten past nine.", "3.14159265358979", "从前有一座山，山里有一座庙，庙里有个老和尚。", "USA"]
+)
+def test_a_voice_at_a_quarter_of_the_pace_is_not_cut(text: str) -> None:
+    slowest_s = sum(
+        4 * 0.35 if char.isdigit() or char.isupper() or char > "~" else 4 / 14 for char in text if char.isalnum()
+    )
+    assert longest_speech_s(text) > slowest_s

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.house import house, noise, question
+from tests.recognisers import until
 from xiaozhi.client.manners import DesktopManners, DeviceState, Manners
 from xiaozhi.client.microphone import SpeechMicrophone, Utterance
 from xiaozhi.turn.machine import ListeningMode
@@ -150,6 +151,25 @@ async def test_a_device_that_goes_away_frees_everything(tmp_path: Path) -> None:
             await home.chat.idle()
             await home.speech.idle()
             await home.server.devices.empty()
+
+
+async def test_a_turn_is_not_committed_because_its_device_goes_away(tmp_path: Path) -> None:
+    turn = {"soft_end_ms": 96, "complete_ms": 96, "neutral_ms": 96, "commit_max_ms": 20_000}
+    async with house(tmp_path, turn=turn, llm={"first_token_timeout_s": 60.0}) as home:
+        home.chat.fault = "hang"
+        finished: list[object] = []
+        home.server.services.on_turn.append(lambda _device, trace: finished.append(trace))
+        async with home.device() as device:
+            device.listen()
+            device.say(Utterance.encode(question(), 60))
+            await until(lambda: len(home.asked) == 1)
+            connection = home.server.devices.find(device.identity.device_id)
+            assert connection is not None
+            await until(lambda: connection._conversation._machine._silence_ms > 500)
+        async with asyncio.timeout(5):
+            await home.server.devices.empty()
+        assert home.server.services.speculation.committed == 0
+        assert finished == []
 
 
 async def test_the_device_is_told_nothing_before_its_token_is_right(tmp_path: Path) -> None:

@@ -91,11 +91,13 @@ async def test_stale_and_cancelled_items_are_not_done(pool: WorkerPool) -> None:
     call = Doubling()
     batch = Batch(call, 8)
     first = await busy(pool, call, batch)
-    stale = asyncio.create_task(pool.submit_to(batch, 1, Priority.FINAL, lambda: True))
+    overtaken = asyncio.Event()
+    stale = asyncio.create_task(pool.submit_to(batch, 1, Priority.FINAL, overtaken.is_set))
     await until(lambda: pool.waiting == 1)
     kept = await queue(pool, batch, [2, 3, 4])
-    late = asyncio.create_task(pool.submit_to(batch, 5, Priority.FINAL, lambda: True))
+    late = asyncio.create_task(pool.submit_to(batch, 5, Priority.FINAL, overtaken.is_set))
     await until(lambda: pool.waiting == 5)
+    overtaken.set()
     kept[1].cancel()
     await asyncio.gather(kept[1], return_exceptions=True)
     call.free.set()
@@ -177,3 +179,33 @@ async def test_work_ahead_leaves_workers_for_others() -> None:
     free.set()
     assert await running
     pool.close()
+
+
+async def test_a_job_whose_caller_has_gone_leaves_the_queue_at_once(pool: WorkerPool) -> None:
+    call = Doubling()
+    batch = Batch(call, 8)
+    running = await busy(pool, call, batch)
+    leaving = await queue(pool, batch, [1, 2, 3])
+    staying = await queue(pool, batch, [4])
+    for task in leaving:
+        task.cancel()
+    await asyncio.gather(*leaving, return_exceptions=True)
+    assert pool.waiting == 1
+    call.free.set()
+    assert await asyncio.gather(running, *staying) == [0, 8]
+    assert call.calls == [[0], [4]]
+
+
+async def test_a_job_that_has_gone_stale_does_not_count_as_waiting(pool: WorkerPool) -> None:
+    call = Doubling()
+    running = await busy(pool, call, Batch(call, 1))
+    overtaken = asyncio.Event()
+    waits = asyncio.create_task(pool.submit(lambda: 1, Priority.FINAL, overtaken.is_set))
+    await until(lambda: pool.waiting == 1)
+    overtaken.set()
+    assert pool.waiting == 0
+    assert pool.oldest_wait_s() == 0.0
+    with pytest.raises(JobDropped):
+        await waits
+    call.free.set()
+    assert await running == 0

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from typing import Final
 
-from xiaozhi.conversation.answering import Plan
+from xiaozhi.conversation.answering import Plan, Remembered
 from xiaozhi.conversation.flush import begin_flush, end_flush
 from xiaozhi.conversation.listener import Listener
 from xiaozhi.conversation.microphone import Microphone
@@ -85,7 +85,7 @@ class Conversation:
             self._microphone,
             self._replies,
             self._apply,
-            self.say,
+            lambda text: self.say(text, remembered=Remembered.NOT),
             self._is_active,
         )
         self._planner = Planner(services, device_id, self._recall, self.manners)
@@ -130,12 +130,13 @@ class Conversation:
         """`listen/start`."""
         self._active_at = self._loop.time()
         self._microphone.take_unheard()
+        self._listener.listens()
         if self._speaker.notice:
             self._speaker.give_notice()
             return
         self._apply(self._machine.listen(mode))
         if text := self.manners.listens(mode, language=self.language):
-            self.say(text)
+            self.say(text, remembered=Remembered.FOR_NOW)
 
     def finish(self) -> None:
         """Begin no new turn: the server stops. What is being heard is still answered, what is being said ends."""
@@ -168,7 +169,7 @@ class Conversation:
         if burst >= _WAKE_BURST_PACKETS or not plain(text) or plain(text) in wake_words:
             self._apply(self._machine.woken())  # the wake word itself is no command
             if reply := self.manners.woken(listening=self.listens, language=self.language):
-                self.say(reply)
+                self.say(reply, remembered=Remembered.FOR_NOW)
             return
         self.typed(text)
 
@@ -205,6 +206,7 @@ class Conversation:
         emotion: str = "",
         interruptible: bool = True,
         patience_s: float = PATIENCE_S,
+        remembered: Remembered = Remembered.FOR_GOOD,
     ) -> asyncio.Future[Told]:
         """Say a sentence of the server's own, if nobody speaks or is answered just now; see `Speaker.say`."""
         if self._tasks is None or self._machine.finishing:  # the conversation has not begun, or is over
@@ -212,7 +214,12 @@ class Conversation:
             refused.set_result(Told.REFUSED)
             return refused
         return self._speaker.say(
-            text, language=language, emotion=emotion, interruptible=interruptible, patience_s=patience_s
+            text,
+            language=language,
+            emotion=emotion,
+            interruptible=interruptible,
+            patience_s=patience_s,
+            remembered=remembered,
         )
 
     def farewell(self) -> bool:
@@ -231,8 +238,8 @@ class Conversation:
         assert self._speaker.saying is not None
         trace = TurnTrace(self._machine.turn, generation=generation, mode=self._machine.mode.value)
         trace.language = self.language
-        script, persona = self._speaker.saying.script, self._recall.agent
-        plan = Plan(trace.language, persona=persona, script=script, unasked=True)
+        saying, persona = self._speaker.saying, self._recall.agent
+        plan = Plan(trace.language, persona=persona, script=saying.script, unasked=True, remembered=saying.remembered)
         self._begin(plan, trace, f"say-{generation}")
 
     def _commit_saying(self) -> None:

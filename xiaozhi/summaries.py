@@ -112,7 +112,7 @@ class Summariser:
     async def _ask(self, before: str, turns: Sequence[PastTurn]) -> str:
         chinese = is_chinese(language_of("".join(turn.user for turn in turns)))
         you, other = ("对方", "你") if chinese else ("Talker", "You")
-        lines = [f"{you}: {turn.user}\n{other}: {turn.assistant}" for turn in turns]
+        lines = [(f"{you}: {turn.user}\n" if turn.user else "") + f"{other}: {turn.assistant}" for turn in turns]
         parts = ["已有摘要：" if chinese else "Earlier summary:", before or ("（无）" if chinese else "(none)")]
         parts += ["新的对话：" if chinese else "New turns:", *lines]
         task = Message("system", _TASK_ZH if chinese else _TASK_EN)

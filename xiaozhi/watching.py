@@ -45,9 +45,7 @@ def metrics_desk(
         return None
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    registry.register(
-        LiveFigures(services, lambda: len(devices), lambda: devices.refused, lambda: devices.packets_dropped)
-    )
+    registry.register(LiveFigures(services, devices))
     registry.register(UpstreamFigures(services))
     registry.register(StockFigures(services))
     registry.register(MindFigures(services))

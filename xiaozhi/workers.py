@@ -119,11 +119,13 @@ class WorkerPool:
 
     @property
     def waiting(self) -> int:
-        """Jobs that have not begun."""
+        """Jobs that have not begun; those that have gone stale leave the queue here."""
+        self._drop_stale()
         return len(self._heap)
 
     def oldest_wait_s(self) -> float:
         """How long the oldest waiting job has waited, in seconds; 0 when none waits."""
+        self._drop_stale()
         if not self._heap:
             return 0.0
         return asyncio.get_running_loop().time() - min(job.queued_at for job in self._heap)
@@ -176,7 +178,13 @@ class WorkerPool:
         job = _Job(priority, client_rank.get(), next(self._order), loop.time(), call, future, is_stale, batch, item)
         heapq.heappush(self._heap, job)
         self._dispatch()
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if job in self._heap:  # it must not count as waiting when others are told that there is too much to do
+                self._heap.remove(job)
+                heapq.heapify(self._heap)
+            raise
 
     def start_if_idle(self, call: Callable[[], R], *, leave: int = 0) -> asyncio.Future[R] | None:
         """Begin `call` now if a thread has nothing to do; None when all are busy or the pool is closed.
@@ -213,6 +221,12 @@ class WorkerPool:
             job.future.set_exception(JobDropped("stale"))
             return False
         return True
+
+    def _drop_stale(self) -> None:
+        wanted = [job for job in self._heap if self._wanted(job)]
+        if len(wanted) < len(self._heap):
+            heapq.heapify(wanted)
+            self._heap = wanted
 
     def _companions(self, batch: Batch[Any, Any]) -> list[_Job]:
         """Take the most urgent jobs of the same batch out of the heap, as many as fit beside one."""

@@ -54,7 +54,7 @@ async def _show(args: argparse.Namespace, store: "Store", device: "Device") -> i
     turns = await store.turns.list(device.id, limit=max(1, args.turns))
     for turn in reversed(turns):
         print(f"{when(turn.at)}  {turn.agent or '-'}")
-        print(f"  > {turn.heard}")
+        print(f"  > {turn.heard or '(unasked)'}")
         print(f"  < {turn.played or '(nothing was heard)'}")
         if args.trace:
             spans = turn.trace.get("spans", {})

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from enum import Enum
 
 from xiaozhi.agents import Agent
 from xiaozhi.agents.roster import HOUSE_AGENT
@@ -35,6 +36,15 @@ _CLAUSES_AHEAD = 2
 # Subtitle of sound that is no speech, and what the history shows of it.
 _MUSIC = "♪"
 
+
+class Remembered(Enum):
+    """How long the history holds what was heard of a reply or of a sentence of the server's own."""
+
+    NOT = "not"  # an excuse, a notice
+    FOR_NOW = "for now"  # in this conversation: a greeting, the answer to a wake word, a goodbye
+    FOR_GOOD = "for good"
+
+
 Deed = Callable[[], Awaitable[ToolResult]]
 """Does what an exact wish asks for; its text is the sentence to say about it."""
 
@@ -51,7 +61,8 @@ class Plan:
         script: what to say instead of asking the model.
         deed: what to do, once the turn is committed, instead of asking the model.
         name: of the exact intent behind script or deed, for the turn's record; empty for none.
-        unasked: no talker waits for it, and it is no part of the history: without a sound it is never ready.
+        unasked: no talker waits for it: without a sound it is never ready.
+        remembered: how much of the history it is part of.
         ends: the conversation is over after it.
         names: words that belong to this talker alone: an answer with one of them is not for others.
         error: why it is no more than an excuse, for the turn's record; empty for an answer.
@@ -65,6 +76,7 @@ class Plan:
     deed: Deed | None = None
     name: str = ""
     unasked: bool = False
+    remembered: Remembered = Remembered.FOR_GOOD
     ends: bool = False
     names: Sequence[str] = ()
     error: str = ""
@@ -161,7 +173,7 @@ class Answering:
         try:
             await admission.enter()
         except TurnedAway:
-            self._trace.error = "overloaded"
+            self._trace.unheard, self._trace.error = True, "overloaded"
             return False
         self._has_place = True
         self._trace.held_ms = (self._loop.time() - came) * 1000.0
@@ -255,6 +267,7 @@ class Answering:
                     clauses.put_nowait(clause)
                 self._first_clause()
 
+        await box.wait_for_device()
         done = await with_tools(
             ask, box, plan.messages, slow, before_calls=self._permission, on_answers=self._note_tools
         )

@@ -47,6 +47,7 @@ class Gate:
         await self._opened.wait()
 
     def close(self) -> None:
-        """The reply is over."""
+        """The reply is over or given up: nothing is ready any more."""
+        self._on_ready = None
         if self._timer is not None:
             self._timer.cancel()

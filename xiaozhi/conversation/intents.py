@@ -80,7 +80,7 @@ class Intents:
         if wanted is None or device is None:
             return None
         tool = dial_tool(wanted.dial)
-        if not device.offers(tool) or not self._box.permits(tool, "device"):
+        if not (device.offers(tool) or device.listing) or not self._box.permits(tool, "device"):
             return None
         return Intent(wanted.dial, deed=partial(_turn_dial, wanted, device, language))
 
@@ -93,6 +93,7 @@ class Intents:
 
 
 async def _turn_dial(wanted: Wish, device: DeviceCalls, language: str) -> ToolResult:
+    await device.listed()
     try:
         return ToolResult(await carry_out(wanted, device, language))
     except ToolError as error:

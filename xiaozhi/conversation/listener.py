@@ -12,17 +12,23 @@ from xiaozhi.conversation.replies import Replies
 from xiaozhi.events import KeyReleased, SpeechBegan
 from xiaozhi.services import Services
 from xiaozhi.stages.asr.engine import Transcript
+from xiaozhi.text.language import language_of
 from xiaozhi.text.messages import message
 from xiaozhi.text.same_words import same_words
 from xiaozhi.turn.decisions import Decision
 from xiaozhi.turn.endpointing import is_echo
 from xiaozhi.turn.machine import State, TurnMachine
+from xiaozhi.turn.trace import TurnTrace
 from xiaozhi.turn.utterance_times import UtteranceTimes
 
 _log = logging.getLogger(__name__)
 
 # Where recognition is broken and a television is on, the device need not say so after its every sentence.
 _OWN_UP_EVERY_S: Final = 5.0
+# A key that was held for less is a tap, and nobody expects an answer to it (shared with the protocol's checklist);
+# where no sound has come at all the clock has to tell, which knows nothing of what is still on its way.
+_TAP_MS: Final = 300.0
+_LONG_PRESS_S: Final = 1.0
 
 
 class Listener:
@@ -62,6 +68,9 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._provisional_ticket: int | None = None  # of the text that waits to be confirmed
         self._owned_up_at = -math.inf
+        self._listening_since = 0.0
+        self._utterance_ms = self._began_ms = 0.0  # the length of the open utterance, and when it began
+        self._language = ""  # of the last words
         self.transcript = Transcript("")
         """What was said last."""
         self.times = UtteranceTimes()
@@ -73,19 +82,28 @@ class Listener:
     def language(self) -> str:
         """What the talker spoke last, or is expected to speak."""
         fixed = self._services.settings.asr.language
-        return self.transcript.language or (fixed if fixed != "auto" else "zh")
+        return self._language or (fixed if fixed != "auto" else "zh")
+
+    def listens(self) -> None:
+        """The device says that it listens."""
+        self._listening_since = self._loop.time()
 
     def typed(self, text: str) -> None:
         """Something was said in writing."""
         self.transcript = Transcript(text)
+        self._language = language_of(text, default=self._language)
         self.times.typed()
 
     async def follow_speech(self) -> None:
         """Pass on what the VAD finds, until cancelled."""
         async for heard in self._microphone.speech:
             if isinstance(heard, KeyReleased):
+                since_s = self._loop.time() - self._listening_since
+                no_sound = self._machine.state is State.WAITING and since_s >= _LONG_PRESS_S
                 self._apply(self._machine.stop(heard.utterance))
                 self._own_up()
+                if no_sound:
+                    self._say(message("not_understood", self.language))
                 continue
             if heard.utterance != self._machine.utterance:
                 continue  # it was over while this was on its way
@@ -103,6 +121,7 @@ class Listener:
                 self._is_active()
                 self._machine.may_speculate = self._services.may_speculate
                 self._machine.settings = self._services.settings.turn
+                self._began_ms = event.start_ms
                 self.times.speech_began(event.start_ms, event.end_ms, now)
                 self._apply(self._machine.speech_began(event.utterance, event.start_ms, event.end_ms))
             else:
@@ -115,6 +134,7 @@ class Listener:
                     doubtful=event.doubtful,
                 )
                 self._apply(decisions)
+            self._utterance_ms = event.end_ms - self._began_ms
             self._own_up()
 
     async def follow_texts(self) -> None:
@@ -132,8 +152,14 @@ class Listener:
             self.transcript = recognised.transcript
             if self._services.settings.log.transcripts:
                 _log.info("heard", extra={"device": self._device_id, "heard": text})
-            self.missed = recognised.error if not text and self._machine.state is State.PAUSED else ""
+            if text:
+                self._language = recognised.transcript.language or self._language
+            wordless = not text and self._machine.state is State.PAUSED
+            self.missed = recognised.error if wordless else ""
             self._apply(self._machine.recognised(recognised.ticket, text, provisional=recognised.provisional))
+            if wordless and not self.missed and self._machine.state is State.IDLE and self._utterance_ms >= _TAP_MS:
+                # Whoever has held a key and said nothing that can be understood is not left without an answer.
+                self._say(message("not_understood", self.language))
             self._own_up()
 
     def lost(self) -> None:
@@ -146,6 +172,10 @@ class Listener:
         now = self._loop.time()
         if not self.missed or self._machine.state not in (State.IDLE, State.WAITING):
             return
+        trace = TurnTrace(self._machine.turn, mode=self._machine.mode.value, language=self.language, unheard=True)
+        trace.engine, trace.error, trace.end = self._services.ears.engine.name, self.missed, now
+        self.times.note(trace, now)
+        self._replies.unheard(trace)
         self.missed = ""
         if now - self._owned_up_at >= _OWN_UP_EVERY_S:
             self._owned_up_at = now

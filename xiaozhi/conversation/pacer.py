@@ -21,12 +21,14 @@ class Pacer:
         link: the device.
         generation: of the reply; an interruption silences it.
         lead_ms: the most audio that waits in the device, the packet just sent included.
+        most_speech_ms: no further clause is begun when so much speech has left.
     """
 
-    def __init__(self, link: DeviceLink, generation: int, lead_ms: float) -> None:
+    def __init__(self, link: DeviceLink, generation: int, lead_ms: float, most_speech_ms: float) -> None:
         self._link = link
         self._generation = generation
         self._clock = PlayoutClock(lead_ms)
+        self._most_speech_ms = most_speech_ms
         self._loop = asyncio.get_running_loop()
         self._open = asyncio.Event()
         self._open.set()
@@ -88,9 +90,11 @@ class Pacer:
         return True
 
     async def play(self, items: Channel[SpokenItem], on_first_packet: Callable[[], None]) -> None:
-        """Send everything from `items` in time; returns when the last packet has been played."""
+        """Send everything from `items` in time, up to the limit; returns when the last packet has been played."""
         async for item in self._ready(items):
             if isinstance(item, ClauseStart):
+                if sum(ms for clause, ms in self._spoken if clause.sound is None) >= self._most_speech_ms:
+                    break
                 self._link.sentence_start(item.clause.text)
                 self._spoken.append((item.clause, 0.0))
                 continue

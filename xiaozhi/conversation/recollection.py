@@ -108,9 +108,7 @@ class Recollection:
 
     def _restore(self, history: History, past: Past) -> None:
         turns = [
-            PastTurn.of(with_note(turn.heard, turn.note), turn.played, turn.id)
-            for turn in past.turns
-            if turn.heard and turn.played
+            PastTurn.of(with_note(turn.heard, turn.note), turn.played, turn.id) for turn in past.turns if turn.played
         ]
         history.restore(turns, past.summary)
 
@@ -170,26 +168,35 @@ class Recollection:
     # Keeping ------------------------------------------------------------------------------------------------------
 
     def add(
-        self, trace: TurnTrace, spoken: Sequence[tuple[Clause, float]], played_ms: float, *, cut: bool = False
+        self,
+        trace: TurnTrace,
+        spoken: Sequence[tuple[Clause, float]],
+        played_ms: float,
+        *,
+        cut: bool = False,
+        lasting: bool = True,
     ) -> None:
         """Remember a finished turn: what was heard of it goes along with the next question, and into the store.
 
         Args:
-            trace: its record.
+            trace: its record; without a text of the talker's where the server began by itself.
             spoken: the clauses whose audio has begun to be sent, each with the milliseconds sent.
             played_ms: how much of all that audio was heard.
             cut: the device did not take the rest, although nobody broke in.
+            lasting: it goes into the store.
         """
         interrupted = cut or trace.interrupted is not None
         turn_id = self._store.turns.next_id()
-        if not trace.heard:  # a greeting, a spoken code: nothing was asked
-            return
-        uses = [(use.name, use.result, use.failed) for use in trace.tools]
-        note = "\n".join(filter(None, (self._note, tool_note(uses, chinese=is_chinese(trace.language)))))
+        note = ""
+        if trace.heard:
+            uses = [(use.name, use.result, use.failed) for use in trace.tools]
+            note = "\n".join(filter(None, (self._note, tool_note(uses, chinese=is_chinese(trace.language)))))
+            self._note = ""
         user = with_note(trace.heard, note)  # to the letter what is restored: upstreams find what they have computed
         played = self._history.add(user, spoken, played_ms, interrupted=interrupted, turn_id=turn_id)
-        self._note = ""
-        stored = self._conversation > 0 and self._settings.store.conversations
+        if not trace.heard and not played:
+            return
+        stored = lasting and self._conversation > 0 and self._settings.store.conversations
         if stored:
             self._store.turns.add(
                 TurnRecord(

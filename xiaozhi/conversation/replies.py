@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from xiaozhi.conversation.answering import Plan
+from xiaozhi.conversation.answering import Plan, Remembered
 from xiaozhi.conversation.recollection import Recollection
 from xiaozhi.conversation.reply import Reply
 from xiaozhi.conversation.saying import Speaker, Told
@@ -67,17 +67,22 @@ class Replies:
             name: of its task.
         """
         generation = trace.generation
+
+        def tell(event: Callable[[int], list[Decision]]) -> None:
+            if not task.cancelling():  # on its way out it may still find itself ready, and must not be committed
+                self._apply(event(generation))
+
         reply = Reply(
             self._services,
             self._link,
             plan,
             trace,
-            on_ready=lambda: self._apply(self._machine.reply_ready(generation)),
-            on_known=lambda: self._apply(self._machine.question_known(generation)),
+            on_ready=lambda: tell(self._machine.reply_ready),
+            on_known=lambda: tell(self._machine.question_known),
         )
         self.now = reply
-        self._task = tasks.create_task(self._run(reply), name=name)
-        self._services.tenants.until(self._task)
+        self._task = task = tasks.create_task(self._run(reply), name=name)
+        self._services.tenants.until(task)
 
     async def _run(self, reply: Reply) -> None:
         failed = False
@@ -126,16 +131,23 @@ class Replies:
         return True
 
     def _remember(self, reply: Reply) -> None:
-        """Put into the history what was heard, and close the turn's record.
+        """Put into the history what was heard, whoever began it, and close the turn's record.
 
         A device that is frozen or out of range takes nothing, and hears nothing, long before it is found out.
         """
         trace = reply.trace
-        if not reply.committed or reply.unasked:
+        if not reply.committed or reply.remembered is Remembered.NOT:
             return
         untaken_ms = self._link.untaken_ms(trace.generation)
         heard_ms = min(reply.pacer.played_ms(), reply.pacer.sent_ms - untaken_ms)
-        self._recall.add(trace, reply.pacer.spoken(), heard_ms, cut=untaken_ms > 0.0)
+        lasting = reply.remembered is Remembered.FOR_GOOD
+        self._recall.add(trace, reply.pacer.spoken(), heard_ms, cut=untaken_ms > 0.0, lasting=lasting)
+        if not reply.unasked:
+            report_turn(self._services, self._link, self._device_id, trace)
+
+    def unheard(self, trace: TurnTrace) -> None:
+        """Somebody has spoken and could not be understood, through a fault of ours: a turn without a reply."""
+        self._services.store.turns.next_id()  # the pages tell turns apart by it
         report_turn(self._services, self._link, self._device_id, trace)
 
     @property

@@ -47,13 +47,16 @@ class Reply:
         self._audio = services.settings.audio
         self._link = link
         self.unasked = plan.unasked
-        """No talker waits for it, and it is no part of the history."""
+        """No talker waits for it."""
+        self.remembered = plan.remembered
+        """How much of the history it is part of."""
         self.trace = trace
         self._loop = asyncio.get_running_loop()
         self._gate = Gate(on_ready, on_known)
         self._started_at = 0.0  # when the device was told to go to speaking
         self._stopped = False
-        self._pacer = Pacer(link, trace.generation, self._audio.lead_ms)
+        most_s = services.settings.llm.reply_max_s
+        self._pacer = Pacer(link, trace.generation, self._audio.lead_ms, most_s * 1000.0)
         self._items: Channel[SpokenItem] = Channel(_SPEECH_MS, _sound_ms, kind=PACKETS)
         self._answering = Answering(
             services,
@@ -114,24 +117,26 @@ class Reply:
         """
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._answering.run(), name="reply-produce")
-                tasks.create_task(self._speak(), name="reply-speak")
+                producing = tasks.create_task(self._answering.run(), name="reply-produce")
+                tasks.create_task(self._speak(producing), name="reply-speak")
             if self.committed:
                 self._answering.heard_out()
+        except Exception:
+            self._nothing_comes()
+            raise
         finally:
             self._gate.close()
             self.stop()
             self.close_trace()
 
-    async def _speak(self) -> None:
-        first: SpokenItem | None = None
-        try:
-            first = await self._items.peek()
-        finally:
-            if first is not None or not self.unasked:
-                self._gate.ready()  # also when there will be no audio: the turn must not wait for it
-        if first is None and self.unasked:
+    async def _speak(self, producing: asyncio.Task[None]) -> None:
+        first = await self._items.peek()
+        if first is not None:
+            self._gate.ready()
+        elif self.unasked:
             return
+        else:
+            self._nothing_comes()
         await self._gate.opened()
         if first is None:
             return
@@ -140,7 +145,13 @@ class Reply:
         # The firmware handles tts/start on its main loop and drops audio that arrives before it has.
         await asyncio.sleep(max(0.0, self._started_at + self._audio.start_gap_ms / 1000.0 - self._loop.time()))
         await self._pacer.play(self._items, self._first_packet)
+        producing.cancel()  # where it has not ended by itself, the reply is as long as it may be
         await asyncio.sleep(self._audio.stop_margin_ms / 1000.0)
+
+    def _nothing_comes(self) -> None:
+        """There will be no audio: the turn must not wait for it; a sentence of the server's own is never ready."""
+        if not self.unasked:
+            self._gate.ready()
 
     def _first_packet(self) -> None:
         self.trace.first_packet = self._loop.time()

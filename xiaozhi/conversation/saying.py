@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from xiaozhi.conversation.answering import Remembered
 from xiaozhi.events import Clause
 from xiaozhi.text.script import script_of
 from xiaozhi.turn.decisions import Decision
@@ -33,11 +34,13 @@ class Saying:
     Attributes:
         script: the clauses.
         told: resolved with what became of it.
+        remembered: how much of the history it is part of.
         timer: gives it up while it has no sound.
     """
 
     script: Sequence[Clause]
     told: asyncio.Future[Told]
+    remembered: Remembered
     timer: asyncio.TimerHandle
 
 
@@ -82,11 +85,12 @@ class Speaker:
         emotion: str = "",
         interruptible: bool = True,
         patience_s: float = PATIENCE_S,
+        remembered: Remembered = Remembered.FOR_GOOD,
     ) -> asyncio.Future[Told]:
         """Say a sentence of the server's own, if nobody speaks or is answered just now.
 
         It goes the way of every reply: prepared behind a gate, dropped when the talker speaks first, paced, between
-        `tts/start` and `tts/stop`. It is not part of the history. The call returns at once.
+        `tts/start` and `tts/stop`. The call returns at once.
 
         Args:
             text: what to say.
@@ -94,6 +98,7 @@ class Speaker:
             emotion: one of the 21 names; empty takes that of an emoji in the text, or `neutral`.
             interruptible: speech over it may stop it (realtime mode); a key or an `abort` always does.
             patience_s: given up when its first sound is not there by then, in seconds.
+            remembered: how much of the history it becomes part of, as far as it is heard.
 
         Returns:
             What became of it, when that is known. It need not be awaited.
@@ -106,7 +111,7 @@ class Speaker:
             return told
         generation = self._machine.generation
         timer = self._loop.call_later(patience_s, lambda: self._apply(self._machine.give_up_saying(generation)))
-        self.saying = Saying(script, told, timer)
+        self.saying = Saying(script, told, remembered, timer)
         self._apply(decisions)
         return told
 
@@ -144,11 +149,12 @@ class Speaker:
                 self._hang_up("nothing has been said for a while")
 
         self._leaving = True
-        self.say(text, patience_s=_GOODBYE_PATIENCE_S).add_done_callback(said)
+        told = self.say(text, patience_s=_GOODBYE_PATIENCE_S, remembered=Remembered.FOR_NOW)
+        told.add_done_callback(said)
         return True
 
     def give_notice(self) -> None:
         """Say the notice and hang up after it, unless it is being said already."""
-        told = self.say(self.notice, interruptible=False, patience_s=_GOODBYE_PATIENCE_S)
+        told = self.say(self.notice, interruptible=False, patience_s=_GOODBYE_PATIENCE_S, remembered=Remembered.NOT)
         if not told.done():
             told.add_done_callback(lambda _told: self._hang_up("only a notice is for this device"))

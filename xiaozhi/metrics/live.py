@@ -1,7 +1,8 @@
 """What the process counts by itself, read at each scrape: nothing here costs anything between two scrapes."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 from prometheus_client.metrics_core import Metric
 
@@ -12,36 +13,51 @@ from xiaozhi.services import Services
 from xiaozhi.workers import WorkerPool
 
 
+class Connected(Protocol):
+    """The devices that are connected, and what became of others since the start."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def refused(self) -> int:
+        """Turned away for want of room."""
+        ...
+
+    @property
+    def flooded(self) -> int:
+        """Hung up because they sent more than any device does."""
+        ...
+
+    @property
+    def packets_dropped(self) -> int:
+        """Packets that were not sent because their devices do not read."""
+        ...
+
+
 class LiveFigures(Figures):
     """Reads the shared engines of a process.
 
     Args:
         services: what is read.
-        devices_online: how many devices are connected.
-        devices_refused: how many were turned away for want of room.
-        packets_dropped: how many packets were not sent because their devices do not read.
+        devices: who is connected.
     """
 
-    def __init__(
-        self,
-        services: Services,
-        devices_online: Callable[[], int],
-        devices_refused: Callable[[], int],
-        packets_dropped: Callable[[], int],
-    ) -> None:
+    def __init__(self, services: Services, devices: Connected) -> None:
         self._services = services
-        self._devices_online = devices_online
-        self._devices_refused = devices_refused
-        self._packets_dropped = packets_dropped
+        self._devices = devices
 
     def collect(self) -> Iterator[Metric]:
         """Read everything once."""
-        yield gauge("xiaozhi_devices_online", "Devices that are connected.", self._devices_online())
-        yield counter("xiaozhi_devices_refused", "Devices turned away for want of room.", self._devices_refused())
+        devices = self._devices
+        yield gauge("xiaozhi_devices_online", "Devices that are connected.", len(devices))
+        yield counter("xiaozhi_devices_refused", "Devices turned away for want of room.", devices.refused)
+        yield counter(
+            "xiaozhi_devices_flooded", "Devices hung up because they sent more than any does.", devices.flooded
+        )
         yield counter(
             "xiaozhi_downlink_dropped",
             "Packets not sent because their device does not read fast enough.",
-            self._packets_dropped(),
+            devices.packets_dropped,
         )
         yield from self._load()
         yield from self._hearing()

@@ -23,7 +23,7 @@ class TurnMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._turns = Counter(
             "xiaozhi_turns",
-            "Turns that were answered, by how they ended.",
+            "Turns, by how they ended; unheard are those that were not understood or taken up, through our fault.",
             ("outcome",),
             registry=registry,
         )
@@ -78,7 +78,7 @@ class TurnMetrics:
 
     def count(self, trace: TurnTrace) -> None:
         """Take in a finished turn."""
-        self._turns.labels(_outcome(trace)).inc()
+        self._turns.labels(trace.outcome).inc()
         for name in SPANS:
             if (span_s := _between(trace.anchor, getattr(trace, name))) is not None:
                 self._span.labels(name).observe(span_s)
@@ -92,7 +92,8 @@ class TurnMetrics:
             self._first_token.labels(trace.endpoint.partition("+")[0]).observe(token_s)
         if trace.voice and (speech_s := _between(trace.first_clause, trace.first_speech)) is not None:
             self._first_speech.labels(trace.voice.partition("+")[0]).observe(speech_s)
-        self._reply.observe(trace.reply_ms / 1000.0)
+        if trace.commit is not None or not trace.unheard:
+            self._reply.observe(trace.reply_ms / 1000.0)
         self._starved_s.inc(trace.starved_ms / 1000.0)
         if trace.starved_ms > STARVED_MS:
             self._starved.inc()
@@ -102,14 +103,6 @@ class TurnMetrics:
             self._hedged.inc()
         if trace.cached:
             self._from_cache.labels(trace.cached).inc()
-
-
-def _outcome(trace: TurnTrace) -> str:
-    if trace.interrupted is not None:
-        return "interrupted"
-    if trace.error:
-        return "failed"
-    return "answered" if trace.first_packet is not None else "silent"
 
 
 def _between(begin: float | None, end: float | None) -> float | None:

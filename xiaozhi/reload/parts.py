@@ -40,7 +40,14 @@ _LINGER_S: Final = 10.0
 
 # Settings that only those who use an engine read, not the engine itself; and those that its model is made of.
 NOT_OF_CHAT: Final = frozenset(
-    {"llm.system_prompt", "llm.history_turns", "llm.history_max_tokens", "llm.history_summary", "llm.reply_max_chars"}
+    {
+        "llm.system_prompt",
+        "llm.history_turns",
+        "llm.history_max_tokens",
+        "llm.history_summary",
+        "llm.reply_max_chars",
+        "llm.reply_max_s",
+    }
 )
 NOT_OF_VOICES: Final = frozenset(
     {

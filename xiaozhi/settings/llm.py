@@ -127,7 +127,9 @@ class LlmSettings(Section):
     connect_timeout_s: float = Field(3.0, gt=0, le=60)
     first_token_timeout_s: float = Field(8.0, gt=0, le=120)
     idle_timeout_s: float = Field(8.0, gt=0, le=120)
+    thinking_timeout_s: float = Field(20.0, gt=0, le=600)
     reply_max_chars: int = Field(2000, ge=50, le=100_000)
+    reply_max_s: float = Field(480.0, ge=5, le=7200)
     history_turns: int = Field(12, ge=0, le=200)
     history_max_tokens: int = Field(3000, ge=0, le=1_000_000)
     history_summary: bool = True

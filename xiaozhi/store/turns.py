@@ -23,7 +23,7 @@ class TurnRecord:
         conversation: from `Past`; 0 where none could be begun, and then the turn is not kept.
         agent: the persona that answered; empty for the default.
         at: seconds since 1970.
-        heard: what the talker said.
+        heard: what the talker said; empty where the server spoke unasked.
         said: what the model answered.
         played: as much of it as was heard, with the mark of an interruption.
         interrupted: the talker broke in.
@@ -94,7 +94,7 @@ class Turns:
         Args:
             device_id: whose; it is made where it was never seen.
             agent: the persona; each remembers what was said with it, not with another.
-            most: turns to read at most.
+            most: turns to read at most, and as many things that were said unasked.
         """
         now = self._now_s()
 
@@ -228,9 +228,15 @@ def _past(connection: sqlite3.Connection, device_id: str, agent: str, most: int)
     summary = connection.execute(
         "SELECT text, up_to FROM summaries WHERE device = ? AND agent = ?", (device_id, agent)
     ).fetchone()
+    scope = (device_id, agent, summary["up_to"] if summary else 0)
+    first = connection.execute(
+        "SELECT id FROM turns WHERE device = ? AND agent = ? AND id > ? AND heard != ''"
+        " ORDER BY id DESC LIMIT 1 OFFSET ?",
+        (*scope, most - 1),
+    ).fetchone()
     rows = connection.execute(
-        "SELECT * FROM turns WHERE device = ? AND agent = ? AND id > ? ORDER BY id DESC LIMIT ?",
-        (device_id, agent, summary["up_to"] if summary else 0, most),
+        "SELECT * FROM turns WHERE device = ? AND agent = ? AND id > ? AND id >= ? ORDER BY id DESC LIMIT ?",
+        (*scope, first["id"] if first else 0, 2 * most),
     )
     turns = [_turn(row) for row in rows]
     return Past(0, summary["text"] if summary else "", turns[::-1])

@@ -40,6 +40,14 @@ INTERRUPTED_ZH: Final = "…[打断]"
 INTERRUPTED_EN: Final = "… [interrupted]"
 
 
+def unasked_mark(language: str) -> str:
+    """What stands in the history for the talker's words before the first thing that was said unasked.
+
+    Many models' templates want the talker to begin, and both to take turns.
+    """
+    return "（还没有人说话，你先开了口。）" if is_chinese(language) else "(Nobody has spoken yet: you began.)"
+
+
 def interrupted_mark(language: str) -> str:
     """What the history puts behind a reply that the talker broke off."""
     return INTERRUPTED_ZH if is_chinese(language) else INTERRUPTED_EN

@@ -26,6 +26,15 @@ def units(text: str) -> float:
     return sum(1.0 if is_cjk(char) else _LETTER for char in text if char.isalnum())
 
 
+def longest_speech_s(text: str) -> float:
+    """Longer than this no voice takes for a text, in seconds: six times an ordinary pace, and some silence around it.
+
+    The slowest that settings allow is a quarter of it. A digit or a capital may be a word of its own.
+    """
+    words = sum(char.isdigit() or char.isupper() for char in text)
+    return 4.0 + words + 6.0 * units(text) * UNIT_MS / 1000.0
+
+
 def speakable_chars(text: str) -> int:
     """How many letters, digits and Chinese characters there are."""
     return sum(map(str.isalnum, text))

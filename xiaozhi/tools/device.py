@@ -93,6 +93,16 @@ class DeviceTools:
 
     # DeviceCalls --------------------------------------------------------------------------------------------------
 
+    @property
+    def listing(self) -> bool:
+        """What the device offers is not known yet."""
+        return self._mcp is not None and self._mcp.listing
+
+    async def listed(self) -> None:
+        """Wait until it is known, or has had its time."""
+        if self._mcp is not None:
+            await self._mcp.listed()
+
     def offers(self, name: str) -> bool:
         """Whether the device has this tool; other clients and old firmware have other names for the firmware's."""
         if self._mcp is not None:

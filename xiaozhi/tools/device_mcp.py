@@ -15,6 +15,8 @@ _log = logging.getLogger(__name__)
 
 _INITIALIZE_WAIT_S: Final = 2.0
 """Tools do not need its answer, and answers can be lost: after this the list is asked for all the same."""
+# A device lists its tools in 70 to 300 ms. Who speaks before is kept waiting, but never longer than this after hello.
+_LISTING_S: Final = 1.5
 _MOST_PAGES: Final = 32
 _LIST_TRIES: Final = 2
 _CAMERA: Final = re.compile(r"camera|photo|screenshot|vision")
@@ -43,6 +45,8 @@ class DeviceMcp:
         self._listed: dict[str, ListedTool] = {}
         self._tools: tuple[Tool, ...] = ()
         self._closed = False
+        self._began_at = asyncio.get_running_loop().time()
+        self._complete = asyncio.Event()
         self.version = 0
         self.server = ""
         """Name and version of the device's MCP server, as it says itself; empty until it has."""
@@ -80,6 +84,8 @@ class DeviceMcp:
             await self._list()
         except _NoAnswer:
             _log.warning("the device did not list its tools; %d are known", len(self._listed))
+        finally:
+            self._complete.set()
 
     def tools(self) -> tuple[Tool, ...]:
         """The device's tools as far as they are known, in the order it lists them."""
@@ -88,6 +94,19 @@ class DeviceMcp:
     def offers(self, name: str) -> bool:
         """Whether the device has this tool."""
         return name in self._listed
+
+    @property
+    def listing(self) -> bool:
+        """What it offers is not known yet."""
+        return not self._complete.is_set()
+
+    async def listed(self) -> None:
+        """Wait until it is known, or has had its time."""
+        try:
+            async with asyncio.timeout_at(self._began_at + _LISTING_S):
+                await self._complete.wait()
+        except TimeoutError:
+            _log.debug("the device is late with its tools")
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> ToolResult:
         """Call a tool of the device by its own name; it must get the kinds of values its schema names.

@@ -64,6 +64,15 @@ class DeviceCalls(Protocol):
         """Whether the device has this tool."""
         ...
 
+    @property
+    def listing(self) -> bool:
+        """It has just connected, and what it offers is not known yet."""
+        ...
+
+    async def listed(self) -> None:
+        """Wait until it is known, or has had its time."""
+        ...
+
     async def call(self, name: str, arguments: Mapping[str, Any]) -> ToolResult:
         """Call it; failures are results, too."""
         ...

@@ -108,6 +108,12 @@ class Toolbox:
         self._done.clear()
         self._refresh()
 
+    async def wait_for_device(self) -> None:
+        """A device that has just connected is still listing its tools: the model is to be offered them, too."""
+        if self.context.device is not None and self.context.device.listing:
+            await self.context.device.listed()
+            self._refresh()
+
     def permits(self, name: str, source: str) -> bool:
         """Whether settings and agent let a tool of this own name and source be used, if there is one."""
         globs = (self._settings.allow, self._allow), (self._settings.deny, self._deny)

@@ -36,6 +36,8 @@ class Devices:
         self._connections: dict[str, Connection] = {}
         self.refused = 0
         """Devices turned away for want of room, since the start."""
+        self.flooded = 0
+        """Connections hung up because they sent more than any device does, since the start."""
         self.vision: Vision = no_vision
         """Where devices send what they see; set before the first one connects."""
         self.on_connect: list[Callable[[str], None]] = []
@@ -126,6 +128,7 @@ class Devices:
         finally:
             self._open.remove(connection)
             self._dropped += connection.packets_dropped
+            self.flooded += connection.flooded
             if self._connections.get(identity.device_id) is connection:
                 del self._connections[identity.device_id]
             if not self._connections:

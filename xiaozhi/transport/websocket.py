@@ -22,6 +22,7 @@ from xiaozhi.transport import protocol
 from xiaozhi.transport.identity import Identity
 from xiaozhi.transport.outbox import Outbox
 from xiaozhi.transport.slow_reader import WayOut
+from xiaozhi.transport.uplink import AUDIO_COST, TEXT_COST, TURN_COST, Uplink
 
 _log = logging.getLogger(__name__)
 
@@ -62,11 +63,12 @@ class Connection:
         self._socket = web.WebSocketResponse(
             heartbeat=None,
             compress=False,
-            autoping=True,
+            autoping=False,  # pings are counted with everything else that comes
             timeout=_CLOSE_S,
             max_msg_size=services.settings.server.max_message_bytes,
         )
         self._way_out = WayOut()
+        self._uplink = Uplink()
         self._outbox = Outbox(
             self._socket.send_str,
             self._socket.send_bytes,
@@ -150,6 +152,7 @@ class Connection:
         await self._socket.prepare(request)
         if request.transport is not None:
             self._way_out.bind(request.transport, self._services.settings.server.send_timeout_s)
+            self._uplink.bind(request.transport)
         _log.info("connected", extra=self._extra())
         await self._conversation.recall()
         tasks = {
@@ -167,6 +170,8 @@ class Connection:
                 elif error is not None and not isinstance(error, ConnectionError):
                     why = "an internal error"
                     _log.error("%s failed", task.get_name(), exc_info=error, extra=self._extra())
+            if self.flooded:
+                why = "it sends more than any device does"
         finally:
             for task in tasks:
                 task.cancel()
@@ -207,7 +212,10 @@ class Connection:
     async def _close(self, code: WSCloseCode) -> None:
         try:
             async with asyncio.timeout(_CLOSE_S):
-                await self._socket.close(code=code, drain=False)
+                if self.flooded:
+                    await self._uplink.closed.wait()
+                else:
+                    await self._socket.close(code=code, drain=False)
         except (TimeoutError, ConnectionError):
             _log.debug("close not answered", extra=self._extra())
 
@@ -251,6 +259,11 @@ class Connection:
         return self._outbox.dropped
 
     @property
+    def flooded(self) -> bool:
+        """It was hung up because it sent more than any device does."""
+        return self._uplink.flooded
+
+    @property
     def refused_turns(self) -> int:
         """Texts that came when no new turn could begin."""
         return self._conversation.refused_turns
@@ -267,13 +280,21 @@ class Connection:
 
     async def _read(self, request: web.Request) -> None:
         async for message in self._socket:
+            cost = TEXT_COST
             if message.type is WSMsgType.BINARY:
+                cost = AUDIO_COST
                 self._receive(self._protocol.receive_binary(message.data))
             elif message.type is WSMsgType.TEXT:
                 event = self._protocol.receive_text(message.data)
                 self._receive(event)
-                if isinstance(event, protocol.Hello) and "mcp" in event.features:
+                if isinstance(event, protocol.Detect):
+                    cost = TURN_COST
+                elif isinstance(event, protocol.Hello) and "mcp" in event.features:
                     self.tools.start_mcp(*self._vision(request, self.identity))
+            elif message.type is WSMsgType.PING:
+                await self._socket.pong(message.data)
+            if not await self._uplink.spend(cost):
+                return
 
     def _receive(self, event: protocol.Event) -> None:
         talk = self._conversation

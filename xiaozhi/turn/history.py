@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from xiaozhi.events import Clause, Message
 from xiaozhi.text.emotions import emoji_of
 from xiaozhi.text.language import language_of
-from xiaozhi.text.messages import interrupted_mark
+from xiaozhi.text.messages import interrupted_mark, unasked_mark
 from xiaozhi.text.tokens import MESSAGE_TOKENS, tokens_of
 from xiaozhi.text.units import UNIT_MS, is_cjk, join_pieces, units
 
@@ -19,7 +19,7 @@ class PastTurn:
     """A turn that is over.
 
     Attributes:
-        user: what the talker said.
+        user: what the talker said; empty where the assistant spoke unasked.
         assistant: what was heard of the reply.
         id: its number in the store; rises.
         tokens: about how many tokens both cost.
@@ -33,7 +33,8 @@ class PastTurn:
     @classmethod
     def of(cls, user: str, assistant: str, turn_id: int = 0) -> "PastTurn":
         """A turn whose tokens are counted."""
-        return cls(user, assistant, turn_id, tokens_of(user) + tokens_of(assistant) + 2 * MESSAGE_TOKENS)
+        asked = user or unasked_mark(language_of(assistant))
+        return cls(user, assistant, turn_id, tokens_of(asked) + tokens_of(assistant) + 2 * MESSAGE_TOKENS)
 
 
 class History:
@@ -56,7 +57,7 @@ class History:
 
     def __len__(self) -> int:
         """How many turns are kept."""
-        return len(self._turns)
+        return _count(self._turns)
 
     @property
     def tokens(self) -> int:
@@ -81,8 +82,10 @@ class History:
     ) -> str:
         """Remember a turn that is over. One without a reply, not for the talker's breaking in, is not remembered.
 
+        Nor is what is said unasked again and again, such as an alarm.
+
         Args:
-            user: what the talker said.
+            user: what the talker said; empty where nobody had asked.
             spoken: the clauses of the reply whose audio has begun to be sent, each with the milliseconds sent.
             played_ms: how much of all that audio has been played.
             interrupted: the talker broke in.
@@ -96,8 +99,10 @@ class History:
             # The models see their own style here: without the emoji they would soon leave it out.
             emotion = spoken[0][0].emotion
             reply = f"{emoji_of(emotion)} {reply}" if emotion else reply
-        if interrupted:
+        if interrupted and (reply or user):
             reply += interrupted_mark(language_of(reply, default=language_of(user)))
+        if not user and self._turns and (self._turns[-1].user, self._turns[-1].assistant) == ("", reply):
+            return ""
         if reply:
             self._turns.append(PastTurn.of(user, reply, turn_id))
             self._forget()
@@ -105,9 +110,16 @@ class History:
 
     def messages(self, system_prompt: str, user: str) -> list[Message]:
         """The conversation as a chat model takes it, `user` being the newest text. The system message comes first."""
-        messages = [Message("system", system_prompt)] if system_prompt else []
+        pairs: list[tuple[str, str]] = []
         for turn in self._turns:
-            messages += [Message("user", turn.user), Message("assistant", turn.assistant)]
+            if turn.user or not pairs:
+                pairs.append((turn.user or unasked_mark(language_of(turn.assistant)), turn.assistant))
+            else:  # templates of many models want both to take turns
+                asked, answered = pairs[-1]
+                pairs[-1] = (asked, f"{answered}\n{turn.assistant}")
+        messages = [Message("system", system_prompt)] if system_prompt else []
+        for asked, answered in pairs:
+            messages += [Message("user", asked), Message("assistant", answered)]
         messages.append(Message("user", user))
         return messages
 
@@ -115,12 +127,12 @@ class History:
         """The older turns that should be summed up now; empty while there is room."""
         tokens = self.tokens
         if len(self._turns) < 2 or (
-            len(self._turns) <= _FULL_SHARE * self._max_turns and tokens <= _FULL_SHARE * self._max_tokens
+            len(self) <= _FULL_SHARE * self._max_turns and tokens <= _FULL_SHARE * self._max_tokens
         ):
             return ()
         older: list[PastTurn] = []
         for turn in self._turns[:-1]:
-            if len(self._turns) - len(older) <= self._max_turns / 2 and tokens <= self._max_tokens / 2:
+            if _count(self._turns[len(older) :]) <= self._max_turns / 2 and tokens <= self._max_tokens / 2:
                 break
             older.append(turn)
             tokens -= turn.tokens
@@ -138,13 +150,18 @@ class History:
 
     def _forget(self) -> None:
         tokens, most = self.tokens, self._max_tokens
-        if len(self._turns) <= self._max_turns and tokens <= most:
+        if len(self) <= self._max_turns and tokens <= most:
             return
         keep_turns, keep_tokens = (3 * self._max_turns + 3) // 4, 3 * most // 4
         while self._turns and (
-            len(self._turns) > keep_turns or tokens > most or (tokens > keep_tokens and len(self._turns) > 1)
+            len(self) > keep_turns or tokens > most or (tokens > keep_tokens and len(self._turns) > 1)
         ):
             tokens -= self._turns.pop(0).tokens
+
+
+def _count(turns: Sequence[PastTurn]) -> int:
+    """How many turns these are: what was said unasked is a part of the turn before, but has its bound as well."""
+    return max(sum(bool(turn.user) for turn in turns), (len(turns) + 1) // 2)
 
 
 def heard_text(spoken: Sequence[tuple[Clause, float]], played_ms: float) -> str:

@@ -78,6 +78,7 @@ class TurnTrace:
         cached: how the answer was found without a model: `exact`, `similar` or `common`; empty when it was not.
         kept_clauses: clauses that cost no synthesis.
         tools: what was called, in the order in which it was begun.
+        unheard: through a fault of ours: recognition failed or was late, or there was too much to do.
     """
 
     turn: int
@@ -109,9 +110,21 @@ class TurnTrace:
     cached: str = ""
     kept_clauses: int = 0
     tools: list[ToolUse] = field(default_factory=list)
+    unheard: bool = False
     error: str = ""
     heard: str = ""
     said: str = ""
+
+    @property
+    def outcome(self) -> str:
+        """How the turn ended, in one word."""
+        if self.unheard:
+            return "unheard"
+        if self.interrupted is not None:
+            return "interrupted"
+        if self.error:
+            return "failed"
+        return "answered" if self.first_packet is not None else "silent"
 
     def note_route(self, note: RouteNote) -> None:
         """Write down who answers; the latest note counts."""
@@ -152,6 +165,7 @@ class TurnTrace:
             "cached": self.cached,
             "kept_clauses": self.kept_clauses,
             "tools": [{"name": use.name, "ms": round(use.took_ms), "failed": use.failed} for use in self.tools],
+            "outcome": self.outcome,
             "error": self.error,
             "spans": self.spans_ms(),
         }

@@ -78,7 +78,8 @@ class OpenAIChat:
         """
         async with self._failures_explained(), AsyncExitStack() as stack:
             calls = CallAssembler()
-            patience = Patience(self._settings.first_token_timeout_s, "no first token within")
+            limits = self._settings
+            patience = Patience(limits.first_token_timeout_s, "no first token within", limits.thinking_timeout_s)
             pieces = await patience.spend(self._open(request, stack))
             reader, spoken = ChunkReader(), SpokenPart(holds=self.begins_in_thought)
             answered = finished = cut = ended = False
@@ -86,9 +87,8 @@ class OpenAIChat:
                 piece = await patience.spend(anext(pieces, b""))
                 for chunk in reader.feed(piece) if piece else reader.finish():
                     if chunk.text or chunk.thinking or chunk.calls:
-                        patience.renew(self._settings.idle_timeout_s, "went silent for")
-                        if not answered and not calls.begun:
-                            patience.think()
+                        patience.renew(limits.idle_timeout_s, "went silent for")
+                        patience.think()
                     finished |= chunk.finished
                     cut |= chunk.cut
                     if chunk.calls:
@@ -96,8 +96,10 @@ class OpenAIChat:
                             yield Delta(calling=True)
                         calls.push(chunk.calls)
                     text = spoken.push(chunk)
+                    if text and not text.isspace():
+                        answered = True
+                        patience.spoke()
                     if text:
-                        answered |= not text.isspace()
                         yield Delta(text)
                 ended = reader.ended or not piece
             rest = spoken.finish(whole=finished and not cut and not calls.begun)

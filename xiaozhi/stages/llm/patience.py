@@ -2,12 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Final, TypeVar
+from typing import TypeVar
 
 R = TypeVar("R")
-
-LONGEST_THOUGHT_S: Final = 60.0
-"""Whoever talks does not wait longer for the first word of a model that thinks, however lively it does."""
 
 
 class Patience:
@@ -16,10 +13,12 @@ class Patience:
     Args:
         seconds: until the first sign of life.
         complaint: what is said, with the seconds, when patience is at its end.
+        thinking_s: the longest stretch of signs of life without a word to be spoken.
     """
 
-    def __init__(self, seconds: float, complaint: str) -> None:
+    def __init__(self, seconds: float, complaint: str, thinking_s: float) -> None:
         self._loop = asyncio.get_running_loop()
+        self._thinking_s = thinking_s
         self._thinks_since: float | None = None
         self.renew(seconds, complaint)
 
@@ -29,15 +28,19 @@ class Patience:
         self._complaint = f"{complaint} {seconds:g} s"
 
     def think(self) -> None:
-        """There was a sign of life, but still nothing to be spoken.
+        """There was a sign of life, but nothing to be spoken.
 
         Raises:
             TimeoutError: patience with thoughts is at its end.
         """
         now = self._loop.time()
         self._thinks_since = now if self._thinks_since is None else self._thinks_since
-        if now - self._thinks_since > LONGEST_THOUGHT_S:
-            raise TimeoutError(f"thought for more than {LONGEST_THOUGHT_S:g} s")
+        if now - self._thinks_since > self._thinking_s:
+            raise TimeoutError(f"thought for more than {self._thinking_s:g} s")
+
+    def spoke(self) -> None:
+        """There was a word: what it thinks next is another thought."""
+        self._thinks_since = None
 
     async def spend(self, work: Awaitable[R]) -> R:
         """Wait for `work`.

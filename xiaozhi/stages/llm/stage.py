@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +15,7 @@ from xiaozhi.text.clauses import ClauseSplitter
 from xiaozhi.text.emotions import emotion_in
 from xiaozhi.text.hidden import CODE, HiddenSpans
 from xiaozhi.text.language import language_of
+from xiaozhi.text.repetition import Repetition
 from xiaozhi.text.speakable import speakable
 from xiaozhi.text.units import join_pieces
 
@@ -23,6 +25,7 @@ _log = logging.getLogger(__name__)
 _MERGE_ABOVE_MS: Final = 3000.0
 # How often to look whether joined sentences are needed now, when the model is silent meanwhile.
 _LOOK_EVERY_S: Final = 0.1
+_WHOLE: Final = re.compile(r"[。！？….!?][\W_]*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,8 @@ async def run_llm(
     """Ask the model and put its answer as clauses; close the channel at the end, whatever the end.
 
     The first clause leaves at the first mark, or `tts.first_clause_wait_ms` after the first token; the others are whole
-    sentences, joined while much speech is queued. A full channel stops the reading of the model's stream.
+    sentences, joined while much speech is queued. A full channel stops the reading of the model's stream. An answer
+    that is too long, or goes round in circles, ends behind the clause before.
 
     Args:
         model: who answers.
@@ -80,11 +84,13 @@ async def run_llm(
     wait_s = settings.tts.first_clause_wait_ms / 1000.0
     loop = asyncio.get_running_loop()
     code = HiddenSpans(CODE)
+    repetition = Repetition()
     left = settings.llm.reply_max_chars
+    why_cut = ""
     tool_calls: tuple[ToolCall, ...] = ()
     cut_at: float | None = None  # when the first clause is overdue
     try:
-        while left > 0:
+        while not why_cut:
             try:
                 delta = await deltas.next(_look_again_s(splitter, cut_at, loop.time()))
             except TimeoutError:
@@ -97,13 +103,19 @@ async def run_llm(
                 cut_at = loop.time() + wait_s
             text = code.push(delta.text[:left])
             left -= len(delta.text)
+            if left <= 0:
+                why_cut = f"it has {settings.llm.reply_max_chars} characters"
+            elif repetition.push(text):
+                why_cut = "it goes round in circles"
             await answer.put(splitter.push(text, merge=queued_ms() > _MERGE_ABOVE_MS))
             if cut_at is not None and splitter.waits_for_first and loop.time() >= cut_at:
                 await answer.put(splitter.cut_now())
-        if left <= 0:
-            _log.info("the reply was cut at %d characters", settings.llm.reply_max_chars)
-        await answer.put(splitter.push(code.flush()))
-        await answer.put(splitter.flush())
+        if why_cut:
+            _log.warning("%s: the reply is ended: %s", model.name, why_cut)
+        rest = [*splitter.push(code.flush()), *splitter.flush()]
+        if why_cut and rest and (answer.said or len(rest) > 1) and not _WHOLE.search(rest[-1]):
+            rest.pop()  # the beginning of a sentence
+        await answer.put(rest)
     except ChatError:
         await answer.put(splitter.release())
         raise

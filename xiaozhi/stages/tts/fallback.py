@@ -12,6 +12,7 @@ from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.stages.tts.engine import Voice, VoiceError
 from xiaozhi.stages.tts.preference import EngineState, Preference
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish
+from xiaozhi.text.units import longest_speech_s
 from xiaozhi.upstream.breaker import Admission, Breaker
 from xiaozhi.upstream.slots import PrioritySlots
 
@@ -29,8 +30,8 @@ _RESTART_SAMPLES: Final = DOWNLINK_RATE_HZ * 300 // 1000
 class VoiceChain:
     """Tries voices in order of preference, each sentence anew.
 
-    A voice that fails, is silent or takes too long is passed over for the same sentence and skipped for a while; then
-    one sentence tries it for all. The silence before the first sound is cut.
+    A voice that fails, is silent, takes too long or does not end is passed over for the same sentence and skipped for a
+    while; then one sentence tries it for all. The silence before the first sound is cut.
 
     Args:
         voices: best first.
@@ -164,12 +165,19 @@ class VoiceChain:
     async def _attempt(
         self, voice: Voice, text: str, language: str, wish: VoiceWish, *, urgent: bool
     ) -> AsyncGenerator[PcmInt, None]:
-        """One voice's try, from its first audible sound."""
+        """One voice's try, from its first audible sound, for as long as the text can take."""
+        loop = asyncio.get_running_loop()
+        most_s = longest_speech_s(text)
+        left, patience_s = round(most_s * DOWNLINK_RATE_HZ), most_s
         async with aclosing(voice.speak(text, language=language, wish=wish)) as pieces:
             async with self.slots.hold(urgent=urgent):
                 pcm = await self._first_sound(voice, pieces)
             while True:
-                yield pcm
+                yield pcm[:left]
+                left -= len(pcm)
+                if left < 0 or patience_s < 0.0:
+                    raise VoiceError(f"{voice.name}: does not end: over {most_s:.0f} s for {len(text)} characters")
+                asked_s = loop.time()
                 try:
                     async with asyncio.timeout(self._idle_timeout_s):
                         pcm = await anext(pieces)
@@ -177,6 +185,7 @@ class VoiceChain:
                     return
                 except TimeoutError as error:
                     raise VoiceError(f"{voice.name}: went silent for {self._idle_timeout_s:g} s") from error
+                patience_s -= loop.time() - asked_s
 
     async def _first_sound(self, voice: Voice, pieces: AsyncGenerator[PcmInt, None]) -> PcmInt:
         lead: PcmInt = np.empty(0, np.int16)

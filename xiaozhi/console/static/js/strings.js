@@ -126,6 +126,8 @@ export const STRINGS = {
   'turn.here': ['控制台', 'this console'],
   'turn.title': ['一轮对话', 'Turn'],
   'turn.nothing_heard': ['（没有文字）', '(no words)'],
+  'turn.unheard': ['（没能听懂）', '(could not be understood)'],
+  'turn.unasked': ['（主动说的）', '(said unasked)'],
   'turn.no_times': ['这一轮没有时间记录', 'No times are known of this turn'],
   'turn.speech': ['说话时长', 'Speech'],
   'turn.reply': ['回答时长', 'Reply'],

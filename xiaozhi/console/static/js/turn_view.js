@@ -14,6 +14,13 @@ const CONSOLE = 'anonymous-console-';
 /** @param {any} turn */
 const deviceName = (turn) => (turn.device?.startsWith(CONSOLE) ? t('turn.here') : turn.device_name || turn.device);
 
+/** @param {any} turn */
+const heard = (turn) => {
+  if (turn.heard) return turn.heard;
+  if (turn.trace?.outcome === 'unheard') return t('turn.unheard');
+  return t(turn.said ? 'turn.unasked' : 'turn.nothing_heard');
+};
+
 /**
  * A turn in a list.
  * @param {any} turn
@@ -24,7 +31,7 @@ export function turnRow(turn, { onOpen, device = true, fresh = false }) {
   const row = h(
     'button',
     { type: 'button', class: `turn${fresh ? ' fresh' : ''}`, 'aria-pressed': 'false', data: { turn: turn.id } },
-    h('span', { class: 'heard clip', text: turn.heard || t('turn.nothing_heard') }),
+    h('span', { class: 'heard clip', text: heard(turn) }),
     h('span', { class: 'wait', text: ms(wait) }),
     h('span', { class: 'said clip', text: turn.said || turn.trace?.error || '' }),
     h('span', { class: 'meta', text: moment(turn.at) }),
@@ -42,7 +49,7 @@ export function turnDetail(turn) {
   return h(
     'div',
     { class: 'stack' },
-    h('div', { class: 'speech' }, h('p', { class: 'mine', text: turn.heard || t('turn.nothing_heard') }), turn.said && h('p', { text: turn.said })),
+    h('div', { class: 'speech' }, h('p', { class: 'mine', text: heard(turn) }), turn.said && h('p', { text: turn.said })),
     waterfall(turn.trace),
     h('p', { class: 'muted small', text: [deviceName(turn), moment(turn.at)].filter(Boolean).join(' · ') }),
   );
