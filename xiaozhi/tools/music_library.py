@@ -64,7 +64,7 @@ def scan(folder: Path, most: int, known: Sequence[Track] = ()) -> list[Track]:
 
 def search(tracks: Sequence[Track], query: str, most: int = 20) -> list[Track]:
     """The tracks a talker may mean, best first: by title, artist or album, also when a little is misheard."""
-    wanted = plain(query)
+    wanted = plain(query[:_MOST_TAG_CHARS])
     if not wanted:
         return []
     scored = [(score, -index) for index, track in enumerate(tracks) if (score := _likeness(wanted, track)) > 0]
