@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-import av
 from av.video.frame import VideoFrame
+
+from xiaozhi.audio.libav import av
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG: Final = b"\xff\xd8\xff"
@@ -191,7 +192,6 @@ def prepared(data: bytes, side: int, max_pixels: int) -> str:
 def _decoded(picture: Picture) -> VideoFrame:
     decoder = av.CodecContext.create(picture.codec, "r")
     assert isinstance(decoder, av.VideoCodecContext)
-    decoder.thread_count = 1
     for frame in [*decoder.decode(av.Packet(picture.data)), *decoder.decode(None)]:
         if isinstance(frame, VideoFrame):
             if (frame.width, frame.height) != (picture.width, picture.height):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from xiaozhi.audio.libav import av
+from xiaozhi.audio.libav import av, open_sound
 
 _log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def _read(path: Path, changed_at: float) -> Track:
     title = artist = album = ""
     duration_s = 0.0
     try:
-        with av.open(str(path), "r", metadata_errors="replace") as container:
+        with open_sound(path) as container:
             # Ogg keeps its tags with the stream, the others with the file.
             tags = {name.lower(): value for name, value in container.metadata.items()}
             for stream in container.streams.audio[:1]:
