@@ -150,7 +150,7 @@ class Attacker:
         dice, played = self._dice, self._played
         async with asyncio.timeout(_UPGRADE_S):
             reader, writer = await asyncio.open_connection(self._url.hostname, self._url.port)
-            writer.write(self._upgrade(dice.choice("123")))
+            writer.write(self.upgrade(dice.choice("123")))
             head = await reader.readuntil(b"\r\n\r\n")
         if b" 101 " not in head.split(b"\r\n", 1)[0]:
             writer.close()
@@ -185,7 +185,8 @@ class Attacker:
             await asyncio.gather(listening, return_exceptions=True)
             writer.close()
 
-    def _upgrade(self, version: str) -> bytes:
+    def upgrade(self, version: str) -> bytes:
+        """The request that opens a session, in the framing of this version."""
         lines = (
             f"GET {self._url.path} HTTP/1.1",
             f"Host: {self._url.hostname}",
@@ -280,7 +281,7 @@ async def _watched(
             if played.wrong >= len(rows) * attack.frames // 10:
                 rows.append(_row(time.monotonic() - began_s, played, sample, log_bytes, outcome))
             progress.say(
-                f"{played.frames} frames, {played.sessions} sessions, {sample.rss_mb:.0f} MB, log {log_bytes} B"
+                f"{played.wrong} of {attack.frames} wrong frames, {sample.rss_mb:.0f} MB, log {log_bytes} bytes"
             )
         for task in tasks:
             if task.done():

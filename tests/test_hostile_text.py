@@ -15,6 +15,7 @@ from xiaozhi.events import ToolCall
 from xiaozhi.settings import ToolsSettings
 from xiaozhi.text.arithmetic import calculate
 from xiaozhi.text.cacheable import MOST_QUESTION_CHARS, Why, history_counts, may_use
+from xiaozhi.text.script import script_of
 from xiaozhi.tools.clock import clock_tools
 from xiaozhi.tools.feed import MAX_HEADLINES, NoFeed, headlines_in
 from xiaozhi.tools.home_states import Entity, meant
@@ -186,3 +187,8 @@ def test_a_long_text_is_no_question_that_anybody_asks_again() -> None:
     essay = "今天天气怎么样" * 300
     assert may_use(essay, []) is Why.LONG
     assert history_counts([essay]) and not history_counts(["月亮" * (MOST_QUESTION_CHARS // 2)])
+
+
+@pytest.mark.parametrize("piece", ["![](", "!", "?!", "，", ". ", "(!", '"!', "a.", "./!", "\n", "…", "。”"])
+def test_a_reply_of_marks_is_cut_in_time_that_grows_with_its_length(piece: str) -> None:
+    within(30, lambda: [script_of(piece * (20_000 // len(piece)))])

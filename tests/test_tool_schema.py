@@ -165,6 +165,13 @@ def test_names_of_tools_are_found_in_descriptions_in_one_pass() -> None:
     assert names.in_text("-" * 4096) == "-" * 4096
 
 
+def test_a_page_of_more_tools_than_any_device_has_is_not_looked_at_to_its_end() -> None:
+    page = tool_page({"tools": [{"name": f"t{number}"} for number in range(10_000)]})
+    assert 64 <= len(page.tools) <= 1000
+
+
 def test_a_result_of_any_kind_is_mentioned_shortly() -> None:
+    text, _ = call_text({"content": [{"type": "image"}] * 10_000})
+    assert len(text) < 10_000
     text, _ = call_text({"content": [{"type": ["x"] * 5000}, {"type": "audio"}]})
     assert len(text) < 300

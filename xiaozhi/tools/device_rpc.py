@@ -17,6 +17,8 @@ _PROTOCOL_VERSION: Final = "2024-11-05"
 _MOST_ID: Final = 2_000_000_000  # the firmware reads ids as int32
 _MOST_SCHEMA_BYTES: Final = 8192  # one page of the firmware is at most 8000 bytes
 _MOST_ERROR_CHARS: Final = 300
+_MAX_PAGE_TOOLS: Final = 200  # what is behind them costs 20 us each to look at, and is not offered anyway
+_MAX_ITEMS: Final = 100  # of one result
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ def tool_page(result: Mapping[str, Any]) -> ToolPage:
     entries = result.get("tools")
     tools: list[ListedTool] = []
     bad = 0
-    for entry in entries if isinstance(entries, list) else ():
+    for entry in entries[:_MAX_PAGE_TOOLS] if isinstance(entries, list) else ():
         listed = _listed(entry)
         if listed is None:
             bad += 1
@@ -127,7 +129,7 @@ def call_text(result: Mapping[str, Any]) -> tuple[str, bool]:
     """The text of a call's result and whether the call failed; pictures are mentioned, not shown."""
     content = result.get("content")
     parts: list[str] = []
-    for item in content if isinstance(content, list) else ():
+    for item in content[:_MAX_ITEMS] if isinstance(content, list) else ():
         if not isinstance(item, dict):
             continue
         match item.get("type"), item.get("text"):
