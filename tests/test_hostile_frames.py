@@ -34,7 +34,8 @@ SESSION = [
 def test_a_frame_is_read_as_it_was_packed_however_it_arrives(payload: bytes, opcode: int, masked: bool) -> None:
     frames = [Frame(opcode, payload, masked=masked), Frame(CONTINUATION, b"x", fin=False, reserved=2)]
     data = b"".join(frame.packed(random.Random(1)) for frame in frames)
-    buffer, found = bytearray(), []
+    buffer = bytearray()
+    found: list[Frame] = []
     for start in range(0, len(data), 1000):
         buffer += data[start : start + 1000]
         found += frames_in(buffer)

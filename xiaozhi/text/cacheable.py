@@ -175,7 +175,7 @@ _COLOURS_EN: Final = _en(
 )
 
 _ANSWER_TIME: Final = re.compile(
-    r"现在是|现在时间|今天是|今天|今晚|明天|昨天|此刻|目前是|最新|\d+[:：]\d\d|\d+\s*点\s*(?:\d+\s*分|半|钟|整)|截至|"
+    r"现在是|现在时间|今天是|今天|今晚|明天|昨天|此刻|目前是|最新|\d[:：]\d\d|\d\s*点\s*(?:\d+\s*分|半|钟|整)|截至|"
     r"\b(?:today|tonight|tomorrow|yesterday|right now|at the moment"
     r"|as of|it is now|currently|o'clock|\d{1,2}:\d\d|this "
     r"(?:morning|afternoon|evening|week|month|year))\b"
