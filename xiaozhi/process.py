@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 _ONE_SIGNAL_S: Final = 1.0
 # After the drain, for closing what is open. What `xiaozhi deploy` writes for service managers waits a little longer.
 _CLOSE_S: Final = 8.0
+_STANDARD_ERROR: Final = 2  # by its number: `sys.stderr` is not there in every service
 # When all is closed and saved, for threads that are in the middle of something whose result nobody needs any more.
 _THREADS_S: Final = 2.0
 
@@ -92,7 +93,7 @@ async def _serve_and_tell(
 
 def _end_in_time(seconds: float, _number: int = 0, _frame: FrameType | None = None) -> None:
     """Whatever the process is doing then, it says where, and ends: exit code 1."""
-    faulthandler.dump_traceback_later(seconds, exit=True)
+    faulthandler.dump_traceback_later(seconds, exit=True, file=_STANDARD_ERROR)
 
 
 def _leave_threads() -> None:
