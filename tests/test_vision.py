@@ -227,7 +227,7 @@ EVIL = {
     "a second size": PHOTO[:-2] + segment(0xC0, b"\x08\x0f\xa0\x0f\xa0\x01\x01\x11\x00") + b"\xff\xd9",
     "segments without end": PHOTO[:2] + segment(0xFE, b"") * 400_000 + PHOTO[2:],
     "chunks without end": picture(codec="png").replace(chunk(b"IEND", b""), chunk(b"tEXt", b"a\0") * 300_000),
-    "pixels without end": unpacking(b"IDAT", 2000),
+    "pixels without end": unpacking(b"IDAT", 100),
 }
 
 
@@ -242,8 +242,8 @@ async def test_no_picture_keeps_others_from_being_looked_at(tmp_path: Path, name
 
 
 def test_what_is_packed_beside_the_pixels_is_never_unpacked() -> None:
-    bomb = unpacking(b"zTXt", 2000)
-    assert len(bomb) > 1_000_000
+    bomb = unpacking(b"zTXt", 100)
+    assert len(bomb) > 50_000
     assert len(picture_in(bomb, 1_000_000).data) < 500
     assert prepared(bomb, 64, 1_000_000).startswith("data:image/jpeg;base64,")
 
