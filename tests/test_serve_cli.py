@@ -206,3 +206,48 @@ def test_a_data_folder_that_cannot_be_written_is_one_line(folder: Path) -> None:
     assert "server.data_dir" in wrong.stderr
     assert "Traceback" not in wrong.stderr
     assert wrong.stderr.count("\n") == 1
+
+
+HELD_UP = """
+import asyncio, os, re, sys, time
+from xiaozhi import process
+from xiaozhi.settings.load import load_settings
+
+def for_ever():
+    print("held up", flush=True)
+    {how}
+
+banner = process._banner
+def with_a_fault(*about):
+    asyncio.get_running_loop().call_later(0.1, {begin})
+    return banner(*about)
+
+process._banner = with_a_fault
+process._CLOSE_S = process._THREADS_S = 1.0
+sys.exit(process.run(load_settings(None, {{"server.drain_s": "0"}}, os.environ).settings))
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "begin", "code", "told"),
+    [
+        ("while True: pass", "for_ever", 1, "in for_ever"),
+        ("re.match('^(a+)+$', 'a' * 60 + '!')", "for_ever", 1, "in for_ever"),
+        ("time.sleep(3600)", "lambda: asyncio.get_running_loop().run_in_executor(None, for_ever)", 0, "are left: "),
+    ],
+)
+def test_a_signal_ends_a_process_that_is_held_up(folder: Path, how: str, begin: str, code: int, told: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HELD_UP.format(how=how, begin=begin)],
+        cwd=folder, env=environment(free_port(), folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        try:
+            while (line := process.stdout.readline()) and "held up" not in line:
+                pass
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=20)
+            assert process.returncode == code
+            assert told in errors
+        finally:
+            process.kill()

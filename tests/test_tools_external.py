@@ -1,16 +1,19 @@
 """External MCP servers: real ones over stdio and HTTP, killed in the middle."""
 
 import asyncio
+import gzip
 import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiohttp import web
 from pydantic import SecretStr
 
 from xiaozhi.events import ToolCall
@@ -20,7 +23,7 @@ from xiaozhi.tools.external import ExternalServer, ServerState
 from xiaozhi.tools.external_config import McpConfigError, configured_servers, read_config
 from xiaozhi.tools.house import ToolHouse
 from xiaozhi.tools.registry import Registry
-from xiaozhi.tools.tool import ToolContext
+from xiaozhi.tools.tool import ToolContext, ToolResult
 from xiaozhi.tools.toolbox import ToolAnswer, Toolbox
 
 SCRIPT = str(Path(__file__).with_name("mcp_server.py"))
@@ -184,6 +187,79 @@ async def test_a_server_over_http_that_is_killed_in_the_middle_of_a_call_comes_b
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+@asynccontextmanager
+async def stranger(answer: Callable[[dict[str, Any]], web.Response]) -> AsyncIterator[McpServer]:
+    """A server by hand over streamable HTTP, revision 2025-06-18, that says more than a good one would."""
+
+    async def post(request: web.Request) -> web.Response:
+        asked = await request.json()
+        if "id" not in asked:
+            return web.Response(status=202)
+        if asked["method"] == "initialize":
+            about = {"name": "stranger", "version": "1"}
+            result = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": about}
+            return web.json_response({"jsonrpc": "2.0", "id": asked["id"], "result": result})
+        if asked["method"] == "server/discover":
+            error = {"code": -32601, "message": "no such method"}
+            return web.json_response({"jsonrpc": "2.0", "id": asked["id"], "error": error})
+        return answer(asked)
+
+    app = web.Application()
+    app.router.add_post("/mcp", post)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    try:
+        yield McpServer(name="far", url=f"http://127.0.0.1:{port}/mcp", timeout_s=10)
+    finally:
+        await runner.cleanup()
+
+
+def told(asked: dict[str, Any], result: dict[str, Any]) -> web.Response:
+    return web.json_response({"jsonrpc": "2.0", "id": asked["id"], "result": result})
+
+
+async def test_schemas_of_a_server_are_never_evaluated_and_too_large_ones_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    evil = {"type": "object", "properties": {"text": {"type": "string", "pattern": "^(a+)+$"}}}
+    text = "a" * 40 + "!"
+
+    def answer(asked: dict[str, Any]) -> web.Response:
+        if asked["method"] == "tools/list":
+            wide = {"type": "object", "properties": {f"p{number}": {} for number in range(500)}}
+            good = {"name": "good", "inputSchema": evil, "outputSchema": evil}
+            return told(asked, {"tools": [good, {"name": "wide", "inputSchema": wide}]})
+        content = [{"type": "text", "text": "done"}]
+        return told(asked, {"content": content, "structuredContent": {"text": text}, "isError": False})
+
+    async with stranger(answer) as config, running(config) as server:
+        await ready(server)
+        tools = toolbox(server)
+        assert [spec.name for spec in tools.specs()] == ["far_good"]
+        (done,) = await tools.run([call("far_good", text=text)])
+        assert done.result == ToolResult("done")
+    assert caplog.text.count("wide is left out: it has more than") == 1
+
+
+@pytest.mark.parametrize("packed", [True, False])
+async def test_an_answer_without_end_is_not_taken_in(packed: bool) -> None:
+    def answer(asked: dict[str, Any]) -> web.Response:
+        if asked["method"] == "tools/list":
+            return told(asked, {"tools": [{"name": "much", "inputSchema": {"type": "object"}}]})
+        body = told(asked, {"content": [{"type": "text", "text": "x" * 50_000_000}]}).body
+        assert isinstance(body, bytes)
+        headers = {"Content-Type": "application/json", **({"Content-Encoding": "gzip"} if packed else {})}
+        return web.Response(body=gzip.compress(body, 1) if packed else body, headers=headers)
+
+    async with stranger(answer) as config, running(config) as server:
+        await ready(server)
+        (much,) = await toolbox(server).run([call("far_much")])
+        assert much.result == ToolResult("The service far is not available right now.", failed=True)
 
 
 def test_the_usual_file_of_servers_is_read(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from xiaozhi.settings.tools import MusicSettings
 from xiaozhi.tools.house import ToolHouse
 from xiaozhi.tools.music import MusicBox
 from xiaozhi.tools.music_library import Track, scan, search
+from xiaozhi.tools.music_stream import FileDecoder
 from xiaozhi.tools.tool import ToolContext
 
 
@@ -159,3 +161,19 @@ async def test_an_empty_folder_is_said(tmp_path: Path) -> None:
     (answer,) = await house.toolbox(ToolContext()).run([ToolCall("1", "play_music", "{}")])
     assert answer.result.text == "音乐文件夹是空的。"
     await house.close()
+
+
+@pytest.mark.parametrize("words", ["ffconcat version 1.0\nfile other.wav\n", "#EXTM3U\n#EXTINF:1,\nother.wav\n"])
+def test_a_file_that_lists_other_files_is_no_music(tmp_path: Path, words: str) -> None:
+    write(tmp_path / "other.flac", 0.2).rename(tmp_path / "other.wav")
+    (tmp_path / "list.mp3").write_text(words)
+    assert FileDecoder(tmp_path / "other.wav").next_piece() is not None
+    with pytest.raises(DecodeError):
+        FileDecoder(tmp_path / "list.mp3").next_piece()
+
+
+def test_a_pipe_in_the_folder_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "song.mp3")
+    assert [track.title for track in scan(tmp_path, 10)] == ["song"]
+    with pytest.raises(DecodeError):
+        FileDecoder(tmp_path / "song.mp3").next_piece()

@@ -11,9 +11,9 @@ from bench.standins.web_services import WebServices
 from xiaozhi.events import ToolCall
 from xiaozhi.settings import ToolsSettings
 from xiaozhi.settings.tools import HomeAssistantSettings, NewsSettings, SearchSettings, WeatherSettings
+from xiaozhi.tools.feed import NoFeed, headlines_in
 from xiaozhi.tools.home_states import entities, meant
 from xiaozhi.tools.house import ToolHouse
-from xiaozhi.tools.news import parse_feed
 from xiaozhi.tools.tool import ToolContext
 from xiaozhi.tools.toolbox import ToolAnswer, Toolbox
 from xiaozhi.tools.web import WebClient, WebError, is_private
@@ -127,8 +127,8 @@ async def test_headlines_come_without_markup_and_once(services: WebServices) -> 
 
 def test_what_is_no_feed_is_refused_and_never_fetched() -> None:
     for body in (b"<html></html>", b"", b"http://127.0.0.1:1/feed", b"\xff\xfe\x00"):
-        with pytest.raises(WebError):
-            parse_feed(body)
+        with pytest.raises(NoFeed):
+            headlines_in(body)
 
 
 async def test_searxng_is_asked_in_json(services: WebServices) -> None:

@@ -118,6 +118,12 @@ def test_a_bad_file_is_complained_about_once(tmp_path: Path, caplog: pytest.LogC
     assert len(caplog.records) == 2
 
 
+def test_a_pipe_among_the_files_keeps_nobody_waiting(tmp_path: Path) -> None:
+    put(tmp_path, "2.4.2.bin", image("2.4.2"))
+    os.mkfifo(tmp_path / BOARD / "9.9.9.bin")
+    assert [release.version for release in shelf(tmp_path).releases] == ["2.4.2"]
+
+
 def test_a_folder_that_is_not_there_offers_nothing(tmp_path: Path) -> None:
     assert shelf(tmp_path / "nothing").releases == []
     assert offered(FirmwareShelf(None), "1.0") is None

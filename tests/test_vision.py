@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import struct
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,14 +17,14 @@ from hypothesis import strategies as st
 
 from bench.standins.chat import ChatStandIn
 from tests.house import House, house
-from tests.pictures import picture
-from tests.test_tool_turns import call, in_pieces
+from tests.pictures import TABLES, chunk, picture, progressive, segment, unpacking
+from tests.test_tool_turns import call, come_true, in_pieces
 from xiaozhi.cli import main
 from xiaozhi.client.camera import CameraError, explained
 from xiaozhi.client.device import Device
 from xiaozhi.client.mcp import DeviceTools
 from xiaozhi.client.ota import Identity
-from xiaozhi.pictures import PictureError, kind_of, prepared
+from xiaozhi.pictures import PictureError, picture_in, prepared
 
 PHOTO = picture()
 
@@ -97,7 +99,8 @@ async def test_a_picture_is_explained_by_the_endpoint_that_sees(tmp_path: Path) 
         assert question == {"type": "text", "text": "What is this?"}
         assert asked["messages"][0]["content"].startswith("You are the eyes")
         shrunk = base64.b64decode(image["image_url"]["url"].removeprefix("data:image/jpeg;base64,"))
-        assert (kind_of(shrunk).width, kind_of(shrunk).height) == (256, 192)
+        seen = picture_in(shrunk, 1_000_000)
+        assert (seen.width, seen.height) == (256, 192)
 
 
 async def test_desktop_clients_send_a_length_and_other_orders_of_parts(tmp_path: Path) -> None:
@@ -218,6 +221,80 @@ async def test_too_many_pictures_at_once_are_told_to_wait(tmp_path: Path, monkey
         assert (await send(told["url"], told["token"], body))["success"] is True
 
 
+EVIL = {
+    "scans without end": progressive(4000, 4000, 100_000),
+    "tables without end": progressive(64, 64, 1, tables=60_000),
+    "a second size": PHOTO[:-2] + segment(0xC0, b"\x08\x0f\xa0\x0f\xa0\x01\x01\x11\x00") + b"\xff\xd9",
+    "segments without end": PHOTO[:2] + segment(0xFE, b"") * 400_000 + PHOTO[2:],
+    "chunks without end": picture(codec="png").replace(chunk(b"IEND", b""), chunk(b"tEXt", b"a\0") * 300_000),
+    "pixels without end": unpacking(b"IDAT", 100),
+}
+
+
+@pytest.mark.parametrize("name", EVIL)
+async def test_no_picture_keeps_others_from_being_looked_at(tmp_path: Path, name: str) -> None:
+    async with home_with_eyes(tmp_path) as (home, eyes), home.device() as device, asyncio.timeout(30):
+        told = await camera(device)
+        evil = await send(told["url"], told["token"], firmware_body(EVIL[name], "What?"))
+        assert evil["message"] == "The picture is damaged; take it again."
+        assert (await send(told["url"], told["token"], firmware_body(PHOTO, "What?")))["success"]
+        assert len([request for request in eyes.requests if "messages" in request.body]) == 1
+
+
+def test_what_is_packed_beside_the_pixels_is_never_unpacked() -> None:
+    bomb = unpacking(b"zTXt", 100)
+    assert len(bomb) > 50_000
+    assert len(picture_in(bomb, 1_000_000).data) < 500
+    assert prepared(bomb, 64, 1_000_000).startswith("data:image/jpeg;base64,")
+
+
+@pytest.mark.parametrize("flags", ["", "+ildct"])
+@pytest.mark.parametrize("pixels_as", ["monob", "gray", "ya8", "rgb24", "rgba", "gray16be", "rgba64be"])
+def test_every_kind_of_png_is_looked_at(pixels_as: str, flags: str) -> None:
+    for width, height in ((8, 8), (13, 57), (639, 11)):
+        data = picture(width, height, "png", pixels_as=pixels_as, flags=flags)
+        assert prepared(data, 64, 1_000_000).startswith("data:image/jpeg;base64,")
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_a_png_with_a_palette_keeps_it(depth: int) -> None:
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 30, 20, depth, 3, 0, 0, 0))
+    palette = chunk(b"PLTE", b"\x10\xe0\x20" * 2)
+    rows = chunk(b"IDAT", zlib.compress(bytes(20 * (1 + -(-30 * depth // 8)))))
+    data = b"\x89PNG\r\n\x1a\n" + head + palette + chunk(b"tRNS", b"\xff") + rows + chunk(b"IEND", b"")
+    assert prepared(data, 64, 1_000_000).startswith("data:image/jpeg;base64,")
+
+
+def test_every_kind_of_jpeg_is_looked_at_and_what_stands_beside_the_picture_left_out() -> None:
+    thumbnail = segment(0xE1, b"Exif\0\0" + picture(64, 48))
+    beside = [b"", thumbnail, segment(0xFE, b"a comment") * 60, segment(0xE2, b"ICC" + bytes(60_000)) * 9, b"\xff" * 7]
+    for extra in beside:
+        assert (
+            picture_in(PHOTO[:2] + extra + PHOTO[2:] + bytes(9000), 1_000_000).data == picture_in(PHOTO, 1_000_000).data
+        )
+    for data in (PHOTO, progressive(640, 480, 20), progressive(640, 480, 64, tables=120)):
+        assert prepared(data, 256, 1_000_000).startswith("data:image/jpeg;base64,")
+    with pytest.raises(PictureError, match="damaged"):
+        picture_in(progressive(640, 480, 65), 1_000_000)
+    with pytest.raises(PictureError, match="damaged"):
+        picture_in(PHOTO[:2] + TABLES * 129 + PHOTO[2:], 1_000_000)
+
+
+async def test_a_device_with_many_pictures_leaves_places_for_others(tmp_path: Path) -> None:
+    async with home_with_eyes(tmp_path) as (home, eyes), home.device() as one, home.device(2) as other:
+        told, body = await camera(one), firmware_body(PHOTO, "What is this?")
+        eyes.fault = "hang"
+        hung = [asyncio.create_task(send(told["url"], told["token"], body)) for _ in range(2)]
+        await come_true(lambda: len([request for request in eyes.requests if "messages" in request.body]) == 2)
+        assert "Too many" in (await send(told["url"], told["token"], body))["message"]
+        eyes.fault = ""
+        told = await camera(other)
+        assert (await send(told["url"], told["token"], body, device="02:00:00:00:00:02"))["success"]
+        for task in hung:
+            task.cancel()
+        await asyncio.gather(*hung, return_exceptions=True)
+
+
 async def test_switched_off_devices_are_told_of_no_camera(tmp_path: Path) -> None:
     async with house(tmp_path, vision={"enabled": False}) as home, home.device() as device:
         connection = home.server.devices.find(device.identity.device_id)
@@ -231,11 +308,11 @@ async def test_switched_off_devices_are_told_of_no_camera(tmp_path: Path) -> Non
 @given(st.binary(max_size=60), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", PHOTO[:200]]))
 def test_no_bytes_break_the_look_at_a_picture(rest: bytes, begin: bytes) -> None:
     try:
-        kind = kind_of(begin + rest)
+        seen = picture_in(begin + rest, 1_000_000)
     except PictureError as error:
-        assert error.key in {"kind", "damaged"}
+        assert error.key in {"kind", "damaged", "pixels"}
     else:
-        assert kind.codec in {"mjpeg", "png"}
+        assert seen.codec in {"mjpeg", "png"}
 
 
 @settings(max_examples=40)

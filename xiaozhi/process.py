@@ -1,11 +1,17 @@
 """The life of the process: the start-up message, signals, the service manager; serve until told to stop."""
 
 import asyncio
+import faulthandler
+import functools
 import gc
+import logging
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 from xiaozhi import __version__
@@ -18,9 +24,16 @@ from xiaozhi.settings import Settings
 from xiaozhi.settings.load import DEFAULT_FILE, Loaded
 from xiaozhi.settings.source import SettingsSource
 
+_log = logging.getLogger(__name__)
+
 # Ctrl-C reaches a whole process group, and a wrapper passes it on once more; service managers signal a control group:
 # signals that come so soon after the first are the same one. A later one ends the process without draining.
 _ONE_SIGNAL_S: Final = 1.0
+# After the drain, for closing what is open. What `xiaozhi deploy` writes for service managers waits a little longer.
+_CLOSE_S: Final = 8.0
+_STANDARD_ERROR: Final = 2  # by its number: `sys.stderr` is not there in every service
+# When all is closed and saved, for threads that are in the middle of something whose result nobody needs any more.
+_THREADS_S: Final = 2.0
 
 
 async def _serve_until_told(
@@ -30,6 +43,9 @@ async def _serve_until_told(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+        # In place of the handler that does nothing beside the loop's own: this one runs where the loop stands still,
+        # too, between two instructions of whatever holds it up, or within a regular expression.
+        signal.signal(number, functools.partial(_end_in_time, settings.server.drain_s + _CLOSE_S))
     with service_manager() as manager:
         await _serve_and_tell(settings, source, reread, origin, stop, manager)
 
@@ -66,11 +82,26 @@ async def _serve_and_tell(
         manager.ready()
         await stop.wait()
         watching.cancel()
-        manager.stopping(server.services.settings.server.drain_s)
+        drain_s = server.services.settings.server.drain_s  # it may have changed meanwhile
+        _end_in_time(drain_s + _CLOSE_S)
+        manager.stopping(drain_s)
         _say("stopping: running turns may finish …")
         loop.call_later(_ONE_SIGNAL_S, _end_at_next_signal, loop)
     if telling is not None:  # to the end of the drain, during which the loop must not stand still either
         telling.cancel()
+
+
+def _end_in_time(seconds: float, _number: int = 0, _frame: FrameType | None = None) -> None:
+    """Whatever the process is doing then, it says where, and ends: exit code 1."""
+    faulthandler.dump_traceback_later(seconds, exit=True, file=_STANDARD_ERROR)
+
+
+def _leave_threads() -> None:
+    """End the process although threads are at work: all that is to be kept has been written."""
+    busy = sorted(thread.name for thread in threading.enumerate() if not thread.daemon)
+    _log.warning("some of these threads do not end, and are left: %s", ", ".join(busy))
+    logging.shutdown()
+    os._exit(0)
 
 
 def _end_at_next_signal(loop: asyncio.AbstractEventLoop) -> None:
@@ -140,6 +171,10 @@ def run(
     try:
         with runner:
             runner.run(_serve_until_told(settings, source, reread, origin))
+            _end_in_time(2 * _THREADS_S)  # should even the next not be possible
+            leaving = threading.Timer(_THREADS_S, _leave_threads)
+            leaving.daemon = True  # ends with the process, where no thread holds that up
+            leaving.start()
     except CannotServe as error:
         sys.stderr.write(f"xiaozhi: {error}\n")
         return 1

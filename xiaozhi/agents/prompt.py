@@ -113,16 +113,18 @@ def render(prompt: str, agent: str, around: Surroundings, *, chinese: bool) -> s
 def _compile(text: str) -> tuple[jinja2.Template, frozenset[str]]:
     try:
         tree = _environment.parse(text)
+        for node in tree.find_all(nodes.Node):
+            _check(node)
     except jinja2.TemplateSyntaxError as error:
         raise PromptError(f"line {error.lineno}: {error.message}") from None
-    for node in tree.find_all(nodes.Node):
-        _check(node)
+    except RecursionError:
+        raise PromptError("there are brackets in brackets without end") from None
     used = frozenset(meta.find_undeclared_variables(tree))
     for name in sorted(used - set(NAMES)):
         raise PromptError(f"there is no {{{{ {name} }}}}; there are {', '.join(NAMES)}")
     try:
         return _environment.from_string(tree), used
-    except jinja2.TemplateError as error:
+    except (jinja2.TemplateError, RecursionError, SyntaxError) as error:  # Python compiles it, too
         raise PromptError(str(error)) from None
 
 

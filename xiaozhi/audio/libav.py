@@ -6,14 +6,35 @@ that it makes inside; libavutil's own `av_cpu_force_count` makes libav believe i
 """
 
 import ctypes
+import errno
 import logging
+import os
 from pathlib import Path
+from typing import Final
 
 import av
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["av", "loaded_library"]
+__all__ = ["av", "loaded_library", "open_sound"]
+
+# What a file is called says little of what it is; without this libav also reads lists of other files and addresses.
+_OPTIONS: Final = {
+    "format_whitelist": "mp3,flac,ogg,mov,aac,wav,asf,ape,aiff,matroska,caf,au,wv,tta",
+    "protocol_whitelist": "file",
+}
+
+
+def open_sound(path: Path) -> av.container.InputContainer:
+    """Open a sound file of any usual kind, by what is in it.
+
+    Raises:
+        OSError: there is none, or it is no regular file.
+        av.error.FFmpegError: it is of no such kind.
+    """
+    if not path.is_file():  # a pipe would keep the thread that reads it for ever
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return av.open(str(path), "r", options=_OPTIONS, metadata_errors="replace")
 
 
 def loaded_library(name: str) -> str | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xiaozhi.audio.libav import av
+from xiaozhi.audio.libav import av, open_sound
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, PcmInt, to_int16
 
 
@@ -23,7 +23,7 @@ def read_wav(path: Path) -> PcmFloat:
         WavError: missing, unreadable, not sound, or empty.
     """
     try:
-        with av.open(str(path), "r") as container:
+        with open_sound(path) as container:
             if not container.streams.audio:
                 raise WavError(f"{path}: holds no sound")
             resampler = av.AudioResampler(format="flt", layout="mono", rate=UPLINK_RATE_HZ)

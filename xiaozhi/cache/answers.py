@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from xiaozhi.text.cacheable import Why, history_counts, may_use
+from xiaozhi.text.cacheable import MOST_QUESTION_CHARS, Why, history_counts, may_use
 from xiaozhi.text.same_words import normal_form
 from xiaozhi.text.similarity import (
     DIMENSIONS,
@@ -145,7 +145,8 @@ class AnswerCache:
 
     def admits(self, question: str, history: list[str], *, has_image: bool) -> bool:
         """Whether a question may be answered from here; counts those that may not."""
-        if (COMMON, normal_form(question)) in self._common and not has_image and not history_counts(history):
+        known = len(question) <= MOST_QUESTION_CHARS and (COMMON, normal_form(question)) in self._common
+        if known and not has_image and not history_counts(history):
             return True  # written down by the owner, whatever kind of question it is
         if may_use(question, history, has_image=has_image) is Why.OK:
             return True

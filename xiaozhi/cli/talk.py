@@ -180,15 +180,15 @@ def _gear(photo: Path | None) -> "DeviceTools":
 
     if photo is None:
         return DeviceTools()
-    from xiaozhi.pictures import PictureError, kind_of
+    from xiaozhi.pictures import PictureError, picture_in
 
     try:
         data = photo.read_bytes()
-        kind_of(data)
+        picture_in(data, sys.maxsize)  # whether it is too large is for the server to say
     except OSError as error:
         raise _Mistake(f"--photo: {photo}: {error.strerror}") from error
     except PictureError:
-        raise _Mistake(f"--photo: {photo} is no JPEG or PNG picture") from None
+        raise _Mistake(f"--photo: {photo} is no JPEG or PNG picture that can be used") from None
     return DeviceTools(photo=data)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import orjson
 
+from xiaozhi import bounded_json
 from xiaozhi.events import Message
 from xiaozhi.memory.facts import Known, Proposal
 from xiaozhi.text.language import is_chinese, language_of
@@ -134,7 +135,7 @@ def _json_in(answer: str) -> Any:
         start, end = answer.find(opening), answer.rfind(closing)
         if 0 <= start < end:
             try:
-                return orjson.loads(answer[start : end + 1])
+                return bounded_json.loads(answer[start : end + 1])
             except orjson.JSONDecodeError:
                 continue
     return None

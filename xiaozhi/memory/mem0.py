@@ -8,6 +8,7 @@ from urllib.parse import quote
 import aiohttp
 import orjson
 
+from xiaozhi import bounded_json
 from xiaozhi.memory.extraction import Said
 from xiaozhi.settings import MemorySettings
 
@@ -93,7 +94,7 @@ class Mem0:
                 content = await response.content.read(_MOST_BYTES)
                 if response.status >= 300:
                     raise Mem0Error(f"the memory service answered with HTTP {response.status}")
-            return orjson.loads(content)
+            return bounded_json.loads(content)
         except TimeoutError:
             raise Mem0Error("the memory service did not answer in time") from None
         except (aiohttp.ClientError, OSError) as error:

@@ -42,6 +42,8 @@ _LEXEMES: Final = re.compile(
 _HYPHEN: Final = re.compile(r"(?<=[a-z])-(?=[a-z])")  # twenty-three
 _MOST: Final = Fraction(10) ** 18
 _MOST_POWER: Final = 64
+_MOST_BITS: Final = 1024
+"""Of either half of a fraction that is raised to a power: a power of a power of a small one may be of any length."""
 
 
 def calculate(text: str) -> Fraction | None:
@@ -220,7 +222,8 @@ class _Parser:
             return base
         self._advance()
         exponent = self._signed()
-        if exponent.denominator != 1 or abs(exponent) > _MOST_POWER:
+        digits = max(base.numerator.bit_length(), base.denominator.bit_length())
+        if exponent.denominator != 1 or abs(exponent) > _MOST_POWER or digits > _MOST_BITS:
             raise OverflowError("the power is too high")
         return _bounded(Fraction(base ** int(exponent)))
 

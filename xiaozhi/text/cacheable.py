@@ -12,7 +12,8 @@ from typing import Final
 from xiaozhi.text.given_away import gives_away
 from xiaozhi.text.same_words import normal_form
 
-_MOST_QUESTION_CHARS: Final = 120
+MOST_QUESTION_CHARS: Final = 120
+"""A longer one is not looked up: it is never asked again, and looking at it costs time on the loop."""
 _MOST_ANSWER_CHARS: Final = 2000
 _HAN: Final = re.compile(r"[\u3400-\u9fff]")
 
@@ -174,7 +175,7 @@ _COLOURS_EN: Final = _en(
 )
 
 _ANSWER_TIME: Final = re.compile(
-    r"现在是|现在时间|今天是|今天|今晚|明天|昨天|此刻|目前是|最新|\d+[:：]\d\d|\d+\s*点\s*(?:\d+\s*分|半|钟|整)|截至|"
+    r"现在是|现在时间|今天是|今天|今晚|明天|昨天|此刻|目前是|最新|\d[:：]\d\d|\d\s*点\s*(?:\d+\s*分|半|钟|整)|截至|"
     r"\b(?:today|tonight|tomorrow|yesterday|right now|at the moment"
     r"|as of|it is now|currently|o'clock|\d{1,2}:\d\d|this "
     r"(?:morning|afternoon|evening|week|month|year))\b"
@@ -201,11 +202,11 @@ def may_ask(question: str) -> Why:
     Args:
         question: what the talker said.
     """
+    if len(question) > MOST_QUESTION_CHARS:
+        return Why.LONG
     form = normal_form(question)
     if not form:
         return Why.EMPTY
-    if len(question) > _MOST_QUESTION_CHARS:
-        return Why.LONG
     return _of_chinese(question.lower(), form) if _HAN.search(question) else _of_english(_english(question))
 
 
@@ -261,10 +262,12 @@ def _of_english(text: str) -> Why:
 def history_counts(history: Sequence[str]) -> bool:
     """Whether what the talker said before may colour every answer from then on: themselves, or how to talk.
 
+    What is longer than a question was typed, and tells something.
+
     Args:
         history: the talker's earlier texts.
     """
-    return any(
+    return any(len(text) > MOST_QUESTION_CHARS for text in history) or any(
         _COLOURS_ZH.search(_ASKING_ZH.sub("", normal_form(text))) is not None
         if _HAN.search(text)
         else _COLOURS_EN.search(_ASKING_EN.sub(" ", _english(text))) is not None

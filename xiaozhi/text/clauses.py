@@ -41,7 +41,10 @@ _WORD_BEFORE: Final = re.compile(r"[A-Za-z]+(?:\.[A-Za-z]+)*$")
 # A clause that is nothing but the number of a list item is not finished.
 _LIST_NUMBER: Final = re.compile(r"\W*\d+\W*", re.UNICODE)
 # Inside an address, a file name or code a mark ends nothing unless a blank follows.
-_ADDRESS: Final = re.compile(r"[^\s\u3000-\u303f\uff00-\uffef]*[/@=_<>{}\\.][^\s\u3000-\u303f\uff00-\uffef]*$")
+_ADDRESS: Final = re.compile(r"[/@=_<>{}\\.][^\s\u3000-\u303f\uff00-\uffef]*$")
+# What is looked back at, and what a clause has at most with all that is not spoken: judging a mark takes time by both.
+_MAX_ADDRESS_CHARS: Final = 120
+_MAX_CLAUSE_CHARS: Final = 600
 
 # Where a cut without any mark sounds best: behind a Chinese particle or adverb, not behind an English function word.
 _GOOD_BEHIND: Final = frozenset("的了吧呢吗啊呀就是也都会要能说到得着过")
@@ -50,6 +53,7 @@ _BAD_BEHIND: Final = frozenset(
     "very so not no if than into about i you he she it we they can will".split()
 )
 _LOOK_BACK: Final = 8
+_LOOK_BACK_CHARS: Final = 60  # with what is not spoken; and as far ahead, for marks that belong together
 
 
 class _Verdict(Enum):
@@ -150,7 +154,7 @@ class ClauseSplitter:
         while self._at < len(self._text):
             most = self._first_max if self._first else self._max
             length = units(self._text[self._at])
-            if self._units + length > most:
+            if self._units + length > most or self._at >= _MAX_CLAUSE_CHARS:
                 clauses.append(self._take(self._forced_cut()))
                 continue
             verdict = self._end_at(self._at, final)
@@ -199,7 +203,7 @@ class ClauseSplitter:
         if char in _CJK_MARKS:
             needs_next = previous.isascii() and previous.isdigit()
         else:
-            needs_next = not (is_cjk(previous) or (previous.isalpha() and char != ":")) or bool(_ADDRESS.search(before))
+            needs_next = not (is_cjk(previous) or (previous.isalpha() and char != ":")) or _in_address(before)
         if not needs_next:
             return i + 1
         following = self._text[i + 1 : i + 2]
@@ -213,7 +217,7 @@ class ClauseSplitter:
     def _end_at_stop(self, i: int, final: bool) -> int | _Verdict:
         """An exclamation mark, a question mark, a Chinese full stop or an ellipsis."""
         before, char = self._text[:i], self._text[i]
-        needs_next = char in _ASCII_STOPS and (before[-1:].isspace() or bool(_ADDRESS.search(before)))
+        needs_next = char in _ASCII_STOPS and (before[-1:].isspace() or _in_address(before))
         if self._first and not needs_next and not _has_open_quote(before):
             return i + 1
         end = self._past_closers(i + 1)
@@ -237,7 +241,7 @@ class ClauseSplitter:
         if i and text[i - 1] == ".":
             return _Verdict.NO  # judged with the first of them
         end = i + 1
-        while text[end : end + 1] == ".":
+        while text[end : end + 1] == "." and end - i < _LOOK_BACK_CHARS:
             end += 1
         dots = end - i
         end = self._past_closers(end)
@@ -274,8 +278,8 @@ class ClauseSplitter:
 
     def _past_closers(self, end: int) -> int:
         """Past further stops, and past quotes and brackets that close what the clause opened."""
-        text = self._text
-        while end < len(text):
+        text, most = self._text, min(len(self._text), end + _LOOK_BACK_CHARS)
+        while end < most:
             char = text[end]
             if char in "\"'" and text.count(char, 0, end) % 2 == 0:
                 break
@@ -283,6 +287,11 @@ class ClauseSplitter:
                 break
             end += 1
         return end
+
+
+def _in_address(text: str) -> bool:
+    """Whether a text ends inside an address, a file name or code."""
+    return _ADDRESS.search(text, max(0, len(text) - _MAX_ADDRESS_CHARS)) is not None
 
 
 def _has_open_quote(text: str) -> bool:
@@ -315,7 +324,7 @@ def _least_bad_cut(text: str, following: str) -> int:
             allowed.append(cut)
     if not allowed:
         return len(text) if following else 0
-    for cut in allowed:
+    for cut in allowed[:_LOOK_BACK_CHARS]:
         if units(text[cut:]) > _LOOK_BACK or units(text[:cut]) * 2 < units(text):
             break
         if _sounds_finished(text[:cut]):

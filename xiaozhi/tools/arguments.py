@@ -1,22 +1,18 @@
 """Arguments as models write them: parsed, gently corrected, checked; a mistake is one sentence for the model."""
 
+import math
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import orjson
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError
-from jsonschema.protocols import Validator
-from jsonschema.validators import validator_for
-from referencing import Registry
-from referencing.exceptions import Unresolvable
+
+from xiaozhi import bounded_json
+from xiaozhi.tools.tool_schema import MAX_INTEGER, mistake
 
 ArgumentCheck: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 
 MOST_CHARS: Final = 16_384
 """Arguments longer than this are refused: no tool needs more, and checking costs time on the loop."""
-_SHOWN_CHARS: Final = 80
 
 
 class BadArguments(Exception):
@@ -34,7 +30,7 @@ def parse_arguments(text: str) -> dict[str, Any]:
     if not text.strip():
         return {}
     try:
-        value = orjson.loads(text)
+        value = bounded_json.loads(text)
     except orjson.JSONDecodeError as error:
         raise BadArguments(f"The arguments are not valid JSON ({error}); send one JSON object.") from None
     if value is None:
@@ -45,38 +41,15 @@ def parse_arguments(text: str) -> dict[str, Any]:
 
 
 def schema_check(schema: Mapping[str, Any]) -> ArgumentCheck:
-    """A check by JSON schema; a schema that is itself wrong lets every object pass, its owner judges then.
-
-    References to other documents are never fetched. The schema is looked at when the tool is first called: most tools
-    of most devices never are.
-    """
+    """A check of what `tool_schema` lets a stranger's schema demand, after gentle correction."""
 
     def check(arguments: dict[str, Any]) -> dict[str, Any]:
         corrected = corrected_kinds(schema, arguments)
-        validator = _validator(orjson.dumps(schema, default=str, option=orjson.OPT_NON_STR_KEYS))
-        if validator is None:
-            return corrected
-        try:
-            error = next(iter(validator.iter_errors(corrected)), None)
-        except (Unresolvable, RecursionError):
-            return corrected  # a schema that cannot be followed says nothing about the arguments
-        if error is not None:
-            raise BadArguments(_sentence(error))
+        if wrong := mistake(schema, corrected):
+            raise BadArguments(wrong)
         return corrected
 
     return check
-
-
-@lru_cache(maxsize=256)
-def _validator(schema_json: bytes) -> Validator | None:
-    """One for all tools with this schema: a hundred boards of one kind have the same tools."""
-    schema = orjson.loads(schema_json)
-    try:
-        kind = validator_for(schema, default=Draft202012Validator)
-        kind.check_schema(schema)
-        return kind(schema, registry=Registry())
-    except (SchemaError, RecursionError, TypeError, ValueError):
-        return None
 
 
 def corrected_kinds(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,7 +69,7 @@ def corrected_kinds(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> 
 
 def _corrected(kind: object, value: Any) -> Any:
     match kind, value:
-        case "integer", float() if value.is_integer():
+        case "integer", float() if value.is_integer() and abs(value) <= MAX_INTEGER:
             return int(value)
         case "integer" | "number", str():
             return _number(value, whole=kind == "integer")
@@ -113,19 +86,9 @@ def _number(text: str, *, whole: bool) -> int | float | str:
         number = float(text.strip().rstrip("%"))
     except ValueError:
         return text
-    if number.is_integer():
+    if number.is_integer() and abs(number) <= MAX_INTEGER:
         return int(number)
-    return text if whole else number
-
-
-def _sentence(error: ValidationError) -> str:
-    """What a schema says about the arguments, with the place and the value."""
-    place = ".".join(str(part) for part in error.absolute_path)
-    where = f"Argument {place!r}" if place else "The arguments"
-    message = error.message
-    if len(message) > 2 * _SHOWN_CHARS:
-        message = message[: 2 * _SHOWN_CHARS] + "…"
-    return f"{where}: {message}."
+    return text if whole or not math.isfinite(number) else number
 
 
 def _kind(value: object) -> str:

@@ -10,6 +10,7 @@ from xiaozhi.tools.tool import Tool, ToolContext, ToolError
 from xiaozhi.tools.wording import pick
 
 ZH_WEEKDAYS: Final = "一二三四五六日"
+_MOST_NAME_CHARS: Final = 64  # the longest has 32; the library takes each part of a name for a folder, recursively
 _EN_WEEKDAYS: Final = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 
 
@@ -27,7 +28,7 @@ def zone(name: str, language: str) -> tzinfo:
         ToolError: there is no such zone.
     """
     try:
-        return zoneinfo.ZoneInfo(name)
+        return zoneinfo.ZoneInfo(name[:_MOST_NAME_CHARS])
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         raise ToolError(
             pick(

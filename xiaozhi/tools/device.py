@@ -44,7 +44,7 @@ class DeviceTools:
         self._starting: asyncio.Task[None] | None = None
         self._things = IotThings()
         self._changes = 0
-        self._tools: tuple[Tool, ...] = ()
+        self._thing_tools: tuple[Tool, ...] | None = ()  # None until they are made again
 
     @property
     def mcp(self) -> DeviceMcp | None:
@@ -58,7 +58,12 @@ class DeviceTools:
 
     def tools(self) -> Sequence[Tool]:
         """What the device offers, as far as it is known by now."""
-        return self._mcp.tools() if self._mcp is not None else self._tools
+        if self._mcp is not None:
+            return self._mcp.tools()
+        if self._thing_tools is None:
+            specs = self._things.tools()[: self._settings.max_tools]
+            self._thing_tools = tuple(self._thing_tool(spec) for spec in specs)
+        return self._thing_tools
 
     def start_mcp(self, vision_url: str = "", vision_token: str = "") -> None:
         """The device has said that it speaks MCP: ask for its tools, in the background.
@@ -80,7 +85,9 @@ class DeviceTools:
         """An `iot` message came from the device. Things are ignored where it speaks MCP as well."""
         self._things.receive(message)
         if "descriptors" in message and self._mcp is None:
-            self._tools = tuple(self._thing_tool(spec) for spec in self._things.tools()[: self._settings.max_tools])
+            self._thing_tools = (
+                None  # made when they are asked for: all of them take 6 ms, and a message comes for each
+            )
             self._changes += 1
 
     async def close(self) -> None:
@@ -107,7 +114,7 @@ class DeviceTools:
         """Whether the device has this tool; other clients and old firmware have other names for the firmware's."""
         if self._mcp is not None:
             return bool(self._mcp_name(self._mcp, name))
-        names = {tool.name for tool in self._tools}
+        names = {tool.name for tool in self.tools()}
         if name == _STATUS:
             return any(tool in names for tool, _, _ in _ALIKE.values())
         return (_ALIKE[name][0] if name in _ALIKE else name) in names

@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
+
+import orjson
 
 from xiaozhi.channel import ChannelClosed
 from xiaozhi.settings.tools import DeviceToolSettings
@@ -19,6 +21,9 @@ _INITIALIZE_WAIT_S: Final = 2.0
 _LISTING_S: Final = 1.5
 _MOST_PAGES: Final = 32
 _LIST_TRIES: Final = 2
+_MAX_CURSOR_CHARS: Final = 512  # the firmware's is the name of the next tool
+_MAX_LISTED_BYTES: Final = 262_144
+"""All names, descriptions and schemas of a device; the desktop client with the most tools has about 40 kB."""
 _CAMERA: Final = re.compile(r"camera|photo|screenshot|vision")
 
 
@@ -43,6 +48,7 @@ class DeviceMcp:
         # The device carries out one call after the other on its main loop; the time of a call begins when it is sent.
         self._one_at_a_time = asyncio.Lock()
         self._listed: dict[str, ListedTool] = {}
+        self._listed_bytes = 0
         self._tools: tuple[Tool, ...] = ()
         self._closed = False
         self._began_at = asyncio.get_running_loop().time()
@@ -164,10 +170,9 @@ class DeviceMcp:
             page = tool_page(reply.result)
             if page.bad:
                 _log.warning("%d tools of the device make no sense and are left out", page.bad)
-            room = self._settings.max_tools - len(self._listed)
-            self._take([listed for listed in page.tools if listed.name not in self._listed][: max(0, room)])
+            self._take(page.tools)
             cursor = page.next_cursor
-            if not cursor or cursor in seen or len(self._listed) >= self._settings.max_tools:
+            if not cursor or cursor in seen or len(cursor) > _MAX_CURSOR_CHARS or self._full:
                 return
             seen.add(cursor)
 
@@ -180,12 +185,27 @@ class DeviceMcp:
                     raise
         return await self._ask("tools/list", params, self._settings.timeout_s)
 
-    def _take(self, new: list[ListedTool]) -> None:
-        if not new:
-            return
-        self._listed |= {listed.name: listed for listed in new}
-        self._tools += tuple(self._tool(listed) for listed in new)
-        self.version += 1
+    @property
+    def _full(self) -> bool:
+        return len(self._listed) >= self._settings.max_tools or self._listed_bytes > _MAX_LISTED_BYTES
+
+    def _take(self, listed: Sequence[ListedTool]) -> None:
+        for one in listed:
+            if one.name in self._listed:
+                continue
+            size = len(orjson.dumps([one.name, one.description, one.schema]))
+            if self._full or self._listed_bytes + size > _MAX_LISTED_BYTES:
+                _log.warning(
+                    "the device has more tools than %d, or than %d bytes of them; the rest is left out",
+                    self._settings.max_tools,
+                    _MAX_LISTED_BYTES,
+                )
+                self._listed_bytes = _MAX_LISTED_BYTES + 1
+                break
+            self._listed[one.name] = one
+            self._listed_bytes += size
+            self._tools += (self._tool(one),)
+            self.version += 1
 
     def _tool(self, listed: ListedTool) -> Tool:
         async def run(arguments: dict[str, Any], context: ToolContext) -> ToolResult:

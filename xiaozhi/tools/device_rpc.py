@@ -10,16 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
-
 from xiaozhi import __version__
+from xiaozhi.tools.tool_schema import MAX_DESCRIPTION_CHARS, MAX_NAME_CHARS, refusal
 
 _PROTOCOL_VERSION: Final = "2024-11-05"
 _MOST_ID: Final = 2_000_000_000  # the firmware reads ids as int32
-_MOST_NAME_CHARS: Final = 128
 _MOST_SCHEMA_BYTES: Final = 8192  # one page of the firmware is at most 8000 bytes
-_MOST_DESCRIPTION_CHARS: Final = 4096
 _MOST_ERROR_CHARS: Final = 300
+_MAX_PAGE_TOOLS: Final = 200  # what is behind them costs 20 us each to look at, and is not offered anyway
+_MAX_ITEMS: Final = 100  # of one result
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +115,7 @@ def tool_page(result: Mapping[str, Any]) -> ToolPage:
     entries = result.get("tools")
     tools: list[ListedTool] = []
     bad = 0
-    for entry in entries if isinstance(entries, list) else ():
+    for entry in entries[:_MAX_PAGE_TOOLS] if isinstance(entries, list) else ():
         listed = _listed(entry)
         if listed is None:
             bad += 1
@@ -130,7 +129,7 @@ def call_text(result: Mapping[str, Any]) -> tuple[str, bool]:
     """The text of a call's result and whether the call failed; pictures are mentioned, not shown."""
     content = result.get("content")
     parts: list[str] = []
-    for item in content if isinstance(content, list) else ():
+    for item in content[:_MAX_ITEMS] if isinstance(content, list) else ():
         if not isinstance(item, dict):
             continue
         match item.get("type"), item.get("text"):
@@ -139,7 +138,7 @@ def call_text(result: Mapping[str, Any]) -> tuple[str, bool]:
             case "image", _:
                 parts.append("(a picture that cannot be shown here)")
             case kind, _:
-                parts.append(f"({kind} that cannot be shown here)")
+                parts.append(f"({str(kind)[:20]} that cannot be shown here)")
     return "\n".join(parts), result.get("isError") is True
 
 
@@ -147,14 +146,12 @@ def _listed(entry: object) -> ListedTool | None:
     if not isinstance(entry, dict):
         return None
     name, description = entry.get("name"), entry.get("description")
-    if not isinstance(name, str) or not 0 < len(name) <= _MOST_NAME_CHARS:
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_CHARS:
         return None
     schema = entry.get("inputSchema")
     if schema is None:
         schema = {}
-    if not isinstance(schema, dict) or schema.get("type", "object") != "object":
-        return None
-    if len(orjson.dumps(schema)) > _MOST_SCHEMA_BYTES:
+    if refusal(schema, _MOST_SCHEMA_BYTES) or schema.get("type", "object") != "object":
         return None
     properties = schema.get("properties")
     schema = {**schema, "type": "object", "properties": properties if isinstance(properties, dict) else {}}
@@ -162,7 +159,7 @@ def _listed(entry: object) -> ListedTool | None:
     audience = annotations.get("audience") if isinstance(annotations, dict) else None
     return ListedTool(
         name,
-        description[:_MOST_DESCRIPTION_CHARS] if isinstance(description, str) else "",
+        description[:MAX_DESCRIPTION_CHARS] if isinstance(description, str) else "",
         schema,
         user_only=isinstance(audience, list) and "user" in audience and "assistant" not in audience,
     )

@@ -12,10 +12,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+import httpx2
 import orjson
 
 from xiaozhi.settings.tools import McpServer
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError, ToolResult, remote_tool
+from xiaozhi.tools.tool_schema import MAX_DESCRIPTION_CHARS, MAX_NAME_CHARS, refusal
 from xiaozhi.tools.wording import pick, shortened
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ _ALIVE_EVERY_S: Final = 30.0
 _MOST_PAGES: Final = 50
 _MOST_TOOLS: Final = 200
 _MOST_SCHEMA_BYTES: Final = 32_768
-_MOST_DESCRIPTION_CHARS: Final = 4096
+_MAX_BODY_BYTES: Final = 1_048_576
+"""Of one answer over HTTP; the SDK allows one event of a stream as much."""
 
 
 class ServerState(Enum):
@@ -74,6 +77,7 @@ class ExternalServer:
         self._alive_every_s = alive_every_s
         self._client: Client | None = None
         self._tools: tuple[Tool, ...] = ()
+        self._left_out: dict[str, str] = {}
         self._task: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
         self._check_now = asyncio.Event()
@@ -112,9 +116,19 @@ class ExternalServer:
         if client is None:
             raise ToolError(self._away(language))
         from mcp import MCPError
-        from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT
+        from mcp_types import (
+            CONNECTION_CLOSED,
+            REQUEST_TIMEOUT,
+            CallToolRequest,
+            CallToolRequestParams,
+            CallToolResult,
+        )
 
-        calling = asyncio.ensure_future(client.call_tool(name, arguments, read_timeout_seconds=self.config.timeout_s))
+        # Not `client.call_tool`: it evaluates the schema that the server gives for its own results, which may take for
+        # ever on the loop; here only the text of a result is used.
+        request = CallToolRequest(params=CallToolRequestParams(name=name, arguments=arguments))
+        asking = client.session.send_request(request, CallToolResult, self.config.timeout_s)
+        calling = asyncio.ensure_future(asking)
         lost = asyncio.ensure_future(self._lost.wait())
         try:
             await asyncio.wait({calling, lost}, return_when=asyncio.FIRST_COMPLETED)
@@ -172,7 +186,7 @@ class ExternalServer:
         """One connection, from its beginning to its end; always ends with an exception."""
         async with _connected(self.config) as client:
             async with asyncio.timeout(_START_TIMEOUT_S):
-                listed = await _list(client)
+                listed = await self._list(client)
             self._take(listed)
             self._lost = asyncio.Event()
             self._check_now.clear()
@@ -196,7 +210,14 @@ class ExternalServer:
                 pass
             self._check_now.clear()
             async with asyncio.timeout(self.config.timeout_s):
-                self._take(await _list(client))
+                self._take(await self._list(client))
+
+    async def _list(self, client: "Client") -> list[tuple[str, str, dict[str, Any]]]:
+        listed, left_out = await _listed(client)
+        for name in left_out.keys() - self._left_out.keys():
+            _log.warning("mcp server %s: %s is left out: %s", self.config.name, shortened(name, 64), left_out[name])
+        self._left_out = left_out
+        return listed
 
     def _take(self, listed: list[tuple[str, str, dict[str, Any]]]) -> None:
         """Offer what the server lists; nothing changes when it is what it was."""
@@ -260,7 +281,6 @@ class ExternalServers:
 @asynccontextmanager
 async def _connected(config: McpServer) -> AsyncIterator["Client"]:
     """A client that has said hello."""
-    import httpx2
     from mcp import Client, StdioServerParameters
     from mcp.client.stdio import stdio_client
     from mcp.client.streamable_http import streamable_http_client
@@ -276,7 +296,12 @@ async def _connected(config: McpServer) -> AsyncIterator["Client"]:
             headers = {name: value.get_secret_value() for name, value in config.headers.items()}
             # A server may hold a stream open for long; each request has its own limit below.
             timeout = httpx2.Timeout(config.timeout_s, read=None)
-            http = await stack.enter_async_context(httpx2.AsyncClient(headers=headers, timeout=timeout))
+            http = httpx2.AsyncClient(
+                headers={**headers, "Accept-Encoding": "identity"},
+                timeout=timeout,
+                event_hooks={"response": [_bound]},
+            )
+            await stack.enter_async_context(http)
             server = streamable_http_client(config.url, http_client=http)
         client = Client(server, read_timeout_seconds=config.timeout_s, cache=None)
         async with asyncio.timeout(_START_TIMEOUT_S):
@@ -284,28 +309,64 @@ async def _connected(config: McpServer) -> AsyncIterator["Client"]:
         yield client
 
 
+class _BoundedBody(httpx2.AsyncByteStream):
+    """A body of at most `_MAX_BODY_BYTES`; reading more of it raises `DecodingError`."""
+
+    def __init__(self, body: httpx2.AsyncByteStream) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for piece in self._body:
+            size += len(piece)
+            if size > _MAX_BODY_BYTES:
+                raise httpx2.DecodingError(f"the server sent more than {_MAX_BODY_BYTES} bytes")
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
+
+
+async def _bound(response: httpx2.Response) -> None:
+    """Let no more of an answer in than there may be; the SDK itself bounds the events of a stream.
+
+    Raises:
+        httpx2.DecodingError: it is packed, which may be any number of bytes.
+    """
+    if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        raise httpx2.DecodingError("the server sent a packed body, which it was not asked for")
+    streams = response.headers.get("Content-Type", "").startswith("text/event-stream")
+    if not streams and isinstance(response.stream, httpx2.AsyncByteStream):
+        response.stream = _BoundedBody(response.stream)
+
+
 def _nowhere() -> TextIO:
     """Where complaints go in a process without a standard error."""
     return Path(os.devnull).open("w")
 
 
-async def _list(client: "Client") -> list[tuple[str, str, dict[str, Any]]]:
-    """Name, description and schema of every tool, as far as it makes sense."""
+async def _listed(client: "Client") -> tuple[list[tuple[str, str, dict[str, Any]]], dict[str, str]]:
+    """Name, description and schema of every tool that is taken in; and of the others, why not."""
     listed: list[tuple[str, str, dict[str, Any]]] = []
+    left_out: dict[str, str] = {}
     cursor: str | None = None
     seen = set[str]()
     for _ in range(_MOST_PAGES):
         page = await client.list_tools(cursor=cursor)
         for each in page.tools:
-            if each.name and len(orjson.dumps(each.input_schema)) <= _MOST_SCHEMA_BYTES and len(listed) < _MOST_TOOLS:
-                listed.append(
-                    (each.name, shortened(each.description or "", _MOST_DESCRIPTION_CHARS), each.input_schema)
-                )
+            why = f"a name has 1 to {MAX_NAME_CHARS} characters" if not 0 < len(each.name) <= MAX_NAME_CHARS else ""
+            why = why or refusal(each.input_schema, _MOST_SCHEMA_BYTES)
+            if len(listed) + len(left_out) == _MOST_TOOLS:
+                return listed, left_out
+            if why:
+                left_out[each.name] = why
+            else:
+                listed.append((each.name, shortened(each.description or "", MAX_DESCRIPTION_CHARS), each.input_schema))
         cursor = page.next_cursor
         if not cursor or cursor in seen:
             break
         seen.add(cursor)
-    return listed
+    return listed, left_out
 
 
 def _text(result: Any) -> str:

@@ -1,5 +1,6 @@
 """Home Assistant by its REST interface: what there is in the house, and switching it."""
 
+import asyncio
 import re
 from typing import Any, Final, NoReturn
 
@@ -61,7 +62,7 @@ def home_tools(settings: HomeAssistantSettings, web: WebClient) -> list[Tool]:
             everything = await home.entities()
         except WebError as error:
             _unreachable(error, language)
-        return meant(everything, name) if name.strip() else everything
+        return await asyncio.to_thread(meant, everything, name) if name.strip() else everything
 
     async def control(context: ToolContext, name: str, action: str, value: float | None, dangerous: bool) -> str:
         language = context.language

@@ -28,6 +28,7 @@ Action: TypeAlias = Literal[
     "set_position",
 ]
 _GOOD_ENOUGH: Final = 0.6
+_MOST_NAME_CHARS: Final = 100  # of an entity, and so of what a talker calls it: comparing takes one length by the other
 
 _ON_OFF: Final = {"turn_on": "turn_on", "turn_off": "turn_off", "toggle": "toggle"}
 _SERVICES: Final[dict[str, dict[str, str]]] = {
@@ -100,8 +101,8 @@ def entities(states: Any, domains: Iterable[str]) -> list[Entity]:
         entity_id = state["entity_id"]
         entity = Entity(
             entity_id,
-            str(attributes.get("friendly_name") or entity_id)[:100],
-            str(state.get("state", ""))[:100],
+            str(attributes.get("friendly_name") or entity_id)[:_MOST_NAME_CHARS],
+            str(state.get("state", ""))[:_MOST_NAME_CHARS],
             str(attributes.get("unit_of_measurement") or "")[:20],
         )
         if entity.domain in wanted:
@@ -110,11 +111,14 @@ def entities(states: Any, domains: Iterable[str]) -> list[Entity]:
 
 
 def meant(found: Sequence[Entity], name: str) -> list[Entity]:
-    """The entities a talker may mean by a name, the best fits only: several when they fit equally well."""
+    """The entities a talker may mean by a name, the best fits only: several when they fit equally well.
+
+    Takes 60 us for each entity where none is called quite so: not for the loop.
+    """
     exact = [each for each in found if each.id == name.strip()]
     if exact:
         return exact
-    wanted = plain(name)
+    wanted = plain(name[:_MOST_NAME_CHARS])
     if not wanted:
         return []
     scored = [(score, each) for each in found if (score := _likeness(wanted, each)) > 0]

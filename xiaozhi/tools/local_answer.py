@@ -1,6 +1,9 @@
 """Questions that need no model: sums and units, exact and at once. Also offered to models, which miscalculate."""
 
 from fractions import Fraction
+from typing import Annotated
+
+from pydantic import Field
 
 from xiaozhi.text.arithmetic import calculate, spoken_number
 from xiaozhi.text.language import is_chinese
@@ -49,7 +52,9 @@ def calculator_tools() -> list[Tool]:
         return spoken_number(value)
 
     @tool(name="convert_units")
-    async def convert_units(context: ToolContext, value: float, from_unit: str, to_unit: str) -> str:
+    async def convert_units(
+        context: ToolContext, value: Annotated[float, Field(ge=-1e15, le=1e15)], from_unit: str, to_unit: str
+    ) -> str:
         """Convert length, mass, volume, area, speed, temperature, time, data, energy or power.
 
         Takes:

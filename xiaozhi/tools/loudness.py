@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import orjson
 
+from xiaozhi import bounded_json
 from xiaozhi.tools.tool import DeviceCalls, ToolError
 
 _log = logging.getLogger(__name__)
@@ -18,7 +19,7 @@ async def turned(device: DeviceCalls, volume: int) -> int:
     if not (device.offers(_STATUS) and device.offers(_SET_VOLUME)):
         return -1
     try:
-        status: Any = orjson.loads((await device.call(_STATUS, {})).text)
+        status: Any = bounded_json.loads((await device.call(_STATUS, {})).text)
         before = int(status["audio_speaker"]["volume"])
     except (ToolError, orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         _log.debug("the volume of a device cannot be read: %s", error)

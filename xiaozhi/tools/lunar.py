@@ -3,6 +3,7 @@
 Computed by `lunar_python` (pure Python, no network). Days off are known for the years it was released with.
 """
 
+import asyncio
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
@@ -139,17 +140,20 @@ def lunar_tools() -> list[Tool]:
                 before the month.
             upcoming: list the next festivals and holidays as well.
         """
-        today = context.now().date()
-        if lunar_date:
-            day = from_lunar(*_three(lunar_date, context.language), context.language)
-        else:
-            day = _date(date, today, context.language)
-        text = describe_day(day, context.language)
-        if upcoming:
-            text += pick(context.language, "接下来：", " Coming up: ") + coming_days(day, context.language)
-        return text
+        # 15 ms for a day, 200 ms for what is coming: pure Python, and not for the loop.
+        return await asyncio.to_thread(
+            _calendar, date, lunar_date, context.now().date(), context.language, upcoming=upcoming
+        )
 
     return [get_calendar]
+
+
+def _calendar(text: str, lunar: str, today: date, language: str, *, upcoming: bool) -> str:
+    day = from_lunar(*_three(lunar, language), language) if lunar else _date(text, today, language)
+    described = describe_day(day, language)
+    if upcoming:
+        described += pick(language, "接下来：", " Coming up: ") + coming_days(day, language)
+    return described
 
 
 def _date(text: str, today: date, language: str) -> date:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from xiaozhi.audio.libav import av
+from xiaozhi.audio.libav import av, open_sound
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def scan(folder: Path, most: int, known: Sequence[Track] = ()) -> list[Track]:
 
 def search(tracks: Sequence[Track], query: str, most: int = 20) -> list[Track]:
     """The tracks a talker may mean, best first: by title, artist or album, also when a little is misheard."""
-    wanted = plain(query)
+    wanted = plain(query[:_MOST_TAG_CHARS])
     if not wanted:
         return []
     scored = [(score, -index) for index, track in enumerate(tracks) if (score := _likeness(wanted, track)) > 0]
@@ -115,7 +115,7 @@ def _read(path: Path, changed_at: float) -> Track:
     title = artist = album = ""
     duration_s = 0.0
     try:
-        with av.open(str(path), "r", metadata_errors="replace") as container:
+        with open_sound(path) as container:
             # Ogg keeps its tags with the stream, the others with the file.
             tags = {name.lower(): value for name, value in container.metadata.items()}
             for stream in container.streams.audio[:1]:

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from xiaozhi.audio.errors import DecodeError
-from xiaozhi.audio.libav import av
+from xiaozhi.audio.libav import av, open_sound
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.channel import Channel, ChannelClosed
 from xiaozhi.workers import JobDropped, WorkerPool
@@ -55,7 +55,7 @@ class FileDecoder:
 
     def _decode(self) -> Iterator[PcmInt]:
         try:
-            self._container = av.open(str(self._path), "r")
+            self._container = open_sound(self._path)
             stream = next(iter(self._container.streams.audio), None)
             if stream is None:
                 raise DecodeError(f"{self._path.name} holds no sound")

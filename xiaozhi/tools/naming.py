@@ -8,6 +8,8 @@ from typing import Final
 MOST_CHARS: Final = 64
 """OpenAI's limit for the name of a function; others allow as much or more."""
 _OTHER: Final = re.compile(r"[^a-zA-Z0-9_-]+")
+# Words with dots in them, found in one pass: a pattern of the names themselves would be a stranger's.
+_DOTTED: Final = re.compile(r"\w+(?:\.\w+)*")
 _DIGEST_CHARS: Final = 8
 
 
@@ -43,10 +45,6 @@ class Names:
                 salt += "'"
             self._api[name] = wanted
             self._own[wanted] = name
-        dotted = sorted((name for name in self._api if self._api[name] != name), key=len, reverse=True)
-        self._pattern = (
-            re.compile("(?<![\\w.])(?:" + "|".join(map(re.escape, dotted)) + ")(?![\\w])") if dotted else None
-        )
 
     def to_api(self, name: str) -> str:
         """The name a model sees."""
@@ -58,7 +56,7 @@ class Names:
 
     def in_text(self, text: str) -> str:
         """A description in which other tools are named as the model sees them."""
-        return self._pattern.sub(lambda match: self._api[match.group()], text) if self._pattern else text
+        return _DOTTED.sub(lambda match: self._api.get(match[0], match[0]), text)
 
 
 def _digest(name: str) -> str:

@@ -1,27 +1,16 @@
 """Headlines by RSS or Atom."""
 
 import asyncio
-import html
-import io
-import re
 from collections.abc import Sequence
-from typing import Final
 
 from xiaozhi.settings.tools import NewsSettings
 from xiaozhi.text.language import is_chinese
 from xiaozhi.tools.declare import tool
+from xiaozhi.tools.feed import Headline, NoFeed, headlines_in
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError
 from xiaozhi.tools.ttl_cache import TtlCache
 from xiaozhi.tools.web import WebClient, WebError
-from xiaozhi.tools.wording import pick, shortened
-
-_TAGS: Final = re.compile(r"<[^>]*>")
-_MOST_KEPT: Final = 60
-_TITLE_CHARS: Final = 160
-_SUMMARY_CHARS: Final = 240
-
-Headline = tuple[str, str]
-"""Title and summary, without markup."""
+from xiaozhi.tools.wording import pick
 
 
 def news_tools(settings: NewsSettings, web: WebClient) -> list[Tool]:
@@ -30,7 +19,10 @@ def news_tools(settings: NewsSettings, web: WebClient) -> list[Tool]:
 
     async def headlines(feed: str) -> list[Headline]:
         body = await web.fetch("GET", feed)
-        return await asyncio.to_thread(parse_feed, body)
+        try:
+            return await asyncio.to_thread(headlines_in, body)
+        except NoFeed as error:
+            raise WebError(str(error)) from None
 
     @tool(slow=True)
     async def get_news(context: ToolContext, about: str = "") -> str:
@@ -59,33 +51,6 @@ def news_tools(settings: NewsSettings, web: WebClient) -> list[Tool]:
         )
 
     return [get_news]
-
-
-def parse_feed(body: bytes) -> list[Headline]:
-    """The headlines of a feed, newest first as it lists them.
-
-    Raises:
-        WebError: this is no feed.
-    """
-    import feedparser  # type: ignore[import-untyped]  # publishes no types; imported when news are asked for
-
-    # A file object: bytes or text that look like an address would be fetched by the library itself.
-    parsed = feedparser.parse(io.BytesIO(body), sanitize_html=False, resolve_relative_uris=False)
-    found = []
-    for entry in parsed.entries[:_MOST_KEPT]:
-        title = _plain(entry.get("title", ""))
-        if title:
-            summary = _plain(entry.get("summary", ""))
-            found.append(
-                (shortened(title, _TITLE_CHARS), "" if summary == title else shortened(summary, _SUMMARY_CHARS))
-            )
-    if not found and not parsed.get("version"):
-        raise WebError("the feed is neither RSS nor Atom")
-    return found
-
-
-def _plain(text: object) -> str:
-    return " ".join(html.unescape(_TAGS.sub(" ", str(text))).split())
 
 
 def _mixed(feeds: Sequence[list[Headline]]) -> list[Headline]:

@@ -56,7 +56,7 @@ def reminder_tools(settings: ReminderSettings, book: ReminderBook, changed: Call
     async def set_reminder(
         context: ToolContext,
         text: str = "",
-        in_seconds: Annotated[int, Field(ge=0)] = 0,
+        in_seconds: Annotated[int, Field(ge=0, le=int(_MOST_AHEAD.total_seconds()))] = 0,
         at: str = "",
         repeat: Repeat = "",
     ) -> str:

@@ -4,13 +4,12 @@ Nothing here runs before a turn is committed: the caller sees to that.
 """
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Final
-
-import orjson
 
 from xiaozhi.events import Message, ToolCall, ToolSpec
 from xiaozhi.settings import ToolsSettings
@@ -301,5 +300,5 @@ def _refusal(text: str) -> ToolResult:
 
 
 def _canonical(arguments: dict[str, Any]) -> str:
-    """The same text for the same arguments, whatever their order."""
-    return orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS, default=str).decode()
+    """The same text for the same arguments, whatever their order; unlike `orjson` of integers of any size, too."""
+    return json.dumps(arguments, sort_keys=True, default=str)

@@ -5,6 +5,7 @@ from typing import Annotated, Final
 import orjson
 from pydantic import Field
 
+from xiaozhi import bounded_json
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.tool import DeviceCalls, Tool, ToolContext, ToolError
 from xiaozhi.tools.volume_wish import Dial, Wish
@@ -71,7 +72,7 @@ async def _now(dial: Dial, device: DeviceCalls, language: str) -> int:
     """Where a dial stands, by the device's status."""
     group, name = _PLACE[dial]
     try:
-        status = orjson.loads((await device.call(_STATUS, {})).text)
+        status = bounded_json.loads((await device.call(_STATUS, {})).text)
         return int(status[group][name])
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         raise ToolError(

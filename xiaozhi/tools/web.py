@@ -13,7 +13,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
-from xiaozhi import __version__
+from xiaozhi import __version__, bounded_json
 from xiaozhi.settings import ToolsSettings
 
 _MOST_REDIRECTS: Final = 4
@@ -211,6 +211,6 @@ def _is_private_literal(host: str) -> bool:
 
 def _json(url: str, body: bytes) -> Any:
     try:
-        return orjson.loads(body)
+        return bounded_json.loads(body)
     except orjson.JSONDecodeError:
         raise WebError(f"{urlsplit(url).hostname} answered with something that is no JSON") from None

@@ -11,6 +11,7 @@ import orjson
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from xiaozhi import bounded_json
 from xiaozhi.agents import AgentError
 from xiaozhi.console.access import Access, TryLater
 from xiaozhi.console.guests import same_host
@@ -103,7 +104,7 @@ async def any_body_of(request: web.Request) -> Any:
     if request.content_type != "application/json":
         raise Refused(415, "the body must be application/json")
     try:
-        return orjson.loads(body)
+        return bounded_json.loads(body)
     except orjson.JSONDecodeError:
         raise Refused(400, "the body is not valid JSON") from None
 

@@ -198,6 +198,8 @@ def _check(path: Path, stamp: tuple[int, int]) -> Release:
         raise ImageError("must be named by its version in numbers, such as 2.4.2.bin")
     if not _BOARD.fullmatch(board):
         raise ImageError("must lie in a folder named like the board: letters, digits, - _ .")
+    if not path.is_file():  # reading a pipe would never end
+        raise ImageError("is no regular file")
     if stamp[1] > _MOST_BYTES:
         raise ImageError("is too large for any board")
     image = read_image(path.read_bytes())

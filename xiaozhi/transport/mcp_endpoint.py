@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from xiaozhi import __version__
+from xiaozhi import __version__, bounded_json
 from xiaozhi.settings import McpServerSettings
 from xiaozhi.store import StoreError
 from xiaozhi.tools.arguments import BadArguments
@@ -72,7 +72,7 @@ class McpEndpoint:
         if body is None:
             return _failed(413, _INVALID_REQUEST, f"a request has at most {self._settings.max_kb} kB")
         try:
-            message = orjson.loads(body)
+            message = bounded_json.loads(body)
         except orjson.JSONDecodeError:
             return _failed(400, _PARSE_ERROR, "this is no JSON")
         if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import orjson
 from aiohttp import web
 
+from xiaozhi import bounded_json
 from xiaozhi.settings import ServerSettings
 from xiaozhi.store import StoreError
 from xiaozhi.transport.activation import Activation, Poll, Standing
@@ -172,7 +173,7 @@ class OtaDesk:
 async def _body(request: web.Request) -> Mapping[str, Any]:
     """The JSON object of a request; empty for everything else, since a device's own words may break it."""
     try:
-        value = orjson.loads(await request.read())
+        value = bounded_json.loads(await request.read())
     except (orjson.JSONDecodeError, web.HTTPRequestEntityTooLarge, web.RequestPayloadError):
         return {}
     return value if isinstance(value, dict) else {}

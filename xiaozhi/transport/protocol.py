@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
+from xiaozhi import bounded_json
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ
 from xiaozhi.transport import framing
 from xiaozhi.turn.machine import ListeningMode
@@ -111,7 +112,7 @@ class DeviceProtocol:
     def receive_text(self, text: str) -> Event:
         """Understand a text frame. Never raises: what cannot be understood is `Ignored`."""
         try:
-            message = orjson.loads(text)
+            message = bounded_json.loads(text)
         except orjson.JSONDecodeError as error:
             return Ignored(f"not JSON: {error}")
         if not isinstance(message, dict):

@@ -10,8 +10,9 @@ import hmac
 import logging
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
 import orjson
@@ -100,6 +101,7 @@ class VisionDesk:
         self._now_s = now_s
         self._settings = settings
         self._places = asyncio.Semaphore(settings.max_concurrent)
+        self._waiting = Counter[str]()
         self._pool = WorkerPool(1, "picture", niceness=5)
         self.answered = 0
         """Pictures that were explained."""
@@ -157,7 +159,7 @@ class VisionDesk:
         try:
             if identity is None:
                 raise _Refused("token")
-            async with self._place():
+            async with self._place(identity.device_id):
                 picture, question = await self._received(request)
                 language = language_of(question, default=language)
                 answer = await self._looked_at(picture, question, language)
@@ -173,8 +175,25 @@ class VisionDesk:
         """GET: for people who open the address in a browser."""
         return web.Response(text="Devices with a camera post their pictures here.\n")
 
-    def _place(self) -> "_Place":
-        return _Place(self._places)
+    @asynccontextmanager
+    async def _place(self, device_id: str) -> AsyncIterator[None]:
+        """One of those whose picture is looked at now; no device has more than half of the places."""
+        if self._waiting[device_id] >= max(1, self._settings.max_concurrent // 2):
+            raise _Refused("busy")
+        self._waiting[device_id] += 1
+        try:
+            try:
+                async with asyncio.timeout(_PLACE_S):
+                    await self._places.acquire()
+            except TimeoutError:
+                raise _Refused("busy") from None
+            try:
+                yield
+            finally:
+                self._places.release()
+        finally:
+            self._waiting[device_id] -= 1
+            self._waiting += Counter()  # forgets those that have nothing here
 
     async def _received(self, request: web.Request) -> tuple[bytes, str]:
         """The picture and the question."""
@@ -210,7 +229,11 @@ class VisionDesk:
         settings, services = self._settings, self._services
         if not any(endpoint.vision for endpoint in services.settings.llm.endpoints):
             raise _Refused("no_model")
-        url = await self._pool.run(prepared, picture, settings.side, settings.max_pixels)
+        try:
+            async with asyncio.timeout(settings.timeout_s):
+                url = await self._pool.run(prepared, picture, settings.side, settings.max_pixels)
+        except TimeoutError:
+            raise _Refused("busy") from None
         question = question or pick(language, "你看到了什么？", "What do you see?")
         messages = [Message("system", pick(language, _TASK_ZH, _TASK_EN)), Message("user", question, image=url)]
         asking = asyncio.create_task(self._ask(messages, language), name="look-at-picture")
@@ -233,23 +256,6 @@ class VisionDesk:
                 if len(answer) >= _MOST_CHARS:
                     break
         return answer.strip()[:_MOST_CHARS]
-
-
-class _Place:
-    """One of those whose picture is looked at now; who waits too long is told so."""
-
-    def __init__(self, places: asyncio.Semaphore) -> None:
-        self._places = places
-
-    async def __aenter__(self) -> None:
-        try:
-            async with asyncio.timeout(_PLACE_S):
-                await self._places.acquire()
-        except TimeoutError:
-            raise _Refused("busy") from None
-
-    async def __aexit__(self, *_error: object) -> None:
-        self._places.release()
 
 
 async def _read(part: BodyPartReader, most_bytes: int) -> bytes:

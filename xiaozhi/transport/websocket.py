@@ -149,7 +149,11 @@ class Connection:
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
         """Upgrade, converse until either side ends it, and free everything."""
         about_device(self.identity.device_id)
-        await self._socket.prepare(request)
+        try:
+            await self._socket.prepare(request)
+        except ConnectionError:
+            _log.debug("gone before it was let in", extra=self._extra())
+            return self._socket
         if request.transport is not None:
             self._way_out.bind(request.transport, self._services.settings.server.send_timeout_s)
             self._uplink.bind(request.transport)

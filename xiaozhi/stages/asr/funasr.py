@@ -23,6 +23,7 @@ import aiohttp
 import numpy as np
 import orjson
 
+from xiaozhi import bounded_json
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16
 from xiaozhi.settings.asr import FunasrSettings, RemoteAsrSettings
 from xiaozhi.settings.section import Language
@@ -190,7 +191,7 @@ class Funasr:
             RemoteError: it is none, or tells of an error.
         """
         try:
-            said = orjson.loads(message)
+            said = bounded_json.loads(message)
         except orjson.JSONDecodeError as error:
             shown = one_short_line(message)
             raise RemoteError(f"{self.name}: answered something that is not JSON: {shown}") from error

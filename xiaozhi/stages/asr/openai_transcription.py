@@ -8,6 +8,7 @@ from typing import Final
 import aiohttp
 import orjson
 
+from xiaozhi import bounded_json
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16
 from xiaozhi.settings.asr import OpenAIAsrSettings, RemoteAsrSettings
 from xiaozhi.settings.section import Language
@@ -67,7 +68,7 @@ class OpenAITranscription:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise RemoteError(f"{self.name}: {_reason(error)}") from error
         try:
-            said = orjson.loads(body)
+            said = bounded_json.loads(body)
         except orjson.JSONDecodeError as error:
             raise RemoteError(f"{self.name}: answered something that is not JSON: {_shown(body)}") from error
         text = said.get("text") if isinstance(said, dict) else None

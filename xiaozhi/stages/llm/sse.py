@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import orjson
 
+from xiaozhi import bounded_json
 from xiaozhi.stages.llm.call_pieces import CallPiece, call_pieces
 
 # A chunk of a chat completion is a few hundred bytes; a line beyond this is no event of ours.
@@ -91,7 +92,7 @@ class ChunkReader:
             self.ended = True
             return Chunk(finished=True)
         try:
-            body = orjson.loads(data)
+            body = bounded_json.loads(data)
         except orjson.JSONDecodeError:
             raise NotAChatStream(f"sent what is no JSON: {_quoted(data)}") from None
         return _chunk(body, data)
@@ -146,7 +147,7 @@ def _text(content: Any) -> tuple[str, bool]:
 def _complaint(data: bytes) -> str:
     """What an error object says; empty when `data` is none."""
     try:
-        body = orjson.loads(data)
+        body = bounded_json.loads(data)
     except orjson.JSONDecodeError:
         return ""
     return error_text(body) if isinstance(body, dict) and body.get("error") else ""

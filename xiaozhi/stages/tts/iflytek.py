@@ -9,7 +9,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ from urllib.parse import urlencode, urlsplit
 import aiohttp
 import numpy as np
 
+from xiaozhi import bounded_json
 from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.audio.resample import StreamResampler
 from xiaozhi.settings.tts import IflytekVoiceSettings
@@ -179,7 +179,7 @@ class IflytekVoice:
     def _sound(self, message: str) -> tuple[bytes, bool]:
         """The samples of a message, and whether it is the last."""
         try:
-            said = json.loads(message)
+            said = bounded_json.loads(message)
             code = int(said["code"])
             if code:
                 advice = _ADVICE.get(code, short(str(said.get("message", ""))))

@@ -1,8 +1,9 @@
 """Texts of other machines, made fit for one line of a log; and texts for other machines, made fit for XML."""
 
-import json
 import re
 from typing import Final
+
+from xiaozhi import bounded_json
 
 _MAX_SHOWN_CHARS: Final = 120
 NOT_XML: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -18,7 +19,7 @@ def short(text: str) -> str:
 def error_in(body: str) -> str:
     """What the body of a refusal says in JSON (`{"error": {"message": …}}`), or the text as it is."""
     try:
-        return str(json.loads(body)["error"]["message"])
+        return str(bounded_json.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return body
 
