@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from xiaozhi.cli import main
 from xiaozhi.settings import AuthSettings, ServerSettings
-from xiaozhi.transport.addresses import base_url, client_address, is_loopback, networks, websocket_url
+from xiaozhi.transport.addresses import base_url, client_address, is_loopback, networks, typed_address, websocket_url
 from xiaozhi.transport.auth import Gatekeeper, KeyKeeper
 from xiaozhi.transport.identity import Identity, from_body, normal_id
 from xiaozhi.transport.lan import lan_address, reachable_host
@@ -324,6 +324,20 @@ def test_browser_clients_may_call_their_token_token() -> None:
     assert Identity.of({}, {"device-id": "web", "token": "t"}).token == "t"
     assert normal_id("AA-BB-CC-DD-EE-FF") == "aa:bb:cc:dd:ee:ff"
     assert normal_id("Living-Room") == "living-room"
+
+
+@pytest.mark.parametrize(
+    ("base", "typed"),
+    [
+        ("http://192.168.1.10:8000", "192.168.1.10:8000"),
+        ("http://192.168.1.10", "192.168.1.10"),
+        ("https://voice.example.org", "voice.example.org"),
+        ("https://voice.example.org:8443", "https://voice.example.org:8443"),
+        ("https://voice.example.org/xiaozhi/v1/", "voice.example.org"),
+    ],
+)
+def test_a_person_types_no_more_of_an_address_than_is_needed(base: str, typed: str) -> None:
+    assert typed_address(base) == typed
 
 
 def test_the_address_of_this_machine_is_one_a_device_can_reach() -> None:
