@@ -12,6 +12,7 @@ from xiaozhi import __version__
 from xiaozhi.logs import set_up_logging
 from xiaozhi.notify import Notifier, service_manager
 from xiaozhi.pressure.memory import give_back
+from xiaozhi.program import program
 from xiaozhi.reload.watch import FileWatch
 from xiaozhi.server import CannotServe, Server, serving
 from xiaozhi.settings import Settings
@@ -98,7 +99,7 @@ def _banner(settings: Settings, server: Server, source: Path | None) -> str:
         "",
         *(f"  {line}" for line in server.services.banner),
         "",
-        "  try it:  xiaozhi talk --say 'what time is it'        stop: Ctrl-C",
+        f"  try it:  {program()} talk --say 'what time is it'        stop: Ctrl-C",
     ]
     return "\n".join(lines)
 

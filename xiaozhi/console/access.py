@@ -9,6 +9,7 @@ from typing import Final
 from xiaozhi.console.attempts import Attempts
 from xiaozhi.console.password import PasswordError, PasswordHash, first_password, hash_of, read_hash, write_hash
 from xiaozhi.console.sessions import Session, Sessions
+from xiaozhi.program import program
 
 _log = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ class Access:
         async with self._checking:
             kept = await asyncio.to_thread(read_hash, self._path)
             if kept is None:
-                raise PasswordError("there is no password; make one with: xiaozhi console password --reset")
+                raise PasswordError(f"there is no password; make one with: {program()} console password --reset")
             self._take(kept)
             right = await asyncio.to_thread(kept.fits, password)
         if right:

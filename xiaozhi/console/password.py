@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from xiaozhi import private_file
+from xiaozhi.program import program
 
 # 32 MB and about 0.2 s of one core for each guess: OWASP's advice for scrypt with 2**15.
 _COST: Final = 1 << 15
@@ -108,7 +109,7 @@ def read_hash(path: Path) -> PasswordHash | None:
         if 128 * found.cost * found.block >= _MOST_MEMORY_BYTES or len(found.digest) != _HASH_BYTES:
             raise ValueError("parameters")
     except (ValueError, binascii.Error) as error:
-        raise PasswordError(f"{path} is damaged; make another with: xiaozhi console password --reset") from error
+        raise PasswordError(f"{path} is damaged; make another with: {program()} console password --reset") from error
     return found
 
 

@@ -15,6 +15,7 @@ from xiaozhi.console.overview import Alerts
 from xiaozhi.console.password import password_path
 from xiaozhi.console.settings_file import Apply, SettingsFile
 from xiaozhi.console.trials import Trials
+from xiaozhi.program import program
 from xiaozhi.services import Services
 from xiaozhi.settings import Settings
 from xiaozhi.settings.source import SettingsSource
@@ -157,7 +158,7 @@ class Console:
     async def _session(self, request: web.Request) -> web.Response:
         session = request.get(SESSION)
         csrf = session.csrf if session is not None else None
-        return answer({"signed_in": session is not None, "csrf": csrf, "version": __version__})
+        return answer({"signed_in": session is not None, "csrf": csrf, "version": __version__, "program": program()})
 
     async def _sign_in(self, request: web.Request) -> web.Response:
         password = text_of(await body_of(request), "password", _MOST_PASSWORD_CHARS)
