@@ -15,7 +15,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):  # one of several workers: it is marked and ends itself
         return
     if (watcher := leftovers.watch()) is not None and watcher.stdin is not None:
-        config.add_cleanup(watcher.wait)
+        config.add_cleanup(lambda: watcher.wait() and None)
         config.add_cleanup(watcher.stdin.close)  # the last that is added is the first that is called
 
 
