@@ -14,9 +14,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Have every process that tests start end with the run, even with one that is killed."""
     if hasattr(config, "workerinput"):  # one of several workers: it is marked and ends itself
         return
-    if (watcher := leftovers.watch()) is not None and watcher.stdin is not None:
-        config.add_cleanup(lambda: watcher.wait() and None)
-        config.add_cleanup(watcher.stdin.close)  # the last that is added is the first that is called
+    if (watcher := leftovers.watch()) is not None:
+        config.add_cleanup(lambda: watcher.__exit__(None, None, None))  # closes its input and waits for its end
 
 
 @pytest.hookimpl(trylast=True)
