@@ -3,11 +3,14 @@
 import asyncio
 import inspect
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any
 
 import pytest
 
 from tests import leftovers
+from tests.virtual_loop import VirtualLoop, at_work
+from xiaozhi.store.database import Database
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -16,6 +19,27 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if (watcher := leftovers.watch()) is not None:
         config.add_cleanup(lambda: watcher.__exit__(None, None, None))  # closes its input and waits for its end
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Time is virtual wherever a test does not say that it must be real."""
+    if item.get_closest_marker("real_time"):
+        return {"real": asyncio.new_event_loop}
+    return {"virtual": VirtualLoop}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _store_is_seen() -> Iterator[None]:
+    """The store has a thread of its own, that a virtual loop would not know of."""
+    ask = Database._ask
+
+    async def seen(self: Database, call: Any, *, writes: bool, durable: bool) -> Any:
+        with at_work(asyncio.get_running_loop()):
+            return await ask(self, call, writes=writes, durable=durable)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Database, "_ask", seen)
+        yield
 
 
 @pytest.hookimpl(trylast=True)

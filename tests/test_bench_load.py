@@ -30,6 +30,8 @@ from bench.verdict import broken, capacity, row_s1
 from xiaozhi.client.speaker import Heard
 from xiaozhi.transport.protocol import Abort, Detect, DeviceProtocol, Hello, ListenStart, ListenStop
 
+pytestmark = pytest.mark.real_time  # a server in a process of its own
+
 
 def answered(first_ms: float = 800.0, starved_ms: float = 0.0, error: str = "") -> Turn:
     return Turn("answered", 1.0, first_packet_ms=first_ms, starved_ms=starved_ms, frames=40, error=error)

@@ -19,6 +19,8 @@ from xiaozhi.stages.llm.engine import ChatRequest, Message
 from xiaozhi.stages.llm.routed import RoutedChat, offline_notice
 from xiaozhi.text.messages import message
 
+pytestmark = pytest.mark.real_time  # a real Redis
+
 ANSWER = "🙂 Bello is a fine name for a dog."
 
 

@@ -196,6 +196,7 @@ async def test_a_text_that_comes_when_the_ears_are_shut_is_counted_and_not_answe
         assert len(home.asked) == 1
 
 
+@pytest.mark.real_time
 async def test_the_same_signal_twice_still_lets_a_reply_end(tmp_path: Path) -> None:
     with closing(await asyncio.to_thread(Running, tmp_path, free_port())) as server:
         async with Device(Identity.of("02:00:00:00:00:01")) as device:

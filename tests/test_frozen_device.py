@@ -104,6 +104,7 @@ async def most_waiting(connection: DeviceConnection, house_: House) -> tuple[int
     return most_bytes, most_messages
 
 
+@pytest.mark.real_time
 @pytest.mark.long
 async def test_a_device_frozen_in_mid_reply_is_given_up_while_others_are_answered_and_is_welcome_again(
     tmp_path: Path,
@@ -137,6 +138,7 @@ def vanish(ws: aiohttp.ClientWebSocketResponse) -> None:
         sock.setsockopt(socket.SOL_SOCKET, 26, struct.pack("HL", 1, addressof(program)))
 
 
+@pytest.mark.real_time
 @pytest.mark.long
 async def test_devices_whose_power_is_cut_are_found_out_by_what_is_sent_to_them(tmp_path: Path) -> None:
     """No FIN, no RST: one vanishes in the midst of a word, one while nobody says anything."""

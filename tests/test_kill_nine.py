@@ -19,6 +19,8 @@ from xiaozhi.client.device import Device
 from xiaozhi.client.ota import Identity
 from xiaozhi.client.report import Outcome
 
+pytestmark = pytest.mark.real_time  # a server in a process of its own
+
 STORY = "🙂 " + " ".join(f"This is sentence number {n} of a long story." for n in range(1, 16))
 
 

@@ -19,6 +19,8 @@ from xiaozhi.client.device import Device
 from xiaozhi.client.errors import ChannelLost
 from xiaozhi.client.ota import Identity
 
+pytestmark = pytest.mark.real_time  # a server in a process of its own
+
 WISH = "remind me to feed Momo in two seconds"
 
 

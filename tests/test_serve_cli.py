@@ -166,6 +166,7 @@ def test_a_spoken_question_is_answered_by_a_server_on_embedded_defaults(server: 
     assert server.out() == "", "the page to read is for terminals"
 
 
+@pytest.mark.real_time
 async def test_a_signal_lets_a_reply_that_is_being_spoken_end(server: Running) -> None:
     async with Device(Identity.of("02:00:00:00:00:01")) as device:
         ota = await device.boot(f"http://127.0.0.1:{server.port}/xiaozhi/ota/")
