@@ -44,17 +44,18 @@ def _store_is_seen() -> Iterator[None]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin what takes long first: each of the parallel workers gets a stretch of the list, so they are dealt out."""
+    """Begin what waits first: each of the parallel workers gets a stretch of the list, so they are dealt out."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    long = [item for item in items if item.get_closest_marker("long")]
-    others = [item for item in items if not item.get_closest_marker("long")]
-    stretches = [long[first::workers] for first in range(workers)]
-    taken = 0
-    items.clear()
-    for number, stretch in enumerate(stretches):
-        until = (number + 1) * (len(long) + len(others)) // workers - len(items) - len(stretch)
-        items += [*stretch, *others[taken : taken + until]]
-        taken += until
+    waiting = [item for item in items if item.get_closest_marker("real_time")]
+    others = [item for item in items if not item.get_closest_marker("real_time")]
+    items[:] = [
+        item
+        for first in range(workers)
+        for item in (
+            *waiting[first::workers],
+            *others[first * len(others) // workers : (first + 1) * len(others) // workers],
+        )
+    ]
 
 
 @pytest.fixture

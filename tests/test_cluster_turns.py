@@ -109,7 +109,6 @@ async def test_turns_are_answered_while_redis_hangs_is_gone_and_is_back(redis: R
         await know_each_other(houses)
 
 
-@pytest.mark.long
 @needs_redis
 async def test_a_node_that_is_gone_loses_its_devices_to_the_other(redis: RedisServer, tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:

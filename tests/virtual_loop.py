@@ -135,6 +135,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _handed_over(self, _future: object) -> None:
         self._jumping.threads_at_work -= 1
 
+    async def subprocess_exec(self, *_args: Any, **_options: Any) -> Any:
+        """Another process has a clock of its own."""
+        raise RuntimeError("time would run away from another process: mark the test with pytest.mark.real_time")
+
     def close(self) -> None:
         """See `asyncio.loop.close`; time is real again."""
         global _running
