@@ -4,9 +4,11 @@ import asyncio
 import inspect
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import pytest
+from httpx2._config import create_ssl_context
 
 from tests import leftovers
 from tests.virtual_loop import VirtualLoop, at_work
@@ -39,6 +41,14 @@ def _store_is_seen() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Database, "_ask", seen)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _certificates_are_read_once() -> Iterator[None]:
+    """Every client of an upstream reads the system's certificates, 50 ms of CPU each; no test goes anywhere by them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("httpx2._transports.default.create_ssl_context", cache(create_ssl_context))
         yield
 
 

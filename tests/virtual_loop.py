@@ -8,8 +8,10 @@ What another process does is not seen, and time would run away from it: such tes
 """
 
 import asyncio
+import functools
 import os
 import selectors
+import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Executor
@@ -19,14 +21,19 @@ from typing import Any, Final, TypeVar
 
 R = TypeVar("R")
 
-# The kernel hands what is sent to this machine itself over at once, or a little later when it is busy.
-_ON_ITS_WAY_S: Final = 0.0001
+# The end of a connection arrives at once, or a little later when the machine is busy.
+_END_ARRIVES_S: Final = 0.0001
+# What has not been read after so long waits for somebody who does not read, or who has gone.
+_UNREAD_S: Final = 0.05
 # A thread that got nothing from any processor for so long waits for something that may need time to pass.
 _WAITS_S: Final = 0.05
 _IDLE_NS: Final = 1_000_000
 
 _real_monotonic, _real_time = time.monotonic, time.time
 _running: "VirtualLoop | None" = None
+_on_their_way = (
+    0  # bytes that sockets of this process have sent and not received; where the other end is elsewhere, too
+)
 
 
 def _monotonic() -> float:
@@ -38,8 +45,26 @@ def _wall_time() -> float:
 
 
 def install() -> None:
-    """Let `time.monotonic` and `time.time` follow a virtual loop while there is one; before anything keeps them."""
+    """Let `time.monotonic` and `time.time` follow a virtual loop while there is one; before anything keeps them.
+
+    And count what sockets send and receive.
+    """
     time.monotonic, time.time = _monotonic, _wall_time
+    for name, sends in (("send", True), ("sendmsg", True), ("recv", False), ("recv_into", False)):
+        setattr(socket.socket, name, _counted(getattr(socket.socket, name), sends=sends))
+
+
+def _counted(call: Callable[..., Any], *, sends: bool) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def counted(sock: socket.socket, *args: Any, **kwargs: Any) -> Any:
+        global _on_their_way
+        done = call(sock, *args, **kwargs)
+        if sock.family is not socket.AF_UNIX:  # by which threads wake a loop
+            count = done if isinstance(done, int) else len(done)
+            _on_their_way += count if sends else -count
+        return done
+
+    return counted
 
 
 def _effort_ns() -> int:
@@ -72,6 +97,7 @@ class _Jumping(selectors.DefaultSelector):
         self.now_s = 0.0
         self.threads_at_work = 0
         self._gated_at = 0  # so many threads were found waiting
+        self._unread = _on_their_way  # so many bytes were found to be read by nobody
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """What is ready now; see `selectors.BaseSelector.select`."""
@@ -86,10 +112,16 @@ class _Jumping(selectors.DefaultSelector):
         return ready
 
     def _of_sockets(self) -> list[tuple[selectors.SelectorKey, int]]:
-        if len(self.get_map()) <= 1:  # no more than the loop has for itself
+        keys = self.get_map()
+        if len(keys) <= 1:  # no more than the loop has for itself
             return []
-        time.sleep(_ON_ITS_WAY_S)
-        return super().select(0)
+        connecting = any(key.events == selectors.EVENT_WRITE for key in keys.values())
+        if _on_their_way == self._unread and not connecting:
+            time.sleep(_END_ARRIVES_S)
+            return super().select(0)
+        if not (ready := super().select(_UNREAD_S)):
+            self._unread = _on_their_way
+        return ready
 
     def _of_threads(self) -> list[tuple[selectors.SelectorKey, int]]:
         """Whatever comes while threads are at work; nothing once all of them wait."""
@@ -134,6 +166,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _handed_over(self, _future: object) -> None:
         self._jumping.threads_at_work -= 1
+
+    async def _sendfile_native(self, *_args: Any, **_options: Any) -> int:
+        """Files are sent by way of this process, where bytes are counted."""
+        raise asyncio.SendfileNotAvailableError
 
     async def subprocess_exec(self, *_args: Any, **_options: Any) -> Any:
         """Another process has a clock of its own."""
