@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from xiaozhi.cli.stored import confirmed, device_called, fail, on_store, when
+from xiaozhi.program import program
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction  # argparse has no public name for it
@@ -104,7 +105,7 @@ async def _on_one(args: argparse.Namespace, store: "Store", settings: "Settings"
 
                 agent = (await Roster.load(settings, store)).find(values["agent"])
                 if agent is None:
-                    return fail(f"there is no agent {values['agent']!r}; `xiaozhi agents list` shows them")
+                    return fail(f"there is no agent {values['agent']!r}; `{program()} agents list` shows them")
                 values["agent"] = agent.name
             _show(await devices.update(device.id, **values))
             return 0

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import orjson
 
+from xiaozhi.program import program
 from xiaozhi.store.database import Database, StoreError
 from xiaozhi.store.meta import read_value, write_value
 
@@ -349,7 +350,7 @@ def _forget_surplus(connection: sqlite3.Connection) -> None:
 def _found(connection: sqlite3.Connection, device_id: str) -> Device:
     device = find(connection, device_id)
     if device is None:
-        raise StoreError("the store holds as many devices as it may; remove some with `xiaozhi devices remove`")
+        raise StoreError(f"the store holds as many devices as it may; remove some with `{program()} devices remove`")
     return device
 
 

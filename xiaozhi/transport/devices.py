@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Final
 
 from aiohttp import web
 
@@ -16,10 +17,13 @@ from xiaozhi.transport.draining import Drain
 from xiaozhi.transport.draining import Report as DrainReport
 from xiaozhi.transport.entrance import Entrance
 from xiaozhi.transport.identity import Identity
+from xiaozhi.transport.limits import OncePer
 from xiaozhi.transport.ota import too_many
 from xiaozhi.transport.websocket import Connection, Vision, no_vision
 
 _log = logging.getLogger(__name__)
+
+_CONNECTED_EVERY_S: Final = 3600.0
 
 
 class Devices:
@@ -48,6 +52,7 @@ class Devices:
         """What became of the devices when the server stopped."""
         self._open: set[Connection] = set()  # also those that a newer one has replaced and that are not over yet
         self._dropped = 0  # packets of those that are over
+        self._said = OncePer(_CONNECTED_EVERY_S)
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -87,8 +92,12 @@ class Devices:
             return too_many(wait_s)
         identity = Identity.of(request.headers, request.query)
         guest = is_guest(identity.device_id)  # the console's talk page
-        if not (entrance.admits_guest(identity, request.headers) if guest else entrance.gatekeeper.admits(identity)):
-            entrance.gatekeeper.note_refusal(identity, "token not valid", address)
+        if guest:
+            refused = "" if entrance.admits_guest(identity, request.headers) else "no pass of the console's talk page"
+        else:
+            refused = entrance.gatekeeper.refusal(identity)
+        if refused:
+            entrance.gatekeeper.note_refusal(identity, refused, address)
             return web.Response(status=401, text="token missing or not valid; ask the OTA address for one\n")
         notice = ""
         try:
@@ -123,6 +132,10 @@ class Devices:
         for tell in self.on_connect:
             tell(identity.device_id)
         self._open.add(connection)
+        # Whether a board reaches the server at all is asked when it is set up, not at each of its conversations.
+        news = self._said.allows(identity.device_id, asyncio.get_running_loop().time())
+        about = {"device": identity.device_id, "session": connection.session_id}
+        _log.log(logging.INFO if news else logging.DEBUG, "connected", extra=about)
         try:
             return await connection.serve(request)
         finally:
