@@ -153,6 +153,7 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
                     entrance.pages,
                 ),
                 access_log=None,
+                auto_decompress=False,  # see refuse_packed
                 handler_cancellation=True,
                 shutdown_timeout=1.0,
             )

@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from xiaozhi.transport.bodies import refuse_packed
 from xiaozhi.transport.console import Console
 from xiaozhi.transport.devices import Devices
 from xiaozhi.transport.doors import Doors
@@ -30,7 +31,7 @@ def build_app(
     """Put the routes together; every path answers with and without its last slash, because redirects are failures."""
     quiet_bad_requests()
     name_nobodys_version()
-    middlewares = [patience.middleware] if patience is not None else []
+    middlewares = [patience.middleware, refuse_packed] if patience is not None else [refuse_packed]
     if pages is not None:
         middlewares.append(pages.middleware)
     app = web.Application(client_max_size=_MOST_BODY_BYTES, middlewares=middlewares)

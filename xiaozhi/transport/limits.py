@@ -38,7 +38,7 @@ class RateLimiter:
         """Take one request of an address: 0 if it is admitted, else in how many seconds to come again."""
         if not self.per_minute or is_loopback_address(address):
             return 0.0
-        name = _group(address)
+        name = group_of(address)
         rate = self.per_minute / 60.0
         tokens, at_s = self._buckets.pop(name, (float(self.per_minute), now_s))
         tokens = min(float(self.per_minute), tokens + max(0.0, now_s - at_s) * rate)
@@ -55,10 +55,11 @@ class RateLimiter:
 def bucket_of(address: str) -> str:
     """The name of an address's bucket; empty for this machine, which is not counted."""
     # A proxy on this machine that is not among the trusted ones would otherwise be one address for everybody.
-    return "" if is_loopback_address(address) else _group(address)
+    return "" if is_loopback_address(address) else group_of(address)
 
 
-def _group(address: str) -> str:
+def group_of(address: str) -> str:
+    """What counts as one address: of IPv6 a whole /64; an address that is none is itself."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -19,6 +19,7 @@ from xiaozhi.store import StoreError
 from xiaozhi.tools.arguments import BadArguments
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError, ToolResult
 from xiaozhi.transport.addresses import Network, address_of
+from xiaozhi.transport.bodies import BodyTooLong, read_body
 from xiaozhi.transport.limits import RateLimiter
 from xiaozhi.transport.own_token import shows
 
@@ -68,11 +69,10 @@ class McpEndpoint:
         """One JSON-RPC message, one answer."""
         if (refusal := self._refusal(request)) is not None:
             return refusal
-        body = await _read(request, self._settings.max_kb * 1024)
-        if body is None:
-            return _failed(413, _INVALID_REQUEST, f"a request has at most {self._settings.max_kb} kB")
         try:
-            message = orjson.loads(body)
+            message = orjson.loads(await read_body(request, self._settings.max_kb * 1024))
+        except BodyTooLong:
+            return _failed(413, _INVALID_REQUEST, f"a request has at most {self._settings.max_kb} kB")
         except orjson.JSONDecodeError:
             return _failed(400, _PARSE_ERROR, "this is no JSON")
         if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
@@ -149,16 +149,6 @@ class McpEndpoint:
 
 def _listing(tool: Tool) -> dict[str, Any]:
     return {"name": tool.name, "description": tool.description, "inputSchema": dict(tool.parameters)}
-
-
-async def _read(request: web.Request, most_bytes: int) -> bytes | None:
-    """The body; None where it is too large."""
-    body = bytearray()
-    async for piece in request.content.iter_any():
-        body += piece
-        if len(body) > most_bytes:
-            return None
-    return bytes(body)
 
 
 def _failed(status: int, code: int, text: str, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -15,8 +15,7 @@ from contextlib import aclosing
 from typing import Final
 
 import orjson
-from aiohttp import BodyPartReader, web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp import web
 
 from xiaozhi.events import Message
 from xiaozhi.pictures import PictureError, prepared
@@ -26,6 +25,7 @@ from xiaozhi.text.language import language_of
 from xiaozhi.tools.wording import pick
 from xiaozhi.transport.addresses import base_of
 from xiaozhi.transport.auth import Gatekeeper
+from xiaozhi.transport.bodies import BodyTooLong, form_parts, pieces_of
 from xiaozhi.transport.identity import Identity
 from xiaozhi.transport.token_keys import TokenKey
 from xiaozhi.workers import WorkerPool
@@ -40,6 +40,8 @@ _ANSWER_MOST_BYTES: Final = 7800
 _MOST_CHARS: Final = 1500
 _MOST_QUESTION_BYTES: Final = 4096
 _MOST_PARTS: Final = 8
+# Of a form, beside the picture.
+_MOST_BESIDE_BYTES: Final = 16 * 1024
 # A device gives up its upload after 30 s, and waits as long for the answer; one that dawdles keeps a place from others.
 _UPLOAD_S: Final = 25.0
 _PLACE_S: Final = 5.0
@@ -178,29 +180,21 @@ class VisionDesk:
 
     async def _received(self, request: web.Request) -> tuple[bytes, str]:
         """The picture and the question."""
-        if not request.content_type.startswith("multipart/"):
-            raise _Refused("no_picture")
-        most = int(self._settings.max_mb * _MB)
         picture, question = b"", ""
         try:
             async with asyncio.timeout(_UPLOAD_S):
-                reader = await request.multipart()
-                for _ in range(_MOST_PARTS):
-                    part = await reader.next()
-                    if part is None:
-                        break
-                    if not isinstance(part, BodyPartReader):
-                        raise _Refused("no_picture")
-                    if part.name == "question":
-                        question = (await _read(part, _MOST_QUESTION_BYTES)).decode("utf-8", "replace").strip()
-                    elif part.name == "file" or part.filename:
-                        picture = picture or await _read(part, most)
-                    else:
-                        await _read(part, _MOST_QUESTION_BYTES)
+                pieces = pieces_of(request, int(self._settings.max_mb * _MB) + _MOST_BESIDE_BYTES)
+                async for head, content in form_parts(request.headers.get("Content-Type", ""), pieces, _MOST_PARTS):
+                    name = head.get_param("name", header="Content-Disposition")
+                    if name == "question":
+                        question = content[:_MOST_QUESTION_BYTES].decode("utf-8", "replace").strip()
+                    elif name == "file" or head.get_filename():
+                        picture = picture or content
+        except BodyTooLong:
+            raise _Refused("large") from None
         except TimeoutError:
             raise _Refused("slow") from None
-        except (ValueError, AssertionError, HttpProcessingError, web.RequestPayloadError):
-            # No boundary, a part without headers, a body that breaks off.
+        except (ValueError, web.RequestPayloadError):  # no boundary, a part without headers, a body that breaks off
             raise _Refused("no_picture") from None
         if not picture:
             raise _Refused("no_picture")
@@ -250,15 +244,6 @@ class _Place:
 
     async def __aexit__(self, *_error: object) -> None:
         self._places.release()
-
-
-async def _read(part: BodyPartReader, most_bytes: int) -> bytes:
-    content = bytearray()
-    while piece := await part.read_chunk():
-        content += piece
-        if len(content) > most_bytes:
-            raise _Refused("large")
-    return bytes(content)  # as it came: no client packs a part, and what is packed may be endless
 
 
 def _signature(key: TokenKey, device_id: str, expires_s: int) -> str:
