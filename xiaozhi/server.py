@@ -32,6 +32,7 @@ from xiaozhi.transport.console import Console
 from xiaozhi.transport.devices import Devices
 from xiaozhi.transport.doors import Doors
 from xiaozhi.transport.entrance import Entrance
+from xiaozhi.transport.headers import read_as_text
 from xiaozhi.transport.lan import reachable_host
 from xiaozhi.transport.ota import OTA_PATH, WEBSOCKET_PATH, OtaDesk
 from xiaozhi.transport.patience import Patience
@@ -158,6 +159,8 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
                 shutdown_timeout=1.0,
             )
             await runner.setup()
+            if runner.server is not None:  # since setup() it is there
+                read_as_text(runner.server)
             watching: list[asyncio.Task[None]] = []
             try:
                 ports = await _listen(runner, settings, tls)

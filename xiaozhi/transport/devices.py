@@ -79,6 +79,8 @@ class Devices:
         """
         if request.headers.get("Upgrade", "").lower() != "websocket":
             return web.Response(status=426, text="This is the WebSocket of a XiaoZhi server; devices connect here.\n")
+        if not request.headers.get("Sec-WebSocket-Key", "").isascii():  # the library would fail over it
+            return web.Response(status=400, text="Sec-WebSocket-Key is not valid\n")
         entrance = self._entrance
         address = address_of(request, entrance.trusted)
         if wait_s := await entrance.upgrades.take(address, asyncio.get_running_loop().time()):
