@@ -1,4 +1,4 @@
-"""What every test gets: a leaked task fails it."""
+"""What every test gets: a leaked task fails it, and a leaked process ends with the run."""
 
 import asyncio
 import inspect
@@ -6,6 +6,17 @@ import os
 from collections.abc import AsyncIterator
 
 import pytest
+
+from tests import leftovers
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have every process that tests start end with the run, even with one that is killed."""
+    if hasattr(config, "workerinput"):  # one of several workers: it is marked and ends itself
+        return
+    if (watcher := leftovers.watch()) is not None and watcher.stdin is not None:
+        config.add_cleanup(watcher.wait)
+        config.add_cleanup(watcher.stdin.close)  # the last that is added is the first that is called
 
 
 @pytest.hookimpl(trylast=True)

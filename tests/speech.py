@@ -1,6 +1,7 @@
 """Recorded speech for tests. It does not ship with the project: tests that need it skip where it is missing."""
 
 import csv
+import os
 import wave
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from xiaozhi.audio.resample import StreamResampler
 from xiaozhi.settings import EspeakVoiceSettings
 from xiaozhi.stages.tts.espeak import say as espeak_say
 
-SPEECH_DIR = Path(__file__).resolve().parents[2] / "shared" / "speech"
+SPEECH_DIR = Path(os.environ.get("SPEECH_DIR") or Path(__file__).resolve().parents[2] / "shared" / "speech")
 
 needs_speech = pytest.mark.skipif(not SPEECH_DIR.is_dir(), reason="recorded speech is not present")
 

@@ -449,8 +449,8 @@ async def test_a_challenge_given_by_one_node_is_answered_at_another(running: Red
         first = Activation(settings_, here.devices, shared=SharedPending(shared.link))
         second = Activation(settings_, there.devices, shared=SharedPending(others.link))
         await here.devices.update(DEVICE, serial="SN1", hmac_key=b"k" * 32)
-        section = await first.section(identity, chinese=False)
-        assert (await second.section(identity, chinese=False)) == section
+        section = await first.section(identity, "")
+        assert (await second.section(identity, "")) == section
         challenge = str(section["challenge"])
         body = {"hmac": hmac.new(b"k" * 32, challenge.encode(), "sha256").hexdigest()}
         assert await second.poll(identity, body) is Poll.WAITING

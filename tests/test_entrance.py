@@ -75,6 +75,30 @@ async def test_a_new_device_is_told_its_code_until_it_is_bound_and_then_talks(
         assert (await device.turn_text("hello there")).text == "It is ten past nine."
 
 
+@pytest.mark.parametrize("language", ["zh-CN", "en-US"])
+async def test_the_screen_of_a_new_device_says_where_its_code_is_entered(
+    tmp_path: Path, http: aiohttp.ClientSession, language: str
+) -> None:
+    """The firmware shows the message as it is; 240 pixels have room for 21 of its letters."""
+    tables = {"auth": {"mode": "activate"}, "console": {"enabled": True}}
+    async with house(tmp_path, **tables) as home:
+        activation = (await boot(http, home, **{"Accept-Language": language}))["activation"]
+        address, code = activation["message"].split("\n")
+        assert (address, code) == (f"127.0.0.1:{home.server.port}", activation["code"])
+        async with http.get(f"http://{address}") as page:
+            assert page.status == 200 and page.url.path == "/console/"
+        longest = await boot(http, home, Host="255.255.255.255:65535")
+        assert max(map(len, longest["activation"]["message"].split("\n"))) <= 21
+
+
+async def test_without_a_console_the_screen_says_which_command_takes_the_code(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    async with house(tmp_path, auth={"mode": "activate"}) as home:
+        activation = (await boot(http, home))["activation"]
+        assert activation["message"] == f"xiaozhi devices bind\n{activation['code']}"
+
+
 async def test_what_is_typed_to_an_unbound_device_is_not_answered(tmp_path: Path) -> None:
     async with house(tmp_path, auth={"mode": "activate"}) as home, home.device(connect=False) as device:
         ota = await device.boot(home.server.ota_url)

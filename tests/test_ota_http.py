@@ -70,6 +70,23 @@ async def test_a_device_is_told_where_to_connect_with_a_token_that_opens_the_doo
     assert refused.value.status == 401
 
 
+async def test_a_token_in_other_hands_is_refused_and_the_log_says_why(
+    home: House, http: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with http.post("/xiaozhi/ota/", headers=HEADERS) as response:
+        bearer = {"Authorization": f"Bearer {(await reply_of(response))['websocket']['token']}"}
+    for changed, why in (
+        ({"Client-Id": "client-2"}, "the token belongs to another Client-Id"),
+        ({"Device-Id": "02:00:00:00:00:02"}, "the token belongs to another Device-Id"),
+        ({"Authorization": "Bearer test-token"}, "not a token of this server"),
+        ({"Authorization": ""}, "no token"),
+    ):
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await http.ws_connect(home.url, headers={**HEADERS, **bearer, **changed})
+        assert refused.value.status == 401
+        assert caplog.messages[-1] == f"refused, from 127.0.0.1: {why}"
+
+
 BODIES: dict[str, bytes] = {
     "nothing": b"",
     "no JSON": b"not json",

@@ -8,6 +8,7 @@ from onnx import load, save
 
 from bench.sense_voice_model import build_tiny
 from tests.bad_models import copy_zipformer
+from tests.speech import needs_speech
 from xiaozhi.settings import AsrSettings, SherpaVoiceSettings
 from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.asr.model_files import find_sense_voice, find_transducer, precisions
@@ -57,6 +58,7 @@ def test_a_precision_that_is_not_there_is_named(tmp_path: Path) -> None:
         build_recognizer(AsrSettings(engine="sense-voice", model_dir=folder, precision="fp16"), tmp_path, [])
 
 
+@needs_speech
 def test_an_fp16_encoder_is_found_and_its_decoder_taken_as_it_is(tmp_path: Path) -> None:
     folder = copy_zipformer("zipformer-en", tmp_path / "z")
     encoder = next(folder.glob("encoder*.onnx"))

@@ -44,12 +44,12 @@ def activation(store: Store, clock: Clock, **settings: object) -> Activation:
 async def test_a_device_waits_until_its_code_is_entered(store: Store, clock: Clock) -> None:
     desk = activation(store, clock)
     assert await desk.standing(MINE) is Standing.UNBOUND
-    section = await desk.section(MINE, chinese=True)
+    section = await desk.section(MINE, "192.168.1.10:8000")
     code = str(section["code"])
     assert len(code) == 6
     assert code.isdecimal()
-    assert code in str(section["message"])
-    assert (await desk.section(MINE, chinese=False))["code"] == code, "the same until it expires"
+    assert section["message"] == f"192.168.1.10:8000\n{code}"
+    assert (await desk.section(MINE, ""))["code"] == code, "the same until it expires"
     assert await desk.poll(MINE, {}) is Poll.WAITING
     clock.now_s += 5
     assert (await store.devices.bind(code)) is not None
@@ -60,7 +60,7 @@ async def test_a_device_waits_until_its_code_is_entered(store: Store, clock: Clo
 
 async def test_a_device_that_does_not_poll_is_known_when_it_boots_again(store: Store, clock: Clock) -> None:
     desk = activation(store, clock)
-    section = await desk.section(MINE, chinese=True)
+    section = await desk.section(MINE, "")
     await store.devices.bind(str(section["code"]))
     restarted = activation(store, clock)
     assert await restarted.standing(MINE) is Standing.ADMITTED
@@ -71,11 +71,11 @@ async def test_who_only_knows_the_mac_address_of_a_bound_device_has_to_be_bound_
     store: Store, clock: Clock
 ) -> None:
     desk = activation(store, clock)
-    await store.devices.bind(str((await desk.section(MINE, chinese=True))["code"]))
+    await store.devices.bind(str((await desk.section(MINE, ""))["code"]))
     assert await desk.poll(MINE, {}) is Poll.ACTIVE
     clock.now_s += 60
     assert await desk.standing(THIEF) is Standing.UNBOUND
-    code = str((await desk.section(THIEF, chinese=True))["code"])
+    code = str((await desk.section(THIEF, ""))["code"])
     assert await desk.poll(THIEF, {}) is Poll.WAITING
     assert await desk.standing(MINE) is Standing.ADMITTED, "asking for a code changes nothing"
     clock.now_s += 5
@@ -91,7 +91,7 @@ async def test_a_device_whose_key_is_known_must_answer_the_challenge(
 ) -> None:
     desk = activation(store, clock)
     key = bytes(range(32))
-    section = await desk.section(MINE, chinese=True)
+    section = await desk.section(MINE, "")
     await store.devices.update(MINE.device_id, serial="SN-1", hmac_key=key)
     await store.devices.bind(str(section["code"]))
 
@@ -113,7 +113,7 @@ async def test_strange_answers_to_a_challenge_are_wrong_answers(
     store: Store, clock: Clock, body: dict[str, object]
 ) -> None:
     desk = activation(store, clock)
-    await desk.section(MINE, chinese=True)
+    await desk.section(MINE, "")
     await store.devices.update(MINE.device_id, hmac_key=bytes(32))
     assert await desk.poll(MINE, body) is Poll.REFUSED
 
@@ -142,7 +142,7 @@ async def test_without_lists_everybody_may_and_nothing_is_written(store: Store, 
 async def test_made_up_devices_do_not_fill_the_memory(store: Store, clock: Clock) -> None:
     desk = activation(store, clock)
     desk._pending.update({(str(number), ""): None for number in range(20_000)})  # type: ignore[misc]  # only counted
-    await desk.section(MINE, chinese=True)
+    await desk.section(MINE, "")
     assert len(desk._pending) == 10_000
 
 

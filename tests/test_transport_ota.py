@@ -1,6 +1,7 @@
 """Who a client is, its token, and the address it is told, without a socket."""
 
 import stat
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from pydantic import SecretStr
 
 from xiaozhi.cli import main
 from xiaozhi.settings import AuthSettings, ServerSettings
-from xiaozhi.transport.addresses import base_url, client_address, is_loopback, networks, websocket_url
+from xiaozhi.transport.addresses import base_url, client_address, is_loopback, networks, typed_address, websocket_url
 from xiaozhi.transport.auth import Gatekeeper, KeyKeeper
 from xiaozhi.transport.identity import Identity, from_body, normal_id
 from xiaozhi.transport.lan import lan_address, reachable_host
@@ -81,6 +82,37 @@ def test_a_token_opens_the_door_for_its_own_device_until_it_expires() -> None:
 )
 def test_other_tokens_do_not(token: str) -> None:
     assert not gate().admits(with_token(token))
+
+
+@pytest.mark.parametrize("with_tags", [True, False], ids=["as now", "as made before there were tags"])
+def test_a_refused_token_is_told_by_its_reason(with_tags: bool) -> None:
+    token = gate(token_ttl_days=1).token_for(DEVICE)
+    start, _, proof = token.rpartition(".")
+    if not with_tags:
+        digest = urlsafe_b64decode(proof)[-32:]
+        token = f"{start}.{urlsafe_b64encode(digest).rstrip(b'=').decode()}"
+    assert gate().refusal(with_token(token)) == ""
+    later = Gatekeeper(AuthSettings(), RING, lambda: NOW_S + 86_401)
+    assert later.refusal(with_token(token)) == "the token has expired"
+    other_key = Gatekeeper(AuthSettings(), KeyRing((TokenKey(8, NOW_S, 0.0, b"x" * 32),)), lambda: NOW_S)
+    assert "signed with a key that is not" in other_key.refusal(with_token(token))
+    vague = "the token belongs to another device or was altered"
+    other_device = gate().refusal(with_token(token, "02:00:00:99:99:99"))
+    assert other_device == ("the token belongs to another Device-Id" if with_tags else vague)
+    other_client = gate().refusal(Identity(DEVICE.device_id, "another-client", token))
+    assert other_client == ("the token belongs to another Client-Id" if with_tags else vague)
+    later_expiry = token.replace(".1800086400.", ".1900086400.")
+    assert later_expiry != token
+    assert gate().refusal(with_token(later_expiry)) == ("the token was altered" if with_tags else vague)
+    assert gate().refusal(with_token("")) == "no token"
+    for strange in ("test-token", token + "x", token + "=", token + "é", token[:-1], f"{token}.x"):
+        assert gate().refusal(with_token(strange)) == "not a token of this server"
+
+
+@given(st.binary(max_size=60))
+def test_no_other_proof_is_accepted(proof: bytes) -> None:
+    start, _, _own = gate().token_for(DEVICE).rpartition(".")
+    assert gate().refusal(with_token(f"{start}.{urlsafe_b64encode(proof).rstrip(b'=').decode()}"))
 
 
 def test_fixed_tokens_and_the_open_mode() -> None:
@@ -268,14 +300,16 @@ def test_tables_of_strangers_do_not_grow() -> None:
     assert len(once) == 100
 
 
-def test_a_refused_device_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refused_device_is_logged_once_a_minute_for_one_reason(caplog: pytest.LogCaptureFixture) -> None:
     now_s = NOW_S
     gatekeeper = Gatekeeper(AuthSettings(), RING, lambda: now_s)
     for step_s in (0, 1, 58, 2, 1):
         now_s += step_s
-        gatekeeper.note_refusal(DEVICE, "token not valid", "192.0.2.1")
+        gatekeeper.note_refusal(DEVICE, "no token", "192.0.2.1")
     assert len(caplog.records) == 2
     assert gatekeeper.refused == 5
+    gatekeeper.note_refusal(DEVICE, "the token has expired", "192.0.2.1")
+    assert len(caplog.records) == 3, "another reason is news"
 
 
 def test_the_body_names_a_device_only_where_its_headers_do_not() -> None:
@@ -290,6 +324,20 @@ def test_browser_clients_may_call_their_token_token() -> None:
     assert Identity.of({}, {"device-id": "web", "token": "t"}).token == "t"
     assert normal_id("AA-BB-CC-DD-EE-FF") == "aa:bb:cc:dd:ee:ff"
     assert normal_id("Living-Room") == "living-room"
+
+
+@pytest.mark.parametrize(
+    ("base", "typed"),
+    [
+        ("http://192.168.1.10:8000", "192.168.1.10:8000"),
+        ("http://192.168.1.10", "192.168.1.10"),
+        ("https://voice.example.org", "voice.example.org"),
+        ("https://voice.example.org:8443", "https://voice.example.org:8443"),
+        ("https://voice.example.org/xiaozhi/v1/", "voice.example.org"),
+    ],
+)
+def test_a_person_types_no_more_of_an_address_than_is_needed(base: str, typed: str) -> None:
+    assert typed_address(base) == typed
 
 
 def test_the_address_of_this_machine_is_one_a_device_can_reach() -> None:

@@ -136,7 +136,13 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
             runner = web.AppRunner(
                 build_app(
                     devices,
-                    OtaDesk(settings.server, entrance.reception, host, membership.place if membership.shared else None),
+                    OtaDesk(
+                        settings.server,
+                        entrance.reception,
+                        host,
+                        membership.place if membership.shared else None,
+                        console=console is not None,
+                    ),
                     metrics_desk(
                         services,
                         devices,

@@ -153,16 +153,20 @@ class Activation:
         self._remember(key, pending)
         return code
 
-    async def section(self, identity: Identity, *, chinese: bool) -> dict[str, object]:
+    async def section(self, identity: Identity, where: str) -> dict[str, object]:
         """The `activation` section of the OTA answer: the device speaks and shows it, then polls.
+
+        Args:
+            identity: who asks.
+            where: what to do with the code, in so few words that a screen 200 pixels wide has room for them: where the
+                console is.
 
         Raises:
             StoreError: the store cannot be written.
         """
         code = await self.code_for(identity)
-        message = f"请用验证码绑定设备\n{code}" if chinese else f"Bind this device with the code\n{code}"
         challenge = self._pending[identity.device_id, identity.client_id].challenge
-        return {"code": code, "message": message, "challenge": challenge, "timeout_ms": _TIMEOUT_MS}
+        return {"code": code, "message": f"{where}\n{code}", "challenge": challenge, "timeout_ms": _TIMEOUT_MS}
 
     async def poll(self, identity: Identity, body: Mapping[str, Any]) -> Poll:
         """A device asks whether it has been bound.

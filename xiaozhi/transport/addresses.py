@@ -112,6 +112,14 @@ def websocket_url(base: str) -> str:
     return base.rstrip("/") + "/" if "/xiaozhi/" in base else base + WEBSOCKET_PATH
 
 
+def typed_address(base: str) -> str:
+    """The least that a person types into a browser to come to a base address: `192.168.1.10:8000`. Pure."""
+    scheme, _, rest = base.partition("://")
+    host = rest.partition("/")[0]
+    # Browsers try http for a port, and either for none.
+    return f"https://{host}" if scheme in ("https", "wss") and ":" in host else host
+
+
 def is_loopback(base: str) -> bool:
     """Whether a base address is one that only this machine itself reaches. Pure."""
     return is_loopback_host(urlsplit(base).hostname or "")

@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from xiaozhi.transport.bodies import refuse_packed
-from xiaozhi.transport.console import Console
+from xiaozhi.transport.console import CONSOLE_PATH, Console
 from xiaozhi.transport.devices import Devices
 from xiaozhi.transport.doors import Doors
 from xiaozhi.transport.figures import METRICS_PATH, MetricsDesk
@@ -63,6 +63,8 @@ def build_app(
         # What people type into desktop clients is often `ws://host:port`; the rules are the same as on the full path.
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await devices.handle(request)
+        if console is not None:  # devices that wait to be bound show no more of its address than fits their screens
+            raise web.HTTPFound(CONSOLE_PATH)
         return web.Response(text=f"XiaoZhi server. OTA address: {OTA_PATH}\n")
 
     app.router.add_get("/", root)

@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import logging
 import time
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -19,13 +19,16 @@ _log = logging.getLogger(__name__)
 
 _DAY_S: Final = 86_400.0
 _REFUSED_EVERY_S: Final = 60.0
+_DIGEST_BYTES: Final = 32
+_TAG_BYTES: Final = 8
 
 
 class Gatekeeper:
     """Makes and checks tokens.
 
-    A token is `generation.expiry.signature`; the signature covers device, client and expiry, so a token of one device
-    does not open the door for another.
+    A token is `generation.expiry.proof`. The proof ends with a signature over device, client and expiry, so a token of
+    one device does not open the door for another; before it stand two tags, which only tell afterwards whose it is.
+    Tokens made before there were tags hold as well.
 
     Args:
         settings: the `[auth]` table.
@@ -50,11 +53,18 @@ class Gatekeeper:
         expires_s = int(self._now_s() + self._settings.token_ttl_days * _DAY_S)
         self.issued += 1
         key = self.ring.newest
-        return f"{key.generation}.{expires_s}.{_signature(key, identity, expires_s)}"
+        proof = b"".join((*_tags(key, identity), _signature(key, identity, expires_s)))
+        return f"{key.generation}.{expires_s}.{_base64(proof)}"
 
     def admits(self, identity: Identity) -> bool:
         """Whether this client may connect. Comparisons take the same time for every wrong token."""
-        return self._settings.mode == "open" or self.is_configured(identity) or self._is_signed(identity)
+        return not self.refusal(identity)
+
+    def refusal(self, identity: Identity) -> str:
+        """Why this client may not connect, for the log; empty when it may."""
+        if self._settings.mode == "open" or self.is_configured(identity):
+            return ""
+        return self._refusal_of_signed(identity)
 
     def is_configured(self, identity: Identity) -> bool:
         """Whether the client shows one of `auth.tokens`, which its owner has typed into it."""
@@ -63,28 +73,60 @@ class Gatekeeper:
         return any(matches)
 
     def note_refusal(self, identity: Identity, why: str, address: str) -> None:
-        """Count a refusal and log it, once a minute for one device."""
+        """Count a refusal and log it, once a minute for one device and reason."""
         self.refused += 1
-        if self._said.allows(identity.device_id, self._now_s()):
+        if self._said.allows(f"{identity.device_id} {why}", self._now_s()):
             _log.warning("refused, from %s: %s", address, why, extra={"device": identity.device_id})
 
-    def _is_signed(self, identity: Identity) -> bool:
+    def _refusal_of_signed(self, identity: Identity) -> str:
+        if not identity.token:
+            return "no token"
         parts = identity.token.split(".")
-        if len(parts) != 3 or not all(part.isascii() and part.isdecimal() and len(part) <= 12 for part in parts[:2]):
-            return False
-        generation, expires_s = int(parts[0]), int(parts[1])
-        now_s = self._now_s()
-        key = self.ring.find(generation, now_s)
-        expected = _signature(key or self.ring.newest, identity, expires_s)
-        right = hmac.compare_digest(parts[2].encode(), expected.encode())
-        return right and key is not None and expires_s >= now_s
+        numbers = len(parts) == 3 and all(part.isascii() and part.isdecimal() and len(part) <= 12 for part in parts[:2])
+        proof = _proof(parts[2]) if numbers else b""
+        if not proof:
+            return "not a token of this server"
+        expires_s, now_s = int(parts[1]), self._now_s()
+        key = self.ring.find(int(parts[0]), now_s)
+        right = hmac.compare_digest(proof[-_DIGEST_BYTES:], _signature(key or self.ring.newest, identity, expires_s))
+        if key is None:
+            return "the token is signed with a key that is not, or no longer, this server's"
+        if right:
+            return "" if expires_s >= now_s else "the token has expired"
+        device_tag, client_tag = _tags(key, identity)
+        tags = proof[:-_DIGEST_BYTES]
+        if not tags:
+            return "the token belongs to another device or was altered"
+        if tags[:_TAG_BYTES] != device_tag:
+            return "the token belongs to another Device-Id"
+        return "the token belongs to another Client-Id" if tags[_TAG_BYTES:] != client_tag else "the token was altered"
 
 
-def _signature(key: TokenKey, identity: Identity, expires_s: int) -> str:
+def _signature(key: TokenKey, identity: Identity, expires_s: int) -> bytes:
     # The parts hold no "|": an identity's words are letters, digits and `_:.@-`.
     words = f"{key.generation}|{identity.device_id}|{identity.client_id}|{expires_s}"
-    digest = hmac.new(key.secret, words.encode(), hashlib.sha256).digest()
-    return urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return hmac.new(key.secret, words.encode(), hashlib.sha256).digest()
+
+
+def _tags(key: TokenKey, identity: Identity) -> tuple[bytes, bytes]:
+    """What a device and a client are told apart by; nobody without the key learns anything from it."""
+    names = (f"device|{identity.device_id}", f"client|{identity.client_id}")
+    device, client = (hmac.new(key.secret, name.encode(), hashlib.sha256).digest()[:_TAG_BYTES] for name in names)
+    return device, client
+
+
+def _proof(text: str) -> bytes:
+    """The third part of a token; empty where it cannot be one."""
+    try:
+        proof = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError:
+        return b""
+    whole = len(proof) in (_DIGEST_BYTES, 2 * _TAG_BYTES + _DIGEST_BYTES)
+    return proof if whole and _base64(proof) == text else b""
+
+
+def _base64(proof: bytes) -> str:
+    return urlsafe_b64encode(proof).rstrip(b"=").decode()
 
 
 class KeyKeeper:

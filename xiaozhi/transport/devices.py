@@ -87,8 +87,12 @@ class Devices:
             return too_many(wait_s)
         identity = Identity.of(request.headers, request.query)
         guest = is_guest(identity.device_id)  # the console's talk page
-        if not (entrance.admits_guest(identity, request.headers) if guest else entrance.gatekeeper.admits(identity)):
-            entrance.gatekeeper.note_refusal(identity, "token not valid", address)
+        if guest:
+            refused = "" if entrance.admits_guest(identity, request.headers) else "no pass of the console's talk page"
+        else:
+            refused = entrance.gatekeeper.refusal(identity)
+        if refused:
+            entrance.gatekeeper.note_refusal(identity, refused, address)
             return web.Response(status=401, text="token missing or not valid; ask the OTA address for one\n")
         notice = ""
         try:

@@ -14,7 +14,16 @@ from aiohttp import web
 from xiaozhi.settings import ServerSettings
 from xiaozhi.store import StoreError
 from xiaozhi.transport.activation import Activation, Poll, Standing
-from xiaozhi.transport.addresses import OTA_PATH, WEBSOCKET_PATH, Network, address_of, base_of, networks, websocket_url
+from xiaozhi.transport.addresses import (
+    OTA_PATH,
+    WEBSOCKET_PATH,
+    Network,
+    address_of,
+    base_of,
+    networks,
+    typed_address,
+    websocket_url,
+)
 from xiaozhi.transport.auth import Gatekeeper
 from xiaozhi.transport.firmware import FirmwareShelf, Running
 from xiaozhi.transport.identity import Identity, from_body
@@ -60,6 +69,7 @@ class OtaDesk:
         lan_host: this machine's address on the network.
         place: the base address of the node that a device belongs to, empty for the one it has asked; None without
             other nodes.
+        console: there are pages on which an owner can enter the code of a device.
     """
 
     def __init__(
@@ -68,11 +78,14 @@ class OtaDesk:
         reception: Reception,
         lan_host: str,
         place: Callable[[str], Awaitable[str]] | None = None,
+        *,
+        console: bool = True,
     ) -> None:
         self._settings = settings
         self._desk = reception
         self._lan_host = lan_host
         self._place = place
+        self._console = console
         self._trusted: tuple[Network, ...] = networks(settings.trusted_proxies)
         self._zone: tzinfo | None = ZoneInfo(settings.timezone) if settings.timezone else None
         self.answered = 0
@@ -108,8 +121,9 @@ class OtaDesk:
             if standing is Standing.BLOCKED:
                 return _refused()
             if standing is Standing.UNBOUND and not identity.is_anonymous:
-                chinese = not request.headers.get("Accept-Language", "zh").lower().startswith("en")
-                answer["activation"] = await self._desk.activation.section(identity, chinese=chinese)
+                # Nothing else says where: clients of other make send people to the service that they were made for.
+                where = typed_address(base) if self._console else "xiaozhi devices bind"
+                answer["activation"] = await self._desk.activation.section(identity, where)
         except StoreError as error:
             return _out_of_order(error)
         if standing is Standing.ADMITTED:
