@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import aiohttp
 import pytest
@@ -45,6 +45,16 @@ async def raw(home: House, request: str) -> str:
     return answer.decode("latin-1")
 
 
+async def status_of(home: House, request: bytes) -> int:
+    """The status of the answer to these bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", home.server.port)
+    writer.write(request)
+    async with asyncio.timeout(20.0):
+        line = await reader.readline()
+    writer.close()
+    return int(line.split(b" ")[1])
+
+
 def head_of(answer: str) -> dict[str, str]:
     """Headers in lower case."""
     lines = answer.partition("\r\n\r\n")[0].split("\r\n")[1:]
@@ -75,6 +85,70 @@ async def test_whatever_is_asked_the_answer_is_private_and_names_no_versions(tmp
         ):
             answer = await raw(home, broken)
             assert " 400 " in answer.splitlines()[0] and "aiohttp" not in answer and "Python" not in answer
+
+
+# Words that are no text -----------------------------------------------------------------------------------------------
+
+_READ: Final = (
+    "Authorization", "Device-Id", "Client-Id", "User-Agent", "Accept-Language", "Content-Type", "Cookie", "X-CSRF",
+    "Origin", "Host", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Protocol-Version", "Expect",
+    "Sec-WebSocket-Key", "Sec-WebSocket-Version", "Sec-WebSocket-Protocol", "If-None-Match", "If-Modified-Since",
+    "Range", "MCP-Protocol-Version", "Sec-Fetch-Site", "Upgrade", "Connection", "Accept-Encoding", "X-Whatever",
+)  # fmt: skip
+_NO_TEXT: Final = (
+    b"Bearer \xff\xfe",
+    b"\xed\xa0\x80",
+    b"\xc0\xaf",
+    b"1.2.\xff.x",
+    b"bytes=\xff-",
+    b"caf\xc3\xa9",
+    b"\x80" * 300,
+)
+_UPGRADE: Final = {
+    "Upgrade": b"websocket", "Connection": b"Upgrade", "Sec-WebSocket-Version": b"13",
+    "Sec-WebSocket-Key": b"MDEyMzQ1Njc4OWFiY2RlZg==",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["open", "token"])
+@pytest.mark.parametrize("method", ["POST", "upgrade"])
+async def test_no_bytes_in_a_header_are_an_internal_error(
+    tmp_path: Path, mode: str, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with house(tmp_path, auth={"mode": mode}, **_DOORS) as home:
+        for path, name, value in itertools.product(_PATHS, _READ, _NO_TEXT):
+            headers = {
+                "Host": b"127.0.0.1",
+                **(_UPGRADE if method == "upgrade" else {"Content-Length": b"0"}),
+                name: value,
+            }
+            lines = b"".join(key.encode() + b": " + word + b"\r\n" for key, word in headers.items())
+            verb = "GET" if method == "upgrade" else method
+            status = await status_of(home, f"{verb} {path} HTTP/1.1\r\n".encode() + lines + b"\r\n")
+            assert status < 500 or path == "/health/ready", (path, name, value)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_control_characters_in_headers_are_no_http(tmp_path: Path) -> None:
+    async with house(tmp_path, auth={"mode": "token"}, **_DOORS) as home:
+        for word in ("a\0b", "a\rb", "a\nb", "\0", "Bearer x\r y"):
+            for path in ("/xiaozhi/ota/", "/api/announce", "/mcp", "/mcp/vision/explain", "/xiaozhi/v1/"):
+                head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n"
+                answer = await raw(home, f"{head}Authorization: {word}\r\n\r\n")
+                assert answer.startswith("HTTP/1.") and " 400 " in answer.splitlines()[0], (path, word)
+
+
+async def test_tokens_that_are_no_text_count_among_the_wrong_ones(tmp_path: Path) -> None:
+    server = {"trusted_proxies": ["127.0.0.1"], "requests_per_minute": 20}
+    async with house(tmp_path, auth={"mode": "token"}, server=server, **_DOORS) as home:
+        for path, wrong in (("/api/announce", 401), ("/mcp", 401), ("/mcp/vision/explain", 200), ("/xiaozhi/v1/", 401)):
+            head = f"POST {path} HTTP/1.1\r\nContent-Length: 0\r\n".encode()
+            if path == "/xiaozhi/v1/":
+                words = b"".join(name.encode() + b": " + word + b"\r\n" for name, word in _UPGRADE.items())
+                head = f"GET {path} HTTP/1.1\r\n".encode() + words
+            head += b"Host: x\r\nX-Forwarded-For: 203.0.113.9\r\nAuthorization: Bearer \xff\xfe\r\n\r\n"
+            statuses = [await status_of(home, head) for _ in range(25)]
+            assert statuses == [wrong] * 20 + [429] * 5, path
 
 
 # Bodies ---------------------------------------------------------------------------------------------------------------

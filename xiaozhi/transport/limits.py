@@ -1,15 +1,13 @@
 """How often one address may ask: a token bucket each, in a table that cannot grow. Pure: time is passed in."""
 
-import ipaddress
 from collections import OrderedDict
 from typing import Final
 
+from xiaozhi.console.addresses import group_of
 from xiaozhi.transport.loopback import is_loopback_address
 
 # Addresses that are remembered; whoever has not asked for longest is forgotten first. About 2 MB.
 _MOST_ADDRESSES: Final = 10_000
-# One subscriber has a whole /64 of IPv6 addresses.
-_IPV6_PREFIX: Final = 64
 
 
 class RateLimiter:
@@ -56,19 +54,6 @@ def bucket_of(address: str) -> str:
     """The name of an address's bucket; empty for this machine, which is not counted."""
     # A proxy on this machine that is not among the trusted ones would otherwise be one address for everybody.
     return "" if is_loopback_address(address) else group_of(address)
-
-
-def group_of(address: str) -> str:
-    """What counts as one address: of IPv6 a whole /64; an address that is none is itself."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address[:64]
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        return str(ipaddress.ip_network((parsed, _IPV6_PREFIX), strict=False))
-    return str(parsed)
 
 
 class OncePer:

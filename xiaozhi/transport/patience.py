@@ -14,8 +14,8 @@ from typing import Final, Protocol
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from xiaozhi.console.addresses import group_of
 from xiaozhi.transport.addresses import Network, is_in, networks
-from xiaozhi.transport.limits import group_of
 
 # A device that has connected sends its request at once; a 4G modem may have to send it three times.
 _FIRST_S: Final = 15.0

@@ -23,10 +23,12 @@ from xiaozhi.services import Services
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest
 from xiaozhi.text.language import language_of
 from xiaozhi.tools.wording import pick
-from xiaozhi.transport.addresses import base_of
+from xiaozhi.transport.addresses import Network, base_of
 from xiaozhi.transport.auth import Gatekeeper
 from xiaozhi.transport.bodies import BodyTooLong, form_parts, pieces_of
 from xiaozhi.transport.identity import Identity
+from xiaozhi.transport.ota import too_many
+from xiaozhi.transport.own_token import WrongTokens
 from xiaozhi.transport.token_keys import TokenKey
 from xiaozhi.workers import WorkerPool
 
@@ -89,11 +91,17 @@ class VisionDesk:
         services: the chat model and the settings.
         gatekeeper: its keys sign the tokens.
         lan_host: this machine's address on the network.
+        proxies: whose word about a caller's address counts.
         now_s: wall time in seconds.
     """
 
     def __init__(
-        self, services: Services, gatekeeper: Gatekeeper, lan_host: str, now_s: Callable[[], float] = time.time
+        self,
+        services: Services,
+        gatekeeper: Gatekeeper,
+        lan_host: str,
+        proxies: Sequence[Network] = (),
+        now_s: Callable[[], float] = time.time,
     ) -> None:
         settings = services.settings.vision
         self._services = services
@@ -101,6 +109,7 @@ class VisionDesk:
         self._lan_host = lan_host
         self._now_s = now_s
         self._settings = settings
+        self._wrong = WrongTokens(proxies)
         self._places = asyncio.Semaphore(settings.max_concurrent)
         self._pool = WorkerPool(1, "picture", niceness=5)
         self.answered = 0
@@ -154,6 +163,8 @@ class VisionDesk:
         """POST multipart/form-data with `question` and `file`, in any order, with or without a length."""
         named = Identity.of(request.headers, {})
         identity = self._admitted(named)
+        if identity is None and (wait_s := self._wrong.wait_s(request)):
+            return too_many(wait_s)
         question = ""
         language = "en" if self._services.settings.asr.language == "en" else "zh"
         try:
