@@ -240,6 +240,7 @@ async def _console(
             services,
             devices,
             entrance.guests,
+            is_own_host=entrance.pages.is_own_host,
             source=origin,
             trusted=entrance.trusted,
             apply=reloader.apply,
