@@ -231,7 +231,9 @@ async def test_nothing_of_a_request_becomes_a_header(tmp_path: Path) -> None:
             answer = await raw(home, f"GET /console/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
             head = answer.partition("\r\n\r\n")[0]
             assert (host not in head and "connect-src 'self';" in head) or " 400 " in head.splitlines()[0], host
-        answer = await raw(home, "GET /console/%0d%0aSet-Cookie:x=1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer = await raw(
+            home, "GET /console/%0d%0aSet-Cookie:x=1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
         assert " 404 " in answer.splitlines()[0] and "\r\nSet-Cookie" not in answer
 
 

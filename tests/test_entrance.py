@@ -65,7 +65,7 @@ async def test_a_new_device_is_told_its_code_until_it_is_bound_and_then_talks(
         assert ", ".join(code) in said or "，".join(code) in said
         assert home.asked == [], "a device that belongs to nobody costs no model"
 
-        bound = await home.server.devices._services.store.devices.bind(code)
+        bound = await home.server.devices._services.store.pending.bind(code)
         assert bound is not None
         async with http.post(home.server.ota_url + "activate", json={}, headers=names) as response:
             assert response.status == 200

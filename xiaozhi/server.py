@@ -117,7 +117,7 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
     try:
         async with running_services(settings) as services:
             link = services.shared.link if services.shared is not None else None
-            entrance = Entrance(settings, services.store.devices, ring, tls, link)
+            entrance = Entrance(settings, services.store, ring, tls, link)
             await entrance.refresh()
             devices = Devices(services, entrance)
             membership = Membership(services, lambda: len(devices))

@@ -1,5 +1,6 @@
 """The store of a node whose devices may come to another one: records, codes, memories and deletions are shared."""
 
+import dataclasses
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -11,9 +12,10 @@ from xiaozhi.cluster.link import Gone, RedisLink, Use
 from xiaozhi.cluster.synced import Synced
 from xiaozhi.store import Access, Device, Store, StoreError
 from xiaozhi.store.database import Database
-from xiaozhi.store.devices import CODE_TTL_S, Devices
+from xiaozhi.store.devices import Devices
 from xiaozhi.store.memories import Memories, Memory
 from xiaozhi.store.meta import Meta
+from xiaozhi.store.pending import CODE_TTL_S, PendingClient, PendingClients
 from xiaozhi.store.turns import Turns
 
 _log = logging.getLogger(__name__)
@@ -27,6 +29,8 @@ _SHARED: Final = (
 _REMEMBERED_MS: Final = 90 * 86_400_000
 # Deletions taken up in one look.
 _AT_ONCE: Final = 500
+_CODE_TTL_MS: Final = int(CODE_TTL_S * 1000)
+_MAX_WORD_CHARS: Final = 64
 _LAST_SEEN: Final = "cluster.forgotten"
 _UNTOLD: Final = "cluster.untold"
 
@@ -139,7 +143,7 @@ class Deletions:
         await self._meta.put(_UNTOLD, orjson.dumps(waiting).decode())
 
     def _keys(self, kind: str, device_id: str) -> list[str]:
-        names = ("talk", "device", "memories", "code-of") if kind == "d" else ("talk",)
+        names = ("talk", "device", "memories") if kind == "d" else ("talk",)
         return [self._link.key(name, device_id) for name in names]
 
     async def waits(self, device_id: str) -> bool:
@@ -222,9 +226,10 @@ class SharedDevices(Devices):
         own = await super().get(device_id)
         if own is None and await self._deletions.waits(device_id):
             return None
-        return await self._settled(device_id, own)
+        return await self.settled(device_id, own)
 
-    async def _settled(self, device_id: str, own: Device | None) -> Device | None:
+    async def settled(self, device_id: str, own: Device | None) -> Device | None:
+        """Agree with the other nodes on a device; None where nobody knows it. Raises `StoreError`."""
         taken = await self.synced.settle(device_id, record_of(own) if own is not None else None)
         values = values_of(taken) if taken is not None else None
         return own if values is None else await super()._change(device_id, values)
@@ -234,14 +239,14 @@ class SharedDevices(Devices):
         try:
             await self.get(device_id)  # what others know goes before what it says now
             device = await super().seen(device_id, client_id=client_id, board=board, firmware=firmware)
-            return await self._settled(device_id, device) or device
+            return await self.settled(device_id, device) or device
         except StoreError:
             return await super().seen(device_id, client_id=client_id, board=board, firmware=firmware)
 
     async def _change(self, device_id: str, values: dict[str, Any]) -> Device:
         await self.get(device_id)
         device = await super()._change(device_id, values)
-        return await self._settled(device_id, device) or device
+        return await self.settled(device_id, device) or device
 
     async def remove(self, device_id: str) -> bool:
         """Delete a device on every node. Raises `StoreError`."""
@@ -250,47 +255,97 @@ class SharedDevices(Devices):
         await self._deletions.tell(device_id, all_of_it=True)
         return removed
 
-    async def pending_code(self, device_id: str, now: float | None = None) -> str:
-        """The six digits that bind this device, on whichever node they are typed in. Raises `StoreError`."""
-        own = await super().pending_code(device_id, now)
-        ttl_ms = int(CODE_TTL_S * 1000)
+    async def pin(self, device_id: str, client_id: str) -> Device:
+        """Make a client the only one that may be this device; see `Devices.pin`."""
+        await self.get(device_id)  # it may have come to another node before
+        device = await super().pin(device_id, client_id)
+        return await self.settled(device_id, device) or device
 
-        async def agree(redis: Any) -> str:
-            mine = self._link.key("code-of", device_id)
-            await redis.set(mine, own, nx=True, px=ttl_ms)
-            value = await redis.get(mine)
-            code = value.decode() if value else own
-            await redis.set(self._link.key("code", code), device_id, nx=True, px=ttl_ms)
-            return code
+
+class SharedPendingClients(PendingClients):
+    """Clients that wait, known to every node: a device may ask each time another one.
+
+    Args:
+        database: of this node.
+        link: to Redis.
+        devices: of this node, shared.
+    """
+
+    def __init__(self, database: Database, link: RedisLink, devices: SharedDevices) -> None:
+        super().__init__(database)
+        self._link = link
+        self._devices = devices
+
+    def _key(self, device_id: str, client_id: str) -> str:
+        return self._link.key("client", f"{device_id}|{client_id}")
+
+    async def ask(
+        self, device_id: str, client_id: str, *, address: str = "", now: float | None = None
+    ) -> PendingClient:
+        """What lets this client in, on whichever node it is typed in; see `PendingClients.ask`."""
+        own = await super().ask(device_id, client_id, address=address, now=now)
+        told = orjson.dumps([own.device, own.client_id, own.code, own.challenge])
+
+        async def agree(redis: Any) -> PendingClient:
+            await redis.set(self._key(device_id, client_id), told, nx=True, px=_CODE_TTL_MS)
+            agreed = _client_of(await redis.get(self._key(device_id, client_id)), own.until)
+            if agreed is None or (agreed.device, agreed.client_id) != (device_id, client_id):
+                return own
+            document = orjson.dumps([agreed.device, agreed.client_id, agreed.code, agreed.challenge])
+            await redis.set(self._link.key("code", agreed.code), document, nx=True, px=_CODE_TTL_MS)
+            return agreed
 
         try:
-            return await self._link.ask(Use.DEVICES, agree)
+            agreed = dataclasses.replace(await self._link.ask(Use.DEVICES, agree), address=address)
         except Gone:
             return own
+        if agreed.code != own.code:
+            await self.keep(agreed)
+        return agreed
+
+    async def find(self, device_id: str, client_id: str) -> PendingClient | None:
+        """What this client was given, by whichever node. Raises `StoreError`."""
+        own = await super().find(device_id, client_id)
+        return own or await self._told(self._key(device_id, client_id))
+
+    async def _told(self, key: str) -> PendingClient | None:
+        async def read(redis: Any) -> PendingClient | None:
+            return _client_of(await redis.get(key), time.time() + CODE_TTL_S)
+
+        try:
+            return await self._link.ask(Use.DEVICES, read)
+        except Gone:
+            return None
 
     async def bind(self, code: str, *, owner: str = "", now: float | None = None) -> Device | None:
-        """Bind the device that shows this code, whichever node gave it. Raises `TooManyTries`, `StoreError`."""
+        """Let in the client that shows this code, whichever node gave it. Raises `TooManyTries`, `StoreError`."""
         digits = "".join(char for char in code if char.isascii() and char.isdecimal())
-        device_id = ""
-        try:
-            if len(digits) == 6:
-                value = await self._link.ask(Use.DEVICES, lambda redis: _get(redis, self._link.key("code", digits)))
-                device_id = value.decode(errors="replace") if value else ""
-        except Gone:
-            _log.debug("only codes of this node can be bound now")
-        if device_id:  # from here on it is a code of this node
-            at = time.time() if now is None else now
-            await self.get(device_id)
-            await super()._change(device_id, {"code": digits, "code_until": at + 60.0})
+        told = await self._told(self._link.key("code", digits)) if len(digits) == 6 else None
+        if told is not None and told.code == digits:  # from here on it is a code of this node
+            await self._devices.get(told.device)
+            await self.keep(told)
         bound = await super().bind(code, owner=owner, now=now)
         if bound is None:
             return None
-        keys = [self._link.key("code", digits), self._link.key("code-of", bound.id)]
+        keys = [self._link.key("code", digits)]
+        if told is not None and not bound.hmac_key:
+            keys.append(self._key(told.device, told.client_id))
         try:
             await self._link.ask(Use.DEVICES, lambda redis: redis.delete(*keys))
         except Gone:
             _log.debug("a code that was used is left to expire")
-        return await self._settled(bound.id, bound) or bound
+        return await self._devices.settled(bound.id, bound) or bound
+
+
+def _client_of(document: Any, until: float) -> PendingClient | None:
+    """Raises `ValueError`, `TypeError` for what is no such document."""
+    if document is None:
+        return None
+    device, client_id, code, challenge = orjson.loads(document)
+    texts = (device, client_id, code, challenge)
+    if not all(isinstance(text, str) and len(text) <= _MAX_WORD_CHARS for text in texts):
+        raise TypeError("not what a node writes of a client that waits")
+    return PendingClient(device, client_id, code, challenge, until)
 
 
 class SharedMemories(Memories):
@@ -341,13 +396,9 @@ async def share_store(store: Store, link: RedisLink) -> Deletions:
         StoreError: the file cannot be read.
     """
     deletions = Deletions(link, store.meta)
-    store.devices = SharedDevices(store.database, link, store.meta, deletions)
+    store.devices = devices = SharedDevices(store.database, link, store.meta, deletions)
+    store.pending = SharedPendingClients(store.database, link, devices)
     store.memories = SharedMemories(store.database, link, store.meta)
     store.turns = SharedTurns(store.database, deletions)
     await store.turns.prepare()
     return deletions
-
-
-async def _get(redis: Any, key: str) -> bytes | None:
-    value: bytes | None = await redis.get(key)
-    return value

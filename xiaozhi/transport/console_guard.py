@@ -18,8 +18,7 @@ from xiaozhi.console.password import PasswordError
 from xiaozhi.console.sessions import Session, csrf_fits
 from xiaozhi.settings import Settings
 from xiaozhi.settings.errors import SettingsError
-from xiaozhi.store import StoreError
-from xiaozhi.store.devices import TooManyTries
+from xiaozhi.store import StoreError, TooManyTries
 from xiaozhi.transport.addresses import Network, address_of, host_of, is_in, networks
 
 _log = logging.getLogger(__name__)

@@ -151,7 +151,8 @@ class Connection:
         if request.transport is not None:
             self._way_out.bind(request.transport, self._services.settings.server.send_timeout_s)
         _log.info("connected", extra=self._extra())
-        await self._conversation.recall()
+        if self.admitted:  # nobody else learns, or changes, what is kept of the device
+            await self._conversation.recall()
         tasks = {
             asyncio.create_task(self._conversation.run(), name="conversation"),
             asyncio.create_task(self._outbox.run(), name="outbox"),
@@ -231,6 +232,11 @@ class Connection:
         return self._conversation.idle_s() == 0.0
 
     @property
+    def is_stranger(self) -> bool:
+        """Nothing was ever said to this device, and nobody has let it in by hand."""
+        return self._conversation.is_stranger
+
+    @property
     def device_id(self) -> str:
         """Whose it is."""
         return self.identity.device_id
@@ -272,7 +278,7 @@ class Connection:
             elif message.type is WSMsgType.TEXT:
                 event = self._protocol.receive_text(message.data)
                 self._receive(event)
-                if isinstance(event, protocol.Hello) and "mcp" in event.features:
+                if isinstance(event, protocol.Hello) and "mcp" in event.features and self.admitted:
                     self.tools.start_mcp(*self._vision(request, self.identity))
 
     def _receive(self, event: protocol.Event) -> None:
