@@ -101,7 +101,7 @@ class OncePer:
 
     def allows(self, name: str, now_s: float) -> bool:
         """Whether it may be said now; then it counts as said."""
-        if now_s - self._said.get(name, -self._period_s) < self._period_s:
+        if 0.0 <= now_s - self._said.get(name, -self._period_s) < self._period_s:
             return False
         self._said.pop(name, None)
         self._said[name] = now_s

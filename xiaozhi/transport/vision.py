@@ -154,8 +154,10 @@ class VisionDesk:
         ring = self._gatekeeper.ring
         key = ring.find(int(parts[0]), now_s)
         expected = _signature(key or ring.newest, device_id, expires_s)
-        right = hmac.compare_digest(parts[3].encode(), expected.encode()) and key is not None and expires_s >= now_s
-        return Identity(device_id, identity.client_id, identity.token) if right else None
+        right = hmac.compare_digest(parts[3].encode(), expected.encode())
+        if not right or key is None or key.is_over(expires_s, now_s):
+            return None
+        return Identity(device_id, identity.client_id, identity.token)
 
     # The answer ---------------------------------------------------------------------------------------------------
 
