@@ -125,6 +125,33 @@ async def test_a_redis_that_dies_and_comes_back_empty_is_used_again(own: RedisSe
     await link.close()
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_task_that_asks_again_and_again_ends_also_where_its_cancellation_is_swallowed(
+    link: RedisLink, fails: bool
+) -> None:
+    begun = asyncio.Event()
+
+    async def swallowing(_redis: Any) -> None:  # as the client does on Python 3.11, now and then
+        begun.set()
+        try:
+            await asyncio.sleep(3600.0)
+        except asyncio.CancelledError:
+            if fails:
+                raise ConnectionError from None
+
+    async def again_and_again() -> None:
+        while True:
+            with contextlib.suppress(Gone):
+                await link.ask(Use.NODES, swallowing)
+
+    task = asyncio.create_task(again_and_again())
+    await begun.wait()
+    task.cancel()
+    async with asyncio.timeout(10.0):
+        await asyncio.wait([task])
+    assert task.cancelled()
+
+
 async def test_the_password_is_used_and_never_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     server = RedisServer(tmp_path, password="opensesame")
     server.start()

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import orjson
 
-from xiaozhi.cluster.link import Gone, RedisLink, Use
+from xiaozhi.cluster.link import Gone, RedisLink, Use, number_of
 from xiaozhi.cluster.synced import Synced
 from xiaozhi.store import Access, Device, Store, StoreError
 from xiaozhi.store.database import Database
 from xiaozhi.store.devices import Devices
-from xiaozhi.store.memories import Memories, Memory
+from xiaozhi.store.memories import MOST_MEMORIES, Memories, Memory
 from xiaozhi.store.meta import Meta
 from xiaozhi.store.pending import CODE_TTL_S, PendingClient, PendingClients
 from xiaozhi.store.turns import Turns
@@ -31,6 +31,9 @@ _REMEMBERED_MS: Final = 90 * 86_400_000
 _AT_ONCE: Final = 500
 _CODE_TTL_MS: Final = int(CODE_TTL_S * 1000)
 _MAX_WORD_CHARS: Final = 64
+_MAX_TEXT_CHARS: Final = 200  # as the table itself cuts them
+_AHEAD_MS: Final = 86_400_000.0
+_LATEST_MS: Final = 1e14  # the year 5138: above it is no time
 _LAST_SEEN: Final = "cluster.forgotten"
 _UNTOLD: Final = "cluster.untold"
 
@@ -51,8 +54,10 @@ def values_of(record: bytes) -> dict[str, Any] | None:
         values["access"] = Access(values["access"]).value
         values["hmac_key"] = bytes.fromhex(values["hmac_key"])
         values["bound_at"] = float(values["bound_at"])
+        number_of(values["bound_at"], _LATEST_MS)
         texts = [value for name, value in values.items() if name not in ("hmac_key", "bound_at")]
-        return values if all(isinstance(text, str) for text in texts) else None
+        fits = all(isinstance(text, str) and len(text) <= _MAX_TEXT_CHARS for text in texts)
+        return values if fits and len(values["hmac_key"]) <= _MAX_TEXT_CHARS else None
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         return None
 
@@ -157,11 +162,12 @@ class Deletions:
             Gone: Redis does not answer.
             StoreError: the file cannot be written.
         """
-        since_ms = float(await store.meta.get(_LAST_SEEN) or 0.0)
-        gone = await self._link.ask(Use.DEVICES, _deletions(self._link.key("forgotten"), since_ms))
+        now_ms = self._now_s() * 1000.0
+        since_ms = min(float(await store.meta.get(_LAST_SEEN) or 0.0), now_ms)
+        gone = await self._link.ask(Use.DEVICES, _deletions(self._link.key("forgotten"), since_ms, now_ms))
         count = 0
         for member, at_ms in gone:
-            kind, _, device_id = member.decode(errors="replace").partition("|")
+            kind, _, device_id = member.partition("|")
             device = await Devices.get(store.devices, device_id)
             if device is not None and device.created_at * 1000.0 <= at_ms:
                 await _delete(store, device_id, all_of_it=kind == "d")
@@ -202,12 +208,15 @@ def _deleting(keys: list[str]) -> Callable[[Any], Awaitable[Any]]:
     return lambda redis: redis.delete(*keys)
 
 
-def _deletions(index: str, since_ms: float) -> Callable[[Any], Awaitable[Any]]:
-    async def read(redis: Any) -> list[tuple[bytes, float]]:
-        found: list[tuple[bytes, float]] = await redis.zrangebyscore(
-            index, f"({since_ms!r}", "+inf", start=0, num=_AT_ONCE, withscores=True
-        )
-        return found
+def _deletions(index: str, since_ms: float, now_ms: float) -> Callable[[Any], Awaitable[list[tuple[str, float]]]]:
+    async def read(redis: Any) -> list[tuple[str, float]]:
+        found = await redis.zrangebyscore(index, f"({since_ms!r}", "+inf", start=0, num=_AT_ONCE, withscores=True)
+        gone = [(member.decode(errors="replace"), number_of(at_ms, _LATEST_MS)) for member, at_ms in found]
+        # Told by a node whose clock was ahead: it would delete again and again what was made since.
+        ahead = {member: now_ms for member, at_ms in gone if at_ms > now_ms + _AHEAD_MS}
+        if ahead:
+            await redis.zadd(index, ahead)
+        return [one for one in gone if one[0] not in ahead]
 
     return read
 
@@ -369,8 +378,8 @@ class SharedMemories(Memories):
             if memory.text not in texts:
                 await super().remove(device_id, memory.id)
         known = {memory.text for memory in own}
-        for text in texts:
-            if text not in known:
+        for text in texts[-MOST_MEMORIES:]:
+            if text not in known and text.strip():
                 await super().add(device_id, text)
         return await super().list(device_id)
 
