@@ -175,6 +175,14 @@ async def test_no_body_is_ever_unpacked(tmp_path: Path, packing: str) -> None:
         assert (await raw(home, plain + "Connection: close\r\n\r\n{}")).startswith("HTTP/1.1 200 ")
 
 
+async def test_who_sends_a_body_that_nobody_reads_is_answered_and_hung_up(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        for path in ("/xiaozhi/ota/", "/nothing"):
+            head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Encoding: br\r\nTransfer-Encoding: chunked\r\n\r\n"
+            answer = await raw(home, head + "1\r\na\r\n" * 2000)  # and no end of it
+            assert answer.startswith("HTTP/1.1 415 "), path
+
+
 async def test_frames_of_a_websocket_are_not_unpacked_either(tmp_path: Path) -> None:
     async with house(tmp_path) as home, aiohttp.ClientSession() as http:
         async with http.ws_connect(home.url, headers={"Device-Id": "a"}, compress=15) as socket:

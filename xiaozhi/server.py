@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -42,6 +43,10 @@ from xiaozhi.turn.trace import TurnTrace
 from xiaozhi.watching import health_desk, metrics_desk, tracer_of
 
 _log = logging.getLogger(__name__)
+
+
+# Who has got an answer, and goes on sending a body that nobody reads, is hung up after this time.
+_LINGERING_S: Final = 2.0
 
 
 class CannotServe(Exception):
@@ -161,6 +166,7 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
                 ),
                 access_log=None,
                 auto_decompress=False,  # see refuse_packed
+                lingering_time=_LINGERING_S,
                 handler_cancellation=True,
                 shutdown_timeout=1.0,
             )
