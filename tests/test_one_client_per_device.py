@@ -68,7 +68,7 @@ async def test_who_knows_the_address_of_a_device_is_not_that_device(tmp_path: Pa
             assert await talks(mine, "my secret word is rutabaga")
             asked = len(home.asked)
             section = (await boot(home, RIVAL))["activation"]
-            assert section["message"] == f"New identity: let it in\n127.0.0.1:{home.server.port}\n{section['code']}"
+            assert section["message"] == f"New client, let in at\n127.0.0.1:{home.server.port}\n{section['code']}"
             async with device_as(home, RIVAL) as rival:
                 rival.detect("what is my secret word")
                 await rival.until(lambda: rival.close_code is not None or not rival.connected, 20)

@@ -86,7 +86,7 @@ async def test_a_rival_has_a_code_of_its_own_and_the_owner_binds_the_one_that_sh
     assert await desk.poll(MINE, {}) is Poll.ACTIVE
     clock.now_s += 60
     again = await told(desk, THIEF)
-    assert again["message"] == f"New identity: let it in\n192.168.1.10:8000\n{again['code']}"
+    assert again["message"] == f"New client, let in at\n192.168.1.10:8000\n{again['code']}"
     assert await desk.standing(MINE) is Standing.ADMITTED, "asking for a code changes nothing"
     await store.pending.bind(str(again["code"]))  # a board that was erased has a new client id
     assert await desk.poll(THIEF, {}) is Poll.ACTIVE

@@ -183,6 +183,15 @@ async def test_who_sends_a_body_that_nobody_reads_is_answered_and_hung_up(tmp_pa
             assert answer.startswith("HTTP/1.1 415 "), path
 
 
+async def test_more_headers_than_anybody_sends_are_no_request(tmp_path: Path) -> None:
+    many = "".join(f"X-{number}: 1\r\n" for number in range(2000))
+    for long in (many, f"X-Long: {'a' * 100_000}\r\n"):
+        async with house(tmp_path) as home:
+            for path in ("/xiaozhi/ota/", "/console/", "/xiaozhi/v1/"):
+                answer = await raw(home, f"GET {path} HTTP/1.1\r\nHost: x\r\n{long}\r\n")
+                assert " 400 " in answer.splitlines()[0], path
+
+
 async def test_frames_of_a_websocket_are_not_unpacked_either(tmp_path: Path) -> None:
     async with house(tmp_path) as home, aiohttp.ClientSession() as http:
         async with http.ws_connect(home.url, headers={"Device-Id": "a"}, compress=15) as socket:

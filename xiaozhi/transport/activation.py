@@ -182,7 +182,7 @@ class Activation:
         pending = await self.code_for(identity, address)
         lines = [where, pending.code]
         if await self._is_taken(identity):
-            lines.insert(0, "设备身份变了，请放行" if chinese else "New identity: let it in")
+            lines.insert(0, "身份变了，请到此放行" if chinese else "New client, let in at")
             if self._said.allows(identity.device_id, time.monotonic()):
                 _log.warning(_WANTS_IN, address, pending.code, extra={"device": identity.device_id})
         message = "\n".join(lines)
