@@ -9,8 +9,7 @@ serve: $(VENV)/.serve            ## install and run the server on embedded defau
 	$(BIN)/xiaozhi serve
 
 test: $(VENV)/.dev build/clients/.done ## install what the tests need and run them all
-	@# Whole turns run in real time: a machine that stands still for a second costs another try, and says so.
-	$(BIN)/python -m pytest -n 6 --dist worksteal --reruns 2 -r R --durations 12
+	$(BIN)/python -m pytest -n 4 --dist worksteal --durations 12
 
 check: lint types test           ## everything CI runs
 

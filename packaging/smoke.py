@@ -145,7 +145,7 @@ def _serving(place: Place) -> Iterator[tuple["subprocess.Popen[str]", list[str],
         assert process.stdout is not None
         for line in process.stdout:
             lines.append(line)
-            if "try it" in line:
+            if " serving  " in line:
                 up.set()
         up.set()
 
@@ -230,7 +230,7 @@ def _try(place: Place, binary: Path, manager: socket.socket) -> None:
     place.give_model()
     with _serving(place) as (_, lines, start_s):
         banner = "".join(lines)
-        _need("it serves with a model, by sherpa-onnx", "asr  sense-voice" in banner, banner)
+        _need("it serves with a model, by sherpa-onnx", "asr sense-voice" in banner, banner)
         code, out, _ = place.run("talk", "--say", "what time is it")
         _need("a question is heard by it", code == 0 and "time is it" in out, out)
     print("all well")

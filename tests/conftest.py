@@ -3,35 +3,69 @@
 import asyncio
 import inspect
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import cache
+from typing import Any
 
 import pytest
+from httpx2._config import create_ssl_context
 
 from tests import leftovers
+from tests.virtual_loop import VirtualLoop, at_work
+from xiaozhi.store.database import Database
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Have every process that tests start end with the run, even with one that is killed."""
     if hasattr(config, "workerinput"):  # one of several workers: it is marked and ends itself
         return
-    if (watcher := leftovers.watch()) is not None and watcher.stdin is not None:
-        config.add_cleanup(watcher.wait)
-        config.add_cleanup(watcher.stdin.close)  # the last that is added is the first that is called
+    if (watcher := leftovers.watch()) is not None:
+        config.add_cleanup(lambda: watcher.__exit__(None, None, None))  # closes its input and waits for its end
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Time is virtual wherever a test does not say that it must be real."""
+    if item.get_closest_marker("real_time"):
+        return {"real": asyncio.new_event_loop}
+    return {"virtual": VirtualLoop}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _store_is_seen() -> Iterator[None]:
+    """The store has a thread of its own, that a virtual loop would not know of."""
+    ask = Database._ask
+
+    async def seen(self: Database, call: Any, *, writes: bool, durable: bool) -> Any:
+        with at_work(asyncio.get_running_loop()):
+            return await ask(self, call, writes=writes, durable=durable)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Database, "_ask", seen)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _certificates_are_read_once() -> Iterator[None]:
+    """Every client of an upstream reads the system's certificates, 50 ms of CPU each; no test goes anywhere by them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("httpx2._transports.default.create_ssl_context", cache(create_ssl_context))
+        yield
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin what takes long first: each of the parallel workers gets a stretch of the list, so they are dealt out."""
+    """Begin what waits first: each of the parallel workers gets a stretch of the list, so they are dealt out."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    long = [item for item in items if item.get_closest_marker("long")]
-    others = [item for item in items if not item.get_closest_marker("long")]
-    stretches = [long[first::workers] for first in range(workers)]
-    taken = 0
-    items.clear()
-    for number, stretch in enumerate(stretches):
-        until = (number + 1) * (len(long) + len(others)) // workers - len(items) - len(stretch)
-        items += [*stretch, *others[taken : taken + until]]
-        taken += until
+    waiting = [item for item in items if item.get_closest_marker("real_time")]
+    others = [item for item in items if not item.get_closest_marker("real_time")]
+    items[:] = [
+        item
+        for first in range(workers)
+        for item in (
+            *waiting[first::workers],
+            *others[first * len(others) // workers : (first + 1) * len(others) // workers],
+        )
+    ]
 
 
 @pytest.fixture

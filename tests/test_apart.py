@@ -60,7 +60,7 @@ async def test_what_is_mixed_up_is_found_wherever_it_turns_up(tmp_path: Path) ->
     assert other in show(seen, 2, 1.0)
 
 
-@pytest.mark.long
+@pytest.mark.real_time
 async def test_five_seconds_of_two_devices_at_once() -> None:
     seen = await apart(2, 5.0)
     assert seen.leaks == []

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from bench.sense_voice_model import build_tiny
 from tests import bad_models
 from tests.speech import needs_speech
+from xiaozhi.program import program
 from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.asr.model_files import find_sense_voice, find_transducer
 from xiaozhi.stages.asr.one_line import one_line
@@ -24,7 +25,7 @@ def test_a_bad_sense_voice_folder_is_named_in_one_line(tmp_path: Path, fault: st
     message = str(raised.value)
     assert bad_models.SENSE_VOICE[fault][1] in message
     assert message.startswith(str(folder))
-    assert message.endswith("; run: xiaozhi models pull sense-voice")
+    assert message.endswith(f"; run: {program()} models pull sense-voice")
     assert "\n" not in message
 
 
@@ -37,7 +38,7 @@ def test_a_bad_zipformer_folder_is_named_in_one_line(tmp_path: Path, fault: str)
     message = str(raised.value)
     assert bad_models.ZIPFORMER[fault][1] in message
     assert message.startswith(str(folder))
-    assert message.endswith("; run: xiaozhi models pull zipformer")
+    assert message.endswith(f"; run: {program()} models pull zipformer")
     assert "\n" not in message
 
 

@@ -30,6 +30,8 @@ from bench.verdict import broken, capacity, row_s1
 from xiaozhi.client.speaker import Heard
 from xiaozhi.transport.protocol import Abort, Detect, DeviceProtocol, Hello, ListenStart, ListenStop
 
+pytestmark = pytest.mark.real_time  # a server in a process of its own
+
 
 def answered(first_ms: float = 800.0, starved_ms: float = 0.0, error: str = "") -> Turn:
     return Turn("answered", 1.0, first_packet_ms=first_ms, starved_ms=starved_ms, frames=40, error=error)
@@ -414,7 +416,6 @@ def test_a_line_chart_is_xml_and_leaves_out_what_is_no_number(tmp_path: Path) ->
     assert [len(line.attrib["points"].split()) for line in drawn] == [2, 3]
 
 
-@pytest.mark.long
 async def test_real_devices_talk_to_a_real_server() -> None:
     load = Load(2, 4.0, turns_per_minute=20.0, ramp_s=0.2, jitter_ms=30.0)
     found = await measure(load, Scene(processes=1, tiny=True))

@@ -12,7 +12,6 @@ from xiaozhi.client.microphone import Utterance
 from xiaozhi.turn.machine import ListeningMode
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(("kind", "way"), [("mp3", WAYS[0]), ("ogg", WAYS[1]), ("flac", WAYS[2])])
 async def test_a_song_fits_the_devices_queue_and_ends_when_told(tmp_path: Path, kind: str, way: str) -> None:
     folder = tmp_path / "music"

@@ -13,6 +13,7 @@ from xiaozhi.checks.finding import Finding, Level, bad, ok, warn
 from xiaozhi.cli import main
 from xiaozhi.cli.verify import verify
 from xiaozhi.models.catalogue import MODELS, Model, find
+from xiaozhi.program import program
 from xiaozhi.settings import AsrSettings, TtsSettings, VadSettings
 from xiaozhi.stages.vad.silero import built_in_model
 
@@ -103,7 +104,7 @@ def test_a_check_of_embedded_engines_is_ready_and_exits_with_0(
     argv = ["check", "--host", "127.0.0.1", "--port", "0", "--set", "tts.engines=espeak", "--set", "auth.mode=open"]
     assert main(argv) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "ready: xiaozhi serve"
+    assert lines[-1] == f"ready: {program()} serve"
     subjects = {line[6:28].strip(): line[:4].strip() for line in lines[:-1]}
     assert {
         "settings",

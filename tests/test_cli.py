@@ -155,7 +155,7 @@ def test_a_model_nobody_knows_is_answered_with_the_nearest(capsys: pytest.Captur
     assert main(["models", "pull", "sensevoice"]) == 2
     assert capsys.readouterr().err == "xiaozhi: no model is called 'sensevoice'; did you mean sense-voice?\n"
     assert main(["models", "remove", "qqq"]) == 2
-    assert "`xiaozhi models list` shows them" in capsys.readouterr().err
+    assert "xiaozhi models list` shows them" in capsys.readouterr().err
 
 
 def test_a_pull_that_fails_is_one_line_and_exits_with_1(

@@ -33,7 +33,7 @@ from xiaozhi.transport.shared_keys import SharedKeys
 from xiaozhi.transport.shared_limits import SharedLimiter
 from xiaozhi.transport.token_keys import load_keys, rotate_keys
 
-pytestmark = needs_redis
+pytestmark = [needs_redis, pytest.mark.real_time]  # a real Redis
 
 DEVICE = "02:00:00:00:00:01"
 

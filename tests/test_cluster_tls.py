@@ -14,6 +14,8 @@ from tests.redis_server import RedisServer, needs_redis
 from xiaozhi.cluster.link import ClusterError, Gone, RedisLink, Use
 from xiaozhi.settings.cluster import ClusterSettings
 
+pytestmark = pytest.mark.real_time  # a real Redis
+
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 
 

@@ -19,6 +19,8 @@ from xiaozhi.stages.llm.engine import ChatRequest, Message
 from xiaozhi.stages.llm.routed import RoutedChat, offline_notice
 from xiaozhi.text.messages import message
 
+pytestmark = pytest.mark.real_time  # a real Redis
+
 ANSWER = "🙂 Bello is a fine name for a dog."
 
 
@@ -107,7 +109,6 @@ async def test_turns_are_answered_while_redis_hangs_is_gone_and_is_back(redis: R
         await know_each_other(houses)
 
 
-@pytest.mark.long
 @needs_redis
 async def test_a_node_that_is_gone_loses_its_devices_to_the_other(redis: RedisServer, tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:

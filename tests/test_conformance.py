@@ -144,7 +144,6 @@ async def test_the_newest_connection_of_a_device_wins_in_the_middle_of_a_reply(t
 # A minute of speech ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_every_frame_of_a_minute_is_heard_by_every_kind_of_client(tmp_path: Path) -> None:
     kinds: list[Manners] = [Manners(), Manners(plays_out=False), DesktopManners(), Manners(), Manners()]

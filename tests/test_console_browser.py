@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from bench.sense_voice_model import build_tiny
 from bench.standins.chat import ChatStandIn
@@ -18,6 +19,8 @@ from tests.contrast import TOO_FAINT
 from tests.house import brief, question
 from xiaozhi.server import serving
 from xiaozhi.settings.source import SettingsSource
+
+pytestmark = pytest.mark.real_time  # a real browser
 
 STATIC = Path(__file__).resolve().parents[1] / "xiaozhi" / "console" / "static"
 KEY = "sk-a-secret-of-the-owner"

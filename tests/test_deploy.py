@@ -219,6 +219,7 @@ def running(folder: Path, *words: str) -> Iterator[None]:
             process.kill()
 
 
+@pytest.mark.real_time
 @needs("haproxy")
 async def test_devices_talk_through_haproxy_and_go_to_the_other_node_when_theirs_drains(tmp_path: Path) -> None:
     trusted = {"trusted_proxies": ["127.0.0.1"], "drain_s": 0.0}
@@ -247,6 +248,7 @@ async def test_devices_talk_through_haproxy_and_go_to_the_other_node_when_theirs
                 assert await _talk_through(home, front, nodes) != first
 
 
+@pytest.mark.real_time
 @needs("nginx")
 async def test_devices_talk_through_nginx(tmp_path: Path) -> None:
     async with house(tmp_path, server={"trusted_proxies": ["127.0.0.1"]}) as home:
@@ -306,6 +308,7 @@ def test_the_image_runs_as_nobody_keeps_its_data_and_says_how_it_is(tmp_path: Pa
             assert (Path(__file__).parents[1] / name).exists(), f"{name} is copied into the image"
 
 
+@pytest.mark.real_time
 async def test_the_health_check_of_the_image_tells_a_server_from_none(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
         text = written(tmp_path, "docker", "--port", str(home.server.port))

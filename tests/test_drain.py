@@ -196,6 +196,7 @@ async def test_a_text_that_comes_when_the_ears_are_shut_is_counted_and_not_answe
         assert len(home.asked) == 1
 
 
+@pytest.mark.real_time
 async def test_the_same_signal_twice_still_lets_a_reply_end(tmp_path: Path) -> None:
     with closing(await asyncio.to_thread(Running, tmp_path, free_port())) as server:
         async with Device(Identity.of("02:00:00:00:00:01")) as device:
@@ -204,7 +205,7 @@ async def test_the_same_signal_twice_still_lets_a_reply_end(tmp_path: Path) -> N
             turn = asyncio.create_task(device.turn_text("what is two plus three"))
             await device.until(lambda: device.manners.speaker.playback.heard_ms > 100)
             server.process.send_signal(signal.SIGINT)
-            await until(lambda: any("stopping" in line for line in server.out))
+            await until(lambda: any("stopping" in line for line in server.log))
             server.process.send_signal(signal.SIGINT)  # Ctrl-C through a wrapper comes twice
             assert (await turn).answered
         assert await asyncio.to_thread(server.process.wait, 10) == 0

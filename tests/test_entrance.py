@@ -84,8 +84,7 @@ async def test_the_screen_of_a_new_device_says_where_its_code_is_entered(
     tmp_path: Path, http: aiohttp.ClientSession, language: str
 ) -> None:
     """The firmware shows the message as it is; 240 pixels have room for 21 of its letters."""
-    tables = {"auth": {"mode": "activate"}, "console": {"enabled": True}}
-    async with house(tmp_path, **tables) as home:
+    async with house(tmp_path, auth={"mode": "activate"}, console={"enabled": True}) as home:
         activation = (await boot(http, home, **{"Accept-Language": language}))["activation"]
         address, code = activation["message"].split("\n")
         assert (address, code) == (f"127.0.0.1:{home.server.port}", activation["code"])

@@ -104,7 +104,7 @@ async def most_waiting(connection: DeviceConnection, house_: House) -> tuple[int
     return most_bytes, most_messages
 
 
-@pytest.mark.long
+@pytest.mark.real_time
 async def test_a_device_frozen_in_mid_reply_is_given_up_while_others_are_answered_and_is_welcome_again(
     tmp_path: Path,
 ) -> None:
@@ -137,7 +137,7 @@ def vanish(ws: aiohttp.ClientWebSocketResponse) -> None:
         sock.setsockopt(socket.SOL_SOCKET, 26, struct.pack("HL", 1, addressof(program)))
 
 
-@pytest.mark.long
+@pytest.mark.real_time
 async def test_devices_whose_power_is_cut_are_found_out_by_what_is_sent_to_them(tmp_path: Path) -> None:
     """No FIN, no RST: one vanishes in the midst of a word, one while nobody says anything."""
     async with story_house(tmp_path) as home, small_window_session() as session, home.device(1) as other:
@@ -163,6 +163,7 @@ async def test_devices_whose_power_is_cut_are_found_out_by_what_is_sent_to_them(
         assert conversations() == 1
 
 
+@pytest.mark.real_time
 async def test_who_asks_on_and_on_and_never_reads_fills_no_memory(tmp_path: Path) -> None:
     async with story_house(tmp_path) as home, small_window_session() as session:
         async with session.ws_connect(home.url, headers={"Device-Id": "02:00:00:00:00:02"}) as ws:

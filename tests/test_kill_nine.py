@@ -19,6 +19,8 @@ from xiaozhi.client.device import Device
 from xiaozhi.client.ota import Identity
 from xiaozhi.client.report import Outcome
 
+pytestmark = pytest.mark.real_time  # a server in a process of its own
+
 STORY = "🙂 " + " ".join(f"This is sentence number {n} of a long story." for n in range(1, 16))
 
 
@@ -58,7 +60,6 @@ def look(folder: Path) -> tuple[str, list[tuple[str, str]]]:
         return str(health), connection.execute("SELECT heard, played FROM turns ORDER BY id").fetchall()
 
 
-@pytest.mark.long
 async def test_after_kill_9_in_the_middle_of_a_reply_the_conversation_goes_on(tmp_path: Path) -> None:
     def short(text: str) -> Any:
         return tone("." * max(2, len(text) // 10))

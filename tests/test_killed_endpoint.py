@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from bench.standins.chat import ChatStandIn
 from bench.standins.sound import tone
 from bench.standins.speech import SpeechStandIn
@@ -15,6 +17,8 @@ from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.client.device import Device
 from xiaozhi.client.ota import Identity
 from xiaozhi.server import serving
+
+pytestmark = pytest.mark.real_time  # a server in a process of its own
 
 SENTENCES = [f"Here comes sentence number {word}." for word in "one two three four five six seven eight".split()]
 ANSWER = "🙂 " + " ".join(SENTENCES)

@@ -3,14 +3,17 @@
 import asyncio
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xiaozhi.logs import DeviceFilter, JsonFormatter, TextFormatter, about_device, set_up_logging
+from tests.house import house
+from xiaozhi.logs import DeviceFilter, JsonFormatter, Repeats, TextFormatter, about_device, set_up_logging
 from xiaozhi.settings import LogSettings
 
 
@@ -49,7 +52,8 @@ def test_nothing_that_came_from_outside_makes_a_second_line(message: str, value:
 def test_a_json_line_holds_the_device_and_the_times_as_values() -> None:
     line = orjson.loads(JsonFormatter().format(record("turn", device="02:00", spans={"text": 12.5, "end": None})))
     assert (line["device"], line["spans"], line["message"]) == ("02:00", {"text": 12.5, "end": None}, "turn")
-    assert (line["level"], line["logger"]) == ("info", "xiaozhi.turn")
+    assert line["level"] == "info" and "logger" not in line, "short, because there is one for every turn"
+    assert orjson.loads(JsonFormatter().format(warned(0.0, "odd")))["logger"] == "xiaozhi.a"
 
 
 @pytest.mark.parametrize("value", [object(), 2**80, {1: 2}, {"a": {"b": object()}}, float("nan"), b"\xff", {3}])
@@ -85,6 +89,91 @@ def test_libraries_speak_from_warnings_on_at_every_level(
     logging.getLogger("xiaozhi.anything").info("ours")
     lines = [orjson.loads(line)["message"] for line in out.getvalue().splitlines()]
     assert lines == ["broken"] * 7 + (["ours"] if level in ("debug", "info") else [])
+
+
+# How much is written -------------------------------------------------------------------------------------------------
+
+
+def warned(at_s: float, message: str, *args: object, **extra: object) -> logging.LogRecord:
+    made = logging.getLogger("xiaozhi.a").makeRecord(
+        "xiaozhi.a", logging.WARNING, __file__, 1, message, args, None, extra=extra
+    )
+    made.created = at_s
+    return made
+
+
+def written(records: Iterable[logging.LogRecord]) -> list[str]:
+    """What a handler would write, with the seconds before it."""
+    repeats, lines = Repeats(), []
+    for each in records:
+        lines += [f"{each.created:.0f} {one.getMessage()}" for one in repeats.collapsed(each.created)]
+        lines += [f"{each.created:.0f} {each.getMessage()}"] if repeats.admits(each) else []
+    return lines
+
+
+def test_a_warning_that_repeats_is_told_once_a_minute_with_how_often() -> None:
+    assert written(warned(number, "redis is %s", "away") for number in range(150)) == [
+        "0 redis is away",
+        "60 redis is away (the last of 59 more lines like this within a minute)",
+        "60 redis is away",
+        "120 redis is away (the last of 59 more lines like this within a minute)",
+        "120 redis is away",
+    ]
+
+
+def test_the_same_warning_about_another_device_is_another_warning() -> None:
+    assert len(written(warned(0.0, "odd", device=f"02:0{number}") for number in range(5) for _ in range(3))) == 5
+
+
+def test_what_strangers_cause_is_bounded_whatever_they_put_into_it() -> None:
+    """A hundred refusals a second for ten minutes, each of another device."""
+    lines = written(
+        warned(number / 100, "refused, from %s: no token", f"10.0.{number % 250}.1", device=str(number))
+        for number in range(60_000)
+    )
+    assert len(lines) <= 10 * 21
+    assert any("more lines like this" in line for line in lines)
+
+
+def test_turns_are_never_collapsed_and_nothing_grows() -> None:
+    repeats = Repeats()
+    assert all(repeats.admits(record("turn")) for _ in range(10_000))
+    for number in range(10_000):
+        repeats.admits(warned(0.0, f"a library that formats by itself: {number}"))
+    assert len(repeats._kinds) <= 501 and all(len(kind.told) <= 20 for kind in repeats._kinds.values())
+
+
+def test_what_was_held_back_is_told_at_the_end(restored: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr("sys.stderr", out)
+    set_up_logging(LogSettings(format="json"))
+    for _ in range(7):
+        logging.getLogger("xiaozhi.anything").warning("the same")
+    (handler,) = logging.getLogger().handlers
+    handler.close()
+    lines = [orjson.loads(line)["message"] for line in out.getvalue().splitlines()]
+    assert lines == ["the same", "the same (the last of 6 more lines like this within a minute)"]
+
+
+@pytest.mark.parametrize("format_", ["text", "json"])
+async def test_a_hundred_devices_write_less_than_50_mb_a_day(
+    tmp_path: Path, restored: None, monkeypatch: pytest.MonkeyPatch, format_: Literal["text", "json"]
+) -> None:
+    """Each is spoken to three times a minute, all day."""
+    out = io.StringIO()
+    async with house(tmp_path, log={"format": format_}) as home:
+        monkeypatch.setattr("sys.stderr", out)
+        set_up_logging(home.server.services.settings.log)
+        async with home.device() as device:
+            before = len(out.getvalue())
+            for _ in range(2):
+                assert (await device.turn_text("hello there")).answered
+        await home.server.devices.empty()
+        *turns, end = out.getvalue()[before:].splitlines(keepends=True)
+    assert len(turns) == 2 and all("first_audio_ms" in line for line in turns) and "disconnected" in end
+    a_day = 100 * 3 * 60 * 24
+    assert max(map(len, turns)) * a_day < 50e6, "in a conversation that goes on"
+    assert (max(map(len, turns)) + len(end) / 4) * a_day < 60e6, "in conversations of four turns"
 
 
 async def test_every_line_on_behalf_of_a_device_names_it_and_no_other_line_does() -> None:

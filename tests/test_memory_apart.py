@@ -108,7 +108,6 @@ async def live(device: Device, number: int, dice: random.Random) -> str:
     return orjson.dumps([message for _, message in device.received]).decode()
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_no_word_of_one_device_reaches_another(tmp_path: Path, seed: int) -> None:
     dice = random.Random(seed)

@@ -160,7 +160,7 @@ async def test_the_log_says_once_that_somebody_else_wants_to_be_a_device(
         for _ in range(5):
             await boot(home, RIVAL)
         lines = [record.getMessage() for record in caplog.records if "another Client-Id" in record.getMessage()]
-        assert len(lines) == 1 and "xiaozhi devices release" in lines[0]
+        assert len(lines) == 1 and f" devices release {MINE.device_id}`" in lines[0]
 
 
 # Crowds ---------------------------------------------------------------------------------------------------------------

@@ -462,6 +462,7 @@ async def blank_page() -> AsyncIterator[int]:
         await runner.cleanup()
 
 
+@pytest.mark.real_time
 @needs_chromium
 async def test_a_real_browser_keeps_strangers_out_and_lets_the_developers_page_in(tmp_path: Path) -> None:
     async with house(tmp_path, auth={"mode": "open"}) as home, blank_page() as port, chromium(tmp_path) as page:

@@ -13,7 +13,7 @@ from tests.recognisers import until
 from xiaozhi.client.errors import DeviceError
 from xiaozhi.pressure import memory
 from xiaozhi.pressure.admission import Admission, TurnedAway
-from xiaozhi.pressure.loop_lag import LoopLag
+from xiaozhi.pressure.loop_lag import LoopLag, StallReport
 from xiaozhi.pressure.steps import Step
 from xiaozhi.pressure.warden import Warden
 from xiaozhi.settings import LoadSettings, LoadStep
@@ -114,6 +114,22 @@ async def test_the_code_that_blocks_the_loop_is_named(caplog: pytest.LogCaptureF
     assert "stood still" in caplog.text and "hold_up_the_loop" in caplog.text
     assert lag.worst_ms >= 50
     assert lag.lag_ms() < lag.worst_ms, "one long call alone is no sign of load"
+
+
+def test_stalls_are_summed_up_once_a_minute() -> None:
+    report, lines = StallReport(), []
+    for tick in range(1800):  # three minutes of a loop that is blocked every second
+        now_s = tick / 10
+        if tick % 10 == 0:
+            report.add(100.0 + tick % 600, f"step {tick}")
+        if text := report.due(now_s):
+            lines.append((now_s, text))
+    assert lines == [
+        (0.0, "the event loop stood still for 100 ms: step 0"),
+        (60.0, "the event loop stood still 60 times in the last minute, at worst for 690 ms: step 590"),
+        (120.0, "the event loop stood still 60 times in the last minute, at worst for 690 ms: step 1190"),
+    ]
+    assert "59 times" in report.due(500.0) and report.due(1000.0) == ""
 
 
 async def test_a_loop_that_nobody_blocks_shows_no_stall() -> None:

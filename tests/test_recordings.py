@@ -76,7 +76,6 @@ async def asked_about(home: House, clips: list[Recording]) -> list[TurnReport]:
     return reports
 
 
-@pytest.mark.long
 async def test_read_and_spoken_english_is_understood(tmp_path: Path) -> None:
     clips = chosen(ENGLISH)
     async with house(tmp_path, ANSWER, asr=zipformer("zipformer-en"), turn=PATIENT) as home:

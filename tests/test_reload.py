@@ -216,7 +216,7 @@ async def test_the_file_is_read_when_it_has_come_to_rest_and_a_mistake_in_it_is_
         assert home.server.services.settings.log.transcripts
 
 
-@pytest.mark.long
+@pytest.mark.real_time
 async def test_sighup_and_the_file_change_a_real_process_in_the_middle_of_a_reply(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("[server]\nreload = true\n")

@@ -19,6 +19,8 @@ from xiaozhi.client.device import Device
 from xiaozhi.client.errors import ChannelLost
 from xiaozhi.client.ota import Identity
 
+pytestmark = pytest.mark.real_time  # a server in a process of its own
+
 WISH = "remind me to feed Momo in two seconds"
 
 
@@ -56,7 +58,6 @@ def texts(device: Device) -> list[str]:
     return [message["text"] for _, message in device.received if message.get("state") == "sentence_start"]
 
 
-@pytest.mark.long
 async def test_a_reminder_set_by_voice_rings_once_after_the_process_was_killed_and_another_started(
     tmp_path: Path,
 ) -> None:

@@ -450,7 +450,6 @@ def check_prefix(asked: Sequence[list[dict[str, Any]]]) -> None:
     assert noted >= 15, "notes on tools among them"
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("evening", [ENGLISH, CHINESE], ids=["english", "chinese"])
 async def test_an_evening_of_thirty_turns(
     tmp_path: Path, evening: Evening, wires: tuple[EdgeStandIn, TranscriptionStandIn]

@@ -221,6 +221,7 @@ async def test_broken_arguments_may_be_mended_in_the_next_round(tmp_path: Path) 
         assert used(report) == [(VOLUME, True), (VOLUME, False)]
 
 
+@pytest.mark.real_time
 async def test_an_external_server_killed_in_the_middle_of_a_call_is_told_to_the_model(tmp_path: Path) -> None:
     server = {"name": "sums", "command": sys.executable, "args": [MCP_SERVER, "stdio"], "timeout_s": 60.0}
     both = (call("sums_hang"), call("sums_crash"))

@@ -23,6 +23,8 @@ from xiaozhi.tools.registry import Registry
 from xiaozhi.tools.tool import ToolContext
 from xiaozhi.tools.toolbox import ToolAnswer, Toolbox
 
+pytestmark = pytest.mark.real_time  # servers in processes of their own
+
 SCRIPT = str(Path(__file__).with_name("mcp_server.py"))
 WAY = 30.0
 

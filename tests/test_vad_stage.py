@@ -301,7 +301,6 @@ def padded(pcm: PcmFloat, before_ms: int = 600, after_ms: int = 1200) -> PcmFloa
     return np.concatenate([hush(before_ms) * 0.1, pcm, hush(after_ms) * 0.1])
 
 
-@pytest.mark.long
 @needs_speech
 @each_silero
 async def test_read_recordings_are_one_utterance_each(make_rig: MakeRig, silero: SileroModel) -> None:
@@ -312,7 +311,6 @@ async def test_read_recordings_are_one_utterance_each(make_rig: MakeRig, silero:
     assert len(several) <= len(rows) // 25, several  # inner pauses over 700 ms: 4.2 % of Mandarin, 2.9 % of English
 
 
-@pytest.mark.long
 @needs_speech
 @each_silero
 async def test_quiet_speech_is_found(make_rig: MakeRig, silero: SileroModel) -> None:

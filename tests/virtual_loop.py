@@ -1,38 +1,199 @@
-"""An event loop whose clock stands still while somebody works and jumps while everybody waits."""
+"""Time that passes only while everybody waits: a test waits for nothing, and a busy machine changes nothing.
+
+The clock of the loop, `time.monotonic` and `time.time` stand still while somebody works, and jump to the next timer
+when nobody does: no callback, no thread that the loop has given work to, no byte on its way between two sockets of this
+process. So whole turns between a real server and real devices in one process take milliseconds.
+
+What another process does is not seen, and time would run away from it: such tests are marked `real_time`.
+"""
 
 import asyncio
+import functools
+import os
 import selectors
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+import socket
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 R = TypeVar("R")
 
+# The end of a connection arrives at once, or a little later when the machine is busy.
+_END_ARRIVES_S: Final = 0.0001
+# What has not been read after so long waits for somebody who does not read, or who has gone.
+_UNREAD_S: Final = 0.05
+# A thread that got nothing from any processor for so long waits for something that may need time to pass.
+_WAITS_S: Final = 0.05
+_IDLE_NS: Final = 1_000_000
+
+_real_monotonic, _real_time = time.monotonic, time.time
+_running: "VirtualLoop | None" = None
+_on_their_way = (
+    0  # bytes that sockets of this process have sent and not received; where the other end is elsewhere, too
+)
+
+
+def _monotonic() -> float:
+    return _real_monotonic() if _running is None else _running.time()
+
+
+def _wall_time() -> float:
+    return _real_time() if _running is None else _running.wall_time()
+
+
+def install() -> None:
+    """Let `time.monotonic` and `time.time` follow a virtual loop while there is one; before anything keeps them.
+
+    And count what sockets send and receive.
+    """
+    time.monotonic, time.time = _monotonic, _wall_time
+    for name, sends in (("send", True), ("sendmsg", True), ("recv", False), ("recv_into", False)):
+        setattr(socket.socket, name, _counted(getattr(socket.socket, name), sends=sends))
+
+
+def _counted(call: Callable[..., Any], *, sends: bool) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def counted(sock: socket.socket, *args: Any, **kwargs: Any) -> Any:
+        global _on_their_way
+        done = call(sock, *args, **kwargs)
+        if sock.family is not socket.AF_UNIX:  # by which threads wake a loop
+            count = done if isinstance(done, int) else len(done)
+            _on_their_way += count if sends else -count
+        return done
+
+    return counted
+
+
+def _effort_ns() -> int:
+    """What the other threads of this process and its children have got, or waited for, of the processors."""
+    total, me = 0, os.path.basename(os.readlink("/proc/thread-self"))  # noqa: PTH115, PTH119 - called often
+    for task in os.scandir("/proc/self/task"):
+        if task.name != me:
+            total += _scheduled_ns(task.path)
+        for child in _read(f"{task.path}/children").split():
+            total += _scheduled_ns(f"/proc/{child}")
+    return total
+
+
+def _scheduled_ns(folder: str) -> int:
+    return sum(int(word) for word in _read(f"{folder}/schedstat").split()[:2])
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:  # it has ended meanwhile
+        return ""
+
 
 class _Jumping(selectors.DefaultSelector):
-    """Waits for nothing; what would have been waited is put on the clock."""
+    """Waits for what is under way; what would have been waited for beyond is put on the clock."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now_s = 0.0
+        self.threads_at_work = 0
+        self._gated_at = 0  # so many threads were found waiting
+        self._unread = _on_their_way  # so many bytes were found to be read by nobody
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """What is ready now; see `selectors.BaseSelector.select`."""
         ready = super().select(0)
-        if not ready and timeout is not None and timeout > 0:
+        if ready or timeout == 0:
+            return ready
+        if timeout is None:
+            return super().select(None)
+        ready = self._of_threads() if self.threads_at_work else self._of_sockets()
+        if not ready:
             self.now_s += timeout
+        return ready
+
+    def _of_sockets(self) -> list[tuple[selectors.SelectorKey, int]]:
+        keys = self.get_map()
+        if len(keys) <= 1:  # no more than the loop has for itself
+            return []
+        connecting = any(key.events == selectors.EVENT_WRITE for key in keys.values())
+        if _on_their_way == self._unread and not connecting:
+            time.sleep(_END_ARRIVES_S)
+            return super().select(0)
+        if not (ready := super().select(_UNREAD_S)):
+            self._unread = _on_their_way
+        return ready
+
+    def _of_threads(self) -> list[tuple[selectors.SelectorKey, int]]:
+        """Whatever comes while threads are at work; nothing once all of them wait."""
+        if self._gated_at == self.threads_at_work:
+            return self._of_sockets()
+        self._gated_at = 0
+        before = _effort_ns()
+        while not (ready := super().select(_WAITS_S)):
+            before, last = _effort_ns(), before
+            if before - last < _IDLE_NS:
+                self._gated_at = self.threads_at_work
+                break
         return ready
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop in virtual time: minutes pass in milliseconds. For coroutines that wait for nothing real."""
+    """A loop in virtual time: minutes pass in milliseconds."""
 
     def __init__(self) -> None:
+        global _running
         self._jumping = _Jumping()
+        self._begun_s, self._begun_at_s = _real_monotonic(), _real_time()
         super().__init__(self._jumping)
+        _running = self
 
     def time(self) -> float:
-        """Virtual seconds since the beginning."""
-        return self._jumping.now_s
+        """Seconds of the monotonic clock."""
+        return self._begun_s + self._jumping.now_s
+
+    def wall_time(self) -> float:
+        """Seconds since 1970."""
+        return self._begun_at_s + self._jumping.now_s
+
+    def run_in_executor(  # type: ignore[override] # typeshed's TypeVarTuple says no more
+        self, executor: Executor | None, func: Callable[..., R], *args: Any
+    ) -> "asyncio.Future[R]":
+        """See `asyncio.loop.run_in_executor`; the clock stands still until it is done."""
+        future = super().run_in_executor(executor, func, *args)
+        self._jumping.threads_at_work += 1
+        future.add_done_callback(self._handed_over)
+        return future
+
+    def _handed_over(self, _future: object) -> None:
+        self._jumping.threads_at_work -= 1
+
+    async def _sendfile_native(self, *_args: Any, **_options: Any) -> int:
+        """Files are sent by way of this process, where bytes are counted."""
+        raise asyncio.SendfileNotAvailableError
+
+    async def subprocess_exec(self, *_args: Any, **_options: Any) -> Any:
+        """Another process has a clock of its own."""
+        raise RuntimeError("time would run away from another process: mark the test with pytest.mark.real_time")
+
+    def close(self) -> None:
+        """See `asyncio.loop.close`; time is real again."""
+        global _running
+        if _running is self:
+            _running = None
+        super().close()
+
+
+@contextmanager
+def at_work(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """A thread that the loop knows nothing of works for it meanwhile."""
+    if not isinstance(loop, VirtualLoop):
+        yield
+        return
+    loop._jumping.threads_at_work += 1
+    try:
+        yield
+    finally:
+        loop._jumping.threads_at_work -= 1
 
 
 def in_virtual_time(coroutine: Coroutine[Any, Any, R]) -> R:

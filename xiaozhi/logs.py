@@ -1,11 +1,18 @@
-"""Log lines: one line each, with the device in every line that concerns one; text for people or JSON for machines."""
+"""Log lines: one line each, with the device in every line that concerns one; text for people or JSON for machines.
+
+At the default level a turn is one line of about 75 bytes, and what repeats is collapsed, so that a log grows by tens of
+MB a day under full load and not by what clients and upstreams make of it.
+"""
 
 import json
 import logging
+import math
 import sys
 import time
+from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, TextIO
 
 import orjson
 
@@ -76,9 +83,10 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record's words and extras as JSON."""
         line: dict[str, object] = {
-            "time": record.created,
+            "time": round(record.created, 3),
             "level": record.levelname.lower(),
-            "logger": record.name,
+            # What is told of every turn is short, and says what it is by its message.
+            **({} if record.levelno == logging.INFO else {"logger": record.name}),
             "message": record.getMessage(),
             **extras_of(record),
         }
@@ -90,9 +98,89 @@ class JsonFormatter(logging.Formatter):
             return json.dumps(line, default=str, skipkeys=True)
 
 
+@dataclass(slots=True)
+class _Kind:
+    """Lines of one place in the code.
+
+    Attributes:
+        since_s: when the first one was told.
+        told: the texts that were.
+        held: how many were not.
+        last: the newest of those.
+    """
+
+    since_s: float
+    told: set[str] = field(default_factory=set)
+    held: int = 0
+    last: logging.LogRecord | None = None
+
+
+class Repeats:
+    """Which warnings and errors are told, and which are only counted. Pure: time is that of the lines.
+
+    The same line is told once a minute, and of lines that one place in the code says about different things, which a
+    stranger may be able to cause, so many a minute. What was held back is told as one line when the minute is over.
+    """
+
+    _PERIOD_S: Final = 60.0
+    _MAX_TEXTS: Final = 20
+    _MAX_TRACEBACKS: Final = 3
+    _MAX_KINDS: Final = 500  # libraries may write their values into the text itself
+
+    def __init__(self) -> None:
+        self._kinds: dict[tuple[str, int, str], _Kind] = {}
+
+    def admits(self, record: logging.LogRecord) -> bool:
+        """Whether a line is to be told now."""
+        if record.levelno < logging.WARNING:
+            return True
+        key = (record.name, record.levelno, str(record.msg))
+        if key not in self._kinds and len(self._kinds) >= self._MAX_KINDS:
+            key = (record.name, record.levelno, "")
+        kind = self._kinds.setdefault(key, _Kind(record.created))
+        text = f"{record.getMessage()} {getattr(record, 'device', '')} {record.exc_info and record.exc_info[1]!r}"
+        most = self._MAX_TRACEBACKS if record.exc_info else self._MAX_TEXTS
+        if text not in kind.told and len(kind.told) < most:
+            kind.told.add(text)
+            return True
+        kind.held, kind.last = kind.held + 1, record
+        return False
+
+    def collapsed(self, now_s: float) -> Iterator[logging.LogRecord]:
+        """A line for every kind whose minute is over and of which lines were held back."""
+        for key, kind in list(self._kinds.items()):
+            if now_s - kind.since_s < self._PERIOD_S:
+                continue
+            del self._kinds[key]
+            if kind.last is not None:
+                text = f"{kind.last.getMessage()} (the last of {kind.held} more lines like this within a minute)"
+                yield logging.makeLogRecord({**vars(kind.last), "msg": text, "args": None, "exc_info": None})
+
+
+class _Collapsing(logging.StreamHandler[TextIO]):
+    """Writes what `Repeats` admits."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._repeats = Repeats()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, and before it what is to be told of earlier ones. Called with the handler's lock."""
+        for told in self._repeats.collapsed(record.created):
+            super().emit(told)
+        if self._repeats.admits(record):
+            super().emit(record)
+
+    def close(self) -> None:
+        """Write what is left to be told."""
+        for told in self._repeats.collapsed(math.inf):
+            super().emit(told)
+        super().close()
+
+
 def set_up_logging(settings: LogSettings) -> None:
     """Send every log line to standard error in the format asked for; libraries speak from warnings on."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Collapsing(sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
     handler.addFilter(DeviceFilter())
     root = logging.getLogger()

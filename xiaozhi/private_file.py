@@ -32,6 +32,8 @@ def read(path: Path, *, most_bytes: int = MOST_BYTES) -> bytes | None:
 def write(path: Path, content: bytes) -> None:
     """Replace the file in one step, with rights for its owner only; its folder is made where there is none.
 
+    What root writes belongs to the folder's owner.
+
     Raises:
         OSError: it cannot be written; then it is as it was.
     """
@@ -39,6 +41,10 @@ def write(path: Path, content: bytes) -> None:
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # with rights 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
+            if os.name == "posix" and os.geteuid() == 0:  # somebody mends the files of a service that is not root
+                folder = path.parent.stat()
+                with contextlib.suppress(OSError):  # a folder of nobody that is known here
+                    os.fchown(descriptor, folder.st_uid, folder.st_gid)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import signal
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from xiaozhi import __version__
 from xiaozhi.logs import set_up_logging
 from xiaozhi.notify import Notifier, service_manager
 from xiaozhi.pressure.memory import give_back
+from xiaozhi.program import program
 from xiaozhi.reload.watch import FileWatch
 from xiaozhi.server import CannotServe, Server, serving
 from xiaozhi.settings import Settings
@@ -21,6 +23,8 @@ from xiaozhi.settings.source import SettingsSource
 # Ctrl-C reaches a whole process group, and a wrapper passes it on once more; service managers signal a control group:
 # signals that come so soon after the first are the same one. A later one ends the process without draining.
 _ONE_SIGNAL_S: Final = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 async def _serve_until_told(
@@ -46,7 +50,7 @@ async def _serve_and_tell(
     telling: asyncio.Task[None] | None = None
     manager.status("loading models")
     async with serving(settings, origin) as server:
-        _say(_banner(settings, server, source))
+        await _announce(settings, server, source)
         gc.collect()
         gc.freeze()  # models and modules stay for good: later collections need not look at them (17 to 31 ms each)
         give_back()
@@ -67,7 +71,7 @@ async def _serve_and_tell(
         await stop.wait()
         watching.cancel()
         manager.stopping(server.services.settings.server.drain_s)
-        _say("stopping: running turns may finish …")
+        _log.info("stopping: running turns may finish")
         loop.call_later(_ONE_SIGNAL_S, _end_at_next_signal, loop)
     if telling is not None:  # to the end of the drain, during which the loop must not stand still either
         telling.cancel()
@@ -86,6 +90,27 @@ def _status(server: Server) -> str:
     return f"{doing}; {devices} device{'s' * (devices != 1)} online, {turns} turn{'s' * (turns != 1)} answered"
 
 
+async def _announce(settings: Settings, server: Server, source: Path | None) -> None:
+    """Say where the server is and what it runs on: to a terminal as a page to read, otherwise to the log.
+
+    The console's first password is shown on a terminal only. For whoever has none (a service, a container) it is kept
+    in a file until somebody has signed in.
+    """
+    if sys.stdout.isatty():
+        sys.stdout.write(_banner(settings, server, source) + "\n")
+        sys.stdout.flush()
+        return
+    where = {"ota": server.ota_url, "websocket": server.websocket_url}
+    for line in server.services.banner:
+        _log.info("%s", " ".join(line.split()))
+    if server.console is not None:
+        where["console"] = server.console.address(server.base_url)
+        if (file := await server.console.access.keep_first_password()) is not None:
+            _log.warning("the console's password is in %s, for its owner to read, until somebody has signed in", file)
+    where["settings"] = str(source or "built-in defaults")
+    _log.info("serving", extra={"version": __version__, **where, "auth": settings.auth.mode})
+
+
 def _banner(settings: Settings, server: Server, source: Path | None) -> str:
     lines = [
         f"XiaoZhi server {__version__}",
@@ -94,11 +119,11 @@ def _banner(settings: Settings, server: Server, source: Path | None) -> str:
         f"  devices connect to                        {server.websocket_url}",
         f"  settings                                  {source or 'built-in defaults'}",
         f"  who may connect                           {_auth_line(settings)}",
-        *(f"  {line}" for line in (server.console.banner(server.base_url) if server.console is not None else ())),
+        *(f"  {line}" for line in _console_lines(server)),
         "",
         *(f"  {line}" for line in server.services.banner),
         "",
-        "  try it:  xiaozhi talk --say 'what time is it'        stop: Ctrl-C",
+        f"  try it:  {program()} talk --say 'what time is it'        stop: Ctrl-C",
     ]
     return "\n".join(lines)
 
@@ -111,9 +136,13 @@ def _auth_line(settings: Settings) -> str:
     return "devices with a token from the OTA address (auth.mode = token)"
 
 
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+def _console_lines(server: Server) -> list[str]:
+    """Where the console is, and once its password."""
+    if server.console is None:
+        return []
+    password = server.console.access.first_password
+    lines = [f"console (pages for owners)                {server.console.address(server.base_url)}"]
+    return [*lines, f"its password, shown only this once        {password}"] if password else lines
 
 
 def run(

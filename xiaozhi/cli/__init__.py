@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from xiaozhi import __version__
+from xiaozhi.program import as_called, program
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -56,6 +57,14 @@ options of every command, before or after its name:
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Help texts name the program as it is called here."""
+
+    def format_help(self) -> str:
+        """See `argparse.ArgumentParser`."""
+        return as_called(super().format_help())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -79,8 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     options, rest = _global_options().parse_known_args(argv)
-    parser = argparse.ArgumentParser(
-        prog="xiaozhi",
+    parser = _Parser(
+        prog=program(),
         description="A voice companion server for XiaoZhi devices.",
         epilog=f"{SETTINGS_OPTIONS}\n{EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -127,7 +136,7 @@ def _global_options() -> argparse.ArgumentParser:
     """What is understood anywhere on the command line."""
     from pathlib import Path
 
-    parser = argparse.ArgumentParser(prog="xiaozhi", add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=program(), add_help=False, allow_abbrev=False)
     parser.add_argument("--settings", type=Path, metavar="FILE")
     parser.add_argument("--set", action="append", type=_assignment, metavar="KEY=VALUE")
     parser.add_argument("--version", action="store_true")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xiaozhi.cli.stored import device_called, fail, on_store
+from xiaozhi.program import program
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction  # argparse has no public name for it
@@ -75,7 +76,7 @@ async def _run(args: argparse.Namespace, store: "Store", settings: "Settings") -
         return await _put(store, roster, _text_of(args.file), args.file)
     agent = roster.find(args.name)
     if agent is None:
-        return fail(f"there is no agent {args.name!r}; `xiaozhi agents list` shows them")
+        return fail(f"there is no agent {args.name!r}; `{program()} agents list` shows them")
     match args.action:
         case "show":
             from xiaozhi.agents.agent import agent_to_toml

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xiaozhi.cli.options import load
+from xiaozhi.program import program
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction  # argparse has no public name for it
@@ -49,7 +50,7 @@ def _stats(path: Path, most_mb: int) -> int:
             rows = db.execute("SELECT length(value), expires, used FROM entries").fetchall()
     except sqlite3.Error as error:
         print(f"{path} cannot be read: {error}")
-        print("a damaged file is set aside when the server starts; to throw it away now: xiaozhi cache clear")
+        print(f"a damaged file is set aside when the server starts; to throw it away now: {program()} cache clear")
         return 1
     now = time.time()
     size = sum(row[0] for row in rows)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from xiaozhi.cli.options import add_address, load
+from xiaozhi.program import program
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction  # argparse has no public name for it
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     for finding in findings:
         print(finding)
     failing = serving_fails(findings)
-    print("serving would fail: mend what is BAD" if failing else "ready: xiaozhi serve")
+    print("serving would fail: mend what is BAD" if failing else f"ready: {program()} serve")
     return 1 if failing else 0
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xiaozhi.cli.options import load
+from xiaozhi.program import executable, program
 
 if TYPE_CHECKING:
     from xiaozhi.deploy.facts import Plan
@@ -104,7 +105,8 @@ def run(args: argparse.Namespace) -> int:
     from xiaozhi.deploy.facts import DeployError
 
     try:
-        text = _write(args.kind, _plan(args), args)
+        # Their first lines say how they are made; what they tell to those who operate the server stays as it is.
+        text = _write(args.kind, _plan(args), args).replace("xiaozhi deploy", f"{program()} deploy")
         if args.out is None:
             sys.stdout.write(text)
         else:
@@ -204,11 +206,8 @@ def _binary(given: Path | None) -> Path:
 
     if given is not None:
         binary = given.absolute()
-    elif getattr(sys, "frozen", False):
-        binary = Path(sys.executable)
     else:
-        beside = Path(sys.executable).with_name("xiaozhi")
-        found = str(beside) if beside.is_file() else shutil.which("xiaozhi")
+        found = executable() or shutil.which("xiaozhi")
         if found is None:
             raise DeployError("which executable is to run? name it with --binary PATH")
         binary = Path(found).absolute()

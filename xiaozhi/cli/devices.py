@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from xiaozhi.cli.stored import confirmed, device_called, fail, on_store, when
+from xiaozhi.program import program
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction  # argparse has no public name for it
@@ -110,7 +111,7 @@ async def _on_one(args: argparse.Namespace, store: "Store", settings: "Settings"
 
                 agent = (await Roster.load(settings, store)).find(values["agent"])
                 if agent is None:
-                    return fail(f"there is no agent {values['agent']!r}; `xiaozhi agents list` shows them")
+                    return fail(f"there is no agent {values['agent']!r}; `{program()} agents list` shows them")
                 values["agent"] = agent.name
             _show(await devices.update(device.id, **values))
             return 0
@@ -125,7 +126,7 @@ async def _release(store: "Store", device: "Device") -> int:
     if len(waiting) > 1:
         for one in waiting:
             print(f"waits, and shows {one.code}: a client at {one.address or 'this machine'}")
-        return fail("several want to be this device; let in the right one: xiaozhi devices bind CODE")
+        return fail(f"several want to be this device; let in the right one: {program()} devices bind CODE")
     if waiting:
         await store.pending.bind(waiting[0].code)
         print(f"{device.label}: the client that shows {waiting[0].code} is let in, and no other one")

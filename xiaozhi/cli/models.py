@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xiaozhi.cli.options import load
+from xiaozhi.program import program
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction  # argparse has no public name for it
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         import difflib
 
         near = difflib.get_close_matches(args.name, [known.name for known in MODELS], 1)
-        guess = f"; did you mean {near[0]}?" if near else "; `xiaozhi models list` shows them"
+        guess = f"; did you mean {near[0]}?" if near else f"; `{program()} models list` shows them"
         print(f"xiaozhi: no model is called {args.name!r}{guess}", file=sys.stderr)
         return 2
     from xiaozhi.models.pull import PullError

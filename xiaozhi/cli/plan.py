@@ -74,10 +74,10 @@ def run(args: argparse.Namespace) -> int:
             replies_per_turn=costs.replies_per_turn,
         )  # fmt: skip
     except ValueError as error:
-        print(f"xiaozhi plan: {error}", file=sys.stderr)
+        print(f"xiaozhi: {error}", file=sys.stderr)
         return 2
     except (CostsError, Unplannable) as error:
-        print(f"xiaozhi plan: {error}", file=sys.stderr)
+        print(f"xiaozhi: {error}", file=sys.stderr)
         return 1
     compared = against_documents({number: plan(replace(demand, devices=number), box, costs) for number, _ in DOCUMENTS})
     assumed = assumptions(demand, box, costs, limits, args.hours_per_day, args.tokens_in)

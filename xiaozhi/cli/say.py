@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from xiaozhi.cli.options import load
 from xiaozhi.cli.stored import fail
+from xiaozhi.program import program
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction  # argparse has no public name for it
@@ -82,7 +83,7 @@ async def _announce(settings: "Settings", body: dict[str, Any]) -> int:
             answer = await response.json(content_type=None)
             status = response.status
     except (aiohttp.ClientConnectionError, OSError):
-        fail(f"no server at {url}; start one with `xiaozhi serve`")
+        fail(f"no server at {url}; start one with `{program()} serve`")
         return 2
     except (aiohttp.ClientError, ValueError):
         fail(f"what answers at {url} is no XiaoZhi server")

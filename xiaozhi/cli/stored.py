@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from xiaozhi.cli.options import load
+from xiaozhi.program import program
 
 if TYPE_CHECKING:
     from xiaozhi.settings import Settings
@@ -76,7 +77,7 @@ async def device_called(store: "Store", name: str) -> "Device | None":
     if found:
         fail(f"{name!r} is not one device but {len(found)}: {', '.join(device.id for device in found[:5])}")
     else:
-        fail(f"no device is called {name!r}; `xiaozhi devices list` shows them")
+        fail(f"no device is called {name!r}; `{program()} devices list` shows them")
     return None
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xiaozhi.cli.options import load
+from xiaozhi.program import program
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction  # argparse has no public name for it
@@ -107,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
         with _runner() as runner:
             return runner.run(_talk(args, settings))
     except Unreachable as error:
-        hint = "" if args.url or args.ota else "; start one with `xiaozhi serve`, or add --serve"
+        hint = "" if args.url or args.ota else f"; start one with `{program()} serve`, or add --serve"
         print(f"xiaozhi: no server: {error}{hint}", file=sys.stderr)
     except ConnectFailed as error:
         hint = "; ask its OTA address for a token (leave out --url), or give one with --token"

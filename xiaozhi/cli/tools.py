@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from xiaozhi.cli.options import load
+from xiaozhi.program import program
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction  # argparse has no public name for it
@@ -151,7 +152,7 @@ async def _call(house: "ToolHouse", args: argparse.Namespace) -> int:
     names = [spec.name for spec in box.specs()]
     if args.name not in names:
         near = difflib.get_close_matches(args.name, names, 1)
-        guess = f"; did you mean {near[0]}?" if near else "; `xiaozhi tools list` shows them"
+        guess = f"; did you mean {near[0]}?" if near else f"; `{program()} tools list` shows them"
         print(f"xiaozhi: no tool is called {args.name!r}{guess}", file=sys.stderr)
         return 2
     values: dict[str, object] = {}

@@ -7,8 +7,18 @@ from pathlib import Path
 from typing import Final
 
 from xiaozhi.console.attempts import Attempts
-from xiaozhi.console.password import PasswordError, PasswordHash, first_password, hash_of, read_hash, write_hash
+from xiaozhi.console.password import (
+    PasswordError,
+    PasswordHash,
+    first_password,
+    forget_first_password,
+    hash_of,
+    keep_first_password,
+    read_hash,
+    write_hash,
+)
 from xiaozhi.console.sessions import Session, Sessions
+from xiaozhi.program import program
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +79,7 @@ class Access:
         """
         if not await self._is_right(password, address):
             return None
+        await asyncio.to_thread(forget_first_password, self._path)
         _log.info("signed in to the console, from %s", address)
         return self.sessions.open(time.monotonic())
 
@@ -85,6 +96,16 @@ class Access:
         self.sessions.close_all(but=session)
         _log.info("the console has another password, set from %s", address)
         return True
+
+    async def keep_first_password(self) -> Path | None:
+        """Write the password that was made just now to a file, for an owner without a terminal; None for an older one.
+
+        Raises:
+            PasswordError: it cannot be written.
+        """
+        if not self.first_password:
+            return None
+        return await asyncio.to_thread(keep_first_password, self._path, self.first_password)
 
     async def refresh(self) -> None:
         """Now and then: sign everybody out where the command line has set another password, and forget what is over."""
@@ -105,7 +126,7 @@ class Access:
         async with self._checking:
             kept = await asyncio.to_thread(read_hash, self._path)
             if kept is None:
-                raise PasswordError("there is no password; make one with: xiaozhi console password --reset")
+                raise PasswordError(f"there is no password; make one with: {program()} console password --reset")
             self._take(kept)
             right = await asyncio.to_thread(kept.fits, password)
         if right:

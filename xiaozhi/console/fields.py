@@ -8,6 +8,7 @@ import annotated_types
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from xiaozhi.program import as_called
 from xiaozhi.settings import Settings
 from xiaozhi.settings.applies import applies
 from xiaozhi.settings.chinese import in_chinese
@@ -101,8 +102,8 @@ def tables(settings: Settings, from_where: Mapping[str, Origin], documents: Docu
                 "name": table,
                 "title_zh": chinese,
                 "title_en": english,
-                "doc": documents.tables.get(table) or _first_line(type(section)),
-                "doc_zh": in_chinese(table),
+                "doc": as_called(documents.tables.get(table) or _first_line(type(section))),
+                "doc_zh": as_called(in_chinese(table)),
                 "fields": [],
             }
         found[table]["fields"].append(_field(settings, key, from_where, documents))
@@ -128,8 +129,8 @@ def _field(settings: Settings, key: Key, from_where: Mapping[str, Origin], docum
         "choices": list(key.choices),
         "item": key.item,
         "optional": key.optional,
-        "doc": documents.settings.get(name) or about.description or _of_rows(key, about),
-        "doc_zh": in_chinese(name),
+        "doc": as_called(documents.settings.get(name) or about.description or _of_rows(key, about)),
+        "doc_zh": as_called(in_chinese(name)),
         "set_by": from_where.get(name, "default"),
         "applies": applies(name),
         "editable": not is_read_only(name) and key.kind != "sections" and not _is_secret_list(key),

@@ -4,12 +4,16 @@ import base64
 import binascii
 import hashlib
 import hmac
+import logging
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from xiaozhi import private_file
+from xiaozhi.program import program
+
+_log = logging.getLogger(__name__)
 
 # 32 MB and about 0.2 s of one core for each guess: OWASP's advice for scrypt with 2**15.
 _COST: Final = 1 << 15
@@ -108,18 +112,23 @@ def read_hash(path: Path) -> PasswordHash | None:
         if 128 * found.cost * found.block >= _MOST_MEMORY_BYTES or len(found.digest) != _HASH_BYTES:
             raise ValueError("parameters")
     except (ValueError, binascii.Error) as error:
-        raise PasswordError(f"{path} is damaged; make another with: xiaozhi console password --reset") from error
+        raise PasswordError(f"{path} is damaged; make another with: {program()} console password --reset") from error
     return found
 
 
 def write_hash(path: Path, kept: PasswordHash) -> None:
-    """Replace the file in one step; only this user may read it.
+    """Replace the file in one step; only this user may read it. A first password that was kept is no longer.
 
     Raises:
         PasswordError: it cannot be written.
     """
+    _write(path, kept.line())
+    forget_first_password(path)
+
+
+def _write(path: Path, text: str) -> None:
     try:
-        private_file.write(path, kept.line().encode("ascii"))
+        private_file.write(path, text.encode("ascii"))
     except OSError as error:
         raise PasswordError(f"console.password_file: {path} cannot be written: {error.strerror}") from error
 
@@ -135,6 +144,43 @@ def first_password(path: Path) -> str:
     password = new_password()
     write_hash(path, hash_of(password))
     return password
+
+
+def first_password_path(path: Path) -> Path:
+    """Where the first password is kept for an owner who had no terminal to read it from."""
+    return path.with_name(f"{path.name}-first")
+
+
+def keep_first_password(path: Path, password: str) -> Path:
+    """Keep a password that was made at the first start, in a file that only this user may read, and say where.
+
+    Raises:
+        PasswordError: it cannot be written.
+    """
+    kept = first_password_path(path)
+    _write(kept, f"{password}\n")
+    return kept.absolute()
+
+
+def kept_first_password(path: Path) -> str:
+    """The first password, as long as nobody has signed in or set another; empty where there is none.
+
+    Raises:
+        PasswordError: the file cannot be read.
+    """
+    kept = first_password_path(path)
+    try:
+        return (private_file.read(kept, most_bytes=_MOST_FILE_BYTES) or b"").decode("ascii", "replace").strip()
+    except OSError as error:
+        raise PasswordError(f"{kept} cannot be read: {error.strerror}") from error
+
+
+def forget_first_password(path: Path) -> None:
+    """It is known now, or holds no longer. What cannot be deleted is only logged: the password works all the same."""
+    try:
+        first_password_path(path).unlink(missing_ok=True)
+    except OSError as error:
+        _log.warning("%s cannot be deleted: %s", first_password_path(path), error.strerror)
 
 
 def _scrypt(password: str, salt: bytes, cost: int, block: int, lanes: int) -> bytes:

@@ -14,8 +14,7 @@ def report_turn(services: Services, link: DeviceLink, device_id: str, trace: Tur
     for listener in services.on_turn:
         listener(device_id, trace)
     record = trace.message()
-    extra = {"device": device_id, **{key: value for key, value in record.items() if key != "type"}}
-    if services.settings.log.transcripts:
-        extra |= {"heard": trace.heard, "said": trace.said}
-    _turns.info("turn", extra=extra)
+    words = {"heard": trace.heard, "said": trace.said} if services.settings.log.transcripts else {}
+    _turns.info("turn", extra={"device": device_id, **trace.summary(), **words})
+    _turns.debug("trace", extra={"device": device_id, **{key: record[key] for key in record if key != "type"}})
     link.trace(record)

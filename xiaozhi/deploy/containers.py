@@ -20,6 +20,7 @@ _DOCKERFILE: Final = Form("""\
 #
 #   xiaozhi deploy docker --out Dockerfile && docker build -t @{image} .
 #   docker run -d --name xiaozhi -p @{port}:@{port} -v xiaozhi:/data --stop-timeout @{stop_s} @{image}
+#   docker exec xiaozhi xiaozhi console password --show      as long as nobody has signed in to the console
 #
 # Everything it keeps, its settings.toml and its models are in /data. Keys: -e OPENAI_API_KEY, or secrets below
 # /run/secrets with CREDENTIALS_DIRECTORY=/run/secrets. Devices must reach the host: set server.public_url, or run it
@@ -64,6 +65,7 @@ _COMPOSE: Final = Form("""\
 #
 #   xiaozhi deploy docker --out Dockerfile && xiaozhi deploy compose --out compose.yaml
 #   docker compose up -d --build        docker compose logs -f xiaozhi        docker compose stop
+#   docker compose exec xiaozhi xiaozhi console password --show      as long as nobody has signed in to the console
 #
 # Settings: put a settings.toml beside this file and take away the # before its line.
 

@@ -12,6 +12,7 @@ _HEAD: Final = Form("""\
 # The XiaoZhi server on Kubernetes (1.30 or newer).
 #
 #   xiaozhi deploy kubernetes --domain @{host} --image @{image} | kubectl apply -f -
+#   kubectl -n @{namespace} exec xiaozhi-0 -- xiaozhi console password --show      until somebody has signed in
 #
 # Keys, each under the name of its variable; any setting can be given so (XIAOZHI_METRICS__TOKEN):
 #   kubectl -n @{namespace} create secret generic xiaozhi-keys --from-literal=OPENAI_API_KEY=...

@@ -16,6 +16,7 @@ _UNIT: Final = Form("""\
 #
 #   systemctl status xiaozhi        devices online and turns        journalctl -fu xiaozhi       its log
 #   systemctl reload xiaozhi        read the settings again         systemctl stop xiaozhi       turns may end first
+#   sudo cat /var/lib/xiaozhi/data/console-password-first           the console's, until somebody has signed in
 #
 # Everything it keeps lies in /var/lib/xiaozhi: its data, models, and @{settings_place}.
 

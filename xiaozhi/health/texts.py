@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from xiaozhi.health.rules import Alert, AlertName
+from xiaozhi.program import program
 
 _TEXTS: Final[Mapping[AlertName, tuple[str, str]]] = {
     "memory": (
@@ -31,8 +32,8 @@ _TEXTS: Final[Mapping[AlertName, tuple[str, str]]] = {
         "the caches answer only {value}, below {threshold}: they may be too small or forget too soon",
     ),
     "chat_gone": (
-        "所有大模型端点都暂停使用：请检查网络、地址和密钥（xiaozhi check）",
-        "no endpoint of [llm] can be used now: check the network, addresses and keys (xiaozhi check)",
+        "所有大模型端点都暂停使用：请检查网络、地址和密钥（{program} check）",
+        "no endpoint of [llm] can be used now: check the network, addresses and keys ({program} check)",
     ),
     "voices_gone": (
         "所有语音合成引擎都暂停使用：请检查网络和密钥，或在 tts.engines 末尾加上 espeak",
@@ -48,7 +49,8 @@ _TEXTS: Final[Mapping[AlertName, tuple[str, str]]] = {
 def text_of(alert: Alert, language: str) -> str:
     """One sentence: what is wrong and what to do; Chinese for `zh`, English for all others."""
     template = _TEXTS[alert.name][0 if language == "zh" else 1]
-    return template.format(value=_shown(alert.value, alert.unit), threshold=_shown(alert.threshold, alert.unit))
+    value, threshold = _shown(alert.value, alert.unit), _shown(alert.threshold, alert.unit)
+    return template.format(value=value, threshold=threshold, program=program())
 
 
 def _shown(value: float, unit: str) -> str:

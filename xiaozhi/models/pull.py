@@ -16,6 +16,7 @@ from xiaozhi.models import record
 from xiaozhi.models.catalogue import Download, Model, Source
 from xiaozhi.models.fetch import FetchError, Progress, StorageError, client, fetch, quiet, storage_error
 from xiaozhi.models.unpack import ArchiveError, unpack
+from xiaozhi.program import program
 from xiaozhi.settings import ModelsSettings
 
 PARTIAL_DIR = ".partial"
@@ -244,7 +245,7 @@ def _changed(model: Model, folder: Path, models_dir: Path) -> str:
             return (
                 f"{file} is not the one that was recorded (SHA-256 {found.sha256[:12]}…, {found.size} bytes, instead "
                 f"of {expected.sha256[:12]}…): damaged on the way, or published anew; "
-                f"`xiaozhi models pull {model.name} --forget` accepts a new one"
+                f"`{program()} models pull {model.name} --forget` accepts a new one"
             )
     return ""
 

@@ -7,6 +7,7 @@ times a second, which costs less than a thousandth of a core.
 
 import asyncio
 import logging
+import math
 import sys
 import threading
 import time
@@ -25,15 +26,39 @@ _WINDOW_S: Final = 2.0
 # Frames of the offender's stack in the log, innermost last.
 _FRAMES: Final = 4
 # One line for so long at most: a loop that is blocked all the time must not be kept busy with saying so.
-_QUIET_S: Final = 5.0
+_QUIET_S: Final = 60.0
 _UNSEEN: Final = "nobody was seen, so it was a call that kept the interpreter to itself, or the machine is overloaded"
+
+
+class StallReport:
+    """What is told of stalls: one line a minute at most, about all of them since the last. Pure: time is passed in."""
+
+    def __init__(self) -> None:
+        self._told_at_s = -math.inf
+        self._count = 0
+        self._worst = (0.0, "")
+
+    def add(self, late_ms: float, during: str) -> None:
+        """The loop stood still; `during` says what ran meanwhile."""
+        self._count += 1
+        self._worst = max(self._worst, (late_ms, during))
+
+    def due(self, now_s: float) -> str:
+        """The line that is to be told now; empty when there is none."""
+        if not self._count or now_s - self._told_at_s < _QUIET_S:
+            return ""
+        how_often = "" if self._count == 1 else f" {self._count} times in the last minute, at worst"
+        text = f"the event loop stood still{how_often} for {self._worst[0]:.0f} ms: {self._worst[1]}"
+        self._told_at_s, self._count, self._worst = now_s, 0, (0.0, "")
+        return text
 
 
 class LoopLag:
     """Measures the loop it is started on.
 
     Args:
-        blame_above_ms: delays above this are logged with the code that ran meanwhile; 0 never looks.
+        blame_above_ms: delays above this are counted, and summed up in the log once a minute with the code that ran
+            during the worst; 0 never looks.
     """
 
     def __init__(self, blame_above_ms: float) -> None:
@@ -50,7 +75,7 @@ class LoopLag:
         self._stop = threading.Event()
         self._watcher: threading.Thread | None = None
         self._offender: tuple[float, str] | None = None  # due time of the overdue timer and what ran then
-        self._said_at_s = -_QUIET_S
+        self._report = StallReport()
 
     def start(self) -> None:
         """Begin on the running loop."""
@@ -90,16 +115,15 @@ class LoopLag:
             self.observe(late_s)
         if self._blame_s and late_s >= self._blame_s:
             self.stalls += 1
-            self._blame(now_s, late_ms)
+            self._blame(late_ms)
+        if text := self._report.due(now_s):
+            _log.warning("%s", text)
         self._arm()
 
-    def _blame(self, now_s: float, late_ms: float) -> None:
+    def _blame(self, late_ms: float) -> None:
         seen, self._offender = self._offender, None
-        if now_s - self._said_at_s < _QUIET_S:
-            return
-        self._said_at_s = now_s
         during = seen[1] if seen is not None and seen[0] == self._due_s else _UNSEEN
-        _log.warning("the event loop stood still for %.0f ms: %s", late_ms, during)
+        self._report.add(late_ms, during)
 
     # In the thread ------------------------------------------------------------------------------------------------
 

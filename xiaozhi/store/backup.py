@@ -19,6 +19,9 @@ _BLOBS: Final = frozenset({"hmac_key"})
 _LONGEST_LINE: Final = 4 * 1024 * 1024
 
 
+_NO_EXPORT: Final = "this is no file that `export` wrote"
+
+
 class BackupError(StoreError):
     """A file cannot be imported; one line says why."""
 
@@ -113,7 +116,7 @@ def _rows(file: BinaryIO, columns: dict[str, frozenset[str]]) -> Iterator[tuple[
     crc = count = 0
     header, line = _line(file, 1)
     if header.get(FORMAT) != 1 or not isinstance(header.get("version"), int):
-        raise BackupError("this is no file of `xiaozhi export`")
+        raise BackupError(_NO_EXPORT)
     if header["version"] > VERSION:
         raise BackupError("this file was written by a newer xiaozhi; install that first")
     crc = zlib.crc32(line, crc)
@@ -145,9 +148,7 @@ def _line(file: BinaryIO, number: int) -> tuple[dict[str, Any], bytes]:
     try:
         entry = orjson.loads(line)
     except orjson.JSONDecodeError:
-        raise BackupError(
-            f"line {number} is not JSON" if number > 1 else "this is no file of `xiaozhi export`"
-        ) from None
+        raise BackupError(f"line {number} is not JSON" if number > 1 else _NO_EXPORT) from None
     if not isinstance(entry, dict):
         raise BackupError(f"line {number} is not understood")
     return entry, line

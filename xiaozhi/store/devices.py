@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from xiaozhi.program import program
 from xiaozhi.store.database import Database, StoreError
 
 # Whoever makes up devices finds an end: those of which nothing is kept make room, and then no new ones are taken.
@@ -299,7 +300,7 @@ def _forget_surplus(connection: sqlite3.Connection) -> None:
             (surplus,),
         ).rowcount
         if gone < surplus:
-            raise NoRoom("the store holds as many devices as it may; remove some with `xiaozhi devices remove`")
+            raise NoRoom(f"the store holds as many devices as it may; remove some with `{program()} devices remove`")
 
 
 def found(connection: sqlite3.Connection, device_id: str) -> Device:

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from xiaozhi.program import program
 from xiaozhi.store.migrations import VERSION, migrate, version_of
 
 _log = logging.getLogger(__name__)
@@ -99,10 +100,12 @@ def set_aside(path: Path, error: Exception) -> Path:
             beside.rename(target.with_name(target.name + suffix))
     _log.error(
         "%s is damaged (%s): it is now called %s, and a new one is begun. Devices must be bound again, or "
-        "`xiaozhi import` a file that `xiaozhi export` wrote",
+        "`%s import` a file that `%s export` wrote",
         path,
         error,
         target.name,
+        program(),
+        program(),
     )
     return target
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any, Final
 
+from xiaozhi.program import program
 from xiaozhi.settings import AuthSettings
 from xiaozhi.store import Access, Device, NoRoom, PendingClient, Store
 from xiaozhi.store.devices import NO_CLIENT_ID, UNPROVEN
@@ -22,7 +23,7 @@ _log = logging.getLogger(__name__)
 _TIMEOUT_MS: Final = 30_000
 _WANTS_IN: Final = (
     "another Client-Id wants to be this device, from %s, and shows the code %s; let it in on the console or with"
-    " `xiaozhi devices release` if the board was erased"
+    " `%s devices release %s` if the board was erased"
 )
 _SAID_EVERY_S: Final = 60.0
 # Who has come by a token of `auth.tokens` and gives no client id: nobody else can be this device by giving none.
@@ -184,7 +185,8 @@ class Activation:
         if await self._is_taken(identity):
             lines.insert(0, "身份变了，请到此放行" if chinese else "New client, let in at")
             if self._said.allows(identity.device_id, time.monotonic()):
-                _log.warning(_WANTS_IN, address, pending.code, extra={"device": identity.device_id})
+                name = identity.device_id
+                _log.warning(_WANTS_IN, address, pending.code, program(), name, extra={"device": name})
         message = "\n".join(lines)
         return {"code": pending.code, "message": message, "challenge": pending.challenge, "timeout_ms": _TIMEOUT_MS}
 

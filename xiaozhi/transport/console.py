@@ -15,6 +15,7 @@ from xiaozhi.console.overview import Alerts
 from xiaozhi.console.password import password_path
 from xiaozhi.console.settings_file import Apply, SettingsFile
 from xiaozhi.console.trials import Trials
+from xiaozhi.program import program
 from xiaozhi.services import Services
 from xiaozhi.settings import Settings
 from xiaozhi.settings.source import SettingsSource
@@ -130,12 +131,9 @@ class Console:
         """Collect no more."""
         await self.board.close()
 
-    def banner(self, base_url: str) -> list[str]:
-        """Lines for the start-up message: where the console is, and once its password."""
-        lines = [f"console (pages for owners)                {base_url}{CONSOLE_PATH}"]
-        if self.access.first_password:
-            lines.append(f"its password, shown only this once        {self.access.first_password}")
-        return lines
+    def address(self, base_url: str) -> str:
+        """Where its pages are."""
+        return f"{base_url}{CONSOLE_PATH}"
 
     def _app(self) -> web.Application:
         app = web.Application(middlewares=[self._guard.middleware])
@@ -161,7 +159,9 @@ class Console:
     async def _session(self, request: web.Request) -> web.Response:
         session = request.get(SESSION)
         csrf = session.csrf if session is not None else None
-        return answer({"signed_in": session is not None, "csrf": csrf, "version": __version__})
+        return answer(
+            {"signed_in": session is not None, "csrf": csrf, "version": __version__, "program": _shown_program()}
+        )
 
     async def _sign_in(self, request: web.Request) -> web.Response:
         password = text_of(await body_of(request), "password", _MOST_PASSWORD_CHARS)
@@ -221,3 +221,9 @@ async def _no_such_call(_request: web.Request) -> web.Response:
 
 async def _to_the_pages(_request: web.Request) -> web.StreamResponse:
     raise web.HTTPMovedPermanently(CONSOLE_PATH)
+
+
+def _shown_program() -> str:
+    """For whoever has forgotten the password. Strangers see it, so it never names a folder above ours."""
+    name = program()
+    return "xiaozhi" if name.lstrip("'").startswith("/") else name

@@ -17,6 +17,7 @@ from xiaozhi.transport.draining import Drain
 from xiaozhi.transport.draining import Report as DrainReport
 from xiaozhi.transport.entrance import Entrance
 from xiaozhi.transport.identity import Identity
+from xiaozhi.transport.limits import OncePer
 from xiaozhi.transport.ota import too_many
 from xiaozhi.transport.websocket import Connection, Vision, no_vision
 
@@ -26,6 +27,7 @@ _log = logging.getLogger(__name__)
 _PENDING_SHARE: Final = 4
 # After this time it has been read what is known of a device.
 _READ_S: Final = 1.0
+_CONNECTED_EVERY_S: Final = 3600.0
 
 
 class Devices:
@@ -53,6 +55,7 @@ class Devices:
         """What became of the devices when the server stopped."""
         self._open: set[Connection] = set()  # also those that a newer one has replaced and that are not over yet
         self._dropped = 0  # packets of those that are over
+        self._said = OncePer(_CONNECTED_EVERY_S)
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -143,6 +146,10 @@ class Devices:
             for tell in self.on_connect:
                 tell(identity.device_id)
         self._open.add(connection)
+        # Whether a board reaches the server at all is asked when it is set up, not at each of its conversations.
+        news = self._said.allows(identity.device_id, asyncio.get_running_loop().time())
+        about = {"device": identity.device_id, "session": connection.session_id}
+        _log.log(logging.INFO if news else logging.DEBUG, "connected", extra=about)
         try:
             return await connection.serve(request)
         finally:

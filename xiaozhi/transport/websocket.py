@@ -86,6 +86,7 @@ class Connection:
         self._bare = False  # its microphone sends samples instead of Opus
         self._ignored = 0
         self._ending: asyncio.Task[None] | None = None
+        self._closed_because = ""
 
     # DeviceLink ---------------------------------------------------------------------------------------------------
 
@@ -150,7 +151,6 @@ class Connection:
         await self._socket.prepare(request)
         if request.transport is not None:
             self._way_out.bind(request.transport, self._services.settings.server.send_timeout_s)
-        _log.info("connected", extra=self._extra())
         if self.admitted:  # nobody else learns, or changes, what is kept of the device
             await self._conversation.recall()
         tasks = {
@@ -158,7 +158,7 @@ class Connection:
             asyncio.create_task(self._outbox.run(), name="outbox"),
             asyncio.create_task(self._read(request), name="read"),
         }
-        why = "the device went away"
+        why = ""
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -179,7 +179,8 @@ class Connection:
                 await asyncio.shield(self._ending)
             if self._way_out.drop():
                 _log.debug("dropped what the device has not taken", extra=self._extra())
-            _log.info("disconnected: %s", why, extra=self._extra())
+            device = {"device": self.identity.device_id, "after_s": round(self.age_s)}
+            _log.info("disconnected: %s", why or self._closed_because or "the device went away", extra=device)
         return self._socket
 
     @property
@@ -201,7 +202,7 @@ class Connection:
     def end(self, why: str) -> asyncio.Task[None]:
         """Close from the server's side, in the background; `why` goes to the log."""
         if self._ending is None:
-            _log.info("closing: %s", why, extra=self._extra())
+            self._closed_because = why
             self._ending = asyncio.create_task(self._close(WSCloseCode.OK), name="close")
         return self._ending
 

@@ -130,6 +130,19 @@ class TurnTrace:
             return None
         return round((at - self.anchor) * 1000.0, 1)
 
+    def summary(self) -> dict[str, object]:
+        """What an operator reads of every turn: how soon it was answered, and what was out of the ordinary."""
+        first_audio_ms = self._span_ms(self.first_packet)
+        return {
+            **({} if first_audio_ms is None else {"first_audio_ms": round(first_audio_ms)}),
+            **({} if self.interrupted is None else {"interrupted": True}),
+            **({"cached": self.cached} if self.cached else {}),
+            **({"endpoint": self.endpoint, "attempts": self.attempts} if self.attempts > 1 else {}),
+            **({"starved_ms": round(self.starved_ms)} if self.starved_ms > STARVED_MS else {}),
+            **({"held_ms": round(self.held_ms)} if self.held_ms >= 1.0 else {}),
+            **({"error": self.error} if self.error else {}),
+        }
+
     def message(self) -> dict[str, object]:
         """The record as the JSON message for a client that asked for it; without what was said."""
         return {

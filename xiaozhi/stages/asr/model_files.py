@@ -13,12 +13,13 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
+from xiaozhi.program import program
 from xiaozhi.settings.section import Precision, Provider
 from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.asr.onnx_check import ModelFile, read_tokens
 
-SENSE_VOICE_ADVICE: Final = "run: xiaozhi models pull sense-voice"
-ZIPFORMER_ADVICE: Final = "run: xiaozhi models pull zipformer"
+SENSE_VOICE_ADVICE: Final = f"run: {program()} models pull sense-voice"
+ZIPFORMER_ADVICE: Final = f"run: {program()} models pull zipformer"
 # FBANK bins of every published model; sherpa-onnx's default.
 _BINS: Final = 80
 # Of which precision a file is.

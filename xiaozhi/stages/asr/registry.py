@@ -6,11 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from xiaozhi.program import program
 from xiaozhi.settings import AsrSettings
 from xiaozhi.stages.asr.engine import EngineError, OfflineRecognizer, Recognizer, StreamingRecognizer
 
 _log = logging.getLogger(__name__)
-_EMBEDDED_HINT: Final = "English only, plain; for Chinese and far better English run: xiaozhi models pull sense-voice"
+_EMBEDDED_HINT: Final = (
+    f"English only, plain; for Chinese and far better English run: {program()} models pull sense-voice"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from xiaozhi.program import program
 from xiaozhi.settings import TtsSettings
 from xiaozhi.stages.tts.engine import Voice
 from xiaozhi.stages.tts.fallback import VoiceChain
@@ -47,7 +48,7 @@ def _hint(settings: TtsSettings) -> str:
     if not {"sherpa", "espeak"} & set(settings.engines):
         return 'for a voice that never fails put "espeak" at the end of tts.engines'
     if settings.engines == ("espeak",):
-        return 'for a natural voice put "edge" in front of tts.engines, or: xiaozhi models pull matcha-zh'
+        return f'for a natural voice put "edge" in front of tts.engines, or: {program()} models pull matcha-zh'
     return ""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from xiaozhi.onnx_quiet import ORT_ERRORS, quiet_session
+from xiaozhi.program import program
 from xiaozhi.stages.tts.engine import VoiceError
 
 Kind: TypeAlias = Literal["matcha", "vits", "kokoro"]
@@ -64,7 +65,7 @@ def default_voice_dir(models_dir: Path) -> Path:
     for name in KNOWN_FOLDERS:
         if (models_dir / name).is_dir():
             return models_dir / name
-    raise VoiceError(f"sherpa: no voice in {models_dir}; get one with: xiaozhi models pull matcha-zh")
+    raise VoiceError(f"sherpa: no voice in {models_dir}; get one with: {program()} models pull matcha-zh")
 
 
 def voice_files(folder: Path) -> VoiceFiles:
@@ -113,7 +114,7 @@ def voice_files(folder: Path) -> VoiceFiles:
 
 
 def _bad(path: Path, what: str) -> VoiceError:
-    return VoiceError(f"sherpa: {path}: {what}; get a voice with: xiaozhi models pull matcha-zh")
+    return VoiceError(f"sherpa: {path}: {what}; get a voice with: {program()} models pull matcha-zh")
 
 
 def _number(model: Path, metadata: dict[str, str], key: str) -> int:

@@ -42,6 +42,7 @@ const root = /** @type {HTMLElement} */ (document.getElementById('app'));
 let shell = null;
 let leaving = new AbortController();
 let version = '';
+let program = 'xiaozhi'; // as it is called on the server's command line
 
 /** Show the page that the address names. */
 function show() {
@@ -93,7 +94,7 @@ function signedOut() {
   for (const each of document.querySelectorAll('dialog')) /** @type {HTMLDialogElement} */ (each).close();
   document.documentElement.lang = language() === 'zh' ? 'zh-CN' : 'en';
   document.title = `${t('signin.title')} · XiaoZhi`;
-  fill(root, signInPage({ version, signedIn, redraw: signedOut }));
+  fill(root, signInPage({ version, program, signedIn, redraw: signedOut }));
 }
 
 async function signOut() {
@@ -106,6 +107,7 @@ async function start() {
   try {
     const session = await api('session');
     version = session.version ?? '';
+    program = session.program ?? program;
     if (session.signed_in) signedIn(session);
     else signedOut();
   } catch (error) {

@@ -7,8 +7,8 @@ import { fill, h } from '../dom.js';
 import { language, t, toggleLanguage } from '../i18n.js';
 import { button, field, input, note } from '../ui.js';
 
-/** @param {{version: string, signedIn: (session: any) => void, redraw: () => void}} options */
-export function signInPage({ version, signedIn, redraw }) {
+/** @param {{version: string, program: string, signedIn: (session: any) => void, redraw: () => void}} options */
+export function signInPage({ version, program, signedIn, redraw }) {
   const password = input({ type: 'password', autocomplete: 'current-password', required: true, autofocus: true, name: 'password' });
   const problem = h('div', { 'aria-live': 'polite' });
   const enter = button(t('signin.enter'), { kind: 'primary', type: 'submit' });
@@ -20,7 +20,7 @@ export function signInPage({ version, signedIn, redraw }) {
     // Password managers want a name to go with the password; there is only one user.
     h('input', { type: 'text', name: 'username', value: 'owner', autocomplete: 'username', hidden: true }),
     field(t('signin.password'), password, { hint: t('signin.hint') }),
-    h('p', { class: 'muted small' }, t('signin.lost'), ' ', h('code', { text: 'xiaozhi console password' })),
+    h('p', { class: 'muted small' }, t('signin.lost'), ' ', h('code', { text: `${program} console password` })),
     problem,
     enter,
   );
