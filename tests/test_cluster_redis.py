@@ -31,7 +31,6 @@ from xiaozhi.transport.activation import Activation, Poll, Standing
 from xiaozhi.transport.identity import Identity
 from xiaozhi.transport.shared_keys import SharedKeys
 from xiaozhi.transport.shared_limits import SharedLimiter
-from xiaozhi.transport.shared_pending import SharedPending
 from xiaozhi.transport.token_keys import load_keys, rotate_keys
 
 pytestmark = [needs_redis, pytest.mark.real_time]  # a real Redis
@@ -124,6 +123,33 @@ async def test_a_redis_that_dies_and_comes_back_empty_is_used_again(own: RedisSe
     assert await link.put(Use.ANSWERS, link.key("a"), b"2", 10.0)
     assert await link.get(Use.ANSWERS, link.key("a")) == b"2"
     await link.close()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_task_that_asks_again_and_again_ends_also_where_its_cancellation_is_swallowed(
+    link: RedisLink, fails: bool
+) -> None:
+    begun = asyncio.Event()
+
+    async def swallowing(_redis: Any) -> None:  # as the client does on Python 3.11, now and then
+        begun.set()
+        try:
+            await asyncio.sleep(3600.0)
+        except asyncio.CancelledError:
+            if fails:
+                raise ConnectionError from None
+
+    async def again_and_again() -> None:
+        while True:
+            with contextlib.suppress(Gone):
+                await link.ask(Use.NODES, swallowing)
+
+    task = asyncio.create_task(again_and_again())
+    await begun.wait()
+    task.cancel()
+    async with asyncio.timeout(10.0):
+        await asyncio.wait([task])
+    assert task.cancelled()
 
 
 async def test_the_password_is_used_and_never_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -359,17 +385,26 @@ async def test_a_code_from_one_node_binds_on_another_and_all_know(running: Redis
             _,
         ),
     ):
-        await here.devices.seen(DEVICE, client_id="client", board="box")
-        code = await here.devices.pending_code(DEVICE)
-        assert await there.devices.pending_code(DEVICE) == code  # the same words on whichever node it asks
-        bound = await there.devices.bind(f"{code[:3]} {code[3:]}", owner="Anna")
+        await here.devices.seen(DEVICE, client_id="before", board="box")
+        code = (await here.pending.ask(DEVICE, "client")).code
+        assert (await there.pending.ask(DEVICE, "client")).code == code  # the same words on whichever node it asks
+        assert (await there.pending.ask(DEVICE, "rival")).code != code
+        bound = await there.pending.bind(f"{code[:3]} {code[3:]}", owner="Anna")
         assert bound is not None
         for store in (here, there, third):
             device = await store.devices.get(DEVICE)
             assert device is not None
             assert device.bound
             assert (device.owner, device.client_id, device.board) == ("Anna", "client", "box")
-        assert await there.devices.bind(code) is None  # used up
+        assert await there.pending.bind(code) is None  # used up
+
+
+async def test_the_first_client_of_a_device_is_pinned_on_all_nodes(running: RedisServer) -> None:
+    async with node(running, "pin") as (here, _), node(running, "pin") as (there, _):
+        assert (await here.devices.pin(DEVICE, "mine")).client_id == "mine"
+        assert (await there.devices.pin(DEVICE, "rival")).client_id == "mine"
+        await there.devices.release(DEVICE)
+        assert (await here.devices.pin(DEVICE, "another")).client_id == "another"
 
 
 async def test_the_newest_change_of_a_device_counts_also_one_made_while_redis_was_away(own: RedisServer) -> None:
@@ -445,18 +480,17 @@ async def test_what_is_remembered_and_forgotten_on_one_node_holds_on_the_other(r
 async def test_a_challenge_given_by_one_node_is_answered_at_another(running: RedisServer) -> None:
     identity = Identity(DEVICE, "client", "")
     settings_ = AuthSettings(mode="activate")
-    async with node(running, "pend") as (here, shared), node(running, "pend") as (there, others):
-        first = Activation(settings_, here.devices, shared=SharedPending(shared.link))
-        second = Activation(settings_, there.devices, shared=SharedPending(others.link))
+    async with node(running, "pend") as (here, _), node(running, "pend") as (there, _):
+        first, second = Activation(settings_, here), Activation(settings_, there)
         await here.devices.update(DEVICE, serial="SN1", hmac_key=b"k" * 32)
-        section = await first.section(identity, "")
-        assert (await second.section(identity, "")) == section
+        section = await first.section(identity, "10.0.0.1", "", chinese=True)
+        assert (await second.section(identity, "10.0.0.1", "", chinese=True)) == section
         challenge = str(section["challenge"])
         body = {"hmac": hmac.new(b"k" * 32, challenge.encode(), "sha256").hexdigest()}
         assert await second.poll(identity, body) is Poll.WAITING
         assert await second.poll(identity, {"hmac": "wrong"}) is Poll.REFUSED
         assert await first.poll(identity, body) is Poll.WAITING
-        assert await here.devices.bind(str(section["code"])) is not None
+        assert await here.pending.bind(str(section["code"])) is not None
         assert await second.poll(identity, body) is Poll.ACTIVE
         assert await first.standing(identity) is Standing.ADMITTED
 

@@ -131,7 +131,7 @@ async def test_a_device_bound_at_one_node_is_bound_at_the_other(redis: RedisServ
     async with two_houses(redis, tmp_path, **tables) as houses, houses[0].device(connect=False) as device:
         code = (await device.boot(houses[0].server.ota_url)).body["activation"]["code"]
         assert (await device.boot(houses[1].server.ota_url)).body["activation"]["code"] == code
-        assert await houses[1].server.services.store.devices.bind(code, owner="Anna") is not None
+        assert await houses[1].server.services.store.pending.bind(code, owner="Anna") is not None
         for one in houses:
             assert "activation" not in (await device.boot(one.server.ota_url)).body
 

@@ -206,7 +206,7 @@ async def test_no_secret_is_in_any_answer(tmp_path: Path) -> None:
         logging.getLogger("xiaozhi").error("an upstream repeats %s", " and ".join(secrets))
         kept = home.server.services.store.devices
         await kept.update("02:00:00:00:00:09", hmac_key=b"zz-secret-hmac-zz", serial="s")
-        code = await kept.pending_code("02:00:00:00:00:09")
+        code = (await home.server.services.store.pending.ask("02:00:00:00:00:09", "client-1")).code
         paths = (
             "overview turns logs?level=debug settings llm-endpoints presets devices agents voices session talk".split()
         )
@@ -262,7 +262,7 @@ async def test_devices_personas_and_memories_are_looked_after(tmp_path: Path) ->
         assert (await page.call("PATCH", name, {"agent": "pirate two"}))[0] == 200
         assert (await page.call("DELETE", "agents/pirate two"))[0] == 200
         assert (await page.call("DELETE", "agents/pirate two"))[0] == 404
-        code = await home.server.services.store.devices.pending_code("02:00:00:00:00:05")
+        code = (await home.server.services.store.pending.ask("02:00:00:00:00:05", "client-1")).code
         status, row = await page.call("POST", "devices/bind", {"code": code, "owner": "Bob"})
         assert status == 200 and (row["id"], row["owner"], row["bound"]) == ("02:00:00:00:00:05", "Bob", True)
         assert (await page.call("PATCH", name, {"blocked": True}))[1]["blocked"]

@@ -1,11 +1,13 @@
 """The console as a scanner of web faults meets it."""
 
 import asyncio
+import socket
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+import yarl
 
 from tests.console_browser import CONSOLE, PASSWORD, browser, set_password
 from tests.house import House, house
@@ -101,6 +103,50 @@ async def test_the_cookie_is_for_this_server_only(tmp_path: Path) -> None:
             assert answer.status == 403, "the proxy says that it asks for a stranger"
 
 
+@pytest.mark.parametrize(
+    "asked", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "", "a b", "\xff"]
+)
+async def test_a_strangers_name_that_leads_here_opens_nothing(tmp_path: Path, asked: str) -> None:
+    set_password(tmp_path / "data")
+    async with house(tmp_path, console=CONSOLE) as home, browser(home.server) as page:
+        cookies = page.http.cookie_jar.filter_cookies(yarl.URL(f"{page.base}/console/"))
+        words = f"Cookie: xiaozhi_console={cookies['xiaozhi_console'].value}\r\nX-CSRF: {page.csrf}\r\n"
+        for host in (asked, f"{asked}:{home.server.port}"):
+            for line in (
+                "GET /console/",
+                "GET /console/api/settings",
+                "POST /console/api/sign-in",
+                "GET /console/api/session",
+            ):
+                head = f"{line} HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\n{words}Content-Length: 0\r\n"
+                answer = await raw(home, f"{head}Connection: close\r\n\r\n")
+                assert answer.split(" ", 2)[1] in ("400", "403"), (line, host)
+                assert "server.public_url" in answer or " 400 " in answer.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "LOCALHOST.",
+        "127.0.0.1",
+        "192.168.1.20",
+        "[::1]",
+        "voice.example",
+        "app.example",
+        "box.local",
+        socket.gethostname(),
+    ],
+)
+async def test_the_console_is_found_under_every_name_of_this_server(tmp_path: Path, host: str) -> None:
+    set_password(tmp_path / "data")
+    server = {"public_url": "https://voice.example", "origins": ["https://app.example"]}
+    async with house(tmp_path, console=CONSOLE, server=server) as home:
+        for shown in (host, f"{host}:{home.server.port}"):
+            answer = await raw(home, f"GET /console/ HTTP/1.1\r\nHost: {shown}\r\nConnection: close\r\n\r\n")
+            assert answer.startswith("HTTP/1.1 200 "), shown
+
+
 async def test_pages_of_other_sites_can_do_nothing(tmp_path: Path) -> None:
     set_password(tmp_path / "data")
     async with house(tmp_path, console=CONSOLE) as home, browser(home.server) as page:
@@ -175,7 +221,7 @@ async def test_only_the_pages_own_files_are_served(tmp_path: Path) -> None:
             "/console/static/index.html", "/console/index.html/", "/console/." + "/" * 3000,
         ]  # fmt: skip
         for path in tricks:
-            answer = await raw(home, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            answer = await raw(home, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             assert answer.split(" ", 2)[1] in ("400", "401", "404"), (path, answer[:100])
             assert "root:" not in answer and "TOP SECRET" not in answer
 
@@ -187,7 +233,9 @@ async def test_nothing_of_a_request_becomes_a_header(tmp_path: Path) -> None:
             answer = await raw(home, f"GET /console/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
             head = answer.partition("\r\n\r\n")[0]
             assert (host not in head and "connect-src 'self';" in head) or " 400 " in head.splitlines()[0], host
-        answer = await raw(home, "GET /console/%0d%0aSet-Cookie:x=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = await raw(
+            home, "GET /console/%0d%0aSet-Cookie:x=1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
         assert " 404 " in answer.splitlines()[0] and "\r\nSet-Cookie" not in answer
 
 

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ import pytest
 from tests.firmware import image
 from tests.house import House, house
 from xiaozhi.server import CannotServe, serving
-from xiaozhi.settings import Settings
+from xiaozhi.settings import AuthSettings, Settings
+from xiaozhi.transport.auth import Gatekeeper
+from xiaozhi.transport.identity import Identity
 from xiaozhi.transport.tls import TlsError, TlsFiles, distrusted_because, load_context
+from xiaozhi.transport.token_keys import load_keys
 from xiaozhi.turn.machine import ListeningMode
 
 BOARD = "bread-compact-wifi"
@@ -65,7 +69,7 @@ async def test_a_new_device_is_told_its_code_until_it_is_bound_and_then_talks(
         assert ", ".join(code) in said or "，".join(code) in said
         assert home.asked == [], "a device that belongs to nobody costs no model"
 
-        bound = await home.server.devices._services.store.devices.bind(code)
+        bound = await home.server.devices._services.store.pending.bind(code)
         assert bound is not None
         async with http.post(home.server.ota_url + "activate", json={}, headers=names) as response:
             assert response.status == 200
@@ -135,6 +139,22 @@ async def test_stolen_foreign_expired_and_absent_tokens_are_refused_at_the_upgra
         async with http.ws_connect(home.url, headers={**HEADERS, "Authorization": f"Bearer {token}"}) as socket:
             await socket.send_str('{"type":"hello"}')
             assert (await socket.receive_json())["type"] == "hello"
+
+
+@pytest.mark.parametrize("wrong_s", [5.0, 2_500_000_000.0])
+async def test_a_start_with_a_wrong_clock_leaves_no_keys_from_then_and_locks_nobody_out(
+    tmp_path: Path, http: aiohttp.ClientSession, wrong_s: float
+) -> None:
+    data = tmp_path / "data"
+    gatekeeper = Gatekeeper(AuthSettings(), load_keys(data, wrong_s), lambda: wrong_s)  # as a server did it then
+    token = gatekeeper.token_for(Identity(HEADERS["Device-Id"], HEADERS["Client-Id"], ""))
+    async with house(tmp_path, auth={"mode": "token"}) as home:
+        async with http.ws_connect(home.url, headers={**HEADERS, "Authorization": f"Bearer {token}"}) as socket:
+            await socket.send_str('{"type":"hello"}')
+            assert (await socket.receive_json())["type"] == "hello"
+        now_s = time.time()
+        keys = load_keys(data, now_s).keys
+        assert all(key.made_s <= now_s and key.honoured_until_s <= now_s + 31 * 86_400 for key in keys)
 
 
 async def test_a_browser_client_comes_in_by_its_query(tmp_path: Path, http: aiohttp.ClientSession) -> None:

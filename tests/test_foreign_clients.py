@@ -157,7 +157,7 @@ async def test_a_new_device_hears_its_code_is_bound_and_talks(tmp_path: Path) ->
         assert len(digits) == 6
         assert home.asked == []
         store = home.server.services.store
-        bound = await store.devices.bind(digits)
+        bound = await store.pending.bind(digits)
         assert bound is not None and bound.id == MAC
         await come_true(lambda: not mine.sdk.wait_device_activated)  # it has connected anew and said "hi"
         await come_true(lambda: any(message.get("text") == "hi" for message in mine.told))
@@ -174,7 +174,7 @@ async def test_a_device_whose_key_is_known_must_answer_the_challenge_with_it(tmp
         section = (await ota.activate_device())["activation"]
         store = home.server.services.store
         await store.devices.update(MAC, serial="SN-1", hmac_key=key)
-        assert await store.devices.bind(section["code"]) is not None
+        assert await store.pending.bind(section["code"]) is not None
         assert not await ota.check_activate(section["challenge"], "")
         assert not await ota.check_activate(section["challenge"], bytes(32).hex())
         assert not await ota.check_activate("another challenge", key.hex())

@@ -20,12 +20,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xiaozhi.store import Access, Store, StoreError, TooManyTries
+from xiaozhi.store import Access, NoRoom, Store, StoreError, TooManyTries
 from xiaozhi.store import devices as devices_module
 from xiaozhi.store.backup import BackupError, export_store, import_store
-from xiaozhi.store.devices import CODE_TTL_S, MOST_WRONG_CODES, WRONG_CODES_WINDOW_S
 from xiaozhi.store.memories import MOST_MEMORIES
 from xiaozhi.store.migrations import VERSION, migrate, version_of
+from xiaozhi.store.pending import CODE_TTL_S, MOST_WRONG_CODES, WRONG_CODES_WINDOW_S
 from xiaozhi.store.turns import TurnRecord
 from xiaozhi.text.feelings import side_note
 from xiaozhi.text.tool_note import MOST_NOTE_CHARS, tool_note, with_note
@@ -57,6 +57,10 @@ async def say(
     return number
 
 
+async def code_of(store: Store, device: str, now: float | None = None, client: str = "c") -> str:
+    return (await store.pending.ask(device, client, now=now)).code
+
+
 # Devices and codes ----------------------------------------------------------------------------------------------------
 
 
@@ -75,37 +79,37 @@ async def test_a_device_is_known_after_it_was_seen_and_keeps_what_people_say_of_
 
 async def test_a_code_binds_its_device_once_and_not_after_it_expired() -> None:
     async with store_at() as store:
-        code = await store.devices.pending_code("aa", 1000.0)
+        code = await code_of(store, "aa", 1000.0)
         assert len(code) == 6
         assert code.isdecimal()
-        assert await store.devices.pending_code("aa", 1000.0 + CODE_TTL_S - 1) == code
-        assert await store.devices.bind(code, now=1000.0 + CODE_TTL_S) is None
-        newer = await store.devices.pending_code("aa", 1000.0 + CODE_TTL_S)
-        bound = await store.devices.bind(f"{newer[:3]} {newer[3:]}", owner="me", now=1001.0 + CODE_TTL_S)
+        assert await code_of(store, "aa", 1000.0 + CODE_TTL_S - 1) == code
+        assert await store.pending.bind(code, now=1000.0 + CODE_TTL_S) is None
+        newer = await code_of(store, "aa", 1000.0 + CODE_TTL_S)
+        bound = await store.pending.bind(f"{newer[:3]} {newer[3:]}", owner="me", now=1001.0 + CODE_TTL_S)
         assert bound is not None
         assert bound.bound
         assert (bound.id, bound.owner) == ("aa", "me")
-        assert await store.devices.bind(newer, now=1002.0 + CODE_TTL_S) is None
+        assert await store.pending.bind(newer, now=1002.0 + CODE_TTL_S) is None
 
 
 async def test_codes_that_are_pending_are_all_different(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = iter([7, 7, 7, 8, 9])
-    monkeypatch.setattr("xiaozhi.store.devices.secrets.randbelow", lambda _n: next(numbers))
+    monkeypatch.setattr("xiaozhi.store.pending.secrets.randbelow", lambda _n: next(numbers))
     async with store_at() as store:
-        codes = [await store.devices.pending_code(name, 0.0) for name in ("a", "b")]
+        codes = [await code_of(store, name, 0.0) for name in ("a", "b")]
     assert codes == ["000007", "000008"]
 
 
 async def test_guessing_codes_is_stopped_and_opens_again_later() -> None:
     async with store_at() as store:
-        code = await store.devices.pending_code("aa", 0.0)
+        code = await code_of(store, "aa", 0.0)
         wrong = f"{(int(code) + 1) % 1_000_000:06d}"
         for second in range(MOST_WRONG_CODES):
-            assert await store.devices.bind(wrong, now=float(second)) is None
+            assert await store.pending.bind(wrong, now=float(second)) is None
         with pytest.raises(TooManyTries, match="minutes"):
-            await store.devices.bind(code, now=20.0)
-        later = await store.devices.pending_code("aa", WRONG_CODES_WINDOW_S + 20.0)
-        assert await store.devices.bind(later, now=WRONG_CODES_WINDOW_S + 21.0) is not None
+            await store.pending.bind(code, now=20.0)
+        later = await code_of(store, "aa", WRONG_CODES_WINDOW_S + 20.0)
+        assert await store.pending.bind(later, now=WRONG_CODES_WINDOW_S + 21.0) is not None
 
 
 async def test_allowing_and_blocking_are_kept() -> None:
@@ -139,16 +143,54 @@ async def test_removing_a_device_removes_everything_of_it_and_overwrites_it(tmp_
     assert b"of aa" not in left
 
 
-async def test_made_up_devices_do_not_push_out_those_that_belong_to_somebody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices_module, "MOST_DEVICES", 5)
+async def test_made_up_devices_make_room_for_each_other_and_push_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices_module, "MOST_DEVICES", 12)
     clock = itertools.count(1)
     async with store_at(now_s=lambda: float(next(clock))) as store:
-        await store.devices.allow("mine")
+        await store.devices.allow("allowed")
+        for field in ("name", "room", "agent", "language", "priority", "serial"):
+            await store.devices.update(f"has a {field}", **{field: "x"})
+        await store.devices.pin("pinned", "client-1")
+        await say(store, "talked", "hello", at=0.0)
+        await store.memories.add("remembers", "likes tea")
+        await store.reminders.add("reminds", "tea", 5000.0)
+        kept = {device.id for device in await store.devices.list()}
         for number in range(30):
             await store.devices.seen(f"fake-{number}")
-        devices = await store.devices.list()
-    assert "mine" in {device.id for device in devices}
-    assert len(devices) <= 6
+        assert len(await store.devices.list()) == 12
+        assert {device.id for device in await store.devices.list()} == {*kept, "fake-29"}
+        await store.devices.pin("fake-29", "client-2")
+        with pytest.raises(NoRoom, match="xiaozhi devices remove"):
+            await store.devices.pin("one too many", "client-3")
+        with pytest.raises(NoRoom):
+            await code_of(store, "one too many")
+        assert (await store.devices.seen("one too many")).id == "one too many", "it is served, and not kept"
+        assert (await store.turns.begin("one too many", "", 5)).conversation == 0
+        assert (await store.devices.seen("talked")).talked
+    assert len(kept) == 11
+
+
+async def test_the_first_client_of_a_device_stays_it_until_it_is_released_or_another_is_bound() -> None:
+    async with store_at() as store:
+        assert (await store.devices.pin("aa", "one")).client_id == "one"
+        assert (await store.devices.pin("aa", "two")).client_id == "one"
+        code, other = await code_of(store, "aa", client="two"), await code_of(store, "aa", client="three")
+        assert code != other
+        bound = await store.pending.bind(code)
+        assert bound is not None and bound.client_id == "two"
+        assert [one.client_id for one in await store.pending.list()] == ["three"]
+        await store.devices.release("aa")
+        assert (await store.devices.pin("aa", "four")).client_id == "four"
+        assert (await store.devices.unbind("aa")).client_id == ""
+
+
+async def test_a_code_that_was_made_while_the_clock_was_ahead_binds_nothing() -> None:
+    async with store_at() as store:
+        ahead = await code_of(store, "aa", 2_000_000_000.0)
+        assert await store.pending.bind(ahead, now=1000.0) is None
+        assert await store.pending.list() == []
+        now = await code_of(store, "aa", 1000.0)
+        assert await store.pending.bind(now, now=1001.0) is not None
 
 
 # Turns ----------------------------------------------------------------------------------------------------------------
@@ -197,16 +239,14 @@ async def test_strangers_whose_code_ran_out_are_swept_and_nobody_else() -> None:
     now = 10 * 86_400.0
     async with store_at(now_s=lambda: now) as store:
         for stranger in ("s1", "s2"):
-            await store.devices.pending_code(stranger)
-        await store.devices.pending_code("bound")
-        bound = await store.devices.get("bound")
-        assert bound is not None
-        await store.devices.bind(bound.code)
-        await store.devices.pending_code("named")
+            await code_of(store, stranger)
+        await store.pending.bind(await code_of(store, "bound"))
+        await code_of(store, "named")
         await store.devices.update("named", name="kitchen")
-        await store.devices.pending_code("talked")
+        await code_of(store, "talked")
         await say(store, "talked", "hello")
         await store.devices.seen("never asked for a code")
+        await store.devices.pin("pinned", "client")
         assert await store.devices.sweep(now + 3600.0) == 0
         assert await store.devices.sweep(now + 2 * 86_400.0) == 2
         assert {device.id for device in await store.devices.list()} == {
@@ -214,7 +254,9 @@ async def test_strangers_whose_code_ran_out_are_swept_and_nobody_else() -> None:
             "named",
             "talked",
             "never asked for a code",
+            "pinned",
         }
+        assert await store.devices.sweep(now + 31 * 86_400.0) == 2, "those that have never said anything for a month"
 
 
 async def test_old_and_surplus_turns_are_swept() -> None:

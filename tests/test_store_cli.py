@@ -31,7 +31,7 @@ def in_store(folder: Path, heard: str = "") -> str:
         turn = TurnRecord(store.turns.next_id(), DEVICE, past.conversation, "chef", 1e9, heard, "a", "as", False, trace)
         if heard:
             store.turns.add(turn)
-        code = await store.devices.pending_code(DEVICE)
+        code = (await store.pending.ask(DEVICE, "client-1")).code
         await store.close()
         return code
 

@@ -1,5 +1,6 @@
 """Whose a device is: lists, codes, challenges, against the real store."""
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import AsyncIterator
@@ -8,7 +9,8 @@ import pytest
 
 from xiaozhi.settings import AuthSettings
 from xiaozhi.store import Store
-from xiaozhi.transport.activation import Activation, Poll, Standing, spoken_code
+from xiaozhi.store.pending import MAX_PER_ADDRESS, MAX_PER_DEVICE
+from xiaozhi.transport.activation import Activation, Crowded, Poll, Standing, spoken_code
 from xiaozhi.transport.identity import Identity
 
 MINE = Identity("02:00:00:00:00:01", "client-1", "")
@@ -37,51 +39,125 @@ async def store(clock: Clock) -> AsyncIterator[Store]:
     await store.close()
 
 
-def activation(store: Store, clock: Clock, **settings: object) -> Activation:
-    return Activation(AuthSettings.model_validate({"mode": "activate", **settings}), store.devices, clock)
+def activation(store: Store, **settings: object) -> Activation:
+    return Activation(AuthSettings.model_validate({"mode": "activate", **settings}), store)
+
+
+async def told(desk: Activation, identity: Identity) -> dict[str, object]:
+    """What a client is told by the OTA address while it waits to be let in."""
+    return await desk.section(identity, "10.0.0.1", "192.168.1.10:8000", chinese=False)
 
 
 async def test_a_device_waits_until_its_code_is_entered(store: Store, clock: Clock) -> None:
-    desk = activation(store, clock)
+    desk = activation(store)
     assert await desk.standing(MINE) is Standing.UNBOUND
-    section = await desk.section(MINE, "192.168.1.10:8000")
+    section = await told(desk, MINE)
     code = str(section["code"])
     assert len(code) == 6
     assert code.isdecimal()
     assert section["message"] == f"192.168.1.10:8000\n{code}"
-    assert (await desk.section(MINE, ""))["code"] == code, "the same until it expires"
+    assert (await told(desk, MINE))["code"] == code, "the same until it expires"
     assert await desk.poll(MINE, {}) is Poll.WAITING
     clock.now_s += 5
-    assert (await store.devices.bind(code)) is not None
+    assert (await store.pending.bind(code)) is not None
     assert await desk.poll(MINE, {}) is Poll.ACTIVE
     assert await desk.standing(MINE) is Standing.ADMITTED
     assert desk.activated == 1
 
 
 async def test_a_device_that_does_not_poll_is_known_when_it_boots_again(store: Store, clock: Clock) -> None:
-    desk = activation(store, clock)
-    section = await desk.section(MINE, "")
-    await store.devices.bind(str(section["code"]))
-    restarted = activation(store, clock)
+    desk = activation(store)
+    section = await told(desk, MINE)
+    await store.pending.bind(str(section["code"]))
+    restarted = activation(store)
     assert await restarted.standing(MINE) is Standing.ADMITTED
     assert await restarted.standing(THIEF) is Standing.UNBOUND
 
 
-async def test_who_only_knows_the_mac_address_of_a_bound_device_has_to_be_bound_as_well(
+async def test_a_rival_has_a_code_of_its_own_and_the_owner_binds_the_one_that_shows_his(
     store: Store, clock: Clock
 ) -> None:
-    desk = activation(store, clock)
-    await store.devices.bind(str((await desk.section(MINE, ""))["code"]))
+    desk = activation(store)
+    code = str((await told(desk, MINE))["code"])
+    theirs = str((await told(desk, THIEF))["code"])
+    assert theirs != code
+    await store.pending.bind(code)
+    assert await desk.poll(THIEF, {}) is Poll.WAITING, "whoever polls first"
     assert await desk.poll(MINE, {}) is Poll.ACTIVE
     clock.now_s += 60
-    assert await desk.standing(THIEF) is Standing.UNBOUND
-    code = str((await desk.section(THIEF, ""))["code"])
-    assert await desk.poll(THIEF, {}) is Poll.WAITING
+    again = await told(desk, THIEF)
+    assert again["message"] == f"New client, let in at\n192.168.1.10:8000\n{again['code']}"
     assert await desk.standing(MINE) is Standing.ADMITTED, "asking for a code changes nothing"
-    clock.now_s += 5
-    await store.devices.bind(code)  # a device that was erased gets a new client id, and its owner binds it again
+    await store.pending.bind(str(again["code"]))  # a board that was erased has a new client id
     assert await desk.poll(THIEF, {}) is Poll.ACTIVE
     assert await desk.standing(MINE) is Standing.UNBOUND
+
+
+async def test_whoever_asks_under_ever_new_names_pushes_nobody_out_but_himself(store: Store) -> None:
+    desk = activation(store)
+    mine = await desk.code_for(MINE, "10.0.0.1")
+    for number in range(3 * MAX_PER_DEVICE):
+        await desk.code_for(Identity(MINE.device_id, f"client-{number}", ""), f"2001:db8::{number}")
+    waiting = await store.pending.list()
+    assert len(waiting) == MAX_PER_DEVICE and mine in waiting
+    with pytest.raises(Crowded):
+        for number in range(MAX_PER_ADDRESS + 1):
+            await desk.code_for(Identity(f"made-up-{number}", "", ""), f"2001:db8::{number}")
+    assert len(await store.pending.list()) == MAX_PER_ADDRESS + 1, "a /64 is one address"
+    assert await desk.code_for(MINE, "10.0.0.1") == mine, "who waits already goes on waiting"
+
+
+async def test_the_first_client_is_the_device_until_another_one_is_let_in(store: Store) -> None:
+    desk = activation(store, mode="token")
+    assert await desk.enter(MINE, "10.0.0.1", configured=False) is Standing.ADMITTED
+    assert await desk.enter(THIEF, "10.0.0.2", configured=False) is Standing.UNBOUND
+    nameless = Identity(MINE.device_id, "", "")
+    assert await desk.enter(nameless, "10.0.0.2", configured=False) is Standing.UNBOUND
+    assert await desk.enter(THIEF, "10.0.0.2", configured=True) is Standing.ADMITTED, "by a token of auth.tokens"
+    assert await desk.poll(THIEF, {}) is Poll.WAITING
+    other = Identity("02:00:00:00:00:02", "client-2", "")
+    assert await desk.enter(other, "10.0.0.2", configured=False) is Standing.ADMITTED, "no other device is affected"
+    await store.devices.release(MINE.device_id)
+    assert await desk.enter(THIEF, "10.0.0.2", configured=False) is Standing.ADMITTED
+    assert await desk.enter(MINE, "10.0.0.1", configured=False) is Standing.UNBOUND
+
+
+@pytest.mark.parametrize("configured", [False, True])
+async def test_a_device_without_a_client_id_is_not_taken_over_by_one_that_has_one(
+    store: Store, configured: bool
+) -> None:
+    desk = activation(store, mode="token")
+    nameless = Identity(MINE.device_id, "", "")
+    assert await desk.enter(nameless, "10.0.0.1", configured=configured) is Standing.ADMITTED
+    assert await desk.enter(THIEF, "10.0.0.2", configured=False) is Standing.UNBOUND
+    again = await desk.enter(nameless, "10.0.0.1", configured=False)
+    assert again is (Standing.UNBOUND if configured else Standing.ADMITTED), "nor by one that gives none"
+
+
+async def test_of_two_that_come_at_the_same_time_one_is_the_device(store: Store) -> None:
+    desk = activation(store, mode="token")
+    both = await asyncio.gather(*(desk.enter(one, "10.0.0.1", configured=False) for one in (MINE, THIEF)))
+    assert sorted(one.value for one in both) == ["admitted", "unbound"]
+
+
+async def test_new_devices_are_so_many_an_hour_from_one_address_and_ten_times_as_many_from_all(store: Store) -> None:
+    desk = activation(store, mode="token", new_devices_per_hour=3)
+
+    async def come(address: str, number: int) -> bool:
+        try:
+            return (
+                await desk.enter(Identity(f"d-{address}-{number}", "c", ""), address, configured=False)
+                is Standing.ADMITTED
+            )
+        except Crowded as error:
+            assert 0 < error.wait_s < 3600
+            return False
+
+    assert [await come("10.0.0.1", number) for number in range(5)] == [True] * 3 + [False] * 2
+    assert [await come("10.0.0.1", number) for number in range(3)] == [True] * 3, "known ones are not counted"
+    assert [await come(f"2001:db8::{number}", number) for number in range(5)] == [True] * 3 + [False] * 2
+    many = [await come(f"10.0.1.{number}", number) for number in range(30)]
+    assert sum(many) == 30 - 2 * 3 and not many[-1]
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -89,11 +165,11 @@ async def test_who_only_knows_the_mac_address_of_a_bound_device_has_to_be_bound_
 async def test_a_device_whose_key_is_known_must_answer_the_challenge(
     store: Store, clock: Clock, wrapped: bool, text_key: bool
 ) -> None:
-    desk = activation(store, clock)
+    desk = activation(store)
     key = bytes(range(32))
-    section = await desk.section(MINE, "")
+    section = await told(desk, MINE)
     await store.devices.update(MINE.device_id, serial="SN-1", hmac_key=key)
-    await store.devices.bind(str(section["code"]))
+    await store.pending.bind(str(section["code"]))
 
     def answer(with_key: bytes) -> dict[str, object]:
         digest = hmac.new(with_key, str(section["challenge"]).encode(), hashlib.sha256).hexdigest()
@@ -112,15 +188,15 @@ async def test_a_device_whose_key_is_known_must_answer_the_challenge(
 async def test_strange_answers_to_a_challenge_are_wrong_answers(
     store: Store, clock: Clock, body: dict[str, object]
 ) -> None:
-    desk = activation(store, clock)
-    await desk.section(MINE, "")
+    desk = activation(store)
+    await told(desk, MINE)
     await store.devices.update(MINE.device_id, hmac_key=bytes(32))
     assert await desk.poll(MINE, body) is Poll.REFUSED
 
 
 @pytest.mark.parametrize("mode", ["open", "token", "activate"])
 async def test_lists_count_in_every_mode(store: Store, clock: Clock, mode: str) -> None:
-    listed = activation(store, clock, mode=mode, allow=["02-00-00-00-00-01"], block=["02:00:00:00:00:09"])
+    listed = activation(store, mode=mode, allow=["02-00-00-00-00-01"], block=["02:00:00:00:00:09"])
     assert await listed.standing(MINE) is Standing.ADMITTED
     assert await listed.standing(Identity("02:00:00:00:00:09", "", "")) is Standing.BLOCKED
     other = Identity("02:00:00:00:00:02", "", "")
@@ -132,18 +208,11 @@ async def test_lists_count_in_every_mode(store: Store, clock: Clock, mode: str) 
     assert await listed.poll(other, {}) is Poll.REFUSED
 
 
-async def test_without_lists_everybody_may_and_nothing_is_written(store: Store, clock: Clock) -> None:
-    desk = activation(store, clock, mode="token")
+async def test_whether_a_device_may_come_writes_nothing(store: Store, clock: Clock) -> None:
+    desk = activation(store, mode="token")
     assert await desk.standing(MINE) is Standing.ADMITTED
     assert await desk.poll(MINE, {}) is Poll.ACTIVE
     assert await store.devices.list() == []
-
-
-async def test_made_up_devices_do_not_fill_the_memory(store: Store, clock: Clock) -> None:
-    desk = activation(store, clock)
-    desk._pending.update({(str(number), ""): None for number in range(20_000)})  # type: ignore[misc]  # only counted
-    await desk.section(MINE, "")
-    assert len(desk._pending) == 10_000
 
 
 def test_the_spoken_code_is_read_digit_by_digit_and_twice() -> None:

@@ -146,7 +146,7 @@ async def test_keys_rotate_when_due_and_old_tokens_hold_until_they_expire(tmp_pa
     now_s = NOW_S
     settings = AuthSettings(rotate_days=90, token_ttl_days=30)
     gatekeeper = Gatekeeper(settings, load_keys(tmp_path, now_s), lambda: now_s)
-    keeper = KeyKeeper(gatekeeper, settings, tmp_path, lambda: now_s)
+    keeper = KeyKeeper(gatekeeper, settings, tmp_path, lambda: now_s, lambda: now_s)
     await keeper.refresh()
     first = gatekeeper.ring.newest.generation
     now_s += 89 * DAY_S
@@ -161,6 +161,106 @@ async def test_keys_rotate_when_due_and_old_tokens_hold_until_they_expire(tmp_pa
     now_s += 29 * DAY_S
     assert not gatekeeper.admits(with_token(old))
     assert load_keys(tmp_path, now_s).find(first, now_s + 3 * DAY_S) is None, "a key whose tokens are over is worthless"
+
+
+class Machine:
+    """A server's machine: a clock that may be wrong, and time that goes on."""
+
+    def __init__(self, folder: Path, now_s: float, **settings: object) -> None:
+        self._folder = folder
+        self._settings = AuthSettings.model_validate(settings)
+        self._now_s = now_s
+        self._steady_s = 10.0
+        self.start()
+
+    def start(self) -> None:
+        """The server is started, again perhaps."""
+        ring = load_keys(self._folder, self._now_s)
+        self.gatekeeper = Gatekeeper(self._settings, ring, lambda: self._now_s)
+        self.keeper = KeyKeeper(
+            self.gatekeeper, self._settings, self._folder, lambda: self._now_s, lambda: self._steady_s
+        )
+
+    async def go_on(self, seconds: float, *, clock: float | None = None) -> None:
+        """Time passes, and then the network may say what time it is."""
+        self._steady_s += seconds
+        self._now_s = self._now_s + seconds if clock is None else clock
+        await self.keeper.refresh()
+
+    def admits(self, token: str) -> bool:
+        return self.gatekeeper.admits(with_token(token))
+
+    @property
+    def kept(self) -> tuple[TokenKey, ...]:
+        """The keys as they are in the file."""
+        return load_keys(self._folder, self._now_s).keys
+
+
+@pytest.mark.parametrize("rotate_days", [0, 90])
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("had_keys", [False, True])
+@pytest.mark.parametrize("wrong_s", [5.0, 2_208_988_800.0, NOW_S - 60 * DAY_S, NOW_S + 60 * DAY_S])
+async def test_a_start_with_a_wrong_clock_locks_nobody_out_and_leaves_nothing_that_holds_for_ever(
+    tmp_path: Path, wrong_s: float, had_keys: bool, restarted: bool, rotate_days: int
+) -> None:
+    if restarted and 5.0 < wrong_s < NOW_S:
+        pytest.skip("a clock that is two months behind, and right after a restart, cannot be told from two months")
+    before = ""
+    if had_keys:
+        load_keys(tmp_path, NOW_S - 20 * DAY_S)
+        before = Machine(tmp_path, NOW_S - 10 * DAY_S).gatekeeper.token_for(DEVICE)
+    machine = Machine(tmp_path, wrong_s, rotate_days=rotate_days)
+    await machine.go_on(10.0)
+    given = machine.gatekeeper.token_for(DEVICE)
+    assert machine.admits(given)
+    if restarted:
+        machine._now_s = NOW_S
+        machine.start()
+    await machine.go_on(20.0, clock=NOW_S)
+    assert machine.admits(given), "a device that has booted meanwhile is not locked out"
+    if before:
+        assert machine.admits(before), "nor is one that has not"
+    assert all(key.made_s <= NOW_S and key.honoured_until_s <= NOW_S + 30 * DAY_S for key in machine.kept)
+    await machine.go_on(10.0)
+    for _ in range(45):
+        await machine.go_on(DAY_S)
+    assert not machine.admits(given), "its time is over all the same"
+    fresh = machine.gatekeeper.token_for(DEVICE)
+    assert not machine.gatekeeper.ring.newest.clock_was_wrong
+    await machine.go_on(29 * DAY_S)
+    assert machine.admits(fresh)
+    await machine.go_on(2 * DAY_S)
+    assert not machine.admits(fresh), "from then on tokens are what they were"
+
+
+async def test_a_clock_that_is_wrong_again_and_again_drops_no_key_whose_tokens_hold(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, NOW_S)
+    given: list[str] = []
+    for day in range(40):
+        await machine.go_on(DAY_S, clock=NOW_S + day * DAY_S + (day % 2) * 7200.0)
+        given.append(machine.gatekeeper.token_for(DEVICE))
+        assert all(machine.admits(token) for token in given[-29:])
+    assert len(machine.kept) <= 16
+
+
+async def test_a_token_that_holds_longer_than_any_ends_with_its_key_also_where_keys_are_never_replaced(
+    tmp_path: Path,
+) -> None:
+    load_keys(tmp_path, NOW_S - DAY_S)
+    ahead = Machine(tmp_path, NOW_S + 3000 * DAY_S, rotate_days=0).gatekeeper.token_for(DEVICE)
+    machine = Machine(tmp_path, NOW_S, rotate_days=0)
+    await machine.go_on(10.0)
+    assert machine.admits(ahead)
+    for _ in range(45):
+        await machine.go_on(DAY_S)
+    assert not machine.admits(ahead)
+
+
+async def test_a_machine_that_was_asleep_has_no_wrong_clock(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, NOW_S)
+    for _ in range(5):
+        await machine.go_on(3 * DAY_S)
+    assert not machine.gatekeeper.ring.newest.clock_was_wrong and len(machine.kept) == 1
 
 
 async def test_a_key_made_by_the_command_line_is_taken_up_and_can_make_all_tokens_worthless(tmp_path: Path) -> None:

@@ -1,19 +1,26 @@
 """The whole server as a scanner of web faults meets it: headers, methods, paths, forged hosts, idle clients."""
 
 import asyncio
+import contextlib
+import gzip
+import itertools
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import aiohttp
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.house import House, house
 from xiaozhi.settings import ServerSettings
 from xiaozhi.transport.addresses import base_url, networks
+from xiaozhi.transport.bodies import form_parts
 from xiaozhi.transport.patience import Line, Patience
 
 _MCP_TOKEN = "t" * 24
@@ -36,6 +43,16 @@ async def raw(home: House, request: str) -> str:
         answer = await reader.read()
     writer.close()
     return answer.decode("latin-1")
+
+
+async def status_of(home: House, request: bytes) -> int:
+    """The status of the answer to these bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", home.server.port)
+    writer.write(request)
+    async with asyncio.timeout(20.0):
+        line = await reader.readline()
+    writer.close()
+    return int(line.split(b" ")[1])
 
 
 def head_of(answer: str) -> dict[str, str]:
@@ -68,6 +85,153 @@ async def test_whatever_is_asked_the_answer_is_private_and_names_no_versions(tmp
         ):
             answer = await raw(home, broken)
             assert " 400 " in answer.splitlines()[0] and "aiohttp" not in answer and "Python" not in answer
+
+
+# Words that are no text -----------------------------------------------------------------------------------------------
+
+_READ: Final = (
+    "Authorization", "Device-Id", "Client-Id", "User-Agent", "Accept-Language", "Content-Type", "Cookie", "X-CSRF",
+    "Origin", "Host", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Protocol-Version", "Expect",
+    "Sec-WebSocket-Key", "Sec-WebSocket-Version", "Sec-WebSocket-Protocol", "If-None-Match", "If-Modified-Since",
+    "Range", "MCP-Protocol-Version", "Sec-Fetch-Site", "Upgrade", "Connection", "Accept-Encoding", "X-Whatever",
+)  # fmt: skip
+_NO_TEXT: Final = (
+    b"Bearer \xff\xfe",
+    b"\xed\xa0\x80",
+    b"\xc0\xaf",
+    b"1.2.\xff.x",
+    b"bytes=\xff-",
+    b"caf\xc3\xa9",
+    b"\x80" * 300,
+)
+_UPGRADE: Final = {
+    "Upgrade": b"websocket", "Connection": b"Upgrade", "Sec-WebSocket-Version": b"13",
+    "Sec-WebSocket-Key": b"MDEyMzQ1Njc4OWFiY2RlZg==",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["open", "token"])
+@pytest.mark.parametrize("method", ["POST", "upgrade"])
+async def test_no_bytes_in_a_header_are_an_internal_error(
+    tmp_path: Path, mode: str, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with house(tmp_path, auth={"mode": mode}, **_DOORS) as home:
+        for path, name, value in itertools.product(_PATHS, _READ, _NO_TEXT):
+            headers = {
+                "Host": b"127.0.0.1",
+                **(_UPGRADE if method == "upgrade" else {"Content-Length": b"0"}),
+                name: value,
+            }
+            lines = b"".join(key.encode() + b": " + word + b"\r\n" for key, word in headers.items())
+            verb = "GET" if method == "upgrade" else method
+            status = await status_of(home, f"{verb} {path} HTTP/1.1\r\n".encode() + lines + b"\r\n")
+            assert status < 500 or path == "/health/ready", (path, name, value)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_control_characters_in_headers_are_no_http(tmp_path: Path) -> None:
+    async with house(tmp_path, auth={"mode": "token"}, **_DOORS) as home:
+        for word in ("a\0b", "a\rb", "a\nb", "\0", "Bearer x\r y"):
+            for path in ("/xiaozhi/ota/", "/api/announce", "/mcp", "/mcp/vision/explain", "/xiaozhi/v1/"):
+                head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n"
+                answer = await raw(home, f"{head}Authorization: {word}\r\n\r\n")
+                assert answer.startswith("HTTP/1.") and " 400 " in answer.splitlines()[0], (path, word)
+
+
+async def test_tokens_that_are_no_text_count_among_the_wrong_ones(tmp_path: Path) -> None:
+    server = {"trusted_proxies": ["127.0.0.1"], "requests_per_minute": 20}
+    async with house(tmp_path, auth={"mode": "token"}, server=server, **_DOORS) as home:
+        for path, wrong in (("/api/announce", 401), ("/mcp", 401), ("/mcp/vision/explain", 200), ("/xiaozhi/v1/", 401)):
+            head = f"POST {path} HTTP/1.1\r\nContent-Length: 0\r\n".encode()
+            if path == "/xiaozhi/v1/":
+                words = b"".join(name.encode() + b": " + word + b"\r\n" for name, word in _UPGRADE.items())
+                head = f"GET {path} HTTP/1.1\r\n".encode() + words
+            head += b"Host: x\r\nX-Forwarded-For: 203.0.113.9\r\nAuthorization: Bearer \xff\xfe\r\n\r\n"
+            statuses = [await status_of(home, head) for _ in range(25)]
+            assert statuses == [wrong] * 20 + [429] * 5, path
+
+
+# Bodies ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "packing",
+    ["gzip", "deflate", "br", "zstd", "x-gzip", "GZIP", "compress", "identity, gzip", "gzip, gzip", "nonsense", "\xff"],
+)
+async def test_no_body_is_ever_unpacked(tmp_path: Path, packing: str) -> None:
+    bomb = gzip.compress(bytes(20_000_000))
+    async with house(tmp_path, **_DOORS) as home:
+        for path in _PATHS:
+            head = (
+                f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Encoding: {packing}\r\nContent-Length: {len(bomb)}\r\n\r\n"
+            )
+            answer = await raw(home, head + bomb.decode("latin-1"))  # it hangs up: this reads to the end
+            assert answer.startswith("HTTP/1.1 415 "), path
+            assert "compressed" in answer and head_of(answer)["accept-encoding"] == "identity"
+            second = f"Content-Encoding: identity\r\nContent-Encoding: {packing}\r\nContent-Length: 0"
+            answer = await raw(home, f"POST {path} HTTP/1.1\r\nHost: x\r\n{second}\r\n\r\n")
+            assert answer.startswith("HTTP/1.1 415 "), path
+        plain = "POST /xiaozhi/ota/ HTTP/1.1\r\nHost: x\r\nContent-Encoding: identity\r\nContent-Length: 2\r\n"
+        assert (await raw(home, plain + "Connection: close\r\n\r\n{}")).startswith("HTTP/1.1 200 ")
+
+
+async def test_who_sends_a_body_that_nobody_reads_is_answered_and_hung_up(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        for path in ("/xiaozhi/ota/", "/nothing"):
+            head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Encoding: br\r\nTransfer-Encoding: chunked\r\n\r\n"
+            answer = await raw(home, head + "1\r\na\r\n" * 2000)  # and no end of it
+            assert answer.startswith("HTTP/1.1 415 "), path
+
+
+async def test_more_headers_than_anybody_sends_are_no_request(tmp_path: Path) -> None:
+    many = "".join(f"X-{number}: 1\r\n" for number in range(2000))
+    for long in (many, f"X-Long: {'a' * 100_000}\r\n"):
+        async with house(tmp_path) as home:
+            for path in ("/xiaozhi/ota/", "/console/", "/xiaozhi/v1/"):
+                answer = await raw(home, f"GET {path} HTTP/1.1\r\nHost: x\r\n{long}\r\n")
+                assert " 400 " in answer.splitlines()[0], path
+
+
+async def test_frames_of_a_websocket_are_not_unpacked_either(tmp_path: Path) -> None:
+    async with house(tmp_path) as home, aiohttp.ClientSession() as http:
+        async with http.ws_connect(home.url, headers={"Device-Id": "a"}, compress=15) as socket:
+            assert socket.compress == 0, "it was offered, and not taken"
+        async with http.ws_connect(home.url, headers={"Device-Id": "a"}) as socket:
+            writer = cast("Any", socket)._writer.transport
+            writer.write(b"\xc1\x82\0\0\0\0{}")  # packed all the same
+            assert (await socket.receive()).type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
+
+
+@given(
+    parts=st.lists(
+        st.tuples(st.binary(max_size=30).map(lambda head: head.replace(b"\n", b"")), st.binary(max_size=60)),
+        min_size=1,
+        max_size=5,
+    ),
+    cuts=st.lists(st.integers(0, 400), max_size=8),
+)
+def test_a_form_is_the_same_however_it_is_cut_into_pieces(parts: list[tuple[bytes, bytes]], cuts: list[int]) -> None:
+    parts = [(head, content.replace(b"\r\n--", b"")) for head, content in parts]
+    body = b"".join(b"--b\r\nX: " + head + b"\r\n\r\n" + content + b"\r\n" for head, content in parts) + b"--b--\r\n"
+    edges = sorted({0, len(body), *(cut for cut in cuts if cut < len(body))})
+    pieces = [body[begin:end] for begin, end in itertools.pairwise(edges)]
+    assert [content for _, content in asyncio.run(taken_apart(pieces))] == [content for _, content in parts]
+    with pytest.raises(ValueError, match="breaks off"):
+        asyncio.run(taken_apart([body[: -len(b"\r\n--b--\r\n")]]))
+
+
+@given(st.lists(st.binary() | st.sampled_from([b"--b", b"\r\n", b"--b--", b"\r\n\r\n"]), max_size=12))
+def test_a_form_of_nonsense_is_none(pieces: list[bytes]) -> None:
+    with contextlib.suppress(ValueError):
+        asyncio.run(taken_apart(pieces))
+
+
+async def taken_apart(pieces: list[bytes]) -> list[tuple[Any, bytes]]:
+    async def arriving() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    return [part async for part in form_parts("multipart/form-data; boundary=b", arriving(), 8)]
 
 
 async def test_a_request_with_two_lengths_is_not_smuggled(tmp_path: Path) -> None:
@@ -193,6 +357,29 @@ def test_one_address_has_a_hundred_idle_connections_a_proxy_more_and_all_togethe
     assert Patience(networks(("10.9.0.0/16",))).look(proxy, 0.0) == []
     many = [_Line(f"10.1.{number // 50}.1") for number in range(1200)]
     assert len(patience.look(many, 0.0)) == 200 and patience.crowded == 230
+
+
+async def test_bodies_that_do_not_end_count_among_those_that_ask_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xiaozhi.transport.patience._MOST", 20)
+    monkeypatch.setattr("xiaozhi.transport.patience._MOST_EACH", 5)
+    monkeypatch.setattr("xiaozhi.transport.patience._LOOK_EVERY_S", 0.1)
+    async with house(tmp_path) as home, home.device():
+        halves = [await asyncio.open_connection("127.0.0.1", home.server.port) for _ in range(30)]
+        for number, (_, writer) in enumerate(halves):
+            length = ("Content-Length: 9", "Transfer-Encoding: chunked")[number % 2]
+            writer.write(f"POST /xiaozhi/ota/ HTTP/1.1\r\nHost: x\r\n{length}\r\n\r\n".encode())
+        async with asyncio.timeout(5.0):
+            await asyncio.wait([asyncio.create_task(reader.read()) for reader, _ in halves[:10]])
+        assert len(home.server.devices) == 1, "the device that converses stays"
+        for _, writer in halves:
+            writer.close()
+
+
+def test_addresses_of_one_subscriber_count_together() -> None:
+    lines = [_Line(f"2001:db8::{number:x}") for number in range(130)]
+    assert len(Patience().look(lines, 0.0)) == 30
 
 
 async def test_a_real_connection_that_says_nothing_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -32,6 +33,7 @@ from xiaozhi.transport.console import Console
 from xiaozhi.transport.devices import Devices
 from xiaozhi.transport.doors import Doors
 from xiaozhi.transport.entrance import Entrance
+from xiaozhi.transport.headers import read_as_text
 from xiaozhi.transport.lan import reachable_host
 from xiaozhi.transport.ota import OTA_PATH, WEBSOCKET_PATH, OtaDesk
 from xiaozhi.transport.patience import Patience
@@ -41,6 +43,10 @@ from xiaozhi.turn.trace import TurnTrace
 from xiaozhi.watching import health_desk, metrics_desk, tracer_of
 
 _log = logging.getLogger(__name__)
+
+
+# Who has got an answer, and goes on sending a body that nobody reads, is hung up after this time.
+_LINGERING_S: Final = 2.0
 
 
 class CannotServe(Exception):
@@ -116,7 +122,7 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
     try:
         async with running_services(settings) as services:
             link = services.shared.link if services.shared is not None else None
-            entrance = Entrance(settings, services.store.devices, ring, tls, link)
+            entrance = Entrance(settings, services.store, ring, tls, link)
             await entrance.refresh()
             devices = Devices(services, entrance)
             membership = Membership(services, lambda: len(devices))
@@ -159,10 +165,14 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
                     entrance.pages,
                 ),
                 access_log=None,
+                auto_decompress=False,  # see refuse_packed
+                lingering_time=_LINGERING_S,
                 handler_cancellation=True,
                 shutdown_timeout=1.0,
             )
             await runner.setup()
+            if runner.server is not None:  # since setup() it is there
+                read_as_text(runner.server)
             watching: list[asyncio.Task[None]] = []
             try:
                 ports = await _listen(runner, settings, tls)
@@ -236,6 +246,7 @@ async def _console(
             services,
             devices,
             entrance.guests,
+            is_own_host=entrance.pages.is_own_host,
             source=origin,
             trusted=entrance.trusted,
             apply=reloader.apply,

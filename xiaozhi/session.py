@@ -226,6 +226,12 @@ class Conversation:
         """Say goodbye and hang up after it; False where nothing is to be said: the caller hangs up at once."""
         return self._turns > 0 and self._tasks is not None and self._speaker.farewell(self._is_active)
 
+    @property
+    def is_stranger(self) -> bool:
+        """Nothing was ever said to this device, and nobody has let it in by hand."""
+        device = self._recall.device
+        return self._turns == 0 and not (device.bound or device.talked)
+
     def _is_active(self) -> None:
         self._active_at = self._loop.time()
 

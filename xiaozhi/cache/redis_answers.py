@@ -9,6 +9,8 @@ from xiaozhi.text.same_words import normal_form
 
 # Answers on their way; more come only when Redis hangs.
 _MOST_WAITING: Final = 100
+# Nobody listens to a longer one, and none is kept.
+_MAX_CHARS: Final = 8000
 
 
 class SharedAnswers:
@@ -42,11 +44,12 @@ class SharedAnswers:
             value = await self.link.get(Use.ANSWERS, self._key(question, scope))
         except Gone:
             value = None
-        if value is None:
+        answer = (value or b"").decode(errors="ignore")
+        if not answer.strip() or len(answer) > _MAX_CHARS:
             self.misses += 1
             return None
         self.hits += 1
-        return value.decode(errors="replace")
+        return answer
 
     def keep(self, question: str, answer: str, scope: str) -> None:
         """Keep an answer, in the background."""

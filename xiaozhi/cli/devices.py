@@ -17,6 +17,7 @@ examples:
   xiaozhi devices list
   xiaozhi devices bind 123456 --owner 小明           the code that the device shows and speaks
   xiaozhi devices set 30:ed:a0:12:34:56 --name 客厅音箱 --room 客厅
+  xiaozhi devices release 客厅音箱                   it was erased and comes back with a new Client-Id
   xiaozhi devices block 34:56                       the end of an id is enough where only one has it
   xiaozhi devices remove 客厅音箱 --yes              with everything it said and was told to remember
 """
@@ -35,10 +36,13 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("list", help="every device, the one seen last first")
     _on_device(actions.add_parser("show", help="everything known about one"))
-    binding = actions.add_parser("bind", help="bind the device that shows this code")
+    binding = actions.add_parser("bind", help="let in the device that shows this code, or the new client of one")
     binding.add_argument("code", metavar="CODE", help="six digits")
     binding.add_argument("--owner", default="", help="whose it is")
     _on_device(actions.add_parser("unbind", help="it must be activated anew"))
+    _on_device(
+        actions.add_parser("release", help="let in its new client: a board that was erased, or that took its place")
+    )
     _on_device(actions.add_parser("allow", help="let it in without a code"))
     _on_device(actions.add_parser("block", help="keep it out"))
     _on_device(actions.add_parser("unlist", help="neither allowed nor blocked any more"))
@@ -65,7 +69,7 @@ async def _run(args: argparse.Namespace, store: "Store", settings: "Settings") -
         case "list":
             return await _list(store)
         case "bind":
-            device = await store.devices.bind(args.code, owner=args.owner)
+            device = await store.pending.bind(args.code, owner=args.owner)
             if device is None:
                 return fail(f"no device shows the code {args.code}; codes change after ten minutes")
             print(f"{device.label} is bound{f' to {device.owner}' if device.owner else ''}")
@@ -88,6 +92,8 @@ async def _on_one(args: argparse.Namespace, store: "Store", settings: "Settings"
             return 0
         case "unbind":
             await devices.unbind(device.id)
+        case "release":
+            return await _release(store, device)
         case "allow":
             await devices.allow(device.id)
         case "block":
@@ -115,6 +121,21 @@ async def _on_one(args: argparse.Namespace, store: "Store", settings: "Settings"
     return 0
 
 
+async def _release(store: "Store", device: "Device") -> int:
+    waiting = [one for one in await store.pending.list() if one.device == device.id]
+    if len(waiting) > 1:
+        for one in waiting:
+            print(f"waits, and shows {one.code}: a client at {one.address or 'this machine'}")
+        return fail(f"several want to be this device; let in the right one: {program()} devices bind CODE")
+    if waiting:
+        await store.pending.bind(waiting[0].code)
+        print(f"{device.label}: the client that shows {waiting[0].code} is let in, and no other one")
+    else:
+        await store.devices.release(device.id)
+        print(f"{device.label}: the next client that comes is this device from then on")
+    return 0
+
+
 async def _list(store: "Store") -> int:
     print(f"{'DEVICE':22} {'NAME':16} {'ROOM':10} {'OWNER':10} {'AGENT':16} {'STANDING':10} {'LAST SEEN':17} BOARD")
     for device in await store.devices.list():
@@ -122,6 +143,8 @@ async def _list(store: "Store") -> int:
             f"{device.id:22} {device.name:16} {device.room:10} {device.owner:10} {device.agent or '-':16} "
             f"{_standing(device):10} {when(device.last_seen):17} {device.board} {device.firmware}".rstrip()
         )
+    for one in await store.pending.list():
+        print(f"{one.device} wants in from {one.address or 'this machine'} and shows {one.code}")
     return 0
 
 

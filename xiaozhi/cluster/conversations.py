@@ -8,12 +8,13 @@ console, an export) sees one conversation.
 
 import asyncio
 import logging
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
-from xiaozhi.cluster.link import Gone, RedisLink, Use
+from xiaozhi.cluster.link import Gone, RedisLink, Use, bytes_of
 from xiaozhi.cluster.values import pack, unpack
 from xiaozhi.store import StoreError
 from xiaozhi.store.turns import Past, TurnRecord, Turns
@@ -107,12 +108,15 @@ class ConversationMirror:
         return own
 
     async def _read(self, device_id: str, agent: str) -> _End | None:
+        async def read(redis: Any) -> _End | None:
+            stored = bytes_of(await redis.hget(self._key(device_id), agent))
+            value = unpack(stored, self._link.most_bytes) if stored is not None else None
+            return _end_of(value, device_id, agent) if value is not None else None
+
         try:
-            stored = await self._link.ask(Use.CONVERSATIONS, lambda redis: _field(redis, self._key(device_id), agent))
+            return await self._link.ask(Use.CONVERSATIONS, read)
         except Gone:
             return None
-        value = unpack(stored, self._link.most_bytes) if stored is not None else None
-        return _end_of(value, device_id, agent) if value is not None else None
 
     def keep(self, device_id: str, agent: str, most: int) -> None:
         """A turn was written down: let the other nodes know, in the background."""
@@ -154,11 +158,6 @@ class ConversationMirror:
             await asyncio.gather(*self._jobs)
 
 
-async def _field(redis: Any, key: str, field: str) -> bytes | None:
-    value: bytes | None = await redis.hget(key, field)
-    return value
-
-
 def _document(summary: str, turns: list[TurnRecord]) -> bytes:
     rows = [
         {
@@ -195,6 +194,7 @@ def _end_of(value: bytes, device_id: str, agent: str) -> _End | None:
             )
             for row in document["turns"]
         )
-        return _End(str(document["summary"]), turns)
+        timely = all(math.isfinite(turn.at) for turn in turns)
+        return _End(str(document["summary"]), turns) if timely else None
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         return None

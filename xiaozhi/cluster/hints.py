@@ -61,26 +61,23 @@ class BreakerHints:
     async def look(self) -> None:
         """Read what the others have found and act on what is new."""
 
-        async def read(redis: Any) -> list[tuple[bytes, float]]:
+        async def read(redis: Any) -> dict[str, tuple[str, str]]:
             clock = await redis.time()
             now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
-            found: list[tuple[bytes, float]] = await redis.zrangebyscore(
+            found = await redis.zrangebyscore(
                 self._link.key("dead"), now_ms - _LIFE_MS, "+inf", start=0, num=_MOST, withscores=True
             )
-            return found
+            return {f"{at_ms:.0f}{member.decode(errors='replace')}": _hint(member) for member, at_ms in found}
 
         try:
             found = await self._link.ask(Use.NODES, read)
         except Gone:
             return
-        heard = {f"{at_ms:.0f}{member.decode(errors='replace')}" for member, at_ms in found}
-        for member, at_ms in found:
-            if f"{at_ms:.0f}{member.decode(errors='replace')}" in self._heard:
-                continue
-            endpoint, node = _hint(member)
+        for name in found.keys() - self._heard:
+            endpoint, node = found[name]
             if endpoint and node != self._node:
                 self.heeded += self._suspect(endpoint)
-        self._heard = heard
+        self._heard = set(found)
 
     async def close(self) -> None:
         """Finish telling."""

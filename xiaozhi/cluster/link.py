@@ -1,12 +1,13 @@
 """The way to Redis: every question has a short time and a breaker, and a Redis that is gone is an ordinary answer."""
 
 import asyncio
+import contextlib
 import logging
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from xiaozhi.cluster.values import pack, unpack
 from xiaozhi.settings.cluster import ClusterSettings
@@ -21,6 +22,8 @@ R = TypeVar("R")
 
 # So many failures in a row of one use before it waits for `cluster.retry_s`.
 _FAILURES: Final = 3
+# An answer that cannot be used is told of once in so long, for each use.
+_SAID_EVERY_S: Final = 60.0
 # Connections to Redis at the same time; an operation takes a fraction of a millisecond, so a few serve thousands.
 _CONNECTIONS: Final = 32
 
@@ -68,10 +71,11 @@ class RedisLink:
         """Longest value kept, in bytes."""
         self._timeout_s = settings.timeout_ms / 1000.0
         self._clock = clock
-        self._client, self._errors = _client(settings)
+        self._client, self._away = _client(settings)
         rules = BreakerRules(_FAILURES, settings.retry_s, window_s=10.0, window_min=1000)
         self._breakers = {use: Breaker(rules, self._changed(use)) for use in Use}
         self._said_gone = False
+        self._said_odd: dict[Use, float] = {}
 
     def key(self, *parts: str) -> str:
         """A key of this cluster; its prefix stands in braces, so that all keys lie in one slot of a Redis Cluster."""
@@ -82,16 +86,19 @@ class RedisLink:
         return self._breakers[use].would_admit(self._clock())
 
     async def ask(self, use: Use, question: Callable[[Any], Awaitable[R]], *, timeout_s: float | None = None) -> R:
-        """Put a question.
+        """Put a question, and read its answer.
+
+        Whoever holds the other end may answer anything, of any kind: a Redis whose answer cannot be read is one that
+        does not answer. So the question reads it as well, and what it raises is `Gone` to the caller.
 
         Args:
             use: what for.
             question: awaits commands of the client it is given, a `redis.asyncio.Redis` that answers bytes (its own
-                annotations leave open whether they are text).
+                annotations leave open whether they are text), and makes of the answers what the caller wants.
             timeout_s: for all of it; `cluster.timeout_ms` when left out.
 
         Raises:
-            Gone: no answer.
+            Gone: no answer, or one that the question could not read.
         """
         breaker, now = self._breakers[use], self._clock()
         admission = breaker.admit(now)
@@ -100,11 +107,11 @@ class RedisLink:
             raise Gone
         self.asked += 1
         try:
-            async with asyncio.timeout(timeout_s or self._timeout_s):
+            async with _cancellable(), asyncio.timeout(timeout_s or self._timeout_s):
                 answer = await question(self._client)
-        except self._errors as error:
+        except Exception as error:
             self.failed += 1
-            self._note(error)
+            self._note(use, error)
             breaker.failed(admission, self._clock())
             raise Gone from error
         except BaseException:
@@ -123,8 +130,12 @@ class RedisLink:
 
     async def get(self, use: Use, key: str) -> bytes | None:
         """A value written by `put`; None where there is none, or one that cannot be read. Raises `Gone`."""
-        stored = await self.ask(use, lambda redis: _bytes(redis.get(key)))
-        return unpack(stored, self.most_bytes) if stored is not None else None
+
+        async def read(redis: Any) -> bytes | None:
+            stored = bytes_of(await redis.get(key))
+            return unpack(stored, self.most_bytes) if stored is not None else None
+
+        return await self.ask(use, read)
 
     async def put(self, use: Use, key: str, value: bytes, ttl_s: float, *, compress: bool = True) -> bool:
         """Write a value for `ttl_s` seconds; False for one that is too long. Raises `Gone`."""
@@ -139,13 +150,23 @@ class RedisLink:
         try:
             async with asyncio.timeout(1.0):
                 await self._client.aclose()
-        except self._errors as error:
+        except Exception as error:  # noqa: BLE001 - whatever it answers to that, it is over
             _log.debug("redis not closed: %s", type(error).__name__)
 
-    def _note(self, error: BaseException) -> None:
-        if not self._said_gone:
-            self._said_gone = True
-            _log.warning("redis does not answer (%s); this node goes on by itself", _cause(error))
+    def _note(self, use: Use, error: Exception) -> None:
+        if isinstance(error, self._away):
+            if not self._said_gone:
+                self._said_gone = True
+                _log.warning("redis does not answer (%s); this node goes on by itself", _cause(error))
+            return
+        now = self._clock()
+        if now - self._said_odd.get(use, -_SAID_EVERY_S) >= _SAID_EVERY_S:
+            self._said_odd[use] = now
+            _log.warning(
+                "redis answers about %s what cannot be used (%s); this node goes on without it",
+                use.value,
+                _cause(error),
+            )
 
     @staticmethod
     def _changed(use: Use) -> Callable[[BreakerState, BreakerState, float], None]:
@@ -155,13 +176,30 @@ class RedisLink:
         return changed
 
 
+@contextlib.asynccontextmanager
+async def _cancellable() -> AsyncIterator[None]:
+    """A cancellation that somebody has swallowed in between is raised at the end.
+
+    The client waits with `asyncio.wait_for`, which loses one in Python 3.11 when what it waits for is done in the same
+    breath: a task that asks again and again would then never end.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    try:
+        yield
+    finally:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
+
+
 def _client(settings: ClusterSettings) -> "tuple[Redis, tuple[type[Exception], ...]]":
-    """The client, and what it raises when Redis is not there."""
+    """The client, and what it raises when Redis cannot be reached, or does not let this node in."""
     try:
         import redis.asyncio as client
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
-        from redis.exceptions import RedisError
+        from redis.exceptions import ConnectionError as NotConnected
+        from redis.exceptions import TimeoutError as TooSlow
     except ImportError:
         raise ClusterError("cluster.url is set, but the client is missing: pip install 'xiaozhi[redis]'") from None
     timeout_s = settings.timeout_ms / 1000.0
@@ -183,7 +221,7 @@ def _client(settings: ClusterSettings) -> "tuple[Redis, tuple[type[Exception], .
         pool = client.BlockingConnectionPool.from_url(settings.url.get_secret_value(), **options)
     except ValueError:
         raise ClusterError("cluster.url is no address of a Redis; it looks like redis://host:6379/0") from None
-    return client.Redis(connection_pool=pool), (RedisError, OSError, TimeoutError)
+    return client.Redis(connection_pool=pool), (NotConnected, TooSlow, OSError, TimeoutError)
 
 
 def _tls_options(settings: ClusterSettings) -> dict[str, str]:
@@ -232,5 +270,16 @@ def _cause(error: BaseException) -> str:
     return type(error).__name__
 
 
-async def _bytes(answer: Any) -> bytes | None:
-    return cast("bytes | None", await answer)
+def bytes_of(answer: Any) -> bytes | None:
+    """An answer that has to be bytes, or nothing. Raises `TypeError`."""
+    if answer is None or isinstance(answer, bytes):
+        return answer
+    raise TypeError(f"{type(answer).__name__} instead of bytes")
+
+
+def number_of(answer: Any, most: float) -> float:
+    """An answer that has to be a number from 0 to `most`. Raises `ValueError`, `TypeError`."""
+    number = float(answer)
+    if not 0.0 <= number <= most:
+        raise ValueError("a number out of range")
+    return number

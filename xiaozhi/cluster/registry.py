@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -24,6 +25,14 @@ _KNOCK_S: Final = 0.25
 _KNOCK_HOLDS_S: Final = 2.0
 # More nodes than this are a mistake, or somebody else's keys.
 _MOST_NODES: Final = 1000
+_MAX_DEVICES: Final = 1_000_000
+_MAX_PRESSURE: Final = 1e6
+_MAX_ADDRESS_CHARS: Final = 300
+_PLAIN: Final = re.compile(r"[!-~]+")
+_KINDS: Final[dict[str, tuple[type, ...]]] = {
+    "name": (str,), "address": (str,), "capacity": (int,), "devices": (int,), "pressure": (int, float), "tier": (str,),
+    "draining": (bool,), "version": (str,), "beat": (int,),
+}  # fmt: skip
 
 
 class Registry:
@@ -179,13 +188,18 @@ def node_of(value: bytes) -> NodeView | None:
             return None
         known = {name: told[name] for name in NodeView.__dataclass_fields__ if name in told}
         node = NodeView(**known)
+        base = urlsplit(node.address)
         right = (
-            isinstance(node.name, str)
-            and isinstance(node.address, str)
-            and bool(urlsplit(node.address).hostname)
-            and node.capacity >= 0
-            and node.devices >= 0
-            and node.pressure >= 0.0
+            # Exactly these kinds, in these bounds: a device is sent to what is written here.
+            all(type(getattr(node, name)) in kinds for name, kinds in _KINDS.items())
+            and base.scheme in ("http", "https", "ws", "wss")
+            and bool(base.hostname)
+            and (base.port is None or base.port > 0)
+            and len(node.address) <= _MAX_ADDRESS_CHARS
+            and _PLAIN.fullmatch(node.address) is not None
+            and 0 <= node.capacity <= _MAX_DEVICES
+            and 0 <= node.devices <= _MAX_DEVICES
+            and 0.0 <= node.pressure <= _MAX_PRESSURE
         )
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError):
         return None

@@ -1,5 +1,6 @@
 """The store of a node whose devices may come to another one: records, codes, memories and deletions are shared."""
 
+import dataclasses
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -7,13 +8,14 @@ from typing import Any, Final
 
 import orjson
 
-from xiaozhi.cluster.link import Gone, RedisLink, Use
+from xiaozhi.cluster.link import Gone, RedisLink, Use, number_of
 from xiaozhi.cluster.synced import Synced
 from xiaozhi.store import Access, Device, Store, StoreError
 from xiaozhi.store.database import Database
-from xiaozhi.store.devices import CODE_TTL_S, Devices
-from xiaozhi.store.memories import Memories, Memory
+from xiaozhi.store.devices import Devices
+from xiaozhi.store.memories import MOST_MEMORIES, Memories, Memory
 from xiaozhi.store.meta import Meta
+from xiaozhi.store.pending import CODE_TTL_S, PendingClient, PendingClients
 from xiaozhi.store.turns import Turns
 
 _log = logging.getLogger(__name__)
@@ -27,6 +29,11 @@ _SHARED: Final = (
 _REMEMBERED_MS: Final = 90 * 86_400_000
 # Deletions taken up in one look.
 _AT_ONCE: Final = 500
+_CODE_TTL_MS: Final = int(CODE_TTL_S * 1000)
+_MAX_WORD_CHARS: Final = 64
+_MAX_TEXT_CHARS: Final = 200  # as the table itself cuts them
+_AHEAD_MS: Final = 86_400_000.0
+_LATEST_MS: Final = 1e14  # the year 5138: above it is no time
 _LAST_SEEN: Final = "cluster.forgotten"
 _UNTOLD: Final = "cluster.untold"
 
@@ -47,8 +54,10 @@ def values_of(record: bytes) -> dict[str, Any] | None:
         values["access"] = Access(values["access"]).value
         values["hmac_key"] = bytes.fromhex(values["hmac_key"])
         values["bound_at"] = float(values["bound_at"])
+        number_of(values["bound_at"], _LATEST_MS)
         texts = [value for name, value in values.items() if name not in ("hmac_key", "bound_at")]
-        return values if all(isinstance(text, str) for text in texts) else None
+        fits = all(isinstance(text, str) and len(text) <= _MAX_TEXT_CHARS for text in texts)
+        return values if fits and len(values["hmac_key"]) <= _MAX_TEXT_CHARS else None
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         return None
 
@@ -139,7 +148,7 @@ class Deletions:
         await self._meta.put(_UNTOLD, orjson.dumps(waiting).decode())
 
     def _keys(self, kind: str, device_id: str) -> list[str]:
-        names = ("talk", "device", "memories", "code-of") if kind == "d" else ("talk",)
+        names = ("talk", "device", "memories") if kind == "d" else ("talk",)
         return [self._link.key(name, device_id) for name in names]
 
     async def waits(self, device_id: str) -> bool:
@@ -153,11 +162,12 @@ class Deletions:
             Gone: Redis does not answer.
             StoreError: the file cannot be written.
         """
-        since_ms = float(await store.meta.get(_LAST_SEEN) or 0.0)
-        gone = await self._link.ask(Use.DEVICES, _deletions(self._link.key("forgotten"), since_ms))
+        now_ms = self._now_s() * 1000.0
+        since_ms = min(float(await store.meta.get(_LAST_SEEN) or 0.0), now_ms)
+        gone = await self._link.ask(Use.DEVICES, _deletions(self._link.key("forgotten"), since_ms, now_ms))
         count = 0
         for member, at_ms in gone:
-            kind, _, device_id = member.decode(errors="replace").partition("|")
+            kind, _, device_id = member.partition("|")
             device = await Devices.get(store.devices, device_id)
             if device is not None and device.created_at * 1000.0 <= at_ms:
                 await _delete(store, device_id, all_of_it=kind == "d")
@@ -198,12 +208,15 @@ def _deleting(keys: list[str]) -> Callable[[Any], Awaitable[Any]]:
     return lambda redis: redis.delete(*keys)
 
 
-def _deletions(index: str, since_ms: float) -> Callable[[Any], Awaitable[Any]]:
-    async def read(redis: Any) -> list[tuple[bytes, float]]:
-        found: list[tuple[bytes, float]] = await redis.zrangebyscore(
-            index, f"({since_ms!r}", "+inf", start=0, num=_AT_ONCE, withscores=True
-        )
-        return found
+def _deletions(index: str, since_ms: float, now_ms: float) -> Callable[[Any], Awaitable[list[tuple[str, float]]]]:
+    async def read(redis: Any) -> list[tuple[str, float]]:
+        found = await redis.zrangebyscore(index, f"({since_ms!r}", "+inf", start=0, num=_AT_ONCE, withscores=True)
+        gone = [(member.decode(errors="replace"), number_of(at_ms, _LATEST_MS)) for member, at_ms in found]
+        # Told by a node whose clock was ahead: it would delete again and again what was made since.
+        ahead = {member: now_ms for member, at_ms in gone if at_ms > now_ms + _AHEAD_MS}
+        if ahead:
+            await redis.zadd(index, ahead)
+        return [one for one in gone if one[0] not in ahead]
 
     return read
 
@@ -222,9 +235,10 @@ class SharedDevices(Devices):
         own = await super().get(device_id)
         if own is None and await self._deletions.waits(device_id):
             return None
-        return await self._settled(device_id, own)
+        return await self.settled(device_id, own)
 
-    async def _settled(self, device_id: str, own: Device | None) -> Device | None:
+    async def settled(self, device_id: str, own: Device | None) -> Device | None:
+        """Agree with the other nodes on a device; None where nobody knows it. Raises `StoreError`."""
         taken = await self.synced.settle(device_id, record_of(own) if own is not None else None)
         values = values_of(taken) if taken is not None else None
         return own if values is None else await super()._change(device_id, values)
@@ -234,14 +248,14 @@ class SharedDevices(Devices):
         try:
             await self.get(device_id)  # what others know goes before what it says now
             device = await super().seen(device_id, client_id=client_id, board=board, firmware=firmware)
-            return await self._settled(device_id, device) or device
+            return await self.settled(device_id, device) or device
         except StoreError:
             return await super().seen(device_id, client_id=client_id, board=board, firmware=firmware)
 
     async def _change(self, device_id: str, values: dict[str, Any]) -> Device:
         await self.get(device_id)
         device = await super()._change(device_id, values)
-        return await self._settled(device_id, device) or device
+        return await self.settled(device_id, device) or device
 
     async def remove(self, device_id: str) -> bool:
         """Delete a device on every node. Raises `StoreError`."""
@@ -250,47 +264,97 @@ class SharedDevices(Devices):
         await self._deletions.tell(device_id, all_of_it=True)
         return removed
 
-    async def pending_code(self, device_id: str, now: float | None = None) -> str:
-        """The six digits that bind this device, on whichever node they are typed in. Raises `StoreError`."""
-        own = await super().pending_code(device_id, now)
-        ttl_ms = int(CODE_TTL_S * 1000)
+    async def pin(self, device_id: str, client_id: str) -> Device:
+        """Make a client the only one that may be this device; see `Devices.pin`."""
+        await self.get(device_id)  # it may have come to another node before
+        device = await super().pin(device_id, client_id)
+        return await self.settled(device_id, device) or device
 
-        async def agree(redis: Any) -> str:
-            mine = self._link.key("code-of", device_id)
-            await redis.set(mine, own, nx=True, px=ttl_ms)
-            value = await redis.get(mine)
-            code = value.decode() if value else own
-            await redis.set(self._link.key("code", code), device_id, nx=True, px=ttl_ms)
-            return code
+
+class SharedPendingClients(PendingClients):
+    """Clients that wait, known to every node: a device may ask each time another one.
+
+    Args:
+        database: of this node.
+        link: to Redis.
+        devices: of this node, shared.
+    """
+
+    def __init__(self, database: Database, link: RedisLink, devices: SharedDevices) -> None:
+        super().__init__(database)
+        self._link = link
+        self._devices = devices
+
+    def _key(self, device_id: str, client_id: str) -> str:
+        return self._link.key("client", f"{device_id}|{client_id}")
+
+    async def ask(
+        self, device_id: str, client_id: str, *, address: str = "", now: float | None = None
+    ) -> PendingClient:
+        """What lets this client in, on whichever node it is typed in; see `PendingClients.ask`."""
+        own = await super().ask(device_id, client_id, address=address, now=now)
+        told = orjson.dumps([own.device, own.client_id, own.code, own.challenge])
+
+        async def agree(redis: Any) -> PendingClient:
+            await redis.set(self._key(device_id, client_id), told, nx=True, px=_CODE_TTL_MS)
+            agreed = _client_of(await redis.get(self._key(device_id, client_id)), own.until)
+            if agreed is None or (agreed.device, agreed.client_id) != (device_id, client_id):
+                return own
+            document = orjson.dumps([agreed.device, agreed.client_id, agreed.code, agreed.challenge])
+            await redis.set(self._link.key("code", agreed.code), document, nx=True, px=_CODE_TTL_MS)
+            return agreed
 
         try:
-            return await self._link.ask(Use.DEVICES, agree)
+            agreed = dataclasses.replace(await self._link.ask(Use.DEVICES, agree), address=address)
         except Gone:
             return own
+        if agreed.code != own.code:
+            await self.keep(agreed)
+        return agreed
+
+    async def find(self, device_id: str, client_id: str) -> PendingClient | None:
+        """What this client was given, by whichever node. Raises `StoreError`."""
+        own = await super().find(device_id, client_id)
+        return own or await self._told(self._key(device_id, client_id))
+
+    async def _told(self, key: str) -> PendingClient | None:
+        async def read(redis: Any) -> PendingClient | None:
+            return _client_of(await redis.get(key), time.time() + CODE_TTL_S)
+
+        try:
+            return await self._link.ask(Use.DEVICES, read)
+        except Gone:
+            return None
 
     async def bind(self, code: str, *, owner: str = "", now: float | None = None) -> Device | None:
-        """Bind the device that shows this code, whichever node gave it. Raises `TooManyTries`, `StoreError`."""
+        """Let in the client that shows this code, whichever node gave it. Raises `TooManyTries`, `StoreError`."""
         digits = "".join(char for char in code if char.isascii() and char.isdecimal())
-        device_id = ""
-        try:
-            if len(digits) == 6:
-                value = await self._link.ask(Use.DEVICES, lambda redis: _get(redis, self._link.key("code", digits)))
-                device_id = value.decode(errors="replace") if value else ""
-        except Gone:
-            _log.debug("only codes of this node can be bound now")
-        if device_id:  # from here on it is a code of this node
-            at = time.time() if now is None else now
-            await self.get(device_id)
-            await super()._change(device_id, {"code": digits, "code_until": at + 60.0})
+        told = await self._told(self._link.key("code", digits)) if len(digits) == 6 else None
+        if told is not None and told.code == digits:  # from here on it is a code of this node
+            await self._devices.get(told.device)
+            await self.keep(told)
         bound = await super().bind(code, owner=owner, now=now)
         if bound is None:
             return None
-        keys = [self._link.key("code", digits), self._link.key("code-of", bound.id)]
+        keys = [self._link.key("code", digits)]
+        if told is not None and not bound.hmac_key:
+            keys.append(self._key(told.device, told.client_id))
         try:
             await self._link.ask(Use.DEVICES, lambda redis: redis.delete(*keys))
         except Gone:
             _log.debug("a code that was used is left to expire")
-        return await self._settled(bound.id, bound) or bound
+        return await self._devices.settled(bound.id, bound) or bound
+
+
+def _client_of(document: Any, until: float) -> PendingClient | None:
+    """Raises `ValueError`, `TypeError` for what is no such document."""
+    if document is None:
+        return None
+    device, client_id, code, challenge = orjson.loads(document)
+    texts = (device, client_id, code, challenge)
+    if not all(isinstance(text, str) and len(text) <= _MAX_WORD_CHARS for text in texts):
+        raise TypeError("not what a node writes of a client that waits")
+    return PendingClient(device, client_id, code, challenge, until)
 
 
 class SharedMemories(Memories):
@@ -314,8 +378,8 @@ class SharedMemories(Memories):
             if memory.text not in texts:
                 await super().remove(device_id, memory.id)
         known = {memory.text for memory in own}
-        for text in texts:
-            if text not in known:
+        for text in texts[-MOST_MEMORIES:]:
+            if text not in known and text.strip():
                 await super().add(device_id, text)
         return await super().list(device_id)
 
@@ -341,13 +405,9 @@ async def share_store(store: Store, link: RedisLink) -> Deletions:
         StoreError: the file cannot be read.
     """
     deletions = Deletions(link, store.meta)
-    store.devices = SharedDevices(store.database, link, store.meta, deletions)
+    store.devices = devices = SharedDevices(store.database, link, store.meta, deletions)
+    store.pending = SharedPendingClients(store.database, link, devices)
     store.memories = SharedMemories(store.database, link, store.meta)
     store.turns = SharedTurns(store.database, deletions)
     await store.turns.prepare()
     return deletions
-
-
-async def _get(redis: Any, key: str) -> bytes | None:
-    value: bytes | None = await redis.get(key)
-    return value

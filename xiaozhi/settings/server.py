@@ -76,6 +76,7 @@ class AuthSettings(Section):
     token_ttl_days: float = Field(30.0, gt=0, le=3650)
     rotate_days: float = Field(90.0, ge=0, le=3650)
     tokens: tuple[SecretStr, ...] = ()
+    new_devices_per_hour: int = Field(100, ge=0, le=100_000)
     allow: tuple[str, ...] = ()
     block: tuple[str, ...] = ()
 

@@ -2,7 +2,8 @@
 
 from xiaozhi.store.agents import Agent
 from xiaozhi.store.database import StoreError
-from xiaozhi.store.devices import Access, Device, TooManyTries
+from xiaozhi.store.devices import Access, Device, NoRoom
+from xiaozhi.store.pending import PendingClient, TooManyTries
 from xiaozhi.store.store import Store
 
-__all__ = ["Access", "Agent", "Device", "Store", "StoreError", "TooManyTries"]
+__all__ = ["Access", "Agent", "Device", "NoRoom", "PendingClient", "Store", "StoreError", "TooManyTries"]

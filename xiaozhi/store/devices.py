@@ -1,7 +1,6 @@
-"""Devices that have been seen: what they are, whose they are, who may connect, and six-digit activation codes."""
+"""Devices that have been seen: what they are, whose they are, and which client may connect as each of them."""
 
 import dataclasses
-import secrets
 import sqlite3
 import time
 from collections.abc import Callable
@@ -9,22 +8,30 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-import orjson
-
 from xiaozhi.program import program
 from xiaozhi.store.database import Database, StoreError
-from xiaozhi.store.meta import read_value, write_value
 
-# A code is spoken and shown until then; a device asks again and gets a new one.
-CODE_TTL_S: Final = 600.0
-# Guessing: a million codes, a handful pending, at most this many wrong ones in the window, whoever asks.
-MOST_WRONG_CODES: Final = 10
-WRONG_CODES_WINDOW_S: Final = 600.0
-_WRONG_CODES_KEY: Final = "activation.wrong-codes"
-# Whoever floods the OTA address with made-up devices finds an end: the longest unseen that belong to nobody go first.
+# Whoever makes up devices finds an end: those of which nothing is kept make room, and then no new ones are taken.
 MOST_DEVICES: Final = 20_000
-# Whoever was told a code and has let it run out for so long was a stranger, or a made-up name.
+# A made-up name, or a device that was told its code, or that has connected and never said anything: forgotten when it
+# was not seen for so long.
 _STRANGER_S: Final = 86_400.0
+_SILENT_S: Final = 30 * 86_400.0
+# Of a device: nobody has decided anything about it, and nothing was said to it.
+_NOTHING_KEPT: Final = (
+    "bound_at = 0 AND access = '' AND owner = '' AND name = '' AND room = '' AND agent = '' AND language = ''"
+    " AND priority = '' AND serial = '' AND length(hmac_key) = 0"
+    " AND NOT EXISTS (SELECT 1 FROM turns WHERE device = devices.id)"
+    " AND NOT EXISTS (SELECT 1 FROM summaries WHERE device = devices.id)"
+    " AND NOT EXISTS (SELECT 1 FROM memories WHERE device = devices.id)"
+    " AND NOT EXISTS (SELECT 1 FROM reminders WHERE device = devices.id)"
+)
+_FIND: Final = "SELECT *, EXISTS (SELECT 1 FROM turns WHERE device = devices.id) AS talked FROM devices"
+# No client can give itself an id with these signs.
+NO_CLIENT_ID: Final = "*"
+"""Stands for the id of a client that gives none."""
+UNPROVEN: Final = "?"
+"""Stands before the id of a client that was let in, and has yet to prove that its board holds the device's key."""
 _LONGEST: Final = 200
 _EDITABLE: Final = frozenset(
     {"client_id", "name", "room", "owner", "board", "firmware", "agent", "language", "priority", "serial", "hmac_key"}
@@ -39,8 +46,8 @@ class Access(StrEnum):
     BLOCKED = "blocked"
 
 
-class TooManyTries(StoreError):
-    """Too many wrong activation codes; one line says when to try again."""
+class NoRoom(StoreError):
+    """As many devices, or as many that wait to be let in, as there may be; one line says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,8 @@ class Device:
 
     Attributes:
         id: usually its MAC address, lower case.
-        client_id: the UUID the device made on its first boot.
+        client_id: the UUID that the device made on its first boot. It is the one client that may connect as this
+            device; `NO_CLIENT_ID` for one that gives none; empty where the next one that comes becomes it.
         name, room, owner: given by people.
         board, firmware: what it last said about itself.
         agent: the name of its persona; empty for the default.
@@ -57,8 +65,8 @@ class Device:
         priority: `high` or `low` goes before or behind others where many wait to be recognised; empty for neither.
         access: allowed or blocked by hand.
         serial, hmac_key: of boards with a key burnt in, for the activation challenge.
-        code, code_until: the activation code that is pending.
         created_at, last_seen, bound_at: when.
+        talked: something that was said to it is kept.
     """
 
     id: str
@@ -74,11 +82,10 @@ class Device:
     access: Access = Access.NONE
     serial: str = ""
     hmac_key: bytes = field(default=b"", repr=False)
-    code: str = field(default="", repr=False)
-    code_until: float = 0.0
     created_at: float = 0.0
     last_seen: float = 0.0
     bound_at: float = 0.0
+    talked: bool = False
 
     @property
     def bound(self) -> bool:
@@ -114,7 +121,7 @@ class Devices:
         """
 
         def call(connection: sqlite3.Connection) -> list[Device]:
-            rows = connection.execute("SELECT * FROM devices ORDER BY last_seen DESC, id")
+            rows = connection.execute(f"{_FIND} ORDER BY last_seen DESC, id")
             return [_device(row) for row in rows]
 
         return await self._database.read(call)
@@ -130,7 +137,7 @@ class Devices:
 
         def call(connection: sqlite3.Connection) -> Device:
             put(connection, device_id, now, {**said, "last_seen": now})
-            return _found(connection, device_id)
+            return found(connection, device_id)
 
         try:
             return await self._database.write(call, durable=False)
@@ -167,11 +174,11 @@ class Devices:
 
     async def allow(self, device_id: str) -> Device:
         """Let a device in without a code. Raises `StoreError`."""
-        return await self._change(device_id, {"access": Access.ALLOWED.value, "code": ""})
+        return await self._change(device_id, {"access": Access.ALLOWED.value})
 
     async def block(self, device_id: str) -> Device:
         """Keep a device out whatever it shows. Raises `StoreError`."""
-        return await self._change(device_id, {"access": Access.BLOCKED.value, "code": ""})
+        return await self._change(device_id, {"access": Access.BLOCKED.value})
 
     async def unlist(self, device_id: str) -> Device:
         """Neither allowed nor blocked any more. Raises `StoreError`."""
@@ -179,12 +186,41 @@ class Devices:
 
     async def unbind(self, device_id: str) -> Device:
         """It belongs to nobody and must be activated anew. Raises `StoreError`."""
-        return await self._change(device_id, {"bound_at": 0.0, "owner": "", "access": Access.NONE.value})
+        return await self._change(
+            device_id, {"bound_at": 0.0, "owner": "", "access": Access.NONE.value, "client_id": ""}
+        )
+
+    async def release(self, device_id: str) -> Device:
+        """Whichever client comes next is this device from then on. Raises `StoreError`."""
+        return await self._change(device_id, {"client_id": ""})
+
+    async def pin(self, device_id: str, client_id: str) -> Device:
+        """Make a client the only one that may be this device, unless there is one already.
+
+        Where the disk takes nothing the answer is what would have been written, and serving goes on.
+
+        Raises:
+            NoRoom: the device is new, and there are as many as there may be.
+        """
+        now = self._now_s()
+
+        def call(connection: sqlite3.Connection) -> Device:
+            device = find(connection, device_id)
+            if device is None or not device.client_id:
+                put(connection, device_id, now, {"client_id": client_id})
+            return found(connection, device_id)
+
+        try:
+            return await self._database.write(call)
+        except NoRoom:
+            raise
+        except StoreError:  # said once by the store itself
+            return await self._known(device_id) or Device(device_id, client_id, created_at=now)
 
     async def _change(self, device_id: str, values: dict[str, Any]) -> Device:
         def call(connection: sqlite3.Connection) -> Device:
             put(connection, device_id, self._now_s(), values)
-            return _found(connection, device_id)
+            return found(connection, device_id)
 
         return await self._database.write(call)
 
@@ -206,35 +242,8 @@ class Devices:
             await self._database.read(_fold_in)
         return removed
 
-    # Activation ---------------------------------------------------------------------------------------------------
-
-    async def pending_code(self, device_id: str, now: float | None = None) -> str:
-        """The six digits that bind this device; the same ones until they expire.
-
-        Args:
-            device_id: the device; it is made where it was never seen.
-            now: seconds since 1970; the clock when left out.
-
-        Raises:
-            StoreError: the file cannot be written.
-        """
-        at = self._now_s() if now is None else now
-
-        def call(connection: sqlite3.Connection) -> str:
-            put(connection, device_id, at, {})
-            device = _found(connection, device_id)
-            if device.code and device.code_until > at:
-                return device.code
-            connection.execute("UPDATE devices SET code = '' WHERE code <> '' AND code_until <= ?", (at,))
-            taken = {row["code"] for row in connection.execute("SELECT code FROM devices WHERE code <> ''")}
-            code = _new_code(taken)
-            put(connection, device_id, at, {"code": code, "code_until": at + CODE_TTL_S})
-            return code
-
-        return await self._database.write(call)
-
     async def sweep(self, now: float | None = None) -> int:
-        """Delete strangers: their code ran out more than a day ago, and nothing else is known of them.
+        """Delete strangers: not seen for a day, or for 30 where they have connected, and nothing is kept of them.
 
         Args:
             now: seconds since 1970; the clock when left out.
@@ -245,70 +254,16 @@ class Devices:
         Raises:
             StoreError: the file cannot be written.
         """
-        before = (self._now_s() if now is None else now) - _STRANGER_S
+        at = self._now_s() if now is None else now
 
         def call(connection: sqlite3.Connection) -> int:
             return connection.execute(
-                "DELETE FROM devices WHERE code_until > 0 AND code_until < ? AND last_seen < ? AND bound_at = 0"
-                " AND access = '' AND owner = '' AND name = '' AND room = '' AND agent = '' AND language = ''"
-                " AND serial = '' AND length(hmac_key) = 0"
-                " AND NOT EXISTS (SELECT 1 FROM conversations WHERE device = devices.id)"
-                " AND NOT EXISTS (SELECT 1 FROM memories WHERE device = devices.id)"
-                " AND NOT EXISTS (SELECT 1 FROM reminders WHERE device = devices.id)",
-                (before, before),
+                "DELETE FROM devices WHERE max(last_seen, created_at) <"
+                f" CASE WHEN client_id = '' AND last_seen = 0 THEN ? ELSE ? END AND {_NOTHING_KEPT}",
+                (at - _STRANGER_S, at - _SILENT_S),
             ).rowcount
 
         return await self._database.write(call)
-
-    async def bind(self, code: str, *, owner: str = "", now: float | None = None) -> Device | None:
-        """Bind the device that shows this code; `None` for a code that is not pending.
-
-        Args:
-            code: six digits; blanks and dashes between them do not matter.
-            owner: whose it becomes; empty leaves that as it is.
-            now: seconds since 1970; the clock when left out.
-
-        Raises:
-            TooManyTries: too many wrong codes lately.
-            StoreError: the file cannot be written.
-        """
-        at = self._now_s() if now is None else now
-        digits = "".join(char for char in code if not char.isspace() and char != "-")
-
-        def call(connection: sqlite3.Connection) -> Device | TooManyTries | None:
-            wrong = [then for then in _wrong_codes(connection) if at - WRONG_CODES_WINDOW_S < then <= at]
-            if len(wrong) >= MOST_WRONG_CODES:
-                wait_s = wrong[0] + WRONG_CODES_WINDOW_S - at
-                return TooManyTries(f"too many wrong codes; try again in {wait_s / 60.0:.0f} minutes")
-            row = connection.execute(
-                "SELECT id FROM devices WHERE code = ? AND code <> '' AND code_until > ?", (digits, at)
-            ).fetchone()
-            if row is None:
-                write_value(connection, _WRONG_CODES_KEY, orjson.dumps([*wrong, at]).decode())
-                return None
-            values = {"bound_at": at, "code": "", "code_until": 0.0, **({"owner": owner[:_LONGEST]} if owner else {})}
-            put(connection, row["id"], at, values)
-            return _found(connection, row["id"])
-
-        bound = await self._database.write(call)
-        if isinstance(bound, TooManyTries):
-            raise bound
-        return bound
-
-
-def _wrong_codes(connection: sqlite3.Connection) -> list[float]:
-    try:
-        times = orjson.loads(read_value(connection, _WRONG_CODES_KEY) or "[]")
-    except orjson.JSONDecodeError:
-        return []
-    return [float(at) for at in times] if isinstance(times, list) else []
-
-
-def _new_code(taken: set[str]) -> str:
-    while True:
-        code = f"{secrets.randbelow(1_000_000):06d}"
-        if code not in taken:
-            return code
 
 
 # In the store's thread; other tables of the store use these too -----------------------------------------------------
@@ -321,39 +276,51 @@ def _fold_in(connection: sqlite3.Connection) -> None:
 
 def find(connection: sqlite3.Connection, device_id: str) -> Device | None:
     """A device by its id."""
-    row = connection.execute("SELECT * FROM devices WHERE id = ?", (device_id,)).fetchone()
+    row = connection.execute(f"{_FIND} WHERE id = ?", (device_id,)).fetchone()
     return None if row is None else _device(row)
 
 
 def put(connection: sqlite3.Connection, device_id: str, now: float, values: dict[str, Any]) -> None:
-    """Make the device where it is new, and set columns of it."""
-    made = connection.execute(
-        "INSERT INTO devices (id, created_at) VALUES (?, ?) ON CONFLICT (id) DO NOTHING", (device_id, now)
-    ).rowcount
+    """Make the device where it is new, and set columns of it. Raises `NoRoom`."""
+    if connection.execute("SELECT 1 FROM devices WHERE id = ?", (device_id,)).fetchone() is None:
+        _forget_surplus(connection)
+        connection.execute("INSERT INTO devices (id, created_at) VALUES (?, ?)", (device_id, now))
     if values:
         columns = ", ".join(f"{column} = :{column}" for column in values)  # the names are this module's own
         connection.execute(f"UPDATE devices SET {columns} WHERE id = :id", {**values, "id": device_id})
-    if made > 0:
-        _forget_surplus(connection)
 
 
 def _forget_surplus(connection: sqlite3.Connection) -> None:
-    surplus = connection.execute("SELECT count(*) FROM devices").fetchone()[0] - MOST_DEVICES
+    """Make room for one more. A device that one client has connected as stays that client's."""
+    surplus = connection.execute("SELECT count(*) FROM devices").fetchone()[0] + 1 - MOST_DEVICES
     if surplus > 0:
-        connection.execute(
+        gone = connection.execute(
             "DELETE FROM devices WHERE id IN (SELECT id FROM devices"
-            " WHERE bound_at = 0 AND access = '' AND owner = '' AND name = '' ORDER BY last_seen LIMIT ?)",
+            f" WHERE client_id = '' AND {_NOTHING_KEPT} ORDER BY max(last_seen, created_at) LIMIT ?)",
             (surplus,),
-        )
+        ).rowcount
+        if gone < surplus:
+            raise NoRoom(f"the store holds as many devices as it may; remove some with `{program()} devices remove`")
 
 
-def _found(connection: sqlite3.Connection, device_id: str) -> Device:
+def found(connection: sqlite3.Connection, device_id: str) -> Device:
+    """A device that was there a moment ago. Raises `StoreError`."""
     device = find(connection, device_id)
     if device is None:
-        raise StoreError(f"the store holds as many devices as it may; remove some with `{program()} devices remove`")
+        raise StoreError("the device was removed meanwhile")
     return device
 
 
 def _device(row: sqlite3.Row) -> Device:
-    values = {key: row[key] for key in row.keys()}  # noqa: SIM118 - iterating a Row gives its values
-    return Device(**{**values, "access": Access(values["access"]), "hmac_key": bytes(values["hmac_key"])})
+    values = {name: row[name] for name in _COLUMNS}
+    return Device(
+        **{
+            **values,
+            "access": Access(values["access"]),
+            "hmac_key": bytes(values["hmac_key"]),
+            "talked": bool(values["talked"]),
+        }
+    )
+
+
+_COLUMNS: Final = tuple(one.name for one in dataclasses.fields(Device))

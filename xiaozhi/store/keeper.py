@@ -11,6 +11,8 @@ from xiaozhi.store.store import Store
 _log = logging.getLogger(__name__)
 
 _SWEEP_EVERY_S: Final = 6 * 3600.0
+# A machine without a battery may start years ahead, where all that is kept is too old: it has its time by then.
+_FIRST_SWEEP_S: Final = 600.0
 
 
 class StoreKeeper:
@@ -37,6 +39,7 @@ class StoreKeeper:
         await self.store.close()
 
     async def _sweep(self) -> None:
+        await asyncio.sleep(_FIRST_SWEEP_S)
         while True:
             try:
                 gone = await self.store.turns.sweep(self._settings.keep_days, self._settings.keep_turns_per_device)

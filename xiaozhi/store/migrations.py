@@ -102,6 +102,19 @@ STEPS: Final[tuple[str, ...]] = (
     """
     ALTER TABLE turns ADD COLUMN note TEXT NOT NULL DEFAULT '';
     """,
+    # 7: a code belongs to one client of a device, not to whoever knows the device's id; `devices.code` is used no more
+    """
+    CREATE TABLE pending_clients (
+        device TEXT NOT NULL REFERENCES devices (id) ON DELETE CASCADE,
+        client_id TEXT NOT NULL,
+        code TEXT NOT NULL UNIQUE,
+        challenge TEXT NOT NULL,
+        address TEXT NOT NULL,
+        until REAL NOT NULL,
+        PRIMARY KEY (device, client_id)
+    ) WITHOUT ROWID;
+    UPDATE devices SET code = '', code_until = 0;
+    """,
 )
 
 VERSION: Final = len(STEPS)

@@ -11,6 +11,7 @@ from xiaozhi.store.devices import Devices
 from xiaozhi.store.memories import Memories
 from xiaozhi.store.meta import Meta
 from xiaozhi.store.opening import MEMORY
+from xiaozhi.store.pending import PendingClients
 from xiaozhi.store.reminders import Reminders
 from xiaozhi.store.turns import Turns
 
@@ -27,6 +28,7 @@ class Store:
         self.database = database
         self.meta = Meta(database)
         self.devices = Devices(database, now_s)
+        self.pending = PendingClients(database, now_s)
         self.agents = Agents(database, now_s)
         self.turns = Turns(database, now_s)
         self.memories = Memories(database, now_s)

@@ -41,7 +41,7 @@ def client_address(peer: str, forwarded_for: str, trusted: Sequence[Network]) ->
         trusted: proxies. Read from the right, the first address that is none of them is the client.
     """
     address = peer
-    for hop in reversed(forwarded_for.split(",")[-_MOST_HOPS:]):
+    for hop in reversed(forwarded_for.rsplit(",", _MOST_HOPS)[-_MOST_HOPS:]):
         if not is_in(address, trusted):
             return address
         hop = hop.strip()

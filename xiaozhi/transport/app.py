@@ -1,7 +1,9 @@
 """The HTTP application: the WebSocket, OTA, and a page at the root."""
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
+from xiaozhi.transport.bodies import refuse_packed
 from xiaozhi.transport.console import CONSOLE_PATH, Console
 from xiaozhi.transport.devices import Devices
 from xiaozhi.transport.doors import Doors
@@ -30,7 +32,7 @@ def build_app(
     """Put the routes together; every path answers with and without its last slash, because redirects are failures."""
     quiet_bad_requests()
     name_nobodys_version()
-    middlewares = [patience.middleware] if patience is not None else []
+    middlewares: list[Middleware] = [patience.middleware, refuse_packed] if patience is not None else [refuse_packed]
     if pages is not None:
         middlewares.append(pages.middleware)
     app = web.Application(client_max_size=_MOST_BODY_BYTES, middlewares=middlewares)

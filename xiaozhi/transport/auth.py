@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import logging
+import sys
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Final
 from xiaozhi.settings import AuthSettings
 from xiaozhi.transport.identity import Identity
 from xiaozhi.transport.limits import OncePer
-from xiaozhi.transport.token_keys import KeyRing, TokenKey, keys_file, load_keys, rotate_keys
+from xiaozhi.transport.token_keys import KeyRing, TokenKey, is_plausible, keys_file, load_keys, rotate_keys, write_ring
 
 _log = logging.getLogger(__name__)
 
@@ -21,6 +22,9 @@ _DAY_S: Final = 86_400.0
 _REFUSED_EVERY_S: Final = 60.0
 _DIGEST_BYTES: Final = 32
 _TAG_BYTES: Final = 8
+# What is less is no matter to tokens that hold for days, and more than the network's time ever corrects a clock by that
+# was right. Tokens that hold for less than ten times as long mind less.
+_STEP_S: Final = 3600.0
 
 
 class Gatekeeper:
@@ -43,6 +47,8 @@ class Gatekeeper:
         self._now_s = now_s
         self._fixed = tuple(token.get_secret_value().encode() for token in settings.tokens)
         self._said = OncePer(_REFUSED_EVERY_S)
+        self.seen_wrong_time = False
+        """A token was shown that holds longer than any that is given now, or ended before its key was made."""
         self.issued = 0
         """Tokens handed out."""
         self.refused = 0
@@ -92,7 +98,10 @@ class Gatekeeper:
         if key is None:
             return "the token is signed with a key that is not, or no longer, this server's"
         if right:
-            return "" if expires_s >= now_s else "the token has expired"
+            latest_s = now_s + (self._settings.token_ttl_days + 1.0) * _DAY_S
+            if key is self.ring.newest and not key.clock_was_wrong:
+                self.seen_wrong_time |= not key.made_s <= expires_s <= latest_s
+            return "the token has expired" if key.is_over(expires_s, now_s) else ""
         device_tag, client_tag = _tags(key, identity)
         tags = proof[:-_DIGEST_BYTES]
         if not tags:
@@ -129,6 +138,11 @@ def _base64(proof: bytes) -> str:
     return urlsafe_b64encode(proof).rstrip(b"=").decode()
 
 
+def steady_s() -> float:
+    """Seconds since the machine was started; where the system can tell, also those that it slept."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
+
+
 class KeyKeeper:
     """Keeps a gatekeeper's keys fresh: makes a new generation when it is due, takes up one made by the command line.
 
@@ -137,15 +151,24 @@ class KeyKeeper:
         settings: the `[auth]` table.
         data_dir: where the keys lie.
         now_s: wall time in seconds.
+        steady_s: seconds that go on evenly, whatever is done to the clock.
     """
 
     def __init__(
-        self, gatekeeper: Gatekeeper, settings: AuthSettings, data_dir: Path, now_s: Callable[[], float] = time.time
+        self,
+        gatekeeper: Gatekeeper,
+        settings: AuthSettings,
+        data_dir: Path,
+        now_s: Callable[[], float] = time.time,
+        steady_s: Callable[[], float] = steady_s,
     ) -> None:
         self._gatekeeper = gatekeeper
-        self._settings = settings
+        self._rotate_s = settings.rotate_days * _DAY_S
+        self._ttl_s = settings.token_ttl_days * _DAY_S
         self._data_dir = data_dir
         self._now_s = now_s
+        self._steady_s = steady_s
+        self._apart_s = now_s() - steady_s()
         self._stamp: tuple[int, int] | None = None
         self.rotations = 0
         """Generations made because they were due."""
@@ -163,13 +186,29 @@ class KeyKeeper:
         if stamp is None or stamp != self._stamp:
             self._gatekeeper.ring = load_keys(self._data_dir, now_s)
             self._stamp = self._read_stamp()
-        due_s = self._gatekeeper.ring.newest.made_s + self._settings.rotate_days * _DAY_S
-        if self._settings.rotate_days and now_s >= due_s:
-            ttl_s = self._settings.token_ttl_days * _DAY_S
-            self._gatekeeper.ring = rotate_keys(self._data_dir, now_s, ttl_s)
+        self._mind_the_clock(now_s)
+        ring = self._gatekeeper.ring
+        signs_s = ring.signs_for_s(self._rotate_s, self._ttl_s)
+        if signs_s and is_plausible(now_s) and now_s >= ring.newest.made_s + signs_s:
+            self._gatekeeper.ring = rotate_keys(self._data_dir, now_s, self._ttl_s)
             self._stamp = self._read_stamp()
             self.rotations += 1
             _log.info("device tokens are signed with a new key; older tokens hold until they expire")
+
+    def _mind_the_clock(self, now_s: float) -> None:
+        """Machines without a battery start in 1970, or years ahead, until the network tells them the time."""
+        step_s = now_s - self._steady_s() - self._apart_s
+        self._apart_s += step_s
+        gatekeeper = self._gatekeeper
+        stepped = abs(step_s) > min(_STEP_S, self._ttl_s / 10.0)
+        if not is_plausible(now_s) or (gatekeeper.ring.newest.clock_was_wrong and not stepped):
+            return
+        if stepped or gatekeeper.seen_wrong_time or gatekeeper.ring.tells_of_wrong_clock(now_s):
+            gatekeeper.seen_wrong_time = False
+            gatekeeper.ring = gatekeeper.ring.set_right(now_s, self._ttl_s, step_s)
+            write_ring(keys_file(self._data_dir), gatekeeper.ring)
+            self._stamp = self._read_stamp()
+            _log.warning("the clock was wrong; device tokens given meanwhile hold for %.0f days", self._ttl_s / _DAY_S)
 
     def _read_stamp(self) -> tuple[int, int] | None:
         try:

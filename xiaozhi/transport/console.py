@@ -1,7 +1,7 @@
 """`/console/`: the pages and their calls, put together; started and closed with the server."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from aiohttp import web
@@ -48,6 +48,7 @@ class Console:
         file: where changes of the settings are written.
         trusted: proxies whose word counts.
         alerts: what holds now.
+        is_own_host: whether a request asks for this server by a name that no stranger can have.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Console:
         file: SettingsFile,
         trusted: tuple[Network, ...],
         alerts: Alerts,
+        is_own_host: Callable[[str], bool],
     ) -> None:
         self.access = access
         self.board = Board(services, devices, alerts)
@@ -68,7 +70,7 @@ class Console:
         self._devices = devices
         self._assets = assets
         self._guests = guests
-        self._guard = Guard(services.settings, access, trusted)
+        self._guard = Guard(services.settings, access, trusted, is_own_host)
         self._trials = Trials(services, file)
         self.app = self._app()
         """Pages and calls, below `/console/`."""
@@ -80,6 +82,7 @@ class Console:
         devices: Devices,
         guests: Guests,
         *,
+        is_own_host: Callable[[str], bool],
         source: SettingsSource | None = None,
         trusted: tuple[Network, ...] = (),
         alerts: Alerts = tuple,
@@ -91,6 +94,7 @@ class Console:
             services: the shared engines.
             devices: who is connected.
             guests: passes for the talk page; the entrance asks them.
+            is_own_host: whether a request asks for this server by a name that no stranger can have.
             source: where the settings came from; without it they cannot be changed here.
             trusted: proxies whose word counts.
             alerts: what holds now.
@@ -104,7 +108,7 @@ class Console:
         access = await Access.open(path, settings.session_hours * 3600.0, settings.idle_minutes * 60.0)
         assets = await asyncio.to_thread(load_assets)
         file = SettingsFile(source, lambda: services.settings, apply)
-        console = cls(services, devices, access, assets, guests, file, trusted, alerts)
+        console = cls(services, devices, access, assets, guests, file, trusted, alerts, is_own_host)
         console.board.start()
         return console
 

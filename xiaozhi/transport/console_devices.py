@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -12,7 +12,7 @@ from xiaozhi.console.board import Board
 from xiaozhi.console.guests import is_guest
 from xiaozhi.conversation.saying import Told
 from xiaozhi.services import Services
-from xiaozhi.store import Access, Device
+from xiaozhi.store import Access, Device, PendingClient
 from xiaozhi.transport.addresses import OTA_PATH, base_of, is_loopback
 from xiaozhi.transport.console_guard import Refused, answer, body_of, number_of, text_of
 from xiaozhi.transport.identity import normal_id
@@ -88,7 +88,8 @@ class DeviceCalls:
         """Every device that was ever seen, and those that are connected; and what a new one has to be told."""
         online = self._online.online()
         known = await self._store.devices.list()
-        rows = [self._row(device, online) for device in known[:_MOST_DEVICES]]
+        pending = await self._store.pending.list()
+        rows = [self._row(device, online, pending) for device in known[:_MOST_DEVICES]]
         seen = {device.id for device in known}
         rows += [self._row(Device(name), online) for name in sorted(online - seen) if not is_guest(name)]
         rows.sort(key=lambda row: not row["online"])
@@ -98,7 +99,7 @@ class DeviceCalls:
             base = base.replace(urlsplit(base).hostname or "", self._lan_host, 1)
         return answer({"devices": rows, "ota_url": base + OTA_PATH, "needs_code": settings.auth.mode == "activate"})
 
-    def _row(self, device: Device, online: frozenset[str]) -> dict[str, Any]:
+    def _row(self, device: Device, online: frozenset[str], pending: Sequence[PendingClient] = ()) -> dict[str, Any]:
         return {
             "id": device.id,
             "name": device.name,
@@ -114,13 +115,19 @@ class DeviceCalls:
             "allowed": device.access is Access.ALLOWED,
             "blocked": device.access is Access.BLOCKED,
             "priority": device.priority,
+            # Other clients that want to be it; a new device has only its own, whose code proves that somebody sees it.
+            "waiting": [
+                {"code": one.code, "address": one.address}
+                for one in pending
+                if one.device == device.id and device.client_id
+            ],
         }
 
     async def bind(self, request: web.Request) -> web.Response:
         """Bind the device that shows this code."""
         body = await body_of(request)
         code, owner = text_of(body, "code", 40), text_of(body, "owner", _LONGEST, default="")
-        device = await self._store.devices.bind(code, owner=owner)
+        device = await self._store.pending.bind(code, owner=owner)
         if device is None:
             raise Refused(422, "no device shows this code now; codes change every ten minutes")
         self._board.renamed(device.id)

@@ -19,8 +19,7 @@ from xiaozhi.console.password import PasswordError
 from xiaozhi.console.sessions import Session, csrf_fits
 from xiaozhi.settings import Settings
 from xiaozhi.settings.errors import SettingsError
-from xiaozhi.store import StoreError
-from xiaozhi.store.devices import TooManyTries
+from xiaozhi.store import StoreError, TooManyTries
 from xiaozhi.transport.addresses import Network, address_of, host_of, is_in, networks
 
 _log = logging.getLogger(__name__)
@@ -52,6 +51,9 @@ _POLICY: Final = (
 _FORGED: Final = (
     "this request comes from a page of another site; behind a proxy, have it pass Host on, or X-Forwarded-Host together"
     " with server.trusted_proxies"
+)
+_STRANGE_HOST: Final = (
+    "{} is not known as a name of this server; use its address, or set server.public_url (or server.origins) to it"
 )
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -136,10 +138,14 @@ class Guard:
         settings: all of them.
         access: who is signed in.
         trusted: proxies whose word counts.
+        is_own_host: whether a request asks for this server by a name that no stranger can have.
     """
 
-    def __init__(self, settings: Settings, access: Access, trusted: tuple[Network, ...]) -> None:
+    def __init__(
+        self, settings: Settings, access: Access, trusted: tuple[Network, ...], is_own_host: Callable[[str], bool]
+    ) -> None:
         self.access = access
+        self._is_own_host = is_own_host
         self._networks = networks(settings.console.allow)
         self._trusted = trusted
         self.forged = 0
@@ -185,6 +191,10 @@ class Guard:
     async def _check(self, request: web.Request) -> None:
         if not is_in(self.address(request), self._networks):
             raise Refused(403, "not for this address; see [console] in settings.toml")
+        # A stranger's page whose name was made to lead here would be at home here, with the browser's cookie.
+        if not self._is_own_host(host := host_of(request, self._trusted)):
+            self.forged += 1
+            raise Refused(403, _STRANGE_HOST.format(ascii(host[:100])[1:-1]))
         if not request.path.startswith(API):
             if request.method not in _SAFE:
                 raise Refused(405, "Method Not Allowed")

@@ -11,7 +11,7 @@ from xiaozhi.console.guests import is_guest
 from xiaozhi.services import Services
 from xiaozhi.store import StoreError
 from xiaozhi.transport import framing
-from xiaozhi.transport.activation import Standing, spoken_code
+from xiaozhi.transport.activation import Crowded, Standing
 from xiaozhi.transport.addresses import address_of
 from xiaozhi.transport.draining import Drain
 from xiaozhi.transport.draining import Report as DrainReport
@@ -23,6 +23,10 @@ from xiaozhi.transport.websocket import Connection, Vision, no_vision
 
 _log = logging.getLogger(__name__)
 
+# Of the devices that there is room for: so many more may be told at the same time that they are not let in.
+_PENDING_SHARE: Final = 4
+# After this time it has been read what is known of a device.
+_READ_S: Final = 1.0
 _CONNECTED_EVERY_S: Final = 3600.0
 
 
@@ -38,6 +42,7 @@ class Devices:
         self._services = services
         self._entrance = entrance
         self._connections: dict[str, Connection] = {}
+        self._pending: dict[str, Connection] = {}  # by device and client: they only hear a code
         self.refused = 0
         """Devices turned away for want of room, since the start."""
         self.flooded = 0
@@ -72,7 +77,7 @@ class Devices:
         return self._dropped + sum(connection.packets_dropped for connection in self._open)
 
     def online(self) -> frozenset[str]:
-        """Ids of the devices that are connected."""
+        """Ids of the devices that are connected; of those that wait to be let in there are none."""
         return frozenset(self._connections)
 
     def find(self, device_id: str) -> Connection | None:
@@ -86,6 +91,8 @@ class Devices:
         """
         if request.headers.get("Upgrade", "").lower() != "websocket":
             return web.Response(status=426, text="This is the WebSocket of a XiaoZhi server; devices connect here.\n")
+        if not request.headers.get("Sec-WebSocket-Key", "").isascii():  # the library would fail over it
+            return web.Response(status=400, text="Sec-WebSocket-Key is not valid\n")
         entrance = self._entrance
         address = address_of(request, entrance.trusted)
         if wait_s := await entrance.upgrades.take(address, asyncio.get_running_loop().time()):
@@ -99,24 +106,30 @@ class Devices:
         if refused:
             entrance.gatekeeper.note_refusal(identity, refused, address)
             return web.Response(status=401, text="token missing or not valid; ask the OTA address for one\n")
+        if self.draining:
+            return web.Response(status=503, headers={"Retry-After": "10"}, text="shutting down\n")
         notice = ""
         try:
-            standing = Standing.ADMITTED if guest else await entrance.activation.standing(identity)
-            if standing is Standing.UNBOUND and not entrance.gatekeeper.is_configured(identity):
+            if why := await self._no_room_for(identity):
+                return self._refuse_for_want_of_room(why)
+            standing = Standing.ADMITTED
+            if not guest:
+                configured = entrance.gatekeeper.is_configured(identity)
+                standing = await entrance.activation.enter(identity, address, configured=configured)
+            if standing is Standing.UNBOUND and not identity.is_anonymous:
+                if len(self._pending) >= max(1, self._services.settings.server.max_devices // _PENDING_SHARE):
+                    return self._refuse_for_want_of_room("too many devices wait to be let in")
                 chinese = self._services.settings.asr.language != "en"
-                notice = spoken_code(await entrance.activation.code_for(identity), chinese=chinese)
+                notice = await entrance.activation.notice(identity, address, chinese=chinese)
+        except Crowded as error:
+            self.refused += 1
+            return too_many(error.wait_s)
         except StoreError as error:
             _log.error("refused: %s", error, extra={"device": identity.device_id})
             return web.Response(status=503, headers={"Retry-After": "30"}, text="out of order\n")
-        if standing is Standing.BLOCKED:
+        if standing is not Standing.ADMITTED and not notice:
             entrance.gatekeeper.note_refusal(identity, "blocked, or not allowed", address)
             return web.Response(status=403, text="this device is not welcome here\n")
-        if self.draining:
-            return web.Response(status=503, headers={"Retry-After": "10"}, text="shutting down\n")
-        if identity.device_id not in self._connections and (why := self.no_room):
-            self.refused += 1
-            retry_after = str(self._services.settings.load.retry_after_s)
-            return web.Response(status=503, headers={"Retry-After": retry_after}, text=f"{why}\n")
         connection = Connection(
             self._services,
             identity,
@@ -124,13 +137,16 @@ class Devices:
             notice,
             self.vision,
         )
-        older = self._connections.get(identity.device_id)
-        if older is not None:
+        # Who is only told a code replaces nobody but himself: the device that he says to be goes on talking.
+        places = self._pending if notice else self._connections
+        name = f"{identity.device_id}|{identity.client_id}" if notice else identity.device_id
+        if (older := places.get(name)) is not None:
             older.end("the same device connected again")
-        self._connections[identity.device_id] = connection
+        places[name] = connection
         self._empty.clear()
-        for tell in self.on_connect:
-            tell(identity.device_id)
+        if not notice:
+            for tell in self.on_connect:
+                tell(identity.device_id)
         self._open.add(connection)
         # Whether a board reaches the server at all is asked when it is set up, not at each of its conversations.
         news = self._said.allows(identity.device_id, asyncio.get_running_loop().time())
@@ -142,10 +158,37 @@ class Devices:
             self._open.remove(connection)
             self._dropped += connection.packets_dropped
             self.flooded += connection.flooded
-            if self._connections.get(identity.device_id) is connection:
-                del self._connections[identity.device_id]
-            if not self._connections:
+            if places.get(name) is connection:
+                del places[name]
+            if not self._connections and not self._pending:
                 self._empty.set()
+
+    async def _no_room_for(self, identity: Identity) -> str:
+        """Why this device cannot be taken now; empty when it can.
+
+        Where all places are taken, a device that is known gets that of one that nobody knows and that says nothing:
+        else a crowd of made-up names would keep it out.
+        """
+        if identity.device_id in self._connections or not (why := self.no_room):
+            return ""
+        if len(self) < self._services.settings.server.max_devices or not await self._entrance.activation.knows(
+            identity
+        ):
+            return why
+        for one in self._connections.values():
+            if one.is_stranger and one.age_s > _READ_S and not is_guest(one.device_id):
+                one.end("makes room for a device that is known")
+                del self._connections[one.device_id]
+                return ""
+        return why
+
+    def _refuse_for_want_of_room(self, why: str) -> web.Response:
+        self.refused += 1
+        retry_after = str(self._services.settings.load.retry_after_s)
+        return web.Response(status=503, headers={"Retry-After": retry_after}, text=f"{why}\n")
+
+    def _all(self) -> list[Connection]:
+        return [*self._connections.values(), *self._pending.values()]
 
     async def empty(self) -> None:
         """Wait until no device is connected and everything of the last one is freed."""
@@ -155,7 +198,7 @@ class Devices:
         """Once a second: keepalives, stalled microphones, idle connections. Runs until cancelled."""
         while True:
             await asyncio.sleep(1.0)
-            for connection in list(self._connections.values()):
+            for connection in self._all():
                 if why := connection.overdue():
                     connection.end(why)
 
@@ -165,5 +208,5 @@ class Devices:
         A device that does nothing is hung up soon: when it is spoken to it connects again, to whoever serves then.
         """
         self.draining = True
-        self.drained = await Drain(lambda: list(self._connections.values()), within_s).run()
+        self.drained = await Drain(self._all, within_s).run()
         await self.empty()

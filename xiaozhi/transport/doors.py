@@ -47,7 +47,7 @@ class Doors:
             mcp = McpEndpoint(settings.mcp_server, tools, mcp_token, trusted)
         vision = None
         if settings.vision.enabled:
-            vision = VisionDesk(services, entrance.gatekeeper, lan_host)
+            vision = VisionDesk(services, entrance.gatekeeper, lan_host, trusted)
             devices.vision = vision.address
         return cls(herald, vision, push, mcp)
 

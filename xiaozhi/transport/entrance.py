@@ -9,7 +9,7 @@ from typing import Final
 from xiaozhi.cluster.link import RedisLink
 from xiaozhi.console.guests import Guests
 from xiaozhi.settings import Settings
-from xiaozhi.store.devices import Devices as DeviceTable
+from xiaozhi.store import Store
 from xiaozhi.transport.activation import Activation
 from xiaozhi.transport.addresses import networks
 from xiaozhi.transport.auth import Gatekeeper, KeyKeeper
@@ -20,7 +20,6 @@ from xiaozhi.transport.ota import Reception
 from xiaozhi.transport.page_guard import PageGuard
 from xiaozhi.transport.shared_keys import SharedKeys
 from xiaozhi.transport.shared_limits import SharedLimiter
-from xiaozhi.transport.shared_pending import SharedPending
 from xiaozhi.transport.tls import TlsFiles
 from xiaozhi.transport.token_keys import KeyRing
 
@@ -35,7 +34,7 @@ class Entrance:
 
     Args:
         settings: all of them.
-        devices: the store's devices.
+        store: the devices, and the clients that wait.
         ring: from `load_keys`.
         tls: the certificate; None to serve without.
         link: to what the nodes share; None for a node that is alone.
@@ -44,14 +43,13 @@ class Entrance:
     def __init__(
         self,
         settings: Settings,
-        devices: DeviceTable,
+        store: Store,
         ring: KeyRing,
         tls: TlsFiles | None = None,
         link: RedisLink | None = None,
     ) -> None:
         self.gatekeeper = Gatekeeper(settings.auth, ring)
-        pending = SharedPending(link) if link is not None else None
-        self.activation = Activation(settings.auth, devices, shared=pending)
+        self.activation = Activation(settings.auth, store)
         self.firmware = FirmwareShelf(settings.ota.firmware_dir, settings.ota.rollout_percent)
         per_minute = settings.server.requests_per_minute
         self.requests = SharedLimiter(per_minute, link, "ota") if link is not None else RateLimiter(per_minute)
@@ -71,6 +69,7 @@ class Entrance:
             "ota_rate": self.requests.refused,
             "connect_rate": self.upgrades.refused,
             "token_or_blocked": self.gatekeeper.refused,
+            "new_devices": self.activation.newcomers.refused,
             "activation_key": self.activation.wrong_keys,
             "origin": self.pages.refused,
         }

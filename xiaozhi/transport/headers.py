@@ -1,8 +1,9 @@
-"""Headers that every answer carries, whichever desk it comes from."""
+"""Headers of requests, made text before anybody reads them, and those that every answer carries."""
 
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import hdrs, web, web_response
+from multidict import CIMultiDict, CIMultiDictProxy
 
 _NAME: Final = "xiaozhi"
 # Where a desk says nothing else: what it answers is for the one who asked (tokens, figures), it is not guessed to be of
@@ -17,6 +18,23 @@ _CLOSED: Final = {
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 }
 _SWITCHING: Final = 101
+
+
+def read_as_text(server: web.Server) -> None:
+    """Have a question mark stand for every byte of a header that is no UTF-8.
+
+    The library lets such bytes through as lone surrogates, which nothing can encode: comparing a token, quoting a
+    header in an answer or writing it into the log raises, and some of that the library does itself.
+    """
+    make = server.request_factory
+
+    def factory(message: Any, *more: Any) -> web.BaseRequest:
+        if not all(value.isascii() for _, value in message.raw_headers):
+            pairs = [(name, value.encode("utf-8", "replace").decode()) for name, value in message.headers.items()]
+            message = message._replace(headers=CIMultiDictProxy(CIMultiDict(pairs)))
+        return make(message, *more)
+
+    server.request_factory = factory
 
 
 async def harden(_request: web.Request, response: web.StreamResponse) -> None:

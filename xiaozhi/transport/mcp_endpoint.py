@@ -5,7 +5,6 @@ protocol (modelcontextprotocol.io, revisions 2024-11-05 to 2025-11-25) is small:
 object, there are no streams, and nothing is remembered between requests.
 """
 
-import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -18,9 +17,9 @@ from xiaozhi.settings import McpServerSettings
 from xiaozhi.store import StoreError
 from xiaozhi.tools.arguments import BadArguments
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError, ToolResult
-from xiaozhi.transport.addresses import Network, address_of
-from xiaozhi.transport.limits import RateLimiter
-from xiaozhi.transport.own_token import shows
+from xiaozhi.transport.addresses import Network
+from xiaozhi.transport.bodies import BodyTooLong, read_body
+from xiaozhi.transport.own_token import WrongTokens, shows
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +28,6 @@ MCP_PATH: Final = "/mcp"
 VERSIONS: Final = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 """Revisions of the protocol that this speaks, the newest first."""
 _INSTRUCTIONS: Final = "Voice devices of a house: say something on them, list them, read what was said and what is due."
-_WRONG_PER_MINUTE: Final = 20
 _PARSE_ERROR, _INVALID_REQUEST, _NO_METHOD, _BAD_PARAMS, _INTERNAL = -32700, -32600, -32601, -32602, -32603
 
 
@@ -57,9 +55,8 @@ class McpEndpoint:
         self._settings = settings
         self._tools = {tool.name: tool for tool in tools}
         self._token = token
-        self._proxies = proxies
         self._origins = frozenset(origin.rstrip("/").lower() for origin in settings.origins)
-        self._wrong = RateLimiter(_WRONG_PER_MINUTE)
+        self._wrong = WrongTokens(proxies)
         self._context = ToolContext(language="en")
         self.calls = 0
         """Tools that were called."""
@@ -68,11 +65,10 @@ class McpEndpoint:
         """One JSON-RPC message, one answer."""
         if (refusal := self._refusal(request)) is not None:
             return refusal
-        body = await _read(request, self._settings.max_kb * 1024)
-        if body is None:
-            return _failed(413, _INVALID_REQUEST, f"a request has at most {self._settings.max_kb} kB")
         try:
-            message = bounded_json.loads(body)
+            message = bounded_json.loads(await read_body(request, self._settings.max_kb * 1024))
+        except BodyTooLong:
+            return _failed(413, _INVALID_REQUEST, f"a request has at most {self._settings.max_kb} kB")
         except orjson.JSONDecodeError:
             return _failed(400, _PARSE_ERROR, "this is no JSON")
         if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
@@ -98,7 +94,7 @@ class McpEndpoint:
         if origin and origin not in self._origins:  # a web page that tries its luck in somebody's browser
             return _failed(403, _INVALID_REQUEST, "this origin may not ask; see [mcp_server] origins")
         if not shows(request, self._token):
-            if wait_s := self._wrong.wait_s(address_of(request, self._proxies), asyncio.get_running_loop().time()):
+            if wait_s := self._wrong.wait_s(request):
                 return _failed(429, _INVALID_REQUEST, "too many wrong tokens", {"Retry-After": str(int(wait_s) + 1)})
             return _failed(401, _INVALID_REQUEST, "show the token", {"WWW-Authenticate": "Bearer"})
         if request.headers.get("MCP-Protocol-Version", VERSIONS[0]) not in VERSIONS:
@@ -149,16 +145,6 @@ class McpEndpoint:
 
 def _listing(tool: Tool) -> dict[str, Any]:
     return {"name": tool.name, "description": tool.description, "inputSchema": dict(tool.parameters)}
-
-
-async def _read(request: web.Request, most_bytes: int) -> bytes | None:
-    """The body; None where it is too large."""
-    body = bytearray()
-    async for piece in request.content.iter_any():
-        body += piece
-        if len(body) > most_bytes:
-            return None
-    return bytes(body)
 
 
 def _failed(status: int, code: int, text: str, headers: Mapping[str, str] | None = None) -> web.Response:

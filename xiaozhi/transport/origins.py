@@ -103,6 +103,18 @@ class Origins:
         # A developer's test page on this machine: its name leads a stranger's browser to the stranger's machine.
         return self._is_own(page, host) or (is_loopback_host(page.host) and is_loopback_host(peer))
 
+    def is_own_host(self, host: str) -> bool:
+        """Whether the host that a request asks for is this server, and not a stranger's name that leads here.
+
+        Args:
+            host: with or without a port: `Host`, or what a trusted proxy says.
+        """
+        match = _HOST.fullmatch(host.lower()) if host.isascii() else None
+        if match is None:
+            return False
+        name = _plain(match["host"])
+        return self._is_ours(name) or name in {known for known, _ in self._public} | hosts_of(self._listed)
+
     def _is_own(self, page: Page, host: str) -> bool:
         """It is a page of this server itself."""
         if self._public:

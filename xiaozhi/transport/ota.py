@@ -14,7 +14,7 @@ from aiohttp import web
 from xiaozhi import bounded_json
 from xiaozhi.settings import ServerSettings
 from xiaozhi.store import StoreError
-from xiaozhi.transport.activation import Activation, Poll, Standing
+from xiaozhi.transport.activation import Activation, Crowded, Poll, Standing
 from xiaozhi.transport.addresses import (
     OTA_PATH,
     WEBSOCKET_PATH,
@@ -124,7 +124,11 @@ class OtaDesk:
             if standing is Standing.UNBOUND and not identity.is_anonymous:
                 # Nothing else says where: clients of other make send people to the service that they were made for.
                 where = typed_address(base) if self._console else "xiaozhi devices bind"
-                answer["activation"] = await self._desk.activation.section(identity, where)
+                chinese = not request.headers.get("Accept-Language", "zh").lower().startswith("en")
+                address = address_of(request, self._trusted)
+                answer["activation"] = await self._desk.activation.section(identity, address, where, chinese=chinese)
+        except Crowded as error:
+            return too_many(error.wait_s)
         except StoreError as error:
             return _out_of_order(error)
         if standing is Standing.ADMITTED:

@@ -64,6 +64,10 @@ class PageGuard:
         """Other pages may, from the next request on."""
         self._origins = _origins_of(settings)
 
+    def is_own_host(self, host: str) -> bool:
+        """`Origins.is_own_host`, as the settings have it now."""
+        return self._origins.is_own_host(host)
+
     @property
     def middleware(self) -> Middleware:
         """For the application."""

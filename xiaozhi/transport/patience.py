@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from xiaozhi.console.addresses import group_of
 from xiaozhi.transport.addresses import Network, is_in, networks
 
 # A device that has connected sends its request at once; a 4G modem may have to send it three times.
@@ -68,7 +69,7 @@ class Patience:
         self.slow = 0
         """Connections closed because the body of a request did not come to its end."""
         self.crowded = 0
-        """Connections closed because there were too many without a request, the oldest first."""
+        """Connections closed because there were too many without a whole request, the oldest first."""
 
     @property
     def middleware(self) -> Middleware:
@@ -99,11 +100,12 @@ class Patience:
         waiting: list[tuple[float, Line]] = []
         for line, state in self._states.items():
             age_s = now_s - state.since
-            if state.request is not None:
-                if age_s > _BODY_S and not state.request.content.is_eof():
-                    self.slow += 1
-                    closing.append(line)
-            elif age_s > (_FIRST_S if state.first else _IDLE_S):
+            if state.request is not None and state.request.content.is_eof():
+                continue
+            if state.request is not None and age_s > _BODY_S:
+                self.slow += 1
+                closing.append(line)
+            elif state.request is None and age_s > (_FIRST_S if state.first else _IDLE_S):
                 self.silent += 1
                 closing.append(line)
             else:
@@ -121,8 +123,9 @@ class Patience:
         over = []
         for number, (_, line) in enumerate(waiting):
             address = _address(line)
-            counts[address] += 1
-            if number >= _MOST or (counts[address] > _MOST_EACH and not is_in(address, self._unlimited)):
+            group = group_of(address)
+            counts[group] += 1
+            if number >= _MOST or (counts[group] > _MOST_EACH and not is_in(address, self._unlimited)):
                 over.append(line)
         return over
 

@@ -1,6 +1,5 @@
 """`POST /api/announce`: other programs have something said on devices."""
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
@@ -11,16 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from xiaozhi.settings import PushSettings
 from xiaozhi.store import StoreError
-from xiaozhi.transport.addresses import Network, address_of
+from xiaozhi.transport.addresses import Network
 from xiaozhi.transport.herald import Announcement, Herald
-from xiaozhi.transport.limits import RateLimiter
-from xiaozhi.transport.own_token import shows
+from xiaozhi.transport.own_token import WrongTokens, shows
 
 _log = logging.getLogger(__name__)
 
 ANNOUNCE_PATH: Final = "/api/announce"
-# Whoever tries tokens gets this many tries a minute from one address.
-_WRONG_PER_MINUTE: Final = 20
 _MOST_DEVICES: Final = 1000
 
 
@@ -52,13 +48,12 @@ class PushDesk:
         self._settings = settings
         self._herald = herald
         self._token = token
-        self._proxies = proxies
-        self._wrong = RateLimiter(_WRONG_PER_MINUTE)
+        self._wrong = WrongTokens(proxies)
 
     async def announce(self, request: web.Request) -> web.Response:
         """Say it, and answer when it has been said or given up: `{"results": {device: outcome}}`."""
         if not shows(request, self._token):
-            if wait_s := self._wrong.wait_s(address_of(request, self._proxies), asyncio.get_running_loop().time()):
+            if wait_s := self._wrong.wait_s(request):
                 return _error(429, "too many wrong tokens", {"Retry-After": str(int(wait_s) + 1)})
             return _error(401, "show the token as `Authorization: Bearer …`", {"WWW-Authenticate": "Bearer"})
         try:

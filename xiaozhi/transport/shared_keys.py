@@ -3,11 +3,10 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
-from xiaozhi.cluster.link import Gone, RedisLink, Use
+from xiaozhi.cluster.link import Gone, RedisLink, Use, bytes_of
 from xiaozhi.transport.token_keys import KeyRing, dump_ring, keys_file, load_keys, parse_ring, write_ring
 
 _log = logging.getLogger(__name__)
@@ -55,12 +54,19 @@ class SharedKeys:
         agreed = await asyncio.to_thread(self._agreed)
         told = dump_ring(own)
         key = self._link.key("token-keys")
+
+        async def read(redis: Any) -> tuple[bytes | None, KeyRing | None]:
+            document = bytes_of(await redis.get(key))
+            return document, parse_ring(document) if document is not None else None
+
+        async def replace(redis: Any) -> tuple[bytes | None, KeyRing | None]:
+            document = bytes_of(await redis.eval(_REPLACE, 1, key, shared or b"", told))
+            return document, parse_ring(document or b"")
+
         try:
-            shared = await self._link.ask(Use.KEYS, lambda redis: _get(redis, key), timeout_s=_TIMEOUT_S)
-            ring = parse_ring(shared) if shared is not None else None
+            shared, ring = await self._link.ask(Use.KEYS, read, timeout_s=_TIMEOUT_S)
             if ring != own and (ring is None or agreed == _digest(shared or b"")):
-                shared = await self._link.ask(Use.KEYS, _replacing(key, shared or b"", told), timeout_s=_TIMEOUT_S)
-                ring = parse_ring(shared or b"")
+                shared, ring = await self._link.ask(Use.KEYS, replace, timeout_s=_TIMEOUT_S)
         except Gone:
             return None
         if ring is None:
@@ -86,16 +92,3 @@ class SharedKeys:
 
 def _digest(document: bytes) -> str:
     return hashlib.blake2b(document, digest_size=16).hexdigest()
-
-
-def _replacing(key: str, before: bytes, after: bytes) -> Callable[[Any], Awaitable[bytes]]:
-    async def replace(redis: Any) -> bytes:
-        value: bytes = await redis.eval(_REPLACE, 1, key, before, after)
-        return value
-
-    return replace
-
-
-async def _get(redis: Any, key: str) -> bytes | None:
-    value: bytes | None = await redis.get(key)
-    return value

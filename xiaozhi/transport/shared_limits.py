@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from xiaozhi.cluster.link import Gone, RedisLink, Use
+from xiaozhi.cluster.link import Gone, RedisLink, Use, number_of
 from xiaozhi.transport.limits import RateLimiter, bucket_of
 
 # A token bucket by the clock of Redis, which all nodes share: tokens left and when that was. Expires when it is full.
@@ -20,6 +20,9 @@ redis.call('HSET', KEYS[1], 'tokens', tostring(tokens), 'at', tostring(now))
 redis.call('PEXPIRE', KEYS[1], 61000)
 return tostring(wait)
 """
+
+# One request comes free in less.
+_MAX_WAIT_S: Final = 60.0
 
 
 class SharedLimiter(RateLimiter):
@@ -44,11 +47,11 @@ class SharedLimiter(RateLimiter):
             return own_s
         key = self._link.key("limit", self._name, bucket)
 
-        async def ask(redis: Any) -> Any:
-            return await redis.eval(_TAKE, 1, key, str(self.per_minute))
+        async def ask(redis: Any) -> float:
+            return number_of(await redis.eval(_TAKE, 1, key, str(self.per_minute)), _MAX_WAIT_S)
 
         try:
-            wait_s = float(await self._link.ask(Use.LIMITS, ask))
+            wait_s = await self._link.ask(Use.LIMITS, ask)
         except Gone:
             return own_s
         self.refused += wait_s > 0.0

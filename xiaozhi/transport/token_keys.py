@@ -2,8 +2,9 @@
 
 import itertools
 import logging
+import math
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,18 @@ KEY_BYTES: Final = 32
 _FILE: Final = "token-keys.json"
 # Generations in the file; rotating by hand more often than tokens expire drops the oldest.
 _MOST: Final = 16
+# A key whose tokens may tell a wrong time signs for this share of a token's life at most; so the generations in the
+# file cover the life of every token even where the clock is found wrong again and again.
+_WRONG_SHARE: Final = 0.125
+# Before this program was written (2025-01-01): what a machine without a battery believes until the network tells it.
+_FIRST_PLAUSIBLE_S: Final = 1_735_689_600.0
+# Nodes of a cluster differ by less.
+_AHEAD_S: Final = 86_400.0
+
+
+def is_plausible(now_s: float) -> bool:
+    """Whether a clock that says so can be right. Pure."""
+    return now_s >= _FIRST_PLAUSIBLE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +41,19 @@ class TokenKey:
         made_s: wall time at which it was made, in seconds.
         honoured_until_s: when the last token signed with it expires; 0 while it is the newest.
         secret: 32 random bytes; never in a repr.
+        clock_was_wrong: tokens that were signed with it may tell a wrong time. They hold as long as the key does, which
+            is not long.
     """
 
     generation: int
     made_s: float
     honoured_until_s: float
     secret: bytes
+    clock_was_wrong: bool = False
+
+    def is_over(self, expires_s: float, now_s: float) -> bool:
+        """Whether a token that expires then is over. One that ended before its key began was given by a wrong clock."""
+        return expires_s < now_s and not self.clock_was_wrong and expires_s >= self.made_s
 
     def __repr__(self) -> str:
         return f"TokenKey(generation={self.generation})"
@@ -62,8 +82,35 @@ class KeyRing:
         kept = () if forget else tuple(key for key in self.keys[:-1] if key.honoured_until_s > now_s)
         old = self.newest
         if not forget:
-            kept += (TokenKey(old.generation, old.made_s, now_s + ttl_s, old.secret),)
+            kept += (replace(old, honoured_until_s=now_s + ttl_s),)
         return KeyRing((*kept, TokenKey(old.generation + 1, now_s, 0.0, secret))[-_MOST:])
+
+    def tells_of_wrong_clock(self, now_s: float) -> bool:
+        """Whether the newest key was made while the clock was wrong, as far as that can be seen now. Pure."""
+        made_s = self.newest.made_s
+        return is_plausible(now_s) and (made_s > now_s + _AHEAD_S or not is_plausible(made_s))
+
+    def set_right(self, now_s: float, ttl_s: float, step_s: float = 0.0) -> "KeyRing":
+        """As it is to be after the clock was found to have been wrong: nobody is locked out, nothing holds for ever.
+
+        Pure. Tokens say when they expire by the clock that was wrong: those of the newest key hold as long as the key,
+        which is replaced soon (see `signs_for_s`).
+
+        Args:
+            now_s: wall time in seconds, right by now.
+            ttl_s: how long a token holds that was given a moment ago.
+            step_s: how far the clock was put forward, where that was seen.
+        """
+        latest_s = now_s + ttl_s
+        older = (
+            replace(key, honoured_until_s=min(key.honoured_until_s + max(0.0, step_s), latest_s))
+            for key in self.keys[:-1]
+        )
+        return KeyRing((*older, replace(self.newest, made_s=min(self.newest.made_s, now_s), clock_was_wrong=True)))
+
+    def signs_for_s(self, rotate_s: float, ttl_s: float) -> float:
+        """How long the newest key signs, in seconds from when it was made; 0 for ever. Pure."""
+        return ttl_s * _WRONG_SHARE if self.newest.clock_was_wrong else rotate_s
 
 
 def keys_file(data_dir: Path) -> Path:
@@ -124,6 +171,7 @@ def dump_ring(ring: KeyRing) -> bytes:
             "made_s": key.made_s,
             "honoured_until_s": key.honoured_until_s,
             "secret": key.secret.hex(),
+            "clock_was_wrong": key.clock_was_wrong,
         }
         for key in ring.keys
     ]
@@ -149,10 +197,13 @@ def parse_ring(content: bytes) -> KeyRing | None:
                 float(row["made_s"]),
                 float(row["honoured_until_s"]),
                 bytes.fromhex(row["secret"]),
+                bool(row.get("clock_was_wrong", False)),
             )
             for row in rows
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        return None
+    if not all(math.isfinite(key.made_s) and math.isfinite(key.honoured_until_s) for key in keys):
         return None
     rising = all(one.generation < other.generation for one, other in itertools.pairwise(keys))
     if not keys or not rising or any(len(key.secret) != KEY_BYTES for key in keys):

@@ -16,8 +16,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
 import orjson
-from aiohttp import BodyPartReader, web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp import web
 
 from xiaozhi.events import Message
 from xiaozhi.pictures import PictureError, prepared
@@ -25,9 +24,12 @@ from xiaozhi.services import Services
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest
 from xiaozhi.text.language import language_of
 from xiaozhi.tools.wording import pick
-from xiaozhi.transport.addresses import base_of
+from xiaozhi.transport.addresses import Network, base_of
 from xiaozhi.transport.auth import Gatekeeper
+from xiaozhi.transport.bodies import BodyTooLong, form_parts, pieces_of
 from xiaozhi.transport.identity import Identity
+from xiaozhi.transport.ota import too_many
+from xiaozhi.transport.own_token import WrongTokens
 from xiaozhi.transport.token_keys import TokenKey
 from xiaozhi.workers import WorkerPool
 
@@ -41,6 +43,8 @@ _ANSWER_MOST_BYTES: Final = 7800
 _MOST_CHARS: Final = 1500
 _MOST_QUESTION_BYTES: Final = 4096
 _MOST_PARTS: Final = 8
+# Of a form, beside the picture.
+_MOST_BESIDE_BYTES: Final = 16 * 1024
 # A device gives up its upload after 30 s, and waits as long for the answer; one that dawdles keeps a place from others.
 _UPLOAD_S: Final = 25.0
 _PLACE_S: Final = 5.0
@@ -88,11 +92,17 @@ class VisionDesk:
         services: the chat model and the settings.
         gatekeeper: its keys sign the tokens.
         lan_host: this machine's address on the network.
+        proxies: whose word about a caller's address counts.
         now_s: wall time in seconds.
     """
 
     def __init__(
-        self, services: Services, gatekeeper: Gatekeeper, lan_host: str, now_s: Callable[[], float] = time.time
+        self,
+        services: Services,
+        gatekeeper: Gatekeeper,
+        lan_host: str,
+        proxies: Sequence[Network] = (),
+        now_s: Callable[[], float] = time.time,
     ) -> None:
         settings = services.settings.vision
         self._services = services
@@ -100,6 +110,7 @@ class VisionDesk:
         self._lan_host = lan_host
         self._now_s = now_s
         self._settings = settings
+        self._wrong = WrongTokens(proxies)
         self._places = asyncio.Semaphore(settings.max_concurrent)
         self._waiting = Counter[str]()
         self._pool = WorkerPool(1, "picture", niceness=5)
@@ -145,8 +156,10 @@ class VisionDesk:
         ring = self._gatekeeper.ring
         key = ring.find(int(parts[0]), now_s)
         expected = _signature(key or ring.newest, device_id, expires_s)
-        right = hmac.compare_digest(parts[3].encode(), expected.encode()) and key is not None and expires_s >= now_s
-        return Identity(device_id, identity.client_id, identity.token) if right else None
+        right = hmac.compare_digest(parts[3].encode(), expected.encode())
+        if not right or key is None or key.is_over(expires_s, now_s):
+            return None
+        return Identity(device_id, identity.client_id, identity.token)
 
     # The answer ---------------------------------------------------------------------------------------------------
 
@@ -154,6 +167,8 @@ class VisionDesk:
         """POST multipart/form-data with `question` and `file`, in any order, with or without a length."""
         named = Identity.of(request.headers, {})
         identity = self._admitted(named)
+        if identity is None and (wait_s := self._wrong.wait_s(request)):
+            return too_many(wait_s)
         question = ""
         language = "en" if self._services.settings.asr.language == "en" else "zh"
         try:
@@ -197,29 +212,21 @@ class VisionDesk:
 
     async def _received(self, request: web.Request) -> tuple[bytes, str]:
         """The picture and the question."""
-        if not request.content_type.startswith("multipart/"):
-            raise _Refused("no_picture")
-        most = int(self._settings.max_mb * _MB)
         picture, question = b"", ""
         try:
             async with asyncio.timeout(_UPLOAD_S):
-                reader = await request.multipart()
-                for _ in range(_MOST_PARTS):
-                    part = await reader.next()
-                    if part is None:
-                        break
-                    if not isinstance(part, BodyPartReader):
-                        raise _Refused("no_picture")
-                    if part.name == "question":
-                        question = (await _read(part, _MOST_QUESTION_BYTES)).decode("utf-8", "replace").strip()
-                    elif part.name == "file" or part.filename:
-                        picture = picture or await _read(part, most)
-                    else:
-                        await _read(part, _MOST_QUESTION_BYTES)
+                pieces = pieces_of(request, int(self._settings.max_mb * _MB) + _MOST_BESIDE_BYTES)
+                async for head, content in form_parts(request.headers.get("Content-Type", ""), pieces, _MOST_PARTS):
+                    name = head.get_param("name", header="Content-Disposition")
+                    if name == "question":
+                        question = content[:_MOST_QUESTION_BYTES].decode("utf-8", "replace").strip()
+                    elif name == "file" or head.get_filename():
+                        picture = picture or content
+        except BodyTooLong:
+            raise _Refused("large") from None
         except TimeoutError:
             raise _Refused("slow") from None
-        except (ValueError, AssertionError, HttpProcessingError, web.RequestPayloadError):
-            # No boundary, a part without headers, a body that breaks off.
+        except (ValueError, web.RequestPayloadError):  # no boundary, a part without headers, a body that breaks off
             raise _Refused("no_picture") from None
         if not picture:
             raise _Refused("no_picture")
@@ -256,15 +263,6 @@ class VisionDesk:
                 if len(answer) >= _MOST_CHARS:
                     break
         return answer.strip()[:_MOST_CHARS]
-
-
-async def _read(part: BodyPartReader, most_bytes: int) -> bytes:
-    content = bytearray()
-    while piece := await part.read_chunk():
-        content += piece
-        if len(content) > most_bytes:
-            raise _Refused("large")
-    return bytes(content)  # as it came: no client packs a part, and what is packed may be endless
 
 
 def _signature(key: TokenKey, device_id: str, expires_s: int) -> str:

@@ -158,7 +158,8 @@ class Connection:
         if request.transport is not None:
             self._way_out.bind(request.transport, self._services.settings.server.send_timeout_s)
             self._uplink.bind(request.transport)
-        await self._conversation.recall()
+        if self.admitted:  # nobody else learns, or changes, what is kept of the device
+            await self._conversation.recall()
         tasks = {
             asyncio.create_task(self._conversation.run(), name="conversation"),
             asyncio.create_task(self._outbox.run(), name="outbox"),
@@ -244,6 +245,11 @@ class Connection:
         return self._conversation.idle_s() == 0.0
 
     @property
+    def is_stranger(self) -> bool:
+        """Nothing was ever said to this device, and nobody has let it in by hand."""
+        return self._conversation.is_stranger
+
+    @property
     def device_id(self) -> str:
         """Whose it is."""
         return self.identity.device_id
@@ -294,7 +300,7 @@ class Connection:
                 self._receive(event)
                 if isinstance(event, protocol.Detect):
                     cost = TURN_COST
-                elif isinstance(event, protocol.Hello) and "mcp" in event.features:
+                elif isinstance(event, protocol.Hello) and "mcp" in event.features and self.admitted:
                     self.tools.start_mcp(*self._vision(request, self.identity))
             elif message.type is WSMsgType.PING:
                 await self._socket.pong(message.data)

@@ -269,6 +269,8 @@ export const STRINGS = {
   'devices.bound_done': ['已绑定 {name}', 'Bound {name}'],
   'devices.blocked': ['已屏蔽', 'blocked'],
   'devices.unbound': ['未绑定', 'not bound'],
+  'devices.waiting': ['{address} 有一台身份（Client-Id）不同的设备想用这个编号，屏幕上显示 {code}。如果是您刷机或更换过的设备，请放行；不认识就不要理它。', 'A client at {address} with another Client-Id wants to be this device and shows {code}. Let it in if you erased or replaced the board; if you do not know it, leave it out.'],
+  'devices.release': ['放行', 'Let it in'],
   'devices.no_place': ['还没有房间和主人', 'no room and no owner yet'],
   'devices.online': ['在线', 'online'],
   'devices.seen': ['上次在线：{ago}', 'last seen {ago}'],

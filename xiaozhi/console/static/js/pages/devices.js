@@ -125,6 +125,7 @@ function deviceCard(device, load, signal) {
       { class: 'stack', style: { gap: '6px' } },
       h('div', { class: 'title' }, h('span', { class: `dot ${device.online ? 'good' : ''}` }), h('h3', { class: 'grow clip', text: device.name || device.id }), device.blocked ? tag(t('devices.blocked'), 'bad') : !device.bound && tag(t('devices.unbound'))),
       h('p', { class: 'about', text: [device.room, device.owner, device.agent].filter(Boolean).join(' · ') || t('devices.no_place') }),
+      ...listOf(device, 'waiting').map((each) => waitingNote(each, load)),
       h('p', { class: 'muted small' }, h('span', { class: 'mono', text: device.id }), h('br'), [device.board, device.firmware, device.online ? t('devices.online') : t('devices.seen', { ago: ago(device.last_seen) })].filter(Boolean).join(' · ')),
     ),
     h(
@@ -135,6 +136,23 @@ function deviceCard(device, load, signal) {
       h('a', { class: 'btn quiet', href: `#/turns?device=${encodeURIComponent(device.id)}` }, icon('turns'), h('span', { text: t('nav.turns') })),
     ),
   );
+}
+
+/**
+ * Another client that wants to be a device: a board that was erased, or a stranger.
+ * @param {{code: string, address: string}} waiting
+ * @param {() => Promise<void>} load
+ */
+function waitingNote(waiting, load) {
+  const release = button(t('devices.release'), {
+    icon: 'check',
+    onClick: async () => {
+      await api('devices/bind', { method: 'POST', body: { code: waiting.code } });
+      await load();
+    },
+  });
+  const words = t('devices.waiting', { code: waiting.code, address: waiting.address || 'localhost' });
+  return h('div', { class: 'stack' }, note(words, 'warn'), h('div', { class: 'row' }, release));
 }
 
 /** @param {any} device */
