@@ -2,9 +2,10 @@
 
 import asyncio
 import gc
+import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,20 +19,26 @@ from xiaozhi.settings import Settings
 from xiaozhi.settings.load import DEFAULT_FILE, Loaded
 from xiaozhi.settings.source import SettingsSource
 
+_log = logging.getLogger(__name__)
+
 # Ctrl-C reaches a whole process group, and a wrapper passes it on once more; service managers signal a control group:
 # signals that come so soon after the first are the same one. A later one ends the process without draining.
 _ONE_SIGNAL_S: Final = 1.0
 
 
 async def _serve_until_told(
-    settings: Settings, source: Path | None, reread: Callable[[], Loaded] | None, origin: SettingsSource | None
+    settings: Settings,
+    source: Path | None,
+    reread: Callable[[], Loaded] | None,
+    origin: SettingsSource | None,
+    warnings: tuple[str, ...],
 ) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     with service_manager() as manager:
-        await _serve_and_tell(settings, source, reread, origin, stop, manager)
+        await _serve_and_tell(settings, source, reread, origin, warnings, stop, manager)
 
 
 async def _serve_and_tell(
@@ -39,6 +46,7 @@ async def _serve_and_tell(
     source: Path | None,
     reread: Callable[[], Loaded] | None,
     origin: SettingsSource | None,
+    warnings: tuple[str, ...],
     stop: asyncio.Event,
     manager: Notifier,
 ) -> None:
@@ -46,11 +54,12 @@ async def _serve_and_tell(
     telling: asyncio.Task[None] | None = None
     manager.status("loading models")
     async with serving(settings, origin) as server:
-        _say(_banner(settings, server, source))
+        files = [file for file in (source, origin.local if origin is not None else None) if file and file.is_file()]
+        _say(_banner(settings, server, files))
         gc.collect()
         gc.freeze()  # models and modules stay for good: later collections need not look at them (17 to 31 ms each)
         give_back()
-        server.reloader.reread = reread
+        server.reloader.reread, server.reloader.told = reread, warnings
         watch = FileWatch(server.reloader, source or DEFAULT_FILE)
         if reread is not None and hasattr(signal, "SIGHUP"):
 
@@ -86,13 +95,13 @@ def _status(server: Server) -> str:
     return f"{doing}; {devices} device{'s' * (devices != 1)} online, {turns} turn{'s' * (turns != 1)} answered"
 
 
-def _banner(settings: Settings, server: Server, source: Path | None) -> str:
+def _banner(settings: Settings, server: Server, files: Sequence[Path]) -> str:
     lines = [
         f"XiaoZhi server {__version__}",
         "",
         f"  type this into the device (OTA address):  {server.ota_url}",
         f"  devices connect to                        {server.websocket_url}",
-        f"  settings                                  {source or 'built-in defaults'}",
+        f"  settings                                  {', '.join(map(str, files)) or 'built-in defaults'}",
         f"  who may connect                           {_auth_line(settings)}",
         *(f"  {line}" for line in (server.console.banner(server.base_url) if server.console is not None else ())),
         "",
@@ -121,6 +130,7 @@ def run(
     source: Path | None = None,
     reread: Callable[[], Loaded] | None = None,
     origin: SettingsSource | None = None,
+    warnings: tuple[str, ...] = (),
 ) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code. Errors are one line on standard error.
 
@@ -129,8 +139,11 @@ def run(
         source: the file they come from.
         reread: reads them again, at SIGHUP or when the file has changed; raises `SettingsError`.
         origin: where the console writes changes of them.
+        warnings: about the settings, to be logged.
     """
     set_up_logging(settings.log)
+    for warning in warnings:
+        _log.warning("settings: %s", warning)
     try:
         import uvloop
     except ImportError:  # not made for Windows
@@ -139,7 +152,7 @@ def run(
         runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     try:
         with runner:
-            runner.run(_serve_until_told(settings, source, reread, origin))
+            runner.run(_serve_until_told(settings, source, reread, origin, warnings))
     except CannotServe as error:
         sys.stderr.write(f"xiaozhi: {error}\n")
         return 1

@@ -80,7 +80,7 @@ async def findings_of(loaded: "Loaded") -> "list[Finding]":
     order = [f"tts {name}" for name in settings.tts.engines]
     tried.sort(key=lambda finding: order.index(finding.subject))
     found: Sequence[Finding | None] = [
-        ok("settings", str(loaded.source or "built-in defaults")),
+        ok("settings", loaded.sources),
         *(warn("settings", line) for line in loaded.warnings),
         machine.port(settings.server),
         machine.public_url(settings.server),

@@ -27,8 +27,6 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
 def run(args: argparse.Namespace) -> int:
     """Serve until stopped; the exit code is the server's."""
     loaded = load(args)
-    for warning in loaded.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
     for name in missing_models(loaded.settings):
         if reason := fetch(name, loaded.settings):
             print(f"{reason}; going on with what is embedded", file=sys.stderr)
@@ -37,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from xiaozhi.settings.source import SettingsSource
 
     origin = SettingsSource(args.settings or loaded.source, args.overrides, os.environ)
-    return run_server(loaded.settings, loaded.source, lambda: load(args), origin)
+    return run_server(loaded.settings, loaded.source, lambda: load(args), origin, loaded.warnings)
 
 
 def missing_models(settings: "Settings") -> list[str]:

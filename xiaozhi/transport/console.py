@@ -103,6 +103,7 @@ class Console:
         access = await Access.open(path, settings.session_hours * 3600.0, settings.idle_minutes * 60.0)
         assets = await asyncio.to_thread(load_assets)
         file = SettingsFile(source, lambda: services.settings, apply)
+        await asyncio.to_thread(file.protect)
         console = cls(services, devices, access, assets, guests, file, trusted, alerts)
         console.board.start()
         return console
