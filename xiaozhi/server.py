@@ -35,6 +35,7 @@ from xiaozhi.transport.entrance import Entrance
 from xiaozhi.transport.lan import reachable_host
 from xiaozhi.transport.ota import OTA_PATH, WEBSOCKET_PATH, OtaDesk
 from xiaozhi.transport.patience import Patience
+from xiaozhi.transport.proxies import proxy_watch
 from xiaozhi.transport.tls import TlsError, TlsFiles, distrusted_because
 from xiaozhi.transport.token_keys import load_keys
 from xiaozhi.turn.trace import TurnTrace
@@ -151,6 +152,7 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
                     doors,
                     patience,
                     entrance.pages,
+                    proxy_watch(entrance.trusted),
                 ),
                 access_log=None,
                 handler_cancellation=True,

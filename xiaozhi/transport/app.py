@@ -1,6 +1,7 @@
 """The HTTP application: the WebSocket, OTA, and a page at the root."""
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from xiaozhi.transport.console import Console
 from xiaozhi.transport.devices import Devices
@@ -26,6 +27,7 @@ def build_app(
     doors: Doors | None = None,
     patience: Patience | None = None,
     pages: PageGuard | None = None,
+    proxies: Middleware | None = None,
 ) -> web.Application:
     """Put the routes together; every path answers with and without its last slash, because redirects are failures."""
     quiet_bad_requests()
@@ -33,6 +35,8 @@ def build_app(
     middlewares = [patience.middleware] if patience is not None else []
     if pages is not None:
         middlewares.append(pages.middleware)
+    if proxies is not None:
+        middlewares.append(proxies)
     app = web.Application(client_max_size=_MOST_BODY_BYTES, middlewares=middlewares)
     app.on_response_prepare.append(harden)
     if pages is not None:
