@@ -54,6 +54,7 @@ class Plan:
         unasked: no talker waits for it, and it is no part of the history: without a sound it is never ready.
         ends: the conversation is over after it.
         names: words that belong to this talker alone: an answer with one of them is not for others.
+        unknown_language: what was heard makes no sense: it is neither shown nor remembered.
     """
 
     language: str
@@ -66,6 +67,7 @@ class Plan:
     unasked: bool = False
     ends: bool = False
     names: Sequence[str] = ()
+    unknown_language: bool = False
 
 
 def voice_wish(persona: Agent) -> VoiceWish:

@@ -77,7 +77,7 @@ class Listener:
 
     def typed(self, text: str) -> None:
         """Something was said in writing."""
-        self.transcript = Transcript(text)
+        self.transcript = Transcript(text, confidence="sure")
         self.times.typed()
 
     async def follow_speech(self) -> None:

@@ -110,6 +110,7 @@ class TurnTrace:
     kept_clauses: int = 0
     tools: list[ToolUse] = field(default_factory=list)
     error: str = ""
+    unknown_language: bool = False
     heard: str = ""
     said: str = ""
 
