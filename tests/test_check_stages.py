@@ -11,8 +11,8 @@ from tests.speech import SPEECH_DIR, needs_speech
 from xiaozhi.checks import stages
 from xiaozhi.checks.finding import Finding, Level, bad, ok, warn
 from xiaozhi.cli import main
-from xiaozhi.cli.verify import verify
 from xiaozhi.models.catalogue import MODELS, Model, find
+from xiaozhi.models.verify import verify
 from xiaozhi.settings import AsrSettings, TtsSettings, VadSettings
 from xiaozhi.stages.vad.silero import built_in_model
 

@@ -310,7 +310,10 @@ async def test_keys_are_kept_for_the_address_they_were_given_for_and_for_no_othe
     await editor.replace([rows[0] | {"model": "m3"}, rows[1]])
     assert file.current().llm.endpoints[0].headers() == {"X-Team": "secret-team"}
     rows[0]["base_url"] = "http://evil.example/v1"
-    wanted = ({}, "api_key: give the key again"), ({"api_key": ""}, "extra_headers.X-Team: give it again")
+    wanted: list[tuple[dict[str, str], str]] = [
+        ({}, "api_key: give the key again"),
+        ({"api_key": ""}, "extra_headers.X-Team: give it again"),
+    ]
     for more, missing in wanted:
         with pytest.raises(SettingsError, match=rf"llm.endpoints\[0\].{missing}"):
             await editor.replace([rows[0] | more, rows[1]])

@@ -13,6 +13,7 @@ from xiaozhi import __version__
 from xiaozhi.logs import set_up_logging
 from xiaozhi.notify import Notifier, service_manager
 from xiaozhi.pressure.memory import give_back
+from xiaozhi.pulls import missing_models
 from xiaozhi.reload.watch import FileWatch
 from xiaozhi.server import CannotServe, Server, serving
 from xiaozhi.settings import Settings
@@ -69,12 +70,14 @@ async def _serve_and_tell(
 
             loop.add_signal_handler(signal.SIGHUP, read_again)
         watching = asyncio.create_task(watch.run(looks=reread is not None and settings.server.reload), name="reload")
+        pulling = asyncio.create_task(server.pulls.run(), name="pull-models")
         server.services.on_turn.append(server.count_turn)
         server.reloader.on_busy.append(lambda busy: manager.reloading() if busy else manager.ready())
         telling = asyncio.create_task(manager.watch(lambda: _status(server)), name="tell-service-manager")
         manager.ready()
         await stop.wait()
         watching.cancel()
+        pulling.cancel()
         manager.stopping(server.services.settings.server.drain_s)
         _say("stopping: running turns may finish …")
         loop.call_later(_ONE_SIGNAL_S, _end_at_next_signal, loop)
@@ -106,10 +109,16 @@ def _banner(settings: Settings, server: Server, files: Sequence[Path]) -> str:
         *(f"  {line}" for line in (server.console.banner(server.base_url) if server.console is not None else ())),
         "",
         *(f"  {line}" for line in server.services.banner),
+        *(f"  {line}" for line in _fetching_lines(settings)),
         "",
         "  try it:  xiaozhi talk --say 'what time is it'        stop: Ctrl-C",
     ]
     return "\n".join(lines)
+
+
+def _fetching_lines(settings: Settings) -> list[str]:
+    names = " and ".join(missing_models(settings))
+    return [f"fetching {names} now; taken over while serving (models.auto_pull = false does without)"] if names else []
 
 
 def _auth_line(settings: Settings) -> str:

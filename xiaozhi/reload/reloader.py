@@ -150,7 +150,9 @@ class Reloader:
             for take in self.on_settings:
                 take(settings)
             self.applied += 1
-            _log.info("settings applied: %s", _names(live))
+            _log.info("%s: %s", "built anew" if rebuilt else "settings applied", _names(live))
+        if rebuilt:  # nothing was read again: what waits for a restart still does
+            return Applied(tuple(live), self.restart)
         if restart and tuple(restart) != self.restart:
             _log.warning("these settings wait for a restart: %s", _names(restart))
         elif parts is None:

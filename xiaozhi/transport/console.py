@@ -15,6 +15,7 @@ from xiaozhi.console.overview import Alerts
 from xiaozhi.console.password import password_path
 from xiaozhi.console.settings_file import Apply, SettingsFile
 from xiaozhi.console.trials import Trials
+from xiaozhi.pulls import Pulls
 from xiaozhi.services import Services
 from xiaozhi.settings import Settings
 from xiaozhi.settings.source import SettingsSource
@@ -22,6 +23,7 @@ from xiaozhi.transport.addresses import Network
 from xiaozhi.transport.console_devices import DeviceCalls, Online
 from xiaozhi.transport.console_guard import COOKIE, SESSION, Guard, Refused, answer, body_of, text_of
 from xiaozhi.transport.console_live import LiveCalls
+from xiaozhi.transport.console_models import ModelCalls
 from xiaozhi.transport.console_personas import PersonaCalls
 from xiaozhi.transport.console_settings import SettingsCalls
 
@@ -47,6 +49,7 @@ class Console:
         file: where changes of the settings are written.
         trusted: proxies whose word counts.
         alerts: what holds now.
+        pulls: fetches models.
     """
 
     def __init__(
@@ -59,9 +62,11 @@ class Console:
         file: SettingsFile,
         trusted: tuple[Network, ...],
         alerts: Alerts,
+        pulls: Pulls,
     ) -> None:
         self.access = access
-        self.board = Board(services, devices, alerts)
+        self.board = Board(services, devices, alerts, pulls.progress)
+        self._pulls = pulls
         self._file = file
         self._services = services
         self._devices = devices
@@ -78,6 +83,7 @@ class Console:
         services: Services,
         devices: Devices,
         guests: Guests,
+        pulls: Pulls,
         *,
         source: SettingsSource | None = None,
         trusted: tuple[Network, ...] = (),
@@ -90,6 +96,7 @@ class Console:
             services: the shared engines.
             devices: who is connected.
             guests: passes for the talk page; the entrance asks them.
+            pulls: fetches models.
             source: where the settings came from; without it they cannot be changed here.
             trusted: proxies whose word counts.
             alerts: what holds now.
@@ -104,7 +111,7 @@ class Console:
         assets = await asyncio.to_thread(load_assets)
         file = SettingsFile(source, lambda: services.settings, apply)
         await asyncio.to_thread(file.protect)
-        console = cls(services, devices, access, assets, guests, file, trusted, alerts)
+        console = cls(services, devices, access, assets, guests, file, trusted, alerts, pulls)
         console.board.start()
         return console
 
@@ -144,6 +151,7 @@ class Console:
         router.add_post("/api/password", self._password)
         LiveCalls(self.board, self.access.sessions).add_to(router)
         SettingsCalls(self._services, self._file, self.board, self._trials).add_to(router)
+        ModelCalls(self._pulls, self.board).add_to(router)
         DeviceCalls(self._services, self._devices, self.board).add_to(router)
         PersonaCalls(self._services, self._guests, self._guard).add_to(router)
         router.add_route("*", "/api/{tail:.*}", _no_such_call)
