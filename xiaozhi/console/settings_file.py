@@ -153,10 +153,8 @@ class SettingsFile:
             return
         backup = self._source.path.with_name(self._source.path.name + BACKUP)  # where earlier versions kept one
         for path in (self._source.local, _beside(self._source.local), backup):
-            try:
-                private_file.tighten(path)
-            except OSError as error:
-                _log.warning("%s can be read by others: %s", path, error.strerror)
+            if path.exists():
+                private_file.make(path)
 
     def _text(self) -> str:
         """The console's file; empty where there is none. Raises `SettingsError`."""
