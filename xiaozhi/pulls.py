@@ -215,18 +215,21 @@ class Pulls:
 
     async def _take(self, pull: Pull) -> None:
         """Build anew what is better with this model, where the settings leave the choice open."""
-        name, settings = pull.model.name, self._services.settings
+        name, keys = pull.model.name, self._decided_by(pull.model.name)
         self._absent.discard(name)
-        if name == "silero-v6":
-            keys = ["vad.model"] if settings.vad.model == "auto" else []
-        else:
-            free = settings.asr.engine == "auto" and settings.asr.model_dir is None
-            keys = ["asr.engine"] if free and name in _BY_ITSELF else []
         if keys and (errors := (await self._reloader.rebuild(keys)).errors):
             pull.state, pull.error = PullState.FAILED, errors[0]
             return
         pull.state, pull.error = PullState.READY, ""
-        _log.info("%s is there%s", name, " and in use" if keys else f"; to use it: {pull.model.settings}")
+        _log.info("%s is there%s", name, " and in use" if keys else f"; to use it: {_line_for(pull.model)}")
+
+    def _decided_by(self, name: str) -> list[str]:
+        """The setting that takes a model by itself when it is there; none where another one was chosen."""
+        settings = self._services.settings
+        if name == "silero-v6":
+            return ["vad.model"] if settings.vad.model == "auto" else []
+        free = settings.asr.engine == "auto" and settings.asr.model_dir is None
+        return ["asr.engine"] if free and name in _BY_ITSELF else []
 
     # What the pages show ------------------------------------------------------------------------------------------
 
@@ -254,11 +257,16 @@ class Pulls:
                 "about_zh": model.about_zh,
                 "size_mb": model.size_mb,
                 "installed": model.installed(self._services.settings.models.dir),
-                "by_itself": model.name in _BY_ITSELF,
-                "settings": model.settings,
+                "by_itself": bool(self._decided_by(model.name)),
+                "settings": _line_for(model),
             }
             for model in MODELS
         ]
+
+
+def _line_for(model: Model) -> str:
+    """The line of `settings.toml` that uses a model."""
+    return model.settings or ('[vad] model = "auto"' if model.role == "voice activity" else '[asr] engine = "auto"')
 
 
 def _known(name: str) -> Model:

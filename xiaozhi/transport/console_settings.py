@@ -95,13 +95,15 @@ class SettingsCalls:
 
     async def endpoints(self, _request: web.Request) -> web.Response:
         """The endpoints of the language model as the file has them; keys are not sent."""
-        return answer({"endpoints": shown_endpoints(await asyncio.to_thread(self._current))})
+        settings, overridden = await asyncio.to_thread(self._current)
+        return answer({"endpoints": shown_endpoints(settings), "overridden": overridden})
 
-    def _current(self) -> Settings:
+    def _current(self) -> tuple[Settings, bool]:
+        """The settings of the files, and whether the owner's has other endpoints."""
         try:
-            return self._file.current()
+            return self._file.current(), "llm.endpoints" in self._file.overridden()
         except SettingsError:
-            return self._services.settings
+            return self._services.settings, False
 
     async def change_endpoints(self, request: web.Request) -> web.Response:
         """Write another list of endpoints; a list, or an object with `endpoints`."""
