@@ -12,11 +12,13 @@ from typing import Any
 import aiohttp
 import pytest
 import tomlkit
+from aiohttp import web
 
 from bench.standins.chat import ChatStandIn
 from bench.standins.speech import SpeechStandIn
 from tests.console_browser import CONSOLE, browser, set_password
 from tests.house import House, brief, house, question, settings_for
+from tests.test_models_pull import dead_url
 from xiaozhi.server import serving
 from xiaozhi.settings.source import SettingsSource
 
@@ -217,6 +219,61 @@ async def test_an_endpoint_is_tried_before_it_is_saved_and_its_key_never_comes_b
         assert [one.model for one in kept] == ["another", "qwen2.5:7b"] and kept[0].key() == KEY
         assert [state["name"] for state in (await page.get("overview"))["endpoints"]] == ["stand-in", "ollama"]
         assert any(preset["name"] == "qwen" for preset in (await page.get("presets"))["presets"])
+
+
+async def test_an_endpoint_is_asked_for_its_models_with_the_key_that_was_entered_and_nobody_else_is(
+    tmp_path: Path,
+) -> None:
+    seen: list[tuple[str, str, str]] = []
+
+    async def models(request: web.Request) -> web.StreamResponse:
+        key = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        seen.append((request.match_info["kind"], key, request.headers.get("X-Team", "")))
+        match request.match_info["kind"]:
+            case "openai":
+                return web.json_response(
+                    {"data": [{"id": "b"}, {"id": "a"}, {"id": "bad\nname"}, 5, {"id": "x" * 999}]}
+                )
+            case "ollama":
+                return web.json_response({"models": [{"name": "qwen2.5:7b"}]})
+            case "page":
+                return web.Response(text="<html>", content_type="text/html")
+            case "endless":
+                return web.Response(body=b" " * 5_000_000)
+            case "away":
+                raise web.HTTPTemporaryRedirect(f"http://127.0.0.1:{port}/there/models")
+            case status:
+                return web.Response(status=int(status))
+
+    app = web.Application()
+    app.router.add_get("/{kind}/models", models)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = runner.addresses[0][1]
+    wanted: list[tuple[str, object]] = [
+        ("openai", ["a", "b"]), ("ollama", ["qwen2.5:7b"]), ("404", []), ("401", "key"), ("402", "money"),
+        ("429", "busy"), ("500", "server"), ("page", "answer"), ("endless", "answer"), ("away", "address"),
+    ]  # fmt: skip
+    async with from_file(tmp_path) as (_home, _source), browser(_home.server) as page:
+        for kind, found in wanted:
+            row = {
+                "name": "x",
+                "base_url": f"http://127.0.0.1:{port}/{kind}",
+                "model": "m",
+                "api_key": "sk-typed-123456",
+                "extra_headers": {"X-Team": "home"},
+            }
+            status, data = await page.call("POST", "llm-endpoints/models", {"endpoint": row})
+            assert status == 200, data
+            assert data.get("models") == found if data["ok"] else data["trouble"] == found, (kind, data)
+        status, data = await page.call(
+            "POST", "llm-endpoints/models", {"endpoint": {"name": "x", "base_url": dead_url(), "model": "m"}}
+        )
+        assert (data["ok"], data["trouble"]) == (False, "network")
+    await runner.cleanup()
+    assert [kind for kind, _, _ in seen] == [kind for kind, _ in wanted], "a redirection is not followed"
+    assert {(key, team) for _, key, team in seen} == {("sk-typed-123456", "home")}
 
 
 async def test_every_stage_can_be_tried(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from bench.sense_voice_model import build_tiny
 from tests.console_browser import CONSOLE, browser, set_password
 from tests.house import House, house, question
-from tests.speech import say
+from tests.speech import SPEECH_DIR, needs_speech, read_wav, recordings, say
 from tests.test_console_live import Events
 from tests.test_models_pull import Mirror, dead_url
 from tests.test_models_pull import serving as mirroring
@@ -23,6 +23,9 @@ from xiaozhi import pulls
 from xiaozhi.audio.pcm import to_int16
 from xiaozhi.models import catalogue
 from xiaozhi.models.catalogue import Download, Model, Source, find
+from xiaozhi.stages.asr.engine import Transcript
+from xiaozhi.stages.asr.known_languages import is_unknown
+from xiaozhi.stages.asr.pocketsphinx_engine import Pocketsphinx
 from xiaozhi.stages.vad.silero import built_in_model
 
 WORDS = "a model has come"
@@ -170,3 +173,66 @@ async def test_a_language_that_the_recogniser_does_not_know_is_not_answered_as_i
         assert "天气" not in json.dumps(home.asked[-1]) and "只听得懂" not in json.dumps(
             home.asked[-1], ensure_ascii=False
         )
+
+
+async def test_who_is_known_to_speak_chinese_is_told_so_whatever_the_english_words_look_like(tmp_path: Path) -> None:
+    async with house(tmp_path, asr=FREE) as home, home.device() as device:
+        store = home.server.services.store.devices
+        await store.update("02:00:00:00:00:01", language="zh")
+    async with house(tmp_path, asr=FREE) as home, home.device() as device:
+        for words in ("我想听音乐", "把灯打开吧"):  # pocketsphinx is quite sure of what it makes of them
+            report = await device.turn(to_int16(say(words, "cmn")))
+            assert report.heard == "" and "只听得懂英语" in report.text, report
+        assert home.asked == []
+        assert (await device.turn(question())).heard == "what time is it", "a phrase that it knows is a phrase"
+        assert (await device.turn_text("今天天气怎么样")).answered and len(home.asked) == 2, "and so is what was typed"
+
+
+async def test_where_more_is_understood_soon_the_talker_hears_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        published(tmp_path, monkeypatch, bytes_s=100.0),
+        house(tmp_path, asr=FREE) as home,
+        home.device() as device,
+    ):
+        home.server.pulls.start("sense-voice")
+        said = (await device.turn(MANDARIN)).text
+        assert "正在下载" in said and "on its way" in said
+
+
+@needs_speech
+def test_mandarin_is_doubted_and_english_that_was_heard_well_is_not() -> None:
+    engine = Pocketsphinx(())
+    try:
+        mandarin = [one for kind in ("read", "spontaneous") for one in recordings("zh", kind) if one.duration_s < 6.0][
+            :20
+        ]
+        doubted = [engine.decode(read_wav(one.path)).confidence == "doubtful" for one in mandarin]
+        assert sum(doubted) >= 0.8 * len(doubted) > 0
+        for name in ("azure_weather", "goforward", "speechbrain_spk1_snt1", "cards_003", "cheetah_en", "librivox_0920"):
+            heard = engine.decode(read_wav(SPEECH_DIR / "en" / f"{name}.wav"))
+            assert heard.text and heard.confidence != "doubtful", (name, heard)
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize(
+    ("transcript", "known", "expected", "unknown"),
+    [
+        (Transcript("now show", confidence="doubtful"), {"en"}, "", True),
+        (Transcript("now show", confidence="doubtful"), {"en"}, "en", False),
+        (Transcript("now show", confidence="doubtful"), (), "", True),
+        (Transcript("what time is it", confidence="sure"), {"en"}, "zh", False),
+        (Transcript("what time is it"), {"en"}, "", False),
+        (Transcript("what time is it"), {"en"}, "ja", True),
+        (Transcript("what time is it"), (), "ja", False),
+        (Transcript("今日天气"), {"zh"}, "yue", False),
+        (Transcript("今天天气"), {"zh"}, "en", True),
+        (Transcript(""), {"en"}, "zh", False),
+    ],
+)
+def test_what_is_expected_decides_and_otherwise_the_recognisers_own_doubt(
+    transcript: Transcript, known: set[str], expected: str, unknown: bool
+) -> None:
+    assert is_unknown(transcript, known, expected) is unknown

@@ -71,6 +71,8 @@ _STATUSES: Final = {"401": "key", "403": "key", "402": "money", "404": "address"
 
 def trouble_of(error: ChatError) -> str:
     """Which advice fits the failure of an endpoint: `key`, `address`, `network` and the like."""
+    if "it redirects to" in str(error):
+        return "address"
     if error.kind in _TROUBLES:
         return _TROUBLES[error.kind]
     status = re.search(r"HTTP (\d{3})", str(error))
