@@ -255,6 +255,15 @@ async def test_a_change_that_cannot_be_written_is_not_applied_and_one_that_canno
     assert names_in(tmp_path) == ["settings.local.toml", "settings.local.toml.bak"]
 
 
+async def test_a_mistake_somebody_made_in_the_file_can_be_taken_out_again(file: SettingsFile) -> None:
+    assert file.path is not None
+    file.path.write_text("[asr]\nworkers = 99\nthreads = 2\n")
+    with pytest.raises(SettingsError, match=r"^asr\.workers = 99: must be at most 64"):
+        await file.change({"asr.itn": False}, [])
+    await file.change({"asr.itn": False}, ["asr.workers"])
+    assert written(file) == {"asr": {"threads": 2, "itn": False}}
+
+
 # Paths ---------------------------------------------------------------------------------------------------------------
 
 

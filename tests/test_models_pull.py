@@ -51,6 +51,8 @@ class Mirror:
     cut_after: int = 0
     """Break the connection after so many bytes, once for each entry of `cuts`."""
     cuts: int = 0
+    pause_s: float = 0.0
+    """Before a connection breaks."""
     bytes_s: float = 0.0
     """No more than this; 0 for all at once."""
     answer: Callable[[web.Request], web.Response] | None = None
@@ -79,8 +81,9 @@ class Mirror:
         if self.cuts and self.cut_after:
             self.cuts -= 1
             await reply.write(content[start : start + self.cut_after])
-            assert request.transport is not None
-            request.transport.close()
+            await asyncio.sleep(self.pause_s)
+            if request.transport is not None:
+                request.transport.close()
             return reply
         step = int(self.bytes_s / 20.0) or len(content)
         for at in range(start, len(content), step):
@@ -261,6 +264,15 @@ async def test_the_quickest_of_slow_mirrors_is_waited_for(tmp_path: Path, monkey
         sources = [Source("one", one.source.downloads), Source("two", two.source.downloads)]
         pulled = await pull(MODEL, tmp_path, sources, on_source=asked.append)
     assert (pulled.source, asked, contents(tmp_path)) == ("two", ["one", "two", "two"], WHOLE)
+
+
+async def test_a_mirror_that_sends_a_few_bytes_and_then_nothing_is_left_as_well(
+    good: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "SLOW_WINDOW_S", 0.3)
+    async with serving(Mirror(dict(WHOLE), cut_after=500, cuts=10_000, pause_s=0.05)) as drip:
+        pulled = await pull(MODEL, tmp_path, [Source("drip", drip.source.downloads), good.source])
+    assert (pulled.source, contents(tmp_path)) == ("files", WHOLE)
 
 
 async def test_one_process_at_a_time_fetches_a_model(good: Mirror, tmp_path: Path) -> None:

@@ -28,14 +28,14 @@ Credential: TypeAlias = tuple[str, object]
 
 def same_place(one: str, other: str) -> bool:
     """Whether two addresses have the same scheme, host and port."""
-    try:
-        return _origin(one) == _origin(other)
-    except ValueError:
-        return False
+    return _origin(one) == _origin(other)
 
 
 def _origin(url: str) -> str:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # no address at all: no other is like it
+        return url
     return f"{parts.scheme}://{parts.netloc.lower()}"
 
 

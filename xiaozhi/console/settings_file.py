@@ -222,7 +222,7 @@ class SettingsFile:
 
     def _drafted(self, make: Callable[[Settings], Mapping[str, Any]], unset: Sequence[str]) -> _Draft:
         """What the file would be and say, checked as at the start. Raises `SettingsError`."""
-        text, owners, before, origins = self._text(), self.owners(), self.current(), self.origins()
+        text, owners, before, origins = self._text(), self.owners(), self._before(), self.origins()
         fixed = [name for name, origin in origins.items() if origin in ("environment", "command line")]
         try:
             local = values_of(text)
@@ -241,6 +241,13 @@ class SettingsFile:
             return _Draft(written, self._loaded(written), list(changes), fixed)
         except EditError as error:
             raise SettingsError([f"{self._known.local}: {error}"]) from None
+
+    def _before(self) -> Settings:
+        """The settings of the files, or where those do not hold, because somebody edited them, what runs."""
+        try:
+            return self.current()
+        except SettingsError:
+            return self._running()
 
     def _loaded(self, text: str) -> Settings:
         """The settings as they are with this text in the file; the lines of a mistake name no place but the setting."""

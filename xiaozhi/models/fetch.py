@@ -36,6 +36,9 @@ WRITE_EVERY_S = 2.0
 SLOW_BYTES_S = 150_000.0
 """A mirror below this, over `SLOW_WINDOW_S`, is slow: it would take half an hour for SenseVoice."""
 
+STUCK_BYTES_S = 1000.0
+"""Below this nothing will ever be complete."""
+
 SLOW_WINDOW_S = 15.0
 """Time over which the speed of a transfer is measured; a connection needs some seconds to come up to its own."""
 
@@ -130,13 +133,15 @@ async def fetch(
         FetchError: anything else.
     """
     attempts, best = 0, 0
+    pace = _Pace(_host(url), _size(partial), least_bytes_s)
     while True:
         try:
-            if await _attempt(session, url, partial, name, progress, least_bytes_s):
+            if await _attempt(session, url, partial, name, progress, pace):
                 return
             _discard(partial)
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
             reached = _size(partial)
+            pace.came(reached)
             attempts = 1 if reached > best else attempts + 1
             best = max(best, reached)
             # Nothing ever came: the mirror is away, trying again only keeps people waiting.
@@ -149,7 +154,7 @@ async def fetch(
 
 
 async def _attempt(
-    session: aiohttp.ClientSession, url: str, partial: Path, name: str, progress: Progress, least_bytes_s: float
+    session: aiohttp.ClientSession, url: str, partial: Path, name: str, progress: Progress, pace: "_Pace"
 ) -> bool:
     """One request: a range when something is there, else the whole. `False`: what is there cannot be gone on with."""
     have, resume = _size(partial), _Resume.read(partial)
@@ -169,7 +174,7 @@ async def _attempt(
         _refuse_web_page(reply, url)
         total = start + reply.content_length if reply.content_length is not None else None
         _Resume(_mark(reply), total).write(partial)
-        pace = _Pace(_host(url), start, total, least_bytes_s)
+        pace.begin(start, total)
         await _receive(reply, partial, start, pace, lambda done: progress(name, done, total))
     if total is not None and (size := _size(partial)) != total:
         raise aiohttp.ClientPayloadError(f"{size} of {total} bytes came")
@@ -203,13 +208,20 @@ def _refuse_web_page(reply: aiohttp.ClientResponse, url: str) -> None:
 
 
 class _Pace:
-    """Measures a transfer. Raises `TooSlow` from `came` when a whole window was below the least."""
+    """Measures a transfer over all its attempts, of which each may come no further than a few bytes."""
 
-    def __init__(self, host: str, done: int, total: int | None, least_bytes_s: float) -> None:
-        self._host, self._total, self._least = host, total, least_bytes_s
+    def __init__(self, host: str, done: int, least_bytes_s: float) -> None:
+        self._host, self._least = host, least_bytes_s
+        self._total: int | None = None
         self._since, self._before = time.monotonic(), done
 
+    def begin(self, start: int, total: int | None) -> None:
+        """A reply begins; where it begins anew what came before does not count."""
+        self._total = total
+        self._before = min(self._before, start)
+
     def came(self, done: int) -> None:
+        """So many bytes are there. Raises `TooSlow` when a whole window was below the least."""
         now = time.monotonic()
         took_s = now - self._since
         if not self._least or took_s < SLOW_WINDOW_S:

@@ -21,6 +21,7 @@ from xiaozhi.models import record
 from xiaozhi.models.catalogue import Download, Model, Source
 from xiaozhi.models.fetch import (
     SLOW_BYTES_S,
+    STUCK_BYTES_S,
     FetchError,
     Progress,
     StorageError,
@@ -120,11 +121,11 @@ async def pull(
                         return Pulled(model.folder(models_dir), source.mirror)
                     except StorageError:
                         raise
-                    except TooSlow as error:
-                        slow.append((error.bytes_s, source))
-                        _log.info("%s from %s; looking for a quicker one", model.name, error)
                     except FetchError as error:
                         reasons.append(f"{source.mirror}: {error}")
+                        if isinstance(error, TooSlow):
+                            slow.append((error.bytes_s, source))
+                            _log.info("%s from %s; looking for a quicker one", model.name, error)
     except StorageError as error:
         raise PullError(f"{model.name}: {error}") from None
     except OSError as error:
@@ -136,10 +137,10 @@ async def pull(
 
 
 def _in_turn(sources: Sequence[Source], slow: Sequence[tuple[float, Source]]) -> Iterator[tuple[Source, float]]:
-    """Every source, with the least speed that is waited for; then the slow ones, the quickest first, for good."""
+    """Every source, with the least speed that is waited for; then the slow ones, the quickest first, at any speed."""
     yield from ((source, SLOW_BYTES_S) for source in sources)
     for _, source in sorted(slow, key=lambda one: -one[0]):
-        yield source, 0.0
+        yield source, STUCK_BYTES_S
 
 
 async def pull_if_missing(
