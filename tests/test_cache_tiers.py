@@ -105,6 +105,17 @@ async def test_what_has_expired_is_gone_and_so_is_what_a_wrong_clock_wrote(tmp_p
     await early.close()
 
 
+async def test_what_was_said_at_home_can_be_read_by_nobody_else(tmp_path: Path) -> None:
+    path = tmp_path / FILE_NAME
+    path.touch(0o644)  # of an earlier version
+    tier = await opened(path)
+    await tier.put(b"k", b"value", 60.0)
+    await tier.flush()
+    files = [path, path.with_name(f"{FILE_NAME}-wal"), path.with_name(f"{FILE_NAME}-shm")]
+    assert [file.stat().st_mode & 0o777 for file in files] == [0o600] * 3
+    await tier.close()
+
+
 @pytest.mark.parametrize("damage", [b"not a database at all" * 500, None])
 async def test_a_damaged_file_is_set_aside_and_a_new_one_begun(
     tmp_path: Path, damage: bytes | None, caplog: pytest.LogCaptureFixture

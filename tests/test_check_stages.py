@@ -11,9 +11,9 @@ from tests.speech import SPEECH_DIR, needs_speech
 from xiaozhi.checks import stages
 from xiaozhi.checks.finding import Finding, Level, bad, ok, warn
 from xiaozhi.cli import main
-from xiaozhi.cli.verify import verify
 from xiaozhi.models.catalogue import MODELS, Model, find
 from xiaozhi.program import program
+from xiaozhi.models.verify import verify
 from xiaozhi.settings import AsrSettings, TtsSettings, VadSettings
 from xiaozhi.stages.vad.silero import built_in_model
 
@@ -101,9 +101,13 @@ def test_a_check_of_embedded_engines_is_ready_and_exits_with_0(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "settings.toml").write_text("[asr]\nworkers = 1\n")
+    (tmp_path / "settings.local.toml").write_text("[asr]\nworkers = 2\n")
     argv = ["check", "--host", "127.0.0.1", "--port", "0", "--set", "tts.engines=espeak", "--set", "auth.mode=open"]
     assert main(argv) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "ok    settings               settings.toml, settings.local.toml"
+    assert lines[1].startswith("warn  settings ") and "asr.workers (1 there, 2 holds)" in lines[1]
     assert lines[-1] == f"ready: {program()} serve"
     subjects = {line[6:28].strip(): line[:4].strip() for line in lines[:-1]}
     assert {

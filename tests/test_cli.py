@@ -10,7 +10,7 @@ import pytest
 from xiaozhi import __version__
 from xiaozhi.cli import main
 from xiaozhi.cli.progress import Bar
-from xiaozhi.cli.serve import fetch, missing_models
+from xiaozhi.pulls import missing_models
 from xiaozhi.settings import Settings
 from xiaozhi.settings.load import Loaded
 
@@ -26,8 +26,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Loaded]:
     seen: list[Loaded] = []
     process = type(sys)("xiaozhi.process")
 
-    def run(settings: Settings, source: Path | None, *_reading_again: object) -> int:
-        seen.append(Loaded(settings, source))
+    def run(settings: Settings, source: Path | None, _again: object, _origin: object, warnings: tuple[str, ...]) -> int:
+        seen.append(Loaded(settings, source, warnings))
         return 7
 
     process.run = run  # type: ignore[attr-defined]  # a module made for this test
@@ -109,13 +109,11 @@ def test_a_check_of_bad_settings_says_that_serving_would_fail(capsys: pytest.Cap
     ]
 
 
-def test_warnings_are_told_before_serving(
-    served: list[Loaded], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_server_is_given_the_warnings_for_its_log(served: list[Loaded], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XIAOZHI_ASR_WORKERS", "3")
     main(["serve"])
-    assert capsys.readouterr().err.startswith("warning: XIAOZHI_ASR_WORKERS: no such setting")
-    assert len(served) == 1
+    (line,) = served[0].warnings
+    assert line.startswith("XIAOZHI_ASR_WORKERS: no such setting")
 
 
 def test_an_interruption_exits_with_130(
@@ -179,7 +177,7 @@ def test_models_are_fetched_only_where_nobody_chose_one_and_none_is_there(tmp_pa
     def missing(**sections: object) -> list[str]:
         return missing_models(Settings.model_validate({"models": {"dir": tmp_path / "m"}} | sections))
 
-    assert missing() == ["sense-voice", "silero-v6"]
+    assert missing() == ["silero-v6", "sense-voice"]
     assert missing(asr={"engine": "pocketsphinx"}) == missing(asr={"model_dir": tmp_path}) == ["silero-v6"]
     assert missing(vad={"model": "/my/silero.onnx"}) == ["sense-voice"]
     assert missing(models={"dir": tmp_path / "m", "auto_pull": False}) == []
@@ -189,9 +187,14 @@ def test_models_are_fetched_only_where_nobody_chose_one_and_none_is_there(tmp_pa
     assert missing() == []
 
 
-def test_a_start_without_mirrors_says_so(tmp_path: Path) -> None:
-    chosen = Settings.model_validate({"models": {"dir": tmp_path, "mirrors": ()}})
-    assert fetch("sense-voice", chosen).startswith("sense-voice cannot be fetched: no mirror can be reached")
+def test_models_list_says_how_far_a_pull_has_come(capsys: pytest.CaptureFixture[str]) -> None:
+    part = Path("models/.partial/sense-voice/0123456789-model.int8.onnx.part")
+    part.parent.mkdir(parents=True)
+    with part.open("wb") as file:
+        file.truncate(96_000_000)
+    assert main(["models", "list"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("sense-voice")]
+    assert line.split()[-3:-1] == ["40", "%"]
 
 
 def test_progress_without_a_terminal_is_a_line_for_every_tenth() -> None:

@@ -17,6 +17,8 @@ from tests.browser import Page, chromium, needs_chromium
 from tests.console_browser import PASSWORD, set_password
 from tests.contrast import TOO_FAINT
 from tests.house import brief, question
+from tests.test_models_pull import Mirror
+from tests.test_pulls import published
 from xiaozhi.server import serving
 from xiaozhi.settings.source import SettingsSource
 
@@ -134,16 +136,14 @@ async def _change_the_endpoint(page: Page, chat: ChatStandIn, file: Path) -> Non
     await page.click("[data-endpoint=quick] .btn:nth-of-type(2)")
     await page.type("dialog [name=max_concurrent]", "7")
     asked = len(chat.requests)
-    await page.click("dialog .dialog-body .btn")
-    await page.until("/\\d ms/.test(document.querySelector('dialog .result').innerText)")
+    await page.click("dialog [data-role=test]")
+    await page.until("/\\d ms/.test(document.querySelector('dialog [data-role=result]').innerText)")
     assert len(chat.requests) > asked, "the test asks the endpoint"
     await page.click("dialog .dialog-foot .btn.primary")
     await page.until("!document.querySelector('dialog') && document.body.innerText.includes('7 at once')")
-    text = _text(file)
-    endpoint = tomllib.loads(text)["llm"]["endpoints"][0]
+    before, local = _text(file), file.with_name("settings.local.toml")
+    (endpoint,) = tomllib.loads(_text(local))["llm"]["endpoints"]
     assert endpoint == {**endpoint, "name": "quick", "max_concurrent": 7, "api_key": KEY}
-    for comment in ("# The house at the lake", "# the cloud first", "# the one that answers quickly", "# small"):
-        assert comment in text
 
     await _go(page, "model-config/tts")
     field = "[data-key='tts.first_clause_wait_ms'] input"
@@ -154,7 +154,8 @@ async def _change_the_endpoint(page: Page, chat: ChatStandIn, file: Path) -> Non
     await page.until(
         "document.querySelector('.savebar[hidden]') && document.body.innerText.includes('Saved and in effect')"
     )
-    assert tomllib.loads(_text(file))["tts"]["first_clause_wait_ms"] == 300
+    assert tomllib.loads(_text(local))["tts"] == {"first_clause_wait_ms": 300}
+    assert _text(file) == before, "the owner's file is never written"
 
 
 async def _see_every_page(page: Page) -> None:
@@ -190,6 +191,117 @@ async def _go(page: Page, name: str) -> None:
 
 def _text(file: Path) -> str:
     return file.read_text(encoding="utf-8")
+
+
+@needs_chromium
+async def test_an_owner_is_told_beside_the_button_what_is_wrong_and_no_key_goes_astray(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with AsyncExitStack() as stack:
+        chat = await stack.enter_async_context(ChatStandIn("hello"))
+        other = await stack.enter_async_context(ChatStandIn("hello"))
+        models = await stack.enter_async_context(published(tmp_path, monkeypatch, bytes_s=4000.0))
+        data = tmp_path / "data"
+        set_password(data)
+        file = tmp_path / "settings.toml"
+        file.write_text(
+            f"""
+            server = {{ host = "127.0.0.1", port = 0, data_dir = "{data}", drain_s = 0.0 }}
+            models = {{ dir = "{data}/models", auto_pull = false }}
+            asr = {{ workers = 1 }}
+            tts = {{ engines = ["espeak"], espeak = {{ rate_wpm = 150 }} }}
+            [[llm.endpoints]]
+            name = "quick"
+            base_url = "{chat.url}/v1"
+            model = "bench"
+            api_key = "{KEY}"
+            """,
+            encoding="utf-8",
+        )
+        source = SettingsSource(file)
+        server = await stack.enter_async_context(serving(source.load().settings, source))
+        page = await stack.enter_async_context(chromium(tmp_path))
+        await _sign_in(page, server.base_url)
+        await page.evaluate("localStorage.setItem('xiaozhi.language', 'zh')")
+        await page.reload()
+        await _download_ears(page, models)
+        await _mistakes_in_the_form(page, chat, other)
+        await _take_overrides_away(page, source)
+
+
+async def _download_ears(page: Page, models: Mirror) -> None:
+    """The recogniser knows no Chinese: the page says so, and fetches one that does."""
+    await _go(page, "overview")
+    await page.until("document.querySelector('[data-pull]').closest('.note.warn').innerText.includes('听不懂中文')")
+    await page.click(".note [data-pull=sense-voice] button")
+    await page.until("document.querySelector('.note [data-pull] progress')?.value >= 0")
+    await page.until("document.querySelector('.note [data-pull]').innerText.includes('从 github 下载')")
+    models.bytes_s = 0.0
+    await page.until("!document.querySelector('[data-pull]')", 25.0)
+    await _go(page, "model-config/asr")
+    await page.until("document.querySelector('[data-model=sense-voice] .tag.good')?.innerText === '已安装'")
+
+
+async def _mistakes_in_the_form(page: Page, chat: ChatStandIn, other: ChatStandIn) -> None:
+    await _go(page, "model-config/llm")
+    await page.click("[data-endpoint=quick] .btn:nth-of-type(2)")
+    await page.click("dialog [data-role=list]")
+    await page.until("document.querySelector('dialog [data-role=models] select')?.innerText.includes('bench')")
+    # A key stays with its address.
+    await page.type("dialog [name=base_url]", f"{other.url}/v1")
+    for button, place in (("[data-role=test]", "result"), ("[data-role=list]", "models"), (".primary", "problem")):
+        await page.click(f"dialog {button}")
+        await page.until(f"document.querySelector('dialog [data-role={place}]').innerText.includes('请重新填写密钥')")
+    assert other.requests == []
+    # What the other side refuses is advice in the reader's language, with its own words below.
+    other.fault = "401"
+    await page.type("dialog [name=api_key]", "sk-wrong-0123456789")
+    await page.click("dialog [data-role=test]")
+    await page.until(
+        "(() => { const words = document.querySelector('dialog [data-role=result]').innerText;"
+        "return words.includes('密钥被拒绝') && words.includes('HTTP 401'); })()"
+    )
+    page.errors.clear()  # the browser reports the answers that were asked for
+    # Another service: nothing of this one is left.
+    await page.evaluate(
+        "(() => { const preset = document.querySelector('dialog [name=preset]'); preset.value = 'deepseek';"
+        "preset.dispatchEvent(new Event('change')); })()"
+    )
+    names = ["name", "base_url", "api_key", "extra_headers"]
+    left = [await page.evaluate(f"document.querySelector('dialog [name={name}]').value") for name in names]
+    assert left == ["deepseek", "https://api.deepseek.com/v1", "", ""]
+    # Everything that can be set is there.
+    await page.type("dialog [name=base_url]", f"{other.url}/v1")
+    await page.type("dialog [name=api_key_env]", " ")
+    await page.type("dialog [name=extra_headers]", "X-Team: home")
+    await page.type("dialog [name=extra_body]", '{"top_p": 0.5')
+    await page.click("dialog .primary")
+    await page.until("document.querySelector('dialog [data-role=problem]').innerText.includes('不是有效的 JSON')")
+    await page.type("dialog [name=extra_body]", '{"top_p": 0.5}')
+    await page.click("dialog [name=vision]")
+    other.fault = ""
+    await page.click("dialog [data-role=test]")
+    await page.until("/\\d ms/.test(document.querySelector('dialog [data-role=result]').innerText)")
+    assert other.requests[-1].body["top_p"] == 0.5 and other.requests[-1].headers["x-team"] == "home"
+    assert all(KEY not in str(request.headers) for request in other.requests)
+    await page.click("dialog .primary")
+    await page.until("!document.querySelector('dialog') && document.querySelector('[data-endpoint=deepseek]')")
+
+
+async def _take_overrides_away(page: Page, source: SettingsSource) -> None:
+    (endpoint,) = source.load().settings.llm.endpoints
+    assert (endpoint.name, endpoint.vision, endpoint.headers()) == ("deepseek", True, {"X-Team": "home"})
+    await _go(page, "model-config/tts")
+    await page.click("[data-table='tts.espeak'] summary")
+    await page.type("[data-key='tts.espeak.rate_wpm'] input", "200")
+    await page.click(".savebar .primary")
+    row = "document.querySelector('[data-role=remove-overrides]')"
+    await page.until(f"{row} && document.body.innerText.includes('tts.espeak.rate_wpm')")
+    assert source.load().settings.tts.espeak.rate_wpm == 200
+    await page.click("[data-role=remove-overrides]")
+    await page.until(f"!{row}")
+    assert source.load().settings.tts.espeak.rate_wpm == 150
+    assert list(source.overridden()) == ["llm.endpoints"]
 
 
 def _microphone(path: Path) -> Path:

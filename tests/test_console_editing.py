@@ -2,6 +2,8 @@
 
 import re
 import tomllib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,14 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from xiaozhi.console.editing import EditError, edited, with_endpoints
+from xiaozhi.console.editing import HEADER, EditError, edited
 from xiaozhi.console.endpoints import EndpointEditor, shown_endpoints, written_fields
 from xiaozhi.console.fields import tables
-from xiaozhi.console.moved import moved_secrets
 from xiaozhi.console.settings_file import SettingsFile
 from xiaozhi.settings import LlmEndpoint, Settings
 from xiaozhi.settings.applies import APPLIES, applies
 from xiaozhi.settings.chinese import chinese, in_chinese, name_in_chinese
-from xiaozhi.settings.documentation import default_text, documentation, read_documentation
+from xiaozhi.settings.documentation import documentation, read_documentation
 from xiaozhi.settings.errors import SettingsError
 from xiaozhi.settings.schema import dotted, find, keys
 from xiaozhi.settings.source import SettingsSource
@@ -52,90 +53,39 @@ barge_in = true
 """
 
 
-def lines(text: str) -> list[str]:
-    return text.splitlines()
+def test_only_what_was_changed_is_in_the_file_and_what_is_unset_goes_with_its_empty_tables() -> None:
+    text = edited("", {"asr.workers": 3, "llm.routing.enabled": False, "turn.greeting": "你好"})
+    assert text.startswith(HEADER) and "优先于 settings.toml" in text
+    assert tomllib.loads(text) == {
+        "asr": {"workers": 3},
+        "llm": {"routing": {"enabled": False}},
+        "turn": {"greeting": "你好"},
+    }
+    less = edited(text, {"asr.workers": 4}, ["llm.routing.enabled", "asr.threads", "tts.engines"])
+    assert tomllib.loads(less) == {"asr": {"workers": 4}, "turn": {"greeting": "你好"}}
+    assert edited(less, {}, ["asr.workers", "turn.greeting"]) == "", "nothing is left"
 
 
-def test_a_value_is_changed_and_every_other_line_stays() -> None:
-    after = edited(MINE, {"asr.workers": 3})
-    assert lines(after) == [line.replace("workers = 2", "workers = 3") for line in lines(MINE)]
-
-
-def test_a_new_value_goes_below_its_commented_example_or_to_the_end_of_its_table() -> None:
-    after = lines(edited(MINE, {"asr.model_dir": "models/other", "asr.itn": False, "turn.greeting": "你好"}))
-    assert after[after.index('# model_dir = "models/mine"') + 1] == 'model_dir = "models/other"'
-    assert after[after.index('language = "zh"') + 1] == "itn = false"
-    assert after[-1] == 'greeting = "你好"'
-    assert [line for line in after if line in lines(MINE)] == lines(MINE)
-
-
-def test_a_table_that_is_not_there_is_added_at_the_end() -> None:
-    after = edited(MINE, {"llm.routing.enabled": False})
-    assert after.endswith("barge_in = true\n\n[llm.routing]\nenabled = false\n")
-
-
-def test_a_value_that_is_unset_goes_and_an_unset_one_that_is_not_there_is_no_mistake() -> None:
-    after = edited(MINE, {}, ["asr.workers", "asr.threads", "tts.engines"])
-    assert lines(after) == [line for line in lines(MINE) if not line.startswith("workers")]
+@pytest.mark.parametrize("text", ["asr.threads = 1", "asr = { threads = 1 }", "# mine\n[asr]\r\nthreads = 1\r\n", ""])
+def test_a_file_in_any_form_can_be_changed(text: str) -> None:
+    assert tomllib.loads(edited(text, {"asr.workers": 4, "asr.threads": 2})) == {"asr": {"workers": 4, "threads": 2}}
 
 
 @pytest.mark.parametrize(
-    "text", ["asr.workers = 2\n", "asr = { workers = 2 }\n", "[asr]\nworkers = 2", "# nothing\n", ""]
+    ("text", "changes"), [("[asr\nworkers", {"asr.workers": 1}), ("", {"a.b": [{"c": None}]}), ("a = 1", {"a.b": 1})]
 )
-def test_every_way_to_write_a_table_can_be_changed(text: str) -> None:
-    after = tomllib.loads(edited(text, {"asr.workers": 4, "asr.threads": 2}))
-    assert after == {"asr": {"workers": 4, "threads": 2}}
-
-
-def test_a_file_with_the_line_ends_of_windows_is_changed_as_well() -> None:
-    text = MINE.replace("\n", "\r\n")
-    after = edited(text, {"asr.workers": 3, "asr.itn": False})
-    assert "workers = 3   # one core" in after and tomllib.loads(after)["asr"]["itn"] is False
-    assert with_endpoints(text, [{"preset": "qwen"}], {}).count("[[llm.endpoints]]") == 1
-
-
-def test_a_file_that_is_no_toml_is_refused() -> None:
-    with pytest.raises(EditError, match="not valid TOML"):
-        edited("[asr\nworkers", {"asr.workers": 1})
+def test_what_is_no_toml_is_refused(text: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(EditError):
+        edited(text, changes)
 
 
 @hypothesis_settings(max_examples=60, deadline=None)
 @example("\x85 \u2028 \r\n \x0b")
 @given(st.text(st.characters(blacklist_categories=["Cs"]), max_size=60))
 def test_any_text_is_written_so_that_it_is_read_again(words: str) -> None:
-    after = edited(MINE, {"llm.system_prompt": words, "turn.greeting": words})
-    found = tomllib.loads(after)
-    assert found["llm"]["system_prompt"] == words.replace("\r\n", "\n") or found["llm"]["system_prompt"] == words
-    assert found["turn"]["greeting"] == words
+    found = tomllib.loads(edited(MINE, {"llm.system_prompt": words, "turn.greeting": words}))
+    assert found["llm"]["system_prompt"] == found["turn"]["greeting"] == words
     assert found["asr"] == tomllib.loads(MINE)["asr"]
-
-
-def test_endpoints_keep_their_comments_when_they_are_reordered_renamed_and_changed() -> None:
-    wanted: list[dict[str, Any]] = [
-        {"preset": "qwen", "api_key": "sk-qwen-secret", "weight": 2.0},
-        {"name": "attic", "base_url": "http://10.0.0.5:8000/v1", "model": "m2", "api_key": "sk-cellar-secret"},
-    ]
-    after = with_endpoints(MINE, wanted, {"attic": "cellar"})
-    assert tomllib.loads(after)["llm"]["endpoints"] == wanted
-    for kept in ("# the one in the cellar", "[[llm.endpoints]]   # first", 'name = "attic"      # its name'):
-        assert kept in lines(after)
-    assert 'preset = "qwen"  # second' in lines(after)
-    assert lines(after)[-3:] == ["# about turns", "[turn]", "barge_in = true"]
-    assert after.index("# second") < after.index("# the one in the cellar")
-
-
-def test_endpoints_are_removed_with_their_own_comments_only() -> None:
-    after = with_endpoints(MINE, [], {})
-    assert "cellar" not in after and "endpoints" not in after
-    assert "# who speaks" in after and "# about turns\n[turn]" in after
-
-
-def test_the_first_endpoint_of_the_documented_file_goes_into_its_own_table() -> None:
-    text = default_text()
-    after = with_endpoints(text, [{"preset": "qwen", "api_key": "k", "extra_body": {"a": {"b": [1]}}}], {})
-    added = [line for line in lines(after) if line not in lines(text)]
-    assert added == ["[[llm.endpoints]]", 'preset = "qwen"', 'api_key = "k"', "extra_body = {a = {b = [1]}}"]
-    assert after.index("[llm]") < after.index("\n[[llm.endpoints]]") < after.index("\n[tts]")
 
 
 def test_only_what_differs_from_the_preset_is_written() -> None:
@@ -156,15 +106,56 @@ def file(tmp_path: Path) -> SettingsFile:
     return SettingsFile(SettingsSource(path, {}, {}), Settings)
 
 
-async def test_the_file_before_is_kept_and_its_rights_as_well(file: SettingsFile) -> None:
-    outcome = await file.change({"asr.workers": 3}, ["asr.language"])
-    assert outcome.restart == ("asr.workers", "asr.language") and not outcome.applied
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def written(file: SettingsFile) -> Any:
     assert file.path is not None
-    assert file.current().asr.workers == 3 and file.current().asr.language == "auto"
-    backup = file.path.with_name("settings.toml.bak")
-    assert backup.read_text("utf-8") == MINE
-    assert {path.stat().st_mode & 0o777 for path in (file.path, backup)} == {0o640}
-    assert sorted(path.name for path in file.path.parent.iterdir()) == ["settings.toml", "settings.toml.bak"]
+    return tomllib.loads(file.path.read_text("utf-8")) if file.path.exists() else {}
+
+
+async def test_the_owners_file_is_never_touched_and_what_is_written_is_private(file: SettingsFile) -> None:
+    outcome = await file.change({"asr.workers": 3, "turn.barge_in": True, "asr.threads": 1}, [])
+    assert outcome.restart == ("asr.workers", "turn.barge_in", "asr.threads") and not outcome.applied
+    assert written(file) == {"asr": {"workers": 3}}, "what the file or the default has anyway is not written"
+    await file.change({"asr.itn": False}, [])
+    assert file.path is not None and file.owners_path is not None
+    assert (file.path.name, file.current().asr.workers, file.current().asr.itn) == ("settings.local.toml", 3, False)
+    assert file.owners_path.read_text("utf-8") == MINE and file.owners_path.stat().st_mode & 0o777 == 0o640
+    backup = file.path.with_name("settings.local.toml.bak")
+    assert tomllib.loads(backup.read_text("utf-8")) == {"asr": {"workers": 3}}
+    assert {path.stat().st_mode & 0o777 for path in (file.path, backup)} == {0o600}
+    assert names_in(file.path.parent) == ["settings.local.toml", "settings.local.toml.bak", "settings.toml"]
+
+
+async def test_an_override_is_shown_and_taken_away_and_the_owners_value_counts_again(file: SettingsFile) -> None:
+    await file.change({"asr.workers": 3, "asr.threads": 2}, [])
+    assert file.overridden() == {"asr.workers": 2} and file.origins()["asr.workers"] == "local"
+    await file.change({}, ["asr.workers"])
+    assert (file.current().asr.workers, file.origins()["asr.workers"], written(file)) == (
+        2,
+        "file",
+        {"asr": {"threads": 2}},
+    )
+    with pytest.raises(SettingsError, match=r"asr\.workers: stands in .*settings\.toml; change it there"):
+        await file.change({}, ["asr.workers"])
+    await file.change({"asr.threads": 1}, [])
+    assert written(file) == {}, "as it was before anything was changed"
+
+
+async def test_what_an_earlier_version_wrote_into_the_owners_file_still_holds_and_its_backup_is_closed(
+    file: SettingsFile,
+) -> None:
+    assert file.owners_path is not None
+    old = file.owners_path.with_name("settings.toml.bak")
+    old.write_text(MINE)
+    old.chmod(0o644)
+    file.protect()
+    assert old.stat().st_mode & 0o777 == 0o600
+    await file.change({"asr.language": "en"}, [])
+    kept = file.current()
+    assert (kept.asr.workers, kept.asr.language, len(kept.llm.endpoints)) == (2, "en", 2)
 
 
 async def test_a_change_that_does_not_hold_says_what_the_command_line_says_and_writes_nothing(
@@ -179,8 +170,7 @@ async def test_a_change_that_does_not_hold_says_what_the_command_line_says_and_w
         'tts.engines[1] = "edgy": must be one of "edge", "openai", "azure", "iflytek", "sherpa", "espeak";'
         ' did you mean "edge"?',
     ]
-    assert file.path is not None and [path.name for path in file.path.parent.iterdir()] == ["settings.toml"]
-    assert file.path.read_text("utf-8") == MINE
+    assert file.path is not None and names_in(file.path.parent) == ["settings.toml"]
 
 
 @pytest.mark.parametrize(
@@ -190,6 +180,8 @@ async def test_a_change_that_does_not_hold_says_what_the_command_line_says_and_w
         ({"asr": {}}, "asr: cannot be changed here; edit the file"),
         ({"tools.servers": [{"name": "x", "command": "sh"}]}, "tools.servers: cannot be changed here; edit the file"),
         ({"console.password_file": "/etc/passwd"}, "console.password_file: cannot be changed here; edit the file"),
+        ({"server.data_dir": "/etc"}, "server.data_dir: cannot be changed here; edit the file"),
+        ({"tracing.headers": {"a": "set"}}, "tracing.headers: cannot be changed here; edit the file"),
         ({"llm.endpoints": []}, "llm.endpoints: cannot be changed here; edit the file"),
         ({"asr.workers": None}, "asr.workers: must be a whole number from 1 to 64"),
         ({"llm.endpoints.0.name": "x"}, "llm.endpoints.0.name: unknown key"),
@@ -203,25 +195,22 @@ async def test_what_cannot_be_changed_one_by_one_is_refused(
     assert caught.value.errors[0].startswith(error)
 
 
-async def test_without_a_file_the_documented_one_is_made(tmp_path: Path) -> None:
+async def test_without_a_file_only_the_change_is_written(tmp_path: Path) -> None:
     file = SettingsFile(SettingsSource(tmp_path / "settings.toml", {}, {}), Settings)
     assert not file.exists and file.writable()
     await file.change({"turn.profile": "aggressive"}, [])
-    assert file.path is not None
-    text = file.path.read_text("utf-8")
-    assert lines(text) == [
-        line.replace('profile = "balanced"', 'profile = "aggressive"') for line in lines(default_text())
-    ]
-    assert file.path.stat().st_mode & 0o777 == 0o600
+    assert names_in(tmp_path) == ["settings.local.toml"] and written(file) == {"turn": {"profile": "aggressive"}}
+    assert file.current().turn.profile == "aggressive"
 
 
-async def test_what_the_environment_sets_is_named(tmp_path: Path) -> None:
+async def test_what_the_environment_sets_is_named_and_kept_for_later(tmp_path: Path) -> None:
     source = SettingsSource(tmp_path / "settings.toml", {"tts.max_concurrent": "3"}, {"XIAOZHI_ASR__WORKERS": "5"})
     file = SettingsFile(source, Settings)
     outcome = await file.change({"asr.workers": 3, "tts.max_concurrent": 9, "asr.threads": 2}, [])
     assert outcome.overridden == ("asr.workers", "tts.max_concurrent") and outcome.restart == ("asr.threads",)
-    assert file.origins()["asr.workers"] == "environment" and file.origins()["asr.threads"] == "file"
+    assert file.origins()["asr.workers"] == "environment" and file.origins()["asr.threads"] == "local"
     assert file.origins()["tts.max_concurrent"] == "command line"
+    assert written(file) == {"asr": {"workers": 3, "threads": 2}, "tts": {"max_concurrent": 9}}
 
 
 async def test_a_server_without_a_file_changes_none() -> None:
@@ -231,36 +220,208 @@ async def test_a_server_without_a_file_changes_none() -> None:
         await file.change({"asr.workers": 3}, [])
 
 
+@dataclass
+class Taken:
+    """What a running server says of a change."""
+
+    errors: tuple[str, ...] = ()
+    applied: tuple[str, ...] = ()
+    restart: tuple[str, ...] = ()
+
+
+async def test_a_change_that_cannot_be_written_is_not_applied_and_one_that_cannot_be_applied_is_not_written(
+    tmp_path: Path,
+) -> None:
+    held: list[int] = []
+
+    async def apply(settings: Settings, commit: Callable[[], Awaitable[None]]) -> Taken:
+        if settings.asr.workers == 13:
+            return Taken(("thirteen brings bad luck",))
+        await commit()
+        held.append(settings.asr.workers)
+        return Taken()
+
+    file = SettingsFile(SettingsSource(tmp_path / "settings.toml", {}, {}), Settings, apply)
+    with pytest.raises(SettingsError, match="bad luck"):
+        await file.change({"asr.workers": 13}, [])
+    assert names_in(tmp_path) == []
+    (tmp_path / "settings.local.toml.bak").mkdir()  # where the file before is to be kept
+    await file.change({"asr.workers": 3}, [])
+    with pytest.raises(
+        SettingsError, match=r"settings\.local\.toml: cannot be written: .*; make the folder .* writable"
+    ):
+        await file.change({"asr.workers": 4}, [])
+    assert held == [3] and written(file) == {"asr": {"workers": 3}}
+    assert names_in(tmp_path) == ["settings.local.toml", "settings.local.toml.bak"]
+
+
+async def test_a_mistake_somebody_made_in_the_file_can_be_taken_out_again(file: SettingsFile) -> None:
+    assert file.path is not None
+    file.path.write_text("[asr]\nworkers = 99\nthreads = 2\n")
+    with pytest.raises(SettingsError, match=r"^asr\.workers = 99: must be at most 64"):
+        await file.change({"asr.itn": False}, [])
+    await file.change({"asr.itn": False}, ["asr.workers"])
+    assert written(file) == {"asr": {"threads": 2, "itn": False}}
+
+
+# Paths ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("store.file", "/etc/passwd"), ("store.file", "../settings.toml"), ("store.file", "link/x.db"),
+        ("ota.firmware_dir", "/"), ("tools.music.folder", "data/link"), ("cache.preload", "/etc/hosts"),
+        ("cluster.tls_ca", "settings.toml"), ("asr.model_dir", "/etc"), ("tts.sherpa.model_dir", "~"),
+        ("asr.streaming_model_dir", "data/../elsewhere"), ("vad.model", "/etc/passwd"),
+    ],
+)  # fmt: skip
+async def test_a_path_given_in_the_console_stays_in_the_data_directory(tmp_path: Path, name: str, value: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "link").symlink_to("/tmp")
+    path = tmp_path / "settings.toml"
+    path.write_text('[server]\ndata_dir = "data"\n[models]\ndir = "models"\n')
+    file = SettingsFile(SettingsSource(path, {}, {}), Settings)
+    with pytest.raises(SettingsError, match=rf"{name}: .* is outside of .*data.*; paths elsewhere are set in settings"):
+        await file.change({name: value}, [])
+    assert names_in(tmp_path) == ["data", "settings.toml"]
+
+
+async def test_paths_within_it_and_models_where_models_lie_are_taken_and_the_owner_may_name_any(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text('[server]\ndata_dir = "data"\n[models]\ndir = "models"\n[tools.music]\nfolder = "/music"\n')
+    file = SettingsFile(SettingsSource(path, {}, {}), Settings)
+    inside = {
+        "store.file": "other.db", "ota.firmware_dir": "data/firmware", "asr.model_dir": "models/mine",
+        "vad.model": "models/v.onnx", "tools.music.folder": "/music",
+    }  # fmt: skip
+    await file.change(inside, [])
+    kept = file.current()
+    assert (kept.asr.model_dir, kept.store.file) == (tmp_path / "models" / "mine", "other.db")
+    assert kept.tools.music.folder == Path("/music") and "tools" not in written(file)
+
+
+# Keys ----------------------------------------------------------------------------------------------------------------
+
+
 async def test_keys_are_kept_for_the_address_they_were_given_for_and_for_no_other(file: SettingsFile) -> None:
     editor = EndpointEditor(file)
     rows = shown_endpoints(file.current())
     assert [row["api_key"] for row in rows] == [None, None] and all(row["api_key_set"] for row in rows)
     assert "secret" not in str(rows)
     rows[0] |= {"name": "attic", "model": "m2", "base_url": "http://10.0.0.5:8000/v2"}
+    rows[0]["extra_headers"] = {"X-Team": "secret-team"}
     await editor.replace(rows)
     kept = file.current().llm.endpoints
     assert [one.key() for one in kept] == ["sk-cellar-secret", "sk-qwen-secret"] and kept[0].name == "attic"
-    assert file.path is not None and "# the one in the cellar" in file.path.read_text("utf-8")
     rows = shown_endpoints(file.current())
+    assert rows[0]["extra_headers"] == {"X-Team": None} and "secret" not in str(rows)
+    await editor.replace([rows[0] | {"model": "m3"}, rows[1]])
+    assert file.current().llm.endpoints[0].headers() == {"X-Team": "secret-team"}
     rows[0]["base_url"] = "http://evil.example/v1"
-    with pytest.raises(SettingsError, match=r"llm.endpoints\[0\].api_key: give the key again"):
-        await editor.replace(rows)
-    rows[0]["api_key"] = ""
+    wanted: list[tuple[dict[str, str], str]] = [
+        ({}, "api_key: give the key again"),
+        ({"api_key": ""}, "extra_headers.X-Team: give it again"),
+    ]
+    for more, missing in wanted:
+        with pytest.raises(SettingsError, match=rf"llm.endpoints\[0\].{missing}"):
+            await editor.replace([rows[0] | more, rows[1]])
+    await editor.replace([rows[0] | {"api_key": "", "extra_headers": {}}, rows[1]])
+    assert file.current().llm.endpoints[0].key() == "" and not file.current().llm.endpoints[0].extra_headers
+
+
+async def test_endpoints_that_are_as_the_owner_wrote_them_are_no_override_any_more(file: SettingsFile) -> None:
+    editor = EndpointEditor(file)
+    rows = shown_endpoints(file.current())
+    await editor.replace(rows[:1])
+    assert list(file.overridden()) == ["llm.endpoints"] and len(file.current().llm.endpoints) == 1
+    await file.change({}, ["llm.endpoints"])
+    assert len(file.current().llm.endpoints) == 2 and written(file) == {}
+    await editor.replace([rows[0] | {"weight": 2}, rows[1]])
     await editor.replace(rows)
-    assert file.current().llm.endpoints[0].key() == ""
+    assert written(file) == {}
+
+
+async def test_a_variable_is_only_read_for_an_address_that_is_known_to_be_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not for the console")
+    monkeypatch.setenv("MY_KEY", "of the owner")
+    monkeypatch.setenv("OPENAI_API_KEY", "of a service")
+    path = tmp_path / "settings.toml"
+    path.write_text(
+        '[[llm.endpoints]]\nname = "mine"\nbase_url = "http://10.0.0.5/v1"\nmodel = "m"\napi_key_env = "MY_KEY"\n'
+    )
+    file = SettingsFile(SettingsSource(path, {}, {}), Settings)
+    editor, evil = EndpointEditor(file), {"name": "x", "base_url": "http://evil.example/v1", "model": "m"}
+    (mine,) = shown_endpoints(file.current())
+    for row in (
+        {**evil, "api_key_env": "AWS_SECRET_ACCESS_KEY"},
+        {**evil, "api_key_env": "OPENAI_API_KEY"},
+        {**evil, "preset": "openai"},
+        {**mine, "base_url": "http://evil.example/v1"},
+        {**mine, "api_key_env": "HOME"},
+    ):
+        with pytest.raises(SettingsError, match="is not known to belong to this address"):
+            await editor.replace([row])
+    # Nor in two steps: with a key of one's own first, which is then taken away.
+    await editor.replace([{**mine, "base_url": "http://evil.example/v1", "api_key": "x"}])
+    (row,) = shown_endpoints(file.current())
+    with pytest.raises(SettingsError, match="the variable MY_KEY is not known"):
+        await editor.replace([{**row, "api_key": ""}])
+    await editor.replace([mine | {"model": "m2", "api_key": ""}, {"preset": "openai"}])
+    assert [one.key() for one in file.current().llm.endpoints] == ["of the owner", "of a service"]
 
 
 async def test_a_key_does_not_go_along_to_another_address(tmp_path: Path) -> None:
     path = tmp_path / "settings.toml"
-    path.write_text('[tts.openai]\nbase_url = "http://h:1/v1"\napi_key = "sk-voice-secret"\n')
+    path.write_text(
+        '[tts.openai]\nbase_url = "http://h:1/v1"\napi_key = "sk-voice-secret"\n[cluster]\npassword = "p-secret"\n'
+    )
     file = SettingsFile(SettingsSource(path, {}, {}), Settings)
     await file.change({"tts.openai.base_url": "http://h:1/v2"}, [])
-    for changes, unset in (({"tts.openai.base_url": "http://evil.example/v1"}, []), ({}, ["tts.openai.base_url"])):
-        with pytest.raises(SettingsError, match=r"tts.openai.api_key: give it again, it was given for another address"):
-            await file.change(changes, unset)
+    for changes in ({"tts.openai.base_url": "http://evil.example/v1"}, {"cluster.url": "redis://evil.example"}):
+        with pytest.raises(SettingsError, match=r": give it again, it was given for another address"):
+            await file.change(changes, [])
     await file.change({"tts.openai.base_url": "http://other/v1", "tts.openai.api_key": "sk-other"}, [])
     assert file.current().tts.openai.key() == "sk-other"
-    assert moved_secrets(Settings(), {"tts.openai.base_url": "http://x", "no.such.url": "x"}) == []
+    with pytest.raises(SettingsError, match=r"tts\.openai\.api_key: give it again"):
+        await file.change({}, ["tts.openai.api_key"])  # the owner's would come back, for this address
+    with pytest.raises(SettingsError, match=r"tts\.openai\.api_key: give it again"):
+        await file.change({}, ["tts.openai.base_url"])
+    await file.change({}, ["tts.openai.base_url", "tts.openai.api_key"])
+    assert (file.current().tts.openai.key(), written(file)) == ("sk-voice-secret", {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "variable"),
+    [
+        ({"tts.openai.base_url": "http://evil.example/v1"}, "OPENAI_API_KEY"),
+        ({"asr.openai.api_key_env": "HOME"}, "HOME"),
+        ({"tools.home_assistant.url": "http://evil.example", "tools.home_assistant.token_env": "HOME"}, "HOME"),
+        ({"tts.iflytek.app_id_env": "HOME"}, "HOME"),
+        ({"tts.azure.region": "evil", "tts.azure.api_key_env": "HOME"}, "HOME"),
+        ({"memory.engine": "mem0", "memory.base_url": "http://evil.example"}, "MEM0_API_KEY"),
+    ],
+)
+async def test_no_variable_goes_to_an_address_that_was_given_in_the_console(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], variable: str
+) -> None:
+    file = SettingsFile(SettingsSource(tmp_path / "settings.toml", {}, {}), Settings)
+    if variable != "HOME":
+        monkeypatch.delenv(variable, raising=False)
+        await file.change(changes, [])  # nobody has set it: it will not be read later either
+        kept = written(file)
+        assert "" in (
+            kept.get("tts", {}).get("openai", {}).get("api_key_env"),
+            kept.get("memory", {}).get("api_key_env"),
+        )
+        file = SettingsFile(SettingsSource(tmp_path / "other.toml", {}, {}), Settings)
+    monkeypatch.setenv(variable, "a secret")
+    with pytest.raises(SettingsError, match=f"the variable {variable} is not known to belong to this address"):
+        await file.change(changes, [])
+    with pytest.raises(SettingsError, match="is not known to belong to this address"):
+        file.preview(changes)
 
 
 async def test_mistakes_in_endpoints_are_lines_without_the_key(file: SettingsFile) -> None:
@@ -269,12 +430,15 @@ async def test_mistakes_in_endpoints_are_lines_without_the_key(file: SettingsFil
         {"name": "a", "base_url": "ftp://h", "model": "m", "api_key": "sk-typed-secret"},
         {"preset": "qwenn"},
         {"name": "c", "base_url": "http://h", "model": "m", "weight": -1, "colour": "red"},
+        {"name": "d", "base_url": "http://h", "model": "m", "extra_headers": {"Bad Name": "typed-value"}},
+        {"name": "e", "base_url": "http://h", "model": "m", "extra_headers": {"X": "typed\r\nHost: evil"}},
     ]
     with pytest.raises(SettingsError) as caught:
         await editor.replace(rows)
     text = "\n".join(caught.value.errors)
     assert "llm.endpoints[0].base_url" in text and "llm.endpoints[1].preset" in text
     assert "llm.endpoints[2].weight = -1: must be above 0" in text and "llm.endpoints[2].colour" in text
+    assert "llm.endpoints[3].extra_headers" in text and "llm.endpoints[4].extra_headers" in text
     assert "typed" not in text
     with pytest.raises(SettingsError, match="must be a list of tables"):
         await editor.replace("no list")
@@ -293,7 +457,7 @@ def test_every_setting_is_shown_with_its_table_and_no_secret_is() -> None:
             "llm": {"endpoints": [{"preset": "qwen", "api_key": "tok-secret-5"}]},
         }
     )
-    found = tables(settings, {}, documentation())
+    found = tables(settings, {}, {}, documentation())
     assert "tok-secret" not in str(found)
     fields = {field["key"]: field for table in found for field in table["fields"]}
     assert set(fields) == {dotted(key.path) for key in keys().values() if "*" not in key.path and key.kind != "section"}
@@ -301,14 +465,15 @@ def test_every_setting_is_shown_with_its_table_and_no_secret_is() -> None:
     assert fields["asr.workers"] | {"doc": "", "doc_zh": ""} == {
         "key": "asr.workers", "value": 2, "default": 2, "type": "int", "min": 1, "max": 64,
         "min_exclusive": False, "max_exclusive": False, "max_length": None, "choices": [], "item": "str",
-        "optional": False, "doc": "", "doc_zh": "", "set_by": "default", "applies": "restart", "editable": True,
+        "optional": False, "doc": "", "doc_zh": "", "set_by": "default", "overrides": False,
+        "file_value": None, "applies": "restart", "editable": True,
     }  # fmt: skip
     assert fields["vad.threshold"]["min_exclusive"] and fields["turn.profile"]["type"] == "choice"
     assert fields["llm.endpoints"]["value"] == 1 and not fields["llm.endpoints"]["editable"]
 
 
 def test_every_setting_and_table_is_explained_in_english_and_in_chinese_and_nothing_else_is() -> None:
-    found = tables(Settings(), {}, documentation())
+    found = tables(Settings(), {}, {}, documentation())
     shown = [(table["name"], table) for table in found]
     shown += [(field["key"], field) for table in found for field in table["fields"]]
     assert [name for name, one in shown if not one["doc"]] == [], "comment it in settings.toml"

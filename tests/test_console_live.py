@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import tomllib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Any
 import aiohttp
 import pytest
 import tomlkit
+from aiohttp import web
 
 from bench.standins.chat import ChatStandIn
 from bench.standins.speech import SpeechStandIn
 from tests.console_browser import CONSOLE, browser, set_password
 from tests.house import House, brief, house, question, settings_for
+from tests.test_models_pull import dead_url
 from xiaozhi.server import serving
 from xiaozhi.settings.source import SettingsSource
 
@@ -109,34 +112,92 @@ async def test_what_was_said_is_not_shown_where_it_is_not_wanted(tmp_path: Path)
         assert len((await page.get("turns"))["turns"]) == 1
 
 
-async def test_a_setting_is_changed_in_its_file_and_holds_from_the_next_turn_on(tmp_path: Path) -> None:
+async def test_a_setting_is_changed_beside_the_owners_file_and_holds_from_the_next_turn_on(tmp_path: Path) -> None:
     async with from_file(tmp_path) as (home, source), browser(home.server) as page:
         before = source.path.read_text("utf-8")
         shown = await page.get("settings")
-        assert shown["file"] == str(source.path) and shown["writable"] and not shown["errors"]
+        assert (shown["file"], shown["path"]) == (None, str(source.local)) and shown["writable"] and not shown["errors"]
+        assert shown["owners_file"] == str(source.path) and shown["overridden"] == []
         fields = {field["key"]: field for table in shown["tables"] for field in table["fields"]}
         assert fields["llm.idle_timeout_s"]["set_by"] == "file" and fields["llm.idle_timeout_s"]["value"] == 1.0
-        changes = {"llm.system_prompt": "You are brief.", "asr.workers": 3}
-        status, data = await page.call("PUT", "settings", {"changes": changes, "unset": ["llm.idle_timeout_s"]})
+        changes = {"llm.system_prompt": "You are brief.", "asr.workers": 3, "llm.idle_timeout_s": 2.5}
+        status, data = await page.call("PUT", "settings", {"changes": changes, "unset": ["tts.idle_timeout_s"]})
         assert status == 200
         assert data == {
-            "applied": ["llm.system_prompt", "llm.idle_timeout_s"],
+            "applied": ["llm.system_prompt", "llm.idle_timeout_s", "tts.idle_timeout_s"],
             "restart": ["asr.workers"],
             "overridden": [],
         }
-        after = source.path.read_text("utf-8")
-        assert after.startswith("# my own words\n") and KEY in after
-        assert source.path.with_name("settings.toml.bak").read_text("utf-8") == before
+        assert source.path.read_text("utf-8") == before, "the owner's file is never written"
+        after = source.local.read_text("utf-8")
+        assert tomllib.loads(after) == {
+            "llm": {"system_prompt": "You are brief.", "idle_timeout_s": 2.5},
+            "asr": {"workers": 3},
+        }
+        assert source.local.stat().st_mode & 0o777 == 0o600 and KEY not in after
         running = home.server.services.settings
         assert running.llm.system_prompt == "You are brief." and running.asr.workers == 1
         async with home.device() as device:
             await device.turn(question())
         assert home.asked[-1][0]["content"].startswith("You are brief.")
+        shown = await page.get("settings")
+        fields = {field["key"]: field for table in shown["tables"] for field in table["fields"]}
+        told = fields["llm.idle_timeout_s"]
+        assert (told["value"], told["set_by"], told["overrides"], told["file_value"]) == (2.5, "local", True, 1.0)
+        assert shown["overridden"] == ["asr.workers", "llm.idle_timeout_s"]
+        status, data = await page.call("PUT", "settings", {"changes": {}, "unset": ["llm.idle_timeout_s"]})
+        assert status == 200 and home.server.services.settings.llm.idle_timeout_s == 1.0
+        kept = source.local.read_text("utf-8")
         status, data = await page.call("PUT", "settings", {"changes": {"asr.workers": 99}})
         assert (status, data) == (422, {"errors": ["asr.workers = 99: must be at most 64"]})
-        status, data = await page.call("PUT", "settings", {"changes": {"asr.model_dir": "no-such-folder"}})
+        status, data = await page.call("PUT", "settings", {"changes": {"asr.model_dir": "models/no-such-folder"}})
         assert status == 422 and "no-such-folder" in data["errors"][0], "what cannot be loaded is not written either"
-        assert source.path.read_text("utf-8") == after
+        assert source.local.read_text("utf-8") == kept
+
+
+async def test_what_cannot_be_written_does_not_hold_either(tmp_path: Path) -> None:
+    async with from_file(tmp_path) as (home, source), browser(home.server) as page:
+        source.local.with_name(source.local.name + ".bak").mkdir()
+        source.local.write_text("[llm]\nhistory_turns = 3\n")
+        status, data = await page.call("PUT", "settings", {"changes": {"llm.system_prompt": "You are gone."}})
+        assert status == 422 and "cannot be written" in data["errors"][0] and "make the folder" in data["errors"][0]
+        assert home.server.services.settings.llm.system_prompt != "You are gone."
+        assert source.local.read_text("utf-8") == "[llm]\nhistory_turns = 3\n"
+
+
+async def test_no_key_and_no_variable_is_sent_where_nobody_sent_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_PASSWORD", "zz-not-for-you")
+    monkeypatch.setenv("OPENAI_API_KEY", "zz-openai-key")
+    async with (
+        from_file(tmp_path) as (home, _source),
+        browser(home.server) as page,
+        ChatStandIn("hello") as evil,
+        SpeechStandIn(sound=brief) as ear,
+    ):
+        (mine,) = (await page.get("llm-endpoints"))["endpoints"]
+        address = f"{evil.url}/v1"
+        plain = {"name": "x", "base_url": address, "model": "m"}
+        tries: list[tuple[str, dict[str, Any]]] = [
+            ("test/llm", {"endpoint": {**plain, "api_key_env": "DATABASE_PASSWORD"}}),
+            ("test/llm", {"endpoint": {**plain, "preset": "openai"}}),
+            ("test/llm", {"endpoint": {**mine, "base_url": address}}),
+            ("llm-endpoints/models", {"endpoint": {**plain, "api_key_env": "DATABASE_PASSWORD"}}),
+            ("llm-endpoints/models", {"endpoint": {**mine, "base_url": address}}),
+            ("test/tts", {"engine": "openai", "changes": {"tts.openai.base_url": f"{ear.url}/v1"}}),
+            ("test/asr", {"engine": "openai", "changes": {"asr.openai.base_url": f"{ear.url}/v1"}}),
+        ]
+        for path, body in tries:
+            status, data = await page.call("POST", path, body)
+            assert status == 422 and data["errors"], (path, data)
+        assert evil.requests == [] and ear.requests == []
+        typed = {**plain, "api_key": "sk-typed-0123456789", "extra_headers": {"X-Team": "typed"}}
+        status, data = await page.call("POST", "test/llm", {"endpoint": typed})
+        assert status == 200 and data["ok"], data
+        headers = [{name.lower(): value for name, value in request.headers.items()} for request in evil.requests]
+        assert all(one["authorization"] == "Bearer sk-typed-0123456789" for one in headers)
+        assert all(one["x-team"] == "typed" for one in headers)
 
 
 async def test_an_endpoint_is_tried_before_it_is_saved_and_its_key_never_comes_back(tmp_path: Path) -> None:
@@ -158,6 +219,61 @@ async def test_an_endpoint_is_tried_before_it_is_saved_and_its_key_never_comes_b
         assert [one.model for one in kept] == ["another", "qwen2.5:7b"] and kept[0].key() == KEY
         assert [state["name"] for state in (await page.get("overview"))["endpoints"]] == ["stand-in", "ollama"]
         assert any(preset["name"] == "qwen" for preset in (await page.get("presets"))["presets"])
+
+
+async def test_an_endpoint_is_asked_for_its_models_with_the_key_that_was_entered_and_nobody_else_is(
+    tmp_path: Path,
+) -> None:
+    seen: list[tuple[str, str, str]] = []
+
+    async def models(request: web.Request) -> web.StreamResponse:
+        key = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        seen.append((request.match_info["kind"], key, request.headers.get("X-Team", "")))
+        match request.match_info["kind"]:
+            case "openai":
+                return web.json_response(
+                    {"data": [{"id": "b"}, {"id": "a"}, {"id": "bad\nname"}, 5, {"id": "x" * 999}]}
+                )
+            case "ollama":
+                return web.json_response({"models": [{"name": "qwen2.5:7b"}]})
+            case "page":
+                return web.Response(text="<html>", content_type="text/html")
+            case "endless":
+                return web.Response(body=b" " * 5_000_000)
+            case "away":
+                raise web.HTTPTemporaryRedirect(f"http://127.0.0.1:{port}/there/models")
+            case status:
+                return web.Response(status=int(status))
+
+    app = web.Application()
+    app.router.add_get("/{kind}/models", models)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = runner.addresses[0][1]
+    wanted: list[tuple[str, object]] = [
+        ("openai", ["a", "b"]), ("ollama", ["qwen2.5:7b"]), ("404", []), ("401", "key"), ("402", "money"),
+        ("429", "busy"), ("500", "server"), ("page", "answer"), ("endless", "answer"), ("away", "address"),
+    ]  # fmt: skip
+    async with from_file(tmp_path) as (_home, _source), browser(_home.server) as page:
+        for kind, found in wanted:
+            row = {
+                "name": "x",
+                "base_url": f"http://127.0.0.1:{port}/{kind}",
+                "model": "m",
+                "api_key": "sk-typed-123456",
+                "extra_headers": {"X-Team": "home"},
+            }
+            status, data = await page.call("POST", "llm-endpoints/models", {"endpoint": row})
+            assert status == 200, data
+            assert data.get("models") == found if data["ok"] else data["trouble"] == found, (kind, data)
+        status, data = await page.call(
+            "POST", "llm-endpoints/models", {"endpoint": {"name": "x", "base_url": dead_url(), "model": "m"}}
+        )
+        assert (data["ok"], data["trouble"]) == (False, "network")
+    await runner.cleanup()
+    assert [kind for kind, _, _ in seen] == [kind for kind, _ in wanted], "a redirection is not followed"
+    assert {(key, team) for _, key, team in seen} == {("sk-typed-123456", "home")}
 
 
 async def test_every_stage_can_be_tried(tmp_path: Path) -> None:

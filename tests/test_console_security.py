@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +274,45 @@ async def test_it_can_be_switched_off_and_kept_to_some_networks(tmp_path: Path) 
         http.get(f"http://127.0.0.1:{home.server.port}/console/") as answer,
     ):
         assert answer.status == 404
+
+
+async def test_whoever_is_refused_reads_as_whom_they_are_seen_and_what_to_set(tmp_path: Path) -> None:
+    set_password(tmp_path / "data")
+    few: dict[str, Any] = {"enabled": True, "allow": ["10.0.0.0/8"]}
+    async with house(tmp_path, console=few) as home, browser(home.server, signed_in=False) as page:
+        async with page.http.get(f"{page.base}/console/") as answer:
+            text = await answer.text()
+            assert (answer.status, answer.content_type) == (403, "text/plain")
+            assert "127.0.0.1 不能打开控制台" in text and "The address 127.0.0.1 may not open the console" in text
+            assert "[console] allow in settings.toml" in text
+        async with page.http.get(f"{page.base}/console/", headers={"X-Forwarded-For": "10.1.2.3"}) as answer:
+            text = await answer.text()
+            assert answer.status == 403 and "if 127.0.0.1 is your proxy, name it in server.trusted_proxies" in text
+        status, data = await page.call("GET", "session")
+        assert status == 403 and data["error"].startswith("the address 127.0.0.1 may not open the console")
+
+
+async def test_this_machine_by_any_of_its_addresses_and_a_tailnet_may_open_it(tmp_path: Path) -> None:
+    set_password(tmp_path / "data")
+    own: dict[str, Any] = {"enabled": True, "allow": ["self"]}
+    async with house(tmp_path, console=own) as home, browser(home.server, signed_in=False) as page:
+        assert (await page.call("GET", "session"))[0] == 200
+        through_a_proxy = {"X-Forwarded-For": "127.0.0.1"}
+        assert (await page.call("GET", "session", **through_a_proxy))[0] == 403, "a proxy here may ask for anybody"
+    proxied: dict[str, Any] = {"trusted_proxies": ["127.0.0.1"]}
+    async with house(tmp_path, console=CONSOLE, server=proxied) as home, browser(home.server) as page:
+        for address, status in (("100.101.102.103", 200), ("fe80::1", 200), ("100.128.0.1", 403), ("8.8.8.8", 403)):
+            assert (await page.call("GET", "session", **{"X-Forwarded-For": address}))[0] == status, address
+
+
+async def test_a_proxy_that_nobody_trusts_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with house(tmp_path) as home, aiohttp.ClientSession() as http:
+        with caplog.at_level(logging.WARNING, "xiaozhi"):
+            for _ in range(3):
+                async with http.get(f"http://127.0.0.1:{home.server.port}/", headers={"X-Forwarded-For": "8.8.8.8"}):
+                    pass
+        lines = [record.getMessage() for record in caplog.records if "trusted_proxies" in record.getMessage()]
+    assert len(lines) == 1 and 'server.trusted_proxies = ["127.0.0.1"]' in lines[0]
 
 
 async def test_at_most_sixteen_pages_listen(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from bench.standins.chat import ChatStandIn
 from xiaozhi.events import Message
@@ -67,6 +68,30 @@ async def test_the_endpoints_own_parameters_are_sent() -> None:
         await say(chat)
         body = server.requests[0].body
         assert (body["max_tokens"], body["temperature"], body["enable_thinking"]) == (80, 0.0, False)
+
+
+async def test_its_headers_are_sent_and_no_redirection_takes_them_to_another_address() -> None:
+    async def away(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPTemporaryRedirect(
+            f"{other.url}{request.path}" if request.path != "/v1/models" else "/v1/model-list"
+        )
+
+    runner = web.AppRunner(web.Application())
+    runner.app.router.add_route("*", "/{path:.*}", away)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    headers: dict[str, Any] = {"extra_headers": {"X-Team": "home"}}
+    async with ChatStandIn(ANSWER) as other:
+        async with chat_at(other.url, **headers) as chat:
+            assert await say(chat) == ANSWER and other.requests[-1].headers["x-team"] == "home"
+        asked = len(other.requests)
+        async with chat_at(f"http://127.0.0.1:{runner.addresses[0][1]}", **headers) as chat:
+            with pytest.raises(
+                ChatError, match=f"it redirects to {other.url.removeprefix('http://')}: give that address"
+            ):
+                await say(chat)
+        assert len(other.requests) == asked
+    await runner.cleanup()
 
 
 async def test_a_local_server_needs_no_key() -> None:

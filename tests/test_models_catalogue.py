@@ -13,7 +13,14 @@ from xiaozhi.models.catalogue import MODELS, Download, Model, find
 from xiaozhi.settings import ModelsSettings
 
 MIRRORS = ModelsSettings().mirrors
-HOSTS = {"github": "github.com", "huggingface": "huggingface.co", "hf-mirror": "hf-mirror.com"}
+HOSTS = {
+    "github": "github.com",
+    "huggingface": "huggingface.co",
+    "hf-mirror": "hf-mirror.com",
+    "modelscope": "www.modelscope.cn",
+    "tuna": "pypi.tuna.tsinghua.edu.cn",
+}
+IN_CHINA = {"hf-mirror", "modelscope", "tuna"}
 
 
 def test_names_are_distinct_and_found() -> None:
@@ -34,8 +41,14 @@ def test_every_source_brings_every_file(model: Model) -> None:
             parts = urlsplit(download.url)
             assert (parts.scheme, parts.hostname) == ("https", HOSTS[source.mirror])
             assert "//" not in parts.path
-            assert download.is_archive == parts.path.endswith(".tar.bz2")
+            assert download.is_archive == parts.path.endswith((".tar.bz2", ".whl"))
     assert {file for file, _ in model.sha256} <= set(model.files)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_every_model_can_be_had_in_mainland_china_and_is_described_in_both_languages(model: Model) -> None:
+    assert IN_CHINA & {source.mirror for source in model.sources_in(MIRRORS)}
+    assert model.about and any("\u4e00" <= letter <= "\u9fff" for letter in model.about_zh)
 
 
 def test_mirrors_are_taken_in_the_order_of_the_settings_and_wasteful_ones_last() -> None:
@@ -44,10 +57,10 @@ def test_mirrors_are_taken_in_the_order_of_the_settings_and_wasteful_ones_last()
         assert model is not None
         return [source.mirror for source in model.sources_in(mirrors)]
 
-    assert order("sense-voice", *MIRRORS) == ["github", "huggingface", "hf-mirror"]
+    assert order("sense-voice", *MIRRORS) == ["github", "huggingface", "hf-mirror", "modelscope"]
     assert order("sense-voice", "hf-mirror", "github") == ["hf-mirror", "github"]
     assert order("zipformer", *MIRRORS) == ["huggingface", "hf-mirror", "github"]
-    assert order("silero-v6", *MIRRORS) == ["github", "github"]
+    assert order("silero-v6", *MIRRORS) == ["github", "github", "tuna"]
 
 
 def test_a_private_copy_is_a_folder_or_an_archive() -> None:

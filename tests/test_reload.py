@@ -6,6 +6,7 @@ import itertools
 import logging
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,32 @@ async def test_the_file_is_read_when_it_has_come_to_rest_and_a_mistake_in_it_is_
         assert home.server.services.settings.log.transcripts
 
 
+async def test_whoever_edits_the_file_where_the_console_overrides_it_reads_so_once_and_whenever_they_ask(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "settings.toml"
+    (tmp_path / "settings.local.toml").write_text('[log]\nlevel = "warning"\n')
+
+    def told() -> list[str]:
+        lines = [record.getMessage() for record in caplog.records if "has no effect" in record.getMessage()]
+        caplog.clear()
+        return lines
+
+    async with house(tmp_path) as home:
+        running = home.server.services.settings
+        home.server.reloader.reread = lambda: replace(load_settings(file, {}, {}), settings=running)
+        file.write_text('[log]\nlevel = "info"\n')
+        await home.server.reloader.reload(asked=False)
+        assert len(lines := told()) == 1 and 'log.level ("info" there, "warning" holds)' in lines[0]
+        await home.server.reloader.reload(asked=False)
+        assert told() == []
+        await home.server.reloader.reload(asked=True)
+        assert len(told()) == 1
+        file.write_text('[log]\nlevel = "debug"\n')
+        await home.server.reloader.reload(asked=False)
+        assert '"debug" there' in told()[0]
+
+
 @pytest.mark.real_time
 async def test_sighup_and_the_file_change_a_real_process_in_the_middle_of_a_reply(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
@@ -258,6 +285,11 @@ def test_a_file_that_is_still_being_written_or_away_is_not_read() -> None:
     assert changes.look((3, 12, 7)) and not changes.look((3, 12, 7))
     assert not changes.look(None) and not changes.look(None)  # an editor replaces it
     assert not changes.look((4, 12, 8)) and changes.look((4, 12, 8))
+    other = (5, 1, 9)  # the console's file comes, and its owner deletes it
+    assert not changes.look((4, 12, 8), other) and changes.look((4, 12, 8), other)
+    assert not changes.look((4, 12, 8)) and changes.look((4, 12, 8))
+    lonely = Changes(None)
+    assert not lonely.look(None, other) and lonely.look(None, other)
 
 
 def test_differences_are_named_and_can_be_held_back() -> None:

@@ -17,11 +17,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.test_models_pull import Mirror
+from tests.test_models_pull import serving as mirroring
 from xiaozhi import private_file
 from xiaozhi.audio.wav import read_wav
 from xiaozhi.client.device import Device
 from xiaozhi.client.ota import Identity
 from xiaozhi.console.password import first_password_path
+from xiaozhi.models.catalogue import MODELS
+from xiaozhi.models.pull import come_so_far
 
 # Loading, warming and binding take about 3 s alone; tests share two processors.
 START_S = 60.0
@@ -73,14 +77,16 @@ class Running:
         log: the lines that it has logged.
     """
 
-    def __init__(self, folder: Path, port: int, *words: str) -> None:
+    def __init__(
+        self, folder: Path, port: int, *words: str, argv: list[str] | None = None, more: dict[str, str] | None = None
+    ) -> None:
         self.port = port
         self.log: list[str] = []
         self._out = (folder / "out").open("w")
         self.process = subprocess.Popen(
-            command("serve", *words),
+            argv or command("serve", *words),
             cwd=folder,
-            env=environment(port, folder),
+            env=environment(port, folder) | (more or {}),
             stdout=self._out,
             stderr=subprocess.PIPE,
             text=True,
@@ -150,8 +156,13 @@ def test_a_spoken_question_is_answered_by_a_server_on_embedded_defaults(server: 
     assert len(sound) > 8000
     assert float(np.abs(sound).max()) > 0.05
 
+    checked = run(folder, server.port, "check")
+    assert f"127.0.0.1:{server.port}: a XiaoZhi server is already serving here" in checked.stdout
+    assert (checked.returncode, checked.stdout.splitlines()[-1]) == (0, "ready: already serving here"), checked.stdout
+
     taken = run(folder, server.port, "serve")
     assert (taken.returncode, taken.stdout) == (1, "")
+    assert "warm" not in taken.stderr, "nothing was loaded for nothing"
     problem = [line for line in taken.stderr.splitlines() if line.startswith("xiaozhi:")]
     assert problem == [line for line in taken.stderr.splitlines() if "cannot listen" in line]
     assert f"127.0.0.1:{server.port}" in problem[0]
@@ -179,6 +190,42 @@ async def test_a_signal_lets_a_reply_that_is_being_spoken_end(server: Running) -
         assert report.tts_stop_ms is not None
         await device.until(lambda: not device.connected)
     assert await asyncio.to_thread(server.process.wait, 10) == 0
+
+
+_WITH_ANOTHER_MIRROR = """
+import dataclasses, sys
+from xiaozhi.models import catalogue
+url = sys.argv[1]
+def there(model):
+    files = tuple(catalogue.Download(f"{url}/{model.name}/{file}", file) for file in model.files)
+    return dataclasses.replace(model, sources=(catalogue.Source("github", files),))
+catalogue.MODELS = tuple(there(model) for model in catalogue.MODELS)
+from xiaozhi.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+async def test_it_answers_while_a_slow_mirror_sends_a_better_model(folder: Path) -> None:
+    (folder / "serve.py").write_text(_WITH_ANOTHER_MIRROR)
+    content = {"sense-voice/model.int8.onnx": bytes(2_000_000), "sense-voice/tokens.txt": b"a 0"}
+    async with mirroring(Mirror(content, bytes_s=5000.0)) as mirror:
+        argv = [sys.executable, str(folder / "serve.py"), mirror.url, "serve"]
+        free = {"XIAOZHI_MODELS__AUTO_PULL": "true", "no_proxy": "*"}
+        running = await asyncio.to_thread(lambda: Running(folder, free_port(), argv=argv, more=free))
+        with contextlib.closing(running):
+            assert "fetching silero-v6 and sense-voice now" in running.errors()
+            talk = await asyncio.to_thread(run, folder, running.port, "talk", "--text", "what is two plus three")
+            assert talk.returncode == 0 and ("5" in talk.stdout or "five" in talk.stdout), talk.stdout
+            assert "fetching sense-voice (240 MB) from github" in running.errors()
+            async with asyncio.timeout(20):
+                while not come_so_far(MODELS[0], folder / "models"):  # noqa: ASYNC110 - it is another process
+                    await asyncio.sleep(0.05)
+            listed = await asyncio.to_thread(run, folder, running.port, "models", "list")
+            assert re.search(r"sense-voice +recognition +240 MB +\d+ %", listed.stdout), listed.stdout
+            pulled = await asyncio.to_thread(run, folder, running.port, "models", "pull", "sense-voice")
+            assert pulled.returncode == 1 and "is being fetched by another process" in pulled.stderr
+            assert running.stop() == 0, running.errors()
+        assert "silero-v6 cannot be fetched" in running.errors() and "Traceback" not in running.errors()
 
 
 def test_a_server_inside_talk_answers_too(folder: Path) -> None:

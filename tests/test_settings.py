@@ -472,3 +472,61 @@ def test_the_default_profile_is_balanced() -> None:
     from xiaozhi.settings import TurnSettings
 
     assert TurnSettings() == TurnSettings.model_validate({"profile": "balanced"})
+
+
+# The file of the console ----------------------------------------------------------------------------------------------
+
+
+def local(text: str) -> None:
+    Path("settings.local.toml").write_text(text, encoding="utf-8")
+
+
+def test_the_consoles_file_wins_over_the_owners_and_gives_way_to_the_environment_and_the_command_line() -> None:
+    local("[asr]\nworkers = 3\nthreads = 4\n[vad]\nthreads = 2\n")
+    loaded = load(
+        "[asr]\nworkers = 5\nbatch_size = 2\n[vad]\nthreads = 7\n", {"asr.threads": "6"}, {"XIAOZHI_VAD__THREADS": "8"}
+    )
+    asr = loaded.settings.asr
+    assert (asr.workers, asr.batch_size, asr.threads, loaded.settings.vad.threads) == (3, 2, 6, 8)
+    assert loaded.sources == "settings.toml, settings.local.toml"
+    Path("settings.toml").unlink()
+    alone = load_settings(None, {}, {})
+    assert (alone.settings.asr.workers, alone.source, alone.sources) == (3, None, "settings.local.toml")
+
+
+def test_every_settings_file_has_a_file_of_the_console_of_its_own(tmp_path: Path) -> None:
+    local("[asr]\nworkers = 3\n")
+    mine = tmp_path / "elsewhere" / "mine.toml"
+    mine.parent.mkdir()
+    mine.write_text("")
+    mine.with_name("mine.local.toml").write_text('[asr]\nworkers = 4\nmodel_dir = "m"\n')
+    asr = load_settings(mine, {}, {}).settings.asr
+    assert (asr.workers, asr.model_dir) == (4, mine.parent / "m")
+
+
+def test_whoever_edits_the_file_where_the_console_overrides_it_is_told() -> None:
+    local('[asr]\nworkers = 3\nthreads = 4\n[metrics]\ntoken = "sk-new-secret"\n[llm]\nendpoints = []\n')
+    text = '[asr]\nworkers = 2\nthreads = 4\n[metrics]\ntoken = "sk-old-secret"\n[[llm.endpoints]]\npreset = "qwen"\n'
+    (line,) = load(text).warnings
+    assert line == (
+        "settings.toml: has no effect where settings.local.toml, which the console writes, says something else: "
+        "asr.workers (2 there, 3 holds), llm.endpoints, metrics.token; take the override away in the console, or its "
+        "line out of settings.local.toml"
+    )
+    assert load("[asr]\nthreads = 4\n").warnings == (), "what says the same is no override"
+
+
+def test_a_mistake_in_the_consoles_file_names_it() -> None:
+    local("[asr]\nworkers = 99\nworker = 1\n")
+    assert mistakes("[asr]\nworkers = 2\n") == [
+        "settings.local.toml: asr.workers = 99: must be at most 64",
+        "settings.local.toml: asr.worker = 1: unknown key; did you mean asr.workers?",
+    ]
+    local("[asr\n")
+    (line,) = mistakes("")
+    assert line.startswith("settings.local.toml: not valid TOML")
+
+
+def test_a_table_that_is_one_setting_is_replaced_whole() -> None:
+    local("[asr.funasr]\nhotwords = { a = 1 }\n")
+    assert load("[asr.funasr]\nhotwords = { b = 2 }\n").settings.asr.funasr.hotwords == {"a": 1}

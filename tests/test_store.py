@@ -462,7 +462,7 @@ async def test_a_process_that_is_killed_while_it_writes_loses_at_most_the_runnin
             await store.turns.clear("aa")
 
 
-@pytest.mark.parametrize("damage", ["garbage", "cut", "middle"])
+@pytest.mark.parametrize("damage", ["cut", "middle"])
 async def test_a_damaged_file_is_set_aside_and_serving_goes_on_with_a_new_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
@@ -471,9 +471,7 @@ async def test_a_damaged_file_is_set_aside_and_serving_goes_on_with_a_new_one(
         for number in range(300):
             await say(store, "aa", f"turn {number} " * 20)
     whole = path.read_bytes()
-    if damage == "garbage":
-        path.write_bytes(b"\x00\xff" * 5000)
-    elif damage == "cut":
+    if damage == "cut":
         path.write_bytes(whole[: len(whole) // 2])
     else:
         path.write_bytes(whole[:4096] + b"\xa5" * (len(whole) - 8192) + whole[-4096:])
@@ -486,6 +484,29 @@ async def test_a_damaged_file_is_set_aside_and_serving_goes_on_with_a_new_one(
     assert len(aside) >= 1
     assert "is damaged" in caplog.text
     assert "xiaozhi import" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"root:x:0:0:root:/root:/bin/bash\n", b"\x00\xff" * 5000, b"SQLite"])
+async def test_a_file_that_is_no_database_is_neither_written_nor_renamed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    path = tmp_path / "passwd"
+    path.write_bytes(content)
+    path.chmod(0o644)
+    async with store_at(path) as store:
+        assert not store.database.keeps and store.database.set_aside == 0
+        await store.devices.update("bb", name="for now")
+    assert path.read_bytes() == content and path.stat().st_mode & 0o777 == 0o644
+    assert [file.name for file in files_in(tmp_path)] == ["passwd"]
+    assert "it is no database, and is left as it is" in caplog.text and "store.file" in caplog.text
+
+
+async def test_a_store_is_its_owners_alone_also_where_it_was_not(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    path.touch(0o644)
+    async with store_at(path) as store:
+        await store.devices.update("bb", name="private")
+        assert {file.stat().st_mode & 0o777 for file in files_in(tmp_path)} == {0o600}
 
 
 async def test_damage_found_while_serving_costs_no_write(tmp_path: Path) -> None:

@@ -55,6 +55,21 @@ def write(path: Path, content: bytes) -> None:
         raise
 
 
+def make(path: Path) -> None:
+    """Make an empty file for its owner only, or tighten the rights of one that is there, where that may be done.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if not path.exists():
+        path.touch(mode=_OWNER_ONLY)
+        return
+    try:
+        tighten(path)
+    except OSError as error:  # somebody else's: whoever may use it may go on
+        _log.warning("%s can be read by others: %s", path, error.strerror)
+
+
 def tighten(path: Path) -> None:
     """Take the file's rights away from everybody but its owner, and say so where they had any.
 

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -19,6 +19,7 @@ from xiaozhi.logs import set_up_logging
 from xiaozhi.notify import Notifier, service_manager
 from xiaozhi.pressure.memory import give_back
 from xiaozhi.program import program
+from xiaozhi.pulls import missing_models
 from xiaozhi.reload.watch import FileWatch
 from xiaozhi.server import CannotServe, Server, serving
 from xiaozhi.settings import Settings
@@ -38,7 +39,11 @@ _THREADS_S: Final = 2.0
 
 
 async def _serve_until_told(
-    settings: Settings, source: Path | None, reread: Callable[[], Loaded] | None, origin: SettingsSource | None
+    settings: Settings,
+    source: Path | None,
+    reread: Callable[[], Loaded] | None,
+    origin: SettingsSource | None,
+    warnings: tuple[str, ...],
 ) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -48,7 +53,7 @@ async def _serve_until_told(
         # too, between two instructions of whatever holds it up, or within a regular expression.
         signal.signal(number, functools.partial(_end_in_time, settings.server.drain_s + _CLOSE_S))
     with service_manager() as manager:
-        await _serve_and_tell(settings, source, reread, origin, stop, manager)
+        await _serve_and_tell(settings, source, reread, origin, warnings, stop, manager)
 
 
 async def _serve_and_tell(
@@ -56,6 +61,7 @@ async def _serve_and_tell(
     source: Path | None,
     reread: Callable[[], Loaded] | None,
     origin: SettingsSource | None,
+    warnings: tuple[str, ...],
     stop: asyncio.Event,
     manager: Notifier,
 ) -> None:
@@ -63,11 +69,12 @@ async def _serve_and_tell(
     telling: asyncio.Task[None] | None = None
     manager.status("loading models")
     async with serving(settings, origin) as server:
-        await _announce(settings, server, source)
+        files = [file for file in (source, origin.local if origin is not None else None) if file and file.is_file()]
+        await _announce(settings, server, files)
         gc.collect()
         gc.freeze()  # models and modules stay for good: later collections need not look at them (17 to 31 ms each)
         give_back()
-        server.reloader.reread = reread
+        server.reloader.reread, server.reloader.told = reread, warnings
         watch = FileWatch(server.reloader, source or DEFAULT_FILE)
         if reread is not None and hasattr(signal, "SIGHUP"):
 
@@ -77,12 +84,14 @@ async def _serve_and_tell(
 
             loop.add_signal_handler(signal.SIGHUP, read_again)
         watching = asyncio.create_task(watch.run(looks=reread is not None and settings.server.reload), name="reload")
+        pulling = asyncio.create_task(server.pulls.run(), name="pull-models")
         server.services.on_turn.append(server.count_turn)
         server.reloader.on_busy.append(lambda busy: manager.reloading() if busy else manager.ready())
         telling = asyncio.create_task(manager.watch(lambda: _status(server)), name="tell-service-manager")
         manager.ready()
         await stop.wait()
         watching.cancel()
+        pulling.cancel()
         drain_s = server.services.settings.server.drain_s  # it may have changed meanwhile
         _end_in_time(drain_s + _CLOSE_S)
         manager.stopping(drain_s)
@@ -118,14 +127,14 @@ def _status(server: Server) -> str:
     return f"{doing}; {devices} device{'s' * (devices != 1)} online, {turns} turn{'s' * (turns != 1)} answered"
 
 
-async def _announce(settings: Settings, server: Server, source: Path | None) -> None:
+async def _announce(settings: Settings, server: Server, files: Sequence[Path]) -> None:
     """Say where the server is and what it runs on: to a terminal as a page to read, otherwise to the log.
 
     The console's first password is shown on a terminal only. For whoever has none (a service, a container) it is kept
     in a file until somebody has signed in.
     """
     if sys.stdout.isatty():
-        sys.stdout.write(_banner(settings, server, source) + "\n")
+        sys.stdout.write(_banner(settings, server, files) + "\n")
         sys.stdout.flush()
         return
     where = {"ota": server.ota_url, "websocket": server.websocket_url}
@@ -135,25 +144,31 @@ async def _announce(settings: Settings, server: Server, source: Path | None) -> 
         where["console"] = server.console.address(server.base_url)
         if (file := await server.console.access.keep_first_password()) is not None:
             _log.warning("the console's password is in %s, for its owner to read, until somebody has signed in", file)
-    where["settings"] = str(source or "built-in defaults")
+    where["settings"] = ", ".join(map(str, files)) or "built-in defaults"
     _log.info("serving", extra={"version": __version__, **where, "auth": settings.auth.mode})
 
 
-def _banner(settings: Settings, server: Server, source: Path | None) -> str:
+def _banner(settings: Settings, server: Server, files: Sequence[Path]) -> str:
     lines = [
         f"XiaoZhi server {__version__}",
         "",
         f"  type this into the device (OTA address):  {server.ota_url}",
         f"  devices connect to                        {server.websocket_url}",
-        f"  settings                                  {source or 'built-in defaults'}",
+        f"  settings                                  {', '.join(map(str, files)) or 'built-in defaults'}",
         f"  who may connect                           {_auth_line(settings)}",
         *(f"  {line}" for line in _console_lines(server)),
         "",
         *(f"  {line}" for line in server.services.banner),
+        *(f"  {line}" for line in _fetching_lines(settings)),
         "",
         f"  try it:  {program()} talk --say 'what time is it'        stop: Ctrl-C",
     ]
     return "\n".join(lines)
+
+
+def _fetching_lines(settings: Settings) -> list[str]:
+    names = " and ".join(missing_models(settings))
+    return [f"fetching {names} now; taken over while serving (models.auto_pull = false does without)"] if names else []
 
 
 def _auth_line(settings: Settings) -> str:
@@ -178,6 +193,7 @@ def run(
     source: Path | None = None,
     reread: Callable[[], Loaded] | None = None,
     origin: SettingsSource | None = None,
+    warnings: tuple[str, ...] = (),
 ) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code. Errors are one line on standard error.
 
@@ -186,8 +202,11 @@ def run(
         source: the file they come from.
         reread: reads them again, at SIGHUP or when the file has changed; raises `SettingsError`.
         origin: where the console writes changes of them.
+        warnings: about the settings, to be logged.
     """
     set_up_logging(settings.log)
+    for warning in warnings:
+        _log.warning("settings: %s", warning)
     try:
         import uvloop
     except ImportError:  # not made for Windows
@@ -196,7 +215,7 @@ def run(
         runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     try:
         with runner:
-            runner.run(_serve_until_told(settings, source, reread, origin))
+            runner.run(_serve_until_told(settings, source, reread, origin, warnings))
             _end_in_time(2 * _THREADS_S)  # should even the next not be possible
             leaving = threading.Timer(_THREADS_S, _leave_threads)
             leaving.daemon = True  # ends with the process, where no thread holds that up

@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-import ssl
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -18,6 +17,7 @@ from xiaozhi.cluster.node import ClusterNode
 from xiaozhi.console.password import PasswordError
 from xiaozhi.health.alerts import Alerts
 from xiaozhi.joining import Membership
+from xiaozhi.pulls import Pulls
 from xiaozhi.reload.reloader import Reloader
 from xiaozhi.services import Services, running_services
 from xiaozhi.settings import Settings
@@ -29,6 +29,7 @@ from xiaozhi.store import StoreError
 from xiaozhi.tools.external_config import McpConfigError
 from xiaozhi.tracing import TracingError
 from xiaozhi.transport.app import build_app
+from xiaozhi.transport.binding import bind, port_of, why_not
 from xiaozhi.transport.console import Console
 from xiaozhi.transport.devices import Devices
 from xiaozhi.transport.doors import Doors
@@ -37,6 +38,7 @@ from xiaozhi.transport.headers import read_as_text
 from xiaozhi.transport.lan import reachable_host
 from xiaozhi.transport.ota import OTA_PATH, WEBSOCKET_PATH, OtaDesk
 from xiaozhi.transport.patience import Patience
+from xiaozhi.transport.proxies import proxy_watch
 from xiaozhi.transport.tls import TlsError, TlsFiles, distrusted_because
 from xiaozhi.transport.token_keys import load_keys
 from xiaozhi.turn.trace import TurnTrace
@@ -63,6 +65,7 @@ class Server:
         services: the shared engines and pools.
         devices: the connected devices.
         reloader: takes new settings.
+        pulls: fetches models.
         secure: that port speaks TLS.
         tls_port: another port that speaks TLS; 0 for none.
         console: the pages for owners; None where they are switched off.
@@ -73,6 +76,7 @@ class Server:
     services: Services
     devices: Devices
     reloader: Reloader
+    pulls: Pulls
     secure: bool = False
     tls_port: int = 0
     console: Console | None = None
@@ -112,6 +116,15 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
     Raises:
         CannotServe: a port that is taken, a folder that cannot be written, an engine that cannot be used.
     """
+    with ExitStack() as stack:
+        ports = [stack.enter_context(port) for port in await asyncio.to_thread(_bound, settings)]
+        async with _serving(settings, origin, ports) as server:
+            yield server
+
+
+@asynccontextmanager
+async def _serving(settings: Settings, origin: SettingsSource | None, bound: list["_Port"]) -> AsyncIterator[Server]:
+    """`serving` on ports that are bound already."""
     try:
         ring = await asyncio.to_thread(load_keys, settings.server.data_dir, time.time())
         tls = await asyncio.to_thread(_certificate, settings)
@@ -133,7 +146,8 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
             alerts = Alerts(services)
             services.on_turn.append(alerts.count)
             reloader.on_settings.append(alerts.retune)
-            console = await _console(services, devices, entrance, reloader, origin, alerts)
+            pulls = Pulls(services, reloader)
+            console = await _console(services, devices, entrance, reloader, origin, alerts, pulls)
             if console is not None:
                 reloader.on_settings.append(console.retune)
             doors = await _doors(services, devices, entrance, host)
@@ -163,6 +177,7 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
                     doors,
                     patience,
                     entrance.pages,
+                    proxy_watch(entrance.trusted),
                 ),
                 access_log=None,
                 auto_decompress=False,  # see refuse_packed
@@ -175,7 +190,7 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
                 read_as_text(runner.server)
             watching: list[asyncio.Task[None]] = []
             try:
-                ports = await _listen(runner, settings, tls)
+                ports = await _listen(runner, bound, tls)
                 # Not before: a loop that is busy with starting says nothing about load.
                 watching.append(asyncio.create_task(services.warden.watch(), name="watch-load"))
                 watching.append(asyncio.create_task(devices.watch(), name="watch-devices"))
@@ -186,13 +201,16 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
                 secure = tls is not None and len(ports) == 1
                 tls_port = ports[1] if len(ports) > 1 else 0
                 await membership.join(f"http{'s' * secure}://{host}:{ports[0]}")
-                yield Server(ports[0], host, services, devices, reloader, secure, tls_port, console, membership.node)
+                yield Server(
+                    ports[0], host, services, devices, reloader, pulls, secure, tls_port, console, membership.node
+                )
                 await membership.drain()
                 await devices.drain(services.settings.server.drain_s)
             finally:
                 for task in watching:
                     task.cancel()
                 await asyncio.gather(*watching, return_exceptions=True)
+                await pulls.close()
                 await membership.leave()
                 await runner.cleanup()
                 if tracer is not None:
@@ -233,6 +251,7 @@ async def _console(
     reloader: Reloader,
     origin: SettingsSource | None,
     alerts: Alerts,
+    pulls: Pulls,
 ) -> Console | None:
     """The pages for owners; None when they are switched off.
 
@@ -247,6 +266,7 @@ async def _console(
             devices,
             entrance.guests,
             is_own_host=entrance.pages.is_own_host,
+            pulls,
             source=origin,
             trusted=entrance.trusted,
             apply=reloader.apply,
@@ -256,22 +276,65 @@ async def _console(
         raise CannotServe(str(error)) from error
 
 
-async def _listen(runner: web.AppRunner, settings: Settings, tls: TlsFiles | None) -> list[int]:
-    """Open the ports: the plain one and that of TLS, or one of both; returns their real numbers in this order.
+class _Port:
+    """A port that is bound and perhaps not listened on yet; a context that closes what nobody took over.
+
+    Args:
+        host: the address.
+        port: its number; 0 for any.
+        name: of the setting.
 
     Raises:
-        CannotServe: a port is taken or may not be used.
+        CannotServe: it is taken or may not be used.
     """
-    server = settings.server
-    wanted: list[tuple[int, ssl.SSLContext | None, str]] = [(server.port, tls.context if tls else None, "port")]
-    if tls is not None and server.tls_port:
-        wanted = [(server.port, None, "port"), (server.tls_port, tls.context, "tls_port")]
-    for port, context, name in wanted:
+
+    def __init__(self, host: str, port: int, name: str) -> None:
+        self._name, self._where = name, f"{host}:{port}"
         try:
-            await web.TCPSite(runner, server.host, port, backlog=1024, ssl_context=context).start()
+            self.sockets = bind(host, port)
         except OSError as error:
-            raise CannotServe(_bind_failure(server.host, port, name, error)) from error
-    return [int(address[1]) for address in runner.addresses]
+            raise self.failure(error) from error
+
+    def failure(self, error: OSError) -> CannotServe:
+        """Why it cannot be listened on."""
+        other = "" if self._name == "port" else f" (server.{self._name})"
+        return CannotServe(f"cannot listen on {self._where}{other}: {why_not(error)}")
+
+    def __enter__(self) -> "_Port":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in self.sockets:
+            one.close()
+
+
+def _bound(settings: Settings) -> list[_Port]:
+    """The plain port and that of TLS, or one of both. Blocking. Raises `CannotServe`."""
+    server = settings.server
+    first = _Port(server.host, server.port, "port")
+    if not (server.tls_cert and server.tls_key and server.tls_port):
+        return [first]
+    try:
+        return [first, _Port(server.host, server.tls_port, "tls_port")]
+    except CannotServe:
+        first.__exit__()
+        raise
+
+
+async def _listen(runner: web.AppRunner, ports: list[_Port], tls: TlsFiles | None) -> list[int]:
+    """Listen on them, the last one with TLS where there is a certificate; returns their real numbers.
+
+    Raises:
+        CannotServe: another process was quicker.
+    """
+    for port in ports:
+        context = tls.context if tls is not None and port is ports[-1] else None
+        try:
+            for one in port.sockets:
+                await web.SockSite(runner, one, backlog=1024, ssl_context=context).start()
+        except OSError as error:
+            raise port.failure(error) from error
+    return [port_of(port.sockets) for port in ports]
 
 
 def _certificate(settings: Settings) -> TlsFiles | None:
@@ -285,11 +348,6 @@ def _certificate(settings: Settings) -> TlsFiles | None:
     if not name:
         _log.warning("TLS without server.public_url: set it, with the name that is in the certificate")
     return tls
-
-
-def _bind_failure(host: str, port: int, name: str, error: OSError) -> str:
-    other = "choose another with --port or server.port" if name == "port" else f"choose another server.{name}"
-    return f"cannot listen on {host}:{port}: {error.strerror}; {other}"
 
 
 def _set_log_level(settings: Settings) -> None:

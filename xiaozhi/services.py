@@ -82,6 +82,21 @@ class Speculation:
     """Dropped unheard: the talker went on, or said something else after all."""
 
 
+@dataclass(slots=True)
+class UnknownLanguage:
+    """Speech that the recogniser in use could not make sense of, because it does not know the language."""
+
+    utterances: int = 0
+    last_at: float = 0.0
+    """Seconds since 1970."""
+
+    def note(self, _device_id: str, trace: TurnTrace) -> None:
+        """A turn is over."""
+        if trace.unknown_language:
+            self.utterances += 1
+            self.last_at = time.time()
+
+
 @dataclass(frozen=True, slots=True)
 class About:
     """What the start-up message says of a stage: which engines and why, and what to do for better ones."""
@@ -155,6 +170,9 @@ class Services:
     """Told of every finished turn: whose it was and its record."""
     may_speculate: bool = True
     """Replies may be prepared before their turn is over; False under load."""
+    unknown_language: UnknownLanguage = field(default_factory=UnknownLanguage)
+    ears_are_coming: bool = False
+    """A better recogniser is being fetched."""
     takes_devices: bool = True
     """New devices are welcome; False under load."""
     memory: MemoryKeeper = field(init=False)
@@ -178,7 +196,7 @@ class Services:
         )
         self.use(self.settings)
         self.memory = MemoryKeeper(self)
-        self.on_turn.append(self.memory.turn)
+        self.on_turn += [self.memory.turn, lambda device, trace: self.unknown_language.note(device, trace)]
 
     @property
     def banner(self) -> list[str]:

@@ -319,6 +319,7 @@ class Conversation:
         trace.engine = self._services.ears.engine.name
         trace.heard = text
         plan = self._planner.excuse(talker) if wanted.excuse else self._planner.plan(text, transcript, talker)
+        trace.unknown_language = plan.unknown_language
         self._services.speculation.started += 1
         self._begin(plan, trace, f"reply-{wanted.turn}.{wanted.revision}")
 
@@ -334,6 +335,8 @@ class Conversation:
         self._active_at = self._loop.time()
         trace = reply.trace
         trace.revision = revision
+        if trace.unknown_language:
+            text = ""
         trace.heard = text  # confirmed or heard once more since the reply was started
         trace.language = language_of(text, default=self._listener.transcript.language or "zh")
         self._listener.times.note(trace, self._active_at)

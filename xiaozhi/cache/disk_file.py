@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from xiaozhi import private_file
+
 _log = logging.getLogger(__name__)
 
 FILE_NAME: Final = "speech-cache.sqlite"
@@ -126,6 +128,7 @@ class DiskFile:
             raise DiskError(f"{self.path} cannot be used: {error}") from error
 
     def _open(self) -> sqlite3.Connection:
+        private_file.make(self.path)  # what was said at home; SQLite gives -wal and -shm the same rights
         db = sqlite3.connect(self.path, timeout=_BUSY_S, check_same_thread=False)
         try:
             # A lost entry after a power cut is no harm, so nothing waits for the disk at every write.

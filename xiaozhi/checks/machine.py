@@ -1,17 +1,21 @@
 """The machine: port, folders, disk, processor, file descriptors, libraries."""
 
 import errno
+import http.client
 import importlib
 import importlib.metadata
 import ipaddress
 import os
 import shutil
-import socket
+import ssl
 import tempfile
 from pathlib import Path
 
 from xiaozhi.checks.finding import Finding, bad, ok, warn
 from xiaozhi.settings import ServerSettings, Settings
+from xiaozhi.transport.binding import bind, why_not
+from xiaozhi.transport.headers import SERVER_NAME
+from xiaozhi.transport.health import HEALTH_PATH
 
 LOW_DISK_MB = 500
 """Free space below which models, caches and logs soon do not fit."""
@@ -20,36 +24,53 @@ DESCRIPTORS_OF_THE_PROCESS = 100
 """Open files beside the devices' sockets: models, logs, upstream connections."""
 
 
+ALREADY_SERVING = "a XiaoZhi server is already serving here"
+
+_ASK_S = 1.5
+
+
 def port(settings: ServerSettings) -> Finding:
-    """Whether the address can be listened on now."""
-    where = f"{settings.host}:{settings.port}"
+    """Whether the address can be listened on now, or a server of ours is there already. Blocking, up to 3 s."""
+    return _port("server.port", settings.host, settings.port)
+
+
+def tls_port(settings: ServerSettings) -> Finding | None:
+    """The same of the other port that speaks TLS; nothing to say where there is none."""
+    wanted = settings.tls_cert and settings.tls_key and settings.tls_port
+    return _port("server.tls_port", settings.host, settings.tls_port) if wanted else None
+
+
+def _port(subject: str, host: str, number: int) -> Finding:
+    where = f"{host}:{number}"
     try:
-        addresses = socket.getaddrinfo(
-            settings.host or None, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, kind, protocol, _, address = addresses[0]
-        with socket.socket(family, kind, protocol) as probe:
-            if os.name == "posix":  # as asyncio's servers do: a port of a server that just ended is free
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen(1)
+        for probe in bind(host, number):
+            with probe:
+                probe.listen(1)
     except OSError as error:
-        return bad("server.port", f"{where}: {_why_not(error)}")
-    return ok("server.port", f"{where} is free" if settings.port else f"{settings.host}, any free port")
+        if error.errno == errno.EADDRINUSE and _is_ours(host, number):
+            return ok(subject, f"{where}: {ALREADY_SERVING}")
+        return bad(subject, f"{where}: {why_not(error)}")
+    return ok(subject, f"{where} is free" if number else f"{host}, any free port")
 
 
-def _why_not(error: OSError) -> str:
-    if isinstance(error, socket.gaierror):
-        return "server.host is no address of this machine: use 0.0.0.0 for all of them"
-    match error.errno:
-        case errno.EADDRINUSE:
-            return "in use; is a server running already? Stop it, or choose another port with --port"
-        case errno.EADDRNOTAVAIL:
-            return "server.host is no address of this machine: use 0.0.0.0 for all of them"
-        case errno.EACCES:
-            return "ports below 1024 need a privilege: choose another, or give CAP_NET_BIND_SERVICE"
-        case _:
-            return os.strerror(error.errno) if error.errno else str(error)
+def _is_ours(host: str, number: int) -> bool:
+    """Whether what listens there calls itself as our servers do; its certificate does not matter."""
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    for connection in (
+        http.client.HTTPConnection(host, number, timeout=_ASK_S),
+        http.client.HTTPSConnection(host, number, timeout=_ASK_S, context=trusting),
+    ):
+        try:
+            connection.request("GET", f"{HEALTH_PATH}/live")
+            if connection.getresponse().getheader("Server") == SERVER_NAME:
+                return True
+        except (OSError, http.client.HTTPException):
+            continue
+        finally:
+            connection.close()
+    return False
 
 
 def public_url(settings: ServerSettings) -> Finding | None:

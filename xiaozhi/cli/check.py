@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
         print(readme_table(), end="")
         return 0
     from xiaozhi.checks.finding import bad, serving_fails
+    from xiaozhi.checks.machine import ALREADY_SERVING
     from xiaozhi.settings.errors import SettingsError
 
     log = logging.getLogger("xiaozhi")
@@ -52,7 +53,9 @@ def run(args: argparse.Namespace) -> int:
     for finding in findings:
         print(finding)
     failing = serving_fails(findings)
-    print("serving would fail: mend what is BAD" if failing else f"ready: {program()} serve")
+    running = any(finding.text.endswith(ALREADY_SERVING) for finding in findings)
+    ready = "ready: already serving here" if running else f"ready: {program()} serve"
+    print("serving would fail: mend what is BAD" if failing else ready)
     return 1 if failing else 0
 
 
@@ -81,9 +84,10 @@ async def findings_of(loaded: "Loaded") -> "list[Finding]":
     order = [f"tts {name}" for name in settings.tts.engines]
     tried.sort(key=lambda finding: order.index(finding.subject))
     found: Sequence[Finding | None] = [
-        ok("settings", str(loaded.source or "built-in defaults")),
+        ok("settings", loaded.sources),
         *(warn("settings", line) for line in loaded.warnings),
-        machine.port(settings.server),
+        await asyncio.to_thread(machine.port, settings.server),
+        await asyncio.to_thread(machine.tls_port, settings.server),
         machine.public_url(settings.server),
         machine.folder("server.data_dir", settings.server.data_dir),
         machine.auth(settings),

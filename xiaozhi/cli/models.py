@@ -41,7 +41,7 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
     pulling.add_argument(
         "--mirror",
         action="append",
-        choices=("github", "huggingface", "hf-mirror"),
+        choices=("github", "huggingface", "hf-mirror", "modelscope", "tuna"),
         help="fetch from here instead of models.mirrors; may be repeated, the first is tried first",
     )
     pulling.add_argument("--url", metavar="BASE", help="fetch from this folder, or archive, instead of the publishers'")
@@ -77,10 +77,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(models_dir: Path) -> int:
     from xiaozhi.models.catalogue import MODELS
+    from xiaozhi.models.pull import come_so_far
 
     print(f"{'NAME':20} {'ROLE':15} {'SIZE':>7}  {'INSTALLED':10} FOLDER")
     for model in MODELS:
         there = "yes" if model.installed(models_dir) else "no"
+        if there == "no" and (come := come_so_far(model, models_dir)):  # by a running server, or a pull that was ended
+            there = f"{min(99, come // (model.size_mb * 10_000))} %"
         print(f"{model.name:20} {model.role:15} {model.size_mb:>4} MB  {there:10} {model.folder(models_dir)}")
         print(f"{'':20} {model.about}")
     return 0
@@ -90,9 +93,9 @@ def _pull(model: "Model", settings: "ModelsSettings", args: argparse.Namespace) 
     import asyncio
 
     from xiaozhi.cli.progress import Bar
-    from xiaozhi.cli.verify import verify
     from xiaozhi.models import record
     from xiaozhi.models.pull import PullError, pull
+    from xiaozhi.models.verify import verify
 
     try:
         if args.forget:
@@ -115,7 +118,7 @@ def _pull(model: "Model", settings: "ModelsSettings", args: argparse.Namespace) 
         print(f"{model.name} is already in {pulled.folder}, unchanged")
         return 0
     print(f"{model.name} is in {pulled.folder}")
-    print(f"to use it: {model.settings}" if model.settings else "it is found by itself at the next start")
+    print(f"to use it: {model.settings}" if model.settings else "it is found by itself, by a running server as well")
     return 0
 
 

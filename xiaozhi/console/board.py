@@ -4,12 +4,13 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from xiaozhi.console.guests import is_guest
 from xiaozhi.console.hub import Hub
 from xiaozhi.console.log_lines import LogLines
-from xiaozhi.console.overview import Alerts, CpuMeter, gauges, overview
+from xiaozhi.console.overview import Alerts, CpuMeter, gauges, hearing, overview
 from xiaozhi.console.records import TurnRing, joined, live_record, named, stored_record
 from xiaozhi.console.secret_values import secrets_of
 from xiaozhi.console.series import SAMPLE_EVERY_S, Series, figures_of
@@ -46,9 +47,16 @@ class Board:
         services: what is read.
         devices: who is connected.
         alerts: what holds now.
+        progress: of models that are being fetched.
     """
 
-    def __init__(self, services: Services, devices: Connected, alerts: Alerts) -> None:
+    def __init__(
+        self,
+        services: Services,
+        devices: Connected,
+        alerts: Alerts,
+        progress: Callable[[], list[dict[str, Any]]] = list,
+    ) -> None:
         settings = services.settings.console
         self.hub = Hub()
         self.series = Series()
@@ -62,6 +70,8 @@ class Board:
         self._cpu = CpuMeter()
         self._names: OrderedDict[str, tuple[str, float]] = OrderedDict()
         self._told: dict[str, Any] = {}
+        self._progress = progress
+        self._models_told: dict[str, Any] = {}
         self._lines_told = 0
         self._running: asyncio.Task[None] | None = None
         self._naming: set[asyncio.Task[None]] = set()
@@ -88,7 +98,12 @@ class Board:
     def overview(self) -> dict[str, Any]:
         """The figures of this moment, without the plots."""
         now_s = asyncio.get_running_loop().time()
-        return overview(self._services, self.series, len(self._devices), self._cpu, self.alerts, now_s)
+        shown = overview(self._services, self.series, len(self._devices), self._cpu, self.alerts, now_s)
+        return {**shown, **self.models()}
+
+    def models(self) -> dict[str, Any]:
+        """Models on their way, and what is understood with the one in use."""
+        return {"pulls": self._progress(), "hearing": hearing(self._services)}
 
     async def turns(self, device_id: str = "", limit: int = 50, before: int = 0) -> list[dict[str, Any]]:
         """Turns of memory and store, the newest first; memory alone where the store cannot be read."""
@@ -163,6 +178,9 @@ class Board:
                     published_s = now_s
                     self.hub.publish("overview", self.overview())
                 self._tell_alerts()
+                if len(self.hub) and (models := self.models()) != self._models_told:
+                    self._models_told = models
+                    self.hub.publish("models", models)
             except Exception:  # noqa: BLE001 - the pages go on; it is logged whole
                 _log.exception("the console's figures failed")
 

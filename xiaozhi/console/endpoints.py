@@ -6,8 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from xiaozhi.console.editing import with_endpoints
-from xiaozhi.console.moved import same_place
+from xiaozhi.console.credentials import same_place, unknown_variable
 from xiaozhi.console.settings_file import Outcome, SettingsFile
 from xiaozhi.settings import LlmEndpoint, Settings
 from xiaozhi.settings.errors import SettingsError, explain, one_line, show
@@ -16,6 +15,7 @@ from xiaozhi.settings.presets import PRESETS
 _MOST: Final = 50
 # Said beside an endpoint's fields, or worked out; not written.
 _NOT_FIELDS: Final = frozenset({"was", "api_key_set", "key_found", "place", "is_free"})
+_SECRETS: Final = ("api_key", "extra_headers")
 _DEFAULTS: Final[Mapping[str, Any]] = {
     name: field.get_default(call_default_factory=True)
     for name, field in LlmEndpoint.model_fields.items()
@@ -24,14 +24,15 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
 
 
 def shown_endpoints(settings: Settings) -> list[dict[str, Any]]:
-    """Every endpoint with all its fields; of its key only whether there is one."""
+    """Every endpoint with all its fields; of its key only whether there is one, of its headers only their names."""
     return [_shown(endpoint) for endpoint in settings.llm.endpoints]
 
 
 def _shown(endpoint: LlmEndpoint) -> dict[str, Any]:
-    fields: dict[str, Any] = endpoint.model_dump(exclude={"api_key"})
+    fields: dict[str, Any] = endpoint.model_dump(exclude=set(_SECRETS))
     return {
         **fields,
+        "extra_headers": dict.fromkeys(endpoint.extra_headers),
         "base_url": _without_login(endpoint.base_url),
         "api_key": None,
         "api_key_set": bool(endpoint.api_key.get_secret_value()),
@@ -63,7 +64,7 @@ class EndpointEditor:
         self._file = file
 
     async def replace(self, rows: object) -> Outcome:
-        """Write these endpoints instead of those of the file.
+        """Write these endpoints instead of those of the files.
 
         Args:
             rows: as `shown_endpoints` shows them; `was` names the endpoint whose key is kept where `api_key` is null.
@@ -76,21 +77,19 @@ class EndpointEditor:
         if len(rows) > _MOST:
             raise SettingsError([f"llm.endpoints: at most {_MOST} can be edited here"])
 
-        def make(text: str) -> str:
-            old = {endpoint.name: endpoint for endpoint in self._file.current().llm.endpoints}
+        def make(owners: Settings) -> Mapping[str, Any]:
+            before = self._file.current().llm.endpoints
             endpoints, errors = [], list[str]()
             for index, row in enumerate(rows):
                 try:
-                    endpoints.append(written_fields(merged(row, old, index)))
+                    endpoints.append(written_fields(merged(row, before, owners.llm.endpoints, index)))
                 except SettingsError as error:
                     errors += error.errors
             if errors:
                 raise SettingsError(errors)
-            names = [str(fields.get("name") or fields.get("preset")) for fields in endpoints]
-            renamed = {name: was_of(row) for name, row in zip(names, rows, strict=True)}
-            return with_endpoints(text, endpoints, renamed)
+            return {"llm.endpoints": endpoints}
 
-        return await self._file.rewrite(make, ["llm.endpoints"])
+        return await self._file.write(make)
 
 
 def was_of(row: Mapping[str, Any]) -> str:
@@ -99,35 +98,58 @@ def was_of(row: Mapping[str, Any]) -> str:
     return was if isinstance(was, str) and was else str(row.get("name") or row.get("preset") or "")
 
 
-def merged(row: Mapping[str, Any], old: Mapping[str, LlmEndpoint], index: int = 0) -> LlmEndpoint:
-    """An endpoint as a page has it, with the key that was kept back.
+def merged(
+    row: Mapping[str, Any], before: Sequence[LlmEndpoint], owners: Sequence[LlmEndpoint] = (), index: int = 0
+) -> LlmEndpoint:
+    """An endpoint as a page has it, with the key and the headers that were kept back.
 
-    A key is kept only for the host it was given for: whoever changes the address has to know the key.
+    They are kept only for the host they were given for: whoever changes the address has to know them. A variable is
+    only read for an address that is known to be its own.
 
     Args:
-        row: its fields; `api_key` null or missing keeps the key of the endpoint that `was` names.
-        old: the endpoints of the file, by name.
+        row: its fields; `api_key` null or missing keeps the key of the endpoint that `was` names, and so does a header
+            whose value is null.
+        before: the endpoints as they are.
+        owners: those of the settings file, without what the console wrote.
         index: its place in the list, for messages.
 
     Raises:
         SettingsError: with every mistake.
     """
+    label = f"llm.endpoints[{index}]"
     values = {name: value for name, value in row.items() if name not in _NOT_FIELDS and value is not None}
-    before = old.get(was_of(row))
+    old = next((one for one in before if one.name == was_of(row)), None)
     url = values.get("base_url")
-    if before is not None and isinstance(url, str) and url == _without_login(before.base_url):
-        values["base_url"] = before.base_url
-    if "api_key" not in values and before is not None and (kept := before.api_key.get_secret_value()):
-        address = str(values.get("base_url") or _preset_url(values))
-        if not same_place(address, before.base_url):
-            raise SettingsError(
-                [f"llm.endpoints[{index}].api_key: give the key again, it was given for another address"]
-            )
-        values["api_key"] = kept
+    if old is not None and isinstance(url, str) and url == _without_login(old.base_url):
+        values["base_url"] = old.base_url
+    if old is not None:
+        stays = same_place(str(values.get("base_url") or _preset_url(values)), old.base_url)
+        _keep(values, old, label, stays=stays)
     try:
-        return LlmEndpoint.model_validate(values)
+        endpoint = LlmEndpoint.model_validate(values)
     except ValidationError as error:
         raise SettingsError(_lines(error, values, index)) from None
+    if why := unknown_variable(endpoint, [*before, *owners], label):
+        raise SettingsError([why])
+    return endpoint
+
+
+def _keep(values: dict[str, Any], old: LlmEndpoint, label: str, *, stays: bool) -> None:
+    """Put the key and the headers that the page does not have where it left them. Raises `SettingsError`."""
+    key = old.api_key.get_secret_value()
+    if "api_key" not in values and key:
+        if not stays:
+            raise SettingsError([f"{label}.api_key: give the key again, it was given for another address"])
+        values["api_key"] = key
+    headers = values.get("extra_headers")
+    if isinstance(headers, dict):
+        missing = [name for name, value in headers.items() if value is None]
+        kept = old.headers() if stays else {}
+        if strange := [name for name in missing if name not in kept]:
+            raise SettingsError(
+                [f"{label}.extra_headers.{name}: give it again, it was given for another address" for name in strange]
+            )
+        values["extra_headers"] = {**headers, **{name: kept[name] for name in missing}}
 
 
 def _preset_url(values: Mapping[str, Any]) -> str:
@@ -147,8 +169,8 @@ def _lines(error: ValidationError, values: Mapping[str, Any], index: int) -> lis
 
 def written_fields(endpoint: LlmEndpoint) -> dict[str, Any]:
     """The fields that stand in the file: those that are neither the default nor the preset's own."""
-    values = endpoint.model_dump(exclude={"api_key"})
-    values["api_key"] = endpoint.api_key.get_secret_value()
+    values = endpoint.model_dump(exclude=set(_SECRETS))
+    values |= {"api_key": endpoint.api_key.get_secret_value(), "extra_headers": endpoint.headers()}
     known: dict[str, Any] = {**_DEFAULTS, "api_key": ""}
     if endpoint.preset is not None:
         known |= {"name": endpoint.preset, **PRESETS[endpoint.preset].fields(), "preset": None}

@@ -71,16 +71,20 @@ TITLES: Final[Mapping[str, tuple[str, str]]] = {
 }
 """Names of tables in Chinese and English."""
 
-READ_ONLY: Final = frozenset({"tools.servers", "tools.mcp_config", "console.password_file", "llm.endpoints"})
-"""Not changed one by one: they start programs, say where the password lies, or have an editor of their own."""
+READ_ONLY: Final = frozenset(
+    {"server.data_dir", "models.dir", "tools.servers", "tools.mcp_config", "console.password_file", "llm.endpoints"}
+)
+"""Not changed one by one: they start programs, say what other paths are measured by, or have an editor of their own."""
 
 
-def is_read_only(name: str) -> bool:
-    """Whether a setting can only be changed in its file, or elsewhere."""
-    return any(name == one or name.startswith((f"{one}.", f"{one}[")) for one in READ_ONLY)
+def can_be_changed(name: str, key: Key) -> bool:
+    """Whether the pages may give a setting another value; if not it is changed in its file, or elsewhere."""
+    return not (name in READ_ONLY or key.kind == "sections" or key.item == "secret")
 
 
-def tables(settings: Settings, from_where: Mapping[str, Origin], documents: Documentation) -> list[dict[str, Any]]:
+def tables(
+    settings: Settings, from_where: Mapping[str, Origin], overridden: Mapping[str, Any], documents: Documentation
+) -> list[dict[str, Any]]:
     """All tables with their fields, in the order of the model; lists of tables are named, their contents are not shown.
 
     Each carries what is said about it in English, `doc`, and in Chinese, `doc_zh`. Blocking at the first call.
@@ -88,6 +92,7 @@ def tables(settings: Settings, from_where: Mapping[str, Origin], documents: Docu
     Args:
         settings: the values that hold.
         from_where: where those come from that are not at their default.
+        overridden: what the owner's file says of those for which the console's says something else.
         documents: what the default file says.
     """
     found: dict[str, dict[str, Any]] = {}
@@ -106,11 +111,17 @@ def tables(settings: Settings, from_where: Mapping[str, Origin], documents: Docu
                 "doc_zh": as_called(in_chinese(table)),
                 "fields": [],
             }
-        found[table]["fields"].append(_field(settings, key, from_where, documents))
+        found[table]["fields"].append(_field(settings, key, from_where, overridden, documents))
     return list(found.values())
 
 
-def _field(settings: Settings, key: Key, from_where: Mapping[str, Origin], documents: Documentation) -> dict[str, Any]:
+def _field(
+    settings: Settings,
+    key: Key,
+    from_where: Mapping[str, Origin],
+    overridden: Mapping[str, Any],
+    documents: Documentation,
+) -> dict[str, Any]:
     name = dotted(key.path)
     section = _section(settings, key.path[:-1])
     about = type(section).model_fields[key.path[-1]]
@@ -120,7 +131,7 @@ def _field(settings: Settings, key: Key, from_where: Mapping[str, Origin], docum
         "key": name,
         "value": shown(value) if key.kind != "sections" else len(value),
         "default": shown(_default(key)) if key.kind != "sections" else 0,
-        "type": "tables" if key.kind == "sections" else "list" if _is_secret_list(key) else key.kind,
+        "type": "tables" if key.kind == "sections" else key.kind,
         "min": low,
         "max": high,
         "min_exclusive": open_low,
@@ -132,8 +143,10 @@ def _field(settings: Settings, key: Key, from_where: Mapping[str, Origin], docum
         "doc": as_called(documents.settings.get(name) or about.description or _of_rows(key, about)),
         "doc_zh": as_called(in_chinese(name)),
         "set_by": from_where.get(name, "default"),
+        "overrides": name in overridden,
+        "file_value": _told(key, overridden.get(name)),
         "applies": applies(name),
-        "editable": not is_read_only(name) and key.kind != "sections" and not _is_secret_list(key),
+        "editable": can_be_changed(name, key),
     }
 
 
@@ -164,8 +177,11 @@ def _first_line(kind: type) -> str:
     return (kind.__doc__ or "").partition("\n")[0]
 
 
-def _is_secret_list(key: Key) -> bool:
-    return key.item == "secret"
+def _told(key: Key, value: Any) -> Any:
+    """What the owner's file says, as far as it may be shown."""
+    if key.kind == "sections":
+        return len(value) if isinstance(value, list) else 0
+    return None if key.kind == "secret" or key.item == "secret" else value
 
 
 def _section(settings: Settings, path: tuple[str, ...]) -> BaseModel:

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 from xiaozhi.console.series import Series
 from xiaozhi.pressure.memory import used_bytes
 from xiaozhi.services import Services
+from xiaozhi.stages.asr.known_languages import languages_of
 from xiaozhi.stages.llm.engine import ChatModel
 from xiaozhi.upstream.pool import UpstreamState
 
@@ -70,6 +71,17 @@ def overview(
         "voices": voices(services, series, now_s),
         "alerts": [dict(alert) for alert in alerts()],
         "engines": list(services.banner),
+    }
+
+
+def hearing(services: Services) -> dict[str, Any]:
+    """What the recogniser in use understands, and how often somebody spoke another language."""
+    engine, unknown = services.ears.engine, services.unknown_language
+    return {
+        "engine": engine.name,
+        "languages": sorted(languages_of(engine)),
+        "unknown": unknown.utterances,
+        "unknown_at": round(unknown.last_at, 1),
     }
 
 

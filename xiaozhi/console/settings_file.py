@@ -1,24 +1,25 @@
-"""The settings file of a running server: read it, change it, keep the one before. Blocking."""
+"""The file that the console of a running server writes: read it, change it, keep the one before. Blocking."""
 
 import asyncio
-import contextlib
+import logging
 import os
-import tempfile
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from xiaozhi.console.editing import EditError, edited
-from xiaozhi.console.fields import is_read_only
-from xiaozhi.console.moved import moved_secrets
+from xiaozhi import private_file
+from xiaozhi.console.credentials import strayed
+from xiaozhi.console.editing import EditError, edited, value_at, values_of
+from xiaozhi.console.fields import can_be_changed
 from xiaozhi.settings import Settings
 from xiaozhi.settings.applies import need_restart
-from xiaozhi.settings.documentation import default_text
 from xiaozhi.settings.errors import SettingsError, one_line, unknown_key
 from xiaozhi.settings.load import Origin
-from xiaozhi.settings.schema import find
+from xiaozhi.settings.schema import PATHS_AS_TEXT, find
 from xiaozhi.settings.source import SettingsSource
+
+_log = logging.getLogger(__name__)
 
 
 class Applied(Protocol):
@@ -40,11 +41,13 @@ class Applied(Protocol):
         ...
 
 
-Apply = Callable[[Settings], Awaitable[Applied]]
-"""Takes settings over in the running server, all that can be or none."""
+Apply = Callable[[Settings, Callable[[], Awaitable[None]]], Awaitable[Applied]]
+"""Takes settings over in the running server, all that can be or none; calls what writes them before they hold."""
 
 BACKUP: Final = ".bak"
-_MOST_BYTES: Final = 1024 * 1024
+MAX_FILE_BYTES: Final = 1024 * 1024
+# Where models lie, chosen by their folder; other paths given in the console stay in the data directory.
+_MODEL_PATHS: Final = frozenset({"asr.model_dir", "asr.streaming_model_dir", "tts.sherpa.model_dir", "vad.model"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,25 @@ class Outcome:
     overridden: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A change that holds.
+
+    Attributes:
+        text: what is written.
+        settings: as they are with it.
+        names: of the settings that were given.
+        fixed: settings that the environment or the command line sets, whatever the files say.
+    """
+
+    text: str
+    settings: Settings
+    names: Sequence[str]
+    fixed: Collection[str]
+
+
 class SettingsFile:
-    """Changes settings, one change at a time.
+    """Changes settings, one change at a time, in a file of the console's own beside the owner's.
 
     Args:
         source: where the settings came from; None for a server that was not started by the command line.
@@ -78,26 +98,44 @@ class SettingsFile:
         self._running = running
         self._apply = apply
         self._lock = asyncio.Lock()
+        self._writing: set[asyncio.Task[Outcome]] = set()
         self.changes = 0
         """Changes written since the start."""
 
     @property
     def path(self) -> Path | None:
         """Where changes are written."""
+        return self._source.local if self._source is not None else None
+
+    @property
+    def owners_path(self) -> Path | None:
+        """The owner's file, which is never written."""
         return self._source.path if self._source is not None else None
 
     @property
     def exists(self) -> bool:
-        """There is a file already. Blocking."""
+        """Something has been written already. Blocking."""
         return self.path is not None and self.path.is_file()
 
     def current(self) -> Settings:
-        """The settings of the file, which may differ from those that hold. Blocking. Raises `SettingsError`."""
+        """The settings of the files, which may differ from those that hold. Blocking. Raises `SettingsError`."""
         return self._source.load().settings if self._source is not None else self._running()
+
+    def owners(self) -> Settings:
+        """The settings without what the console wrote; the defaults where they do not hold alone. Blocking."""
+        try:
+            return self._source.without_local().settings if self._source is not None else self._running()
+        except SettingsError as error:
+            _log.debug("without the console's file: %s", error)
+            return Settings()
 
     def origins(self) -> Mapping[str, Origin]:
         """Where each setting comes from that is not at its default. Blocking. Raises `SettingsError`."""
         return self._source.origins() if self._source is not None else {}
+
+    def overridden(self) -> Mapping[str, Any]:
+        """What the owner's file says where the console's says something else. Blocking. Raises `SettingsError`."""
+        return self._source.overridden() if self._source is not None else {}
 
     @property
     def _known(self) -> SettingsSource:
@@ -107,133 +145,164 @@ class SettingsFile:
 
     def writable(self) -> bool:
         """Whether changes can be written. Blocking."""
-        path = self.path
-        if path is None:
-            return False
-        folder = path.parent
-        return os.access(folder, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
+        return self.path is not None and os.access(self.path.resolve().parent, os.W_OK)
 
-    def text(self) -> str:
-        """The file; the documented default where there is none. Blocking. Raises `SettingsError`."""
-        path = self._known.path
+    def protect(self) -> None:
+        """Take the rights of others away from files that may hold keys, those of earlier versions too. Blocking."""
+        if self._source is None:
+            return
+        backup = self._source.path.with_name(self._source.path.name + BACKUP)  # where earlier versions kept one
+        for path in (self._source.local, _beside(self._source.local), backup):
+            if path.exists():
+                private_file.make(path)
+
+    def _text(self) -> str:
+        """The console's file; empty where there is none. Raises `SettingsError`."""
+        path = self._known.local
         try:
-            with path.open("rb") as file:
-                content = file.read(_MOST_BYTES + 1)
-        except FileNotFoundError:
-            return default_text()
+            content = private_file.read(path, most_bytes=MAX_FILE_BYTES + 1) or b""
+            if len(content) > MAX_FILE_BYTES:
+                raise SettingsError([f"{path}: is too large to be changed here"])
+            return content.decode("utf-8")
         except OSError as error:
             raise SettingsError([f"{path}: cannot be read: {error.strerror}"]) from error
-        if len(content) > _MOST_BYTES:
-            raise SettingsError([f"{path}: is too large to be changed here"])
-        try:
-            return content.decode("utf-8")
         except UnicodeDecodeError:
             raise SettingsError([f"{path}: the file is not UTF-8 text"]) from None
 
     async def change(self, changes: Mapping[str, Any], unset: Sequence[str]) -> Outcome:
         """Write changes, keep the file before as a backup, and apply them.
 
+        What is as the owner's file or the default has it is not written; all of it is done or nothing.
+
         Args:
             changes: new values by name.
-            unset: names of settings that go back to their defaults.
+            unset: names of settings for which the owner's file, or the default, counts again.
 
         Raises:
             SettingsError: with every mistake, as the command line says them; nothing is written then.
         """
         check_names(changes, unset)
-        await asyncio.to_thread(self.check_addresses, changes, unset)
-        names = [*changes, *unset]
-        return await self.rewrite(lambda text: edited(text, changes, unset), names)
+        return await self.write(lambda _owners: changes, unset)
 
-    def check_addresses(self, changes: Mapping[str, Any], unset: Sequence[str] = ()) -> None:
-        """Whether every secret goes on to where it was given for. Blocking. Raises `SettingsError`."""
-        errors = [
-            f"{name}: give it again, it was given for another address"
-            for name in moved_secrets(self.current(), changes, unset)
-        ]
-        if errors:
-            raise SettingsError(errors)
+    async def write(self, make: Callable[[Settings], Mapping[str, Any]], unset: Sequence[str] = ()) -> Outcome:
+        """Write what `make` gives, of which nothing is checked but that it holds; as `change`.
 
-    async def rewrite(self, make: Callable[[str], str], names: Sequence[str]) -> Outcome:
-        """Write what `make` makes of the text, as `change` does. Raises `SettingsError`."""
+        Args:
+            make: gives the new values, from the settings without those of the console; in a thread, under the lock.
+            unset: as for `change`.
+        """
+        # Whoever asked may go away in the middle: what is written and what holds stay the same all the same.
+        task = asyncio.get_running_loop().create_task(self._write(make, unset), name="settings")
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+        return await asyncio.shield(task)
+
+    async def _write(self, make: Callable[[Settings], Mapping[str, Any]], unset: Sequence[str]) -> Outcome:
         async with self._lock:
-            path, draft, settings = await asyncio.to_thread(self._drafted, make)
-            try:
-                done = await self._apply(settings) if self._apply is not None else None
-                if done is not None and done.errors:
-                    raise SettingsError(list(done.errors))
-                await asyncio.to_thread(self._commit, draft, path)
-            finally:
-                await asyncio.to_thread(self._remove, draft)
+            draft = await asyncio.to_thread(self._drafted, make, unset)
+
+            async def commit() -> None:
+                await asyncio.to_thread(self._commit, draft.text)
+
+            if self._apply is None:
+                await commit()
+            elif errors := (await self._apply(draft.settings, commit)).errors:
+                raise SettingsError(list(errors))
             self.changes += 1
-            overridden = await asyncio.to_thread(self._overridden, names)
-        restart = need_restart(names) if done is not None else list(names)
+        names = [*draft.names, *unset]
+        overridden = tuple(name for name in names if name in draft.fixed)
+        restart = need_restart(names) if self._apply is not None else list(names)
         applied = tuple(name for name in names if name not in restart and name not in overridden)
         return Outcome(applied, tuple(name for name in restart if name not in overridden), overridden)
 
-    def preview(self, make: Callable[[str], str]) -> Settings:
+    def preview(self, changes: Mapping[str, Any]) -> Settings:
         """The settings as they would be, without keeping anything. Blocking. Raises `SettingsError`."""
-        _, draft, settings = self._drafted(make)
-        self._remove(draft)
-        return settings
+        check_names(changes, ())
+        return self._drafted(lambda _owners: changes, ()).settings
 
-    def _commit(self, draft: Path, path: Path) -> None:
+    def _drafted(self, make: Callable[[Settings], Mapping[str, Any]], unset: Sequence[str]) -> _Draft:
+        """What the file would be and say, checked as at the start. Raises `SettingsError`."""
+        text, owners, before, origins = self._text(), self.owners(), self._before(), self.origins()
+        fixed = [name for name, origin in origins.items() if origin in ("environment", "command line")]
         try:
-            if path.is_file():
-                mode = path.stat().st_mode & 0o777
-                draft.chmod(mode)
-                self._keep(path, mode)
-            draft.replace(path)
-        except OSError as error:
-            raise SettingsError([f"{path}: cannot be written: {error.strerror}"]) from error
-
-    def _keep(self, path: Path, mode: int) -> None:
-        """The file before, beside the new one; whoever may not read the one may not read the other."""
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(path.read_bytes())
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(mode)
-        Path(name).replace(path.with_name(path.name + BACKUP))
-
-    def _drafted(self, make: Callable[[str], str]) -> tuple[Path, Path, Settings]:
-        """The file, a draft beside it, so that relative paths mean the same, and what the draft says.
-
-        It is checked as at the start. Raises `SettingsError`.
-        """
-        path = self._known.path
-        try:
-            text = make(self.text())
+            local = values_of(text)
+            if theirs := [name for name in unset if origins.get(name) == "file" and value_at(local, name) is None]:
+                place = self._known.path
+                raise SettingsError([f"{name}: stands in {place}; change it there, or give a value" for name in theirs])
+            changes = dict(make(owners))
+            after = self._loaded(edited(text, changes, unset))
+            needless = [name for name in changes if name not in fixed and _value(after, name) == _value(owners, name)]
+            wanted = {name: value for name, value in changes.items() if name not in needless}
+            _refuse_paths(wanted, after, owners)
+            found = strayed(before, owners, after, wanted)
+            if found.errors:
+                raise SettingsError(found.errors)
+            written = edited(text, {**wanted, **dict.fromkeys(found.unread, "")}, [*unset, *needless])
+            return _Draft(written, self._loaded(written), list(changes), fixed)
         except EditError as error:
-            raise SettingsError([f"{path}: {error}"]) from None
+            raise SettingsError([f"{self._known.local}: {error}"]) from None
+
+    def _before(self) -> Settings:
+        """The settings of the files, or where those do not hold, because somebody edited them, what runs."""
         try:
-            descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        except OSError as error:
-            raise SettingsError([f"{path}: cannot be written: {error.strerror}"]) from error
-        draft = Path(name)
+            return self.current()
+        except SettingsError:
+            return self._running()
+
+    def _loaded(self, text: str) -> Settings:
+        """The settings as they are with this text in the file; the lines of a mistake name no place but the setting."""
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            return path, draft, self._known.load(draft).settings
+            return self._known.load(text).settings
         except SettingsError as error:
-            self._remove(draft)
-            place = f"{one_line(str(draft))}: "
+            place = f"{one_line(str(self._known.local))}: "
             raise SettingsError([line.removeprefix(place) for line in error.errors]) from None
+
+    def _commit(self, text: str) -> None:
+        """Keep the file before and put the new one in its place; the rights are its owner's alone."""
+        path = self._known.local.resolve()  # where it is a link, what it points to is written
+        try:
+            if (before := private_file.read(path, most_bytes=MAX_FILE_BYTES)) is not None:
+                private_file.write(_beside(path), before)
+            if text:
+                private_file.write(path, text.encode())
+            else:
+                path.unlink(missing_ok=True)
         except OSError as error:
-            self._remove(draft)
-            raise SettingsError([f"{path}: cannot be written: {error.strerror}"]) from error
+            folder = path.parent
+            raise SettingsError(
+                [f"{path}: cannot be written: {error.strerror}; make the folder {folder} writable for this server"]
+            ) from error
 
-    @staticmethod
-    def _remove(draft: Path) -> None:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
 
-    def _overridden(self, names: Sequence[str]) -> tuple[str, ...]:
-        origins = self.origins()
-        return tuple(name for name in names if origins.get(name) in ("environment", "command line"))
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + BACKUP)
+
+
+def _value(settings: Settings, name: str) -> Any:
+    """The value of a setting by its name."""
+    found: Any = settings
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _refuse_paths(changes: Mapping[str, Any], after: Settings, owners: Settings) -> None:
+    """Paths given here stay inside the data directory, links followed; those of models may lie where models do."""
+    errors = []
+    for name in changes:
+        key = find(tuple(name.split(".")))
+        if key is None or not (key.kind == "path" or key.path in PATHS_AS_TEXT or name == "store.file"):
+            continue
+        value = _value(after, name)
+        if value is None or (key.path in PATHS_AS_TEXT and value == "auto"):
+            continue
+        path = owners.server.data_dir / value if name == "store.file" else Path(value)
+        allowed = [owners.server.data_dir, *([owners.models.dir] if name in _MODEL_PATHS else [])]
+        if not any(path.resolve().is_relative_to(folder.resolve()) for folder in allowed):
+            folders = " or ".join(str(folder) for folder in allowed)
+            errors.append(one_line(f"{name}: {path} is outside of {folders}; paths elsewhere are set in settings.toml"))
+    if errors:
+        raise SettingsError(errors)
 
 
 def check_names(changes: Mapping[str, Any], unset: Sequence[str]) -> None:
@@ -244,7 +313,7 @@ def check_names(changes: Mapping[str, Any], unset: Sequence[str]) -> None:
         key = find(path)
         if key is None or "*" in path:
             errors.append(one_line(f"{name}: {unknown_key(path)}"))
-        elif key.kind in ("section", "sections") or is_read_only(name) or key.item == "secret":
+        elif key.kind == "section" or (name in changes and not can_be_changed(name, key)):
             errors.append(f"{name}: cannot be changed here; edit the file")
         elif name in changes and changes[name] is None:
             errors.append(f"{name}: must be {key.allowed()}")

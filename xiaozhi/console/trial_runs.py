@@ -2,11 +2,12 @@
 
 import base64
 import io
+import re
 import time
 import wave
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -15,10 +16,11 @@ from xiaozhi.audio.resample import StreamResampler
 from xiaozhi.settings import EspeakVoiceSettings, Settings
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.hearing import Ears
-from xiaozhi.stages.llm.engine import ChatModel, ChatRequest, Message
+from xiaozhi.stages.llm.engine import ChatError, ChatModel, ChatRequest, Message
 from xiaozhi.stages.tts.espeak import say
 from xiaozhi.stages.vad.silero import CONTEXT_SAMPLES, STATE_WIDTH, WINDOW_SAMPLES, load_silero
 from xiaozhi.text.language import language_of
+from xiaozhi.upstream.failure import FailureKind
 from xiaozhi.workers import Priority
 
 ENGLISH = "what time is it"
@@ -33,12 +35,14 @@ class Result:
         latency_ms: until its first useful output; None where there was none.
         detail: one line: what came out, or what is wrong and what to do.
         audio: int16[n] at 24 kHz, of a voice.
+        trouble: which advice fits, in the words of the pages; empty for none.
     """
 
     ok: bool
     latency_ms: float | None
     detail: str
     audio: PcmInt | None = None
+    trouble: str = ""
 
     def message(self) -> dict[str, Any]:
         """As JSON."""
@@ -46,10 +50,33 @@ class Result:
             "ok": self.ok,
             "latency_ms": None if self.latency_ms is None else round(self.latency_ms, 1),
             "detail": " ".join(self.detail.split()),
+            "trouble": self.trouble,
         }
         if self.audio is not None:
             shown["audio"] = base64.b64encode(_wav(self.audio)).decode()
         return shown
+
+
+_TROUBLES: Final = {
+    FailureKind.CONNECTION: "network",
+    FailureKind.FIRST_BYTE: "time",
+    FailureKind.BROKEN: "answer",
+    FailureKind.NONSENSE: "answer",
+    FailureKind.BUSY: "busy",
+    FailureKind.SERVER: "server",
+    FailureKind.REQUEST: "request",
+}
+_STATUSES: Final = {"401": "key", "403": "key", "402": "money", "404": "address", "405": "address"}
+
+
+def trouble_of(error: ChatError) -> str:
+    """Which advice fits the failure of an endpoint: `key`, `address`, `network` and the like."""
+    if "it redirects to" in str(error):
+        return "address"
+    if error.kind in _TROUBLES:
+        return _TROUBLES[error.kind]
+    status = re.search(r"HTTP (\d{3})", str(error))
+    return _STATUSES.get(status[1], "address" if status[1].startswith("3") else "request") if status else "request"
 
 
 def spoken(text: str) -> PcmFloat:

@@ -10,11 +10,11 @@ from typing import Any, Final
 import numpy as np
 
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, UPLINK_RATE_HZ, PcmInt
-from xiaozhi.console.editing import edited
 from xiaozhi.console.endpoints import merged
+from xiaozhi.console.listing import models_of
 from xiaozhi.console.secret_values import secrets_of
-from xiaozhi.console.settings_file import SettingsFile, check_names
-from xiaozhi.console.trial_runs import ENGLISH, Result, asked, decoded, spoken, try_vad
+from xiaozhi.console.settings_file import SettingsFile
+from xiaozhi.console.trial_runs import ENGLISH, Result, asked, decoded, spoken, trouble_of, try_vad
 from xiaozhi.services import Services
 from xiaozhi.settings import LlmEndpoint, Settings
 from xiaozhi.settings.errors import SettingsError
@@ -85,19 +85,44 @@ class Trials:
             try:
                 async with asyncio.timeout(LIMIT_S):
                     result = await trials[stage](settings, body)
-            except (VadError, EngineError, ChatError, VoiceError, JobDropped) as error:
+            except ChatError as error:
+                result = Result(False, None, str(error), trouble=trouble_of(error))
+            except (VadError, EngineError, VoiceError, JobDropped) as error:
                 result = Result(False, None, str(error) or type(error).__name__)
             except TimeoutError:
-                result = Result(False, None, f"no result within {LIMIT_S:.0f} s")
+                result = Result(False, None, f"no result within {LIMIT_S:.0f} s", trouble="time")
             return self._clean(result, settings, body)
         finally:
             self._busy = False
+
+    async def models(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Which models an endpoint offers.
+
+        Args:
+            body: `endpoint`, as for `run`.
+
+        Returns:
+            `models`, or what `Result.message()` says of a failure.
+
+        Raises:
+            SettingsError: the endpoint does not hold, or its key was given for another address.
+        """
+        settings = self._services.settings
+        endpoint = await self._endpoint(body.get("endpoint"), settings)
+        try:
+            return {"ok": True, "models": await models_of(endpoint)}
+        except ChatError as error:
+            return self._clean(Result(False, None, str(error), trouble=trouble_of(error)), settings, body)
 
     def _clean(self, result: Result, settings: Settings, body: Mapping[str, Any]) -> dict[str, Any]:
         """Upstreams repeat what they were sent: no key goes back into the page."""
         shown = result.message()
         endpoint = body.get("endpoint")
-        typed = {str(endpoint["api_key"])} if isinstance(endpoint, dict) and endpoint.get("api_key") else set[str]()
+        typed = set[str]()
+        if isinstance(endpoint, dict):
+            headers = endpoint.get("extra_headers")
+            given = [endpoint.get("api_key"), *(headers.values() if isinstance(headers, dict) else ())]
+            typed = {str(one) for one in given if one}
         for secret in secrets_of(settings) | secrets_of(self._services.settings) | typed:
             if len(secret) >= 6:
                 shown["detail"] = shown["detail"].replace(secret, _HIDDEN)
@@ -110,9 +135,7 @@ class Trials:
             raise SettingsError(["changes: must be an object"])
         if not changes:
             return self._services.settings
-        check_names(changes, ())
-        await asyncio.to_thread(self._file.check_addresses, changes)
-        return await asyncio.to_thread(self._file.preview, lambda text: edited(text, changes))
+        return await asyncio.to_thread(self._file.preview, changes)
 
     # VAD ----------------------------------------------------------------------------------------------------------
 
@@ -150,18 +173,9 @@ class Trials:
 
     async def _llm(self, settings: Settings, body: Mapping[str, Any]) -> Result:
         wanted = body.get("endpoint")
-        known = {one.name: one for one in settings.llm.endpoints}
-        if wanted is None and not known:
+        if wanted is None and not settings.llm.endpoints:
             return await asked(self._services.chat, "the built-in responder", _text(body, ENGLISH))
-        endpoint: LlmEndpoint
-        if isinstance(wanted, dict):
-            endpoint = merged(wanted, known)
-        elif wanted is None:
-            endpoint = settings.llm.endpoints[0]
-        elif isinstance(wanted, str) and wanted in known:
-            endpoint = known[wanted]
-        else:
-            raise SettingsError([f"endpoint: there is none of this name; there are {', '.join(known) or 'none'}"])
+        endpoint = await self._endpoint(wanted, settings)
         from xiaozhi.stages.llm.openai_chat import OpenAIChat
 
         llm = settings.llm.model_copy(update={"first_token_timeout_s": LIMIT_S - 5.0})
@@ -172,6 +186,18 @@ class Trials:
             return await asked(chat, f"{endpoint.name}, {endpoint.model}", _text(body, "你好"))
         finally:
             await chat.close()
+
+    async def _endpoint(self, wanted: object, settings: Settings) -> LlmEndpoint:
+        """The endpoint of that name, the first where none is named, or one as a page has it. Raises `SettingsError`."""
+        if isinstance(wanted, dict):
+            owners = await asyncio.to_thread(self._file.owners)
+            return merged(wanted, settings.llm.endpoints, owners.llm.endpoints)
+        known = {one.name: one for one in settings.llm.endpoints}
+        if wanted is None and known:
+            return settings.llm.endpoints[0]
+        if isinstance(wanted, str) and wanted in known:
+            return known[wanted]
+        raise SettingsError([f"endpoint: there is none of this name; there are {', '.join(known) or 'none'}"])
 
     # TTS ----------------------------------------------------------------------------------------------------------
 

@@ -90,7 +90,7 @@ class Listener:
 
     def typed(self, text: str) -> None:
         """Something was said in writing."""
-        self.transcript = Transcript(text)
+        self.transcript = Transcript(text, confidence="sure")
         self._language = language_of(text, default=self._language)
         self.times.typed()
 

@@ -5,10 +5,13 @@ import logging
 from xiaozhi.conversation.answering import Plan
 from xiaozhi.conversation.intents import Intent, Intents
 from xiaozhi.conversation.recollection import Recollection
+from xiaozhi.events import Clause
 from xiaozhi.services import Services
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.text.messages import message
 from xiaozhi.text.script import script_of
+from xiaozhi.stages.asr.known_languages import EMBEDDED, is_unknown, languages_of
+from xiaozhi.text.messages import only_understands
 from xiaozhi.tools.device import DeviceTools
 from xiaozhi.tools.tool import ToolContext
 from xiaozhi.turn.manners import Manners
@@ -20,7 +23,7 @@ class Planner:
     """Plans the replies of one conversation. Nothing has an effect before `committed`.
 
     Args:
-        services: the shared tools.
+        services: the shared tools, and what the recogniser knows.
         device_id: whose conversation it is.
         recall: the persona and the past.
         manners: takes the persona's own words.
@@ -28,6 +31,7 @@ class Planner:
 
     def __init__(self, services: Services, device_id: str, recall: Recollection, manners: Manners) -> None:
         self._device_id = device_id
+        self._services = services
         self._recall = recall
         self._manners = manners
         self._box = services.tools.toolbox(ToolContext(device_id, now=recall.now, conversation=recall))
@@ -61,6 +65,12 @@ class Planner:
 
     def _plan(self, text: str, transcript: Transcript, talker: str) -> Plan:
         persona = self._recall.agent
+        known = languages_of(self._services.ears.engine)
+        if is_unknown(transcript, known, self._recall.expected_language):
+            said = only_understands(known or EMBEDDED, soon=self._services.ears_are_coming)
+            script = [Clause(text, text, language, "sad") for text, language in zip(said, ("zh", "en"), strict=True)]
+            self._intent = None
+            return Plan("zh", persona=persona, script=script, name="unknown language", unknown_language=True)
         language = persona.language if persona.language != "auto" else talker
         self._box.context.language = language
         self._box.allow(persona.tools)

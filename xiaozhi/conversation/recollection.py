@@ -66,6 +66,12 @@ class Recollection:
         return self._device
 
     @property
+    def expected_language(self) -> str:
+        """What the talker is known to speak; empty where nobody has said so."""
+        fixed, agents = self._services.settings.asr.language, self.agent.language
+        return self._device.language or (fixed if fixed != "auto" else "" if agents == "auto" else agents)
+
+    @property
     def rank(self) -> Rank:
         """Whether this device goes before or behind others where many wait."""
         return _RANKS.get(self._device.priority, Rank.NORMAL)

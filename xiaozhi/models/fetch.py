@@ -1,15 +1,20 @@
-"""One file over HTTP into a partial file: resumed where it stopped, refused where it is not what was asked for."""
+"""One file over HTTP into a partial file: resumed where it stopped, refused where it is not what was asked for.
+
+A mirror that is much slower than others usually are is given up, so that another can be tried.
+"""
 
 import asyncio
 import contextlib
 import errno
 import json
+import math
 import os
 import re
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -25,12 +30,39 @@ ATTEMPTS = 4
 WRITE_BYTES = 1 << 20
 """Bytes collected before a thread writes them to disk."""
 
+WRITE_EVERY_S = 2.0
+"""And so often at least: what has come survives a kill, and other processes see how far it is."""
+
+SLOW_BYTES_S = 150_000.0
+"""A mirror below this, over `SLOW_WINDOW_S`, is slow: it would take half an hour for SenseVoice."""
+
+STUCK_BYTES_S = 1000.0
+"""Below this nothing will ever be complete."""
+
+SLOW_WINDOW_S = 15.0
+"""Time over which the speed of a transfer is measured; a connection needs some seconds to come up to its own."""
+
+NEARLY_S = 30.0
+"""A slow transfer that will be over within this is left to end."""
+
 Progress: TypeAlias = Callable[[str, int, int | None], None]
 """Called with the file's name, bytes so far, and bytes in all (`None` when the server does not say)."""
 
 
 class FetchError(Exception):
     """A file could not be fetched or is not what was asked for; one line, without the address's user or query."""
+
+
+class TooSlow(FetchError):
+    """The mirror works, but slowly.
+
+    Attributes:
+        bytes_s: how fast, in bytes a second.
+    """
+
+    def __init__(self, host: str, bytes_s: float) -> None:
+        super().__init__(f"{host}: slow ({bytes_s / 1000.0:.0f} KB/s)")
+        self.bytes_s = bytes_s
 
 
 class StorageError(FetchError):
@@ -75,7 +107,14 @@ class _Resume:
         self.path(partial).write_text(json.dumps(asdict(self)), "utf-8")
 
 
-async def fetch(session: aiohttp.ClientSession, url: str, partial: Path, name: str, progress: Progress = quiet) -> None:
+async def fetch(
+    session: aiohttp.ClientSession,
+    url: str,
+    partial: Path,
+    name: str,
+    progress: Progress = quiet,
+    least_bytes_s: float = 0.0,
+) -> None:
     """Fetch `url` into the file `partial`, going on where an earlier call stopped.
 
     The file is complete when this returns. When it raises, what has come stays for the next call.
@@ -86,19 +125,23 @@ async def fetch(session: aiohttp.ClientSession, url: str, partial: Path, name: s
         partial: where to; its folder exists.
         name: what to call it in messages and progress.
         progress: told about every piece.
+        least_bytes_s: a transfer that is slower, in bytes a second, is given up; 0 for none.
 
     Raises:
+        TooSlow: it was given up for its speed.
         StorageError: disk full or not writable.
         FetchError: anything else.
     """
     attempts, best = 0, 0
+    pace = _Pace(_host(url), _size(partial), least_bytes_s)
     while True:
         try:
-            if await _attempt(session, url, partial, name, progress):
+            if await _attempt(session, url, partial, name, progress, pace):
                 return
             _discard(partial)
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
             reached = _size(partial)
+            pace.came(reached)
             attempts = 1 if reached > best else attempts + 1
             best = max(best, reached)
             # Nothing ever came: the mirror is away, trying again only keeps people waiting.
@@ -110,7 +153,9 @@ async def fetch(session: aiohttp.ClientSession, url: str, partial: Path, name: s
             raise storage_error(error, partial) from None
 
 
-async def _attempt(session: aiohttp.ClientSession, url: str, partial: Path, name: str, progress: Progress) -> bool:
+async def _attempt(
+    session: aiohttp.ClientSession, url: str, partial: Path, name: str, progress: Progress, pace: "_Pace"
+) -> bool:
     """One request: a range when something is there, else the whole. `False`: what is there cannot be gone on with."""
     have, resume = _size(partial), _Resume.read(partial)
     if have and resume.total == have:
@@ -129,7 +174,8 @@ async def _attempt(session: aiohttp.ClientSession, url: str, partial: Path, name
         _refuse_web_page(reply, url)
         total = start + reply.content_length if reply.content_length is not None else None
         _Resume(_mark(reply), total).write(partial)
-        await _receive(reply, partial, start, lambda done: progress(name, done, total))
+        pace.begin(start, total)
+        await _receive(reply, partial, start, pace, lambda done: progress(name, done, total))
     if total is not None and (size := _size(partial)) != total:
         raise aiohttp.ClientPayloadError(f"{size} of {total} bytes came")
     return True
@@ -161,9 +207,37 @@ def _refuse_web_page(reply: aiohttp.ClientResponse, url: str) -> None:
         raise FetchError(f"{_host(url)}: sent a web page instead of {_file(url)}")
 
 
-async def _receive(reply: aiohttp.ClientResponse, partial: Path, start: int, progress: Callable[[int], None]) -> None:
+class _Pace:
+    """Measures a transfer over all its attempts, of which each may come no further than a few bytes."""
+
+    def __init__(self, host: str, done: int, least_bytes_s: float) -> None:
+        self._host, self._least = host, least_bytes_s
+        self._total: int | None = None
+        self._since, self._before = time.monotonic(), done
+
+    def begin(self, start: int, total: int | None) -> None:
+        """A reply begins; where it begins anew what came before does not count."""
+        self._total = total
+        self._before = min(self._before, start)
+
+    def came(self, done: int) -> None:
+        """So many bytes are there. Raises `TooSlow` when a whole window was below the least."""
+        now = time.monotonic()
+        took_s = now - self._since
+        if not self._least or took_s < SLOW_WINDOW_S:
+            return
+        bytes_s = (done - self._before) / took_s
+        left = self._total - done if self._total is not None else math.inf
+        if bytes_s < self._least and left > bytes_s * NEARLY_S:
+            raise TooSlow(self._host, bytes_s)
+        self._since, self._before = now, done
+
+
+async def _receive(
+    reply: aiohttp.ClientResponse, partial: Path, start: int, pace: _Pace, progress: Callable[[int], None]
+) -> None:
     """Write what comes behind the first `start` bytes; what has come is on disk even when the transfer breaks."""
-    done, buffer = start, bytearray()
+    done, buffer, written = start, bytearray(), time.monotonic()
     with partial.open("r+b" if start else "wb") as file:
         file.seek(start)
         file.truncate()
@@ -172,11 +246,18 @@ async def _receive(reply: aiohttp.ClientResponse, partial: Path, start: int, pro
                 buffer += piece
                 done += len(piece)
                 progress(done)
-                if len(buffer) >= WRITE_BYTES:
-                    await asyncio.to_thread(file.write, bytes(buffer))
+                pace.came(done)
+                if len(buffer) >= WRITE_BYTES or time.monotonic() - written >= WRITE_EVERY_S:
+                    await asyncio.to_thread(_write, file, bytes(buffer))
                     buffer.clear()
+                    written = time.monotonic()
         finally:
             file.write(buffer)
+
+
+def _write(file: BinaryIO, content: bytes) -> None:
+    file.write(content)
+    file.flush()
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:

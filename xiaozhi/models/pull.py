@@ -1,10 +1,15 @@
-"""Fetch a published model: mirrors in order, resumed, compared with the first pull, put in place in one step."""
+"""Fetch a published model: mirrors in order, resumed, compared with the first pull, put in place in one step.
+
+One that is slow is left for a quicker one, and one process at a time fetches a model.
+"""
 
 import asyncio
 import contextlib
 import hashlib
+import logging
+import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -14,10 +19,23 @@ import aiohttp
 
 from xiaozhi.models import record
 from xiaozhi.models.catalogue import Download, Model, Source
-from xiaozhi.models.fetch import FetchError, Progress, StorageError, client, fetch, quiet, storage_error
+from xiaozhi.models.fetch import (
+    SLOW_BYTES_S,
+    STUCK_BYTES_S,
+    FetchError,
+    Progress,
+    StorageError,
+    TooSlow,
+    client,
+    fetch,
+    quiet,
+    storage_error,
+)
 from xiaozhi.models.unpack import ArchiveError, unpack
 from xiaozhi.program import program
 from xiaozhi.settings import ModelsSettings
+
+_log = logging.getLogger(__name__)
 
 PARTIAL_DIR = ".partial"
 """Where unfinished pulls wait to be gone on with, below `models.dir`."""
@@ -31,6 +49,10 @@ Verify: TypeAlias = Callable[[Model, Path], str]
 
 class PullError(Exception):
     """The model could not be fetched; one line for each mirror, with what to do."""
+
+
+class Fetching(PullError):
+    """Another process is fetching it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +81,12 @@ async def pull(
     connect_timeout_s: float = 5.0,
     verify: Verify = trust,
     progress: Progress = quiet,
+    on_source: Callable[[str], None] = lambda _mirror: None,
 ) -> Pulled:
-    """Fetch a model from the first source that has it whole, and put it in place.
+    """Fetch a model from the first source that has it whole and is quick, and put it in place.
 
-    What was fetched in part stays for the next call. Nothing is touched when the model is there and unchanged.
+    Where all that have it are slow the quickest of them is waited for. What was fetched in part stays for the next
+    call, and for other mirrors of the same repository. Nothing is touched when the model is there and unchanged.
 
     Args:
         model: what to fetch.
@@ -71,8 +95,10 @@ async def pull(
         connect_timeout_s: time for one mirror to answer, in seconds.
         verify: tries the fetched model before it is put in place.
         progress: told about every piece.
+        on_source: told the mirror that is asked next.
 
     Raises:
+        Fetching: another process is fetching it.
         PullError: no source had it, or this machine cannot store it.
     """
     if not sources:
@@ -85,15 +111,22 @@ async def pull(
             return Pulled(model.folder(models_dir))
         work = models_dir / PARTIAL_DIR / model.name
         work.mkdir(parents=True, exist_ok=True)
-        async with client(connect_timeout_s) as session:
-            for source in sources:
-                try:
-                    await _pull_from(session, source, model, models_dir, work, verify, progress)
-                    return Pulled(model.folder(models_dir), source.mirror)
-                except StorageError:
-                    raise
-                except FetchError as error:
-                    reasons.append(f"{source.mirror}: {error}")
+        slow: list[tuple[float, Source]] = []
+        with _alone(work, model.name):
+            async with client(connect_timeout_s) as session:
+                for source, least_bytes_s in _in_turn(sources, slow):
+                    try:
+                        on_source(source.mirror)
+                        parts = await _parts_from(session, source, model, work, progress, least_bytes_s)
+                        await asyncio.to_thread(_install, parts, model, models_dir, work, verify)
+                        return Pulled(model.folder(models_dir), source.mirror)
+                    except StorageError:
+                        raise
+                    except FetchError as error:
+                        reasons.append(f"{source.mirror}: {error}")
+                        if isinstance(error, TooSlow):
+                            slow.append((error.bytes_s, source))
+                            _log.info("%s from %s; looking for a quicker one", model.name, error)
     except StorageError as error:
         raise PullError(f"{model.name}: {error}") from None
     except OSError as error:
@@ -104,20 +137,34 @@ async def pull(
     raise PullError("\n".join(dict.fromkeys(f"{model.name}: {reason}" for reason in reasons)))
 
 
+def _in_turn(sources: Sequence[Source], slow: Sequence[tuple[float, Source]]) -> Iterator[tuple[Source, float]]:
+    """Every source, with the least speed that is waited for; then the slow ones, the quickest first, at any speed."""
+    yield from ((source, SLOW_BYTES_S) for source in sources)
+    for _, source in sorted(slow, key=lambda one: -one[0]):
+        yield source, STUCK_BYTES_S
+
+
 async def pull_if_missing(
-    model: Model, models_dir: Path, settings: ModelsSettings, *, verify: Verify = trust, progress: Progress = quiet
+    model: Model,
+    models_dir: Path,
+    settings: ModelsSettings,
+    *,
+    verify: Verify = trust,
+    progress: Progress = quiet,
+    on_source: Callable[[str], None] = lambda _mirror: None,
 ) -> str:
-    """Fetch a model for a server that is starting: once, and without waiting more than 5 s for an answer.
+    """Fetch a model for a server: without waiting more than 5 s for an answer.
 
     All mirrors are asked at the same time whether they can be reached; the first in order that can is used.
 
     Returns:
         An empty text when the model is in place, else one line why not. Never raises for a network or a disk.
+
+    Raises:
+        Fetching: another process is fetching it.
     """
     if model.installed(models_dir):
         return ""
-    if not settings.auto_pull:
-        return f"{model.name} is not there and models.auto_pull is off"
     sources = model.sources_in(settings.mirrors)
     reach_s = min(settings.connect_timeout_s, REACH_S)
     async with client(reach_s) as session:
@@ -127,8 +174,16 @@ async def pull_if_missing(
         return f"{model.name} cannot be fetched: no mirror can be reached ({', '.join(settings.mirrors)})"
     try:
         await pull(
-            model, models_dir, sources, connect_timeout_s=settings.connect_timeout_s, verify=verify, progress=progress
+            model,
+            models_dir,
+            sources,
+            connect_timeout_s=settings.connect_timeout_s,
+            verify=verify,
+            progress=progress,
+            on_source=on_source,
         )
+    except Fetching:
+        raise
     except PullError as error:
         return f"{model.name} cannot be fetched: " + str(error).splitlines()[-1].removeprefix(f"{model.name}: ")
     return ""
@@ -163,32 +218,66 @@ async def _reachable(session: aiohttp.ClientSession, source: Source, reach_s: fl
         return False
 
 
-async def _pull_from(
+async def _parts_from(
     session: aiohttp.ClientSession,
     source: Source,
     model: Model,
-    models_dir: Path,
     work: Path,
-    verify: Verify,
     progress: Progress,
-) -> None:
-    """Fetch everything, then assemble, try, compare, put in place."""
+    least_bytes_s: float,
+) -> list[tuple[Download, Path]]:
+    """Fetch everything of one source."""
     parts = [(download, work / _part_name(download.url)) for download in source.downloads]
     for download, part in parts:
-        await fetch(session, download.url, part, _shown_name(download), progress)
+        await fetch(session, download.url, part, _shown_name(download), progress, least_bytes_s)
+    return parts
+
+
+@contextlib.contextmanager
+def _alone(work: Path, name: str) -> Iterator[None]:
+    """Keep other processes from writing into the same folder; without such locks (Windows) nobody is kept."""
     try:
-        await asyncio.to_thread(_install, parts, model, models_dir, work, verify)
-    except FetchError as error:
-        if not isinstance(error, StorageError):
-            for _, part in parts:  # complete but no good: going on with it would never help
-                part.unlink(missing_ok=True)
-        raise
+        import fcntl
+    except ImportError:
+        yield
+        return
+    lock = os.open(work, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Fetching(f"{name} is being fetched by another process; `xiaozhi models list` shows how far") from None
+        yield
+    finally:
+        os.close(lock)
+
+
+def come_so_far(model: Model, models_dir: Path) -> int:
+    """Bytes of an unfinished pull that are there, of the mirror that has given most. Blocking."""
+    parts = list((models_dir / PARTIAL_DIR / model.name).glob("*.part"))
+    return max((part.stat().st_size for part in parts), default=0)
 
 
 def _install(
     parts: Sequence[tuple[Download, Path]], model: Model, models_dir: Path, work: Path, verify: Verify
 ) -> None:
-    """Assemble the fetched parts, try them, and swap the folder in. Blocking."""
+    """Assemble the fetched parts, try them, and swap the folder in. Blocking.
+
+    Raises:
+        FetchError: what has come is no good; it is deleted, because going on with it would never help.
+    """
+    try:
+        _assemble(parts, model, models_dir, work, verify)
+    except FetchError as error:
+        if not isinstance(error, StorageError):
+            for _, part in parts:
+                part.unlink(missing_ok=True)
+        raise
+
+
+def _assemble(
+    parts: Sequence[tuple[Download, Path]], model: Model, models_dir: Path, work: Path, verify: Verify
+) -> None:
     ready = work / "ready"
     shutil.rmtree(ready, ignore_errors=True)
     ready.mkdir()
@@ -196,7 +285,8 @@ def _install(
     for download, part in parts:
         if download.is_archive:
             try:
-                unpack(part, ready, [file for file in model.files if file not in elsewhere])
+                files = [file for file in model.files if file not in elsewhere]
+                unpack(part, ready, {download.inner or file: file for file in files})
             except ArchiveError as error:
                 raise FetchError(str(error).replace(part.name, _shown_name(download))) from None
         else:
@@ -261,8 +351,10 @@ def _refuse_impostor(path: Path) -> None:
 
 
 def _part_name(url: str) -> str:
-    """A name for the partial file of a URL: mirrors and versions never share one."""
-    return f"{hashlib.sha256(url.encode()).hexdigest()[:10]}-{urlsplit(url).path.rsplit('/', 1)[-1]}.part"
+    """A name for the partial file of a URL: versions never share one, mirrors of one repository do."""
+    return (
+        f"{hashlib.sha256(urlsplit(url).path.encode()).hexdigest()[:10]}-{urlsplit(url).path.rsplit('/', 1)[-1]}.part"
+    )
 
 
 def _shown_name(download: Download) -> str:

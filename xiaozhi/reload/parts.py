@@ -12,6 +12,7 @@ from xiaozhi.pressure.steps import Step
 from xiaozhi.services import (
     About,
     Services,
+    UnknownLanguage,
     about_chat,
     about_recognizer,
     about_voices,
@@ -196,6 +197,7 @@ def _exchange_recognizer(services: Services, parts: Parts, before: Settings) -> 
     if memory is not None:
         memory.resize(cache.recognition_ttl_s, cache.recognition_entries)
     if parts.recognizer is not None:
+        services.unknown_language = UnknownLanguage()
         # An utterance is over by then, and its last decode given up.
         most_s = before.turn.max_utterance_s + before.asr.timeout_s
         services.tenants.retire(lambda: close_recognizer(former), in_use=lambda: bool(hearings), most_s=most_s)

@@ -2,14 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from xiaozhi.agents import AgentError
 from xiaozhi.reload.difference import changed_keys, held_back
-from xiaozhi.reload.parts import build_parts, exchange
+from xiaozhi.reload.parts import build_parts, discard, exchange
 from xiaozhi.services import Services
 from xiaozhi.settings import Settings
 from xiaozhi.settings.applies import need_restart
@@ -60,17 +60,29 @@ class Reloader:
         """Told the settings that hold from now on, in the step in which they begin to."""
         self.restart: tuple[str, ...] = ()
         """Settings that were changed and wait for a restart."""
+        self.told: tuple[str, ...] = ()
+        """Warnings about the settings that are in the log already: each is said once, and whenever somebody asks."""
         self.reread = reread
         self._services = services
         self._lock = asyncio.Lock()
 
-    async def apply(self, settings: Settings) -> Applied:
+    async def apply(self, settings: Settings, commit: Callable[[], Awaitable[None]] | None = None) -> Applied:
         """Take new settings over: those that can, from the next turn or connection on; all of them or none.
 
         Never raises for what is wrong with the settings; engines are loaded beside those in use, which takes seconds.
+
+        Args:
+            settings: the new ones.
+            commit: writes them down, after all that could go wrong and before they hold; where it raises
+                `SettingsError` nothing is changed.
         """
         async with self._busy():
-            return await self._apply(settings)
+            return await self._apply(settings, commit=commit)
+
+    async def rebuild(self, keys: Collection[str]) -> Applied:
+        """Build the engines anew that these settings decide about, because there are other files for them now."""
+        async with self._busy():
+            return await self._apply(self._services.settings, rebuilt=keys)
 
     async def reload(self, *, asked: bool = True) -> Applied:
         """Read the settings again and apply them; says in the log what came of it.
@@ -87,11 +99,11 @@ class Reloader:
             try:
                 loaded = await asyncio.to_thread(self.reread)
             except SettingsError as mistakes:
-                self.refused += 1
-                _log.error("settings not applied: %s", "; ".join(mistakes.errors))
-                return Applied(restart=self.restart, errors=tuple(mistakes.errors))
+                return self._refuse(mistakes.errors)
             for warning in loaded.warnings:
-                _log.warning("settings: %s", warning)
+                if asked or warning not in self.told:
+                    _log.warning("settings: %s", warning)
+            self.told = loaded.warnings
             return await self._apply(loaded.settings, asked=asked)
 
     @asynccontextmanager
@@ -106,30 +118,53 @@ class Reloader:
                 for tell in self.on_busy:
                     tell(False)
 
-    async def _apply(self, wanted: Settings, *, asked: bool = False) -> Applied:
+    async def _apply(
+        self,
+        wanted: Settings,
+        *,
+        asked: bool = False,
+        commit: Callable[[], Awaitable[None]] | None = None,
+        rebuilt: Collection[str] = (),
+    ) -> Applied:
         services = self._services
         keys = changed_keys(services.settings, wanted)
         restart = need_restart(keys)
         settings = held_back(services.settings, wanted, restart)
         live = [key for key in keys if key not in restart]
+        live += [key for key in rebuilt if key not in live]
         try:
             parts = await build_parts(services, settings, live) if live else None
         except (EngineError, VoiceError, VadError, AgentError, StoreError) as error:
-            self.refused += 1
-            _log.error("settings not applied: %s", error)
-            return Applied(restart=self.restart, errors=(str(error),))
+            return self._refuse([str(error)])
+        if commit is not None:
+            try:
+                await commit()
+            except BaseException as error:
+                if parts is not None:
+                    await discard(parts, services)
+                if isinstance(error, SettingsError):
+                    return self._refuse(error.errors)
+                raise
         if parts is not None:
             exchange(services, parts)
             for take in self.on_settings:
                 take(settings)
             self.applied += 1
-            _log.info("settings applied: %s", _names(live))
+            _log.info("%s: %s", "built anew" if rebuilt else "settings applied", _names(live))
+        if rebuilt:  # nothing was read again: what waits for a restart still does
+            return Applied(tuple(live), self.restart)
         if restart and tuple(restart) != self.restart:
             _log.warning("these settings wait for a restart: %s", _names(restart))
         elif parts is None:
             _log.log(logging.INFO if asked else logging.DEBUG, "settings read again: nothing to apply")
         self.restart = tuple(restart)
         return Applied(tuple(live), self.restart)
+
+    def _refuse(self, errors: Sequence[str]) -> Applied:
+        """Nothing is changed."""
+        self.refused += 1
+        _log.error("settings not applied: %s", "; ".join(errors))
+        return Applied(restart=self.restart, errors=tuple(errors))
 
 
 def _names(keys: list[str]) -> str:

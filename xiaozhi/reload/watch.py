@@ -1,4 +1,4 @@
-"""Looks whether the settings file has changed, once a second; a signal asks for the same at once."""
+"""Looks whether a settings file has changed, once a second; a signal asks for the same at once."""
 
 import asyncio
 import logging
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from xiaozhi.reload.reloader import Reloader
+from xiaozhi.settings.load import local_of
 
 _log = logging.getLogger(__name__)
 
@@ -26,39 +27,41 @@ def sign_of(path: Path) -> Sign | None:
 
 
 class Changes:
-    """Says when a file that was being written has come to rest. Pure.
+    """Says when the owner's file and the console's, of which one was being written, have come to rest. Pure.
 
     Args:
-        sign: of the file as it was read.
+        owners: sign of the owner's file as it was read.
+        local: sign of the console's.
     """
 
-    def __init__(self, sign: Sign | None) -> None:
-        self._taken = sign
-        self._seen = sign
+    def __init__(self, owners: Sign | None, local: Sign | None = None) -> None:
+        self._taken = self._seen = (owners, local)
 
-    def look(self, sign: Sign | None) -> bool:
-        """Whether to read the file now: it is another one, and the same as the last time it was looked at.
+    def look(self, owners: Sign | None, local: Sign | None = None) -> bool:
+        """Whether to read the files now: one is another, and both are the same as the last time they were looked at.
 
-        A file that is away is being replaced; nothing is read then.
+        An owner's file that is away is being replaced; nothing is read then. The console's may go for good.
         """
+        sign = (owners, local)
         settled, self._seen = sign == self._seen, sign
-        if sign is None or not settled or sign == self._taken:
+        away = owners is None and self._taken[0] is not None
+        if away or not settled or sign == self._taken:
             return False
         self._taken = sign
         return True
 
 
 class FileWatch:
-    """Reloads when the settings file has changed or somebody asks for it.
+    """Reloads when a settings file has changed or somebody asks for it.
 
     Args:
         reloader: reads and applies.
-        path: of the file; it need not be there yet.
+        path: of the owner's file; neither it nor the console's beside it need be there yet.
     """
 
     def __init__(self, reloader: Reloader, path: Path) -> None:
         self._reloader = reloader
-        self._path = path
+        self._paths = (path, local_of(path))
         self._asked = asyncio.Event()
         self._changes = Changes(None)  # it may have changed while the models were loaded: it is read once more
 
@@ -79,7 +82,7 @@ class FileWatch:
                     await self._asked.wait()
             except TimeoutError:
                 asked = False
-                if not self._changes.look(await asyncio.to_thread(sign_of, self._path)):
+                if not self._changes.look(*await asyncio.to_thread(lambda: [sign_of(path) for path in self._paths])):
                     continue
             self._asked.clear()
             try:

@@ -2,14 +2,33 @@
 
 import ipaddress
 import os
-from typing import Any, Literal
+import re
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from xiaozhi.settings.presets import PresetName, with_preset
 from xiaozhi.settings.section import Section
 from xiaozhi.settings.thinking import begins_in_thought
+
+# A token of RFC 9110.
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
+# What decides how a request is read is not for the settings.
+_OWN_HEADERS: Final = frozenset(
+    {
+        "content-type",
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "host",
+        "accept-encoding",
+        "expect",
+        "upgrade",
+    }
+)
+MAX_HEADER_CHARS: Final = 4000
+"""Of one value of `extra_headers`; servers refuse heads above 8 KB."""
 
 
 class LlmEndpoint(Section):
@@ -24,6 +43,7 @@ class LlmEndpoint(Section):
     max_tokens: int | None = Field(None, ge=1, le=100_000)
     temperature: float | None = Field(None, ge=0, le=2)
     extra_body: dict[str, Any] = Field(default_factory=dict)
+    extra_headers: dict[str, SecretStr] = Field(default_factory=dict, max_length=20)
     weight: float = Field(1.0, gt=0, le=1000)
     max_concurrent: int | None = Field(None, ge=1, le=10_000)
     tier: Literal["auto", "edge", "cloud"] = "auto"
@@ -36,6 +56,17 @@ class LlmEndpoint(Section):
     def _preset(cls, values: Any) -> Any:
         return with_preset(values) if isinstance(values, dict) else values
 
+    @field_validator("extra_headers")
+    @classmethod
+    def _sendable(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, value in headers.items():
+            if not _HEADER.fullmatch(name) or name.lower() in _OWN_HEADERS:
+                raise ValueError(f"must not hold {name!r}: no name of a header, or one that is sent anyway")
+            text = value.get_secret_value()
+            if len(text) > MAX_HEADER_CHARS or not (text.isascii() and text.isprintable()):
+                raise ValueError(f"must hold printable ASCII of at most {MAX_HEADER_CHARS} characters for {name}")
+        return headers
+
     @model_validator(mode="after")
     def _url(self) -> "LlmEndpoint":
         if not self.base_url.startswith(("http://", "https://")):
@@ -45,6 +76,10 @@ class LlmEndpoint(Section):
     def key(self) -> str:
         """The API key, from the file or from the variable named by `api_key_env`; empty when neither is set."""
         return self.api_key.get_secret_value() or (os.environ.get(self.api_key_env, "") if self.api_key_env else "")
+
+    def headers(self) -> dict[str, str]:
+        """What goes along with every request besides the key."""
+        return {name: value.get_secret_value() for name, value in self.extra_headers.items()}
 
     @property
     def begins_in_thought(self) -> bool:

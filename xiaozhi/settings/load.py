@@ -1,4 +1,4 @@
-"""Command line over environment over file over defaults; every mistake is one line that names its place."""
+"""Command line over environment over local file over file over defaults; every mistake is one line naming its place."""
 
 import copy
 import datetime
@@ -28,8 +28,11 @@ PLAIN_NAMES: dict[str, tuple[str, ...]] = {
 }
 """Environment names that deployments of the older micro-services already set; the `XIAOZHI_` name of a setting wins."""
 
-Origin: TypeAlias = Literal["default", "file", "environment", "command line"]
-"""Where a setting comes from."""
+Origin: TypeAlias = Literal["default", "file", "local", "environment", "command line"]
+"""Where a setting comes from; `local` is the file that the console writes, see `local_of`."""
+
+MAX_TOLD = 12
+"""Settings that are named in one warning; of the others there is only their number."""
 
 SHORT_OPTIONS = {"server.host": "--host", "server.port": "--port"}
 """Settings with an option of their own."""
@@ -43,11 +46,18 @@ class Loaded:
         settings: the checked values.
         source: the file they came from, `None` when the built-in defaults were used.
         warnings: one line each, for the log and `xiaozhi check`.
+        local: the file of the console that was read as well, `None` where there is none.
     """
 
     settings: Settings
     source: Path | None
     warnings: tuple[str, ...] = ()
+    local: Path | None = None
+
+    @property
+    def sources(self) -> str:
+        """The files, for a line that people read."""
+        return ", ".join(str(file) for file in (self.source, self.local) if file is not None) or "built-in defaults"
 
 
 @dataclass(slots=True)
@@ -82,24 +92,38 @@ class _File(BaseSettings):
     """Only tells the TOML source of pydantic-settings that it is asked for the bare tables."""
 
 
-def load_settings(path: Path | None, overrides: Mapping[str, str], environ: Mapping[str, str]) -> Loaded:
-    """Read the settings: command line before environment before file before default.
+def local_of(path: Path | None) -> Path:
+    """The file that the console writes instead of the owner's: `settings.local.toml` beside `settings.toml`."""
+    path = path if path is not None else DEFAULT_FILE
+    return path.with_name(f"{path.stem}.local{path.suffix}")
+
+
+def load_settings(
+    path: Path | None,
+    overrides: Mapping[str, str],
+    environ: Mapping[str, str],
+    *,
+    local: Path | None = None,
+    local_text: str | None = None,
+) -> Loaded:
+    """Read the settings: command line before environment before local file before file before default.
 
     Args:
         path: the settings file; `None` takes `settings.toml` of the current folder where there is one.
         overrides: from the command line, `{"asr.workers": "3"}`.
         environ: the environment; `XIAOZHI_ASR__WORKERS` and the names of `PLAIN_NAMES` count.
+        local: the local file, where it is not beside the settings file.
+        local_text: what that is taken to hold instead of what it holds; empty for nothing.
 
     Raises:
         SettingsError: with every mistake that was found.
     """
-    source = path if path is not None else DEFAULT_FILE if DEFAULT_FILE.is_file() else None
-    file = _read_file(source) if source is not None else _Layer()
+    source, file, console = _files(path, local, local_text)
     environment, warnings, errors = _read_environment(environ)
     command_line, more_errors = _read_overrides(overrides)
     if errors or more_errors:
         raise SettingsError([*more_errors, *errors])
-    layers = (command_line, environment, file)
+    layers = (command_line, environment, console, file)
     merged: dict[str, Any] = {}
     for layer in reversed(layers):
         merged = _merged(merged, layer.values)
@@ -110,21 +134,71 @@ def load_settings(path: Path | None, overrides: Mapping[str, str], environ: Mapp
         raise SettingsError(_lines(error, layers)) from None
     except RecursionError:
         raise SettingsError([f"{source or 'settings'}: nested too deeply"]) from None
-    return Loaded(settings, source, tuple(warnings))
+    if hidden := _hidden(file, console):
+        warnings.append(hidden)
+    return Loaded(settings, source, tuple(warnings), Path(console.file) if console.values else None)
 
 
-def origins(path: Path | None, overrides: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, Origin]:
+def _files(path: Path | None, local: Path | None, local_text: str | None = None) -> tuple[Path | None, _Layer, _Layer]:
+    """The settings file and what the two files hold. Raises `SettingsError`."""
+    source = path if path is not None else DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+    beside = local or local_of(source)
+    file = _read_file(source) if source is not None else _Layer()
+    if local_text is None and not beside.exists():
+        return source, file, _Layer()
+    return source, file, _read_file(beside, local_text)
+
+
+def overridden(path: Path | None, local: Path) -> dict[str, Any]:
+    """What the settings file says of the settings for which the local file says something else, by their names.
+
+    Raises:
+        SettingsError: one of the files cannot be read.
+    """
+    _, file, console = _files(path, local)
+    return {name: below for name, below, _ in _overridden(file, console)}
+
+
+def _overridden(file: _Layer, local: _Layer) -> Iterator[tuple[str, Any, Any]]:
+    """Name, value in the file and value in the local file, where both give one and they differ."""
+    for key in keys().values():
+        if key.kind == "section" or "*" in key.path:
+            continue
+        (given, below), (wins, above) = _value(key.path, file.values), _value(key.path, local.values)
+        if given and wins and below != above:
+            yield dotted(key.path), below, above
+
+
+def _hidden(file: _Layer, local: _Layer) -> str:
+    """One line for whoever edits the file where it has no effect; empty where all of it has."""
+    lines = []
+    for name, below, above in _overridden(file, local):
+        path = tuple(name.split("."))
+        before, now = show(path, below).removeprefix(" = "), show(path, above).removeprefix(" = ")
+        lines.append(f"{name} ({before} there, {now} holds)" if before != now and before and now else name)
+    if not lines:
+        return ""
+    more = f" and {len(lines) - MAX_TOLD} more" if len(lines) > MAX_TOLD else ""
+    return (
+        f"{file.file}: has no effect where {local.file}, which the console writes, says something else: "
+        f"{', '.join(lines[:MAX_TOLD])}{more}; take the override away in the console, or its line out of {local.file}"
+    )
+
+
+def origins(
+    path: Path | None, overrides: Mapping[str, str], environ: Mapping[str, str], local: Path
+) -> dict[str, Origin]:
     """Where each setting that is not left at its default comes from, by its name (`asr.workers`).
 
     The arguments are those of `load_settings`, which must have accepted them. Items of lists are not told apart.
 
     Raises:
-        SettingsError: the file cannot be read any more.
+        SettingsError: a file cannot be read any more.
     """
-    source = path if path is not None else DEFAULT_FILE if DEFAULT_FILE.is_file() else None
-    file = _read_file(source) if source is not None else _Layer()
+    _, file, console = _files(path, local)
     layers: tuple[tuple[Origin, _Layer], ...] = (
         ("file", file),
+        ("local", console),
         ("environment", _read_environment(environ)[0]),
         ("command line", _read_overrides(overrides)[0]),
     )
@@ -175,22 +249,27 @@ def _value(path: KeyPath, tree: Any) -> tuple[bool, Any]:
     return True, tree
 
 
-def _merged(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
-    """`high` over `low`, table by table; lists are replaced whole."""
+def _merged(low: dict[str, Any], high: dict[str, Any], above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """`high` over `low`, table by table; lists, and tables that are one setting (`hotwords`), are replaced whole."""
     result = copy.copy(low)
     for name, value in high.items():
-        below = result.get(name)
-        result[name] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        below, path = result.get(name), (*above, name)
+        if isinstance(below, dict) and isinstance(value, dict) and not ((key := find(path)) and key.kind == "table"):
+            value = _merged(below, value, path)
+        result[name] = value
     return result
 
 
-def _read_file(path: Path) -> _Layer:
-    """The tables of a settings file, its paths made relative to its folder."""
+def _read_file(path: Path, text: str | None = None) -> _Layer:
+    """The tables of a settings file, or of a text that it is to hold; its paths made relative to its folder."""
     name = one_line(str(path))
-    if not path.exists():
+    if text is None and not path.exists():
         raise SettingsError([f"{name}: no such file"])
     try:
-        values = TomlConfigSettingsSource(_File, toml_file=path).toml_data if path.is_file() else None
+        if text is not None:
+            values: dict[str, Any] | None = tomllib.loads(text)
+        else:
+            values = TomlConfigSettingsSource(_File, toml_file=path).toml_data if path.is_file() else None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError([f"{name}: not valid TOML: {one_line(str(error))}"]) from None
     except UnicodeDecodeError:

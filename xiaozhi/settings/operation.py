@@ -2,11 +2,14 @@
 
 import ipaddress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import Field, SecretStr, field_validator
 
 from xiaozhi.settings.section import Section
+
+Mirror: TypeAlias = Literal["github", "huggingface", "hf-mirror", "modelscope", "tuna"]
+"""Who publishes models, or copies of them; the last three can be reached from mainland China."""
 
 
 class LogSettings(Section):
@@ -22,7 +25,7 @@ class ModelsSettings(Section):
 
     dir: Path = Path("models")
     auto_pull: bool = True
-    mirrors: tuple[Literal["github", "huggingface", "hf-mirror"], ...] = ("github", "huggingface", "hf-mirror")
+    mirrors: tuple[Mirror, ...] = ("github", "huggingface", "hf-mirror", "modelscope", "tuna")
     connect_timeout_s: float = Field(5.0, gt=0, le=60)
 
 

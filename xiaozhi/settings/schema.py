@@ -37,7 +37,7 @@ class Key:
         path: names from the top; `*` stands for any place in a list of tables.
         kind: what the value is.
         choices: the words a `choice`, or each item of a `list`, may be; empty when free.
-        item: kind of the items of a `list`.
+        item: kind of the items of a `list`, or of the values of a `table`.
         optional: whether the setting may be absent.
         limits: lowest and highest value in words, empty when there is none.
     """
@@ -103,7 +103,7 @@ def _kind(annotation: Any) -> tuple[Kind, tuple[str, ...], Kind]:
         item, choices, _ = _kind(get_args(annotation)[0])
         return ("sections" if item == "section" else "list"), choices, item
     if origin is dict:
-        return "table", (), "str"
+        return "table", (), _kind(get_args(annotation)[1])[0]
     if isinstance(annotation, type):
         if issubclass(annotation, BaseModel):
             return "section", (), "str"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from xiaozhi.store.opening import MEMORY, OpenedDatabase, is_damage, open_database, set_aside
+from xiaozhi.store.opening import MEMORY, OpenedDatabase, is_damage, is_database, open_database, set_aside
 
 _log = logging.getLogger(__name__)
 
@@ -177,8 +177,9 @@ class Database:
                 raise
             # Found out while running: put it aside, begin a new file, and do this batch once more there.
             self._opened.close()
-            set_aside(Path(self.path), error)
-            self.set_aside += 1
+            if is_database(Path(self.path)):
+                set_aside(Path(self.path), error)
+                self.set_aside += 1
             self._opened = self._open()
             for job in batch:
                 job.reset()

@@ -3,11 +3,13 @@
 import contextlib
 import logging
 import sqlite3
+import stat
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from xiaozhi import private_file
 from xiaozhi.program import program
 from xiaozhi.store.migrations import VERSION, migrate, version_of
 
@@ -17,6 +19,9 @@ MEMORY: Final = ":memory:"
 
 # Another process (`xiaozhi devices` beside a running server) may hold the file for as long as a commit takes.
 _BUSY_S: Final = 5.0
+
+# https://www.sqlite.org/fileformat2.html#magic_header_string
+_HEADER: Final = b"SQLite format 3\0"
 
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
@@ -50,13 +55,20 @@ def is_damage(error: sqlite3.Error) -> bool:
 def open_database(path: Path | str) -> OpenedDatabase:
     """Open a store, brought up to date. Blocking.
 
-    A damaged file is renamed and a new one begun; a file that cannot be opened or written is replaced by memory, and
-    both are logged with what to do: serving goes on.
+    A damaged file is renamed and a new one begun; a file that is no database at all is left as it is. It, or one that
+    cannot be opened or written, is replaced by memory. All of it is logged with what to do: serving goes on.
 
     Raises:
         ValueError: the file was written by a newer version of this program; one line says what to do.
     """
     set_aside_count = 0
+    if path != MEMORY and not is_database(Path(path)):
+        _log.error(
+            "%s cannot be used: it is no database, and is left as it is; serving goes on, but devices, agents and "
+            "conversations are not kept. Name another file in store.file, or move this one away",
+            path,
+        )
+        return OpenedDatabase(_connect(MEMORY), keeps=False)
     for _ in range(2):
         try:
             return OpenedDatabase(_connect(path), keeps=path != MEMORY, set_aside=set_aside_count)
@@ -77,6 +89,19 @@ def open_database(path: Path | str) -> OpenedDatabase:
             )
             break
     return OpenedDatabase(_connect(MEMORY), keeps=False, set_aside=set_aside_count)
+
+
+def is_database(path: Path) -> bool:
+    """Whether a file is SQLite's by its first bytes, empty, or not there: no other may be written or renamed."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False
+        with path.open("rb") as file:
+            return file.read(len(_HEADER)) in (b"", _HEADER)
+    except FileNotFoundError:
+        return True
+    except OSError:  # it may not even be read: opening it says why
+        return True
 
 
 def set_aside(path: Path, error: Exception) -> Path:
@@ -111,8 +136,8 @@ def set_aside(path: Path, error: Exception) -> Path:
 
 
 def _connect(path: Path | str) -> sqlite3.Connection:
-    if isinstance(path, Path) and not path.exists():
-        path.touch(mode=0o600)  # what people said at home is nobody else's; SQLite gives -wal and -shm the same rights
+    if isinstance(path, Path):
+        private_file.make(path)  # what people said at home is nobody else's; SQLite gives -wal and -shm the same rights
     connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         connection.row_factory = sqlite3.Row

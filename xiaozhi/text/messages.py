@@ -1,5 +1,6 @@
 """Sentences the server says of its own accord, and the mark of an interrupted reply."""
 
+from collections.abc import Collection
 from typing import Final, Literal, TypeAlias
 
 from xiaozhi.text.language import is_chinese
@@ -34,6 +35,35 @@ def message(key: Key, language: str) -> str:
     """A built-in sentence: Chinese for talkers of Chinese (`zh`, `yue`), English for everybody else."""
     chinese, english = _MESSAGES[key]
     return chinese if is_chinese(language) else english
+
+
+_LANGUAGES: Final = {
+    "zh": ("中文", "Chinese"),
+    "en": ("英语", "English"),
+    "yue": ("粤语", "Cantonese"),
+    "ja": ("日语", "Japanese"),
+    "ko": ("韩语", "Korean"),
+}
+
+
+def only_understands(languages: Collection[str], *, soon: bool) -> tuple[str, str]:
+    """What somebody hears who speaks another language, in Chinese and in English: both, since neither may be theirs.
+
+    Args:
+        languages: those that are understood, of `zh`, `en` ….
+        soon: a recogniser that knows more is being fetched.
+    """
+    known = [names for language, names in _LANGUAGES.items() if language in languages]
+    chinese, english = "和".join(zh for zh, _ in known), " and ".join(en for _, en in known)
+    if soon:
+        return (
+            f"我现在只听得懂{chinese}，更好的识别模型正在下载，请稍等。",
+            f"I only understand {english} for now; a better model is on its way.",
+        )
+    return (
+        f"我现在只听得懂{chinese}，请在控制台下载识别模型。",
+        f"I only understand {english}; a better model can be downloaded in the console.",
+    )
 
 
 INTERRUPTED_ZH: Final = "…[打断]"

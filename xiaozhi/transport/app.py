@@ -28,6 +28,7 @@ def build_app(
     doors: Doors | None = None,
     patience: Patience | None = None,
     pages: PageGuard | None = None,
+    proxies: Middleware | None = None,
 ) -> web.Application:
     """Put the routes together; every path answers with and without its last slash, because redirects are failures."""
     quiet_bad_requests()
@@ -35,6 +36,8 @@ def build_app(
     middlewares: list[Middleware] = [patience.middleware, refuse_packed] if patience is not None else [refuse_packed]
     if pages is not None:
         middlewares.append(pages.middleware)
+    if proxies is not None:
+        middlewares.append(proxies)
     app = web.Application(client_max_size=_MOST_BODY_BYTES, middlewares=middlewares)
     app.on_response_prepare.append(harden)
     if pages is not None:

@@ -16,6 +16,7 @@ from xiaozhi.console.password import password_path
 from xiaozhi.console.settings_file import Apply, SettingsFile
 from xiaozhi.console.trials import Trials
 from xiaozhi.program import program
+from xiaozhi.pulls import Pulls
 from xiaozhi.services import Services
 from xiaozhi.settings import Settings
 from xiaozhi.settings.source import SettingsSource
@@ -23,6 +24,7 @@ from xiaozhi.transport.addresses import Network
 from xiaozhi.transport.console_devices import DeviceCalls, Online
 from xiaozhi.transport.console_guard import COOKIE, SESSION, Guard, Refused, answer, body_of, text_of
 from xiaozhi.transport.console_live import LiveCalls
+from xiaozhi.transport.console_models import ModelCalls
 from xiaozhi.transport.console_personas import PersonaCalls
 from xiaozhi.transport.console_settings import SettingsCalls
 
@@ -49,6 +51,7 @@ class Console:
         trusted: proxies whose word counts.
         alerts: what holds now.
         is_own_host: whether a request asks for this server by a name that no stranger can have.
+        pulls: fetches models.
     """
 
     def __init__(
@@ -62,9 +65,11 @@ class Console:
         trusted: tuple[Network, ...],
         alerts: Alerts,
         is_own_host: Callable[[str], bool],
+        pulls: Pulls,
     ) -> None:
         self.access = access
-        self.board = Board(services, devices, alerts)
+        self.board = Board(services, devices, alerts, pulls.progress)
+        self._pulls = pulls
         self._file = file
         self._services = services
         self._devices = devices
@@ -81,6 +86,7 @@ class Console:
         services: Services,
         devices: Devices,
         guests: Guests,
+        pulls: Pulls,
         *,
         is_own_host: Callable[[str], bool],
         source: SettingsSource | None = None,
@@ -95,6 +101,7 @@ class Console:
             devices: who is connected.
             guests: passes for the talk page; the entrance asks them.
             is_own_host: whether a request asks for this server by a name that no stranger can have.
+            pulls: fetches models.
             source: where the settings came from; without it they cannot be changed here.
             trusted: proxies whose word counts.
             alerts: what holds now.
@@ -108,7 +115,8 @@ class Console:
         access = await Access.open(path, settings.session_hours * 3600.0, settings.idle_minutes * 60.0)
         assets = await asyncio.to_thread(load_assets)
         file = SettingsFile(source, lambda: services.settings, apply)
-        console = cls(services, devices, access, assets, guests, file, trusted, alerts, is_own_host)
+        await asyncio.to_thread(file.protect)
+        console = cls(services, devices, access, assets, guests, file, trusted, alerts, is_own_host, pulls)
         console.board.start()
         return console
 
@@ -145,6 +153,7 @@ class Console:
         router.add_post("/api/password", self._password)
         LiveCalls(self.board, self.access.sessions).add_to(router)
         SettingsCalls(self._services, self._file, self.board, self._trials).add_to(router)
+        ModelCalls(self._pulls, self.board).add_to(router)
         DeviceCalls(self._services, self._devices, self.board).add_to(router)
         PersonaCalls(self._services, self._guests, self._guard).add_to(router)
         router.add_route("*", "/api/{tail:.*}", _no_such_call)

@@ -18,9 +18,11 @@ from xiaozhi.console.guests import same_host
 from xiaozhi.console.password import PasswordError
 from xiaozhi.console.sessions import Session, csrf_fits
 from xiaozhi.settings import Settings
+from xiaozhi.settings.console import SELF
 from xiaozhi.settings.errors import SettingsError
 from xiaozhi.store import StoreError, TooManyTries
 from xiaozhi.transport.addresses import Network, address_of, host_of, is_in, networks
+from xiaozhi.transport.proxies import comes_from_here, untrusted_proxy
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +75,10 @@ class Refused(Exception):
         self.status = status
         self.error = error
         self.more = more
+
+
+class Unseen(Exception):
+    """A page that is not shown to this address; the text stands in its place."""
 
 
 def answer(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -146,7 +152,8 @@ class Guard:
     ) -> None:
         self.access = access
         self._is_own_host = is_own_host
-        self._networks = networks(settings.console.allow)
+        self._networks = networks([text for text in settings.console.allow if text != SELF])
+        self._takes_self = SELF in settings.console.allow
         self._trusted = trusted
         self.forged = 0
         """Requests of other sites' pages, or without the session's word."""
@@ -178,6 +185,8 @@ class Guard:
             try:
                 await self._check(request)
                 return await handler(request)
+            except Unseen as error:
+                return web.Response(status=403, text=str(error))
             except web.HTTPException as error:
                 if error.status < 400:
                     raise
@@ -189,8 +198,7 @@ class Guard:
         return guard
 
     async def _check(self, request: web.Request) -> None:
-        if not is_in(self.address(request), self._networks):
-            raise Refused(403, "not for this address; see [console] in settings.toml")
+        self._refuse_strangers(request)
         # A stranger's page whose name was made to lead here would be at home here, with the browser's cookie.
         if not self._is_own_host(host := host_of(request, self._trusted)):
             self.forged += 1
@@ -208,6 +216,21 @@ class Guard:
             self._refuse_forgery(request, session, signing_in=name == "sign-in")
         if session is None and name not in _OPEN:
             raise Refused(401, "sign in first")
+
+    def _refuse_strangers(self, request: web.Request) -> None:
+        """Who may not even see the sign-in hears as whom the server sees them, and what the owner can do about it."""
+        address = self.address(request)
+        if is_in(address, self._networks) or (self._takes_self and comes_from_here(request)):
+            return
+        shown = ascii(address[:45])[1:-1]
+        proxy = untrusted_proxy(request, self._trusted)
+        hint = f"; if {proxy} is your proxy, name it in server.trusted_proxies" if proxy else ""
+        hint_zh = f"；如果 {proxy} 是你的反向代理，请把它写进 server.trusted_proxies" if proxy else ""
+        english = f"the address {shown} may not open the console: add it to [console] allow in settings.toml{hint}"
+        if request.path.startswith(API):
+            raise Refused(403, english)
+        chinese = f"地址 {shown} 不能打开控制台：请把它加进 settings.toml 的 [console] allow{hint_zh}"
+        raise Unseen(f"403\n\n{chinese}。\n\n{english[0].upper()}{english[1:]}.\n")
 
     def _refuse_forgery(self, request: web.Request, session: Session | None, *, signing_in: bool) -> None:
         origin = request.headers.get("Origin", "")

@@ -1,6 +1,7 @@
 """The console's calls that read and change the settings."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -43,6 +44,7 @@ class SettingsCalls:
         router.add_put("/api/settings", self.change)
         router.add_get("/api/llm-endpoints", self.endpoints)
         router.add_put("/api/llm-endpoints", self.change_endpoints)
+        router.add_post("/api/llm-endpoints/models", self.models)
         router.add_get("/api/presets", self.presets)
         router.add_post("/api/test/{stage:vad|asr|llm|tts}", self.test)
 
@@ -52,17 +54,21 @@ class SettingsCalls:
 
     def _read(self) -> dict[str, Any]:
         settings, origins, errors = self._services.settings, dict[str, Origin](), list[str]()
+        overridden: Mapping[str, Any] = {}
         try:
             settings, origins = self._file.current(), dict(self._file.origins())
-        except SettingsError as error:  # the file was damaged since the start; what runs is shown
+            overridden = self._file.overridden()
+        except SettingsError as error:  # a file was damaged since the start; what runs is shown
             errors = list(error.errors)
-        path = str(self._file.path) if self._file.path is not None else None
+        path, owners = self._file.path, self._file.owners_path
         return {
-            "file": path if self._file.exists else None,
-            "path": path,
+            "file": str(path) if path is not None and self._file.exists else None,
+            "path": str(path) if path is not None else None,
+            "owners_file": str(owners) if owners is not None else None,
             "writable": self._file.writable(),
+            "overridden": list(overridden),
             "errors": errors,
-            "tables": tables(settings, origins, documentation()),
+            "tables": tables(settings, origins, overridden, documentation()),
         }
 
     async def change(self, request: web.Request) -> web.Response:
@@ -89,19 +95,25 @@ class SettingsCalls:
 
     async def endpoints(self, _request: web.Request) -> web.Response:
         """The endpoints of the language model as the file has them; keys are not sent."""
-        return answer({"endpoints": shown_endpoints(await asyncio.to_thread(self._current))})
+        settings, overridden = await asyncio.to_thread(self._current)
+        return answer({"endpoints": shown_endpoints(settings), "overridden": overridden})
 
-    def _current(self) -> Settings:
+    def _current(self) -> tuple[Settings, bool]:
+        """The settings of the files, and whether the owner's has other endpoints."""
         try:
-            return self._file.current()
+            return self._file.current(), "llm.endpoints" in self._file.overridden()
         except SettingsError:
-            return self._services.settings
+            return self._services.settings, False
 
     async def change_endpoints(self, request: web.Request) -> web.Response:
         """Write another list of endpoints; a list, or an object with `endpoints`."""
         body = await any_body_of(request)
         rows = body.get("endpoints") if isinstance(body, dict) else body
         return self._outcome(await self._endpoints.replace(rows))
+
+    async def models(self, request: web.Request) -> web.Response:
+        """Which models an endpoint offers, asked with the key of the body."""
+        return answer(await self._trials.models(await body_of(request)))
 
     async def presets(self, _request: web.Request) -> web.Response:
         """Services of which only the key is left to give."""

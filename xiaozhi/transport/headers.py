@@ -5,7 +5,7 @@ from typing import Any, Final
 from aiohttp import hdrs, web, web_response
 from multidict import CIMultiDict, CIMultiDictProxy
 
-_NAME: Final = "xiaozhi"
+SERVER_NAME: Final = "xiaozhi"
 # Where a desk says nothing else: what it answers is for the one who asked (tokens, figures), it is not guessed to be of
 # another kind than it says, it is no page, and stands in nobody's frame.
 _PRIVATE: Final = {
@@ -39,7 +39,7 @@ def read_as_text(server: web.Server) -> None:
 
 async def harden(_request: web.Request, response: web.StreamResponse) -> None:
     """Add the headers that the desk has not set; for `on_response_prepare`. Devices get few: some read them slowly."""
-    response.headers[hdrs.SERVER] = _NAME
+    response.headers[hdrs.SERVER] = SERVER_NAME
     if response.status == _SWITCHING:
         return
     for name, value in _PRIVATE.items():
@@ -51,4 +51,4 @@ async def harden(_request: web.Request, response: web.StreamResponse) -> None:
 
 def name_nobodys_version() -> None:
     """Answers to what is no HTTP do not come from the application; they would name the library and its version."""
-    vars(web_response)["SERVER_SOFTWARE"] = _NAME
+    vars(web_response)["SERVER_SOFTWARE"] = SERVER_NAME

@@ -112,6 +112,7 @@ class TurnTrace:
     tools: list[ToolUse] = field(default_factory=list)
     unheard: bool = False
     error: str = ""
+    unknown_language: bool = False
     heard: str = ""
     said: str = ""
 

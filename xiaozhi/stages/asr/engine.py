@@ -20,17 +20,22 @@ class Transcript:
         language: `zh`, `en`, `yue`, `ja`, `ko` or empty when the engine does not say.
         emotion: what the voice sounded like (`happy`, `sad`, `angry`, …), empty when the engine does not say.
         events: sounds beside speech (`laughter`, `applause`, `music`, `cough` …).
+        confidence: `sure` or `doubtful` that these are the words, empty when the engine does not say.
     """
 
     text: str
     language: str = ""
     emotion: str = ""
     events: tuple[str, ...] = ()
+    confidence: str = ""
 
 
 @runtime_checkable
 class OfflineRecognizer(Protocol):
-    """Decodes a whole utterance at once."""
+    """Decodes a whole utterance at once.
+
+    An engine that knows some languages only says which: `languages`, a frozenset of `zh`, `en` ….
+    """
 
     name: str
 
@@ -66,7 +71,7 @@ class RecognizerStream(Protocol):
 
 @runtime_checkable
 class StreamingRecognizer(Protocol):
-    """Recognises while the talker speaks."""
+    """Recognises while the talker speaks; `languages` as above."""
 
     name: str
 

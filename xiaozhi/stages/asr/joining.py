@@ -21,4 +21,5 @@ def join(first: Transcript, second: Transcript) -> Transcript:
         language=second.language or first.language,
         emotion=second.emotion or first.emotion,
         events=tuple(dict.fromkeys(first.events + second.events)),
+        confidence=max(first, second, key=lambda part: len(part.text)).confidence,
     )

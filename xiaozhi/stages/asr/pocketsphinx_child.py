@@ -5,7 +5,8 @@ Run as a script by the engine, so it imports nothing of this project. Speaks ove
 
 * first in: JSON `{"phrases": [...]}`; out: JSON `{"skipped": [...]}`, phrases with words unknown to the dictionary
 * then in: `g` (grammar) or `o` (open vocabulary) and PCM s16le at 16 kHz; out: JSON
-  `{"text": ..., "segments": [[first frame, frames, log score or null, phones], ...]}`
+  `{"text": ..., "segments": [[first frame, frames, log score or null, phones], ...]}`, for open vocabulary without
+  segments and with `log_probability` of the words and `speech_frames` of 10 ms in them
 * any out may be `{"error": ...}` instead
 
 Ends when standard input does, so it never outlives the server.
@@ -92,7 +93,13 @@ class Decoders:
         hypothesis = decoder.hyp()
         text = hypothesis.hypstr if hypothesis else ""
         if not grammar:
-            return {"text": text, "segments": []}
+            words = [word for word in decoder.seg() or () if word.word[:1] not in "<["] if hypothesis else []
+            certain = hypothesis.prob if hypothesis else 0.0
+            return {
+                "text": text,
+                "log_probability": math.log(certain) if certain > 0.0 else -1000.0,
+                "speech_frames": sum(word.end_frame - word.start_frame + 1 for word in words),
+            }
         if text not in self._phrases:  # nothing, or the beginning of a phrase
             return {"text": "", "segments": []}
         return {"text": text, "segments": [one for word in decoder.seg() if (one := self._segment(word))]}

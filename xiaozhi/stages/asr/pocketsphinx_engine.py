@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16
 from xiaozhi.stages.asr.engine import EngineError, Transcript
+from xiaozhi.stages.asr.known_languages import EMBEDDED, is_doubtful
 from xiaozhi.stages.asr.one_line import one_line
 from xiaozhi.stages.asr.phrase_fit import Segment, fits
 from xiaozhi.stages.asr.pocketsphinx_child import CHILD_ARGUMENT
@@ -115,6 +116,7 @@ class Pocketsphinx:
     """
 
     name = "pocketsphinx"
+    languages = EMBEDDED
 
     def __init__(self, phrases: Sequence[str]) -> None:
         plain = (" ".join(re.sub(r"[^a-z' ]", " ", phrase.lower()).split()) for phrase in phrases)
@@ -152,9 +154,13 @@ class Pocketsphinx:
                     for start, frames, score, phones in heard["segments"]
                 ]
                 if heard["text"] and fits(segments, pcm):
-                    return Transcript(heard["text"], language="en")
-            text = self._ask(b"o" + samples, limit_s)["text"]
-        return Transcript(text, language="en" if text else "")
+                    return Transcript(heard["text"], language="en", confidence="sure")
+            heard = self._ask(b"o" + samples, limit_s)
+        if not (text := heard["text"]):
+            return Transcript("")
+        if is_doubtful(heard["log_probability"], heard["speech_frames"] / 100.0):
+            return Transcript(text, confidence="doubtful")
+        return Transcript(text, language="en")
 
     def _ask(self, request: bytes, limit_s: float) -> dict[str, Any]:
         for last in (False, True):

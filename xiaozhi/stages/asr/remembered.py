@@ -11,6 +11,7 @@ import numpy as np
 from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.settings.cache import CacheSettings
 from xiaozhi.stages.asr.engine import BatchRecognizer, OfflineRecognizer, Recognizer, Transcript
+from xiaozhi.stages.asr.known_languages import languages_of
 from xiaozhi.stages.asr.remote import WithFallback
 from xiaozhi.stages.asr.two_pass import TwoPass
 
@@ -35,6 +36,7 @@ class Remembered:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = engine.name
+        self.languages = languages_of(engine)
         self.engine = engine
         self.hits = 0
         """Decodes saved."""

@@ -76,6 +76,7 @@ class SenseVoice:
     """
 
     name = "sense-voice"
+    languages = frozenset({"zh", "en", "ja", "ko", "yue"})
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.stages.asr.engine import OfflineRecognizer, StreamingRecognizer, Transcript
+from xiaozhi.stages.asr.known_languages import languages_of
 
 
 class TwoPass:
@@ -19,6 +20,7 @@ class TwoPass:
     def __init__(self, streaming: StreamingRecognizer, offline: OfflineRecognizer) -> None:
         self.streaming = streaming
         self.offline = offline
+        self.languages = languages_of(offline)
 
     def decode(self, pcm: PcmFloat) -> Transcript:
         """Recognise float32[n] at 16 kHz with the offline recogniser.

@@ -62,6 +62,8 @@ class Zipformer:
         self._capitals = letters == letters.upper() and letters != letters.lower()
         self._has_pieces = any(symbol.startswith("▁") for symbol in files.symbols)
         self._language = language
+        has_characters = any(ord(letter) in _CJK for letter in letters)
+        self.languages = frozenset({"en"} if not has_characters else {"zh", "en"}) if self._has_pieces else {"zh"}
         try:
             self.recognizer: Any = sherpa_onnx.OnlineRecognizer.from_transducer(
                 tokens=str(files.tokens),

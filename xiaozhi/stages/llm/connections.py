@@ -1,6 +1,7 @@
 """The connections to chat endpoints, shared by all of them and by all conversations."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -40,10 +41,29 @@ class HostConnections:
                 max_keepalive_connections=self._per_host,
                 keepalive_expiry=_KEEP_ALIVE_S,
             )
-            self._clients[host] = openai.DefaultAsyncHttpxClient(limits=limits, timeout=self.timeout)
+            self._clients[host] = openai.DefaultAsyncHttpxClient(
+                limits=limits, timeout=self.timeout, event_hooks={"request": [_only_to(host)]}
+            )
         return self._clients[host]
 
     async def close(self) -> None:
         """Close all connections."""
         for client in self._clients.values():
             await client.aclose()
+
+
+def _only_to(host: str) -> Callable[[httpx2.Request], Awaitable[None]]:
+    """Follow no redirection away from a host: keys, headers and what was said are for the address they were given for.
+
+    From http to https of the same name is no other address.
+    """
+    home = httpx2.URL(host)
+
+    async def look(request: httpx2.Request) -> None:
+        url = request.url
+        upgraded = url.scheme == "https" and url.host == home.host and url.port is None
+        if url.origin != home.origin and not upgraded:
+            where = url.netloc.decode("ascii", "replace")
+            raise httpx2.TooManyRedirects(f"it redirects to {where}: give that address", request=request)
+
+    return look

@@ -66,6 +66,7 @@ class OpenAIChat:
         self._client = openai.AsyncOpenAI(
             api_key=self._key or "none",  # the client insists on one; local servers want none
             base_url=endpoint.base_url,
+            default_headers=endpoint.headers(),
             max_retries=0,
             timeout=self._connections.timeout,
             http_client=self._connections.client(endpoint.base_url),
@@ -142,7 +143,7 @@ class OpenAIChat:
         the same, and so is one with an error of its own. Only a gateway that says so tells of a server that is down.
         """
         address = f"{self._endpoint.base_url.rstrip('/')}/models"
-        headers = {"Authorization": f"Bearer {self._key or 'none'}"}
+        headers = {"Authorization": f"Bearer {self._key or 'none'}", **self._endpoint.headers()}
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s + _CHECK_S):
                 answer = await self._connections.client(address).head(address, headers=headers)

@@ -2,7 +2,7 @@
  * Requests to the server. Every failure is an `ApiError` whose message can be shown as it is.
  * @module
  */
-import { named, t } from './i18n.js';
+import { said, t } from './i18n.js';
 
 const BASE = './api/';
 const LONGEST_MS = 60_000;
@@ -66,10 +66,10 @@ export async function api(path, { method = 'GET', body, signal } = {}) {
   const answer = text ? parse(text) : null;
   if (response.ok) return answer;
   if (response.status === 401 && path !== 'sign-in' && path !== 'password') onSignedOut();
-  const errors = Array.isArray(answer?.errors) ? answer.errors.map(String) : [];
+  const errors = Array.isArray(answer?.errors) ? answer.errors.map((/** @type {any} */ each) => said(String(each))) : [];
   const wait = Number(response.headers.get('Retry-After'));
   if (response.status === 429 && wait) throw new ApiError(t('error.wait', { seconds: wait }), 429);
-  throw new ApiError(errors.join('\n') || (answer?.error ? named('said', String(answer.error)) : t('error.status', { status: response.status })), response.status, errors);
+  throw new ApiError(errors.join('\n') || (answer?.error ? said(String(answer.error)) : t('error.status', { status: response.status })), response.status, errors);
 }
 
 /** @param {string} text */

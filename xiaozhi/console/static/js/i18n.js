@@ -29,6 +29,39 @@ export function t(key, values = {}) {
   return words.replace(/\{(\w+)\}/g, (whole, name) => String(values[name] ?? whole));
 }
 
+/** @type {[RegExp, string][] | null} what the server says, as patterns, the most particular first */
+let patterns = null;
+
+/**
+ * What the server says in its own words, in the language of the page; as it is where there are none.
+ * @param {string} words
+ * @returns {string}
+ */
+export function said(words) {
+  patterns ??= Object.keys(STRINGS)
+    .filter((key) => key.startsWith('said.'))
+    .sort((one, other) => literal(other) - literal(one))
+    .map((key) => [new RegExp(`^${key.slice(5).replace(/[.*+?^$()|[\]\\]/g, '\\$&').replace(/\{(\w+)\}/g, '(?<$1>.*)')}$`, 's'), key]);
+  for (const [pattern, key] of patterns) {
+    const found = pattern.exec(words);
+    if (found) return t(key, Object.fromEntries(Object.entries(found.groups ?? {}).map(([name, value]) => [name, name === 'what' ? placeOf(value) : value])));
+  }
+  return words;
+}
+
+/** @param {string} key */
+const literal = (key) => key.replace(/\{\w+\}/g, '').length;
+
+/**
+ * The field of an endpoint by its name on the page, and what stands in it.
+ * @param {string} what such as `llm.endpoints[0].weight = -1`
+ */
+function placeOf(what) {
+  const field = /^llm\.endpoints\[\d+\]\.(\w+)(.*)$/s.exec(what);
+  const label = field && STRINGS[`field.${field[1]}`];
+  return label ? `${t(`field.${field[1]}`)}${field[2]}` : what;
+}
+
 /**
  * Words for a value the server names; the value itself where there are none.
  * @param {string} prefix

@@ -5,9 +5,9 @@
 
 const FIRST_PAUSE_MS = 1000;
 const LONGEST_PAUSE_MS = 20_000;
-const KINDS = ['overview', 'turn', 'log', 'alert'];
+const KINDS = ['overview', 'turn', 'log', 'alert', 'models'];
 
-/** Emits `overview`, `turn`, `log`, `alert` (CustomEvents with the record), `state` ('open' | 'lost'), and
+/** Emits `overview`, `turn`, `log`, `alert`, `models` (CustomEvents with the record), `state` ('open' | 'lost'), and
  *  `refused` when the server answered, but with something else: perhaps nobody is signed in any more. */
 class Live extends EventTarget {
   /** @type {EventSource | null} */

@@ -74,7 +74,7 @@ export function tellSaved(answer) {
  */
 export function saveBar(draft, reload) {
   const words = h('strong', { class: 'grow', 'aria-live': 'polite' });
-  const problems = h('div', { style: { 'flex-basis': '100%' } });
+  const wrong = h('div', { style: { 'flex-basis': '100%' } });
   const save = button(t('save'), {
     kind: 'primary',
     icon: 'check',
@@ -84,7 +84,7 @@ export function saveBar(draft, reload) {
         reload();
       } catch (error) {
         if (!(error instanceof ApiError)) throw error;
-        fill(problems, note('', 'bad', h('ul', {}, ...(error.errors.length ? error.errors : [error.message]).map((each) => h('li', { text: each })))));
+        fill(wrong, problems(error));
       }
     },
   });
@@ -95,14 +95,23 @@ export function saveBar(draft, reload) {
       reload();
     },
   });
-  const bar = h('div', { class: 'savebar', hidden: true, role: 'region', 'aria-label': t('settings.unsaved') }, words, forget, save, problems);
+  const bar = h('div', { class: 'savebar', hidden: true, role: 'region', 'aria-label': t('settings.unsaved') }, words, forget, save, wrong);
   draft.addEventListener('change', () => {
     bar.hidden = draft.size === 0 && draft.wrong.size === 0;
     words.textContent = draft.wrong.size ? t('settings.wrong', { n: draft.wrong.size }) : t('settings.changes', { n: draft.size });
     save.disabled = draft.wrong.size > 0 || draft.size === 0;
-    fill(problems);
+    fill(wrong);
   });
   return bar;
+}
+
+/**
+ * What the server did not take, one point for each mistake.
+ * @param {ApiError} error
+ */
+export function problems(error) {
+  const lines = error.errors.length ? error.errors : [error.message];
+  return note('', 'bad', lines.length > 1 ? h('ul', {}, ...lines.map((each) => h('li', { text: each }))) : h('span', { text: lines[0] }));
 }
 
 /**
@@ -154,16 +163,16 @@ export function settingRow(field, draft, before = null) {
   if (fixed) control.disabled = true;
   const mine = field.set_by && field.set_by !== 'default';
   const reset =
-    mine && !fixed
+    field.set_by === 'local'
       ? h('button', {
           type: 'button',
           class: 'linkish',
-          text: t('settings.reset'),
+          text: t(field.overrides ? 'settings.remove_override' : 'settings.reset'),
           on: {
             click: () => {
               draft.reset(field.key);
               row.classList.add('changed');
-              problem.textContent = t('settings.will_reset');
+              problem.textContent = t(field.overrides ? 'settings.will_follow_file' : 'settings.will_reset');
             },
           },
         })
@@ -182,6 +191,7 @@ export function settingRow(field, draft, before = null) {
         mine && tag(named('set_by', field.set_by)),
         bounds(field) && h('span', { text: bounds(field) }),
         h('span', { text: t('settings.default', { value: written(field.default) }) }),
+        field.overrides && h('strong', { class: 'bad-words', text: t('settings.overrides', { value: field.type === 'secret' ? '…' : written(field.file_value) }) }),
         reset,
       ),
     ),

@@ -5,7 +5,7 @@
 import { api } from './api.js';
 import { fill, h } from './dom.js';
 import { ms } from './format.js';
-import { t } from './i18n.js';
+import { said, t } from './i18n.js';
 import { button, field, input, select } from './ui.js';
 
 /**
@@ -17,19 +17,33 @@ import { button, field, input, select } from './ui.js';
 export async function tryStage(stage, body, place) {
   fill(place, h('span', { class: 'muted', text: t('trial.running') }));
   const result = await api(`test/${stage}`, { method: 'POST', body }).catch((error) => ({ ok: false, detail: error.message }));
-  fill(
-    place,
-    h('span', { class: `dot ${result.ok ? 'good' : 'bad'}` }),
-    ' ',
-    h('strong', { text: result.ok ? ms(result.latency_ms) : t('trial.failed') }),
-    ' ',
-    h('span', { class: result.ok ? 'muted' : '', text: result.detail ?? '' }),
-  );
+  if (!result.ok) {
+    showTrouble(place, result);
+    return;
+  }
+  fill(place, h('span', { class: 'dot good' }), ' ', h('strong', { text: ms(result.latency_ms) }), ' ', h('span', { class: 'muted', text: result.detail ?? '' }));
   if (!result.audio) return;
   const sound = new Audio(`data:audio/wav;base64,${result.audio}`);
   const play = button(t('trial.play'), { icon: 'play', kind: 'quiet', onClick: () => sound.play() });
   place.append(play);
   sound.play().catch(() => play.focus()); // the browser wants another click first
+}
+
+/**
+ * Say in the reader's language what is wrong and what helps, and below it what the other side said.
+ * @param {Element} place
+ * @param {{trouble?: string, detail?: string}} result
+ */
+export function showTrouble(place, { trouble = '', detail = '' }) {
+  fill(
+    place,
+    h('span', { class: 'dot bad' }),
+    ' ',
+    h('strong', { text: t('trial.failed') }),
+    ' ',
+    trouble && h('span', { text: t(`trouble.${trouble}`) }),
+    detail && h('div', { class: trouble ? 'small muted' : '', text: said(detail) }),
+  );
 }
 
 /**

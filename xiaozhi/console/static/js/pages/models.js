@@ -6,11 +6,14 @@ import { api } from '../api.js';
 import { fill, h } from '../dom.js';
 import { t } from '../i18n.js';
 import { icon } from '../icons.js';
-import { Draft, docOf, saveBar, settingRow, tableTitle } from '../settings_form.js';
+import { hearingNote, modelsCard } from '../pulls.js';
+import { Draft, docOf, saveBar, settingRow, tableTitle, tellSaved } from '../settings_form.js';
 import { trialCard } from '../trial.js';
-import { empty, loading, note, pageHead, searchBox } from '../ui.js';
+import { button, empty, loading, note, pageHead, searchBox } from '../ui.js';
 import { endpointsSection } from './endpoints.js';
 
+/** @type {Record<string, string>} what a tab's models are called by the server */
+const ROLES = { asr: 'recognition', tts: 'voice', vad: 'voice activity' };
 const TABS = ['llm', 'asr', 'tts', 'vad', 'all'];
 
 /** @param {import('../app.js').Context} context */
@@ -44,16 +47,41 @@ export function modelsPage({ path, signal }) {
 function body(tab, settings, draft, reload, signal) {
   const place = h('div', { class: 'stack' });
   if (settings.errors?.length) place.append(note(t('models.file_broken'), 'bad', h('ul', {}, ...settings.errors.map((/** @type {string} */ each) => h('li', { text: each })))));
-  if (settings.writable === false) place.append(note(t('models.read_only'), 'warn'));
-  if (tab === 'all') place.append(allSettings(settings.tables, draft, settings.file ?? settings.path));
+  if (settings.writable === false) place.append(note(t('models.read_only', { file: settings.path ?? '' }), 'warn'));
+  const overridden = (settings.overridden ?? []).filter((/** @type {string} */ key) => tab === 'all' || key.startsWith(`${tab}.`));
+  if (overridden.length) place.append(overrides(overridden, settings.owners_file, reload));
+  if (tab === 'all') place.append(allSettings(settings.tables, draft, settings.path, settings.owners_file));
   else {
     if (tab === 'llm') place.append(endpointsSection(signal));
-    else place.append(trialCard(tab, settings.tables, draft, signal));
+    else place.append(trialCard(tab, settings.tables, draft, signal), modelsCard(ROLES[tab], signal));
+    if (tab === 'asr') {
+      const hearing = hearingNote(signal);
+      place.prepend(hearing.place);
+      api('models', { signal }).then(hearing.paint, () => {}); // the card below says what is wrong
+    }
     const tables = settings.tables.filter((/** @type {any} */ table) => table.name === tab || table.name.startsWith(`${tab}.`));
     place.append(...tables.map((/** @type {any} */ table, /** @type {number} */ index) => group(table, draft, index === 0 && tab !== 'llm')));
   }
   place.append(saveBar(draft, reload));
   return place;
+}
+
+/**
+ * What settings.toml says has no effect here: which, and a button that lets it count again.
+ * @param {string[]} keys
+ * @param {string} file
+ * @param {() => void} reload
+ */
+function overrides(keys, file, reload) {
+  const remove = button(t('settings.remove_overrides', { n: keys.length }), {
+    kind: 'quiet',
+    data: { role: 'remove-overrides' },
+    onClick: async () => {
+      tellSaved(await api('settings', { method: 'PUT', body: { changes: {}, unset: keys } }));
+      reload();
+    },
+  });
+  return note(t('settings.overrides_file', { file, keys: keys.slice(0, 8).join(t('list.comma')) + (keys.length > 8 ? ' …' : '') }), 'warn', ' ', remove);
 }
 
 /**
@@ -84,9 +112,10 @@ function group(table, draft, open) {
 /**
  * @param {any[]} tables
  * @param {Draft} draft
- * @param {string | null} file
+ * @param {string | null} file where changes are written
+ * @param {string | null} owners the file that the owner writes
  */
-function allSettings(tables, draft, file) {
+function allSettings(tables, draft, file, owners) {
   const groups = h('div', { class: 'stack tight' });
   const all = () => fill(groups, ...tables.map((table) => group(table, draft, false)));
   const search = searchBox(t('settings.search'), (words) => {
@@ -101,5 +130,5 @@ function allSettings(tables, draft, file) {
     fill(groups, ...(found.length ? found : [h('div', { class: 'card' }, empty('search', t('settings.nothing_found')))]));
   });
   all();
-  return h('div', { class: 'stack' }, h('p', { class: 'muted small' }, file ? t('settings.file', { file }) : t('settings.no_file')), search, groups);
+  return h('div', { class: 'stack' }, h('p', { class: 'muted small' }, file ? t('settings.file', { file, owners: owners ?? 'settings.toml' }) : t('settings.no_file')), search, groups);
 }

@@ -9,6 +9,7 @@ import { ago, hitShare, ms, number, percent } from '../format.js';
 import { language, named, t } from '../i18n.js';
 import { icon } from '../icons.js';
 import { live } from '../live.js';
+import { hearingNote } from '../pulls.js';
 import { empty, loading, note, pageHead, tag } from '../ui.js';
 
 // The plots have a point every 5 s.
@@ -40,6 +41,7 @@ function board(first, stamp, signal) {
   const box = lineChart(t('plot.cpu'), [{ key: 'cpu_percent', name: t('plot.cpu'), colour: 'c-hear', area: true }], { height: 130, least: 100, unit: '%', write: (value) => number(value) });
 
   const alerts = h('div', { class: 'stack', 'aria-live': 'polite' });
+  const hearing = hearingNote(signal);
   const hero = h('div', { class: 'hero-side' });
   const strip = h('dl', { class: 'card strip' });
   const endpoints = h('ul', { class: 'lines' });
@@ -57,6 +59,7 @@ function board(first, stamp, signal) {
     for (const chart of [latency, load, queue, box]) chart.set(points);
   };
   set(first);
+  hearing.paint(first);
   plot(first.series ?? []);
   live.on('overview', set, signal);
   const timer = setInterval(async () => {
@@ -74,6 +77,7 @@ function board(first, stamp, signal) {
   return h(
     'div',
     { class: 'stack' },
+    hearing.place,
     alerts,
     h('section', { class: 'card hero', 'aria-label': t('overview.first_word') }, hero, latency.node),
     strip,
