@@ -1,8 +1,8 @@
 """The console as a scanner of web faults meets it."""
 
 import asyncio
-import socket
 import logging
+import socket
 from pathlib import Path
 from typing import Any
 

@@ -306,6 +306,8 @@ def test_a_signal_ends_a_process_that_is_held_up(folder: Path, how: str, begin: 
             assert told in errors
         finally:
             process.kill()
+
+
 # What is said at the start --------------------------------------------------------------------------------------------
 
 

@@ -8,10 +8,9 @@ from xiaozhi.conversation.recollection import Recollection
 from xiaozhi.events import Clause
 from xiaozhi.services import Services
 from xiaozhi.stages.asr.engine import Transcript
-from xiaozhi.text.messages import message
-from xiaozhi.text.script import script_of
 from xiaozhi.stages.asr.known_languages import EMBEDDED, is_unknown, languages_of
-from xiaozhi.text.messages import only_understands
+from xiaozhi.text.messages import message, only_understands
+from xiaozhi.text.script import script_of
 from xiaozhi.tools.device import DeviceTools
 from xiaozhi.tools.tool import ToolContext
 from xiaozhi.turn.manners import Manners
