@@ -330,10 +330,10 @@ def judged(result: Result) -> list[Line]:
 def show(result: Result) -> str:
     """The tables."""
     header = ("s", "frames", "wrong", "sessions", "MB", "tasks", "threads", "fds", "log bytes", "bystander")
-    ends = result.played.ends.most_common()
-    return "\n\n".join(
-        (table(header, result.rows), table(("a session ended", "times"), ends), ends_table(result.soaked))
-    )
+    tables = [table(header, result.rows), table(("a session ended", "times"), result.played.ends.most_common())]
+    if wrong := result.soaked.outcome.errors().most_common():
+        tables.append(table(("a turn of the bystander", "times"), wrong))
+    return "\n\n".join((*tables, ends_table(result.soaked)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
