@@ -31,7 +31,10 @@ def missing_models(settings: Settings) -> list[str]:
     """
     if not settings.models.auto_pull:
         return []
-    there = {model.role for model in MODELS if model.folder(settings.models.dir).exists()}
+    try:
+        there = {model.role for model in MODELS if model.folder(settings.models.dir).exists()}
+    except OSError:  # a folder that may not be looked into takes no models either
+        return []
     missing = [] if settings.vad.model != "auto" or "voice activity" in there else ["silero-v6"]
     chosen = settings.asr.engine != "auto" or settings.asr.model_dir is not None
     return missing if chosen or "recognition" in there else [*missing, "sense-voice"]
@@ -79,7 +82,7 @@ class Pull:
 
 
 class Pulls:
-    """Fetches models one after the other, and builds engines anew when a better model has come.
+    """Fetches models, and builds engines anew when a better model has come.
 
     Args:
         services: whose settings say where models lie.
@@ -92,7 +95,6 @@ class Pulls:
         self._loop = asyncio.get_running_loop()
         self._pulls: dict[str, Pull] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._turn = asyncio.Lock()
         self._absent: set[str] = set()  # models that would be used if they were there
 
     @property
@@ -161,8 +163,7 @@ class Pulls:
 
     async def _run_one(self, pull: Pull) -> None:
         try:
-            async with self._turn:
-                await self._fetch(pull)
+            await self._fetch(pull)
         except Exception:  # noqa: BLE001 - serving goes on without the model; it is logged whole
             _log.exception("fetching %s failed", pull.model.name)
             pull.state, pull.error = PullState.FAILED, f"{pull.model.name}: internal error; see the log"
@@ -203,15 +204,9 @@ class Pulls:
 
     def _tell(self, pull: Pull) -> None:
         pull.told = self._loop.time()
-        done, total = pull.done_bytes, pull.total_bytes
-        _log.info(
-            "%s: %.0f of %.0f MB (%d %%) from %s",
-            pull.model.name,
-            done / 1e6,
-            total / 1e6,
-            100 * done // max(1, total),
-            pull.source,
-        )
+        done_mb, total_mb = pull.done_bytes / 1e6, pull.total_bytes / 1e6
+        share = 100.0 * done_mb / max(0.1, total_mb)
+        _log.info("%s: %.0f of %.0f MB (%.0f %%) from %s", pull.model.name, done_mb, total_mb, share, pull.source)
 
     async def _take(self, pull: Pull) -> None:
         """Build anew what is better with this model, where the settings leave the choice open."""

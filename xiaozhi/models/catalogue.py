@@ -89,9 +89,12 @@ class Model:
         return models_dir / self.name
 
     def missing(self, models_dir: Path) -> list[str]:
-        """The files that are not there, or empty."""
+        """The files that are not there, or empty; all of them where nobody may look."""
         folder = self.folder(models_dir)
-        return [file for file in self.files if not (folder / file).is_file() or not (folder / file).stat().st_size]
+        try:
+            return [file for file in self.files if not (folder / file).is_file() or not (folder / file).stat().st_size]
+        except OSError:
+            return list(self.files)
 
     def installed(self, models_dir: Path) -> bool:
         """Whether every file is there."""
