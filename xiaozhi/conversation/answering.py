@@ -207,7 +207,8 @@ class Answering:
                 self._trace.error = str(error)
                 _log.warning("turn %d: %s", self._trace.turn, error)
                 if self._trace.tools:  # what was said before them does not stand for an answer
-                    await clauses.put(self._own("apology", "sad"))
+                    done = any(not use.failed for use in self._trace.tools)
+                    await clauses.put(self._own("done_untold" if done else "apology", "sad"))
                     self._first_clause()
         except ChannelClosed:
             pass  # the voice has given up and said why

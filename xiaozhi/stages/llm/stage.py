@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from xiaozhi.channel import Channel
-from xiaozhi.events import Clause, ToolCall
+from xiaozhi.events import Clause, ProviderFields, ToolCall
 from xiaozhi.settings import Settings
 from xiaozhi.stages.llm.engine import ChatError, ChatModel, ChatRequest, Delta
 from xiaozhi.text.clauses import ClauseSplitter
@@ -32,10 +32,12 @@ class Outcome:
     Attributes:
         text: the reply as shown; empty when the model only wants tools called.
         tool_calls: what the model wants called before it goes on; empty when the reply is complete.
+        provider: what goes back with the calls.
     """
 
     text: str
     tool_calls: tuple[ToolCall, ...] = ()
+    provider: ProviderFields | None = None
 
 
 async def run_llm(
@@ -82,6 +84,7 @@ async def run_llm(
     code = HiddenSpans(CODE)
     left = settings.llm.reply_max_chars
     tool_calls: tuple[ToolCall, ...] = ()
+    provider: ProviderFields | None = None
     cut_at: float | None = None  # when the first clause is overdue
     try:
         while left > 0:
@@ -92,6 +95,7 @@ async def run_llm(
             if delta is None:
                 break
             tool_calls += delta.tool_calls
+            provider = delta.provider or provider
             if cut_at is None and delta.text and not delta.text.isspace():
                 on_first_token()
                 cut_at = loop.time() + wait_s
@@ -113,7 +117,7 @@ async def run_llm(
         await deltas.close()
     if not answer.said and not tool_calls:
         raise ChatError(f"{model.name}: answered nothing that can be spoken")
-    return Outcome(join_pieces(answer.said), tool_calls)
+    return Outcome(join_pieces(answer.said), tool_calls, provider)
 
 
 def _look_again_s(splitter: ClauseSplitter, cut_at: float | None, now: float) -> float | None:
