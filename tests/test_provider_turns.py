@@ -6,6 +6,7 @@ words.
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import pytest
 
 from bench.standins.chat import ChatStandIn, Verbatim
 from tests.house import House, house
-from tests.test_tool_turns import VOLUME, known
+from tests.test_tool_turns import STATUS, VOLUME, come_true, known, offered
+from tests.test_tools_plain_schema import require_plain
+from xiaozhi.client.mcp import DeviceTools
 from xiaozhi.text.messages import message
 from xiaozhi.upstream.breaker import BreakerState
 
@@ -246,6 +249,73 @@ async def test_where_the_answer_fails_after_a_tool_has_run_the_talker_hears_that
             lambda _body, _calls: Verbatim(b'{"error": "down"}', status=500, content_type="application/json"),
         )
         assert (await device.turn_text("now fly")).text == APOLOGY, "nothing was done"
+
+
+class LooseDevice(DeviceTools):
+    """A device that describes its tools as its makers please."""
+
+    def answer(self, payload: dict[str, Any]) -> dict[str, object] | None:
+        if payload.get("method") != "tools/list":
+            return super().answer(payload)
+        volume = {"type": "object", "properties": {"volume": {"type": "int"}}, "required": ["volume"]}
+        tools: list[tuple[str, object]] = [
+            ("self.audio_speaker.set_volume", volume),
+            ("arr", {"type": "object", "properties": {"a": {"type": "array"}}}),
+            ("req", {"type": "object", "properties": {}, "required": ["z"]}),
+            ("灯.开", {"type": "dict", "properties": {"level": {"type": "float", "pattern": "^(a+)+$"}}}),
+            ("灯,开", None),
+            ("wide", {"type": "object", "properties": {f"p{number}": {} for number in range(100)}}),
+        ]
+        listed = [{"name": name, "description": name, "inputSchema": schema} for name, schema in tools]
+        return {"jsonrpc": "2.0", "id": payload["id"], "result": {"tools": listed}}
+
+
+def strict(body: dict[str, Any]) -> Verbatim | None:
+    """A service that refuses the whole request for one schema, without a word about tools."""
+    names = [tool["function"]["name"] for tool in body.get("tools", ())]
+    for tool in body.get("tools", ()):
+        try:
+            require_plain(tool["function"]["parameters"])
+        except (AssertionError, KeyError):
+            return refusing("Invalid schema")
+    if len(set(names)) < len(names) or not all(re.fullmatch("[a-zA-Z0-9_-]{1,64}", name) for name in names):
+        return refusing("Invalid request")
+    return None
+
+
+async def test_a_device_with_loose_schemas_is_answered_and_its_tools_work(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with house(tmp_path, "Hello.") as home, home.device(tools=LooseDevice()) as device:
+        await come_true(lambda: any(len(each.tools.tools()) == 5 for each in home.server.devices._connections.values()))
+        home.chat.verbatim = strict
+        assert (await device.turn_text("hello there")).text == "Hello."
+        assert len(home.asked) == 1, "nothing was refused"
+        names = offered(home)
+        assert {VOLUME, "arr", "req"} < set(names) and "wide" not in names
+        home.chat.verbatim = in_two_rounds(
+            calling(tool_call(VOLUME, '{"volume": 40}')), lambda body, _calls: strict(body) or Verbatim(saying("Done."))
+        )
+        assert (await device.turn_text("make it forty")).text == "Done."
+        assert device.tools.volume == 40
+    warnings = [record.getMessage() for record in caplog.records if "cannot be offered" in record.getMessage()]
+    assert warnings == ["1 tools of the device cannot be offered: wide: it takes 100 arguments, more than 64"]
+
+
+@pytest.mark.parametrize("words", ["Invalid request", f"Invalid schema for function '{VOLUME}': In context=()"])
+async def test_a_service_that_refuses_the_tools_in_whatever_words_is_asked_without_them(
+    tmp_path: Path, words: str
+) -> None:
+    def service(body: dict[str, Any]) -> Verbatim | None:
+        refused = VOLUME if VOLUME in words else ""
+        return refusing(words) if any(refused in tool["function"]["name"] for tool in body.get("tools", ())) else None
+
+    async with house(tmp_path, "Hello.") as home, home.device() as device:
+        await known(home, device)
+        home.chat.verbatim = service
+        assert (await device.turn_text("hello there")).text == "Hello."
+        assert (len(home.asked), STATUS in offered(home)) == (2, VOLUME in words), "one is left out where one is named"
+        assert breakers(home) == [BreakerState.CLOSED]
 
 
 # Withheld ---------------------------------------------------------------------------------------------------------

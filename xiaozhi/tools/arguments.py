@@ -96,7 +96,10 @@ def corrected_kinds(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> 
     if not isinstance(properties, Mapping):
         return dict(arguments)
     corrected = {}
+    needed = schema.get("required")
     for name, value in arguments.items():
+        if value is None and name in properties and name not in (needed if isinstance(needed, list) else ()):
+            continue  # as good as not given
         wanted = properties.get(name)
         corrected[name] = _corrected(wanted.get("type"), value) if isinstance(wanted, Mapping) else value
     return corrected

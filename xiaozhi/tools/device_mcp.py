@@ -3,20 +3,33 @@
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from xiaozhi.channel import ChannelClosed
 from xiaozhi.settings.tools import DeviceToolSettings
-from xiaozhi.tools.device_rpc import DeviceRpc, ListedTool, Reply, call_text, initialize_params, tool_page
+from xiaozhi.tools.device_rpc import (
+    DeviceRpc,
+    ListedTool,
+    Reply,
+    call_text,
+    initialize_params,
+    listed_tool,
+    tool_page,
+)
+from xiaozhi.tools.plain_schema import SchemaRefused
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError, ToolResult, remote_tool
+from xiaozhi.tools.wording import shortened
 
 _log = logging.getLogger(__name__)
 
 _INITIALIZE_WAIT_S: Final = 2.0
 """Tools do not need its answer, and answers can be lost: after this the list is asked for all the same."""
 _MOST_PAGES: Final = 32
+_MOST_ENTRIES: Final = 500
+"""Of one page; a page of the firmware holds some dozens."""
 _LIST_TRIES: Final = 2
+_MAX_REASONS_CHARS: Final = 500
 _CAMERA: Final = re.compile(r"camera|photo|screenshot|vision")
 
 
@@ -42,6 +55,7 @@ class DeviceMcp:
         self._one_at_a_time = asyncio.Lock()
         self._listed: dict[str, ListedTool] = {}
         self._tools: tuple[Tool, ...] = ()
+        self._refused: list[str] = []
         self._closed = False
         self.version = 0
         self.server = ""
@@ -80,6 +94,12 @@ class DeviceMcp:
             await self._list()
         except _NoAnswer:
             _log.warning("the device did not list its tools; %d are known", len(self._listed))
+        if self._refused:
+            _log.warning(
+                "%d tools of the device cannot be offered: %s",
+                len(self._refused),
+                shortened("; ".join(self._refused), _MAX_REASONS_CHARS),
+            )
 
     def tools(self) -> tuple[Tool, ...]:
         """The device's tools as far as they are known, in the order it lists them."""
@@ -142,12 +162,8 @@ class DeviceMcp:
             if reply.result is None:
                 _log.debug("the device ended its list: %s", reply.error)
                 return
-            page = tool_page(reply.result)
-            if page.bad:
-                _log.warning("%d tools of the device make no sense and are left out", page.bad)
-            room = self._settings.max_tools - len(self._listed)
-            self._take([listed for listed in page.tools if listed.name not in self._listed][: max(0, room)])
-            cursor = page.next_cursor
+            entries, cursor = tool_page(reply.result)
+            await self._take(entries)
             if not cursor or cursor in seen or len(self._listed) >= self._settings.max_tools:
                 return
             seen.add(cursor)
@@ -161,12 +177,22 @@ class DeviceMcp:
                     raise
         return await self._ask("tools/list", params, self._settings.timeout_s)
 
-    def _take(self, new: list[ListedTool]) -> None:
-        if not new:
-            return
-        self._listed |= {listed.name: listed for listed in new}
-        self._tools += tuple(self._tool(listed) for listed in new)
-        self.version += 1
+    async def _take(self, entries: Sequence[object]) -> None:
+        """Offer the tools of one page; those that cannot be offered are left out one by one."""
+        new: dict[str, ListedTool] = {}
+        for entry in entries[:_MOST_ENTRIES]:
+            await asyncio.sleep(0)  # each may take milliseconds
+            try:
+                listed = listed_tool(entry)
+            except SchemaRefused as error:
+                self._refused.append(str(error))
+                continue
+            if listed.name not in self._listed and len(self._listed) + len(new) < self._settings.max_tools:
+                new.setdefault(listed.name, listed)
+        if new:
+            self._listed |= new
+            self._tools += tuple(self._tool(listed) for listed in new.values())
+            self.version += 1
 
     def _tool(self, listed: ListedTool) -> Tool:
         async def run(arguments: dict[str, Any], context: ToolContext) -> ToolResult:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import orjson
 
 from xiaozhi.settings.tools import McpServer
+from xiaozhi.tools.plain_schema import SchemaRefused, plain_schema
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError, ToolResult, remote_tool
 from xiaozhi.tools.wording import pick, shortened
 
@@ -31,7 +32,6 @@ _STEADY_S: Final = 60.0
 _ALIVE_EVERY_S: Final = 30.0
 _MOST_PAGES: Final = 50
 _MOST_TOOLS: Final = 200
-_MOST_SCHEMA_BYTES: Final = 32_768
 _MOST_DESCRIPTION_CHARS: Final = 4096
 
 
@@ -74,6 +74,7 @@ class ExternalServer:
         self._alive_every_s = alive_every_s
         self._client: Client | None = None
         self._tools: tuple[Tool, ...] = ()
+        self._refused: list[str] = []
         self._task: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
         self._check_now = asyncio.Event()
@@ -173,7 +174,7 @@ class ExternalServer:
         async with _connected(self.config) as client:
             async with asyncio.timeout(_START_TIMEOUT_S):
                 listed = await _list(client)
-            self._take(listed)
+            await self._take(listed)
             self._lost = asyncio.Event()
             self._check_now.clear()
             self._client = client
@@ -196,11 +197,23 @@ class ExternalServer:
                 pass
             self._check_now.clear()
             async with asyncio.timeout(self.config.timeout_s):
-                self._take(await _list(client))
+                await self._take(await _list(client))
 
-    def _take(self, listed: list[tuple[str, str, dict[str, Any]]]) -> None:
-        """Offer what the server lists; nothing changes when it is what it was."""
-        tools = tuple(sorted((self._tool(*each) for each in listed), key=lambda each: each.name))
+    async def _take(self, listed: list[tuple[str, str, dict[str, Any]]]) -> None:
+        """Offer what the server lists, as far as a model can be offered it; nothing changes when it is what it was."""
+        offered: list[Tool] = []
+        refused: list[str] = []
+        for name, description, schema in listed:
+            await asyncio.sleep(0)  # each may take milliseconds
+            try:
+                offered.append(self._tool(name, description, plain_schema(schema)))
+            except SchemaRefused as error:
+                refused.append(f"{shortened(name, 60)}: {error}")
+        if refused and refused != self._refused:
+            reasons = shortened("; ".join(refused), 500)
+            _log.warning("mcp server %s: %d tools cannot be offered: %s", self.config.name, len(refused), reasons)
+        self._refused = refused
+        tools = tuple(sorted(offered, key=lambda each: each.name))
         if [(t.name, t.description, t.parameters) for t in tools] != [
             (t.name, t.description, t.parameters) for t in self._tools
         ]:
@@ -297,7 +310,7 @@ async def _list(client: "Client") -> list[tuple[str, str, dict[str, Any]]]:
     for _ in range(_MOST_PAGES):
         page = await client.list_tools(cursor=cursor)
         for each in page.tools:
-            if each.name and len(orjson.dumps(each.input_schema)) <= _MOST_SCHEMA_BYTES and len(listed) < _MOST_TOOLS:
+            if each.name and len(listed) < _MOST_TOOLS:
                 listed.append(
                     (each.name, shortened(each.description or "", _MOST_DESCRIPTION_CHARS), each.input_schema)
                 )
