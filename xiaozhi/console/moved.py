@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, SecretStr
 
 from xiaozhi.settings import Settings
+from xiaozhi.settings.pasted import mended_address
 
 _ADDRESSES: Final = frozenset({"base_url", "url", "endpoint", "geocoding_url"})
 
@@ -14,7 +15,7 @@ _ADDRESSES: Final = frozenset({"base_url", "url", "endpoint", "geocoding_url"})
 def same_place(one: str, other: str) -> bool:
     """Whether two addresses have the same scheme, host and port."""
     try:
-        return urlsplit(one)[:2] == urlsplit(other)[:2]
+        return urlsplit(mended_address(one))[:2] == urlsplit(mended_address(other))[:2]
     except ValueError:
         return False
 

@@ -19,6 +19,7 @@ from xiaozhi.settings.errors import SettingsError, one_line, unknown_key
 from xiaozhi.settings.load import Origin
 from xiaozhi.settings.schema import find
 from xiaozhi.settings.source import SettingsSource
+from xiaozhi.settings.text_file import read_text
 
 
 class Applied(Protocol):
@@ -126,7 +127,7 @@ class SettingsFile:
         if len(content) > _MOST_BYTES:
             raise SettingsError([f"{path}: is too large to be changed here"])
         try:
-            return content.decode("utf-8")
+            return read_text(content)[0]
         except UnicodeDecodeError:
             raise SettingsError([f"{path}: the file is not UTF-8 text"]) from None
 

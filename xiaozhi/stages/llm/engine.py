@@ -19,12 +19,16 @@ class ChatError(Exception):
     Args:
         line: that line.
         kind: how it failed.
+        status: of the HTTP response that refused; 0 where there was none.
         rest_s: the endpoint said when to come back, in seconds from now.
     """
 
-    def __init__(self, line: str, *, kind: FailureKind = FailureKind.SERVER, rest_s: float | None = None) -> None:
+    def __init__(
+        self, line: str, *, kind: FailureKind = FailureKind.SERVER, status: int = 0, rest_s: float | None = None
+    ) -> None:
         super().__init__(line)
         self.kind = kind
+        self.status = status
         self.rest_s = rest_s
 
 

@@ -16,6 +16,7 @@ from openai import AsyncAPIResponse
 
 from xiaozhi.events import Message, ProviderFields
 from xiaozhi.settings import LlmEndpoint, LlmSettings
+from xiaozhi.settings.pasted import key_fault
 from xiaozhi.stages.llm.connections import HostConnections
 from xiaozhi.stages.llm.declined import declined_by_error
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta
@@ -37,6 +38,8 @@ from xiaozhi.upstream.retry_after import retry_after_s
 
 _log = logging.getLogger(__name__)
 
+SPENT: Final = "had spent its max_tokens before a word to be spoken"
+"""What is said of a model whose thoughts have used up what it may say."""
 # After the last event the rest of the response is read, so that its connection can be used again.
 _TAIL_S: Final = 0.2
 # A server that is well says so in much less.
@@ -111,6 +114,8 @@ class OpenAIChat:
                 yield Delta(gap + own_message("declined", request.language), aside=True)
 
     async def _answer(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        if fault := key_fault(self._key):
+            raise ChatError(self._line(f"the key {fault}"), kind=FailureKind.REFUSED)
         async with AsyncExitStack() as stack:
             calls, kept = CallAssembler(), KeptFields()
             patience = Patience(self._settings.first_token_timeout_s, "no first token within")
@@ -149,9 +154,7 @@ class OpenAIChat:
             if declined and not wanted:
                 raise Declined("a filter has withheld " + ("the rest" if answered else "all of it"))
             if not answered and not wanted:
-                raise NotAChatStream(
-                    "had spent its max_tokens before a word to be spoken" if cut else "answered nothing"
-                )
+                raise NotAChatStream(SPENT if cut else "answered nothing")
             await self._read_tail(pieces)
             if wanted:
                 yield Delta(tool_calls=wanted, provider=ProviderFields(self.name, kept.whole(), calls.extra))
@@ -167,9 +170,10 @@ class OpenAIChat:
 
     async def warm(self) -> None:
         """Open a connection and keep it; costs no tokens. What the endpoint answers does not matter."""
-        if not self._rehearsed:
+        if not self._rehearsed and not key_fault(self._key):
             self._rehearsed = True
-            await self._rehearse()
+            async with self._failures_explained():
+                await self._rehearse()
         if why := await self.check():
             _log.warning("%s cannot be reached now: %s", self.name, why)
 
@@ -179,6 +183,8 @@ class OpenAIChat:
         It is asked for the head of its list of models. Many services refuse that or do not know it: they are there all
         the same, and so is one with an error of its own. Only a gateway that says so tells of a server that is down.
         """
+        if fault := key_fault(self._key):
+            return f"the key {fault}"
         address = f"{self._endpoint.base_url.rstrip('/')}/models"
         headers = {"Authorization": f"Bearer {self._key or 'none'}"}
         try:
@@ -186,7 +192,7 @@ class OpenAIChat:
                 answer = await self._connections.client(address).head(address, headers=headers)
         except TimeoutError:
             return "no answer in time"
-        except (httpx2.HTTPError, OSError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
             return self._safe(_cause(error))
         return f"HTTP {answer.status_code}" if answer.status_code in _NOBODY_BEHIND else ""
 
@@ -301,10 +307,9 @@ class OpenAIChat:
         except ChatError:
             raise
         except openai.APIStatusError as error:
-            rest_s = retry_after_s(error.response.headers, datetime.now(UTC))
-            raise ChatError(
-                self._line(_status_line(error, rest_s)), kind=_kind_of(error.status_code, rest_s), rest_s=rest_s
-            ) from None
+            rest_s, status = retry_after_s(error.response.headers, datetime.now(UTC)), error.status_code
+            line = self._line(_status_line(error, rest_s))
+            raise ChatError(line, kind=_kind_of(status, rest_s), status=status, rest_s=rest_s) from None
         except openai.APITimeoutError:
             reason = f"no connection within {self._settings.connect_timeout_s:g} s"
             raise ChatError(self._line(reason), kind=FailureKind.CONNECTION) from None
