@@ -1,12 +1,13 @@
 """Seams between two models, and tool calls out of pieces."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xiaozhi.events import Message, ToolCall
+from xiaozhi.events import Message, ProviderFields, ToolCall
 from xiaozhi.stages.llm.call_pieces import call_pieces
 from xiaozhi.stages.llm.continuation import Seam, continuing
 from xiaozhi.stages.llm.engine import ChatRequest
@@ -99,23 +100,65 @@ def test_a_server_that_runs_away_is_stopped() -> None:
         nameless.finish()
 
 
-@pytest.mark.parametrize("listed", ["x", 5, [3], [{"function": {"name": 5}}], [{"index": "0", "function": {}}]])
+@pytest.mark.parametrize("listed", ["x", 5, [3]])
 def test_other_shapes_are_refused(listed: object) -> None:
-    with pytest.raises((TypeError, ValueError, AttributeError)):
+    with pytest.raises(ValueError, match="must be"):
         call_pieces(listed)
+
+
+@pytest.mark.parametrize(
+    ("index", "number"), [(2, 2), ("2", 2), (2.0, 2), (None, None), ("", None), ("two", None), (True, None), ([], None)]
+)
+def test_the_number_of_a_call_is_read_in_any_shape(index: object, number: int | None) -> None:
+    (read,) = call_pieces([{"index": index, "id": "a", "function": {"name": "lamp", "arguments": "{}"}}])
+    assert (read.index, read.id, read.name, read.arguments) == (number, "a", "lamp", "{}")
+
+
+def test_a_call_without_the_level_of_the_function_or_a_list_around_it_is_a_call() -> None:
+    (read,) = call_pieces({"id": 7, "name": "lamp", "arguments": {"on": True}})
+    assert (read.id, read.name, read.arguments) == ("7", "lamp", '{"on":true}')
+    assert call_pieces([None]) == ()
 
 
 def test_messages_with_tools_and_pictures_have_their_shapes() -> None:
     call = ToolCall("c1", "lamp", "{}")
-    asked = message_param(Message("assistant", "", tool_calls=(call,)))
+    asked = message_param(Message("assistant", "", tool_calls=(call,)), "a")
     assert asked == {
         "role": "assistant", "content": None,
         "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "lamp", "arguments": "{}"}}],
     }  # fmt: skip
-    answer = message_param(Message("tool", "on", tool_call_id="c1"))
+    answer = message_param(Message("tool", "on", tool_call_id="c1"), "a")
     assert answer == {"role": "tool", "tool_call_id": "c1", "content": "on"}
-    seen = message_param(Message("user", "what is it", image="data:image/jpeg;base64,AA"))
+    seen = message_param(Message("user", "what is it", image="data:image/jpeg;base64,AA"), "a")
     assert seen["content"] == [
         {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,AA"}},
         {"type": "text", "text": "what is it"},
     ]
+
+
+def test_what_a_provider_sent_beside_a_call_goes_back_to_that_provider_alone() -> None:
+    beside = ProviderFields(
+        "a", {"reasoning_content": "hm"}, ({"extra_content": {"signature": "S"}, "function": {"strict": True}},)
+    )
+    asked = Message("assistant", "", tool_calls=(ToolCall("c1", "lamp", "{}"),), provider=beside)
+    back = message_param(asked, "a")
+    assert back["reasoning_content"] == "hm"
+    assert back["tool_calls"] == [
+        {
+            "extra_content": {"signature": "S"}, "id": "c1", "type": "function",
+            "function": {"strict": True, "name": "lamp", "arguments": "{}"},
+        }
+    ]  # fmt: skip
+    assert message_param(asked, "b") == message_param(replace(asked, provider=None), "a")
+
+
+def test_a_call_goes_back_as_strict_servers_want_it_however_it_was_written() -> None:
+    call = ToolCall("c1", "functions.no such tool", "{'x': 1,}")
+    (back,) = message_param(Message("assistant", "", tool_calls=(call,)), "a")["tool_calls"]
+    assert back["function"] == {"name": "functions_no_such_tool", "arguments": '{"x": 1}'}
+    (back,) = message_param(Message("assistant", "", tool_calls=(replace(call, arguments="what?"),)), "a")["tool_calls"]
+    assert back["function"]["arguments"] == "{}"
+
+
+def test_half_a_character_in_a_conversation_does_not_end_it() -> None:
+    assert message_param(Message("user", "a\ud83d\ude00b\ud83d"), "a")["content"] == "a😀b"

@@ -11,7 +11,7 @@ import pytest
 
 from xiaozhi.events import ToolCall
 from xiaozhi.settings import LlmEndpoint
-from xiaozhi.stages.llm.sse import ChunkReader, NotAChatStream
+from xiaozhi.stages.llm.sse import ChunkReader, Declined, NotAChatStream
 from xiaozhi.stages.llm.thoughts import SpokenPart
 from xiaozhi.stages.llm.tool_calls import CallAssembler
 from xiaozhi.text.thought import MOST_THOUGHT_CHARS
@@ -262,6 +262,81 @@ STREAMS: dict[str, tuple[bytes, Heard]] = {
         b"id:1\nevent:result\n:HTTP_STATUS/200\n" + bare(content="好") + b"id:2\nevent:result\n" + bare("stop") + DONE,
         Heard("好"),
     ),
+    "a gateway's comments in the data, events without data, fields that nobody knows": (
+        b"data: : OPENROUTER PROCESSING\n\ndata:\n\ndata\n\ndata: null\n\ndata: [PING]\n\ndata: keep-alive\n\n"
+        b"retry: 3000\nfoo: bar\nfoo\n: comment\n" + bare(content="好") + b"event:\ndata: \n\n" + bare("stop") + DONE,
+        Heard("好"),
+    ),
+    "old macs: carriage returns alone": (
+        delta("你", end=b"\r\r") + delta("好", "stop", end=b"\r\r") + b"data: [DONE]\r\r",
+        Heard("你好"),
+    ),
+    "an event over several lines": (
+        b'data: {"choices": [\ndata: {"delta": {"content": "\xe5\xa5\xbd"},\ndata: "finish_reason": "stop"}]}\n\n'
+        + DONE,
+        Heard("好"),
+    ),
+    "no blank lines between the events, and none at the end": (
+        delta("你", end=b"\n") + delta("好", "stop", end=b"\n") + b"data: [DONE]",
+        Heard("你好"),
+    ),
+    "the mark of the end in quotes": (delta("好") + b'data: "[DONE]"\n\n', Heard("好")),
+    "a character in two halves": (
+        rb'data: {"choices": [{"delta": {"content": "a\ud83d"}}]}' + b"\n\n"
+        rb'data: {"choices": [{"delta": {"content": "\ude00b\ud83d"}}]}' + b"\n\n"
+        rb'data: {"choices": [{"delta": {"content": "c"}, "finish_reason": "stop"}]}' + b"\n\n",
+        Heard("a😀bc"),
+    ),
+    "a character in two halves in the arguments of a call": (
+        rb'data: {"choices": [{"delta": {"tool_calls": [{"index": "0", "id": "call_a", "function": '
+        rb'{"name": "weather", "arguments": "{\"city\":\"\ud83d"}}]}}]}' + b"\n\n"
+        rb'data: {"choices": [{"delta": {"tool_calls": [{"index": "0", "function": {"arguments": "\ude00\"}"}}]}, '
+        rb'"finish_reason": "tool_calls"}]}' + b"\n\n",
+        Heard(calls=(ToolCall("call_a", "weather", '{"city":"😀"}'),)),
+    ),
+    "bytes that are not UTF-8": (
+        b'data: {"choices": [{"delta": {"content": "caf\xe9"}, "finish_reason": "stop"}]}\n\n',
+        Heard("caf\ufffd"),
+    ),
+    "one completion instead of a stream": (
+        orjson.dumps(
+            {"choices": [{"index": 0, "message": {"role": "assistant", "content": "好"}, "finish_reason": "stop"}]}
+        ),
+        Heard("好"),
+    ),
+    "one completion over many lines, with a call and thoughts": (
+        orjson.dumps(
+            {
+                "choices": [
+                    {
+                        "message": {
+                            "content": None,
+                            "reasoning_content": "hm",
+                            "tool_calls": [call("weather", '{"city":"北京"}', id="call_a")],
+                        }
+                    }
+                ]
+            },
+            option=orjson.OPT_INDENT_2,
+        ),
+        Heard(calls=WEATHER, thought=True),
+    ),
+    "one completion as the only event of a stream": (
+        event({"message": {"role": "assistant", "content": "好"}, "finish_reason": "stop"}) + DONE,
+        Heard("好"),
+    ),
+    "chunks on lines of their own, without the word data": (
+        b"".join(piece.removeprefix(b"data: ").rstrip() + b"\n" for piece in (delta("你"), delta("好", "stop"))),
+        Heard("你好"),
+    ),
+    "contents that are numbers, parts that are texts": (
+        bare(content=7)
+        + bare(content=0)
+        + bare(content=["好", None, {"type": "output_text", "text": "!"}])
+        + bare("stop"),
+        Heard("70好!"),
+    ),
+    "the reason is the word null": (bare("null", content="好") + bare("stop"), Heard("好")),
     "choices null and deltas null": (
         b'data: {"choices": null}\n\n'
         + event({"delta": None, "finish_reason": None})
@@ -331,8 +406,25 @@ ERRORS: dict[str, tuple[bytes, str]] = {
         b'data: {"choices": null, "base_resp": {"status_code": 1004, "status_msg": "login fail"}}\n\n',
         r"login fail \(1004\)",
     ),
-    "a part of a content is no part": (bare(content=[7]), "another shape"),
-    "a content is a number": (bare(content=7), "another shape"),
+    "a part of a content has no text": (bare(content=[{"type": "image_url"}]), "another shape"),
+    "a content is an object of another kind": (bare(content={"picture": 7}), "another shape"),
+    "qwen is throttled": (b'data: {"code": "Throttling", "message": "Requests rate limit exceeded"}\n\n', "rate limit"),
+    "baidu refuses the key": (b'data: {"error_code": 110, "error_msg": "Access token invalid"}\n\n', "token invalid"),
+    "spark has no more": (b'data: {"code": 11201, "message": "licc limit", "sid": "x"}\n\n', "licc limit"),
+    "vllm tells it without a word for it": (b'data: {"object": "error", "message": "no such model"}\n\n', "no such"),
+    "an event of this kind with a plain text": (b"event: error\ndata: upstream timed out\n\n", "upstream timed out"),
+    "gemini's errors come in a list": (b'data: {"error": [{"message": "API key not valid"}]}\n\n', "API key not valid"),
+    "a completion that is an error": (b'{\n "error": {\n  "message": "no such model"\n }\n}', "no such model"),
+    "vllm was stopped": (bare(content="好") + bare("abort"), "broke off: abort"),
+}
+
+# What providers say when they withhold an answer: the sentence for it is the endpoint's.
+DECLINED: dict[str, bytes] = {
+    "qwen": b'data: {"error": {"code": "data_inspection_failed", "message": "It may hold inappropriate content."}}',
+    "zhipu": 'data: {"error": {"code": "1301", "message": "输入或生成内容可能包含不安全或敏感内容"}}'.encode(),
+    "minimax": b'data: {"choices": null, "base_resp": {"status_code": 1027, "status_msg": "output new_sensitive"}}',
+    "deepseek": b'data: {"error": {"message": "Content Exists Risk", "type": "invalid_request_error"}}',
+    "spark": b'data: {"code": 10013, "message": "input content moderation failed", "sid": "x"}',
 }
 
 
@@ -403,6 +495,27 @@ def test_which_answers_begin_in_a_thought_goes_by_the_setting_or_the_name(
 ) -> None:
     endpoint = LlmEndpoint.model_validate({"name": "x", "base_url": "http://127.0.0.1/v1", "model": model, **more})
     assert endpoint.begins_in_thought is expected
+
+
+@pytest.mark.parametrize("name", DECLINED)
+def test_a_provider_that_does_not_want_to_answer_is_no_failure(name: str) -> None:
+    with pytest.raises(Declined):
+        hear(DECLINED[name] + b"\n\n", 100_000)
+
+
+@pytest.mark.parametrize(
+    "reason", ["content_filter", "content_filter: SAFETY", "sensitive", "SAFETY", "PROHIBITED_CONTENT", "refusal"]
+)
+def test_a_reason_that_says_so_is_a_filters(reason: str) -> None:
+    reader = ChunkReader()
+    (chunk,) = reader.feed(bare(reason, content=""))
+    assert (chunk.declined, chunk.finished) == (True, True)
+
+
+@pytest.mark.parametrize("reason", ["stop", "length", "tool_calls", "eos", "function_call", "end_turn", "STOP"])
+def test_other_reasons_are_not(reason: str) -> None:
+    (chunk,) = ChunkReader().feed(bare(reason, content=""))
+    assert (chunk.declined, chunk.finished) == (False, True)
 
 
 @pytest.mark.parametrize("name", ERRORS)

@@ -163,7 +163,7 @@ async def test_failures_before_the_first_token_are_one_line(fault: str, reason: 
     [
         ("reset", ""),
         ("cut", "broke off in the middle"),
-        ("garbage", "sent what is no event stream"),
+        ("garbage", "broke off in the middle"),
         ("bad-json", "sent what is no JSON"),
         ("wrong-json", "sent JSON of another shape"),
         ("error-event", "The server is overloaded"),

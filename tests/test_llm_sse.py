@@ -1,10 +1,13 @@
 """Chat completion chunks out of bytes."""
 
+import time
+
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xiaozhi.stages.llm.event_stream import MAX_EVENT_BYTES
 from xiaozhi.stages.llm.sse import Chunk, ChunkReader, NotAChatStream, error_text
 
 
@@ -56,25 +59,25 @@ def test_a_last_line_without_line_feed_counts() -> None:
 @pytest.mark.parametrize(
     ("data", "complaint"),
     [
-        (b"<html>\n", "no event stream: '<html>'"),
         (b"data: {\n", "no JSON: '{'"),
-        (b"data: \xff\xfe\n", "no JSON"),
-        (b"data: 7\n", "another shape: '7'"),
-        (b"data: [1]\n", "another shape"),
+        (b"data: {\xff\xfe\n", "no JSON"),
         (b'data: {"choices": 7}\n', "another shape"),
         (b'data: {"choices": {"a": 1}}\n', "another shape"),
         (b'data: {"choices": ["a"]}\n', "another shape"),
         (b'data: {"choices": [{"delta": "a"}]}\n', "another shape"),
-        (b'data: {"choices": [{"delta": {"content": [1]}}]}\n', "another shape"),
+        (b'data: {"choices": [{"delta": {"content": {"a": 1}}}]}\n', "another shape"),
+        (b'data: {"choices": [{"delta": {"content": [[[1]]]}}, {"delta"', "no JSON"),
         (b'data: {"error": {"message": "too  many\\nrequests", "code": 429}}\n', "too many requests"),
         (b'{"error": "no such model"}\n', "no such model"),
-        (b'{"choices": []}\n', "no event stream"),
-        (b"x" * 1_100_000, "a line of more than"),
+        (b'{"choices": [', "no JSON"),
+        (b"x" * (MAX_EVENT_BYTES + 1), "a line of more than"),
+        (b"data: x\n" * (MAX_EVENT_BYTES // 2 + 1), "an event of more than"),
+        (b"{\n" * (MAX_EVENT_BYTES // 2 + 1), "an event of more than"),
     ],
 )
 def test_what_is_no_chat_stream_is_named(data: bytes, complaint: str) -> None:
     with pytest.raises(NotAChatStream, match=complaint) as caught:
-        list(ChunkReader().feed(data))
+        read(data, len(data))
     assert len(str(caught.value)) < 300
     assert "\n" not in str(caught.value)
 
@@ -87,11 +90,39 @@ def test_any_bytes_are_chunks_or_named(data: bytes, size: int) -> None:
         return
 
 
+@pytest.mark.parametrize("data", [b"<html>\n", b"data: 7\n\n", b"data: [1]\n\n", b"Bad Gateway"])
+def test_what_the_standard_passes_over_is_remembered_where_it_may_say_what_is_wrong(data: bytes) -> None:
+    reader = ChunkReader()
+    assert [*reader.feed(data), *reader.finish()] == []
+    assert reader.remark == (repr(data.split()[-1].decode()) if data.startswith(b"data") else "")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'data: {"error": ' + b'{"error":' * 900 + b"1" + b"}" * 901 + b"\n\n",
+        b'data: {"choices": [{"delta": {"content": ' + b"[" * 900 + b"]" * 900 + b"}}]}\n\n",
+        b'data: {"a": ' + b"[" * 100_000 + b"\n\n",
+    ],
+)
+def test_what_is_nested_without_end_is_named(data: bytes) -> None:
+    with pytest.raises(NotAChatStream):
+        read(data, len(data))
+
+
+def test_many_small_pieces_of_a_long_line_cost_their_length_and_not_its_square() -> None:
+    reader = ChunkReader()
+    began = time.process_time()
+    for _ in range(MAX_EVENT_BYTES // 2):
+        assert list(reader.feed(b"xx")) == []
+    assert time.process_time() - began < 10.0, "copied anew for each piece it would take minutes"
+
+
 def test_error_bodies_of_several_shapes_are_one_line() -> None:
     assert error_text({"error": {"message": "bad key", "type": "auth"}}) == "bad key"
     assert error_text({"error": "bad key"}) == "bad key"
     assert error_text({"message": "bad\nkey"}) == "bad key"
-    assert error_text({"detail": [{"msg": "field required"}]}) == "[{'msg': 'field required'}]"
+    assert error_text({"detail": [{"msg": "field required"}]}) == "field required"
     assert error_text("<html>" + "x" * 500).endswith("x…")
     assert error_text(None) == ""
     assert error_text({}) == ""

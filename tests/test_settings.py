@@ -270,8 +270,8 @@ def test_the_vad_word_auto_is_no_path(tmp_path: Path) -> None:
             ["settings.toml: llm.endpoints[0].base_url: is missing"],
         ),
         (
-            "[[llm.endpoints]]\nname='a'\nmodel='m'\nbase_url='localhost:1'\n",
-            ['settings.toml: llm.endpoints[0].base_url = "localhost:1": must begin with "http://" or "https://"'],
+            "[[llm.endpoints]]\nname='a'\nmodel='m'\nbase_url='/v1'\n",
+            ['settings.toml: llm.endpoints[0].base_url = "/v1": must begin with "http://" or "https://"'],
         ),
         (
             "[[llm.endpoints]]\nname='a'\nmodel='m'\nbase_url='http://a'\n" * 2,

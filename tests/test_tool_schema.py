@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from tests.test_tool_turns import call, talk, used
 from xiaozhi.client.mcp import DeviceTools
 from xiaozhi.tools.arguments import BadArguments, parse_arguments, schema_check
-from xiaozhi.tools.device_rpc import call_text, tool_page
+from xiaozhi.tools.device_rpc import call_text
 from xiaozhi.tools.naming import Names
-from xiaozhi.tools.tool_schema import MAX_LEVELS, MAX_PROPERTIES, MAX_STEPS, mistake, refusal
+from xiaozhi.tools.tool_schema import MAX_STEPS, mistake
 
 
 def doubling(levels: int) -> dict[str, Any]:
     """Each level asks twice for the next: 2**levels evaluations in a few hundred bytes."""
-    schema: dict[str, Any] = {"type": "object"}
+    schema: dict[str, Any] = {}
     for _ in range(levels):
         schema = {"allOf": [schema, schema]}
     return schema
@@ -60,7 +60,7 @@ async def test_no_schema_of_a_device_keeps_the_server_from_answering(tmp_path: P
     gear = Stranger()
     gear.tools = dict.fromkeys(EVIL, gear.tools["self.get_device_status"])  # as many as are listed
     text = "a" * 40 + "!"
-    asked = call(Names([name]).to_api(name), text=text, list=[[[n]] for n in range(500)], **{text: 1})
+    asked = call(Names([name]).to_api(name), text=text, list=[str(n) for n in range(500)], **{text: 1})
     async with talk(tmp_path, ("", (asked,)), ("Done.", ()), gear=gear) as (_, device):
         async with asyncio.timeout(20):
             report = await device.turn_text("please do that")
@@ -113,7 +113,6 @@ def test_what_binds_agrees_with_the_whole_standard(schema: dict[str, Any], argum
 def test_a_schema_of_any_shape_says_something_in_one_line_or_nothing(schema: Any, arguments: dict[str, Any]) -> None:
     odd = {"type": schema, "required": schema, "properties": {"a": schema}, "enum": schema, "minimum": schema}
     assert "\n" not in mistake({**odd, "items": schema, "maxLength": schema}, arguments)
-    assert isinstance(refusal(odd, 1000), str)
 
 
 def test_a_name_that_is_required_but_described_nowhere_cannot_be_missing() -> None:
@@ -136,25 +135,9 @@ def test_a_number_that_no_device_can_read_is_told_and_not_passed_on(text: str) -
         check({"a": 1e30})
 
 
-def nested(levels: int) -> Any:
-    value: Any = 1
-    for _ in range(levels):
-        value = {"items": [value]}
-    return value
-
-
-def test_what_is_too_much_of_a_schema_leaves_out_that_tool_alone() -> None:
-    wide = {"type": "object", "properties": {f"p{n}": {} for n in range(MAX_PROPERTIES + 1)}}
-    too_much = {"deep": nested(MAX_LEVELS), "deeper": nested(200), "wide": wide, "large": {"title": "x" * 9000}}
-    tools = [{"name": name, "inputSchema": schema} for name, schema in too_much.items()]
-    page = tool_page({"tools": [*tools, {"name": "good", "inputSchema": {"properties": {"a": {"type": "string"}}}}]})
-    assert ([each.name for each in page.tools], page.bad) == (["good"], 4)
-    assert refusal({"a": 2**70}, 1000) and refusal([], 1000) and not refusal({}, 1000)
-
-
 @pytest.mark.parametrize("brackets", [33, 300, 900])
 def test_arguments_nested_beyond_all_sense_are_told_in_one_sentence(brackets: int) -> None:
-    with pytest.raises(BadArguments, match="nested deeper"):
+    with pytest.raises(BadArguments, match="nested too deeply"):
         parse_arguments('{"a": ' + "[" * brackets + "]" * brackets + "}")
 
 
@@ -163,11 +146,6 @@ def test_names_of_tools_are_found_in_descriptions_in_one_pass() -> None:
     names = Names([*hostile, "self.lamp.on"])
     assert names.in_text("First self.lamp.on.") == "First self_lamp_on."
     assert names.in_text("-" * 4096) == "-" * 4096
-
-
-def test_a_page_of_more_tools_than_any_device_has_is_not_looked_at_to_its_end() -> None:
-    page = tool_page({"tools": [{"name": f"t{number}"} for number in range(10_000)]})
-    assert 64 <= len(page.tools) <= 1000
 
 
 def test_a_result_of_any_kind_is_mentioned_shortly() -> None:

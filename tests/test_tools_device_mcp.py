@@ -12,7 +12,7 @@ from xiaozhi.events import ToolCall
 from xiaozhi.settings import ToolsSettings
 from xiaozhi.settings.tools import DeviceToolSettings
 from xiaozhi.tools.device_mcp import DeviceMcp
-from xiaozhi.tools.device_rpc import DeviceRpc, call_text, tool_page
+from xiaozhi.tools.device_rpc import DeviceRpc, call_text
 from xiaozhi.tools.registry import Registry
 from xiaozhi.tools.tool import ToolContext, ToolError
 from xiaozhi.tools.toolbox import Toolbox
@@ -177,23 +177,44 @@ async def test_a_cursor_that_comes_back_and_endless_tools_end_the_list() -> None
     assert len(bounded.mcp.tools()) == 25
 
 
-def test_entries_that_make_no_sense_are_left_out() -> None:
-    page = tool_page(
-        {
-            "tools": [
-                {"name": "good", "inputSchema": {"type": "object", "properties": {}, "required": []}},
-                {"name": 3},
-                {"name": ""},
-                "x",
-                {"name": "list", "inputSchema": []},
-                {"name": "large", "inputSchema": {"type": "object", "x": "y" * 9000}},
-                {"name": "people", "annotations": {"audience": ["user"]}},
-            ],
-            "nextCursor": 5,
-        }
-    )
-    assert [(each.name, each.user_only) for each in page.tools] == [("good", False), ("people", True)]
-    assert page.bad == 5 and page.next_cursor == ""
+async def test_entries_that_make_no_sense_are_left_out_one_by_one_with_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    entries = [
+        {"name": "good", "inputSchema": {"type": "object", "properties": {}, "required": []}},
+        {"name": 3},
+        {"name": ""},
+        {"name": "line\nbreak"},
+        "x",
+        {"name": "list", "inputSchema": [3]},
+        {"name": "large", "inputSchema": {"type": "object", "x": "y" * 40_000}},
+        {"name": "deep", "inputSchema": nested(400)},
+        {"name": "php", "inputSchema": []},
+        {"name": "good"},
+        {"name": "people", "annotations": {"audience": ["user"]}},
+    ]
+
+    def answer(message: dict[str, Any]) -> object:
+        page = {"tools": entries, "nextCursor": 5} if message["method"] == "tools/list" else {}
+        return {"jsonrpc": "2.0", "id": message["id"], "result": page}
+
+    wire = Wire(answer)
+    await wire.mcp.start()
+    assert [(each.name, each.user_only) for each in wire.mcp.tools()] == [
+        ("good", False),
+        ("php", False),
+        ("people", True),
+    ]
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert warning.startswith("7 tools of the device cannot be offered: 3 is no name; ")
+    assert "large: its schema has more than 32768 bytes" in warning and "\n" not in warning
+
+
+def nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "object"}
+    for _ in range(levels):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return schema
 
 
 def test_pictures_in_a_result_are_mentioned() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xiaozhi.audio.pcm import PcmInt
-from xiaozhi.events import Message, ToolCall, ToolSpec
+from xiaozhi.events import Message, ProviderFields, ToolCall, ToolSpec
 from xiaozhi.settings import ToolsSettings
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.local_answer import calculator_tools
@@ -25,6 +25,7 @@ QUESTION = (Message("user", "what is six times seven, and eight times eight?"),)
 class Said:
     text: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    provider: ProviderFields | None = None
 
 
 class Script:

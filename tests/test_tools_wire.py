@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.standins.chat import ChatStandIn
 from xiaozhi.client.mcp import DeviceTools
-from xiaozhi.events import Message, ToolCall, ToolSpec
+from xiaozhi.events import Message, ProviderFields, ToolCall, ToolSpec
 from xiaozhi.settings import LlmEndpoint, LlmSettings, ToolsSettings
 from xiaozhi.settings.tools import DeviceToolSettings
 from xiaozhi.stages.llm.engine import ChatRequest
@@ -20,6 +20,7 @@ class Said:
     def __init__(self, text: str, tool_calls: tuple[ToolCall, ...]) -> None:
         self.text = text
         self.tool_calls = tool_calls
+        self.provider: ProviderFields | None = None
 
 
 def piece(index: int, number: str = "", name: str = "", arguments: str = "") -> dict[str, Any]:

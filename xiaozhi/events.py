@@ -92,11 +92,26 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderFields:
+    """What a provider sent beside a reply with tool calls and wants back with it, as it came: thoughts, signatures.
+
+    Attributes:
+        endpoint: who sent it; nobody else gets it.
+        message: beside the text of the reply.
+        calls: beside each of its calls, in their order.
+    """
+
+    endpoint: str
+    message: Mapping[str, Any]
+    calls: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One entry of a conversation as chat APIs understand it.
 
-    `tool_calls` belong to the role `assistant`; a message of the role `tool` answers the one named by `tool_call_id`;
-    `image` belongs to the role `user`: a picture as a data URL or an address, empty for none.
+    `tool_calls` belong to the role `assistant`, and so does `provider`; a message of the role `tool` answers the one
+    named by `tool_call_id`; `image` belongs to the role `user`: a picture as a data URL or an address, empty for none.
     """
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -104,6 +119,7 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
     image: str = ""
+    provider: ProviderFields | None = None
 
 
 SoundSource: TypeAlias = Callable[[], AsyncGenerator[PcmInt, None]]

@@ -25,6 +25,16 @@ _TOKEN: Final = re.compile(r"\s?[A-Za-z0-9']+|[\u3400-\u9fff]{1,2}|\s|.", re.DOT
 
 
 @dataclass(frozen=True, slots=True)
+class Verbatim:
+    """An answer byte for byte, in pieces of so many bytes (0: at once)."""
+
+    body: bytes
+    status: int = 200
+    content_type: str = "text/event-stream"
+    piece: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ChatRequest:
     """One request: its JSON body, its headers, and the client's port (the same port is the same connection)."""
 
@@ -48,6 +58,7 @@ class ChatStandIn(StandIn):
         slow_ms: how much later everything begins with the fault `slow`, and each token comes with `slow-drip`.
         tool_pieces: what comes after the answer: each item is the `tool_calls` of one delta; or a function of the
             messages that says so.
+        verbatim: given a request's body: what to answer instead of all that; None for nothing special.
         port: to listen on; a free one when 0.
 
     Faults:
@@ -81,6 +92,7 @@ class ChatStandIn(StandIn):
         retry_after_s: int | str = 7,
         slow_ms: float = 2000.0,
         tool_pieces: ToolPieces = (),
+        verbatim: Callable[[dict[str, Any]], Verbatim | None] = lambda _body: None,
         port: int = 0,
     ) -> None:
         super().__init__(port)
@@ -91,6 +103,7 @@ class ChatStandIn(StandIn):
         self.retry_after_s = retry_after_s
         self.slow_ms = slow_ms
         self.tool_pieces: ToolPieces = tool_pieces
+        self.verbatim = verbatim
         self._numbers = itertools.count()
 
     def routes(self) -> list[web.RouteDef]:
@@ -135,6 +148,8 @@ class ChatStandIn(StandIn):
                 return self._refusal(int(fault))
             case "html":
                 return web.Response(text="<!doctype html><html><body>Log in</body></html>", content_type="text/html")
+        if (exact := self.verbatim(body)) is not None:
+            return await self._exactly(request, exact)
         if fault == "no-tools" and body.get("tools"):
             return _json({"error": {"message": "registry.ollama.ai/library/bench does not support tools"}}, status=400)
         answer = self.answer_to(body["messages"])
@@ -142,6 +157,15 @@ class ChatStandIn(StandIn):
             return _json(_completion(body["model"], answer))
         pieces = self.tool_pieces(body["messages"]) if callable(self.tool_pieces) else self.tool_pieces
         return await self._stream(request, body["model"], answer, pieces, fault, asked_s)
+
+    async def _exactly(self, request: web.Request, exact: Verbatim) -> web.StreamResponse:
+        response = web.StreamResponse(status=exact.status, headers={"Content-Type": exact.content_type})
+        await response.prepare(request)
+        size = exact.piece or max(1, len(exact.body))
+        for start in range(0, len(exact.body), size):
+            await response.write(exact.body[start : start + size])
+        await response.write_eof()
+        return response
 
     async def _stream(
         self,

@@ -30,7 +30,7 @@ def presets() -> list[Agent]:
     """
     folder = resources.files("xiaozhi.agents") / "presets"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
-    return [agent_from_toml(file.read_text(encoding="utf-8"), file.name) for file in files]
+    return [agent_from_toml(file.read_text(encoding="utf-8-sig"), file.name) for file in files]
 
 
 class Roster:

@@ -43,7 +43,7 @@ def read_replies(path: Path) -> list[tuple[str, str]]:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise PreloadError(f"{path}: larger than {_MOST_BYTES // 1024 // 1024} MB")
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
         values: Any = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
         replies = _Replies.model_validate(values)
     except OSError as error:

@@ -1,17 +1,27 @@
-"""Upstream services: is there a key, does the address answer, is the key taken, is the model known. Costs no tokens."""
+"""Upstream services: does the address answer, is the key taken, is the model known. Costs a few tokens at most."""
 
 import asyncio
 import os
+import re
+import socket
+from contextlib import aclosing
+from typing import Final
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import aiohttp
 
 from xiaozhi.checks.finding import Finding, bad, ok, warn
 from xiaozhi.models.resolver import DaemonResolver
 from xiaozhi.settings import LlmEndpoint, LlmSettings, OpenAIVoiceSettings
+from xiaozhi.settings.pasted import is_near, key_fault
+from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Message
+from xiaozhi.upstream.failure import FailureKind
 
 ANSWER_S = 3.0
-"""Longest wait for an upstream to answer."""
+"""Longest wait for a name, or for a list of models."""
+_TOKENS: Final = 16
+"""What a language model may say: less is refused by some."""
 
 
 async def endpoints(settings: LlmSettings) -> list[Finding]:
@@ -24,14 +34,73 @@ async def endpoints(settings: LlmSettings) -> list[Finding]:
                 "add [[llm.endpoints]] for a language model",
             )
         ]
-    return list(await asyncio.gather(*(endpoint(one) for one in settings.endpoints)))
+    return list(await asyncio.gather(*(endpoint(one, settings) for one in settings.endpoints)))
 
 
-async def endpoint(settings: LlmEndpoint) -> Finding:
-    """One chat endpoint."""
-    return await service(
-        f"llm {settings.name}", settings.base_url, settings.key(), settings.api_key_env, settings.model
-    )
+async def endpoint(settings: LlmEndpoint, limits: LlmSettings) -> Finding:
+    """One chat endpoint, asked for a few words by the client and in the way of every turn."""
+    subject, where, key = f"llm {settings.name}", _where(settings.base_url), settings.key()
+    if why := _unusable_key(settings.base_url, key, settings.api_key_env):
+        return bad(subject, f"{where}: {why}", required=False)
+    keyless = _keyless(key, settings.api_key_env)
+    error = await _asked(settings, limits)
+    if error is None:
+        return ok(subject, f"{where} answers, model {settings.model}{keyless}")
+    said = str(error).removeprefix(f"{settings.name}: ")
+    match error.status:
+        case 401 | 403:
+            return bad(subject, f"{where} refuses the key ({said}){keyless}", required=False)
+        case 404 | 405 if not re.search(r"\bmodel\b", said, re.IGNORECASE):
+            advice = await _elsewhere(settings, limits)
+            return bad(subject, f"{where}/chat/completions is not there ({said}): {advice}", required=False)
+        case status if 400 <= status < 500 and status not in (408, 429):
+            return bad(subject, f"{where} refuses the request for model {settings.model} ({said})", required=False)
+        case 0 if error.kind is FailureKind.CONNECTION:
+            return warn(subject, f"{where} cannot be reached ({said}): is it running, is the address right?")
+        case 0 if error.kind is FailureKind.NONSENSE:
+            return bad(subject, f"{where} is no chat endpoint: it {said}", required=False)
+        case _:
+            return warn(subject, f"{where}: {said}{keyless}")
+
+
+async def _asked(settings: LlmEndpoint, limits: LlmSettings) -> ChatError | None:
+    """Why there are no words; None where there are, or where all that was allowed went into thoughts."""
+    from xiaozhi.stages.llm.openai_chat import SPENT, OpenAIChat
+
+    url = urlsplit(settings.base_url)
+    if not getproxies() and (why := await _unknown_host(url.hostname or "", url.port or 443)):
+        return ChatError(why, kind=FailureKind.CONNECTION)
+    chat = OpenAIChat(settings.model_copy(update={"max_tokens": _TOKENS}), limits)
+    try:
+        async with aclosing(chat.stream(ChatRequest([Message("user", "hi")], "en"))) as deltas:
+            await anext(deltas, None)
+    except ChatError as error:
+        return None if SPENT in str(error) else error
+    finally:
+        await chat.close()
+    return None
+
+
+async def _elsewhere(settings: LlmEndpoint, limits: LlmSettings) -> str:
+    """What to do where nothing is at an address: most often it lacks its version."""
+    address = settings.base_url.rstrip("/")
+    if not re.search(r"/v\d", address):
+        error = await _asked(settings.model_copy(update={"base_url": f"{address}/v1"}), limits)
+        if error is None or error.status not in (0, 404, 405):
+            return f'write base_url = "{_where(address)}/v1"'
+    return "base_url is what stands before /chat/completions in the service's documents"
+
+
+async def _unknown_host(host: str, port: int) -> str:
+    """Why the name of a host leads nowhere; looked up in a thread that nobody waits for."""
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            await DaemonResolver().resolve(host, port, socket.AF_UNSPEC)
+    except TimeoutError:
+        return f"no answer about the name {host} within {ANSWER_S:.0f} s"
+    except OSError:
+        return f"name {host} not found"
+    return ""
 
 
 async def openai_voice(settings: OpenAIVoiceSettings) -> Finding:
@@ -49,13 +118,9 @@ async def service(subject: str, base_url: str, key: str, key_env: str, model: st
         key_env: the environment variable that should have held the key.
         model: the model that will be asked for.
     """
-    where = _where(base_url)
-    if not key and key_env and key_env not in os.environ:
-        if not _is_local(base_url):
-            return bad(subject, f"{where}: no key: set the environment variable {key_env}", required=False)
-        keyless = f"; no key ({key_env} is not set)"
-    else:
-        keyless = "" if key else "; no key"
+    where, keyless = _where(base_url), _keyless(key, key_env)
+    if why := _unusable_key(base_url, key, key_env):
+        return bad(subject, f"{where}: {why}", required=False)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         async with (
@@ -94,9 +159,19 @@ def _where(base_url: str) -> str:
     return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
 
 
-def _is_local(base_url: str) -> bool:
-    host = urlsplit(base_url).hostname or ""
-    return host == "localhost" or host.startswith(("127.", "10.", "192.168.")) or "." not in host
+def _unusable_key(base_url: str, key: str, key_env: str) -> str:
+    """Why a service need not be asked; empty where it is worth while."""
+    if fault := key_fault(key):
+        return f"the key {fault}: copy it again"
+    missing = not key and key_env and key_env not in os.environ and not is_near(urlsplit(base_url).hostname or "")
+    return f"no key: set the environment variable {key_env}" if missing else ""
+
+
+def _keyless(key: str, key_env: str) -> str:
+    """What to say of a service that is asked without a key."""
+    if key:
+        return ""
+    return f"; no key ({key_env} is not set)" if key_env and key_env not in os.environ else "; no key"
 
 
 def _reason(error: Exception) -> str:

@@ -97,7 +97,7 @@ async def _run(args: argparse.Namespace, store: "Store", settings: "Settings") -
 
 def _text_of(file: str) -> str:
     try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         from xiaozhi.agents import AgentError
 

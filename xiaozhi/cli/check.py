@@ -21,7 +21,8 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
     parser = subparsers.add_parser(
         "check",
         help="try every file, model, port, endpoint and key the settings name",
-        description="Try everything the settings name: one line each, good or bad, with what to do. Spends no tokens.",
+        description="Try everything the settings name: one line each, good or bad, with what to do. Asks each language "
+        "model for a few words, as a turn does, and spends nothing else.",
         epilog="exit codes: 0 serving would work, 1 it would fail",
     )
     add_address(parser)

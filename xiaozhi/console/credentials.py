@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, SecretStr
 
 from xiaozhi.settings import LlmEndpoint, Settings
+from xiaozhi.settings.pasted import mended_address
 from xiaozhi.settings.presets import PRESETS
 
 # Fields that decide where a table's keys are sent.
@@ -33,7 +34,7 @@ def same_place(one: str, other: str) -> bool:
 
 def _origin(url: str) -> str:
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(mended_address(url))
     except ValueError:  # no address at all: no other is like it
         return url
     return f"{parts.scheme}://{parts.netloc.lower()}"

@@ -18,6 +18,7 @@ from xiaozhi.settings.errors import SettingsError, one_line, unknown_key
 from xiaozhi.settings.load import Origin
 from xiaozhi.settings.schema import PATHS_AS_TEXT, find
 from xiaozhi.settings.source import SettingsSource
+from xiaozhi.settings.text_file import read_text
 
 _log = logging.getLogger(__name__)
 
@@ -163,7 +164,7 @@ class SettingsFile:
             content = private_file.read(path, most_bytes=MAX_FILE_BYTES + 1) or b""
             if len(content) > MAX_FILE_BYTES:
                 raise SettingsError([f"{path}: is too large to be changed here"])
-            return content.decode("utf-8")
+            return read_text(content)[0]
         except OSError as error:
             raise SettingsError([f"{path}: cannot be read: {error.strerror}"]) from error
         except UnicodeDecodeError:

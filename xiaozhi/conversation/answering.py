@@ -238,7 +238,8 @@ class Answering:
                 self._trace.error = str(error) if isinstance(error, ChatError) else "internal error"
                 _log.warning("turn %d: %s", self._trace.turn, error, exc_info=not isinstance(error, ChatError))
                 if self._trace.tools:  # what was said before them does not stand for an answer
-                    await clauses.put(self._own("apology", "sad"))
+                    done = any(not use.failed for use in self._trace.tools)
+                    await clauses.put(self._own("done_untold" if done else "apology", "sad"))
                     self._first_clause()
         except ChannelClosed:
             pass  # the voice has given up and said why

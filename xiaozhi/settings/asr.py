@@ -1,11 +1,11 @@
 """`[asr]`: speech to text."""
 
-import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 
+from xiaozhi.settings.pasted import Address, ApiKey, key_of
 from xiaozhi.settings.section import Language, Precision, Provider, Section
 
 
@@ -25,22 +25,15 @@ class RemoteAsrSettings(Section):
 class OpenAIAsrSettings(Section):
     """Any transcription server that speaks OpenAI's `/audio/transcriptions`."""
 
-    base_url: str = "https://api.openai.com/v1"
-    api_key: SecretStr = SecretStr("")
+    base_url: Address = "https://api.openai.com/v1"
+    api_key: ApiKey = SecretStr("")
     api_key_env: str = "OPENAI_API_KEY"
     model: str = Field("whisper-1", min_length=1, max_length=200)
     prompt: str = Field("", max_length=1000)
 
-    @field_validator("base_url")
-    @classmethod
-    def _http(cls, url: str) -> str:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError('must begin with "http://" or "https://"')
-        return url
-
     def key(self) -> str:
         """The API key, from the file or from the environment; empty when neither is set."""
-        return self.api_key.get_secret_value() or (os.environ.get(self.api_key_env, "") if self.api_key_env else "")
+        return key_of(self.api_key, self.api_key_env)
 
 
 class FunasrSettings(Section):

@@ -1,34 +1,32 @@
 """`[cache]`: what is kept."""
 
-import os
 from pathlib import Path
 
 from pydantic import Field, SecretStr, model_validator
 
+from xiaozhi.settings.pasted import Address, ApiKey, key_of
 from xiaozhi.settings.section import Section
 
 
 class EmbeddingsSettings(Section):
     """An endpoint that tells how alike two questions are; without one a built-in measure is used."""
 
-    base_url: str = ""
+    base_url: Address = ""
     model: str = ""
-    api_key: SecretStr = SecretStr("")
+    api_key: ApiKey = SecretStr("")
     api_key_env: str = ""
     timeout_ms: int = Field(150, ge=10, le=5000)
     threshold: float = Field(0.92, gt=0, le=1)
 
     @model_validator(mode="after")
     def _whole(self) -> "EmbeddingsSettings":
-        if self.base_url and not self.base_url.startswith(("http://", "https://")):
-            raise ValueError('base_url must begin with "http://" or "https://"')
         if self.base_url and not self.model:
             raise ValueError("model must be given together with base_url")
         return self
 
     def key(self) -> str:
         """The API key, from the file or from the environment; empty when neither is set."""
-        return self.api_key.get_secret_value() or (os.environ.get(self.api_key_env, "") if self.api_key_env else "")
+        return key_of(self.api_key, self.api_key_env)
 
 
 class CacheSettings(Section):

@@ -38,7 +38,7 @@ def adopt_credentials(environ: MutableMapping[str, str]) -> None:
         try:
             with path.open("rb") as stream:
                 content = stream.read(_MOST_BYTES + 1)
-            text = content.decode().rstrip("\r\n")
+            text = content.decode("utf-8-sig").rstrip("\r\n")
         except OSError as error:
             errors.append(f"{path}: cannot be read: {error.strerror}")
         except UnicodeDecodeError:

@@ -13,6 +13,7 @@ MAX_SHOWN_CHARS = 60
 
 _SECRET_NAME = re.compile(r"key|token|secret|passw|auth|credential", re.IGNORECASE)
 _SECRET_TEXT = re.compile(r"^(sk|pk|ak|Bearer)[-_ ]\S{6,}", re.IGNORECASE)
+_ADDRESSES = frozenset({"base_url", "url", "endpoint"})
 _URL_LOGIN = re.compile(r"//[^/@\s]*@")
 
 
@@ -48,12 +49,17 @@ def show(path: KeyPath, value: Any) -> str:
         return " = (hidden)"  # a table given as text may hold a secret
     if isinstance(value, (datetime.date, datetime.time)):
         text = value.isoformat()
-    elif isinstance(value, str) and _SECRET_TEXT.match(value):
+    elif isinstance(value, str) and (_SECRET_TEXT.match(value) or _may_be_a_key(path, value)):
         return " = (hidden)"
     else:
         text = json.dumps(value, ensure_ascii=False, default=str)
     text = one_line(_URL_LOGIN.sub("//(hidden)@", text))
     return " = " + (text if len(text) <= MAX_SHOWN_CHARS else text[: MAX_SHOWN_CHARS - 1] + "…")
+
+
+def _may_be_a_key(path: KeyPath, value: str) -> bool:
+    """Whether a word stands where an address should: somebody may have taken one field for the other."""
+    return path[-1] in _ADDRESSES and not set(value) & set(":/.：／．。")
 
 
 def is_secret(path: KeyPath) -> bool:

@@ -1,13 +1,12 @@
 """`[llm]`: the reply."""
 
-import ipaddress
-import os
 import re
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from xiaozhi.settings.pasted import Address, ApiKey, is_near, key_of
 from xiaozhi.settings.presets import PresetName, with_preset
 from xiaozhi.settings.section import Section
 from xiaozhi.settings.thinking import begins_in_thought
@@ -36,9 +35,9 @@ class LlmEndpoint(Section):
 
     preset: PresetName | None = None
     name: str = Field(min_length=1)
-    base_url: str
+    base_url: Address = Field(min_length=1)
     model: str = Field(min_length=1)
-    api_key: SecretStr = SecretStr("")
+    api_key: ApiKey = SecretStr("")
     api_key_env: str = ""
     max_tokens: int | None = Field(None, ge=1, le=100_000)
     temperature: float | None = Field(None, ge=0, le=2)
@@ -67,15 +66,9 @@ class LlmEndpoint(Section):
                 raise ValueError(f"must hold printable ASCII of at most {MAX_HEADER_CHARS} characters for {name}")
         return headers
 
-    @model_validator(mode="after")
-    def _url(self) -> "LlmEndpoint":
-        if not self.base_url.startswith(("http://", "https://")):
-            raise ValueError('base_url must begin with "http://" or "https://"')
-        return self
-
     def key(self) -> str:
         """The API key, from the file or from the variable named by `api_key_env`; empty when neither is set."""
-        return self.api_key.get_secret_value() or (os.environ.get(self.api_key_env, "") if self.api_key_env else "")
+        return key_of(self.api_key, self.api_key_env)
 
     def headers(self) -> dict[str, str]:
         """What goes along with every request besides the key."""
@@ -89,11 +82,7 @@ class LlmEndpoint(Section):
     @property
     def is_local(self) -> bool:
         """Whether the address is on this machine or in this network."""
-        host = urlsplit(self.base_url).hostname or ""
-        try:
-            return ipaddress.ip_address(host).is_private
-        except ValueError:
-            return "." not in host or host.endswith((".local", ".lan", ".internal"))
+        return is_near(urlsplit(self.base_url).hostname or "")
 
     @property
     def place(self) -> Literal["edge", "cloud"]:

@@ -4,18 +4,20 @@ import copy
 import datetime
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, TomlConfigSettingsSource
 
 from xiaozhi.settings.errors import SettingsError, explain, one_line, show, unknown_key
 from xiaozhi.settings.model import Settings
+from xiaozhi.settings.pasted import mended_settings
 from xiaozhi.settings.schema import PATHS_AS_TEXT, KeyPath, dotted, find, keys, nearest, parse_text
+from xiaozhi.settings.text_file import read_text
 
 DEFAULT_FILE = Path("settings.toml")
 
@@ -67,6 +69,7 @@ class _Layer:
     file: str = ""
     values: dict[str, Any] = field(default_factory=dict)
     names: dict[KeyPath, str] = field(default_factory=dict)
+    remark: str = ""
 
     def put(self, path: tuple[str, ...], value: Any, name: str) -> None:
         """Set the value at `path`, which came from `name`."""
@@ -86,10 +89,6 @@ class _Layer:
             if name := self.names.get(path[:length]):
                 return name if length == len(path) else f"{name}: {dotted(path)}"
         return f"{self.file}: {dotted(path)}"
-
-
-class _File(BaseSettings):
-    """Only tells the TOML source of pydantic-settings that it is asked for the bare tables."""
 
 
 def local_of(path: Path | None) -> Path:
@@ -136,7 +135,10 @@ def load_settings(
         raise SettingsError([f"{source or 'settings'}: nested too deeply"]) from None
     if hidden := _hidden(file, console):
         warnings.append(hidden)
-    return Loaded(settings, source, tuple(warnings), Path(console.file) if console.values else None)
+    said = [f"{layer.file}: {layer.remark}" for layer in (file, console) if layer.remark]
+    for where, raw, what in mended_settings(settings, merged):
+        said.append(one_line(f"{_layer_of(where, layers).place(where)}{show(where, raw)}: {what}"))
+    return Loaded(settings, source, (*said, *warnings), Path(console.file) if console.values else None)
 
 
 def _files(path: Path | None, local: Path | None, local_text: str | None = None) -> tuple[Path | None, _Layer, _Layer]:
@@ -265,13 +267,15 @@ def _read_file(path: Path, text: str | None = None) -> _Layer:
     name = one_line(str(path))
     if text is None and not path.exists():
         raise SettingsError([f"{name}: no such file"])
+    if text is None and not path.is_file():
+        raise SettingsError([f"{name}: not a file"])
+    remark = ""
     try:
-        if text is not None:
-            values: dict[str, Any] | None = tomllib.loads(text)
-        else:
-            values = TomlConfigSettingsSource(_File, toml_file=path).toml_data if path.is_file() else None
+        if text is None:
+            text, remark = read_text(path.read_bytes())
+        values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError([f"{name}: not valid TOML: {one_line(str(error))}"]) from None
+        raise SettingsError([f"{name}: not valid TOML: {one_line(str(error))}{_typed(text or '')}"]) from None
     except UnicodeDecodeError:
         raise SettingsError([f"{name}: not valid TOML: the file is not UTF-8 text"]) from None
     except RecursionError:
@@ -280,17 +284,27 @@ def _read_file(path: Path, text: str | None = None) -> _Layer:
         raise SettingsError([f"{name}: not valid TOML: {one_line(str(error))}"]) from None
     except OSError as error:
         raise SettingsError([f"{name}: cannot be read: {error.strerror or error}"]) from None
-    if values is None:
-        raise SettingsError([f"{name}: not a file"])
     dates = [
         one_line(f"{name}: {dotted(where)}{show(where, value)}: {_expected(where)}")
         for where, value in _dates(values, ())
     ]
     if dates:
         raise SettingsError(dates)
-    layer = _Layer(name, values)
+    layer = _Layer(name, values, remark=remark)
     _anchor_paths(layer.values, path.parent)
     return layer
+
+
+def _typed(text: str) -> str:
+    """What a TOML error may come from: marks of another keyboard where the file's own are meant."""
+    for number, line in enumerate(text.splitlines(), 1):
+        bare = _TEXT_OR_COMMENT.sub("", line)
+        if found := next((mark for mark in bare if mark in "“”‘’＝［］，：＂＇\u00a0\u3000"), ""):
+            return f"; line {number} has {one_line(found)} where TOML takes only ASCII marks and blanks"
+    return ""
+
+
+_TEXT_OR_COMMENT: Final = re.compile(r"""\"[^"]*\"|'[^']*'|#.*""")
 
 
 def _dates(tree: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:

@@ -1,11 +1,11 @@
 """`[tools]`: what the model may call."""
 
-import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, model_validator
 
+from xiaozhi.settings.pasted import Address, ApiKey, key_of
 from xiaozhi.settings.section import Section
 
 
@@ -47,7 +47,7 @@ class WeatherSettings(Section):
     city: str = ""
     url: str = ""
     geocoding_url: str = ""
-    api_key: SecretStr = SecretStr("")
+    api_key: ApiKey = SecretStr("")
     api_key_env: str = "QWEATHER_API_KEY"
     cache_s: float = Field(600.0, ge=0, le=86_400)
 
@@ -59,7 +59,7 @@ class WeatherSettings(Section):
 
     def key(self) -> str:
         """The API key, from the file or from the environment; empty when neither is set."""
-        return self.api_key.get_secret_value() or (os.environ.get(self.api_key_env, "") if self.api_key_env else "")
+        return key_of(self.api_key, self.api_key_env)
 
 
 class ReminderSettings(Section):
@@ -92,7 +92,7 @@ class SearchSettings(Section):
 
     provider: Literal["none", "searxng", "tavily"] = "none"
     url: str = ""
-    api_key: SecretStr = SecretStr("")
+    api_key: ApiKey = SecretStr("")
     api_key_env: str = "TAVILY_API_KEY"
     results: int = Field(5, ge=1, le=20)
 
@@ -104,14 +104,14 @@ class SearchSettings(Section):
 
     def key(self) -> str:
         """The API key, from the file or from the environment; empty when neither is set."""
-        return self.api_key.get_secret_value() or (os.environ.get(self.api_key_env, "") if self.api_key_env else "")
+        return key_of(self.api_key, self.api_key_env)
 
 
 class HomeAssistantSettings(Section):
     """Home Assistant by its REST interface; off while `url` is empty."""
 
-    url: str = ""
-    token: SecretStr = SecretStr("")
+    url: Address = ""
+    token: ApiKey = SecretStr("")
     token_env: str = "HOME_ASSISTANT_TOKEN"
     domains: tuple[str, ...] = (
         "light",
@@ -134,7 +134,7 @@ class HomeAssistantSettings(Section):
 
     def key(self) -> str:
         """The access token, from the file or from the environment; empty when neither is set."""
-        return self.token.get_secret_value() or (os.environ.get(self.token_env, "") if self.token_env else "")
+        return key_of(self.token, self.token_env)
 
 
 class ToolsSettings(Section):

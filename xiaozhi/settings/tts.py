@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from xiaozhi.settings.pasted import Address, ApiKey, key_of
 from xiaozhi.settings.section import Provider, Section
 
 
@@ -21,8 +22,8 @@ class EdgeVoiceSettings(Section):
 class OpenAIVoiceSettings(Section):
     """Any speech server that speaks OpenAI's `/audio/speech`."""
 
-    base_url: str = "https://api.openai.com/v1"
-    api_key: SecretStr = SecretStr("")
+    base_url: Address = "https://api.openai.com/v1"
+    api_key: ApiKey = SecretStr("")
     api_key_env: str = "OPENAI_API_KEY"
     model: str = "tts-1"
     voice: str = "alloy"
@@ -31,7 +32,7 @@ class OpenAIVoiceSettings(Section):
 
     def key(self) -> str:
         """The API key, from the file or from the environment; empty when neither is set."""
-        return self.api_key.get_secret_value() or (os.environ.get(self.api_key_env, "") if self.api_key_env else "")
+        return key_of(self.api_key, self.api_key_env)
 
 
 class SherpaVoiceSettings(Section):
@@ -56,8 +57,8 @@ class AzureVoiceSettings(Section):
     """Azure's speech service: natural, streamed, needs a key."""
 
     region: str = Field("eastasia", pattern=r"^[a-z0-9-]{0,40}$")
-    endpoint: str = ""
-    api_key: SecretStr = SecretStr("")
+    endpoint: Address = ""
+    api_key: ApiKey = SecretStr("")
     api_key_env: str = "AZURE_SPEECH_KEY"
     voice: str = Field("zh-CN-XiaoxiaoNeural", min_length=1, max_length=100)
     voice_en: str = Field("en-US-EmmaMultilingualNeural", max_length=100)
@@ -68,13 +69,11 @@ class AzureVoiceSettings(Section):
     def _address(self) -> "AzureVoiceSettings":
         if not self.endpoint and not self.region:
             raise ValueError("needs a region or an endpoint")
-        if self.endpoint and not self.endpoint.startswith(("http://", "https://")):
-            raise ValueError('endpoint must begin with "http://" or "https://"')
         return self
 
     def key(self) -> str:
         """The key of the speech resource, from the file or from the environment; empty when neither is set."""
-        return self.api_key.get_secret_value() or (os.environ.get(self.api_key_env, "") if self.api_key_env else "")
+        return key_of(self.api_key, self.api_key_env)
 
 
 class IflytekVoiceSettings(Section):
@@ -82,9 +81,9 @@ class IflytekVoiceSettings(Section):
 
     app_id: str = Field("", max_length=100)
     app_id_env: str = "IFLYTEK_APP_ID"
-    api_key: SecretStr = SecretStr("")
+    api_key: ApiKey = SecretStr("")
     api_key_env: str = "IFLYTEK_API_KEY"
-    api_secret: SecretStr = SecretStr("")
+    api_secret: ApiKey = SecretStr("")
     api_secret_env: str = "IFLYTEK_API_SECRET"
     voice: str = Field("xiaoyan", min_length=1, max_length=100)
     voice_en: str = Field("", max_length=100)
@@ -104,12 +103,11 @@ class IflytekVoiceSettings(Section):
 
     def key(self) -> str:
         """The API key, from the file or from the environment."""
-        return self.api_key.get_secret_value() or (os.environ.get(self.api_key_env, "") if self.api_key_env else "")
+        return key_of(self.api_key, self.api_key_env)
 
     def secret(self) -> str:
         """The API secret, from the file or from the environment."""
-        given = self.api_secret.get_secret_value()
-        return given or (os.environ.get(self.api_secret_env, "") if self.api_secret_env else "")
+        return key_of(self.api_secret, self.api_secret_env)
 
 
 class TtsSettings(Section):

@@ -6,8 +6,9 @@ from typing import Final, Literal, TypeAlias
 from xiaozhi.text.language import is_chinese
 
 Key: TypeAlias = Literal[
-    "apology", "busy", "one_moment", "not_understood", "wake_reply", "greeting", "goodbye", "no_sound", "offline"
-]
+    "apology", "busy", "one_moment", "not_understood", "wake_reply", "greeting", "goodbye", "no_sound", "offline",
+    "declined", "done_untold",
+]  # fmt: skip
 
 _MESSAGES: Final[dict[Key, tuple[str, str]]] = {
     "apology": (
@@ -27,6 +28,14 @@ _MESSAGES: Final[dict[Key, tuple[str, str]]] = {
         "I can't reach the cloud right now, so I answered that on my own.",
     ),
     "no_sound": ("抱歉，这个放不出来。", "Sorry, I can't play that."),
+    "declined": (
+        "这个话题我不太方便聊，我们换一个吧。",
+        "I would rather not talk about that. Let's talk about something else.",
+    ),
+    "done_untold": (
+        "抱歉，事情已经做了，可是我现在没法告诉你结果。",
+        "Sorry, I have done that, but I can't tell you what came of it right now.",
+    ),
     "not_understood": ("我没有听清，可以再说一遍吗？", "I didn't catch that. Could you say it again?"),
 }
 

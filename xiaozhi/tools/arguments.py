@@ -7,12 +7,12 @@ from typing import Any, Final, TypeAlias
 import orjson
 
 from xiaozhi import bounded_json
+from xiaozhi.text.loose_json import NotReadable, read_object
 from xiaozhi.tools.tool_schema import MAX_INTEGER, mistake
 
 ArgumentCheck: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 
-MOST_CHARS: Final = 16_384
-"""Arguments longer than this are refused: no tool needs more, and checking costs time on the loop."""
+_ENVELOPES: Final = ("arguments", "parameters", "args", "kwargs", "input")
 
 
 class BadArguments(Exception):
@@ -20,28 +20,35 @@ class BadArguments(Exception):
 
 
 def parse_arguments(text: str) -> dict[str, Any]:
-    """The JSON object a model wrote; nothing at all counts as no arguments.
+    """The JSON object a model meant; nothing at all counts as no arguments. See `read_object`.
 
     Raises:
-        BadArguments: no JSON, no object, or too long.
+        BadArguments: there is none, or several, or it is too long.
     """
-    if len(text) > MOST_CHARS:
-        raise BadArguments(f"The arguments are longer than {MOST_CHARS} characters; shorten them.")
-    if not text.strip():
-        return {}
     try:
-        value = bounded_json.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise BadArguments(f"The arguments are not valid JSON ({error}); send one JSON object.") from None
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise BadArguments(f"The arguments must be one JSON object, not {_kind(value)}.")
-    return value
+        return read_object(text)
+    except NotReadable as error:
+        raise BadArguments(f"The arguments {error}; send one JSON object.") from None
+
+
+def unwrapped(schema: Mapping[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments without an envelope that the tool does not know: `{"arguments": {"x": 1}}`, with or without a name.
+
+    Raises:
+        BadArguments: what is in the envelope cannot be read.
+    """
+    known = schema.get("properties") or {}
+    for envelope in _ENVELOPES:
+        if envelope in arguments and envelope not in known and set(arguments) <= {envelope, "name", "type", "id"}:
+            inner = arguments[envelope]
+            if isinstance(inner, str):
+                return parse_arguments(inner)
+            return inner if isinstance(inner, dict) else arguments
+    return arguments
 
 
 def schema_check(schema: Mapping[str, Any]) -> ArgumentCheck:
-    """A check of what `tool_schema` lets a stranger's schema demand, after gentle correction."""
+    """A check of what binds of a tool's schema, see `mistake`, after gentle correction."""
 
     def check(arguments: dict[str, Any]) -> dict[str, Any]:
         corrected = corrected_kinds(schema, arguments)
@@ -61,7 +68,10 @@ def corrected_kinds(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> 
     if not isinstance(properties, Mapping):
         return dict(arguments)
     corrected = {}
+    needed = schema.get("required")
     for name, value in arguments.items():
+        if value is None and name in properties and name not in (needed if isinstance(needed, list) else ()):
+            continue  # as good as not given
         wanted = properties.get(name)
         corrected[name] = _corrected(wanted.get("type"), value) if isinstance(wanted, Mapping) else value
     return corrected
@@ -77,8 +87,19 @@ def _corrected(kind: object, value: Any) -> Any:
             return value.strip().lower() == "true"
         case "string", int() | float() if not isinstance(value, bool):
             return str(value)
+        case "array" | "object", str() if value.lstrip().startswith("[" if kind == "array" else "{"):
+            return _inner(value, list if kind == "array" else dict)
         case _:
             return value
+
+
+def _inner(text: str, kind: type) -> Any:
+    """A list or an object that was encoded as a text once more."""
+    try:
+        value = bounded_json.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+    return value if isinstance(value, kind) else text
 
 
 def _number(text: str, *, whole: bool) -> int | float | str:
@@ -89,7 +110,3 @@ def _number(text: str, *, whole: bool) -> int | float | str:
     if number.is_integer() and abs(number) <= MAX_INTEGER:
         return int(number)
     return text if whole or not math.isfinite(number) else number
-
-
-def _kind(value: object) -> str:
-    return {list: "a list", str: "a text", bool: "true or false"}.get(type(value), "a number")

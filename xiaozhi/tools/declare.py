@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from xiaozhi.tools.arguments import BadArguments
+from xiaozhi.tools.plain_schema import plain_schema
 from xiaozhi.tools.tool import Tool, ToolContext, ToolResult
 
 _ARGUMENT = re.compile(r"^ {4,8}(\w+): (.*)$")
@@ -74,10 +75,7 @@ def _model(name: str, function: Callable[..., Any], words: dict[str, str]) -> ty
 
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
     """JSON schema without the titles pydantic adds: they cost tokens and say nothing."""
-    schema: dict[str, Any] = _untitled(model.model_json_schema())
-    schema.pop("additionalProperties", None)
-    schema.setdefault("properties", {})
-    return schema
+    return plain_schema(_untitled(model.model_json_schema()))
 
 
 def _untitled(node: Any) -> Any:

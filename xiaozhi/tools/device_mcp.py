@@ -10,8 +10,18 @@ import orjson
 
 from xiaozhi.channel import ChannelClosed
 from xiaozhi.settings.tools import DeviceToolSettings
-from xiaozhi.tools.device_rpc import DeviceRpc, ListedTool, Reply, call_text, initialize_params, tool_page
+from xiaozhi.tools.device_rpc import (
+    DeviceRpc,
+    ListedTool,
+    Reply,
+    call_text,
+    initialize_params,
+    listed_tool,
+    tool_page,
+)
+from xiaozhi.tools.plain_schema import SchemaRefused
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError, ToolResult, remote_tool
+from xiaozhi.tools.wording import shortened
 
 _log = logging.getLogger(__name__)
 
@@ -20,10 +30,13 @@ _INITIALIZE_WAIT_S: Final = 2.0
 # A device lists its tools in 70 to 300 ms. Who speaks before is kept waiting, but never longer than this after hello.
 _LISTING_S: Final = 1.5
 _MOST_PAGES: Final = 32
+_MOST_ENTRIES: Final = 500
+"""Of one page; a page of the firmware holds some dozens."""
 _LIST_TRIES: Final = 2
 _MAX_CURSOR_CHARS: Final = 512  # the firmware's is the name of the next tool
 _MAX_LISTED_BYTES: Final = 262_144
 """All names, descriptions and schemas of a device; the desktop client with the most tools has about 40 kB."""
+_MAX_REASONS_CHARS: Final = 500
 _CAMERA: Final = re.compile(r"camera|photo|screenshot|vision")
 
 
@@ -49,7 +62,9 @@ class DeviceMcp:
         self._one_at_a_time = asyncio.Lock()
         self._listed: dict[str, ListedTool] = {}
         self._listed_bytes = 0
+        self._full = False
         self._tools: tuple[Tool, ...] = ()
+        self._refused: list[str] = []
         self._closed = False
         self._began_at = asyncio.get_running_loop().time()
         self._complete = asyncio.Event()
@@ -92,6 +107,12 @@ class DeviceMcp:
             _log.warning("the device did not list its tools; %d are known", len(self._listed))
         finally:
             self._complete.set()
+        if self._refused:
+            _log.warning(
+                "%d tools of the device cannot be offered: %s",
+                len(self._refused),
+                shortened("; ".join(self._refused), _MAX_REASONS_CHARS),
+            )
 
     def tools(self) -> tuple[Tool, ...]:
         """The device's tools as far as they are known, in the order it lists them."""
@@ -167,11 +188,8 @@ class DeviceMcp:
             if reply.result is None:
                 _log.debug("the device ended its list: %s", reply.error)
                 return
-            page = tool_page(reply.result)
-            if page.bad:
-                _log.warning("%d tools of the device make no sense and are left out", page.bad)
-            self._take(page.tools)
-            cursor = page.next_cursor
+            entries, cursor = tool_page(reply.result)
+            await self._take(entries)
             if not cursor or cursor in seen or len(cursor) > _MAX_CURSOR_CHARS or self._full:
                 return
             seen.add(cursor)
@@ -185,26 +203,33 @@ class DeviceMcp:
                     raise
         return await self._ask("tools/list", params, self._settings.timeout_s)
 
-    @property
-    def _full(self) -> bool:
-        return len(self._listed) >= self._settings.max_tools or self._listed_bytes > _MAX_LISTED_BYTES
-
-    def _take(self, listed: Sequence[ListedTool]) -> None:
-        for one in listed:
-            if one.name in self._listed:
+    async def _take(self, entries: Sequence[object]) -> None:
+        """Offer the tools of one page; those that cannot be offered are left out one by one."""
+        new: dict[str, ListedTool] = {}
+        for entry in entries[:_MOST_ENTRIES]:
+            await asyncio.sleep(0)  # each may take milliseconds
+            try:
+                listed = listed_tool(entry)
+            except SchemaRefused as error:
+                self._refused.append(str(error))
                 continue
-            size = len(orjson.dumps([one.name, one.description, one.schema]))
-            if self._full or self._listed_bytes + size > _MAX_LISTED_BYTES:
+            if listed.name in self._listed or listed.name in new:
+                continue
+            size = len(orjson.dumps([listed.name, listed.description, listed.schema]))
+            most = self._settings.max_tools
+            if len(self._listed) + len(new) >= most or self._listed_bytes + size > _MAX_LISTED_BYTES:
                 _log.warning(
                     "the device has more tools than %d, or than %d bytes of them; the rest is left out",
-                    self._settings.max_tools,
+                    most,
                     _MAX_LISTED_BYTES,
                 )
-                self._listed_bytes = _MAX_LISTED_BYTES + 1
+                self._full = True
                 break
-            self._listed[one.name] = one
+            new[listed.name] = listed
             self._listed_bytes += size
-            self._tools += (self._tool(one),)
+        if new:
+            self._listed |= new
+            self._tools += tuple(self._tool(listed) for listed in new.values())
             self.version += 1
 
     def _tool(self, listed: ListedTool) -> Tool:

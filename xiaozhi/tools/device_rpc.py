@@ -6,18 +6,20 @@ which then never arrives here. Desktop clients send full JSON-RPC errors, and fa
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from xiaozhi import __version__
-from xiaozhi.tools.tool_schema import MAX_DESCRIPTION_CHARS, MAX_NAME_CHARS, refusal
+from xiaozhi.tools.plain_schema import SchemaRefused, plain_schema
+from xiaozhi.tools.tool_schema import MAX_DESCRIPTION_CHARS, MAX_NAME_CHARS
+from xiaozhi.tools.wording import shortened
 
 _PROTOCOL_VERSION: Final = "2024-11-05"
 _MOST_ID: Final = 2_000_000_000  # the firmware reads ids as int32
-_MOST_SCHEMA_BYTES: Final = 8192  # one page of the firmware is at most 8000 bytes
+_MOST_SHOWN_CHARS: Final = 60
+_SCHEMA: Final = ("inputSchema", "input_schema", "parameters")
 _MOST_ERROR_CHARS: Final = 300
-_MAX_PAGE_TOOLS: Final = 200  # what is behind them costs 20 us each to look at, and is not offered anyway
 _MAX_ITEMS: Final = 100  # of one result
 
 
@@ -38,15 +40,6 @@ class ListedTool:
     description: str
     schema: Mapping[str, Any]
     user_only: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ToolPage:
-    """One page of `tools/list`; `next_cursor` is empty on the last. `bad` entries could not be used."""
-
-    tools: tuple[ListedTool, ...]
-    next_cursor: str
-    bad: int
 
 
 class DeviceRpc:
@@ -110,19 +103,10 @@ def initialize_params(vision_url: str, vision_token: str) -> dict[str, Any]:
     }
 
 
-def tool_page(result: Mapping[str, Any]) -> ToolPage:
-    """The tools of one page; entries that make no sense are left out and counted."""
-    entries = result.get("tools")
-    tools: list[ListedTool] = []
-    bad = 0
-    for entry in entries[:_MAX_PAGE_TOOLS] if isinstance(entries, list) else ():
-        listed = _listed(entry)
-        if listed is None:
-            bad += 1
-        else:
-            tools.append(listed)
-    cursor = result.get("nextCursor")
-    return ToolPage(tuple(tools), cursor if isinstance(cursor, str) else "", bad)
+def tool_page(result: Mapping[str, Any]) -> tuple[Sequence[object], str]:
+    """The entries of one page of `tools/list`, and the cursor of the next; empty on the last."""
+    entries, cursor = result.get("tools"), result.get("nextCursor")
+    return entries if isinstance(entries, list) else (), cursor if isinstance(cursor, str) else ""
 
 
 def call_text(result: Mapping[str, Any]) -> tuple[str, bool]:
@@ -142,19 +126,21 @@ def call_text(result: Mapping[str, Any]) -> tuple[str, bool]:
     return "\n".join(parts), result.get("isError") is True
 
 
-def _listed(entry: object) -> ListedTool | None:
+def listed_tool(entry: object) -> ListedTool:
+    """The tool of one entry, its schema made plain.
+
+    Raises:
+        SchemaRefused: it cannot be offered; says which and why.
+    """
     if not isinstance(entry, dict):
-        return None
+        raise SchemaRefused("an entry that is no object")
     name, description = entry.get("name"), entry.get("description")
-    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_CHARS:
-        return None
-    schema = entry.get("inputSchema")
-    if schema is None:
-        schema = {}
-    if refusal(schema, _MOST_SCHEMA_BYTES) or schema.get("type", "object") != "object":
-        return None
-    properties = schema.get("properties")
-    schema = {**schema, "type": "object", "properties": properties if isinstance(properties, dict) else {}}
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_CHARS or not name.isprintable():
+        raise SchemaRefused(f"{shortened(repr(name), _MOST_SHOWN_CHARS)} is no name")
+    try:
+        schema = plain_schema(next((entry[word] for word in _SCHEMA if word in entry), None))
+    except SchemaRefused as error:
+        raise SchemaRefused(f"{shortened(name, _MOST_SHOWN_CHARS)}: {error}") from None
     annotations = entry.get("annotations")
     audience = annotations.get("audience") if isinstance(annotations, dict) else None
     return ListedTool(

@@ -16,8 +16,9 @@ import httpx2
 import orjson
 
 from xiaozhi.settings.tools import McpServer
+from xiaozhi.tools.plain_schema import SchemaRefused, plain_schema
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError, ToolResult, remote_tool
-from xiaozhi.tools.tool_schema import MAX_DESCRIPTION_CHARS, MAX_NAME_CHARS, refusal
+from xiaozhi.tools.tool_schema import MAX_DESCRIPTION_CHARS, MAX_NAME_CHARS
 from xiaozhi.tools.wording import pick, shortened
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ _STEADY_S: Final = 60.0
 _ALIVE_EVERY_S: Final = 30.0
 _MOST_PAGES: Final = 50
 _MOST_TOOLS: Final = 200
-_MOST_SCHEMA_BYTES: Final = 32_768
 _MAX_BODY_BYTES: Final = 1_048_576
 """Of one answer over HTTP; the SDK allows one event of a stream as much."""
 
@@ -77,7 +77,7 @@ class ExternalServer:
         self._alive_every_s = alive_every_s
         self._client: Client | None = None
         self._tools: tuple[Tool, ...] = ()
-        self._left_out: dict[str, str] = {}
+        self._refused: list[str] = []
         self._task: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
         self._check_now = asyncio.Event()
@@ -186,8 +186,8 @@ class ExternalServer:
         """One connection, from its beginning to its end; always ends with an exception."""
         async with _connected(self.config) as client:
             async with asyncio.timeout(_START_TIMEOUT_S):
-                listed = await self._list(client)
-            self._take(listed)
+                listed = await _list(client)
+            await self._take(listed)
             self._lost = asyncio.Event()
             self._check_now.clear()
             self._client = client
@@ -210,18 +210,25 @@ class ExternalServer:
                 pass
             self._check_now.clear()
             async with asyncio.timeout(self.config.timeout_s):
-                self._take(await self._list(client))
+                await self._take(await _list(client))
 
-    async def _list(self, client: "Client") -> list[tuple[str, str, dict[str, Any]]]:
-        listed, left_out = await _listed(client)
-        for name in left_out.keys() - self._left_out.keys():
-            _log.warning("mcp server %s: %s is left out: %s", self.config.name, shortened(name, 64), left_out[name])
-        self._left_out = left_out
-        return listed
-
-    def _take(self, listed: list[tuple[str, str, dict[str, Any]]]) -> None:
-        """Offer what the server lists; nothing changes when it is what it was."""
-        tools = tuple(sorted((self._tool(*each) for each in listed), key=lambda each: each.name))
+    async def _take(self, listed: list[tuple[str, str, dict[str, Any]]]) -> None:
+        """Offer what the server lists, as far as a model can be offered it; nothing changes when it is what it was."""
+        offered: list[Tool] = []
+        refused: list[str] = []
+        for name, description, schema in listed:
+            await asyncio.sleep(0)  # each may take milliseconds
+            try:
+                if not 0 < len(name) <= MAX_NAME_CHARS:
+                    raise SchemaRefused(f"a name has 1 to {MAX_NAME_CHARS} characters")
+                offered.append(self._tool(name, description, plain_schema(schema)))
+            except SchemaRefused as error:
+                refused.append(f"{shortened(name, 60)}: {error}")
+        if refused and refused != self._refused:
+            reasons = shortened("; ".join(refused), 500)
+            _log.warning("mcp server %s: %d tools cannot be offered: %s", self.config.name, len(refused), reasons)
+        self._refused = refused
+        tools = tuple(sorted(offered, key=lambda each: each.name))
         if [(t.name, t.description, t.parameters) for t in tools] != [
             (t.name, t.description, t.parameters) for t in self._tools
         ]:
@@ -345,28 +352,22 @@ def _nowhere() -> TextIO:
     return Path(os.devnull).open("w")
 
 
-async def _listed(client: "Client") -> tuple[list[tuple[str, str, dict[str, Any]]], dict[str, str]]:
-    """Name, description and schema of every tool that is taken in; and of the others, why not."""
+async def _list(client: "Client") -> list[tuple[str, str, dict[str, Any]]]:
+    """Name, description and schema of every tool, as far as so many are taken in."""
     listed: list[tuple[str, str, dict[str, Any]]] = []
-    left_out: dict[str, str] = {}
     cursor: str | None = None
     seen = set[str]()
     for _ in range(_MOST_PAGES):
         page = await client.list_tools(cursor=cursor)
         for each in page.tools:
-            why = f"a name has 1 to {MAX_NAME_CHARS} characters" if not 0 < len(each.name) <= MAX_NAME_CHARS else ""
-            why = why or refusal(each.input_schema, _MOST_SCHEMA_BYTES)
-            if len(listed) + len(left_out) == _MOST_TOOLS:
-                return listed, left_out
-            if why:
-                left_out[each.name] = why
-            else:
-                listed.append((each.name, shortened(each.description or "", MAX_DESCRIPTION_CHARS), each.input_schema))
+            if len(listed) == _MOST_TOOLS:
+                return listed
+            listed.append((each.name, shortened(each.description or "", MAX_DESCRIPTION_CHARS), each.input_schema))
         cursor = page.next_cursor
         if not cursor or cursor in seen:
             break
         seen.add(cursor)
-    return listed, left_out
+    return listed
 
 
 def _text(result: Any) -> str:

@@ -41,7 +41,7 @@ def read_config(path: Path) -> list[McpServer]:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise McpConfigError(f"{path}: larger than {_MOST_BYTES} bytes")
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise McpConfigError(f"{path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:

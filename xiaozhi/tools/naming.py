@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from xiaozhi.text.call_names import offered_name
+
 MOST_CHARS: Final = 64
 """OpenAI's limit for the name of a function; others allow as much or more."""
 _OTHER: Final = re.compile(r"[^a-zA-Z0-9_-]+")
@@ -51,8 +53,14 @@ class Names:
         return self._api[name]
 
     def to_own(self, name: str) -> str | None:
-        """The tool's own name, None when no tool is called so; a model that uses the own name is understood, too."""
-        return self._own.get(name) or (name if name in self._api else None)
+        """The tool's own name, None when no tool is called so; a model that uses the own name is understood, too.
+
+        So is one that writes something around the name, see `offered_name`.
+        """
+        if name in self._own or name not in self._api:
+            meant = offered_name(name, self._own)
+            return self._own[meant] if meant is not None else None
+        return name
 
     def in_text(self, text: str) -> str:
         """A description in which other tools are named as the model sees them."""

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from xiaozhi.events import Message, ToolCall, ToolSpec
+from xiaozhi.events import Message, ProviderFields, ToolCall, ToolSpec
 from xiaozhi.tools.tool import AudioSource
 from xiaozhi.tools.toolbox import ToolAnswer, Toolbox
 
@@ -20,6 +20,11 @@ class Answered(Protocol):
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """What it wants called before it goes on."""
+        ...
+
+    @property
+    def provider(self) -> ProviderFields | None:
+        """What goes back with the calls."""
         ...
 
 
@@ -91,7 +96,7 @@ async def with_tools(
             if outcome.text:
                 added.append(Message("assistant", outcome.text))
             return Finished(tuple(added), tuple(spoken), ends_conversation=ends)
-        added.append(Message("assistant", outcome.text, tool_calls=outcome.tool_calls))
+        added.append(Message("assistant", outcome.text, tool_calls=outcome.tool_calls, provider=outcome.provider))
         await before_calls()
         answers = await box.run(outcome.tool_calls, filler)
         on_answers(answers)

@@ -1,4 +1,4 @@
-"""Schemas of tools that strangers describe: how much of one is taken in, and what of it binds the arguments. Pure.
+"""What of a tool's schema binds the arguments of a call; see `plain_schema` for what is taken in of one. Pure.
 
 A full JSON schema is a program: `pattern` may backtrack for ever, references and combinators double their work with
 every level. Here only what is a comparison binds: types, choices, bounds, lengths, required and unknown names. Whatever
@@ -6,19 +6,11 @@ else a schema demands is for the model to read, and its owner judges when it is 
 """
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
-
-import orjson
-
-from xiaozhi.bounded_json import is_deeper
 
 MAX_NAME_CHARS: Final = 128
 MAX_DESCRIPTION_CHARS: Final = 4096
-MAX_LEVELS: Final = 16
-"""Arguments of arguments of arguments: two levels of the schema for each."""
-MAX_PROPERTIES: Final = 256
-"""Of all objects of one schema together."""
 MAX_INTEGER: Final = 2**53
 """Above this a number of JSON is no exact integer (RFC 8259, section 6)."""
 MAX_STEPS: Final = 4096
@@ -36,28 +28,6 @@ _LENGTHS: Final = (
     (list, "minItems", "maxItems", "items"),
     (dict, "minProperties", "maxProperties", "members"),
 )
-
-
-def refusal(schema: object, max_bytes: int) -> str:
-    """Why a stranger's schema is not taken in, in a few words; empty where it may be.
-
-    Args:
-        schema: as parsed from JSON.
-        max_bytes: how long its JSON may be.
-    """
-    if not isinstance(schema, dict):
-        return "it is no object"
-    if is_deeper(schema, MAX_LEVELS):
-        return f"it is nested deeper than {MAX_LEVELS} levels"
-    try:
-        size = len(orjson.dumps(schema))
-    except TypeError:  # an integer of more than 64 bits, a lone surrogate
-        return "it holds a value that no JSON of ours can hold"
-    if size > max_bytes:
-        return f"it has {size} bytes, more than {max_bytes}"
-    if sum(len(names) for names in _objects_of_properties(schema)) > MAX_PROPERTIES:
-        return f"it has more than {MAX_PROPERTIES} properties"
-    return ""
 
 
 def mistake(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
@@ -173,15 +143,6 @@ def _names(value: object) -> Sequence[str]:
     if isinstance(value, str):
         return (value,)
     return [name for name in value if isinstance(name, str)] if isinstance(value, list) else ()
-
-
-def _objects_of_properties(schema: Any) -> Iterable[Mapping[str, Any]]:
-    """Everything in a schema, at any depth, that is called `properties`; the depth has been looked at before."""
-    for name, inner in schema.items() if isinstance(schema, dict) else enumerate(schema):
-        if name == "properties" and isinstance(inner, dict):
-            yield inner
-        if isinstance(inner, dict | list):
-            yield from _objects_of_properties(inner)
 
 
 def _shown(value: object) -> str:

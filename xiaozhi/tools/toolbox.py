@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from xiaozhi.events import Message, ToolCall, ToolSpec
 from xiaozhi.settings import ToolsSettings
-from xiaozhi.tools.arguments import BadArguments, parse_arguments
+from xiaozhi.tools.arguments import BadArguments, parse_arguments, unwrapped
 from xiaozhi.tools.confirmation import Confirmations
 from xiaozhi.tools.naming import Names
 from xiaozhi.tools.registry import Registry, ToolSource, allowed, fits, usable
@@ -236,7 +236,7 @@ class Toolbox:
             self.counters.refused += 1
             return _refusal(f"There is no tool {shortened(call.name, 80)!r}; use one of those offered.")
         try:
-            arguments = found.check(parse_arguments(call.arguments))
+            arguments = found.check(unwrapped(found.parameters, parse_arguments(call.arguments)))
         except BadArguments as wrong:
             self.counters.refused += 1
             return _refusal(f"Not called. {wrong}")

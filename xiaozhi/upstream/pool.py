@@ -96,6 +96,7 @@ class UpstreamPool(Generic[T]):
         free_only: bool = False,
         explore: bool = True,
         probe: bool = False,
+        prefer: str = "",
     ) -> Lease[T] | None:
         """The right to ask one of the upstreams that are well and have a free slot; None when there is none.
 
@@ -106,6 +107,7 @@ class UpstreamPool(Generic[T]):
             free_only: only upstreams where a request costs nothing; for hedges.
             explore: a few requests go to those that are worse, to notice when they are well again.
             probe: where nobody is well a hedge may become the probe of one that failed.
+            prefer: the name of one that is taken, if it is well and free, whatever speaks for the others.
         """
         now = self.now()
         open_to = [
@@ -117,7 +119,8 @@ class UpstreamPool(Generic[T]):
             and member.breaker.would_admit(now)
             and not (hedge and member.breaker.state(now) is not BreakerState.CLOSED)
         ]
-        chosen = self._choose(open_to, tiers, now, explore=explore and not hedge)
+        chosen = next((member for member in open_to if member.upstream.name == prefer), None)
+        chosen = chosen or self._choose(open_to, tiers, now, explore=explore and not hedge)
         if chosen is not None:
             return self._lease(chosen, now, hedge=hedge)
         if hedge and not probe:

@@ -98,7 +98,7 @@ class Choice:
             async with asyncio.timeout(self._settings.first_token_timeout_s):
                 while True:
                     explore = not self._may_hedge_at_all
-                    lease = self.pool.take(talk.tiers, without=talk.tried, explore=explore)
+                    lease = self.pool.take(talk.tiers, without=talk.tried, explore=explore, prefer=talk.prefer)
                     if lease is None and talk.try_again():
                         lease = self.pool.take(talk.tiers, without=talk.tried, explore=explore)
                     if lease is not None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from xiaozhi.events import Message as Message  # part of this contract: offered again from here
-from xiaozhi.events import ToolCall, ToolSpec
+from xiaozhi.events import ProviderFields, ToolCall, ToolSpec
 from xiaozhi.turn.trace import RouteNote as RouteNote  # likewise
 from xiaozhi.upstream.failure import FailureKind
 
@@ -19,12 +19,16 @@ class ChatError(Exception):
     Args:
         line: that line.
         kind: how it failed.
+        status: of the HTTP response that refused; 0 where there was none.
         rest_s: the endpoint said when to come back, in seconds from now.
     """
 
-    def __init__(self, line: str, *, kind: FailureKind = FailureKind.SERVER, rest_s: float | None = None) -> None:
+    def __init__(
+        self, line: str, *, kind: FailureKind = FailureKind.SERVER, status: int = 0, rest_s: float | None = None
+    ) -> None:
         super().__init__(line)
         self.kind = kind
+        self.status = status
         self.rest_s = rest_s
 
 
@@ -65,12 +69,14 @@ class Delta:
         tool_calls: all the calls the model wants, whole; at most once, in the last delta of a stream.
         calling: a tool call has begun to arrive: there is no text in this delta, and the calls follow at the end.
         aside: spoken, but no part of the answer: others must not get it from a cache.
+        provider: beside `tool_calls`: what goes back with them.
     """
 
     text: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     calling: bool = False
     aside: bool = False
+    provider: ProviderFields | None = None
 
 
 class ChatModel(Protocol):

@@ -4,28 +4,42 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Final
 
 import httpx2
 import openai
 from openai import AsyncAPIResponse
 
-from xiaozhi.events import Message
+from xiaozhi.events import Message, ProviderFields
 from xiaozhi.settings import LlmEndpoint, LlmSettings
+from xiaozhi.settings.pasted import key_fault
 from xiaozhi.stages.llm.connections import HostConnections
+from xiaozhi.stages.llm.declined import declined_by_error
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta
-from xiaozhi.stages.llm.params import message_param, tool_param, without_tools
+from xiaozhi.stages.llm.params import (
+    message_param,
+    speaks_of_tools,
+    tool_param,
+    without_provider_fields,
+    without_tools,
+)
 from xiaozhi.stages.llm.patience import Patience
-from xiaozhi.stages.llm.sse import ChunkReader, NotAChatStream, error_text
+from xiaozhi.stages.llm.provider_fields import KeptFields
+from xiaozhi.stages.llm.sse import ChunkReader, Declined, NotAChatStream, error_text
 from xiaozhi.stages.llm.thoughts import SpokenPart
 from xiaozhi.stages.llm.tool_calls import CallAssembler
+from xiaozhi.text.messages import message as own_message
 from xiaozhi.upstream.failure import FailureKind
 from xiaozhi.upstream.retry_after import retry_after_s
 
 _log = logging.getLogger(__name__)
 
+SPENT: Final = "had spent its max_tokens before a word to be spoken"
+"""What is said of a model whose thoughts have used up what it may say."""
 # After the last event the rest of the response is read, so that its connection can be used again.
 _TAIL_S: Final = 0.2
 # A server that is well says so in much less.
@@ -33,6 +47,9 @@ _CHECK_S: Final = 3.0
 _NOBODY_BEHIND: Final = frozenset({502, 503, 504})
 
 
+# The first request, and how often something that the model refuses is left out of it.
+_MAX_REQUESTS: Final = 3
+_REFUSED_REQUEST: Final = frozenset({400, 404, 422})
 _ABOUT_TOOLS: Final = re.compile(r"tool|function", re.IGNORECASE)
 _NO_TOOLS: Final = re.compile(r"support|enable-auto-tool-choice|not (?:available|allowed|enabled)", re.IGNORECASE)
 
@@ -55,6 +72,7 @@ class OpenAIChat:
         self._endpoint = endpoint
         self._settings = settings
         self._key = endpoint.key()
+        self._max_tokens_name = "max_tokens"
         self._rehearsed = False
         self.toolless = False
         """The model has said that it cannot call tools: it is not offered any."""
@@ -63,27 +81,49 @@ class OpenAIChat:
         self._slots = asyncio.Semaphore(endpoint.max_concurrent or settings.max_concurrent)
         self._connections = connections or HostConnections(settings)
         self._owns_connections = connections is None
-        self._client = openai.AsyncOpenAI(
+        with suppress(
+            httpx2.InvalidURL, ValueError
+        ):  # an address that cannot be one fails the questions, not the start
+            _ = self._client
+
+    @cached_property
+    def _client(self) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(
             api_key=self._key or "none",  # the client insists on one; local servers want none
-            base_url=endpoint.base_url,
-            default_headers=endpoint.headers(),
+            base_url=self._endpoint.base_url,
+            default_headers=self._endpoint.headers(),
             max_retries=0,
             timeout=self._connections.timeout,
-            http_client=self._connections.client(endpoint.base_url),
+            http_client=self._connections.client(self._endpoint.base_url),
         )
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """Answer the last message; see `ChatModel.stream`.
 
-        Hidden reasoning, apart or in tags inside the text, is not yielded, but counts as a sign of life.
+        Hidden reasoning, apart or in tags inside the text, is not yielded, but counts as a sign of life. Where the
+        provider does not want to answer, a sentence of our own says so.
         """
-        async with self._failures_explained(), AsyncExitStack() as stack:
-            calls = CallAssembler()
+        gap = ""
+        async with self._failures_explained():
+            try:
+                async with aclosing(self._answer(request)) as deltas:
+                    async for delta in deltas:
+                        gap = gap if delta.text.isspace() or not delta.text else "\n"
+                        yield delta
+            except Declined as reason:
+                _log.info("%s", self._line(f"did not want to answer: {reason}"))
+                yield Delta(gap + own_message("declined", request.language), aside=True)
+
+    async def _answer(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        if fault := key_fault(self._key):
+            raise ChatError(self._line(f"the key {fault}"), kind=FailureKind.REFUSED)
+        async with AsyncExitStack() as stack:
+            calls, kept = CallAssembler(), KeptFields()
             limits = self._settings
             patience = Patience(limits.first_token_timeout_s, "no first token within", limits.thinking_timeout_s)
             pieces = await patience.spend(self._open(request, stack))
             reader, spoken = ChunkReader(), SpokenPart(holds=self.begins_in_thought)
-            answered = finished = cut = ended = False
+            answered = finished = cut = ended = declined = False
             while not ended:
                 piece = await patience.spend(anext(pieces, b""))
                 for chunk in reader.feed(piece) if piece else reader.finish():
@@ -92,6 +132,8 @@ class OpenAIChat:
                         patience.think()
                     finished |= chunk.finished
                     cut |= chunk.cut
+                    declined |= chunk.declined
+                    kept.push(chunk.fields)
                     if chunk.calls:
                         if not calls.begun:
                             yield Delta(calling=True)
@@ -109,15 +151,16 @@ class OpenAIChat:
                 answered = True
                 yield Delta(rest)
             if not finished:
-                raise NotAChatStream("broke off in the middle" if answered else "ended without an answer")
-            wanted = calls.finish()
+                how = "broke off in the middle" if answered else "ended without an answer"
+                raise NotAChatStream(how + (f"; it sent {reader.remark}" if reader.remark else ""))
+            wanted = calls.finish(tool.name for tool in request.tools)
+            if declined and not wanted:
+                raise Declined("a filter has withheld " + ("the rest" if answered else "all of it"))
             if not answered and not wanted:
-                raise NotAChatStream(
-                    "had spent its max_tokens before a word to be spoken" if cut else "answered nothing"
-                )
+                raise NotAChatStream(SPENT if cut else "answered nothing")
             await self._read_tail(pieces)
             if wanted:
-                yield Delta(tool_calls=wanted)
+                yield Delta(tool_calls=wanted, provider=ProviderFields(self.name, kept.whole(), calls.extra))
 
     def _learn(self, opened: bool | None) -> None:
         """What an answer has shown holds for the next ones, where the settings leave it open."""
@@ -130,9 +173,10 @@ class OpenAIChat:
 
     async def warm(self) -> None:
         """Open a connection and keep it; costs no tokens. What the endpoint answers does not matter."""
-        if not self._rehearsed:
+        if not self._rehearsed and not key_fault(self._key):
             self._rehearsed = True
-            await self._rehearse()
+            async with self._failures_explained():
+                await self._rehearse()
         if why := await self.check():
             _log.warning("%s cannot be reached now: %s", self.name, why)
 
@@ -142,6 +186,8 @@ class OpenAIChat:
         It is asked for the head of its list of models. Many services refuse that or do not know it: they are there all
         the same, and so is one with an error of its own. Only a gateway that says so tells of a server that is down.
         """
+        if fault := key_fault(self._key):
+            return f"the key {fault}"
         address = f"{self._endpoint.base_url.rstrip('/')}/models"
         headers = {"Authorization": f"Bearer {self._key or 'none'}", **self._endpoint.headers()}
         try:
@@ -149,7 +195,7 @@ class OpenAIChat:
                 answer = await self._connections.client(address).head(address, headers=headers)
         except TimeoutError:
             return "no answer in time"
-        except (httpx2.HTTPError, OSError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
             return self._safe(_cause(error))
         return f"HTTP {answer.status_code}" if answer.status_code in _NOBODY_BEHIND else ""
 
@@ -170,13 +216,13 @@ class OpenAIChat:
 
     def _request(self, asked: ChatRequest) -> dict[str, Any]:
         endpoint = self._endpoint
-        talk = [message_param(message) for message in asked.messages]
+        talk = [message_param(message, self.name) for message in asked.messages]
         request: dict[str, Any] = {"model": endpoint.model, "messages": talk, "stream": True}
         if asked.tools:
             request["tools"] = [tool_param(tool) for tool in asked.tools]
             request["tool_choice"] = asked.tool_choice
         if endpoint.max_tokens is not None:
-            request["max_tokens"] = endpoint.max_tokens
+            request[self._max_tokens_name] = endpoint.max_tokens
         if endpoint.temperature is not None:
             request["temperature"] = endpoint.temperature
         if endpoint.extra_body:
@@ -196,22 +242,53 @@ class OpenAIChat:
         return pieces
 
     async def _ask(self, request: ChatRequest, stack: AsyncExitStack) -> AsyncAPIResponse[Any]:
-        """Send the request; where the model refuses it for its tools, once more without them.
+        """Send the request; where the model refuses something in it, again without that.
 
-        A model without tools says so with 400 (Ollama, vLLM) or 404 (OpenRouter), and this is remembered; what is said
-        against one of the tools holds for this request alone.
+        Raises:
+            Declined: the provider does not want to answer it.
         """
         create = self._client.chat.completions.with_streaming_response.create
-        try:
-            return await stack.enter_async_context(create(**self._request(request)))
-        except openai.APIStatusError as error:
-            said = error_text(error.body)
-            if not request.tools or error.status_code not in {400, 404, 422} or not _ABOUT_TOOLS.search(said):
-                raise
-            self.toolless = bool(_NO_TOOLS.search(said))
-            how_long = "from now on" if self.toolless else "this time"
-            _log.warning("%s; it is asked without tools %s", self._line(_status_line(error, None)), how_long)
-        return await stack.enter_async_context(create(**self._request(without_tools(request))))
+        left = _MAX_REQUESTS
+        while True:
+            try:
+                return await stack.enter_async_context(create(**self._request(request)))
+            except openai.APIStatusError as error:
+                if declined_by_error(error.body, error.status_code):
+                    raise Declined(_status_line(error, None)) from None
+                left -= 1
+                simpler = self._simpler(request, error) if left else None
+                if simpler is None:
+                    raise
+                request = simpler
+
+    def _simpler(self, request: ChatRequest, error: openai.APIStatusError) -> ChatRequest | None:
+        """The request without what the model has refused; None where that cannot be told.
+
+        A model without tools says so with 400 (Ollama, vLLM) or 404 (OpenRouter), and this is remembered. Whatever
+        else it says against tools, or against a request that has some, holds for this request alone: strict services
+        refuse all of it for one schema, and few of them say so.
+        """
+        said, status = error_text(error.body), error.status_code
+        if status not in _REFUSED_REQUEST:
+            return None
+        why = self._line(_status_line(error, None))
+        if "max_completion_tokens" in said and self._max_tokens_name == "max_tokens":  # OpenAI's models that think
+            self._max_tokens_name = "max_completion_tokens"
+            return request
+        given_back = [one.provider for one in request.messages if one.provider is not None]
+        if any(name in said for one in given_back for fields in (one.message, *one.calls) for name in fields):
+            _log.warning("%s; it is asked without its own thoughts this time", why)
+            return without_provider_fields(request)
+        about_tools = _ABOUT_TOOLS.search(said) is not None
+        if not speaks_of_tools(request) or (status == 404 and not about_tools):
+            return None
+        named = {tool.name for tool in request.tools if re.search(rf"(?<![\w-]){re.escape(tool.name)}(?![\w-])", said)}
+        if named and len(named) < len(request.tools):
+            _log.warning("%s; it is asked without %s this time", why, ", ".join(sorted(named)))
+            return replace(request, tools=[tool for tool in request.tools if tool.name not in named])
+        self.toolless = self.toolless or (about_tools and _NO_TOOLS.search(said) is not None)
+        _log.warning("%s; it is asked without tools %s", why, "from now on" if self.toolless else "this time")
+        return without_tools(request)
 
     async def _read_tail(self, pieces: AsyncIterator[bytes]) -> None:
         """Read to the end of the response, so that its connection can be used again."""
@@ -230,16 +307,21 @@ class OpenAIChat:
         except (NotAChatStream, TimeoutError) as error:
             kind = FailureKind.NONSENSE if isinstance(error, NotAChatStream) else FailureKind.FIRST_BYTE
             raise ChatError(self._line(str(error)), kind=kind) from None
+        except ChatError:
+            raise
         except openai.APIStatusError as error:
-            rest_s = retry_after_s(error.response.headers, datetime.now(UTC))
-            raise ChatError(
-                self._line(_status_line(error, rest_s)), kind=_kind_of(error.status_code, rest_s), rest_s=rest_s
-            ) from None
+            rest_s, status = retry_after_s(error.response.headers, datetime.now(UTC)), error.status_code
+            line = self._line(_status_line(error, rest_s))
+            raise ChatError(line, kind=_kind_of(status, rest_s), status=status, rest_s=rest_s) from None
         except openai.APITimeoutError:
             reason = f"no connection within {self._settings.connect_timeout_s:g} s"
             raise ChatError(self._line(reason), kind=FailureKind.CONNECTION) from None
         except (openai.OpenAIError, httpx2.HTTPError, httpx2.StreamError, OSError) as error:
             raise ChatError(self._line(_cause(error)), kind=FailureKind.CONNECTION) from None
+        except Exception as error:
+            # Whatever an endpoint, its key or its address makes of our libraries: another one may answer.
+            _log.debug("%s", self._line("failed in an unexpected way"), exc_info=True)
+            raise ChatError(self._line(_cause(error)), kind=FailureKind.NONSENSE) from error
 
     def _line(self, reason: str) -> str:
         return f"{self.name}: {self._safe(reason)}"

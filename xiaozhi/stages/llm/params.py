@@ -1,42 +1,58 @@
 """Messages and tools in the shape of chat completions."""
 
+import re
 from dataclasses import replace
+from typing import Any, Final
 
-from openai.types.chat import (
-    ChatCompletionContentPartParam,
-    ChatCompletionFunctionToolParam,
-    ChatCompletionMessageParam,
-)
+from openai.types.chat import ChatCompletionFunctionToolParam
 
 from xiaozhi.events import Message, ToolSpec
 from xiaozhi.stages.llm.engine import ChatRequest
+from xiaozhi.text.loose_json import wire_object
+from xiaozhi.text.surrogates import without_halves
+
+_NO_NAME: Final = re.compile(r"[^a-zA-Z0-9_-]+")
+_MAX_NAME_CHARS: Final = 64
 
 
-def message_param(message: Message) -> ChatCompletionMessageParam:
-    """One message as the API wants it."""
+def message_param(message: Message, endpoint: str) -> dict[str, Any]:
+    """One message as the API wants it.
+
+    Args:
+        message: of the conversation.
+        endpoint: who gets it: what a provider sent beside its calls goes back to that one alone.
+    """
+    content = without_halves(message.content)
     match message.role:
-        case "system":
-            return {"role": "system", "content": message.content}
-        case "user":
-            if not message.image:
-                return {"role": "user", "content": message.content}
-            parts: list[ChatCompletionContentPartParam] = [{"type": "image_url", "image_url": {"url": message.image}}]
-            if message.content:
-                parts.append({"type": "text", "text": message.content})
+        case "user" if message.image:
+            parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": message.image}}]
+            if content:
+                parts.append({"type": "text", "text": content})
             return {"role": "user", "content": parts}
-        case "assistant":
-            if not message.tool_calls:
-                return {"role": "assistant", "content": message.content}
-            return {
-                "role": "assistant",
-                "content": message.content or None,  # some servers refuse an empty text beside calls
-                "tool_calls": [
-                    {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-                    for call in message.tool_calls
-                ],
-            }
+        case "assistant" if message.tool_calls:
+            return _calling(message, content, endpoint)
         case "tool":
-            return {"role": "tool", "tool_call_id": message.tool_call_id, "content": message.content}
+            return {"role": "tool", "tool_call_id": message.tool_call_id, "content": content}
+        case role:
+            return {"role": role, "content": content}
+
+
+def _calling(message: Message, content: str, endpoint: str) -> dict[str, Any]:
+    provider = message.provider if message.provider is not None and message.provider.endpoint == endpoint else None
+    beside = provider.calls if provider is not None else ({},) * len(message.tool_calls)
+    calls = []
+    for call, extra in zip(message.tool_calls, beside, strict=True):
+        # Servers refuse a conversation for a name or arguments that they would not have written themselves.
+        function = {"name": _NO_NAME.sub("_", call.name)[:_MAX_NAME_CHARS], "arguments": wire_object(call.arguments)}
+        calls.append(
+            {**extra, "id": call.id, "type": "function", "function": {**extra.get("function", {}), **function}}
+        )
+    return {
+        **(provider.message if provider is not None else {}),
+        "role": "assistant",
+        "content": content or None,  # some servers refuse an empty text beside calls
+        "tool_calls": calls,
+    }
 
 
 def tool_param(tool: ToolSpec) -> ChatCompletionFunctionToolParam:
@@ -45,6 +61,16 @@ def tool_param(tool: ToolSpec) -> ChatCompletionFunctionToolParam:
         "type": "function",
         "function": {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)},
     }
+
+
+def speaks_of_tools(request: ChatRequest) -> bool:
+    """Whether tools are offered, or have been called."""
+    return bool(request.tools) or any(message.role == "tool" for message in request.messages)
+
+
+def without_provider_fields(request: ChatRequest) -> ChatRequest:
+    """The request with nothing that a provider sent beside its calls."""
+    return replace(request, messages=[replace(message, provider=None) for message in request.messages])
 
 
 def without_tools(request: ChatRequest) -> ChatRequest:
@@ -59,7 +85,7 @@ def without_tools(request: ChatRequest) -> ChatRequest:
             messages.append(_told(results))
             results = []
         if message.content or not message.tool_calls:
-            messages.append(replace(message, tool_calls=()))
+            messages.append(replace(message, tool_calls=(), provider=None))
     if results:
         messages.append(_told(results))
     return replace(request, messages=messages, tools=())

@@ -1,29 +1,34 @@
-"""Chat completion chunks out of the bytes of a server-sent event stream.
+"""Chat completion chunks out of the bytes of a server-sent event stream, or of a completion that comes whole.
 
 The `openai` client makes a tree of pydantic objects of every chunk. Measured with 30 streams of 40 tokens a second:
 214 us of CPU a chunk in all, 115 us with this in its place; the rest is reading from the socket. So the client is used
 for all but this.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-import orjson
-
-from xiaozhi import bounded_json
 from xiaozhi.stages.llm.call_pieces import CallPiece, call_pieces
+from xiaozhi.stages.llm.declined import declined_by_error, declined_by_reason
+from xiaozhi.stages.llm.event_stream import END, Event, EventReader, EventTooLong
+from xiaozhi.stages.llm.provider_fields import wanted_back
+from xiaozhi.text.surrogates import ends_in_half, without_halves
 
-# A chunk of a chat completion is a few hundred bytes; a line beyond this is no event of ours.
-_MOST_LINE_BYTES: Final = 1_048_576
-_FIELDS_WITHOUT_MEANING: Final = (b"event:", b"id:", b"retry:", b":")
-_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-# Reasons to stop that say: this answer is not whole. DeepSeek, Zhipu and OpenRouter document them.
-_BROKE_OFF: Final = frozenset({"insufficient_system_resource", "network_error", "error"})
+# Reasons to stop that say: this answer is not whole. DeepSeek, Zhipu and OpenRouter document them; vLLM was stopped.
+_BROKE_OFF: Final = frozenset({"insufficient_system_resource", "network_error", "error", "abort"})
+_THOUGHTS: Final = ("reasoning_content", "reasoning", "reasoning_details", "thinking", "thinking_blocks")
+_MAX_ERROR_DEPTH: Final = 5
+# Codes beside a message that mean that all is well.
+_WELL: Final = (None, "", 0, 200, "0", "200", "success")
 
 
 class NotAChatStream(Exception):
     """The bytes are no stream of chat completion chunks; one line saying what they are instead."""
+
+
+class Declined(Exception):
+    """The provider does not want to answer; its line about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,8 @@ class Chunk:
         finished: the model said why it stopped, or the server said that this is all.
         calls: pieces of tool calls.
         cut: the model had to stop before its end, because the answer was too long.
+        declined: a filter has withheld the rest of the answer, or all of it.
+        fields: what the provider wants back with the calls of this reply.
     """
 
     text: str = ""
@@ -43,123 +50,175 @@ class Chunk:
     finished: bool = False
     calls: tuple[CallPiece, ...] = ()
     cut: bool = False
+    declined: bool = False
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 class ChunkReader:
     """Takes bytes in pieces of any size, gives chunks."""
 
     def __init__(self) -> None:
-        self._rest = b""
-        self._begins = True
+        self._events = EventReader()
+        self._half = ""  # of a character whose other half comes in the next chunk
+        self._begun = False
         self.ended = False
         """The server has said `[DONE]`."""
+        self.remark = ""
+        """The first thing it said that is no chunk: a comment in the wrong place, or what is wrong."""
 
     def feed(self, data: bytes) -> Iterator[Chunk]:
         """Yield the chunks that are complete with `data`.
 
-        Lines are split at line feeds alone: other line separators are legal inside JSON.
-
         Raises:
             NotAChatStream: what came is something else, or an error told inside the stream.
+            Declined: an error that says so.
         """
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            chunk = self._line(line.rstrip(b"\r"))
-            if chunk is not None:
-                yield chunk
-        if len(self._rest) > _MOST_LINE_BYTES:
-            raise NotAChatStream(f"sent a line of more than {_MOST_LINE_BYTES} bytes")
+        return self._chunks(self._events.feed(data))
 
     def finish(self) -> Iterator[Chunk]:
-        """Yield what the last line holds when it did not end with a line feed.
+        """Yield what the last lines hold when nothing ended them.
 
         Raises:
             NotAChatStream: as `feed`.
+            Declined: as `feed`.
         """
-        if self._rest:
-            yield from self.feed(b"\n")
+        return self._chunks(self._events.finish())
 
-    def _line(self, line: bytes) -> Chunk | None:
-        if self._begins:
-            self._begins = False
-            line = line.removeprefix(_BYTE_ORDER_MARK)
-        if not line or self.ended or line.startswith(_FIELDS_WITHOUT_MEANING):
-            return None
-        if not line.startswith(b"data:"):
-            raise NotAChatStream(_complaint(line) or f"sent what is no event stream: {_quoted(line)}")
-        data = line[5:].strip()
-        if data == b"[DONE]":
+    def _chunks(self, events: Iterator[Event]) -> Iterator[Chunk]:
+        try:
+            for event in events:
+                if not self.ended and (chunk := self._chunk(event)) is not None:
+                    self._begun = self._begun or bool(chunk.text or chunk.calls)
+                    yield chunk
+        except EventTooLong as error:
+            raise NotAChatStream(str(error)) from None
+
+    def _chunk(self, event: Event) -> Chunk | None:
+        body = event.body
+        if event.data.strip() == END or body == END.decode():
             self.ended = True
             return Chunk(finished=True)
-        try:
-            body = bounded_json.loads(data)
-        except orjson.JSONDecodeError:
-            raise NotAChatStream(f"sent what is no JSON: {_quoted(data)}") from None
-        return _chunk(body, data)
-
-
-def _chunk(body: Any, data: bytes) -> Chunk | None:
-    if not isinstance(body, dict) or body.get("error"):
-        raise NotAChatStream(_complaint(data) or f"sent JSON of another shape: {_quoted(data)}")
-    choices = body.get("choices")
-    if not choices:
-        _complain_without_choices(body)
+        if isinstance(body, dict):
+            _complain(body, of_kind=event.kind)
+            return self._of(body, event.data)
+        if event.kind == "error":
+            raise NotAChatStream(_one_line(event.data.decode("utf-8", "replace")))
+        if event.data.lstrip().startswith(b"{"):
+            raise NotAChatStream(f"sent what is no JSON: {_quoted(event.data)}")
+        self.remark = self.remark or _quoted(event.data)
         return None
-    try:
-        choice = choices[0]
-        if choice.get("error"):
-            raise NotAChatStream(error_text(choice["error"]))
-        delta = choice.get("delta") or {}
-        text, thinking = _text(delta.get("content") or delta.get("refusal") or "")
-        thinking = thinking or any(delta.get(name) for name in ("reasoning_content", "reasoning", "reasoning_details"))
-        calls = call_pieces(delta.get("tool_calls"))
-        reason = choice.get("finish_reason")  # some servers send "" until the end
-    except (AttributeError, TypeError, KeyError, IndexError, ValueError):
-        raise NotAChatStream(f"sent JSON of another shape: {_quoted(data)}") from None
-    if isinstance(reason, str) and reason in _BROKE_OFF:
-        raise NotAChatStream(f"broke off: {reason}")
-    return Chunk(text, thinking, bool(reason), calls, reason == "length")
+
+    def _of(self, body: dict[str, Any], data: bytes) -> Chunk | None:
+        choices = body.get("choices")
+        if not choices:
+            return None
+        try:
+            choice = choices[0]
+            if choice.get("error"):
+                _complain(choice)
+            delta, whole = choice.get("delta") or {}, choice.get("message")
+            # Some send all of it once more at the end; a completion that is no stream has nothing else.
+            whole = whole if not delta and not self._begun and isinstance(whole, dict) else None
+            delta = delta if whole is None else whole
+            content = delta.get("content")
+            text, thinking = _text(delta.get("refusal") or "" if content in (None, "", []) else content)
+            fields = wanted_back(delta) if len(delta) > 1 or "content" not in delta else {}
+            thinking = thinking or any(fields.get(name) for name in _THOUGHTS)
+            calls = call_pieces(delta.get("tool_calls"))
+            reason = choice.get("finish_reason")
+        except (AttributeError, TypeError, KeyError, IndexError, ValueError):
+            raise NotAChatStream(f"sent JSON of another shape: {_quoted(data)}") from None
+        reason = reason if isinstance(reason, str) and reason.lower() not in ("", "null", "none") else ""
+        if reason.lower() in _BROKE_OFF:
+            raise NotAChatStream(f"broke off: {reason}")
+        return Chunk(
+            self._whole(text) if text else "",
+            thinking,
+            bool(reason) or whole is not None,
+            calls,
+            reason.lower() in ("length", "max_tokens"),
+            declined_by_reason(reason),
+            fields,
+        )
+
+    def _whole(self, text: str) -> str:
+        """The text with the half that was held back, without one at its end."""
+        text, self._half = self._half + text, ""
+        if ends_in_half(text):
+            text, self._half = text[:-1], text[-1]
+        return without_halves(text)
 
 
-def _complain_without_choices(body: dict[str, Any]) -> None:
-    """Raise for MiniMax's way to refuse; usage, or a filter's verdict on the prompt, mean nothing here."""
-    told = body.get("base_resp")
-    if isinstance(told, dict) and told.get("status_code"):
-        raise NotAChatStream(_one_line(f"{told.get('status_msg') or 'refused'} ({told['status_code']})"))
+def _complain(body: dict[str, Any], *, of_kind: str = "message") -> None:
+    """Raise for an object that tells of an error, in any of the shapes that providers have for it.
+
+    Usage, or a filter's verdict on the prompt, mean nothing here.
+    """
+    told = body.get("error")
+    if not told and not body.get("choices"):
+        status = body.get("base_resp")  # MiniMax
+        if isinstance(status, dict) and status.get("status_code"):
+            told = f"{status.get('status_msg') or 'refused'} ({status['status_code']})"
+        elif of_kind == "error" or body.get("object") == "error":
+            told = body
+        elif any(body.get(name) not in _WELL for name in ("code", "error_code")):  # Qwen, Spark, Baidu
+            told = body if any(isinstance(body.get(name), str) for name in _MESSAGES) else None
+    if told:
+        raise Declined(error_text(told)) if declined_by_error(_shown(told)) else NotAChatStream(error_text(told))
 
 
 def _text(content: Any) -> tuple[str, bool]:
     """What may be spoken of a `content`, and whether there is thinking in it.
 
-    Mostly a text; Mistral's reasoning models send a list of parts.
+    Mostly a text; Mistral's reasoning models send a list of parts, and gateways make a number of a text that is one.
 
     Raises:
         ValueError: it is something else.
     """
-    if isinstance(content, list):
-        parts = [("", True) if part["type"] == "thinking" else _text(part["text"]) for part in content]
-        return "".join(text for text, _ in parts), any(thinks for _, thinks in parts)
-    if not isinstance(content, str):
+    if isinstance(content, str):
+        return content, False
+    if isinstance(content, int | float):
+        return str(content), False
+    if isinstance(content, dict):
+        content = [content]
+    if not isinstance(content, list):
         raise ValueError("content is neither text nor a list of parts")
-    return content, False
+    parts = [_part(part) for part in content if part is not None]
+    return "".join(text for text, _ in parts), any(thinks for _, thinks in parts)
 
 
-def _complaint(data: bytes) -> str:
-    """What an error object says; empty when `data` is none."""
-    try:
-        body = bounded_json.loads(data)
-    except orjson.JSONDecodeError:
-        return ""
-    return error_text(body) if isinstance(body, dict) and body.get("error") else ""
+def _part(part: Any) -> tuple[str, bool]:
+    if isinstance(part, str | int | float):
+        return str(part), False
+    if not isinstance(part, dict):
+        raise ValueError("a part of a content of another kind")
+    if "think" in str(part.get("type")) or "reason" in str(part.get("type")):
+        return "", True
+    text = part.get("text", part.get("refusal"))
+    if not isinstance(text, str):
+        raise ValueError("a part of a content without a text")
+    return text, False
+
+
+_MESSAGES: Final = ("error", "message", "error_msg", "detail", "msg")
 
 
 def error_text(body: object) -> str:
     """The message of an error body in any of the shapes that compatible servers use, in one line."""
-    if isinstance(body, dict):
-        for key in ("error", "message", "detail", "msg"):
-            if body.get(key):
-                return error_text(body[key])
-    return _one_line(str(body)) if body else ""
+    for _ in range(_MAX_ERROR_DEPTH):
+        if isinstance(body, list) and body and isinstance(body[0], dict):  # Gemini's errors come in a list
+            body = body[0]
+        if not isinstance(body, dict):
+            break
+        body = next((body[key] for key in _MESSAGES if body.get(key)), None) or (_shown(body) if body else "")
+    return _one_line(_shown(body)) if body else ""
+
+
+def _shown(value: object) -> str:
+    try:
+        return str(value)
+    except RecursionError:
+        return "something nested without end"
 
 
 def _quoted(data: bytes) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from xiaozhi.channel import Channel
-from xiaozhi.events import Clause, ToolCall
+from xiaozhi.events import Clause, ProviderFields, ToolCall
 from xiaozhi.settings import Settings
 from xiaozhi.stages.llm.engine import ChatError, ChatModel, ChatRequest, Delta
 from xiaozhi.text.clauses import ClauseSplitter
@@ -35,10 +35,12 @@ class Outcome:
     Attributes:
         text: the reply as shown; empty when the model only wants tools called.
         tool_calls: what the model wants called before it goes on; empty when the reply is complete.
+        provider: what goes back with the calls.
     """
 
     text: str
     tool_calls: tuple[ToolCall, ...] = ()
+    provider: ProviderFields | None = None
 
 
 async def run_llm(
@@ -88,6 +90,7 @@ async def run_llm(
     left = settings.llm.reply_max_chars
     why_cut = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    provider: ProviderFields | None = None
     cut_at: float | None = None  # when the first clause is overdue
     try:
         while not why_cut:
@@ -98,6 +101,7 @@ async def run_llm(
             if delta is None:
                 break
             tool_calls += delta.tool_calls
+            provider = delta.provider or provider
             if cut_at is None and delta.text and not delta.text.isspace():
                 on_first_token()
                 cut_at = loop.time() + wait_s
@@ -125,7 +129,7 @@ async def run_llm(
         await deltas.close()
     if not answer.said and not tool_calls:
         raise ChatError(f"{model.name}: answered nothing that can be spoken")
-    return Outcome(join_pieces(answer.said), tool_calls)
+    return Outcome(join_pieces(answer.said), tool_calls, provider)
 
 
 def _look_again_s(splitter: ClauseSplitter, cut_at: float | None, now: float) -> float | None:

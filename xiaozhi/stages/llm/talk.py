@@ -1,6 +1,7 @@
 """What has become of one request to the endpoints so far: words, tries, errors. Asks nobody."""
 
 import logging
+from dataclasses import replace
 from typing import Final
 
 from xiaozhi.stages.llm.continuation import Seam
@@ -33,6 +34,8 @@ class Talk:
         self.request = request
         self.route = route
         self.tiers: tuple[str, ...] = () if route is None else tuple(filter(None, (route.tier, route.fallback)))
+        self.prefer = next((one.provider.endpoint for one in reversed(request.messages) if one.provider), "")
+        """The endpoint whose thoughts are in the request: it alone can go on from them."""
         self.said = ""
         """The reply so far."""
         self.tried: set[str] = set(unfit)
@@ -81,7 +84,7 @@ class Talk:
         self.said += text
         if not text and not delta.tool_calls and not delta.calling:
             return None
-        return Delta(text, delta.tool_calls, delta.calling)
+        return replace(delta, text=text)
 
     def failed(self, name: str, error: ChatError) -> None:
         """An endpoint could not answer, or not to the end."""

@@ -4,15 +4,18 @@ OpenAI numbers the calls, names each in its first piece and sends the arguments 
 calls, all with the number 0 or with none, repeat id and name in every piece, or give no ids.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import orjson
 
 from xiaozhi.events import ToolCall
 from xiaozhi.stages.llm.call_pieces import CallPiece
+from xiaozhi.stages.llm.provider_fields import MAX_KEPT_BYTES, size_of
 from xiaozhi.stages.llm.sse import NotAChatStream
+from xiaozhi.text.call_names import offered_name
+from xiaozhi.text.surrogates import without_halves
 
 # A reply calls a few tools with a few hundred characters each; beyond this a server or its model runs away.
 _MOST_CALLS: Final = 32
@@ -25,6 +28,7 @@ class _Call:
     id: str
     name: str
     arguments: str
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 class CallAssembler:
@@ -33,6 +37,7 @@ class CallAssembler:
     def __init__(self) -> None:
         self._calls: list[_Call] = []
         self._chars = 0
+        self._extra_bytes = 0
 
     @property
     def begun(self) -> bool:
@@ -49,20 +54,32 @@ class CallAssembler:
             self._chars += len(piece.arguments) + len(piece.name) + len(piece.id)
             call = self._call_of(piece)
             if call is None:
-                self._calls.append(_Call(piece.index, piece.id, piece.name, piece.arguments))
-            else:
-                call.id = call.id or piece.id
-                call.name = call.name or piece.name
-                call.arguments += piece.arguments
+                call = _Call(piece.index, "", "", "")
+                self._calls.append(call)
+            call.id = call.id or piece.id
+            call.name = call.name or piece.name
+            call.arguments += piece.arguments
+            if piece.extra:
+                self._extra_bytes += size_of(piece.extra)
+                call.extra |= piece.extra
             if len(self._calls) > _MOST_CALLS or self._chars > _MOST_CHARS:
                 raise NotAChatStream(f"wants more than {_MOST_CALLS} tools or {_MOST_CHARS} characters of arguments")
 
-    def finish(self) -> tuple[ToolCall, ...]:
+    @property
+    def extra(self) -> tuple[dict[str, Any], ...]:
+        """What the provider sent with each call, as it came; nothing where it was beyond all measure."""
+        return tuple(call.extra if self._extra_bytes <= MAX_KEPT_BYTES else {} for call in self._calls)
+
+    def finish(self, offered: Iterable[str] = ()) -> tuple[ToolCall, ...]:
         """The calls in the order in which they began; one without an id gets one.
+
+        Args:
+            offered: the tools' names: a name that is written around one of them is taken as that.
 
         Raises:
             NotAChatStream: a call names no tool.
         """
+        names = tuple(offered)
         if any(not call.name for call in self._calls):
             raise NotAChatStream("wants a tool called and does not say which")
         taken = {call.id for call in self._calls}
@@ -72,7 +89,8 @@ class CallAssembler:
             while not identity or any(identity == other.id for other in calls):
                 identity = f"call_{number}" if f"call_{number}" not in taken else f"call_{number}_{len(taken)}"
                 taken.add(identity)
-            calls.append(ToolCall(identity, call.name, call.arguments or "{}"))
+            name = without_halves(call.name)
+            calls.append(ToolCall(identity, offered_name(name, names) or name, without_halves(call.arguments) or "{}"))
         return tuple(calls)
 
     def _call_of(self, piece: CallPiece) -> _Call | None:
