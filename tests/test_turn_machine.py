@@ -454,6 +454,13 @@ def test_a_held_reply_goes_on_when_the_microphone_falls_silent_or_recognition_ne
     assert kinds(machine.heard(machine.utterance, 10_320, 1700, unsent_ms=1700)) == [ResumeReply, NextUtterance]
 
 
+def test_speech_over_a_reply_that_may_come_late_is_waited_for_a_little() -> None:
+    machine = realtime_reply()
+    assert machine.heard(machine.utterance, 10_160, 500, unsent_ms=500, doubtful=True) == []
+    assert machine.state is State.OVERLAP
+    assert kinds(machine.heard(machine.utterance, 10_160, 560, unsent_ms=560, doubtful=True)) == [NextUtterance]
+
+
 def test_a_reply_that_fails_before_its_turn_is_over_is_followed_by_an_excuse_and_then_by_nothing() -> None:
     machine = listening()
     speak(machine)

@@ -602,12 +602,17 @@ class TurnMachine:
     # Speech over the reply (realtime mode) ------------------------------------------------------------------------
 
     def _heard_overlap(self, now_ms: float) -> list[Decision]:
-        if self._heard.silence_ms >= self.settings.soft_end_ms:
+        if self._falls_silent():
             return self._go_on_replying()
         if self._heard.voiced_ms < self.settings.barge_in_ms:
             return []
         self._go(State.PROBING)
         return [PauseReply(), self._probe(now_ms)]
+
+    def _falls_silent(self) -> bool:
+        """Whether who speaks over the reply has stopped; what may come late is waited for a little."""
+        late_ms = _MAX_DOUBT_MS if self._heard.unsent_ms and self._heard.doubtful else 0.0
+        return self._heard.silence_ms >= self.settings.soft_end_ms + late_ms
 
     def _probe(self, now_ms: float) -> Recognise:
         self._heard.probed_ms = now_ms
@@ -616,8 +621,7 @@ class TurnMachine:
 
     def _heard_probe(self, now_ms: float) -> list[Decision]:
         heard = self._heard
-        over = heard.silence_ms >= self.settings.soft_end_ms and not heard.probe_open
-        if over or now_ms - heard.began_ms >= _MAX_PROBE_MS:
+        if (self._falls_silent() and not heard.probe_open) or now_ms - heard.began_ms >= _MAX_PROBE_MS:
             return self._go_on_replying()
         if heard.probe_open or now_ms - heard.probed_ms < _PROBE_EVERY_MS:
             return []
