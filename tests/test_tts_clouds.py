@@ -147,7 +147,9 @@ async def test_the_embedded_voice_speaks_the_sentence_when_a_cloud_does_not(
     assert len(pcm) > 5000
     # A sentence that broke off after more than a syllable is not begun again.
     assert told == (["azure"] if fault == "hang-midway" else ["espeak"])
-    assert voices.first_in_line() == ("iflytek" if fault == "hang-midway" else "espeak")
+    # One text without a sound may be that text's fault.
+    first = {"hang-midway": "iflytek", "silence": "azure", "empty": "azure"}.get(fault, "espeak")
+    assert voices.first_in_line() == first
     await voices.close()
 
 

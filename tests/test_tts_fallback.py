@@ -14,7 +14,7 @@ from tests.sounds import heard, loudest_hz, sine
 from tests.virtual_loop import in_virtual_time
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.settings import OpenAIVoiceSettings, SherpaVoiceSettings, TtsSettings
-from xiaozhi.stages.tts.engine import VoiceError
+from xiaozhi.stages.tts.engine import TextRefused, VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.stages.tts.preference import Preference
 from xiaozhi.stages.tts.registry import build_voices
@@ -138,6 +138,20 @@ def test_only_changes_are_news() -> None:
     assert (preference.states[0].failed, preference.states[0].spoken) == (3, 3)
 
 
+def test_texts_that_an_engine_refuses_count_only_when_there_are_several_in_a_row() -> None:
+    preference = Preference(["a", "b"], 30.0)
+    for text in ("①", "①", "②", "①"):
+        assert not preference.failed(0, preference.admit(0, 0.0), 0.0, "why", text=text)
+    preference.spoke(0, preference.admit(0, 0.0), 0.0)
+    for text in ("①", "②"):
+        assert not preference.failed(0, preference.admit(0, 0.0), 0.0, "why", text=text)
+    assert preference.first(1.0) == 0
+    assert preference.failed(0, preference.admit(0, 1.0), 1.0, "why", text="③")
+    assert preference.first(2.0) == 1
+    assert not preference.failed(0, preference.admit(0, 31.0), 31.0, "why", text="④")
+    assert preference.admit(0, 31.0) is Admission.PROBE, "a text that it refuses tells nothing of whether it is back"
+
+
 def test_there_must_be_an_engine() -> None:
     with pytest.raises(ValueError, match="engine"):
         Preference([], 30.0)
@@ -207,6 +221,45 @@ async def test_when_every_voice_fails_the_error_says_why() -> None:
         await heard(voices.speak("你好", language="zh"))
     with pytest.raises(VoiceError, match=r"^b: no sound"):
         await heard(voices.speak("你好", language="zh"))
+
+
+@pytest.mark.parametrize(
+    "error", [AttributeError("'NoneType' has no text"), UnicodeEncodeError("ascii", "键", 0, 1, "x")]
+)
+async def test_whatever_a_voice_s_library_raises_another_speaks(error: Exception) -> None:
+    first, second = Scripted("a", error), Scripted("b", LONG)
+    voices = chain(first, second)
+    assert await hz(voices.speak("你好", language="zh")) == pytest.approx(300, abs=2)
+    assert voices.states[0].last_error == f"a: {type(error).__name__}"
+    assert voices.first_in_line() == "b"
+    alone = chain(Scripted("a", error))
+    with pytest.raises(VoiceError, match=f"a: {type(error).__name__}"):
+        await heard(alone.speak("你好", language="zh"))
+
+
+async def test_cancelling_is_no_failure() -> None:
+    first, second = Scripted("a", None), Scripted("b", LONG)
+    voices = chain(first, second, first_s=60.0)
+    speaking = asyncio.create_task(heard(voices.speak("你好", language="zh")))
+    await asyncio.sleep(0)
+    speaking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await speaking
+    assert (voices.states[0].failed, second.asked, voices.first_in_line()) == (0, 0, "a")
+
+
+async def test_one_text_that_a_voice_refuses_does_not_take_it_away_from_others() -> None:
+    first, second = Scripted("a", TextRefused("a: no")), Scripted("b", LONG)
+    voices = chain(first, second)
+    for _ in range(4):
+        assert await hz(voices.speak("①②③", language="zh")) == pytest.approx(300, abs=2)
+    first.script = [SHORT]
+    assert await hz(voices.speak("你好", language="zh")) == pytest.approx(200, abs=6)
+    first.script = [SILENCE]
+    for text in ("一", "二", "三"):
+        assert voices.first_in_line() == "a"
+        await heard(voices.speak(text, language="zh"))
+    assert voices.first_in_line() == "b"
 
 
 async def test_marks_alone_are_nobodys_fault() -> None:

@@ -38,6 +38,7 @@ class SpeechStandIn(StandIn):
         first_byte_ms: time until the first byte.
         speed: how many times faster than real time the sound arrives; 0 for at once.
         sound: makes the sound of a text; a tone when left out.
+        pack_as: makes the body and its headers of a sound, whatever format was asked for; None for that format.
         port: 0 for any.
     """
 
@@ -47,12 +48,18 @@ class SpeechStandIn(StandIn):
     )
 
     def __init__(
-        self, first_byte_ms: float = 0.0, speed: float = 0.0, sound: Callable[[str], PcmInt] = tone, port: int = 0
+        self,
+        first_byte_ms: float = 0.0,
+        speed: float = 0.0,
+        sound: Callable[[str], PcmInt] = tone,
+        pack_as: Callable[[PcmInt], tuple[bytes, dict[str, str]]] | None = None,
+        port: int = 0,
     ) -> None:
         super().__init__(port)
         self.first_byte_ms = first_byte_ms
         self.speed = speed
         self.sound = sound
+        self.pack_as = pack_as
         self.model_lists = 0
 
     @property
@@ -91,10 +98,14 @@ class SpeechStandIn(StandIn):
             )
         if fault == "json":  # an error with the status and type of success, as some gateways send it
             return web.Response(body=b'{"error": {"message": "the voice is on holiday"}}', content_type="audio/mpeg")
-        body = await asyncio.to_thread(self._body, asked["input"], form, fault)
+        headers = {"Content-Type": _CONTENT_TYPES[form]}
+        if self.pack_as is not None:
+            body, headers = await asyncio.to_thread(self.pack_as, self.sound(asked["input"]))
+        else:
+            body = await asyncio.to_thread(self._body, asked["input"], form, fault)
         if self.first_byte_ms:
             await asyncio.sleep(self.first_byte_ms / 1000.0)
-        response = web.StreamResponse(headers={"Content-Type": _CONTENT_TYPES[form]})
+        response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         await self._send(request, response, body, form, fault)
         return response

@@ -3,3 +3,7 @@
 
 class DecodeError(Exception):
     """The bytes are not the sound they should be; one line."""
+
+
+class NoSound(DecodeError):
+    """The stream is in order and holds nothing."""

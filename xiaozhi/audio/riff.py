@@ -1,32 +1,49 @@
-"""WAV arriving in pieces: the header as it comes, then samples of any usual kind to int16 at 24 kHz."""
+"""WAV arriving in pieces: files one after the other, with lengths that are right, wrong, or not known yet.
 
+Servers that stream do not know the length when they write the header: it is 0, the largest number there is, or that of
+the first piece. So a length is believed only where something follows that can stand behind the sound: another chunk,
+another file, or nothing.
+"""
+
+import re
 import struct
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xiaozhi.audio.errors import DecodeError
-from xiaozhi.audio.pcm import PcmFloat, PcmInt
-from xiaozhi.audio.resample import StreamResampler
+from xiaozhi.audio.pcm import PcmInt
+from xiaozhi.audio.samples import SampleDecoder, SampleKind
 
-_PCM: Final = 1
-_FLOAT: Final = 3
+FILE_MARKS: Final = (b"RIFF", b"RF64", b"BW64")
+"""What a file begins with."""
+_KINDS: Final[dict[tuple[int, int], SampleKind]] = {
+    (1, 8): "u8", (1, 16): "s16le", (1, 24): "s24le", (1, 32): "s32le",
+    (3, 32): "f32le", (3, 64): "f64le", (6, 8): "alaw", (7, 8): "mulaw",
+}  # fmt: skip
 _EXTENSIBLE: Final = 0xFFFE
-_MAX_HEADER_BYTES: Final = 65_536
-# A server that streams does not know the length: it writes 0, or the largest number it can.
-_UNKNOWN_LENGTH: Final = 0x7FFFFF00
+_FORMAT_BYTES: Final = 16
+_HEADER: Final = re.compile(rb"(?:RIFF|RF64|BW64).{4}WAVE", re.DOTALL)
+_HEADER_BYTES: Final = 12
+# The beginning of a header that is not there to its end yet.
+_BEGUN: Final = re.compile(rb"(?:R(?:I(?:F(?:F.{0,7})?)?|F(?:6(?:4.{0,7})?)?)?|B(?:W(?:6(?:4.{0,7})?)?)?)\Z", re.DOTALL)
+_CHUNK: Final = re.compile(rb"[A-Za-z][A-Za-z0-9 _-]{3}")
+# No chunk beside the sound is longer; covers and the like are passed over as they come.
+_MAX_CHUNK_BYTES: Final = 16 * 1024 * 1024
+_MAX_FORMAT_BYTES: Final = 4096
 _EMPTY: Final[PcmInt] = np.empty(0, np.int16)
 
 
 class WavStreamDecoder:
-    """Decodes one RIFF/WAVE stream of 8 to 32-bit integer or 32 or 64-bit float samples, any rate and channel count."""
+    """Decodes WAV files of 8 to 32-bit integer, 32 or 64-bit float, mu-law or A-law samples, any rate and channels."""
 
     def __init__(self) -> None:
         self._buffer = b""
-        self._format: tuple[int, int, int] | None = None  # kind, channels, bytes a sample
-        self._resampler: StreamResampler | None = None
-        self._left: int | None = None  # bytes of sound still to come; None while the header is read
+        self._kind: tuple[SampleKind, int, int] | None = None  # of the file that is read: kind, rate, channels
+        self._samples: SampleDecoder | None = None  # while its sound is read
+        self._left = 0  # bytes of the sound, or of a chunk that is passed over
+        self._heard = False  # the sound of this file has come: tags may follow, or another file
+        self._pieces: list[PcmInt] = []
 
     def feed(self, data: bytes) -> PcmInt:
         """Decode the next bytes into int16[n] at 24 kHz.
@@ -35,78 +52,102 @@ class WavStreamDecoder:
             DecodeError: not a WAV header, or a kind of samples that is not supported.
         """
         self._buffer += data
-        if self._left is None and not self._header():
-            return _EMPTY
-        return self._samples()
+        while self._sound() if self._samples is not None else self._chunk():
+            pass
+        return self._taken()
 
     def finish(self) -> PcmInt:
         """Return what was still inside; a stream that ends early ends quietly."""
-        return self._resampler.flush() if self._resampler is not None else _EMPTY
+        if self._samples is not None:
+            self._pieces += [self._samples.feed(self._buffer), self._samples.finish()]
+            self._samples = None
+        return self._taken()
 
-    def _header(self) -> bool:
-        """Read up to the samples; False while more bytes are needed."""
-        if len(self._buffer) >= 12 and (self._buffer[:4] != b"RIFF" or self._buffer[8:12] != b"WAVE"):
-            raise DecodeError("not a WAV header")
-        at = 12
-        while len(self._buffer) >= at + 8:
-            name, size = struct.unpack_from("<4sI", self._buffer, at)
-            at += 8
-            if name == b"data":
-                if self._format is None:
-                    raise DecodeError("WAV without a format")
-                self._left = size if 0 < size < _UNKNOWN_LENGTH else 1 << 62
-                self._buffer = self._buffer[at:]
-                return True
-            if size > _MAX_HEADER_BYTES:
-                raise DecodeError("WAV header too long")
-            if len(self._buffer) < at + size:
+    def _taken(self) -> PcmInt:
+        pieces, self._pieces = self._pieces, []
+        return np.concatenate(pieces) if pieces else _EMPTY
+
+    # The sound ----------------------------------------------------------------------------------------------------
+
+    def _sound(self) -> bool:
+        """Take the sound that is there; whether anything is left to do."""
+        assert self._samples is not None
+        ends = len(self._buffer)
+        if (found := _HEADER.search(self._buffer)) is not None:  # wherever the length says it ends
+            ends = found.start()
+        elif (begun := _BEGUN.search(self._buffer, max(0, ends - _HEADER_BYTES + 1))) is not None:
+            ends = begun.start()
+        take = min(ends, self._left)
+        self._pieces.append(self._samples.feed(self._buffer[:take]))
+        self._buffer = self._buffer[take:]
+        self._left -= take
+        if found is not None and take == ends:
+            self._end_sound()
+            return True
+        if self._left:
+            return False
+        return self._after()
+
+    def _after(self) -> bool:
+        """The length of the sound has come; whether it is known what follows."""
+        if len(self._buffer) < 8:
+            return False
+        head = self._buffer[1:] if self._buffer[:1] == b"\0" and _CHUNK.match(self._buffer, 1) else self._buffer
+        size = int.from_bytes(head[4:8], "little")
+        if head.startswith(FILE_MARKS) or (_CHUNK.match(head) and size <= _MAX_CHUNK_BYTES):
+            self._buffer = head
+            self._end_sound()
+        else:
+            self._left = 1 << 62  # the length was wrong: this is sound as well
+        return True
+
+    def _end_sound(self) -> None:
+        assert self._samples is not None
+        self._pieces.append(self._samples.finish())
+        self._samples = None
+        self._left = 0
+
+    # What is around it --------------------------------------------------------------------------------------------
+
+    def _chunk(self) -> bool:
+        """Read the head of a file or of a chunk, or pass over what is in one; whether anything is left to do."""
+        passed = min(self._left, len(self._buffer))
+        self._buffer, self._left = self._buffer[passed:], self._left - passed
+        if self._left or len(self._buffer) < 8:
+            return False
+        name, size = struct.unpack_from("<4sI", self._buffer)
+        if name in FILE_MARKS:
+            if len(self._buffer) < _HEADER_BYTES:
                 return False
-            if name == b"fmt ":
-                self._read_format(self._buffer[at : at + size])
-            at += size + size % 2
-        if len(self._buffer) > _MAX_HEADER_BYTES:
+            if self._buffer[8:_HEADER_BYTES] != b"WAVE":
+                raise DecodeError("not a WAV header")
+            self._buffer, self._kind, self._heard = self._buffer[_HEADER_BYTES:], None, False
+        elif name == b"data":
+            if self._kind is None:
+                raise DecodeError("WAV without a format")
+            self._buffer, self._left = self._buffer[8:], size
+            self._samples, self._heard = SampleDecoder(*self._kind), True
+        elif name == b"fmt ":
+            if not _FORMAT_BYTES <= size <= _MAX_FORMAT_BYTES:
+                raise DecodeError("WAV format of a wrong length")
+            if len(self._buffer) < 8 + size:
+                return False
+            self._kind = _format(self._buffer[8 : 8 + size])
+            self._left = 8 + size + size % 2
+        elif size <= _MAX_CHUNK_BYTES:
+            self._buffer, self._left = self._buffer[8:], size + size % 2
+        elif self._heard:
+            self._buffer, self._left = b"", 1 << 62  # whatever follows the sound, it is none
+        else:
             raise DecodeError("WAV header too long")
-        return False
-
-    def _read_format(self, chunk: bytes) -> None:
-        if len(chunk) < 16:
-            raise DecodeError("WAV format too short")
-        kind, channels, rate_hz, _, _, bits = struct.unpack_from("<HHIIHH", chunk)
-        if kind == _EXTENSIBLE and len(chunk) >= 26:
-            (kind,) = struct.unpack_from("<H", chunk, 24)
-        if (kind, bits) not in {(_PCM, 8), (_PCM, 16), (_PCM, 24), (_PCM, 32), (_FLOAT, 32), (_FLOAT, 64)}:
-            raise DecodeError(f"WAV samples of kind {kind} with {bits} bits are not supported")
-        if not 1 <= channels <= 32 or not 1000 <= rate_hz <= 768_000:
-            raise DecodeError(f"WAV with {channels} channels at {rate_hz} Hz")
-        self._format = (kind, channels, bits // 8)
-        self._resampler = StreamResampler(rate_hz)
-
-    def _samples(self) -> PcmInt:
-        assert self._format is not None and self._resampler is not None and self._left is not None
-        kind, channels, width = self._format
-        size = min(len(self._buffer), self._left)
-        size -= size % (width * channels)
-        data, self._buffer = self._buffer[:size], self._buffer[size:]
-        self._left -= size
-        if self._left < width * channels:
-            self._buffer = b""  # what follows the sound (tags) is of no interest
-        if not data:
-            return _EMPTY
-        if kind == _PCM and width == 2 and channels == 1:
-            return self._resampler.feed(np.frombuffer(data, "<i2").astype(np.int16, copy=False))
-        mixed: PcmFloat = _as_float(data, kind, width).reshape(-1, channels).mean(axis=1, dtype=np.float32)
-        return self._resampler.feed(mixed)
+        return True
 
 
-def _as_float(data: bytes, kind: int, width: int) -> NDArray[np.float32]:
-    if kind == _FLOAT:
-        values = np.frombuffer(data, f"<f{width}").astype(np.float32)
-        return np.nan_to_num(values, copy=False, posinf=0.0, neginf=0.0)
-    if width == 1:  # the only unsigned one
-        return (np.frombuffer(data, np.uint8).astype(np.float32) - 128.0) / np.float32(128.0)
-    if width == 3:
-        wide = np.zeros((len(data) // 3, 4), np.uint8)
-        wide[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
-        data, width = wide.tobytes(), 4
-    scale = np.float32(1.0 / (1 << (8 * width - 1)))
-    return np.frombuffer(data, f"<i{width}").astype(np.float32) * scale
+def _format(chunk: bytes) -> tuple[SampleKind, int, int]:
+    kind, channels, rate_hz, _, _, bits = struct.unpack_from("<HHIIHH", chunk)
+    if kind == _EXTENSIBLE and len(chunk) >= 26:
+        (kind,) = struct.unpack_from("<H", chunk, 24)
+    samples = _KINDS.get((kind, bits or 8 if kind in (6, 7) else bits))
+    if samples is None:
+        raise DecodeError(f"WAV samples of kind {kind} with {bits} bits are not supported")
+    return samples, rate_hz, channels

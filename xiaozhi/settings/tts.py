@@ -28,6 +28,7 @@ class OpenAIVoiceSettings(Section):
     model: str = "tts-1"
     voice: str = "alloy"
     format: Literal["pcm", "wav", "mp3", "opus"] = "pcm"
+    pcm_rate_hz: int = Field(24_000, ge=8000, le=48_000)
     speed: float = Field(1.0, ge=0.25, le=4.0)
 
     def key(self) -> str:

@@ -16,10 +16,11 @@ import aiohttp
 from xiaozhi.audio.errors import DecodeError
 from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.audio.stream_decode import SpeechDecoder, decode_parts
+from xiaozhi.settings.pasted import key_fault
 from xiaozhi.settings.tts import AzureVoiceSettings
 from xiaozhi.stages.tts.connections import Connections
-from xiaozhi.stages.tts.engine import VoiceError
-from xiaozhi.stages.tts.said import NOT_XML, error_in, reason, short
+from xiaozhi.stages.tts.engine import TextRefused, VoiceError
+from xiaozhi.stages.tts.said import NOT_XML, error_in, reason, short, undecodable
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest
 
 _PATH: Final = "/cognitiveservices/v1"
@@ -99,7 +100,8 @@ class AzureVoice:
         try:
             async with self._connections.session.post(self._url, data=body, headers=self._headers()) as reply:
                 if reply.status != 200:
-                    raise VoiceError(await self._refusal(reply))
+                    of_text = reply.status in (400, 413)
+                    raise (TextRefused if of_text else VoiceError)(await self._refusal(reply))
                 kind = reply.headers.get("content-type", "").lower()
                 if not kind.startswith(("audio/", "application/octet-stream")):
                     raise VoiceError(f"{self.name}: answered {kind or 'nothing known'} instead of sound")
@@ -108,7 +110,7 @@ class AzureVoice:
                         yield pcm
             rest = decoder.finish()
         except DecodeError as error:
-            raise VoiceError(f"{self.name}: {error}") from error
+            raise undecodable(self.name, error) from error
         except TimeoutError as error:
             raise VoiceError(f"{self.name}: no answer in time") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -139,8 +141,11 @@ class AzureVoice:
         await self._connections.close()
 
     def _headers(self) -> dict[str, str]:
+        key = self._settings.key()
+        if fault := key_fault(key):
+            raise VoiceError(f"{self.name}: the key {fault}: see tts.azure.api_key")
         return {
-            "Ocp-Apim-Subscription-Key": self._settings.key(),
+            "Ocp-Apim-Subscription-Key": key,
             "Content-Type": "application/ssml+xml",
             "X-Microsoft-OutputFormat": _FORMAT,
             "User-Agent": "xiaozhi",

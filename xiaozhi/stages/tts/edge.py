@@ -13,14 +13,15 @@ from typing import Final
 import aiohttp
 from edge_tts import Communicate, communicate
 from edge_tts.constants import TRUSTED_CLIENT_TOKEN, WSS_URL
-from edge_tts.exceptions import EdgeTTSException
+from edge_tts.exceptions import EdgeTTSException, NoAudioReceived
 
 from xiaozhi.audio.errors import DecodeError
 from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.audio.stream_decode import SpeechDecoder, decode_parts
 from xiaozhi.channel import Channel
 from xiaozhi.settings import EdgeVoiceSettings
-from xiaozhi.stages.tts.engine import VoiceError
+from xiaozhi.stages.tts.engine import TextRefused, VoiceError
+from xiaozhi.stages.tts.said import undecodable
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest
 
 # 3 s of the service's 48 kbit/s: how far the socket may run ahead of who listens.
@@ -85,7 +86,7 @@ class EdgeVoice:
                         yield pcm
                 rest = decoder.finish()
             except DecodeError as error:
-                raise VoiceError(f"{self.name}: {error}") from error
+                raise undecodable(self.name, error) from error
         if len(rest):
             yield rest
 
@@ -103,6 +104,8 @@ class EdgeVoice:
             async for data in pieces:
                 yield data
             await reading
+        except NoAudioReceived as error:  # of symbols, of a script that the voice does not know
+            raise TextRefused(f"{self.name}: {error}") from error
         except EdgeTTSException as error:
             raise VoiceError(f"{self.name}: {error}") from error
         except aiohttp.WSServerHandshakeError as error:

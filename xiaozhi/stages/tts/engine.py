@@ -11,6 +11,10 @@ class VoiceError(Exception):
     """A voice could not speak; one line saying which engine and why."""
 
 
+class TextRefused(VoiceError):
+    """A voice is well, and has nothing to say to this one text: other texts may fare better."""
+
+
 class Voice(Protocol):
     """Speaks. One object serves every conversation."""
 

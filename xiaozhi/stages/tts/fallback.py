@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
-from xiaozhi.stages.tts.engine import Voice, VoiceError
+from xiaozhi.stages.tts.engine import TextRefused, Voice, VoiceError
 from xiaozhi.stages.tts.preference import EngineState, Preference
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish
 from xiaozhi.text.units import longest_speech_s
@@ -123,12 +123,12 @@ class VoiceChain:
                         samples += len(pcm)
                         yield pcm
                 return
-            except Exception as fault:  # noqa: BLE001 - whatever it is, the next voice speaks
-                error = _as_voice_error(self._voices[index].name, fault)
+            except Exception as error:  # noqa: BLE001 - whatever a voice's library does, another one speaks
+                failure = self._failure(index, error)
                 # After its first sound it was no probe any more: the breaker has closed.
-                self._failed(index, pending or Admission.ADMITTED, error)
+                self._failed(index, pending or Admission.ADMITTED, failure, text)
                 pending = None
-                errors.append(str(error))
+                errors.append(str(failure))
                 if samples >= _RESTART_SAMPLES:
                     _log.warning("a sentence was cut after %.1f s", samples / DOWNLINK_RATE_HZ)
                     if on_cut is not None:
@@ -148,10 +148,11 @@ class VoiceChain:
         outcomes = await asyncio.gather(*(voice.warm() for voice in self._voices), return_exceptions=True)
         errors: list[str] = []
         for index, outcome in enumerate(outcomes):
-            if isinstance(outcome, VoiceError):
-                if self._preference.unreachable(index, self._clock(), str(outcome)):
-                    self._tell(outcome)
-                errors.append(str(outcome))
+            if isinstance(outcome, Exception):
+                failure = self._failure(index, outcome)
+                if self._preference.unreachable(index, self._clock(), str(failure)):
+                    self._tell(failure)
+                errors.append(str(failure))
             elif isinstance(outcome, BaseException):
                 raise outcome
         if len(errors) == len(self._voices):
@@ -200,26 +201,27 @@ class VoiceChain:
                     lead = lead[-_KEPT_LEAD_SAMPLES:]
         except TimeoutError as error:
             raise VoiceError(f"{voice.name}: no sound within {self._first_audio_timeout_s:g} s") from error
-        raise VoiceError(f"{voice.name}: sent only silence")
+        raise TextRefused(f"{voice.name}: sent only silence")
 
     def _spoke(self, index: int, admission: Admission) -> None:
         if self._preference.spoke(index, admission, self._clock()):
             _log.info("voice %s is back", self._voices[index].name)
 
-    def _failed(self, index: int, admission: Admission, error: VoiceError) -> None:
-        if self._preference.failed(index, admission, self._clock(), str(error)):
+    def _failure(self, index: int, error: Exception) -> VoiceError:
+        """What went wrong with a voice, in a line that names it."""
+        if isinstance(error, VoiceError):
+            return error
+        name, kind = self._voices[index].name, type(error).__name__
+        _log.debug("%s failed in an unexpected way", name, exc_info=error)
+        return VoiceError(f"{name}: {kind}")  # its message may quote what it was given, such as a key
+
+    def _failed(self, index: int, admission: Admission, error: VoiceError, text: str) -> None:
+        of_text = text if isinstance(error, TextRefused) else ""
+        if self._preference.failed(index, admission, self._clock(), str(error), text=of_text):
             self._tell(error)
 
     def _tell(self, error: VoiceError) -> None:
         _log.warning("voice passed over for %.0f s: %s", self._preference.retry_after_s, error)
-
-
-def _as_voice_error(name: str, fault: Exception) -> VoiceError:
-    """What went wrong with a voice; a fault that it did not foresee is logged whole."""
-    if isinstance(fault, VoiceError):
-        return fault
-    _log.error("%s failed", name, exc_info=fault)
-    return VoiceError(f"{name}: {type(fault).__name__}")  # its message may quote what it was given, such as a key
 
 
 class _Overheard:

@@ -25,7 +25,7 @@ from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.audio.resample import StreamResampler
 from xiaozhi.settings.tts import IflytekVoiceSettings
 from xiaozhi.stages.tts.connections import Connections
-from xiaozhi.stages.tts.engine import VoiceError
+from xiaozhi.stages.tts.engine import TextRefused, VoiceError
 from xiaozhi.stages.tts.said import reason, short
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest
 
@@ -44,6 +44,7 @@ _ADVICE: Final = {
     11200: "not allowed: enable the service and the voice in the console, or its quota is used up",
     11201: "the quota of the day is used up: see the console",
 }
+_ABOUT_THE_TEXT: Final = frozenset({10109, 10163})
 _HANDSHAKE: Final = {
     401: "the key or the secret is wrong: see tts.iflytek.api_key and tts.iflytek.api_secret",
     403: "refused: the clock of this machine must be right within five minutes, and its address allowed in the console",
@@ -183,7 +184,9 @@ class IflytekVoice:
             code = int(said["code"])
             if code:
                 advice = _ADVICE.get(code, short(str(said.get("message", ""))))
-                raise VoiceError(f"{self.name}: error {code}: {advice} (sid {short(str(said.get('sid', '')))})")
+                of_text = code in _ABOUT_THE_TEXT
+                line = f"{self.name}: error {code}: {advice} (sid {short(str(said.get('sid', '')))})"
+                raise (TextRefused if of_text else VoiceError)(line)
             data = said.get("data") or {}
             return base64.b64decode(data.get("audio") or "", validate=True), data.get("status") == _LAST
         except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:

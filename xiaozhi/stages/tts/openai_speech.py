@@ -13,12 +13,15 @@ from xiaozhi.audio.errors import DecodeError
 from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.audio.stream_decode import SpeechDecoder, decode_parts
 from xiaozhi.settings import OpenAIVoiceSettings
+from xiaozhi.settings.pasted import key_fault
 from xiaozhi.stages.tts.connections import Connections
-from xiaozhi.stages.tts.engine import VoiceError
-from xiaozhi.stages.tts.said import error_in, reason, short
+from xiaozhi.stages.tts.engine import TextRefused, VoiceError
+from xiaozhi.stages.tts.said import error_in, reason, short, undecodable
 from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest
 
 _NOT_SOUND: Final = ("application/json", "text/")
+_ABOUT_THE_TEXT: Final = frozenset({400, 413, 422})
+_RATE_HEADERS: Final = ("x-sample-rate", "x-audio-sample-rate", "sample-rate")
 _MOST_ERROR_BYTES: Final = 2000
 _PIECE_BYTES: Final = 9600  # 0.2 s of bare samples
 _SLOWEST, _FASTEST = 0.25, 4.0  # what the API takes
@@ -45,7 +48,6 @@ class OpenAIVoice:
         Raises:
             VoiceError: refused, timed out, broke, or sent something that is not sound.
         """
-        decoder = SpeechDecoder(self._settings.format)
         asked = self._request(text, language, wish)
         begun = False
         try:
@@ -54,12 +56,13 @@ class OpenAIVoice:
             ) as reply:
                 await self._require_sound(reply)
                 begun = True
+                decoder = self._decoder(reply)
                 async for data in reply.content.iter_chunked(_PIECE_BYTES):
                     for pcm in decode_parts(decoder, data):
                         yield pcm
             rest = decoder.finish()
         except DecodeError as error:
-            raise VoiceError(f"{self.name}: {error}") from error
+            raise undecodable(self.name, error) from error
         except TimeoutError as error:
             raise VoiceError(f"{self.name}: no answer in time") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -84,6 +87,12 @@ class OpenAIVoice:
         """Close the connections."""
         await self._connections.close()
 
+    def _decoder(self, reply: aiohttp.ClientResponse) -> SpeechDecoder:
+        """For what the server says that it sends; some say the rate of bare samples in a header of their own."""
+        said = next((rate for name in _RATE_HEADERS if (rate := reply.headers.get(name, "")).isdecimal()), "")
+        rate_hz = int(said) if 4 <= len(said) <= 6 else self._settings.pcm_rate_hz
+        return SpeechDecoder(self._settings.format, reply.headers.get("content-type", ""), rate_hz)
+
     def _request(self, text: str, language: str, wish: VoiceWish) -> dict[str, Any]:
         settings = self._settings
         asked: dict[str, Any] = {
@@ -99,6 +108,8 @@ class OpenAIVoice:
 
     def _headers(self) -> dict[str, str]:
         key = self._settings.key()  # local servers ask for none
+        if fault := key_fault(key):
+            raise VoiceError(f"{self.name}: the key {fault}: see tts.openai.api_key")
         return {"User-Agent": "xiaozhi", **({"Authorization": f"Bearer {key}"} if key else {})}
 
     async def _require_sound(self, reply: aiohttp.ClientResponse) -> None:
@@ -113,4 +124,5 @@ class OpenAIVoice:
         body = (await reply.content.read(_MOST_ERROR_BYTES)).decode("utf-8", "replace")
         if reply.status == 200:
             raise VoiceError(f"{self.name}: answered {kind} instead of sound: {short(body)}")
-        raise VoiceError(f"{self.name}: HTTP {reply.status}: {short(error_in(body))}")
+        of_text = reply.status in _ABOUT_THE_TEXT
+        raise (TextRefused if of_text else VoiceError)(f"{self.name}: HTTP {reply.status}: {short(error_in(body))}")

@@ -2,8 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from xiaozhi.upstream.breaker import Admission, Breaker, BreakerRules, BreakerState
+
+# So many texts that an engine refuses one after the other have in common that it is this engine.
+_REFUSED_TEXTS: Final = 3
 
 
 @dataclass(slots=True)
@@ -40,6 +44,7 @@ class Preference:
         rules = BreakerRules(failures=failures, open_s=retry_after_s)
         self.breakers = tuple(Breaker(rules) for _ in names)
         """Of every engine, best first."""
+        self._refused: tuple[list[str], ...] = tuple([] for _ in names)  # texts in a row, each once
 
     def first(self, now: float) -> int:
         """The engine that a sentence would be tried with first."""
@@ -55,11 +60,26 @@ class Preference:
         # While another sentence is its probe, nobody else is left to ask.
         return Admission.ADMITTED if last and admission is Admission.REFUSED else admission
 
-    def failed(self, index: int, admission: Admission, now: float, why: str) -> bool:
-        """An engine failed. Returns whether that is news: it begins to rest."""
-        state, breaker = self.states[index], self.breakers[index]
+    def failed(self, index: int, admission: Admission, now: float, why: str, *, text: str = "") -> bool:
+        """An engine failed. Returns whether that is news: it begins to rest.
+
+        Args:
+            index: of the engine.
+            admission: what the sentence was let in with.
+            now: the time.
+            why: one line for people.
+            text: the one that it refused, where that may lie in the text: only several of them in a row count.
+        """
+        state, breaker, refused = self.states[index], self.breakers[index], self._refused[index]
         state.failed += 1
         state.last_error = why
+        if text:
+            if text not in refused:
+                refused.append(text)
+            if len(refused) < _REFUSED_TEXTS:
+                breaker.dropped(admission, now)
+                return False
+        refused.clear()
         opened = breaker.opened
         breaker.failed(admission, now)
         return breaker.opened > opened
@@ -77,6 +97,7 @@ class Preference:
         """An engine spoke. Returns whether that is news: it had rested."""
         breaker = self.breakers[index]
         before = breaker.state(now)
+        self._refused[index].clear()
         self.states[index].spoken += 1
         breaker.succeeded(admission, now)
         return before is not BreakerState.CLOSED and breaker.state(now) is BreakerState.CLOSED

@@ -4,6 +4,8 @@ import re
 from typing import Final
 
 from xiaozhi import bounded_json
+from xiaozhi.audio.errors import DecodeError, NoSound
+from xiaozhi.stages.tts.engine import TextRefused, VoiceError
 
 _MAX_SHOWN_CHARS: Final = 120
 NOT_XML: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -22,6 +24,12 @@ def error_in(body: str) -> str:
         return str(bounded_json.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return body
+
+
+def undecodable(name: str, error: DecodeError) -> VoiceError:
+    """What a voice says of a stream that is no sound; one that is empty may come from its text."""
+    kind = TextRefused if isinstance(error, NoSound) else VoiceError
+    return kind(f"{name}: {error}")
 
 
 def reason(error: Exception) -> str:

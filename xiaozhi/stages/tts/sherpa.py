@@ -52,9 +52,9 @@ class SherpaVoice:
         if not config.validate():
             raise VoiceError(f"sherpa: {folder}: refused by sherpa-onnx; it has written why to standard error")
         self.about = f"{files.kind} {folder.name}"
-        self._rate_hz = files.rate_hz
         self._speakers = files.speakers
         self._tts = sherpa_onnx.OfflineTts(config)
+        self._rate_hz: int = self._tts.sample_rate  # of what it gives, whatever the file says
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sherpa-tts")
 
     async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
