@@ -169,6 +169,8 @@ def _english_at(atoms: list[_Atom], at: int) -> tuple[str | None, int]:
     for atom in atoms[at : at + _LONGEST_WORDS]:
         if not isinstance(atom, str) or not (atom in _EN_NUMBER or atom in EN_SCALES or atom in ("and", "a")):
             break
+        if words and {words[-1], atom} <= _EN_NUMBER and not (words[-1] in EN_TENS and atom in EN_UNITS[1:10]):
+            break  # "one two" is two numbers
         words.append(atom)
     for length in range(len(words), 0, -1):
         value = english_value(words[:length])
