@@ -91,7 +91,8 @@ class Pacer:
         """Send everything from `items` in time; returns when the last packet has been played."""
         async for item in self._ready(items):
             if isinstance(item, ClauseStart):
-                self._link.sentence_start(item.clause.text)
+                if item.clause.text:
+                    self._link.sentence_start(item.clause.text)
                 self._spoken.append((item.clause, 0.0))
                 continue
             first = self._clock.sent_ms == 0.0

@@ -5,7 +5,16 @@ from typing import Final, Literal, TypeAlias
 from xiaozhi.text.language import is_chinese
 
 Key: TypeAlias = Literal[
-    "apology", "busy", "one_moment", "not_understood", "wake_reply", "greeting", "goodbye", "no_sound", "offline"
+    "apology",
+    "busy",
+    "one_moment",
+    "not_understood",
+    "wake_reply",
+    "greeting",
+    "goodbye",
+    "no_sound",
+    "offline",
+    "on_screen",
 ]
 
 _MESSAGES: Final[dict[Key, tuple[str, str]]] = {
@@ -26,6 +35,7 @@ _MESSAGES: Final[dict[Key, tuple[str, str]]] = {
         "I can't reach the cloud right now, so I answered that on my own.",
     ),
     "no_sound": ("抱歉，这个放不出来。", "Sorry, I can't play that."),
+    "on_screen": ("我把它放在屏幕上了。", "I have put it on the screen."),
     "not_understood": ("我没有听清，可以再说一遍吗？", "I didn't catch that. Could you say it again?"),
 }
 

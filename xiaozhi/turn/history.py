@@ -92,10 +92,10 @@ class History:
             The reply as it is remembered: what was heard of it, with the mark of an interruption; empty for none.
         """
         reply = heard_text(spoken, played_ms) if interrupted else join_pieces([clause.text for clause, _ in spoken])
-        if reply:
+        if reply or (spoken and not spoken[0][0].speech):
             # The models see their own style here: without the emoji they would soon leave it out.
             emotion = spoken[0][0].emotion
-            reply = f"{emoji_of(emotion)} {reply}" if emotion else reply
+            reply = f"{emoji_of(emotion)} {reply}".rstrip() if emotion else reply
         if interrupted:
             reply += interrupted_mark(language_of(reply, default=language_of(user)))
         if reply:

@@ -19,8 +19,8 @@ from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta
 from xiaozhi.stages.llm.params import message_param, tool_param, without_tools
 from xiaozhi.stages.llm.patience import Patience
 from xiaozhi.stages.llm.sse import ChunkReader, NotAChatStream, error_text
-from xiaozhi.stages.llm.thoughts import SpokenPart
 from xiaozhi.stages.llm.tool_calls import CallAssembler
+from xiaozhi.text.hidden import MAX_THOUGHT_CHARS, HiddenParts
 from xiaozhi.upstream.failure import FailureKind
 from xiaozhi.upstream.retry_after import retry_after_s
 
@@ -74,13 +74,15 @@ class OpenAIChat:
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """Answer the last message; see `ChatModel.stream`.
 
-        Hidden reasoning, apart or in tags inside the text, is not yielded, but counts as a sign of life.
+        Hidden reasoning, apart or in tags inside the text, is not yielded, but counts as a sign of life. Calls that
+        the model has written as text are calls.
         """
         async with self._failures_explained(), AsyncExitStack() as stack:
             calls = CallAssembler()
             patience = Patience(self._settings.first_token_timeout_s, "no first token within")
             pieces = await patience.spend(self._open(request, stack))
-            reader, spoken = ChunkReader(), SpokenPart(holds=self.begins_in_thought)
+            reader = ChunkReader()
+            hidden = HiddenParts(unsure=self.begins_in_thought, tools=[tool.name for tool in request.tools])
             answered = finished = cut = ended = False
             while not ended:
                 piece = await patience.spend(anext(pieces, b""))
@@ -91,17 +93,21 @@ class OpenAIChat:
                             patience.think()
                     finished |= chunk.finished
                     cut |= chunk.cut
-                    if chunk.calls:
-                        if not calls.begun:
-                            yield Delta(calling=True)
-                        calls.push(chunk.calls)
-                    text = spoken.push(chunk)
+                    text = (hidden.release() if chunk.thinking else "") + hidden.push(chunk.text)
+                    if hidden.overfull:
+                        raise NotAChatStream(f"thought for more than {MAX_THOUGHT_CHARS} characters")
+                    begins = not calls.begun
+                    calls.push(chunk.calls)
+                    calls.add(hidden.take_calls())
+                    if begins and calls.begun:
+                        yield Delta(calling=True)
                     if text:
                         answered |= not text.isspace()
                         yield Delta(text)
                 ended = reader.ended or not piece
-            rest = spoken.finish(whole=finished and not cut and not calls.begun)
-            self._learn(spoken.opened_by_prompt)
+            rest = hidden.finish(whole=finished and not cut and not calls.begun)
+            calls.add(hidden.take_calls())
+            self._learn(hidden.opened_by_prompt)
             if rest.strip():
                 answered = True
                 yield Delta(rest)

@@ -13,6 +13,7 @@ import orjson
 from xiaozhi.events import ToolCall
 from xiaozhi.stages.llm.call_pieces import CallPiece
 from xiaozhi.stages.llm.sse import NotAChatStream
+from xiaozhi.text.written_calls import WrittenCall
 
 # A reply calls a few tools with a few hundred characters each; beyond this a server or its model runs away.
 _MOST_CALLS: Final = 32
@@ -56,6 +57,16 @@ class CallAssembler:
                 call.arguments += piece.arguments
             if len(self._calls) > _MOST_CALLS or self._chars > _MOST_CHARS:
                 raise NotAChatStream(f"wants more than {_MOST_CALLS} tools or {_MOST_CHARS} characters of arguments")
+
+    def add(self, written: Sequence[WrittenCall]) -> None:
+        """Add whole calls, which were written as text.
+
+        Raises:
+            NotAChatStream: as `push`.
+        """
+        for call in written:
+            identity = f"written_{len(self._calls) + 1}"
+            self.push([CallPiece(index=None, id=identity, name=call.name, arguments=call.arguments)])
 
     def finish(self) -> tuple[ToolCall, ...]:
         """The calls in the order in which they began; one without an id gets one.
