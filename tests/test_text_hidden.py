@@ -53,6 +53,7 @@ TEXTS = [
     ('<tool_call>{"name": "unknown", "arguments": {}}</tool_call>好', "好"),
     ('{"name": "unknown", "arguments": {}}\n好', "\n好"),
 ]
+DOTTED = '<tool_call>{"name": "self.audio.set_volume", "arguments": {}}</tool_call>'
 ONE = [("get_time", '{"x": 1}')]
 CALLS = [
     ('好的，<tool_call>\n{"name": "get_time", "arguments": {"x": 1}}\n</tool_call>', "好的，", ONE),
@@ -98,6 +99,10 @@ def test_behind_a_thought_that_the_prompt_has_opened_a_call_is_a_call() -> None:
     call = '<tool_call>{"name": "t", "arguments": {}}</tool_call>'
     assert read(f"Let me see.</think>Yes.{call}", unsure=True) == ("Yes.", [("t", "{}")])
     assert read(f"Let me see. {call}", unsure=True) == ("", [("t", "{}")]), "the thought was not closed"
+
+
+def test_a_devices_own_name_of_a_tool_is_understood() -> None:
+    assert read(DOTTED, tools=("self_audio_set_volume",)) == ("", [("self_audio_set_volume", "{}")])
 
 
 def test_text_that_opens_nothing_is_not_held_back() -> None:

@@ -41,7 +41,8 @@ CASES = [
     ("E=mc<sup>2</sup>，H<sub>2</sub>O", "E=mc^2，H2O"),
     ("x<y 且 y>z，a<b and c> d，a<b>c，x <s y", "x<y 且 y>z，a<b and c> d，a<b>c，x <s y"),
     ("按 <Enter> 或 <Tab>", "按 <Enter> 或 <Tab>"),
-    ("用 <b> 标签", "用 <b> 标签"),
+    ("用 <b> 标签，和 <div> 比如 <br> 换行", "用 <b> 标签，和 <div> 比如 \n 换行"),
+    ('<input type="text" disabled>好<book><title>三体</title></book>', " 好<book><title>三体</title></book>"),
     ('<person id="1"><name>Tom</name></person>', '<person id="1"><name>Tom</name></person>'),
     ('<a href="https://x>好的', "好的"),
     ("a<!-- b -->c<!-- d", "ac d"),
@@ -54,6 +55,8 @@ CASES = [
     (r"3\times10^8，\boxed{42}，\frac{1}{2", "3×10^8，42，1⁄2"),
     ("$5$和$x$，$5.50到$10，$HOME/bin:$PATH", "5和x，$5.50到$10，$HOME/bin:$PATH"),
     (r"C:\temp\new 好", r"C:\temp\new 好"),
+    (r"和是\sum_{n=0}^{\infty}x_n，\pi^2", "和是∑_(n=0)^∞x_n，π^2"),
+    (r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}好", "1 2 ; 3 4好"),
     (r"使用 \frac 命令", r"使用 \frac 命令"),
 ]
 

@@ -21,6 +21,7 @@ _PLAIN: Final = re.compile(r"[^<\[◁\n]+")
 _UNMARKED: Final = re.compile(r"[^<\[◁]+")
 _HEADER_TEXT: Final = re.compile(r"[\w .=:/-]*", re.ASCII)
 _MAX_HEADER_CHARS: Final = 80
+_NO_NAME_SIGN: Final = re.compile(r"[^A-Za-z0-9_-]")
 _RECIPIENT: Final = re.compile(r"to=([\w.-]+)")
 _ROLE: Final = re.compile(rf"\s*(?:(?:{'|'.join(OWN_ROLES)}|final|commentary)\b\s*)+", re.IGNORECASE)
 
@@ -294,7 +295,12 @@ class HiddenParts:
         if self._part is _Part.THOUGHT:
             self._considered += calls
             return
+        calls = [call._replace(name=self._offered_name(call.name)) for call in calls]
         offered = [call for call in calls if call.name in self._tools]
         self._calls += offered
         self._called = self._called or bool(offered)
         self._unknown += [call for call in calls if call not in offered]
+
+    def _offered_name(self, name: str) -> str:
+        """A device's tools have dots in their own names, and are offered without them."""
+        return name if name in self._tools else _NO_NAME_SIGN.sub("_", name)

@@ -34,6 +34,7 @@ _WORD: Final = re.compile("[A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f]+(?:['
 _VOWEL: Final = re.compile("[aeiouy\u00e0-\u024f]", re.IGNORECASE)
 # Between the words of a title these belong to it.
 _LINKING: Final = frozenset("of the and a an in on to for with at by from or de la le des van von".split())
+_FUNCTIONS: Final = frozenset("sin cos tan log exp lim max min".split())
 _LETTERS_PER_SYLLABLE: Final = 3.0
 # Names are of no language: a quarter of their length counts.
 _NAME_SHARE: Final = 0.25
@@ -97,7 +98,7 @@ def _word_weights(text: str) -> Iterator[float]:
     named = False
     for index, word in enumerate(words):
         following = words[index + 1] if index + 1 < len(words) else ""
-        if not _VOWEL.search(word):  # km, http, GPS
+        if not _VOWEL.search(word) or word in _FUNCTIONS:  # km, http, GPS
             named = True
         elif not index and begins and word[1:].islower():  # the capital of a sentence
             named = word[0].isupper() and following[:1].isupper()

@@ -49,7 +49,7 @@ _TOKEN: Final = re.compile(
 )
 _DEGREE: Final = re.compile(r"\s*\[([^\[\]{}]{1,8})\]")
 _ONE: Final = re.compile(r"[−]?(?:[0-9A-Za-z]+(?:\.[0-9]+)?|\w)")
-_SCRIPT: Final = re.compile(r"[−+]?(?:[0-9A-Za-z]+|\w)|[*′]")
+_SCRIPT: Final = re.compile(r"[−+]?(?:[0-9A-Za-z]+|\w)|[*′∞]")
 _RAISED: Final = str.maketrans("0123456789n", "⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ")
 _MAX_DEPTH: Final = 16
 

@@ -13,18 +13,25 @@ from typing import Final, TypeAlias
 from xiaozhi.text.latex import arguments_of, one_line
 from xiaozhi.text.units import is_cjk
 
-# Nothing of a tag with one of these names is shown: formatting, pictures and sound, speech synthesis.
-_TAGS: Final = frozenset(
-    "a abbr acronym address area article aside audio b base bdi bdo big blockquote body br button canvas caption "
-    "center cite code col colgroup dd del details dfn div dl dt em embed fieldset figcaption figure font footer "
-    "form h1 h2 h3 h4 h5 h6 head header hr html i iframe img input ins kbd label legend li link main mark marquee "
-    "meta nav object ol option p param picture pre q rp rt ruby s samp script section select small source span "
-    "strike strong style sub summary sup svg table tbody td textarea tfoot th thead time title tr track tt u ul var "
-    "video wbr speak voice prosody break emphasis say-as phoneme lang w express-as silence bookmark viseme effect "
-    "sound music tts emotion emoji expression mood tone speaker gesture motion pause laugh laughs laughter chuckle "
-    "sigh cough sniffle groan yawn gasp breath answer response final_answer solution output".split()
+# Tags that format a text, and those that are for a voice: nothing of them is shown.
+_FORMATTING: Final = frozenset(
+    "a abbr b big blockquote body br center cite code dd del details div dl dt em font h1 h2 h3 h4 h5 h6 hr html i "
+    "img ins kbd li mark ol p pre q rp rt ruby s samp small span strike strong sub summary sup table tbody td th "
+    "thead tr tt u ul video wbr".split()
+)
+_SPEECH: Final = frozenset(
+    "audio speak voice prosody break emphasis say-as phoneme lang w express-as silence bookmark viseme effect sound "
+    "music tts emotion emoji expression mood tone speaker gesture motion pause laugh laughs laughter chuckle sigh "
+    "cough sniffle groan yawn gasp breath answer response final_answer solution output".split()
+)
+# Others of HTML, without attributes names like any: they are left out only with them.
+_ELEMENTS: Final = frozenset(
+    "address area article aside base bdi bdo button canvas caption col dfn embed fieldset figcaption figure footer "
+    "form head header iframe input label legend link main map meta nav object option param picture path script "
+    "section select source style svg textarea tfoot time title track var".split()
 )
 _BREAKING: Final = frozenset("br p div li tr hr h1 h2 h3 h4 h5 h6 ul ol dl dt dd table section blockquote".split())
+_NEVER_APART: Final = frozenset({"br", "hr", "p", "li", "wbr"})
 _EMBEDDING: Final = frozenset("src href url".split())
 # Attributes that stand without a value.
 _FLAGS: Final = frozenset(
@@ -32,6 +39,7 @@ _FLAGS: Final = frozenset(
     "novalidate open playsinline readonly required reversed selected".split()
 )
 _LOUD: Final = frozenset({"BR", "HR", "IMG"})  # others in capitals are keys: <Tab>, <DEL>
+_APART: Final = frozenset(" 、，。；：？！,.;:?!")
 _MENTIONED: Final = ("标签", "元素", "标记", "tag", "element")
 _TAG: Final = re.compile(r"</?([A-Za-z][\w:.-]{0,39})(\s*/?>)?", re.ASCII)
 _ATTRIBUTE: Final = re.compile(r"\s+([A-Za-z_][\w:.-]{0,39})(?:\s*=|(?=[\s/>]))", re.ASCII)
@@ -240,15 +248,22 @@ class Markup:
 
     def _bare_tag(self, tag: re.Match[str], text: str, final: bool) -> _Step:
         """A tag without attributes: a comparison (a<b>c), the tag as a word ("the <b> tag"), or one to be left out."""
-        name, after = tag[1], text[tag.end() : tag.end() + 10].lstrip()
+        name, closing = tag[1], tag[0][1] == "/"
         if not _is_left_out(name):
             return tag.end(), tag[0]
+        following = text[tag.end() : tag.end() + 1]
+        after = text[tag.end() : tag.end() + 10].lstrip()
         if not final and (not after or any(word.startswith(after) and word != after for word in _MENTIONED)):
             return None
-        compares = len(name) == 1 and tag[0][1] != "/" and after[:1].isalnum() and after[:1].isascii()
-        if after.startswith(_MENTIONED) or (compares and _VARIABLE.search(self._before)):
+        compares = len(name) == 1 and not closing and following.isascii() and following.isalnum()
+        apart = self._before[-1:] == " " and (not following or following in _APART)
+        if (
+            after.startswith(_MENTIONED)
+            or (compares and _VARIABLE.search(self._before))
+            or (apart and name in _FORMATTING and name not in _NEVER_APART)
+        ):
             return tag.end(), tag[0]
-        return tag.end(), _in_place_of(name, closing=tag[0][1] == "/")
+        return tag.end(), _in_place_of(name, closing=closing)
 
     def _in_tag(self, text: str, at: int, final: bool) -> _Step:
         end = at
@@ -276,8 +291,8 @@ class Markup:
         embeds = any(f"{attribute}=" in raw for attribute in _EMBEDDING)
         if char == "<":  # not closed, and the next begins
             return end - 1, ""
-        if embeds or _is_left_out(name[1].lower()) or not raw.endswith(">"):
-            return end, _in_place_of(name[1].lower(), closing=False)
+        if embeds or name[1].lower() in _ELEMENTS or _is_left_out(name[1].lower()) or not raw.endswith(">"):
+            return end, _in_place_of(name[1], closing=False)
         return end, raw
 
     def _in_comment(self, text: str, at: int, final: bool) -> _Step:
@@ -357,6 +372,8 @@ class Markup:
         arguments = arguments_of(command[1])
         if arguments is None:
             return at + 1, "\\"
+        if command[1] == "begin":
+            return self._environment(text, at, final)
         end = command.end() if command[1] == "sqrt" else at + 1 + len(command[1])
         wanted = arguments
         while arguments and end - at < _MAX_ARGUMENT_CHARS:
@@ -370,6 +387,22 @@ class Markup:
             end, arguments = group_end or min(len(text), at + _MAX_ARGUMENT_CHARS), arguments - 1
         if arguments and arguments == wanted:
             return at + 1, "\\"  # the command as a word
+        while text[end : end + 1] in ("_", "^") and end - at < _MAX_ARGUMENT_CHARS:  # bounds of a sum, an index
+            group_end = _group_end(text, end + 1)
+            if not final and (end + 1 == len(text) or (group_end == 0 and len(text) - at < _MAX_ARGUMENT_CHARS)):
+                return None
+            if group_end < 0 and text[end + 1 : end + 2] == "\\":
+                break
+            end = min(len(text), end + 2) if group_end <= 0 else group_end
+        if end == len(text) and not final:
+            return None
+        return end, one_line(text[at:end])
+
+    def _environment(self, text: str, at: int, final: bool) -> _Step:
+        """A matrix, a system of equations."""
+        end = _group_end(text, text.find("{", text.find("\\end{", at, at + _MAX_DISPLAY_CHARS)))
+        if "\\end{" not in text[at : at + _MAX_DISPLAY_CHARS] or end <= 0:
+            return None if not final and len(text) - at < _MAX_DISPLAY_CHARS else (at + 1, "\\")
         return end, one_line(text[at:end])
 
 
@@ -393,7 +426,8 @@ def _group_end(text: str, at: int) -> int:
 
 
 def _is_left_out(name: str) -> bool:
-    return (name.rpartition(":")[2] in _TAGS and name.islower()) or name in _LOUD
+    plain = name.rpartition(":")[2]
+    return (name.islower() and (plain in _FORMATTING or plain in _SPEECH)) or name in _LOUD
 
 
 def _in_place_of(name: str, *, closing: bool) -> str:

@@ -111,6 +111,7 @@ _MARK: Final = re.compile(f"[\\^√∛∜⁄−±×÷<>µΑ-Ωα-ω{_RAISED}{''.
 _ATOM: Final = re.compile(r"[0-9A-Za-z]+(?:[.,][0-9]+)*")
 _GREEK_WORD: Final = re.compile(r"[\u0370-\u03ff\u1f00-\u1fff]+")
 _FOLLOWS: Final = re.compile(r"\s*[0-9A-Za-zΑ-Ωα-ω(\[{√∛∜−-]")
+_TYPE: Final = re.compile("[A-Z][a-z]")
 _SMALL: Final = re.compile(r"(?:[A-Za-zα-ω]|.*[0-9)²³])", re.DOTALL)
 _SMALL_FOLLOWS: Final = re.compile(r"\s*(?:[−-]?[0-9]|[A-Za-zα-ω](?![A-Za-z])|[(√])")
 _POWERS_ZH: Final = {"2": "平方", "3": "立方"}
@@ -233,7 +234,9 @@ class _Reader:
             self._raised()
         elif char in _SUBSCRIPTS:
             self._at += 1
-            self._add(_SUBSCRIPTS[char], formula=False)
+            gap = " " if self._char(self._at).isdecimal() else ""  # log₂8
+            self._said.append(_SUBSCRIPTS[char] + gap)
+            self._atom, self._formula = True, False
         elif char == "^" and self._atom and (power := self._operand(at + 1)):
             self._power(power)
         elif char == "_" and self._atom and len(self._said[-1]) <= _MAX_INDEXED and (index := self._operand(at + 1)):
@@ -360,6 +363,8 @@ class _Reader:
             sign = ""
         elif sign == ">" and not (_SMALL.fullmatch(before) or _SMALL_FOLLOWS.match(text, end, self._end)):
             sign = ""  # Settings > General
+        elif sign == "<" and _TYPE.match(text, end, self._end):
+            sign = ""  # List<String>
         elif sign in "<>" and before[-1:].isalnum():
             self._atom = True  # 速度<60
         if sign and self._atom and follows:

@@ -47,7 +47,7 @@ _LEXEMES: Final = re.compile(
     rf"(?:点(?P<minutes>[{_NUMERAL}十]+)分(?!之)|点(?P<decimals>[{ZH_DIGITS}]+)(?![十百千]))?"
     r"|(?P<word>[a-z]+(?:'[a-z]+)*)"
     r"|(?P<minus>(?<![a-z0-9%)])-(?=[0-9]))"
-    r"|(?P<percent>百分之|%)|(?P<share>分之)|(?P<blank>[\s_'\-]+)|(?P<other>.)",
+    r"|(?P<percent>百分之|%)|(?P<share>分之)|(?P<blank>(?:[\s_']|-(?![0-9])|(?<=[a-z0-9%])-)+)|(?P<other>.)",
     re.DOTALL,
 )
 # Symbols that carry meaning beside numbers, other than the mathematical and currency signs.

@@ -29,7 +29,7 @@ _LINE_MARK: Final = re.compile(r"^[ \t]*(?:#{1,6}[ \t]+|[-*+•][ \t]+|>[ \t]?)+
 _TABLE_ROW: Final = re.compile(r"^[ \t]*\|([^\n]*)\|[ \t]*$", re.MULTILINE)
 _CODE_OR_STRONG: Final = re.compile(r"\*\*+|__+|(?<!~)~~(?!~)|`+|\$\$")
 _LONE_STAR: Final = re.compile(r"(?<![\d\s)])\*|\*(?![\d\s(])")  # "2 * 3" keeps its star
-_LONE_UNDERSCORE: Final = re.compile(r"(?<![A-Za-z0-9∑∏∫])_(?=\S)|(?<=\S)_(?![A-Za-z0-9(])")
+_LONE_UNDERSCORE: Final = re.compile(r"(?<![A-Za-z0-9∑∏∫])_(?=\S)|(?<=\S)_(?![A-Za-z0-9({])")
 _ESCAPE: Final = re.compile(r"\\(?=[^\w\s])")
 _BLANKS: Final = re.compile(r"\s+")
 _BLANK_BESIDE_CHINESE_MARK: Final = re.compile(r" (?=[，。！？；：、…])|(?<=[，。！？；：、]) ")
@@ -52,7 +52,7 @@ _KAOMOJI: Final = re.compile(
     r"(?=[^()（）]*[\^_;=><≧≦ω´`｀•・･｡˘ᴗ▽﹏╥ಥ°◕益])[^()（）]{2,16}[)）][\u3063\u30ce\uff89\u0648\u2727~～]*"
 )
 _ASCII_ARROW: Final = re.compile(r" ?(?:<?[-=]{1,3}>|<-{1,3}(?![\d-])) ?")
-_ARROW: Final = re.compile(r" ?[\u2190-\u21ff\u27f5-\u27ff>]+ ?")
+_ARROW: Final = re.compile(r" ?[\u2190-\u21ff\u27f5-\u27ff]+ ?|(?<=\w) ?>+ ?(?=\w)")
 _UNSAID: Final = re.compile(r"[\[\]{}|\\^`<>※§¶★☆●○■□▲△◆◇•]+|(?<!\d)[~～]+|[~～]+(?!\d)")  # "3~5" is a range
 _ENDS_WITH_MARK: Final = re.compile(r"[，。！？；：、…,.!?;:]$")
 
