@@ -201,6 +201,16 @@ async def test_an_answer_without_a_word_to_say_is_shown(script: tuple[str, ...],
     assert run.calls == ["token", "clause"]
 
 
+async def test_what_cannot_be_said_is_shown_with_the_next_words_or_at_the_end() -> None:
+    run = Run(ScriptedModel("看这里：\nhttps://a.b/c\n很好用。\nhttps://d.e/f"))
+    assert (await run.task).text == "看这里：https://a.b/c 很好用。https://d.e/f"
+    assert [clause async for clause in run.clauses] == [
+        Clause("看这里：", "看这里：", "zh", "neutral"),
+        Clause("https://a.b/c 很好用。", "很好用。", "zh"),
+        Clause("https://d.e/f", "", "zh"),
+    ]
+
+
 async def test_names_do_not_change_the_speaker_in_the_midst_of_a_reply() -> None:
     answers = {
         "zh": "我推荐一部电影。它叫The Shawshank Redemption。iPhone 15。邮箱是 test.user@example.com，随时写信。",

@@ -84,6 +84,11 @@ DIFFERENT = [
     ("面积是25m²，x² - 1 = 0", "面积是25m²，x² - 1 = 0", "面积是25平方米，x的平方减1等于0"),
     ("9.8 m/s² or 60 km/h", "9.8 m/s² or 60 km/h", "9.8 meters per second squared or 60 kilometers per hour"),
     ("10⁻³ and 6.02e23", "10⁻³ and 6.02e23", "10 to the power of minus 3 and 6.02 times 10 to the power of 23"),
+    ("2**10等于1024，x**2", "2^10等于1024，x^2", "2的10次方等于1024，x的平方"),
+    ("a*b = c", "a*b = c", "a times b equals c"),
+    ("x^2y, 3√2", "x^2y, 3√2", "x squared y, 3 the square root of 2"),
+    ("> 60分及格，<60分不及格", "> 60分及格，<60分不及格", "大于60分及格，小于60分不及格"),
+    ("$面积=长×宽$", "面积=长×宽", "面积=长×宽"),
     ("E=mc²", "E=mc²", "E equals mc squared"),
     ("水是H₂O，½杯", "水是H₂O，½杯", "水是H2O，2分之1杯"),
     (r"$\alpha$ 和 π，$\sqrt[3]{8}=2$", "α 和 π，³√8=2", "阿尔法 和 派，3次根号8等于2"),
@@ -126,7 +131,7 @@ PROSE = st.lists(
         "你好 今天天气很好 小智，我们走吧！ hello world's e-mail 42 3.14 1,000 (well) “quoted” Mr. iPhone -5 50% 10:30 "
         "user@example.com A&B C++ C# 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20 antidisestablishmentarianism "
         "Kraftfahrzeughaftpflichtversicherung 3.14159265358979323846264338327950288419716939937510 snake_case_name "
-        "and/or https 北京。 ~ ~~~ 好~ ``` ` ** * 😀 … ？".split(" ")
+        "and/or https 北京。 ~ ~~~ 好~ ``` ` 😀 … ？".split(" ")
     ),
     min_size=1,
     max_size=20,

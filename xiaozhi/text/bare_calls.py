@@ -19,7 +19,7 @@ _MAX_CHARS: Final = 65_536
 
 
 class BareCalls:
-    """Looks for calls at the beginning of lines.
+    """Looks for calls at the beginning of a line or of an object.
 
     An object or a list has to have the keys of a call and no others; `name(...)` and `name {...}` have to name one of
     the tools. A fenced block is a call where what stands in it is one.
@@ -37,13 +37,15 @@ class BareCalls:
         self._open = 0
         self._quote = ""
 
-    def at(self, text: str, at: int, *, final: bool) -> tuple[int, list[WrittenCall]] | None:
-        """Look at the beginning of a line.
+    def at(self, text: str, at: int, *, line_start: bool, final: bool) -> tuple[int, list[WrittenCall]] | None:
+        """Look at one place: at the beginning of a line for all of them, elsewhere for what stands in brackets.
 
         Returns:
             Where the text goes on behind the calls, and the calls, which are none where it goes on at `at`; None while
             more has to come first.
         """
+        if not line_start and text[at] == "`":
+            return at, []
         found = self._look(text, at, final=final) if len(text) - at < _MAX_CHARS else (at, [])
         if found is not None:
             self._forget()

@@ -17,7 +17,9 @@ MAX_THOUGHT_CHARS: Final = 50_000
 _MAX_CALL_CHARS: Final = 65_536
 
 _BLANKS: Final = re.compile(r"[ \t]+")
-_PLAIN: Final = re.compile(r"[^<\[◁\n]+")
+_PLAIN: Final = re.compile(r"[^<\[\]{}◁\n]+")
+# A line of an object that goes on in the next ends with one of these.
+_GOES_ON: Final = re.compile(r"[{\[,}\]\"0-9a-z]\Z", re.ASCII)
 _UNMARKED: Final = re.compile(r"[^<\[◁]+")
 _HEADER_TEXT: Final = re.compile(r"[\w .=:/-]*", re.ASCII)
 _MAX_HEADER_CHARS: Final = 80
@@ -56,6 +58,8 @@ class HiddenParts:
         self._rest = ""  # not judged yet
         self._scanned = 0  # of what is held in doubt
         self._line_start = True
+        self._nesting = 0  # of the brackets in the text: what stands in another object is no call
+        self._newest = ""
         self._given = False  # something that can be seen
         self._in_channel = False  # the thought has a channel of its own
         self._header = ""
@@ -159,27 +163,36 @@ class HiddenParts:
         return None
 
     def _in_text(self, text: str, at: int, final: bool) -> _Step:
-        if self._line_start:
-            if blanks := _BLANKS.match(text, at):
-                return blanks.end(), blanks[0]
-            found = self._bare.at(text, at, final=final)
+        char = text[at]
+        if self._line_start and (blanks := _BLANKS.match(text, at)):
+            return blanks.end(), blanks[0]
+        if char == "`" if self._nesting else self._line_start or char in "{[":
+            found = self._bare.at(text, at, line_start=self._line_start, final=final)
             if found is None:
                 return None
             end, calls = found
             self._take(calls)
-            self._line_start = end > at
             if end > at:
                 return end, ""
-        if text[at] == "\n":
-            self._line_start = True
-            return at + 1, "\n"
+        self._line_start = char == "\n"
+        if char == "\n" and not _GOES_ON.match(self._newest):
+            self._nesting = 0
         if plain := _PLAIN.match(text, at):
+            self._newest = plain[0].rstrip()[-1:] or self._newest
             return plain.end(), plain[0]
+        if char in "]}\n":
+            self._nesting = max(0, self._nesting - (char != "\n"))
+            self._newest = self._newest if char == "\n" else char
+            return at + 1, char
         marker = marker_at(text, at, final=final)
         if marker is None:
             return None
+        if marker.kind is Kind.NONE:
+            self._nesting += char in "{["
+            self._newest = char
+            return at + 1, char
         self._marked(marker.kind, text[at : marker.end], thinks=marker.thinks)
-        return marker.end, text[at] if marker.kind is Kind.NONE else ""
+        return marker.end, ""
 
     def _marked(self, kind: Kind, mark: str, *, thinks: bool = False) -> None:
         """Go on behind a mark that stands in the text."""

@@ -1,7 +1,7 @@
 r"""LaTeX as one line of text that a small screen can show: `\frac{-b}{2a}` is `(−b)⁄(2a)`. Pure.
 
-Two of the signs are for the ear: U+2044 is a fraction bar and U+2212 a minus wherever they stand, while `/` and `-` may
-belong to a path, a date or a word. `on_screen` writes them plainly.
+Three of the signs are for the ear: U+2044 is a fraction bar, U+2212 a minus and U+2217 means times wherever they stand,
+while `/`, `-` and `*` may belong to a path, a date, a word or to Markdown. `on_screen` writes them plainly.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import Final
 _SYMBOLS: Final = dict(
     pair.split()
     for pair in (
-        "times ×|cdot ·|div ÷|pm ±|mp ∓|ast *|star *|leq ≤|le ≤|leqslant ≤|geq ≥|ge ≥|geqslant ≥|neq ≠|ne ≠|lt <|gt >|"
+        "times ×|cdot ·|div ÷|pm ±|mp ∓|ast ∗|star ∗|leq ≤|le ≤|leqslant ≤|geq ≥|ge ≥|geqslant ≥|neq ≠|ne ≠|lt <|gt >|"
         "ll ≪|gg ≫|approx ≈|equiv ≡|sim ∼|cong ≅|propto ∝|infty ∞|sum ∑|prod ∏|int ∫|iint ∬|oint ∮|partial ∂|nabla ∇|"
         "in ∈|notin ∉|ni ∋|subset ⊂|subseteq ⊆|supset ⊃|supseteq ⊇|cup ∪|cap ∩|setminus ∖|emptyset ∅|varnothing ∅|"
         "forall ∀|exists ∃|neg ¬|lnot ¬|land ∧|wedge ∧|lor ∨|vee ∨|oplus ⊕|otimes ⊗|to →|rightarrow →|longrightarrow →|"
@@ -51,6 +51,7 @@ _DEGREE: Final = re.compile(r"\s*\[([^\[\]{}]{1,8})\]")
 _ONE: Final = re.compile(r"[−]?(?:[0-9A-Za-z]+(?:\.[0-9]+)?|\w)")
 _SCRIPT: Final = re.compile(r"[−+]?(?:[0-9A-Za-z]+|\w)|[*′∞]")
 _RAISED: Final = str.maketrans("0123456789n", "⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ")
+_ON_SCREEN: Final = str.maketrans("⁄−∗", "/-*")
 _MAX_DEPTH: Final = 16
 
 
@@ -66,7 +67,7 @@ def one_line(latex: str) -> str:
 
 def on_screen(line: str) -> str:
     """The signs for the ear as they are usually written."""
-    return line.replace("⁄", "/").replace("−", "-")
+    return line.translate(_ON_SCREEN)
 
 
 class _Reader:

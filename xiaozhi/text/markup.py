@@ -72,6 +72,8 @@ _NO_MONEY: Final = frozenset("\\^_$+*=<>(×{")
 _FORMULA: Final = re.compile(
     r"(?:(?<![^\W\d_])(?:[^\W\d_]{1,2}|sin|cos|tan|log|exp|lim|max|min)(?![^\W\d_])|[\d\s.,()\[\]+\-*/=<>×÷′'|!%°±≤≥≠≈∞])++"
 )
+_CJK_FORMULA: Final = frozenset("=×÷^_")
+_CJK_SENTENCE: Final = frozenset("，。！？；")
 _MAX_INLINE_CHARS: Final = 300
 _MAX_DISPLAY_CHARS: Final = 2000
 _MAX_ARGUMENT_CHARS: Final = 500
@@ -441,14 +443,12 @@ def _in_place_of(name: str, *, closing: bool) -> str:
 
 
 def _is_formula(text: str) -> bool:
-    """Whether what stands between two signs is one; CJK characters only stand in a formula that has commands."""
-    if "\\" in text:
-        return True
-    return (
-        bool(text.strip())
-        and not any(map(is_cjk, text))
-        and ("^" in text or "_" in text or bool(_FORMULA.fullmatch(text)))
-    )
+    """Whether what stands between two signs is one; two prices with a sentence between them are none."""
+    if "\\" in text or not text.strip():
+        return "\\" in text
+    if any(map(is_cjk, text)):  # 面积=长×宽
+        return not _CJK_FORMULA.isdisjoint(text) and _CJK_SENTENCE.isdisjoint(text)
+    return "^" in text or "_" in text or _FORMULA.fullmatch(text) is not None
 
 
 def _is_prose(block: str) -> bool:

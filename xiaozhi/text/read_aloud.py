@@ -59,10 +59,11 @@ _OPERATORS: Final[dict[str, tuple[str, str]]] = {
     "±": ("加减", "plus or minus"),
     "×": ("×", "times"),
     "*": ("乘", "times"),
+    "∗": ("乘", "times"),
     "·": ("乘", "times"),
     "÷": ("除以", "divided by"),
 }
-_OPERATOR: Final = re.compile(r"<=|>=|!=|==|[<>=+−±×*·÷-]")
+_OPERATOR: Final = re.compile(r"<=|>=|!=|==|[<>=+−±×*∗·÷-]")
 _GREEK: Final[dict[str, tuple[str, str]]] = {
     char: (chinese, english)
     for char, chinese, english in zip(
@@ -107,8 +108,9 @@ _SHORT_POWER: Final = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})(?
 _X_FOR_TIMES: Final = re.compile(r"(?<=\d)\s?[xX]\s?(?=10(?:\^|[⁰¹²³⁴-⁹⁻]))")
 _LIMIT: Final = re.compile(r"\blim_?\(([^()→]{1,20})→([^()→]{1,20})\)")
 _VULGAR: Final = re.compile("[¼-¾⅐-⅞]")
-_MARK: Final = re.compile(f"[\\^√∛∜⁄−±×÷<>µΑ-Ωα-ω{_RAISED}{''.join(_SUBSCRIPTS)}{''.join(_SIGNS)}]|=[=]|!=")
+_MARK: Final = re.compile(f"[\\^√∛∜⁄−∗±×÷<>µΑ-Ωα-ω{_RAISED}{''.join(_SUBSCRIPTS)}{''.join(_SIGNS)}]|=[=]|!=")
 _ATOM: Final = re.compile(r"[0-9A-Za-z]+(?:[.,][0-9]+)*")
+_EXPONENT: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?|[A-Za-z]")
 _GREEK_WORD: Final = re.compile(r"[\u0370-\u03ff\u1f00-\u1fff]+")
 _FOLLOWS: Final = re.compile(r"\s*[0-9A-Za-zΑ-Ωα-ω(\[{√∛∜−-]")
 _TYPE: Final = re.compile("[A-Z][a-z]")
@@ -237,9 +239,14 @@ class _Reader:
             gap = " " if self._char(self._at).isdecimal() else ""  # log₂8
             self._said.append(_SUBSCRIPTS[char] + gap)
             self._atom, self._formula = True, False
-        elif char == "^" and self._atom and (power := self._operand(at + 1)):
+        elif char == "^" and self._atom and (power := self._operand(at + 1, _EXPONENT)):
             self._power(power)
-        elif char == "_" and self._atom and len(self._said[-1]) <= _MAX_INDEXED and (index := self._operand(at + 1)):
+        elif (
+            char == "_"
+            and self._atom
+            and len(self._said[-1]) <= _MAX_INDEXED
+            and (index := self._operand(at + 1, _EXPONENT))
+        ):
             self._said[-1] += index
         elif char == "⁄" and self._atom and (below := self._operand(at + 1)):
             self._fraction(below)
@@ -271,7 +278,7 @@ class _Reader:
         """Behind the bracket that closes the one at `at`; 0 where there is none, or it is too deep."""
         return self._closings.get(at, -1) + 1 if self._depth < _MAX_DEPTH else 0
 
-    def _operand(self, at: int) -> str:
+    def _operand(self, at: int, atom: re.Pattern[str] = _ATOM) -> str:
         """What a sign in front belongs to, as it is read; where nothing fits it is empty, and nothing has been read."""
         while self._char(at) == " ":
             at += 1
@@ -283,7 +290,7 @@ class _Reader:
             root = _Reader(self._text, self._closings, at, self._end, self._depth + 1, chinese=self._chinese)
             root._next()
             said, end = "".join(root._said), root._at
-        elif match := _ATOM.match(self._text, at, self._end) or _GREEK_WORD.match(self._text, at, self._end):
+        elif match := atom.match(self._text, at, self._end) or _GREEK_WORD.match(self._text, at, self._end):
             said, end = _greek(match[0], chinese=self._chinese), match.end()
         else:
             return ""
@@ -296,6 +303,8 @@ class _Reader:
             of = "根号" if _ATOM.fullmatch(body) else "根号下"
             self._add(f"{of}{body}" if degree == "2" else f"{degree}次{of}{body}", formula=True)
         else:
+            if self._said and self._said[-1][-1:].isalnum():
+                self._said.append(" ")
             self._add(f"the {_ROOTS_EN.get(degree, f'{degree}th root')} of {body}", formula=True)
 
     def _raised(self) -> None:
@@ -335,7 +344,7 @@ class _Reader:
         self._at += 1
         bounds = {"_": "", "^": ""}
         while (script := self._char(self._at)) in ("_", "^"):
-            bound = self._operand(self._at + 1)
+            bound = self._operand(self._at + 1, _EXPONENT)
             if not bound:
                 self._at += 1
                 break
@@ -365,8 +374,8 @@ class _Reader:
             sign = ""  # Settings > General
         elif sign == "<" and _TYPE.match(text, end, self._end):
             sign = ""  # List<String>
-        elif sign in "<>" and before[-1:].isalnum():
-            self._atom = True  # 速度<60
+        elif sign in "<>" and (before[-1:].isalnum() or _SMALL_FOLLOWS.match(text, end, self._end)):
+            self._atom = True  # 速度<60, <60
         if sign and self._atom and follows:
             self._word(_OPERATORS[sign][0 if self._chinese else 1])
         else:

@@ -25,9 +25,12 @@ class Spoken(NamedTuple):
 _LINK: Final = re.compile(r"!?\[([^\[\]]*)\]\([^()\s]*(?:\([^()\s]*\)[^()\s]*)?(?:\s+\"[^\"]*\")?\)")
 _AUTO_LINK: Final = re.compile(r"<((?:https?://|mailto:)[^<>\s]+)>")
 _RULE: Final = re.compile(r"^[ \t|:*_=+-]{3,}$", re.MULTILINE)
-_LINE_MARK: Final = re.compile(r"^[ \t]*(?:#{1,6}[ \t]+|[-*+•][ \t]+|>[ \t]?)+", re.MULTILINE)
+_LINE_MARK: Final = re.compile(r"^[ \t]*(?:#{1,6}[ \t]+|[-*+•][ \t]+|>(?![ \t]?\d)[ \t]?)+", re.MULTILINE)
 _TABLE_ROW: Final = re.compile(r"^[ \t]*\|([^\n]*)\|[ \t]*$", re.MULTILINE)
 _CODE_OR_STRONG: Final = re.compile(r"\*\*+|__+|(?<!~)~~(?!~)|`+|\$\$")
+# 2**10 and a*b: one sign between two things to calculate with; more of them in a word are emphasis.
+_POWER: Final = re.compile(r"((?<![\w*])(?:[A-Za-z]|\d+)|(?<=\w)\))\*\*(?=-?\(?(?:[A-Za-z]|\d+)(?![\w*]))", re.ASCII)
+_TIMES: Final = re.compile(r"((?<![\w*])\w+|(?<=\w)\))\*(?=\w+(?![\w*])|\()", re.ASCII)
 _LONE_STAR: Final = re.compile(r"(?<![\d\s)])\*|\*(?![\d\s(])")  # "2 * 3" keeps its star
 _LONE_UNDERSCORE: Final = re.compile(r"(?<![A-Za-z0-9∑∏∫])_(?=\S)|(?<=\S)_(?![A-Za-z0-9({])")
 _ESCAPE: Final = re.compile(r"\\(?=[^\w\s])")
@@ -96,6 +99,7 @@ def _without_marks(text: str) -> str:
     text = _LINE_MARK.sub("", text)
     text = _TABLE_ROW.sub(_row, text)
     if _URL.search(text) is None:  # addresses are full of underscores and stars
+        text = _TIMES.sub(r"\1∗", _POWER.sub(r"\1^", text))
         text = _CODE_OR_STRONG.sub("", text)
         text = _LONE_STAR.sub("", text)
         text = _LONE_UNDERSCORE.sub("", text)

@@ -114,8 +114,8 @@ async def run_llm(
             _log.info("the reply was cut at %d characters", settings.llm.reply_max_chars)
         await answer.put(splitter.push(answer.read(markup.flush()[:left])))
         await answer.put(splitter.flush())
-        if not answer.said and not tool_calls:
-            await answer.put_unspoken(markup.code)
+        if answer.said or not tool_calls:
+            await answer.finish(markup.code)
     except ChatError:
         await answer.put(splitter.release())
         raise
@@ -147,6 +147,7 @@ class _Answer:
         self._on_first_clause = on_first_clause
         self._emotion = ""
         self._unsaid: list[str] = []  # the whole answer, while nothing of it can be said
+        self._silent: list[str] = []  # what is only shown, with the next clause
         self.is_empty = True
         self.said: list[str] = []
 
@@ -165,13 +166,20 @@ class _Answer:
         for raw in pieces:
             self._emotion = self._emotion or emotion_in(raw)
             text, speech = cleaned(raw, language=self._prevailing)
-            if speech:
+            if not speech:
+                self._silent += [text] if speakable_chars(text) else []
+            else:
                 language = language_of(speech, default=self._prevailing)
                 self._spoken[language] = self._spoken.get(language, 0.0) + units(speech)
                 await self._put(text, speech, language)
 
-    async def put_unspoken(self, code: Sequence[str]) -> None:
-        """Nothing could be spoken: show what there is to read, or the face alone."""
+    async def finish(self, code: Sequence[str]) -> None:
+        """Show what is left; where nothing could be spoken, say that there is something to read, or show a face."""
+        if self.said:
+            if self._silent:
+                await self._put("", "", self._prevailing)
+            return
+        self._silent.clear()
         unsaid = "".join(self._unsaid)
         self._emotion = emotion_in(unsaid)
         language = self._prevailing
@@ -185,6 +193,8 @@ class _Answer:
 
     async def _put(self, text: str, speech: str, language: str) -> None:
         first, self.is_empty = self.is_empty, False
+        text = " ".join(filter(None, [*self._silent, text]))
+        self._silent.clear()
         emotion = (self._emotion or "neutral") if first else ""
         await self._clauses.put(Clause(text, speech, language, emotion))
         if text:
