@@ -34,6 +34,11 @@ _WORD: Final = re.compile("[A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f]+(?:['
 _VOWEL: Final = re.compile("[aeiouy\u00e0-\u024f]", re.IGNORECASE)
 # Between the words of a title these belong to it.
 _LINKING: Final = frozenset("of the and a an in on to for with at by from or de la le des van von".split())
+# A single word with a capital is a name, unless it is one of those that are a sentence by themselves.
+_INTERJECTIONS: Final = frozenset(
+    "hello hi hey yes no ok okay sure thanks sorry please great good well right bye goodbye welcome wow oh what why "
+    "how stop wait help maybe really absolutely certainly exactly".split()
+)
 _FUNCTIONS: Final = frozenset("sin cos tan log exp lim max min".split())
 _LETTERS_PER_SYLLABLE: Final = 3.0
 # Names are of no language: a quarter of their length counts.
@@ -65,7 +70,7 @@ def language_of(text: str, *, default: str = "zh") -> str:
     han, hangul, kana = len(_HAN.findall(bare)), len(_HANGUL.findall(bare)), _KANA.findall(bare)
     syllables = sum(map(len, kana))
     asian = float(han + hangul + syllables)
-    weights = list(_word_weights(bare))
+    weights = list(_word_weights(bare, among_asian=default in _EAST_ASIAN))
     words = [weight for weight in weights if weight >= 1.0]
     latin = sum(weights) + (0.0 if default in _EAST_ASIAN else sum(words) * (_STAY - 1.0))
     for language, script in _SCRIPTS.items():
@@ -89,7 +94,7 @@ def language_of(text: str, *, default: str = "zh") -> str:
     return default if default in {"yue", "ja"} else "zh"
 
 
-def _word_weights(text: str) -> Iterator[float]:
+def _word_weights(text: str, *, among_asian: bool) -> Iterator[float]:
     """How long each word in Latin letters sounds, in syllables: at least one of an ordinary word, less of a name."""
     words = [
         word for run in _RUN.findall(text) if not _CODE.search(run.rstrip(".,:;!?")) for word in _WORD.findall(run)
@@ -101,7 +106,8 @@ def _word_weights(text: str) -> Iterator[float]:
         if not _VOWEL.search(word) or word in _FUNCTIONS:  # km, http, GPS
             named = True
         elif not index and begins and word[1:].islower():  # the capital of a sentence
-            named = word[0].isupper() and following[:1].isupper()
+            alone = not following and among_asian and word.lower() not in _INTERJECTIONS
+            named = word[0].isupper() and (alone or following[:1].isupper())
         elif word in _LINKING and named:
             named = following[:1].isupper() or following in _LINKING
         else:

@@ -44,12 +44,15 @@ _SIGNS: Final[dict[str, tuple[str, str]]] = {
     "∫": ("积分", "the integral of"),
     "≪": ("远小于", "is much less than"),
     "≫": ("远大于", "is much greater than"),
+    "△": ("三角形", "triangle"),
+    "≌": ("全等于", "is congruent to"),
 }
 # Said between two things to calculate with or to compare.
 _OPERATORS: Final[dict[str, tuple[str, str]]] = {
     "<=": ("小于等于", "is less than or equal to"),
     ">=": ("大于等于", "is greater than or equal to"),
     "!=": ("不等于", "is not equal to"),
+    "<>": ("不等于", "is not equal to"),
     "==": ("等于", "equals"),
     "<": ("小于", "is less than"),
     ">": ("大于", "is greater than"),
@@ -63,7 +66,8 @@ _OPERATORS: Final[dict[str, tuple[str, str]]] = {
     "·": ("乘", "times"),
     "÷": ("除以", "divided by"),
 }
-_OPERATOR: Final = re.compile(r"<=|>=|!=|==|[<>=+−±×*∗·÷-]")
+_COMPARISONS: Final = frozenset({"<", ">", "<=", ">=", "<>", "!=", "=="})
+_OPERATOR: Final = re.compile(r"<<+|>>+|<=|>=|<>|!=|==|[<>=+−±×*∗·÷-]")
 _GREEK: Final[dict[str, tuple[str, str]]] = {
     char: (chinese, english)
     for char, chinese, english in zip(
@@ -106,8 +110,9 @@ _COMPOSED: Final = re.compile(
 
 _SHORT_POWER: Final = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})(?![\w.])")  # 6.02e23
 _X_FOR_TIMES: Final = re.compile(r"(?<=\d)\s?[xX]\s?(?=10(?:\^|[⁰¹²³⁴-⁹⁻]))")
-_LIMIT: Final = re.compile(r"\blim_?\(([^()→]{1,20})→([^()→]{1,20})\)")
+_LIMIT: Final = re.compile(r"\blim_?[({]([^(){}→]{1,20})→([^(){}→]{1,20})[)}]")
 _VULGAR: Final = re.compile("[¼-¾⅐-⅞]")
+_STYLED: Final = re.compile("[\U0001d400-\U0001d7ff]+")
 _MARK: Final = re.compile(f"[\\^√∛∜⁄−∗±×÷<>µΑ-Ωα-ω{_RAISED}{''.join(_SUBSCRIPTS)}{''.join(_SIGNS)}]|=[=]|!=")
 _ATOM: Final = re.compile(r"[0-9A-Za-z]+(?:[.,][0-9]+)*")
 _EXPONENT: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?|[A-Za-z]")
@@ -136,6 +141,7 @@ def read_aloud(text: str, *, chinese: bool) -> str:
     """
     text = _COMPOSED.sub(lambda match: _composed(match, chinese=chinese), text.replace("㎡", "m²").replace("㎥", "m³"))
     text = _SHORT_POWER.sub(lambda match: f"{match[1]}×10^{match[2].removeprefix('+')}", text)
+    text = _STYLED.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
     text = _VULGAR.sub(lambda match: f" {unicodedata.normalize('NFKC', match[0])}", text)
     if not _MARK.search(text):
         return text
@@ -359,27 +365,28 @@ class _Reader:
     # Signs between ------------------------------------------------------------------------------------------------
 
     def _operator(self, sign: str) -> None:
-        text, end = self._text, self._at + len(sign)
+        text, begin, end = self._text, self._at, self._at + len(sign)
         before = self._said[-1] if self._said and not self._said[-1].isspace() else "".join(self._said[-2:]).rstrip()
         follows = bool(_FOLLOWS.match(text, end, self._end))
         self._at = end
-        if sign in "−±" and not self._atom:
+        if sign == "-" and (self._depth or (self._atom and self._formula)):
+            sign = "−"
+        if sign in {"−", "±"} and not self._atom:
             self._word({"−": ("负", "minus"), "±": ("正负", "plus or minus")}[sign][0 if self._chinese else 1])
             return
-        if sign == "-":
-            sign = "−" if self._atom and self._formula else ""
-        elif sign == "·" and not (self._atom and before.isascii()):
+        names = sign == "·" and not (self._atom and before.isascii())  # 列奥纳多·达·芬奇
+        if names or sign == "-" or sign[:2] in {"<<", ">>"}:
             sign = ""
         elif sign == ">" and not (_SMALL.fullmatch(before) or _SMALL_FOLLOWS.match(text, end, self._end)):
             sign = ""  # Settings > General
         elif sign == "<" and _TYPE.match(text, end, self._end):
             sign = ""  # List<String>
-        elif sign in "<>" and (before[-1:].isalnum() or _SMALL_FOLLOWS.match(text, end, self._end)):
+        elif sign in _COMPARISONS and (before[-1:].isalnum() or _SMALL_FOLLOWS.match(text, end, self._end)):
             self._atom = True  # 速度<60, <60
         if sign and self._atom and follows:
             self._word(_OPERATORS[sign][0 if self._chinese else 1])
         else:
-            self._said.append(sign or text[end - 1])
+            self._said.append(sign or text[begin:end])
             self._atom = False
         self._formula = self._formula and not self._atom
 
