@@ -26,6 +26,7 @@ TEXTS = [
     ("a<think>b</think>c<think>d</think>e", "ace"),
     ("<think>never closed", ""),
     ("<think/>好", "好"),
+    ("<think>a</tool_response>b</think>好", "好"),
     ("opened by the template</think>好的", "opened by the template好的"),
     ("<thinking>x</thinking><reasoning>y</reasoning>z", "z"),
     ("<seed:think>x</seed:think>◁think▷y◁/think▷[THINK]z[/THINK]好", "好"),

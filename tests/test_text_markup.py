@@ -36,6 +36,7 @@ CASES = [
     # Tags.
     ("价格<b>便宜</b>了", "价格 便宜了"),
     ('<audio src="a, b. c>d">好', " 好"),
+    ("<a title = 'x>y' href=z>好</a>", " 好"),
     ("<mstts:express-as style='sad'>好</mstts:express-as>", " 好"),
     ('<p class=x>好</p><img alt="它说：“你好。”">', "\n好\n "),
     ("E=mc<sup>2</sup>，H<sub>2</sub>O", "E=mc^2，H2O"),

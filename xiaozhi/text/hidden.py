@@ -61,6 +61,7 @@ class HiddenParts:
         self._nesting = 0  # of the brackets in the text: what stands in another object is no call
         self._newest = ""
         self._given = False  # something that can be seen
+        self._thinks = False  # it is a thought, and not a tool's made-up answer
         self._in_channel = False  # the thought has a channel of its own
         self._header = ""
         self._block: list[str] = []  # of a call
@@ -198,7 +199,7 @@ class HiddenParts:
         """Go on behind a mark that stands in the text."""
         match kind:
             case Kind.THOUGHT:
-                self._part, self._in_channel = _Part.THOUGHT, False
+                self._part, self._in_channel, self._thinks = _Part.THOUGHT, False, thinks
             case Kind.THOUGHT_END:
                 self.opened_by_prompt = thinks or self.opened_by_prompt
             case Kind.CALL:
@@ -264,7 +265,7 @@ class HiddenParts:
         elif self._in_channel:
             if kind in {Kind.END, Kind.HEADER, Kind.OWN_ROLE, Kind.OTHER_ROLE}:
                 self._marked(kind, mark)
-        elif kind is Kind.THOUGHT_END:
+        elif kind is Kind.THOUGHT_END and marker.thinks == self._thinks:
             self._part = _Part.TEXT
             self._considered.clear()
         elif kind is Kind.CALL:

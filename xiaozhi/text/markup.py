@@ -115,6 +115,7 @@ class Markup:
         self._held_chars = 0
         self._line: list[str] = []  # the newest line of a block
         self._quote = ""  # of an attribute's value
+        self._value_follows = False
 
     def push(self, text: str) -> str:
         """Take the next piece and return what is plain by now."""
@@ -243,6 +244,7 @@ class Markup:
             self._mode = _Mode.TAG
             self._held.append(text[at : attribute.end()])
             self._held_chars = 0
+            self._value_follows = attribute[0][-1] == "="
             return attribute.end(), ""
         if not final and _ATTRIBUTE_BEGUN.match(text, tag.end()):
             return None
@@ -274,11 +276,11 @@ class Markup:
             end += 1
             if self._quote:
                 self._quote = "" if char == self._quote else self._quote
-            elif char in "\"'":
-                written = (self._held[-1] if end - 1 == at else text[at : end - 1]).rstrip()
-                self._quote = char if written.endswith("=") else ""
             elif char in "<>":
                 break
+            elif char in "\"'" and self._value_follows:
+                self._quote = char
+            self._value_follows = char == "=" or (self._value_follows and char.isspace())
         piece, char = text[at:end], text[end - 1]
         self._held_chars += len(piece)
         if self._held_chars <= _MAX_TAG_CHARS:
