@@ -176,13 +176,63 @@ async def test_a_model_that_breaks_is_an_error_after_what_was_whole() -> None:
         await run.task
 
 
-@pytest.mark.parametrize("script", [(), ("😀",), ("```\ncode\n```",), (" \n",), ("https://only.an/address",)])
-async def test_an_answer_that_cannot_be_spoken_is_an_error(script: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("script", [(), (" \n",)])
+async def test_an_empty_answer_is_an_error(script: tuple[str, ...]) -> None:
     run = Run(ScriptedModel(*script))
     with pytest.raises(ChatError, match="script: answered nothing that can be spoken"):
         await run.task
     assert await run.texts() == []
     assert "clause" not in run.calls
+
+
+@pytest.mark.parametrize(
+    ("script", "clause"),
+    [
+        (("😀",), Clause("", "", "zh", "happy")),
+        (("😭", " \n……"), Clause("", "", "zh", "crying")),
+        (("```\ncode\n```",), Clause("code", "我把它放在屏幕上了。", "zh", "neutral")),
+        (("https://only.", "an/address 😎"), Clause("https://only.an/address", "我把它放在屏幕上了。", "zh", "cool")),
+    ],
+)
+async def test_an_answer_without_a_word_to_say_is_shown(script: tuple[str, ...], clause: Clause) -> None:
+    run = Run(ScriptedModel(*script))
+    assert (await run.task).text == clause.text
+    assert [each async for each in run.clauses] == [clause]
+    assert run.calls == ["token", "clause"]
+
+
+async def test_what_cannot_be_said_is_shown_with_the_next_words_or_at_the_end() -> None:
+    run = Run(ScriptedModel("看这里：\nhttps://a.b/c\n很好用。\nhttps://d.e/f"))
+    assert (await run.task).text == "看这里：https://a.b/c 很好用。https://d.e/f"
+    assert [clause async for clause in run.clauses] == [
+        Clause("看这里：", "看这里：", "zh", "neutral"),
+        Clause("https://a.b/c 很好用。", "很好用。", "zh"),
+        Clause("https://d.e/f", "", "zh"),
+    ]
+
+
+async def test_names_do_not_change_the_speaker_in_the_midst_of_a_reply() -> None:
+    answers = {
+        "zh": "我推荐一部电影。它叫The Shawshank Redemption。iPhone 15。邮箱是 test.user@example.com，随时写信。",
+        "en": "Sure, that is easy. It is called 北京烤鸭. Say 你好. Go to 天安门!",
+    }
+    for language, answer in answers.items():
+        run = Run(ScriptedModel(answer), language=language)
+        await run.task
+        assert {clause.language async for clause in run.clauses} == {language}
+
+
+async def test_a_reply_in_another_language_than_the_talkers_keeps_to_it() -> None:
+    run = Run(ScriptedModel("Once upon a time there was a king. Harry Potter. 42."), language="zh")
+    await run.task
+    assert [clause.language async for clause in run.clauses] == ["en", "en", "en"]
+
+
+async def test_a_formula_is_said_in_the_language_of_the_reply() -> None:
+    for language, speech in (("zh", "x等于2分之1。"), ("en", "x equals 1/2.")):
+        run = Run(ScriptedModel("$x=\\frac{1}{2}", "$" + speech[-1]), language=language)
+        await run.task
+        assert [(clause.text[:-1], clause.speech) async for clause in run.clauses] == [("x=1/2", speech)]
 
 
 async def test_a_reply_without_end_is_cut() -> None:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.growth import growth
 from xiaozhi.text.clauses import ClauseSplitter
 from xiaozhi.text.units import speakable_chars, units
 
@@ -213,3 +214,18 @@ def test_an_endless_word_is_cut_in_the_end() -> None:
     clauses = split("a" * 1000)
     assert "".join(clauses) == "a" * 1000
     assert max(map(len, clauses)) <= 301
+
+
+@pytest.mark.parametrize(
+    "piece", [".", "!", "。", '"', "\n", " ", "(", "a,", "a.b/", "1、", 'a!"', "/!", "，", "a!。”"]
+)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_flood_of_marks_costs_no_more_than_its_length(piece: str, at_once: bool) -> None:
+    """A rule that looks back again and again takes sixteen times as long for four times the text, or more."""
+    sizes = [] if at_once else [1]
+    assert growth(lambda length: split((piece * length)[:length], *sizes), 500) < 10
+
+
+def test_what_follows_very_many_marks_does_not_depend_on_pieces() -> None:
+    text = "好" + "！" * 70 + "好" + "." * 200 + "再见" + "!" * 90 + "。"
+    assert split(text, 1) == split(text) == split(text, 7)

@@ -132,7 +132,7 @@ class Clause:
 
     Attributes:
         text: what the device shows; emoji and markup removed.
-        speech: what the voice says; URLs and symbols removed as well. Never empty.
+        speech: what the voice says; URLs and symbols removed as well. Empty for a reply that is a face alone.
         language: `zh` or `en` (or another code), for choosing the voice.
         emotion: one of the 21 names of the device protocol; set on the first clause of a reply.
         sound: what is heard instead of a voice, such as music; None for speech.

@@ -95,7 +95,8 @@ class Pacer:
             if isinstance(item, ClauseStart):
                 if sum(ms for clause, ms in self._spoken if clause.sound is None) >= self._most_speech_ms:
                     break
-                self._link.sentence_start(item.clause.text)
+                if item.clause.text:
+                    self._link.sentence_start(item.clause.text)
                 self._spoken.append((item.clause, 0.0))
                 continue
             first = self._clock.sent_ms == 0.0

@@ -23,8 +23,9 @@ _ASCII_MARKS: Final = ",;:"
 _STOPS: Final = _CJK_STOPS + _ASCII_STOPS + ".\n"
 _CLOSERS: Final = "”’」』）)】》〉]}\"'*_"
 _QUOTES: Final = "\"'”’"
-_OPENERS: Final = {"”": "“", "」": "「", "』": "『", "’": "‘"}
-_BRACKETS: Final = (("(", ")"), ("（", "）"), ("[", "]"), ("【", "】"))
+_QUOTED: Final = {"“": "”", "「": "」", "『": "』", "‘": "’"}
+_BRACKETED: Final = {"(": ")", "（": "）", "[": "]", "【": "】"}
+_PAIRED: Final = frozenset("".join(_QUOTED) + "".join(_QUOTED.values()) + "".join(_BRACKETED) + "\"')）]】")
 
 # A full stop behind these never ends a sentence.
 _ABBREVIATIONS: Final = frozenset(
@@ -38,13 +39,11 @@ _BEFORE_NUMBERS: Final = frozenset(
 _PERHAPS_FINAL: Final = frozenset("etc inc ltd co corp jr sr a.m p.m al bros ph.d m.d b.a m.a esq".split())
 _UNSURE: Final = _PERHAPS_FINAL | _BEFORE_NUMBERS
 _WORD_BEFORE: Final = re.compile(r"[A-Za-z]+(?:\.[A-Za-z]+)*$")
-# A clause that is nothing but the number of a list item is not finished.
-_LIST_NUMBER: Final = re.compile(r"\W*\d+\W*", re.UNICODE)
+_LONGEST_ABBREVIATION: Final = 16
 # Inside an address, a file name or code a mark ends nothing unless a blank follows.
-_ADDRESS: Final = re.compile(r"[/@=_<>{}\\.][^\s\u3000-\u303f\uff00-\uffef]*$")
-# What is looked back at, and what a clause has at most with all that is not spoken: judging a mark takes time by both.
-_MAX_ADDRESS_CHARS: Final = 120
-_MAX_CLAUSE_CHARS: Final = 600
+_IN_ADDRESS: Final = frozenset("/@=_<>{}\\.")
+# Behind so many marks in a row a clause ends, whatever follows: nobody means them.
+_MAX_MARKS: Final = 64
 
 # Where a cut without any mark sounds best: behind a Chinese particle or adverb, not behind an English function word.
 _GOOD_BEHIND: Final = frozenset("的了吧呢吗啊呀就是也都会要能说到得着过")
@@ -53,12 +52,60 @@ _BAD_BEHIND: Final = frozenset(
     "very so not no if than into about i you he she it we they can will".split()
 )
 _LOOK_BACK: Final = 8
-_LOOK_BACK_CHARS: Final = 60  # with what is not spoken; and as far ahead, for marks that belong together
 
 
 class _Verdict(Enum):
     NO = "no"
     WAIT = "wait"
+
+
+class _Seen:
+    """What the splitter remembers of the characters that it has judged, so that none is looked at again and again."""
+
+    __slots__ = ("address", "counts", "numbers", "spoken", "units", "words")
+
+    def __init__(self) -> None:
+        self.units = 0.0
+        self.spoken = 0  # letters, digits and Chinese characters
+        self.words = 0  # of them, those that are no digits, and underscores
+        self.numbers = 0  # runs of digits
+        self.address = False  # the newest characters may belong to an address
+        self.counts: dict[str, int] = {}  # of quotes and brackets
+
+    def add(self, char: str, previous: str) -> None:
+        """Take in the next character."""
+        if char.isalnum() or char == "_":
+            self.units += units(char)
+            self.spoken += char != "_"
+            digit = char.isdecimal()
+            self.words += not digit
+            self.numbers += digit and not previous.isdecimal()
+        if char in _IN_ADDRESS:
+            self.address = True
+        elif char.isspace() or "\u3000" <= char <= "\u303f" or "\uff00" <= char <= "\uffef":
+            self.address = False
+        if char in _PAIRED:
+            self.counts[char] = self.counts.get(char, 0) + 1
+
+    @property
+    def is_list_number(self) -> bool:
+        """Nothing but the number of a list item: not finished."""
+        return self.numbers == 1 and not self.words
+
+    @property
+    def in_brackets(self) -> bool:
+        """A bracket is open."""
+        return bool(self.counts) and any(self._open(pair) for pair in _BRACKETED.items())
+
+    @property
+    def in_quotes(self) -> bool:
+        """A quote or a bracket is open."""
+        return bool(self.counts) and (
+            self.counts.get('"', 0) % 2 == 1 or any(map(self._open, _QUOTED.items())) or self.in_brackets
+        )
+
+    def _open(self, pair: tuple[str, str]) -> bool:
+        return self.counts.get(pair[0], 0) > self.counts.get(pair[1], 0)
 
 
 class ClauseSplitter:
@@ -80,13 +127,13 @@ class ClauseSplitter:
         self._begun = False  # the first clause has been handed out
         self._text = ""
         self._at = 0  # every character before this one has been judged
-        self._units = 0.0  # their length
+        self._seen = _Seen()  # what they were
         self._held = ""  # whole sentences that wait to be joined by the next
 
     @property
     def waits_for_first(self) -> bool:
         """No clause has been cut yet, but there is something to be spoken."""
-        return self._first and speakable_chars(self._text) > 0
+        return self._first and (self._seen.spoken > 0 or speakable_chars(self._text[self._at :]) > 0)
 
     @property
     def holds(self) -> bool:
@@ -105,10 +152,11 @@ class ClauseSplitter:
 
     def cut_now(self) -> list[str]:
         """Cut a first clause that is overdue where it hurts least; nothing when there is too little to speak."""
-        if not self._first or any(_is_open(self._text, pair) for pair in _BRACKETS):
+        least = self._first_max * _OVERDUE_SHARE
+        if not self._first or self._seen.in_brackets or self._seen.units + units(self._text[self._at :]) < least:
             return []
         cut = _least_bad_cut(self._text, "")
-        if units(self._text[:cut]) < self._first_max * _OVERDUE_SHARE:
+        if units(self._text[:cut]) < least:
             return []
         return self._collect([self._take(cut)], False)
 
@@ -145,38 +193,33 @@ class ClauseSplitter:
     def _take(self, end: int) -> str:
         clause, self._text = self._text[:end], self._text[end:]
         self._at = 0
-        self._units = 0.0
+        self._seen = _Seen()
         self._first = False
         return clause
 
     def _scan(self, *, final: bool) -> list[str]:
         clauses = []
         while self._at < len(self._text):
-            most = self._first_max if self._first else self._max
-            length = units(self._text[self._at])
-            if self._units + length > most or self._at >= _MAX_CLAUSE_CHARS:
+            char = self._text[self._at]
+            if self._seen.units + units(char) > (self._first_max if self._first else self._max):
                 clauses.append(self._take(self._forced_cut()))
                 continue
             verdict = self._end_at(self._at, final)
             if verdict is _Verdict.WAIT:
                 break
-            if isinstance(verdict, int) and speakable_chars(self._text[:verdict]) >= (
-                self._first_min if self._first else 1
-            ):
+            if isinstance(verdict, int) and self._seen.spoken >= (self._first_min if self._first else 1):
                 clauses.append(self._take(verdict))
             else:
+                self._seen.add(char, self._text[self._at - 1] if self._at else "")
                 self._at += 1
-                self._units += length
         return clauses
 
     def _forced_cut(self) -> int:
         """Where to cut a clause that has become too long: behind its last mark, or where it hurts least."""
         text = self._text[: self._at]
-        marks = [
-            i + 1 for i, char in enumerate(text) if char in _CJK_MARKS or (char in ",;" and text[i + 1 :][:1] == " ")
-        ]
-        if marks and units(text[: marks[-1]]) * 3 >= units(text):
-            return marks[-1]
+        mark = max(map(text.rfind, (*_CJK_MARKS, ", ", "; "))) + 1
+        if mark and units(text[:mark]) * 3 >= units(text):
+            return mark
         return _least_bad_cut(text, self._text[self._at])
 
     # Where a clause ends --------------------------------------------------------------------------------------------
@@ -185,7 +228,7 @@ class ClauseSplitter:
         """Judge the character at `i`: the end of the clause, or no end, or not to be judged before more has come."""
         char = self._text[i]
         if char == "\n":
-            return _Verdict.NO if _LIST_NUMBER.fullmatch(self._text[:i]) else i + 1
+            return _Verdict.NO if self._seen.is_list_number else i + 1
         if char == ".":
             return self._end_at_dots(i, final)
         if char in _CJK_STOPS or char in _ASCII_STOPS:
@@ -196,14 +239,13 @@ class ClauseSplitter:
 
     def _end_at_mark(self, i: int, final: bool) -> int | _Verdict:
         """A comma or the like, which ends only a first clause."""
-        before = self._text[:i]
-        if _LIST_NUMBER.fullmatch(before) or any(_is_open(before, pair) for pair in _BRACKETS):
+        if self._seen.is_list_number or self._seen.in_brackets:
             return _Verdict.NO
-        previous, char = before[-1:], self._text[i]
+        previous, char = self._text[i - 1] if i else "", self._text[i]
         if char in _CJK_MARKS:
             needs_next = previous.isascii() and previous.isdigit()
         else:
-            needs_next = not (is_cjk(previous) or (previous.isalpha() and char != ":")) or _in_address(before)
+            needs_next = not (is_cjk(previous) or (previous.isalpha() and char != ":")) or self._seen.address
         if not needs_next:
             return i + 1
         following = self._text[i + 1 : i + 2]
@@ -216,11 +258,13 @@ class ClauseSplitter:
 
     def _end_at_stop(self, i: int, final: bool) -> int | _Verdict:
         """An exclamation mark, a question mark, a Chinese full stop or an ellipsis."""
-        before, char = self._text[:i], self._text[i]
-        needs_next = char in _ASCII_STOPS and (before[-1:].isspace() or _in_address(before))
-        if self._first and not needs_next and not _has_open_quote(before):
+        previous, char = self._text[i - 1] if i else "", self._text[i]
+        needs_next = char in _ASCII_STOPS and (previous.isspace() or self._seen.address)
+        if self._first and not needs_next and not self._seen.in_quotes:
             return i + 1
         end = self._past_closers(i + 1)
+        if end - i > _MAX_MARKS:
+            return end
         following = self._text[end : end + 1]
         if not following and not final:
             return _Verdict.WAIT
@@ -241,21 +285,22 @@ class ClauseSplitter:
         if i and text[i - 1] == ".":
             return _Verdict.NO  # judged with the first of them
         end = i + 1
-        while text[end : end + 1] == "." and end - i < _LOOK_BACK_CHARS:
+        while text[end : end + 1] == "." and end - i < _MAX_MARKS:
             end += 1
         dots = end - i
+        if dots == _MAX_MARKS:
+            return end
         end = self._past_closers(end)
         following = text[end : end + 1]
         if not following and not final:
             return _Verdict.WAIT
         if following and not following.isspace() and not is_cjk(following):
             return _Verdict.NO
-        before = text[:i]
         if dots > 1:
             return end
-        if _LIST_NUMBER.fullmatch(before):
+        if self._seen.is_list_number:
             return _Verdict.NO
-        match = _WORD_BEFORE.search(before)
+        match = _WORD_BEFORE.search(text, max(0, i - _LONGEST_ABBREVIATION), i)
         word = match.group() if match else ""
         if word.lower() in _ABBREVIATIONS:
             return _Verdict.NO
@@ -278,32 +323,18 @@ class ClauseSplitter:
 
     def _past_closers(self, end: int) -> int:
         """Past further stops, and past quotes and brackets that close what the clause opened."""
-        text, most = self._text, min(len(self._text), end + _LOOK_BACK_CHARS)
-        while end < most:
+        text, begin = self._text, end
+        closing = {char: self._seen.counts.get(char, 0) % 2 == 1 for char in "\"'"}
+        while end < len(text) and end - begin < _MAX_MARKS:
             char = text[end]
-            if char in "\"'" and text.count(char, 0, end) % 2 == 0:
-                break
-            if char not in _CLOSERS and (char not in _STOPS or char == "\n"):
+            if char in closing:
+                if not closing[char]:
+                    break
+                closing[char] = False
+            elif char not in _CLOSERS and (char not in _STOPS or char == "\n"):
                 break
             end += 1
         return end
-
-
-def _in_address(text: str) -> bool:
-    """Whether a text ends inside an address, a file name or code."""
-    return _ADDRESS.search(text, max(0, len(text) - _MAX_ADDRESS_CHARS)) is not None
-
-
-def _has_open_quote(text: str) -> bool:
-    return (
-        text.count('"') % 2 == 1
-        or any(text.count(opener) > text.count(closer) for closer, opener in _OPENERS.items())
-        or any(_is_open(text, pair) for pair in _BRACKETS)
-    )
-
-
-def _is_open(text: str, pair: tuple[str, str]) -> bool:
-    return text.count(pair[0]) > text.count(pair[1])
 
 
 def _least_bad_cut(text: str, following: str) -> int:
@@ -313,30 +344,38 @@ def _least_bad_cut(text: str, following: str) -> int:
     a last word of letters may go on. Returns the whole length when there is no better place and the end is allowed,
     or when nothing is allowed and the text cannot grow.
     """
-    allowed = []
+    best = 0
+    behind = 0.0
+    whole = units(text)
     for cut in range(len(text), 0, -1):
         left, right = text[cut - 1], text[cut : cut + 1] or following
-        if not right:
-            fits = is_cjk(left) or left.isspace()
-        else:
-            fits = left.isspace() or right.isspace() or is_cjk(left) or is_cjk(right)
-        if fits and not (right and (right in _CJK_MARKS + _STOPS + _ASCII_MARKS or right in _CLOSERS)):
-            allowed.append(cut)
-    if not allowed:
-        return len(text) if following else 0
-    for cut in allowed[:_LOOK_BACK_CHARS]:
-        if units(text[cut:]) > _LOOK_BACK or units(text[:cut]) * 2 < units(text):
-            break
-        if _sounds_finished(text[:cut]):
-            return cut
-    return allowed[0]
+        if _fits(left, right):
+            if best and (behind > _LOOK_BACK or (whole - behind) * 2 < whole):
+                break
+            if _sounds_finished(text, cut):
+                return cut
+            best = best or cut
+        behind += units(left)
+    if best or not following:
+        return best
+    return max(map(text.rfind, ",;:/&")) + 1 or len(text)
 
 
-def _sounds_finished(text: str) -> bool:
-    text = text.rstrip()
-    if not text:
+def _fits(left: str, right: str) -> bool:
+    """Whether a text may be cut between two characters, the second of which may be unknown yet."""
+    if not right:
+        return is_cjk(left) or left.isspace()
+    if right in _CJK_MARKS + _STOPS + _ASCII_MARKS or right in _CLOSERS:
         return False
-    if is_cjk(text[-1]):
-        return text[-1] in _GOOD_BEHIND
-    words = text.split()
-    return words[-1].lower() not in _BAD_BEHIND
+    return left.isspace() or right.isspace() or is_cjk(left) or is_cjk(right)
+
+
+def _sounds_finished(text: str, end: int) -> bool:
+    while end and text[end - 1].isspace():
+        end -= 1
+    if not end or is_cjk(text[end - 1]):
+        return bool(end) and text[end - 1] in _GOOD_BEHIND
+    begin = end
+    while begin and not text[begin - 1].isspace() and end - begin < _LONGEST_ABBREVIATION:
+        begin -= 1
+    return text[begin:end].lower() not in _BAD_BEHIND

@@ -7,7 +7,7 @@ from xiaozhi.text.language import is_chinese
 
 Key: TypeAlias = Literal[
     "apology", "busy", "one_moment", "not_understood", "wake_reply", "greeting", "goodbye", "no_sound", "offline",
-    "declined", "done_untold",
+    "declined", "done_untold", "on_screen",
 ]  # fmt: skip
 
 _MESSAGES: Final[dict[Key, tuple[str, str]]] = {
@@ -36,6 +36,7 @@ _MESSAGES: Final[dict[Key, tuple[str, str]]] = {
         "抱歉，事情已经做了，可是我现在没法告诉你结果。",
         "Sorry, I have done that, but I can't tell you what came of it right now.",
     ),
+    "on_screen": ("我把它放在屏幕上了。", "I have put it on the screen."),
     "not_understood": ("我没有听清，可以再说一遍吗？", "I didn't catch that. Could you say it again?"),
 }
 

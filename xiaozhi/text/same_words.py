@@ -47,7 +47,7 @@ _LEXEMES: Final = re.compile(
     rf"(?:点(?P<minutes>[{_NUMERAL}十]+)分(?!之)|点(?P<decimals>[{ZH_DIGITS}]+)(?![十百千]))?"
     r"|(?P<word>[a-z]+(?:'[a-z]+)*)"
     r"|(?P<minus>(?<![a-z0-9%)])-(?=[0-9]))"
-    r"|(?P<percent>百分之|%)|(?P<share>分之)|(?P<blank>[\s_'\-]+)|(?P<other>.)",
+    r"|(?P<percent>百分之|%)|(?P<share>分之)|(?P<blank>(?:[\s_']|-(?![0-9])|(?<=[a-z0-9%])-)+)|(?P<other>.)",
     re.DOTALL,
 )
 # Symbols that carry meaning beside numbers, other than the mathematical and currency signs.
@@ -169,6 +169,8 @@ def _english_at(atoms: list[_Atom], at: int) -> tuple[str | None, int]:
     for atom in atoms[at : at + _LONGEST_WORDS]:
         if not isinstance(atom, str) or not (atom in _EN_NUMBER or atom in EN_SCALES or atom in ("and", "a")):
             break
+        if words and {words[-1], atom} <= _EN_NUMBER and not (words[-1] in EN_TENS and atom in EN_UNITS[1:10]):
+            break  # "one two" is two numbers
         words.append(atom)
     for length in range(len(words), 0, -1):
         value = english_value(words[:length])

@@ -95,10 +95,10 @@ class History:
             The reply as it is remembered: what was heard of it, with the mark of an interruption; empty for none.
         """
         reply = heard_text(spoken, played_ms) if interrupted else join_pieces([clause.text for clause, _ in spoken])
-        if reply:
+        if reply or (spoken and not spoken[0][0].speech):
             # The models see their own style here: without the emoji they would soon leave it out.
             emotion = spoken[0][0].emotion
-            reply = f"{emoji_of(emotion)} {reply}" if emotion else reply
+            reply = f"{emoji_of(emotion)} {reply}".rstrip() if emotion else reply
         if interrupted and (reply or user):
             reply += interrupted_mark(language_of(reply, default=language_of(user)))
         if not user and self._turns and (self._turns[-1].user, self._turns[-1].assistant) == ("", reply):

@@ -30,8 +30,8 @@ from xiaozhi.stages.llm.params import (
 from xiaozhi.stages.llm.patience import Patience
 from xiaozhi.stages.llm.provider_fields import KeptFields
 from xiaozhi.stages.llm.sse import ChunkReader, Declined, NotAChatStream, error_text
-from xiaozhi.stages.llm.thoughts import SpokenPart
 from xiaozhi.stages.llm.tool_calls import CallAssembler
+from xiaozhi.text.hidden import MAX_THOUGHT_CHARS, HiddenParts
 from xiaozhi.text.messages import message as own_message
 from xiaozhi.upstream.failure import FailureKind
 from xiaozhi.upstream.retry_after import retry_after_s
@@ -100,8 +100,9 @@ class OpenAIChat:
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """Answer the last message; see `ChatModel.stream`.
 
-        Hidden reasoning, apart or in tags inside the text, is not yielded, but counts as a sign of life. Where the
-        provider does not want to answer, a sentence of our own says so.
+        Hidden reasoning, apart or in tags inside the text, is not yielded, but counts as a sign of life. Calls that
+        the model has written as text are calls. Where the provider does not want to answer, a sentence of our own says
+        so.
         """
         gap = ""
         async with self._failures_explained():
@@ -122,7 +123,8 @@ class OpenAIChat:
             limits = self._settings
             patience = Patience(limits.first_token_timeout_s, "no first token within", limits.thinking_timeout_s)
             pieces = await patience.spend(self._open(request, stack))
-            reader, spoken = ChunkReader(), SpokenPart(holds=self.begins_in_thought)
+            reader = ChunkReader()
+            hidden = HiddenParts(unsure=self.begins_in_thought, tools=[tool.name for tool in request.tools])
             answered = finished = cut = ended = declined = False
             while not ended:
                 piece = await patience.spend(anext(pieces, b""))
@@ -134,19 +136,23 @@ class OpenAIChat:
                     cut |= chunk.cut
                     declined |= chunk.declined
                     kept.push(chunk.fields)
-                    if chunk.calls:
-                        if not calls.begun:
-                            yield Delta(calling=True)
-                        calls.push(chunk.calls)
-                    text = spoken.push(chunk)
+                    text = (hidden.release() if chunk.thinking else "") + hidden.push(chunk.text)
+                    if hidden.overfull:
+                        raise NotAChatStream(f"thought for more than {MAX_THOUGHT_CHARS} characters")
+                    begins = not calls.begun
+                    calls.push(chunk.calls)
+                    calls.add(hidden.take_calls())
+                    if begins and calls.begun:
+                        yield Delta(calling=True)
                     if text and not text.isspace():
                         answered = True
                         patience.spoke()
                     if text:
                         yield Delta(text)
                 ended = reader.ended or not piece
-            rest = spoken.finish(whole=finished and not cut and not calls.begun)
-            self._learn(spoken.opened_by_prompt)
+            rest = hidden.finish(whole=finished and not cut and not calls.begun)
+            calls.add(hidden.take_calls())
+            self._learn(hidden.opened_by_prompt)
             if rest.strip():
                 answered = True
                 yield Delta(rest)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,16 +13,21 @@ from xiaozhi.settings import Settings
 from xiaozhi.stages.llm.engine import ChatError, ChatModel, ChatRequest, Delta
 from xiaozhi.text.clauses import ClauseSplitter
 from xiaozhi.text.emotions import emotion_in
-from xiaozhi.text.hidden import CODE, HiddenSpans
 from xiaozhi.text.language import language_of
+from xiaozhi.text.markup import Markup
+from xiaozhi.text.messages import message
 from xiaozhi.text.repetition import Repetition
-from xiaozhi.text.speakable import speakable
-from xiaozhi.text.units import join_pieces
+from xiaozhi.text.speakable import cleaned
+from xiaozhi.text.units import join_pieces, speakable_chars, units
 
 _log = logging.getLogger(__name__)
 
 # Sentences are joined while more speech than this waits to be played: longer pieces sound better, and nobody waits.
 _MERGE_ABOVE_MS: Final = 3000.0
+# Tags and code that a reply may hold beside its text, as a multiple of the limit of the text.
+_UNSEEN_SHARE: Final = 8
+# What the talker's own language counts for in a reply that has not begun, in units of speech.
+_TALKERS_UNITS: Final = 1.0
 # How often to look whether joined sentences are needed now, when the model is silent meanwhile.
 _LOOK_EVERY_S: Final = 0.1
 _WHOLE: Final = re.compile(r"[。！？….!?][\W_]*$")
@@ -71,11 +76,14 @@ async def run_llm(
         queued_ms: how much speech waits to be played now, in milliseconds.
         more_follows: leave the channel open: others have more to put into it.
 
+    An answer of a face alone is a clause without speech. One that can only be read (an address, a key, code) is shown,
+    and a sentence says so.
+
     Returns:
         What was said, and the tools the model wants called.
 
     Raises:
-        ChatError: the model failed, or nothing of its answer can be spoken. What was whole before has been put.
+        ChatError: the model failed, or answered nothing. What was whole before has been put.
         ChannelClosed: nobody reads the clauses any more.
     """
     answer = _Answer(clauses, request.language, on_first_clause)
@@ -85,9 +93,10 @@ async def run_llm(
     deltas = _Patient(model.stream(request))
     wait_s = settings.tts.first_clause_wait_ms / 1000.0
     loop = asyncio.get_running_loop()
-    code = HiddenSpans(CODE)
+    markup = Markup()
     repetition = Repetition()
     left = settings.llm.reply_max_chars
+    left_unseen = left * _UNSEEN_SHARE
     why_cut = ""
     tool_calls: tuple[ToolCall, ...] = ()
     provider: ProviderFields | None = None
@@ -105,21 +114,24 @@ async def run_llm(
             if cut_at is None and delta.text and not delta.text.isspace():
                 on_first_token()
                 cut_at = loop.time() + wait_s
-            text = code.push(delta.text[:left])
-            left -= len(delta.text)
-            if left <= 0:
+            text = markup.push(delta.text)[:left]
+            left -= len(text)
+            left_unseen -= len(delta.text)
+            if left <= 0 or left_unseen <= 0:
                 why_cut = f"it has {settings.llm.reply_max_chars} characters"
             elif repetition.push(text):
                 why_cut = "it goes round in circles"
-            await answer.put(splitter.push(text, merge=queued_ms() > _MERGE_ABOVE_MS))
+            await answer.put(splitter.push(answer.read(text), merge=queued_ms() > _MERGE_ABOVE_MS))
             if cut_at is not None and splitter.waits_for_first and loop.time() >= cut_at:
                 await answer.put(splitter.cut_now())
         if why_cut:
             _log.warning("%s: the reply is ended: %s", model.name, why_cut)
-        rest = [*splitter.push(code.flush()), *splitter.flush()]
+        rest = [*splitter.push(answer.read(markup.flush()[:left])), *splitter.flush()]
         if why_cut and rest and (answer.said or len(rest) > 1) and not _WHOLE.search(rest[-1]):
             rest.pop()  # the beginning of a sentence
         await answer.put(rest)
+        if answer.said or not tool_calls:
+            await answer.finish(markup.code)
     except ChatError:
         await answer.put(splitter.release())
         raise
@@ -127,7 +139,7 @@ async def run_llm(
         if not more_follows:
             clauses.close()
         await deltas.close()
-    if not answer.said and not tool_calls:
+    if answer.is_empty and not tool_calls:
         raise ChatError(f"{model.name}: answered nothing that can be spoken")
     return Outcome(join_pieces(answer.said), tool_calls, provider)
 
@@ -146,24 +158,65 @@ class _Answer:
 
     def __init__(self, clauses: Channel[Clause], language: str, on_first_clause: Callable[[], None]) -> None:
         self._clauses = clauses
-        self._language = language
+        # Units of speech in each language: a clause that does not show its own is in the prevailing one.
+        self._spoken = {language: _TALKERS_UNITS}
         self._on_first_clause = on_first_clause
         self._emotion = ""
+        self._unsaid: list[str] = []  # the whole answer, while nothing of it can be said
+        self._silent: list[str] = []  # what is only shown, with the next clause
+        self.is_empty = True
         self.said: list[str] = []
+
+    def read(self, text: str) -> str:
+        """Take note of plain text on its way to the splitter."""
+        if not self.said:
+            self._unsaid.append(text)
+        return text
+
+    @property
+    def _prevailing(self) -> str:
+        return max(self._spoken, key=lambda language: self._spoken[language])
 
     async def put(self, pieces: list[str]) -> None:
         """Put the clauses that can be spoken, waiting for room."""
         for raw in pieces:
             self._emotion = self._emotion or emotion_in(raw)
-            text, speech = speakable(raw)
+            text, speech = cleaned(raw, language=self._prevailing)
             if not speech:
-                continue
-            first = not self.said
-            emotion = (self._emotion or "neutral") if first else ""
-            await self._clauses.put(Clause(text, speech, language_of(speech, default=self._language), emotion))
+                self._silent += [text] if speakable_chars(text) else []
+            else:
+                language = language_of(speech, default=self._prevailing)
+                self._spoken[language] = self._spoken.get(language, 0.0) + units(speech)
+                await self._put(text, speech, language)
+
+    async def finish(self, code: Sequence[str]) -> None:
+        """Show what is left; where nothing could be spoken, say that there is something to read, or show a face."""
+        if self.said:
+            if self._silent:
+                await self._put("", "", self._prevailing)
+            return
+        self._silent.clear()
+        unsaid = "".join(self._unsaid)
+        self._emotion = emotion_in(unsaid)
+        language = self._prevailing
+        text = cleaned(unsaid).text
+        if not speakable_chars(text):
+            text = "\n".join(code)
+        if speakable_chars(text):
+            await self._put(text, message("on_screen", language), language)
+        elif unsaid.strip():
+            await self._put("", "", language)
+
+    async def _put(self, text: str, speech: str, language: str) -> None:
+        first, self.is_empty = self.is_empty, False
+        text = " ".join(filter(None, [*self._silent, text]))
+        self._silent.clear()
+        emotion = (self._emotion or "neutral") if first else ""
+        await self._clauses.put(Clause(text, speech, language, emotion))
+        if text:
             self.said.append(text)
-            if first:
-                self._on_first_clause()
+        if first:
+            self._on_first_clause()
 
 
 class _Patient:

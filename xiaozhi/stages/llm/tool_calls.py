@@ -16,6 +16,7 @@ from xiaozhi.stages.llm.provider_fields import MAX_KEPT_BYTES, size_of
 from xiaozhi.stages.llm.sse import NotAChatStream
 from xiaozhi.text.call_names import offered_name
 from xiaozhi.text.surrogates import without_halves
+from xiaozhi.text.written_calls import WrittenCall
 
 # A reply calls a few tools with a few hundred characters each; beyond this a server or its model runs away.
 _MOST_CALLS: Final = 32
@@ -69,6 +70,16 @@ class CallAssembler:
     def extra(self) -> tuple[dict[str, Any], ...]:
         """What the provider sent with each call, as it came; nothing where it was beyond all measure."""
         return tuple(call.extra if self._extra_bytes <= MAX_KEPT_BYTES else {} for call in self._calls)
+
+    def add(self, written: Sequence[WrittenCall]) -> None:
+        """Add whole calls, which were written as text.
+
+        Raises:
+            NotAChatStream: as `push`.
+        """
+        for call in written:
+            identity = f"written_{len(self._calls) + 1}"
+            self.push([CallPiece(index=None, id=identity, name=call.name, arguments=call.arguments)])
 
     def finish(self, offered: Iterable[str] = ()) -> tuple[ToolCall, ...]:
         """The calls in the order in which they began; one without an id gets one.

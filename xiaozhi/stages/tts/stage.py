@@ -92,6 +92,9 @@ async def run_tts(
                     if clause.sound is not None:  # music or the like: no voice is asked
                         speech = _Speech(clause)
                         tasks.create_task(_open(clause.sound, speech), name="tts-sound")
+                    elif not clause.speech:  # a face alone
+                        speech = _Speech(clause)
+                        speech.pcm.close()
                     elif kept is not None and kept.wants(clause):
                         speech = _Speech(clause, kept=True)
                         tasks.create_task(_fetch(kept, speech, wish, on_voice, on_hit, urgent=first), name="tts-clause")
@@ -178,6 +181,8 @@ class _Encoding:
     async def speak(self, speech: _Speech) -> None:
         """Encode a clause as its sound comes; what is there already goes together."""
         announced = False
+        if not speech.clause.speech:
+            await self._out.put(ClauseStart(speech.clause))
         async for pcm in speech.pcm:
             if not announced:
                 announced = True
