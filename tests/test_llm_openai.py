@@ -267,6 +267,7 @@ async def test_what_the_settings_say_of_thoughts_is_not_unlearned() -> None:
         assert not chat.begins_in_thought
 
 
+@pytest.mark.real_time  # in virtual time it takes none to think
 @pytest.mark.parametrize("fault", ["only-reasoning", "think-tags", "think-end"])
 async def test_thinking_for_too_long_is_given_up(fault: str) -> None:
     limits = settings().model_copy(update={"thinking_timeout_s": 1e-9})
