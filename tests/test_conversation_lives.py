@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -199,6 +199,7 @@ class Failing:
     """A chat model whose every reply fails in a way that no endpoint is expected to."""
 
     name = "failing"
+    _said: Sequence[Delta] = ()
 
     def __init__(self, error: Exception, after_s: float) -> None:
         self._error = error
@@ -206,8 +207,9 @@ class Failing:
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         await asyncio.sleep(self._after_s)
+        for delta in self._said:
+            yield delta
         raise self._error
-        yield Delta()
 
     async def warm(self) -> None: ...
 
@@ -295,10 +297,12 @@ class Broken:
     """A voice with a fault that is no `VoiceError`."""
 
     name = "broken"
+    _said: Sequence[PcmInt] = ()
 
     async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+        for pcm in self._said:
+            yield pcm
         raise UnicodeEncodeError("ascii", "clé", 2, 3, "ordinal not in range(128)")
-        yield PcmInt()
 
     async def warm(self) -> None: ...
 
