@@ -57,6 +57,7 @@ async def test_a_connection_that_breaks_ends_the_carrying_without_an_error() -> 
         await ended.wait()
 
 
+@pytest.mark.real_time
 async def test_a_loop_that_is_held_up_is_noticed_and_watching_ends_with_the_block() -> None:
     async with watched_lag(0.001) as lag:
         await asyncio.sleep(0)

@@ -23,6 +23,7 @@ def xiaozhi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., in
     return lambda *words: main([*words, "--set", f"server.data_dir={tmp_path / 'data'}"])
 
 
+@pytest.mark.real_time
 async def test_say_speaks_through_the_running_server_with_the_token_it_made(
     xiaozhi: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -88,6 +89,7 @@ def test_memories_are_added_listed_searched_and_forgotten(
     assert xiaozhi("memories", "list", "nobody") == 1
 
 
+@pytest.mark.real_time
 async def test_what_is_forgotten_here_is_forgotten_at_the_memory_service_as_well(
     xiaozhi: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -130,12 +130,13 @@ class _Jumping(selectors.DefaultSelector):
         if self._gated_at == self.threads_at_work and timeout < _LOOK_AGAIN_S:
             return self._of_sockets()
         self._gated_at = 0
-        before = _effort_ns()
+        last: int | None = None
         while not (ready := super().select(_WAITS_S)):
-            before, last = _effort_ns(), before
-            if before - last < _IDLE_NS:
+            effort = _effort_ns()
+            if last is not None and effort - last < _IDLE_NS:
                 self._gated_at = self.threads_at_work
                 break
+            last = effort
         return ready
 
 
