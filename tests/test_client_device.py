@@ -385,6 +385,7 @@ async def test_wake_audio_comes_before_the_wake_word(script: Script) -> None:
         assert script.audio[: len(SPEECH.packets)] == list(SPEECH.packets)
 
 
+@pytest.mark.real_time
 async def test_an_abort_is_sent_and_the_reply_played_to_its_end(script: Script) -> None:
     async with quick() as device:
         await device.connect(script.url)
@@ -470,6 +471,7 @@ async def test_a_connection_that_breaks_in_a_turn_is_reported_and_the_device_con
         assert report.answered
 
 
+@pytest.mark.real_time
 async def test_a_real_loudspeaker_gets_what_was_accepted_and_is_told_to_forget(script: Script) -> None:
     class Sink:
         def __init__(self) -> None:

@@ -79,11 +79,11 @@ async def test_a_turn_is_seen_while_it_happens_and_afterwards(tmp_path: Path) ->
             assert newest["turns_total"] == 1 and "series" not in newest
         shown = await page.get("overview")
         assert shown["latency_ms"]["p50"] == pytest.approx(report.trace["spans"]["first_packet"], abs=0.2)
-        assert 0 < shown["own_ms"]["p50"] <= shown["latency_ms"]["p50"] and shown["failed_total"] == 0
+        assert 0 <= shown["own_ms"]["p50"] <= shown["latency_ms"]["p50"] and shown["failed_total"] == 0
         endpoint = shown["endpoints"][0]
         assert (endpoint["name"], endpoint["state"], endpoint["requests"]) == ("stand-in", "closed", 1)
         assert [voice["name"] for voice in shown["voices"]] == ["openai", "espeak"]
-        assert shown["voices"][0]["first_sound_ms"] > 0 and shown["voices"][0]["first"]
+        assert shown["voices"][0]["first_sound_ms"] >= 0 and shown["voices"][0]["first"]
         assert shown["memory_mb"] > 10 and shown["series"] == []
         stored = (await page.get(f"devices/{device_id}/turns"))["turns"]
         assert [one["id"] for one in stored] == [turn["id"]] and stored[0]["agent"] == "xiaozhi"
@@ -145,7 +145,7 @@ async def test_an_endpoint_is_tried_before_it_is_saved_and_its_key_never_comes_b
         assert rows[0]["api_key"] is None and rows[0]["api_key_set"]
         edited = {**rows[0], "model": "another"}
         status, data = await page.call("POST", "test/llm", {"endpoint": edited})
-        assert status == 200 and data["ok"] and data["latency_ms"] > 0, data
+        assert status == 200 and data["ok"] and data["latency_ms"] >= 0, data
         assert home.chat.requests[-1].body["model"] == "another" and home.chat.requests[-1].body["max_tokens"] == 16
         moved = {**edited, "base_url": home.speech.url + "/v1"}
         status, data = await page.call("POST", "test/llm", {"endpoint": moved})
@@ -164,7 +164,7 @@ async def test_every_stage_can_be_tried(tmp_path: Path) -> None:
     async with from_file(tmp_path) as (home, _source), browser(home.server) as page:
         for stage, words in (("vad", "windows"), ("asr", "what time is it"), ("llm", "begins"), ("tts", "speech in")):
             status, data = await page.call("POST", f"test/{stage}", {})
-            assert status == 200 and data["ok"] and data["latency_ms"] > 0 and words in data["detail"], data
+            assert status == 200 and data["ok"] and data["latency_ms"] >= 0 and words in data["detail"], data
         assert data["audio"].startswith("UklGR")
         changes = {"tts.espeak.rate_wpm": 300}
         status, data = await page.call(

@@ -196,6 +196,7 @@ async def rows(store: Store) -> dict[str, int]:
     return await store.database.read(count)
 
 
+@pytest.mark.real_time
 @pytest.mark.parametrize("mode", ["token", "activate"])
 async def test_hostile_requests_change_nothing(tmp_path: Path, mode: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "xiaozhi")  # kept lines would be taken for growth

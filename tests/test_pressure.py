@@ -94,6 +94,7 @@ def hold_up_the_loop(until: threading.Event) -> None:
     until.wait(5.0)
 
 
+@pytest.mark.real_time
 async def test_the_code_that_blocks_the_loop_is_named(caplog: pytest.LogCaptureFixture) -> None:
     lag, seen = LoopLag(blame_above_ms=50), threading.Event()
 

@@ -193,7 +193,7 @@ async def test_switched_off_there_is_no_way_in(tmp_path: Path) -> None:
 async def until_done(home: House, count: int = 0) -> None:
     """Wait until so many reminders are to come."""
     async with asyncio.timeout(10):
-        while len(await home.server.services.store.reminders.list()) != count:
+        while len(await home.server.services.store.reminders.list()) != count:  # noqa: ASYNC110 - it has no event
             await asyncio.sleep(0.01)
 
 

@@ -66,6 +66,7 @@ async def test_a_typed_turn_shows_what_was_heard_and_answered_and_where_the_time
     assert script.texts[0]["features"]["trace"] is True
 
 
+@pytest.mark.real_time
 async def test_the_embedded_voice_is_sent_and_what_was_heard_is_written(
     script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,6 +88,7 @@ async def test_the_embedded_voice_is_sent_and_what_was_heard_is_written(
     assert np.abs(sent).max() > 0.1
 
 
+@pytest.mark.real_time
 async def test_a_recording_is_sent_and_a_turn_as_json_says_what_a_desktop_client_lost(
     script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,6 +28,8 @@ _UNREAD_S: Final = 0.05
 # A thread that got nothing from any processor for so long waits for something that may need time to pass.
 _WAITS_S: Final = 0.05
 _IDLE_NS: Final = 1_000_000
+# Before more time than this passes it is looked at again.
+_LOOK_AGAIN_S: Final = 0.02
 
 _real_monotonic, _real_time = time.monotonic, time.time
 _running: "VirtualLoop | None" = None
@@ -106,7 +108,7 @@ class _Jumping(selectors.DefaultSelector):
             return ready
         if timeout is None:
             return super().select(None)
-        ready = self._of_threads() if self.threads_at_work else self._of_sockets()
+        ready = self._of_threads(timeout) if self.threads_at_work else self._of_sockets()
         if not ready:
             self.now_s += timeout
         return ready
@@ -123,9 +125,9 @@ class _Jumping(selectors.DefaultSelector):
             self._unread = _on_their_way
         return ready
 
-    def _of_threads(self) -> list[tuple[selectors.SelectorKey, int]]:
+    def _of_threads(self, timeout: float) -> list[tuple[selectors.SelectorKey, int]]:
         """Whatever comes while threads are at work; nothing once all of them wait."""
-        if self._gated_at == self.threads_at_work:
+        if self._gated_at == self.threads_at_work and timeout < _LOOK_AGAIN_S:
             return self._of_sockets()
         self._gated_at = 0
         before = _effort_ns()
