@@ -86,6 +86,7 @@ async def hostile_redis(reply: Reply) -> AsyncIterator[str]:
         await asyncio.gather(*open_)
 
 
+@pytest.mark.real_time  # how long an answer may take is part of it
 @pytest.mark.parametrize("kind", [*_PLAIN, *_DICE])
 async def test_whatever_redis_answers_the_server_starts_and_devices_are_answered(
     tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
@@ -125,6 +126,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 
 @needs_redis
+@pytest.mark.real_time
 @pytest.mark.parametrize(
     "value",
     [

@@ -276,7 +276,7 @@ async def test_a_device_that_only_waits_for_its_code_hears_no_announcements(tmp_
     async with house(tmp_path, **closed) as home, home.device(connect=False) as device:
         reply = await device.boot(home.server.ota_url)
         await device.connect(home.url, reply.token)
-        assert home.server.devices.online() == {ONE}
+        assert device.connected and home.server.devices.online() == frozenset()
         assert (await announce(home, {"text": "The key is under the mat.", "all": True}))[1] == {"results": {}}
         outcomes = (await announce(home, {"text": "The key is under the mat.", "devices": [ONE]}))[1]["results"]
         assert outcomes == {ONE: "not connected"}

@@ -359,6 +359,7 @@ def test_one_address_has_a_hundred_idle_connections_a_proxy_more_and_all_togethe
     assert len(patience.look(many, 0.0)) == 200 and patience.crowded == 230
 
 
+@pytest.mark.real_time
 async def test_bodies_that_do_not_end_count_among_those_that_ask_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,7 +48,7 @@ class Gatekeeper:
         self._fixed = tuple(token.get_secret_value().encode() for token in settings.tokens)
         self._said = OncePer(_REFUSED_EVERY_S)
         self.seen_wrong_time = False
-        """A token was shown that holds longer than any that is given now, or ended before its key was made."""
+        """A token was shown that holds longer than any that is given now, or ended in 1970."""
         self.issued = 0
         """Tokens handed out."""
         self.refused = 0
@@ -100,7 +100,7 @@ class Gatekeeper:
         if right:
             latest_s = now_s + (self._settings.token_ttl_days + 1.0) * _DAY_S
             if key is self.ring.newest and not key.clock_was_wrong:
-                self.seen_wrong_time |= not key.made_s <= expires_s <= latest_s
+                self.seen_wrong_time |= not is_plausible(expires_s) or expires_s > latest_s
             return "the token has expired" if key.is_over(expires_s, now_s) else ""
         device_tag, client_tag = _tags(key, identity)
         tags = proof[:-_DIGEST_BYTES]

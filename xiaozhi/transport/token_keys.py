@@ -52,8 +52,8 @@ class TokenKey:
     clock_was_wrong: bool = False
 
     def is_over(self, expires_s: float, now_s: float) -> bool:
-        """Whether a token that expires then is over. One that ended before its key began was given by a wrong clock."""
-        return expires_s < now_s and not self.clock_was_wrong and expires_s >= self.made_s
+        """Whether a token that expires then is over. One that ended in 1970 was given by a clock that was wrong."""
+        return expires_s < now_s and not self.clock_was_wrong and is_plausible(expires_s)
 
     def __repr__(self) -> str:
         return f"TokenKey(generation={self.generation})"
