@@ -42,8 +42,10 @@ _WORD_BEFORE: Final = re.compile(r"[A-Za-z]+(?:\.[A-Za-z]+)*$")
 _LONGEST_ABBREVIATION: Final = 16
 # Inside an address, a file name or code a mark ends nothing unless a blank follows.
 _IN_ADDRESS: Final = frozenset("/@=_<>{}\\.")
+# With all that is not spoken.
+_MAX_CLAUSE_CHARS: Final = 600
 # Behind so many marks in a row a clause ends, whatever follows: nobody means them.
-_MAX_MARKS: Final = 64
+_MAX_MARKS: Final = 16
 
 # Where a cut without any mark sounds best: behind a Chinese particle or adverb, not behind an English function word.
 _GOOD_BEHIND: Final = frozenset("的了吧呢吗啊呀就是也都会要能说到得着过")
@@ -194,20 +196,23 @@ class ClauseSplitter:
         clause, self._text = self._text[:end], self._text[end:]
         self._at = 0
         self._seen = _Seen()
-        self._first = False
+        self._first = self._first and not speakable_chars(clause)
         return clause
 
     def _scan(self, *, final: bool) -> list[str]:
         clauses = []
         while self._at < len(self._text):
             char = self._text[self._at]
-            if self._seen.units + units(char) > (self._first_max if self._first else self._max):
-                clauses.append(self._take(self._forced_cut()))
+            most = self._first_max if self._first else self._max
+            if self._seen.units + units(char) > most or self._at >= _MAX_CLAUSE_CHARS:
+                clause = self._take(self._forced_cut())
+                clauses += [clause] if speakable_chars(clause) else []
                 continue
-            verdict = self._end_at(self._at, final)
+            long_enough = self._seen.spoken >= (self._first_min if self._first else 1)
+            verdict = self._end_at(self._at, final) if long_enough else _Verdict.NO
             if verdict is _Verdict.WAIT:
                 break
-            if isinstance(verdict, int) and self._seen.spoken >= (self._first_min if self._first else 1):
+            if isinstance(verdict, int):
                 clauses.append(self._take(verdict))
             else:
                 self._seen.add(char, self._text[self._at - 1] if self._at else "")
@@ -371,8 +376,7 @@ def _fits(left: str, right: str) -> bool:
 
 
 def _sounds_finished(text: str, end: int) -> bool:
-    while end and text[end - 1].isspace():
-        end -= 1
+    end = len(text[:end].rstrip())
     if not end or is_cjk(text[end - 1]):
         return bool(end) and text[end - 1] in _GOOD_BEHIND
     begin = end
