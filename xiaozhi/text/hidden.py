@@ -9,6 +9,7 @@ from enum import Enum, auto
 from typing import Final, TypeAlias
 
 from xiaozhi.text.bare_calls import BareCalls
+from xiaozhi.text.call_names import offered_name
 from xiaozhi.text.markers import OTHER_ROLES, OWN_ROLES, Kind, marker_at
 from xiaozhi.text.written_calls import WrittenCall, calls_in_block
 
@@ -23,7 +24,6 @@ _GOES_ON: Final = re.compile(r"[{\[,}\]\"0-9a-z]\Z", re.ASCII)
 _UNMARKED: Final = re.compile(r"[^<\[◁]+")
 _HEADER_TEXT: Final = re.compile(r"[\w .=:/-]*", re.ASCII)
 _MAX_HEADER_CHARS: Final = 80
-_NO_NAME_SIGN: Final = re.compile(r"[^A-Za-z0-9_-]")
 _RECIPIENT: Final = re.compile(r"to=([\w.-]+)")
 _ROLE: Final = re.compile(rf"\s*(?:(?:{'|'.join(OWN_ROLES)}|final|commentary)\b\s*)+", re.IGNORECASE)
 
@@ -309,12 +309,8 @@ class HiddenParts:
         if self._part is _Part.THOUGHT:
             self._considered += calls
             return
-        calls = [call._replace(name=self._offered_name(call.name)) for call in calls]
+        calls = [call._replace(name=offered_name(call.name, self._tools) or call.name) for call in calls]
         offered = [call for call in calls if call.name in self._tools]
         self._calls += offered
         self._called = self._called or bool(offered)
         self._unknown += [call for call in calls if call not in offered]
-
-    def _offered_name(self, name: str) -> str:
-        """A device's tools have dots in their own names, and are offered without them."""
-        return name if name in self._tools else _NO_NAME_SIGN.sub("_", name)

@@ -10,15 +10,8 @@ import orjson
 
 from xiaozhi.channel import ChannelClosed
 from xiaozhi.settings.tools import DeviceToolSettings
-from xiaozhi.tools.device_rpc import (
-    DeviceRpc,
-    ListedTool,
-    Reply,
-    call_text,
-    initialize_params,
-    listed_tool,
-    tool_page,
-)
+from xiaozhi.tools.device_rpc import DeviceRpc, Reply, call_text, initialize_params, tool_page
+from xiaozhi.tools.listed import ListedTool, listed_tool
 from xiaozhi.tools.plain_schema import SchemaRefused
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError, ToolResult, remote_tool
 from xiaozhi.tools.wording import shortened

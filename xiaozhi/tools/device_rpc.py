@@ -11,14 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from xiaozhi import __version__
-from xiaozhi.tools.plain_schema import SchemaRefused, plain_schema
-from xiaozhi.tools.tool_schema import MAX_DESCRIPTION_CHARS, MAX_NAME_CHARS
-from xiaozhi.tools.wording import shortened
 
 _PROTOCOL_VERSION: Final = "2024-11-05"
 _MOST_ID: Final = 2_000_000_000  # the firmware reads ids as int32
-_MOST_SHOWN_CHARS: Final = 60
-_SCHEMA: Final = ("inputSchema", "input_schema", "parameters")
 _MOST_ERROR_CHARS: Final = 300
 _MAX_ITEMS: Final = 100  # of one result
 
@@ -30,16 +25,6 @@ class Reply:
     id: int
     result: Mapping[str, Any] | None
     error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ListedTool:
-    """A tool as the device describes it."""
-
-    name: str
-    description: str
-    schema: Mapping[str, Any]
-    user_only: bool
 
 
 class DeviceRpc:
@@ -124,31 +109,6 @@ def call_text(result: Mapping[str, Any]) -> tuple[str, bool]:
             case kind, _:
                 parts.append(f"({str(kind)[:20]} that cannot be shown here)")
     return "\n".join(parts), result.get("isError") is True
-
-
-def listed_tool(entry: object) -> ListedTool:
-    """The tool of one entry, its schema made plain.
-
-    Raises:
-        SchemaRefused: it cannot be offered; says which and why.
-    """
-    if not isinstance(entry, dict):
-        raise SchemaRefused("an entry that is no object")
-    name, description = entry.get("name"), entry.get("description")
-    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_CHARS or not name.isprintable():
-        raise SchemaRefused(f"{shortened(repr(name), _MOST_SHOWN_CHARS)} is no name")
-    try:
-        schema = plain_schema(next((entry[word] for word in _SCHEMA if word in entry), None))
-    except SchemaRefused as error:
-        raise SchemaRefused(f"{shortened(name, _MOST_SHOWN_CHARS)}: {error}") from None
-    annotations = entry.get("annotations")
-    audience = annotations.get("audience") if isinstance(annotations, dict) else None
-    return ListedTool(
-        name,
-        description[:MAX_DESCRIPTION_CHARS] if isinstance(description, str) else "",
-        schema,
-        user_only=isinstance(audience, list) and "user" in audience and "assistant" not in audience,
-    )
 
 
 def _error_text(error: object) -> str:

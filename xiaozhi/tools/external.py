@@ -16,9 +16,9 @@ import httpx2
 import orjson
 
 from xiaozhi.settings.tools import McpServer
-from xiaozhi.tools.plain_schema import SchemaRefused, plain_schema
+from xiaozhi.tools.listed import ListedTool, listed_tool
+from xiaozhi.tools.plain_schema import SchemaRefused
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError, ToolResult, remote_tool
-from xiaozhi.tools.tool_schema import MAX_DESCRIPTION_CHARS, MAX_NAME_CHARS
 from xiaozhi.tools.wording import pick, shortened
 
 if TYPE_CHECKING:
@@ -212,18 +212,16 @@ class ExternalServer:
             async with asyncio.timeout(self.config.timeout_s):
                 await self._take(await _list(client))
 
-    async def _take(self, listed: list[tuple[str, str, dict[str, Any]]]) -> None:
+    async def _take(self, entries: Sequence[object]) -> None:
         """Offer what the server lists, as far as a model can be offered it; nothing changes when it is what it was."""
         offered: list[Tool] = []
         refused: list[str] = []
-        for name, description, schema in listed:
+        for entry in entries:
             await asyncio.sleep(0)  # each may take milliseconds
             try:
-                if not 0 < len(name) <= MAX_NAME_CHARS:
-                    raise SchemaRefused(f"a name has 1 to {MAX_NAME_CHARS} characters")
-                offered.append(self._tool(name, description, plain_schema(schema)))
+                offered.append(self._tool(listed_tool(entry)))
             except SchemaRefused as error:
-                refused.append(f"{shortened(name, 60)}: {error}")
+                refused.append(str(error))
         if refused and refused != self._refused:
             reasons = shortened("; ".join(refused), 500)
             _log.warning("mcp server %s: %d tools cannot be offered: %s", self.config.name, len(refused), reasons)
@@ -235,17 +233,17 @@ class ExternalServer:
             self._tools = tools
             self.version += 1
 
-    def _tool(self, name: str, description: str, schema: dict[str, Any]) -> Tool:
+    def _tool(self, listed: ListedTool) -> Tool:
         async def run(arguments: dict[str, Any], context: ToolContext) -> ToolResult:
-            return await self.call(name, arguments, context.language)
+            return await self.call(listed.name, arguments, context.language)
 
         return remote_tool(
-            f"{self.config.name}_{name}",
-            description,
-            schema,
+            f"{self.config.name}_{listed.name}",
+            listed.description,
+            listed.schema,
             run,
             source=self.config.name,
-            dangerous=any(fnmatchcase(name, glob) for glob in self.config.dangerous),
+            dangerous=any(fnmatchcase(listed.name, glob) for glob in self.config.dangerous),
             slow=True,
             timeout_s=self.config.timeout_s + 1.0,  # the SDK's own limit comes first
         )
@@ -352,9 +350,9 @@ def _nowhere() -> TextIO:
     return Path(os.devnull).open("w")
 
 
-async def _list(client: "Client") -> list[tuple[str, str, dict[str, Any]]]:
-    """Name, description and schema of every tool, as far as so many are taken in."""
-    listed: list[tuple[str, str, dict[str, Any]]] = []
+async def _list(client: "Client") -> list[object]:
+    """What it lists, as far as so many are taken in."""
+    listed: list[object] = []
     cursor: str | None = None
     seen = set[str]()
     for _ in range(_MOST_PAGES):
@@ -362,7 +360,7 @@ async def _list(client: "Client") -> list[tuple[str, str, dict[str, Any]]]:
         for each in page.tools:
             if len(listed) == _MOST_TOOLS:
                 return listed
-            listed.append((each.name, shortened(each.description or "", MAX_DESCRIPTION_CHARS), each.input_schema))
+            listed.append({"name": each.name, "description": each.description, "inputSchema": each.input_schema})
         cursor = page.next_cursor
         if not cursor or cursor in seen:
             break

@@ -1,16 +1,13 @@
-"""What of a tool's schema binds the arguments of a call; see `plain_schema` for what is taken in of one. Pure.
+"""Checks the arguments of a call by the plain schema of its tool, see `plain_schema`. Pure.
 
 A full JSON schema is a program: `pattern` may backtrack for ever, references and combinators double their work with
-every level. Here only what is a comparison binds: types, choices, bounds, lengths, required and unknown names. Whatever
-else a schema demands is for the model to read, and its owner judges when it is called.
+every level. Of a plain one everything is a comparison: types, choices, bounds, lengths and required names.
 """
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
-MAX_NAME_CHARS: Final = 128
-MAX_DESCRIPTION_CHARS: Final = 4096
 MAX_INTEGER: Final = 2**53
 """Above this a number of JSON is no exact integer (RFC 8259, section 6)."""
 MAX_STEPS: Final = 4096
@@ -20,20 +17,14 @@ _SHOWN_CHARS: Final = 80
 _BOUNDS: Final = (
     ("minimum", "is less than the minimum of", operator.lt),
     ("maximum", "is greater than the maximum of", operator.gt),
-    ("exclusiveMinimum", "must be greater than", operator.le),
-    ("exclusiveMaximum", "must be less than", operator.ge),
 )
-_LENGTHS: Final = (
-    (str, "minLength", "maxLength", "characters"),
-    (list, "minItems", "maxItems", "items"),
-    (dict, "minProperties", "maxProperties", "members"),
-)
+_LENGTHS: Final = ((str, "minLength", "maxLength", "characters"), (list, "minItems", "maxItems", "items"))
 
 
 def mistake(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
-    """The first thing about the arguments that the schema forbids, as a sentence; empty where there is none.
+    """The first thing about the arguments that a plain schema forbids, as a sentence; empty where there is none.
 
-    A keyword of the wrong shape binds nothing. Never raises, and ends after `MAX_STEPS` comparisons.
+    Never raises, and ends after `MAX_STEPS` comparisons.
     """
     try:
         _Check().value(schema, arguments, "")
@@ -48,62 +39,45 @@ class _Wrong(Exception):
 
 
 class _Check:
-    """One walk over the arguments; it goes no deeper than they do."""
+    """One walk over the arguments; it goes no deeper than they and the schema do."""
 
     def __init__(self) -> None:
         self._left = MAX_STEPS
 
-    def value(self, schema: object, value: Any, place: str) -> None:
+    def value(self, schema: Mapping[str, Any], value: Any, place: str) -> None:
         self._spend(1)
-        if not isinstance(schema, Mapping):
-            return
-        kinds = _names(schema.get("type"))
-        if kinds and not any(_is(kind, value) for kind in kinds):
-            raise _Wrong(place, f"{_shown(value)} is not of type {' or '.join(kinds)}")
-        self._choice(schema, value, place)
+        kind = schema.get("type", "")
+        if not _is(kind, value):
+            raise _Wrong(place, f"{_shown(value)} is not of type {kind}")
+        if choices := schema.get("enum"):
+            self._spend(len(choices))
+            if not any(_same(value, choice) for choice in choices):
+                raise _Wrong(place, f"{_shown(value)} is not one of {_shown(choices)}")
         if isinstance(value, int | float) and not isinstance(value, bool):
             for keyword, words, is_outside in _BOUNDS:
-                bound: Any = schema.get(keyword)
-                if _is("number", bound) and is_outside(value, bound):
-                    raise _Wrong(place, f"{_shown(value)} {words} {bound}")
-        for kind, fewest, most, unit in _LENGTHS:
-            if isinstance(value, kind):
-                self._length(schema.get(fewest), schema.get(most), unit, len(value), place)
+                if keyword in schema and is_outside(value, schema[keyword]):
+                    raise _Wrong(place, f"{_shown(value)} {words} {schema[keyword]}")
+        for of, fewest, most, unit in _LENGTHS:
+            if isinstance(value, of) and len(value) < schema.get(fewest, 0):
+                raise _Wrong(place, f"needs {schema[fewest]} {unit} at least")
+            if isinstance(value, of) and most in schema and len(value) > schema[most]:
+                raise _Wrong(place, f"has more than {schema[most]} {unit}")
         if isinstance(value, Mapping):
             self._members(schema, value, place)
-        elif isinstance(value, list):
+        elif isinstance(value, list) and "items" in schema:
             for number, item in enumerate(value):
-                self.value(schema.get("items"), item, f"{place}.{number}".lstrip("."))
+                self.value(schema["items"], item, f"{place}.{number}".lstrip("."))
 
     def _members(self, schema: Mapping[str, Any], value: Mapping[str, Any], place: str) -> None:
-        properties = schema.get("properties")
-        known = properties if isinstance(properties, Mapping) else {}
-        required = _names(schema.get("required"))
+        required = schema.get("required", ())
         self._spend(len(required))
         for name in required:
-            if name in known and name not in value:  # nobody can give what is described nowhere
+            if name not in value:
                 raise _Wrong(place, f"{_shown(name)} is a required property")
+        known = schema.get("properties", {})
         for name, inner in value.items():
             if name in known:
                 self.value(known[name], inner, f"{place}.{name}".lstrip("."))
-            elif schema.get("additionalProperties") is False and "patternProperties" not in schema:
-                raise _Wrong(place, f"there is no {_shown(name)}")
-
-    def _choice(self, schema: Mapping[str, Any], value: Any, place: str) -> None:
-        choices = schema.get("enum")
-        if not isinstance(choices, list):
-            choices = [schema["const"]] if "const" in schema else []
-        if not choices:
-            return
-        self._spend(len(choices))
-        if not any(_same(value, choice) for choice in choices):
-            raise _Wrong(place, f"{_shown(value)} is not one of {_shown(choices)}")
-
-    def _length(self, fewest: object, most: object, unit: str, length: int, place: str) -> None:
-        if _is("integer", fewest) and length < fewest:  # type: ignore[operator]  # `_is` has seen to it
-            raise _Wrong(place, f"needs {fewest} {unit} at least")
-        if _is("integer", most) and length > most:  # type: ignore[operator]  # `_is` has seen to it
-            raise _Wrong(place, f"has more than {most} {unit}")
 
     def _spend(self, steps: int) -> None:
         self._left -= steps
@@ -127,8 +101,6 @@ def _is(kind: str, value: object) -> bool:
             return isinstance(value, list)
         case "object":
             return isinstance(value, Mapping)
-        case "null":
-            return value is None
         case _:
             return True
 
@@ -136,13 +108,6 @@ def _is(kind: str, value: object) -> bool:
 def _same(one: Any, other: Any) -> bool:
     """Equal as JSON: `true` is not 1."""
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
-
-
-def _names(value: object) -> Sequence[str]:
-    """One name or a list of them; what is no text in it names nothing."""
-    if isinstance(value, str):
-        return (value,)
-    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else ()
 
 
 def _shown(value: object) -> str:
