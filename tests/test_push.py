@@ -355,7 +355,9 @@ async def test_a_reminder_and_its_repetitions_are_in_the_history_once(tmp_path: 
         assert said_before(home).count("Your time is up.") == 1
 
 
-async def test_a_greeting_and_the_answer_to_a_wake_word_are_known_in_their_conversation(tmp_path: Path) -> None:
+async def test_a_greeting_and_the_answer_to_a_wake_word_are_known_and_a_goodbye_that_is_broken_off(
+    tmp_path: Path,
+) -> None:
     turn = {"greeting": "Good morning! Did you sleep well?", "wake_reply": "At your service."}
     async with house(tmp_path, turn=turn) as home:
         async with home.device() as device:
@@ -368,10 +370,19 @@ async def test_a_greeting_and_the_answer_to_a_wake_word_are_known_in_their_conve
             await device.until(lambda: device.turn_log.tts_stop_ms is not None)
             assert (await device.turn_text("what was that?")).answered
             assert said_before(home).splitlines()[-1].endswith(turn["wake_reply"])
+            before = told(home)
+            connection = home.server.devices.find(ONE)
+            device.manners.speaker.new_record()
+            assert connection is not None and connection._conversation.farewell()
+            await device.until(lambda: device.manners.speaker.playback.heard_ms > 900)
+            device.abort()
+            assert (await device.turn_text("wait")).answered
+            assert told(home)[: len(before)] == before, "upstreams find what they have computed"
+            assert "Goodbye" in said_before(home) and said_before(home).endswith("[interrupted]")
+            before = told(home)
         async with home.device() as device:
             assert (await device.turn_text("hello")).answered
-            kept = " ".join(content for _, content in told(home))
-            assert "yes, very well" in kept and turn["wake_reply"] not in kept
+            assert told(home)[: len(before)] == before, "to the letter, also after it has come back"
 
 
 async def test_an_excuse_is_no_part_of_what_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -409,8 +409,11 @@ async def wires(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[EdgeStan
 def check_stored(evening: Evening, turns: Sequence[TurnRecord]) -> None:
     """What the store has of the evening: every turn, as much of every reply as was heard."""
     lines = [line for line in evening.lines if isinstance(line, Line)]
-    assert [turn.heard for turn in turns] == [line.says for line in lines]
-    for line, turn in zip(lines, turns, strict=True):
+    asked = [turn for turn in turns if turn.heard]
+    assert [turn.heard for turn in asked] == [line.says for line in lines]
+    unasked = plain("".join(turn.played for turn in turns if not turn.heard))
+    assert all(plain(text) in unasked for text in (evening.greeting, evening.wake_reply))
+    for line, turn in zip(lines, asked, strict=True):
         broken_off = line.how in (How.ABORTED, How.BARGED_INTO)
         assert turn.interrupted == broken_off
         if broken_off:

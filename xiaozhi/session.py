@@ -85,7 +85,7 @@ class Conversation:
             self._microphone,
             self._replies,
             self._apply,
-            lambda text: self.say(text, remembered=Remembered.NOT),
+            lambda text: self.say(text, remembered=Remembered.NEVER),
             self._is_active,
         )
         self._planner = Planner(services, device_id, self._recall, self.manners)
@@ -136,7 +136,7 @@ class Conversation:
             return
         self._apply(self._machine.listen(mode))
         if text := self.manners.listens(mode, language=self.language):
-            self.say(text, remembered=Remembered.FOR_NOW)
+            self.say(text)
 
     def finish(self) -> None:
         """Begin no new turn: the server stops. What is being heard is still answered, what is being said ends."""
@@ -169,7 +169,7 @@ class Conversation:
         if burst >= _WAKE_BURST_PACKETS or not plain(text) or plain(text) in wake_words:
             self._apply(self._machine.woken())  # the wake word itself is no command
             if reply := self.manners.woken(listening=self.listens, language=self.language):
-                self.say(reply, remembered=Remembered.FOR_NOW)
+                self.say(reply)
             return
         self.typed(text)
 
@@ -206,7 +206,7 @@ class Conversation:
         emotion: str = "",
         interruptible: bool = True,
         patience_s: float = PATIENCE_S,
-        remembered: Remembered = Remembered.FOR_GOOD,
+        remembered: Remembered = Remembered.ALWAYS,
     ) -> asyncio.Future[Told]:
         """Say a sentence of the server's own, if nobody speaks or is answered just now; see `Speaker.say`."""
         if self._tasks is None or self._machine.finishing:  # the conversation has not begun, or is over

@@ -38,11 +38,11 @@ _MUSIC = "♪"
 
 
 class Remembered(Enum):
-    """How long the history holds what was heard of a reply or of a sentence of the server's own."""
+    """Whether what was heard of a reply, or of a sentence of the server's own, goes into the history."""
 
-    NOT = "not"  # an excuse, a notice
-    FOR_NOW = "for now"  # in this conversation: a greeting, the answer to a wake word, a goodbye
-    FOR_GOOD = "for good"
+    NEVER = "never"  # an excuse, a notice
+    BROKEN_OFF = "broken off"  # a goodbye: who lets it pass has gone, and models copy the ends of conversations
+    ALWAYS = "always"
 
 
 Deed = Callable[[], Awaitable[ToolResult]]
@@ -62,7 +62,7 @@ class Plan:
         deed: what to do, once the turn is committed, instead of asking the model.
         name: of the exact intent behind script or deed, for the turn's record; empty for none.
         unasked: no talker waits for it: without a sound it is never ready.
-        remembered: how much of the history it is part of.
+        remembered: whether it goes into the history.
         ends: the conversation is over after it.
         names: words that belong to this talker alone: an answer with one of them is not for others.
         error: why it is no more than an excuse, for the turn's record; empty for an answer.
@@ -77,7 +77,7 @@ class Plan:
     deed: Deed | None = None
     name: str = ""
     unasked: bool = False
-    remembered: Remembered = Remembered.FOR_GOOD
+    remembered: Remembered = Remembered.ALWAYS
     ends: bool = False
     names: Sequence[str] = ()
     error: str = ""

@@ -174,13 +174,7 @@ class Recollection:
     # Keeping ------------------------------------------------------------------------------------------------------
 
     def add(
-        self,
-        trace: TurnTrace,
-        spoken: Sequence[tuple[Clause, float]],
-        played_ms: float,
-        *,
-        cut: bool = False,
-        lasting: bool = True,
+        self, trace: TurnTrace, spoken: Sequence[tuple[Clause, float]], played_ms: float, *, cut: bool = False
     ) -> None:
         """Remember a finished turn: what was heard of it goes along with the next question, and into the store.
 
@@ -189,7 +183,6 @@ class Recollection:
             spoken: the clauses whose audio has begun to be sent, each with the milliseconds sent.
             played_ms: how much of all that audio was heard.
             cut: the device did not take the rest, although nobody broke in.
-            lasting: it goes into the store.
         """
         interrupted = cut or trace.interrupted is not None
         turn_id = self._store.turns.next_id()
@@ -202,7 +195,7 @@ class Recollection:
         played = self._history.add(user, spoken, played_ms, interrupted=interrupted, turn_id=turn_id)
         if not trace.heard and not played:
             return
-        stored = lasting and self._conversation > 0 and self._settings.store.conversations
+        stored = self._conversation > 0 and self._settings.store.conversations
         if stored:
             self._store.turns.add(
                 TurnRecord(

@@ -136,12 +136,13 @@ class Replies:
         A device that is frozen or out of range takes nothing, and hears nothing, long before it is found out.
         """
         trace = reply.trace
-        if not reply.committed or reply.remembered is Remembered.NOT:
+        if not reply.committed or reply.remembered is Remembered.NEVER:
+            return
+        if reply.remembered is Remembered.BROKEN_OFF and trace.interrupted is None:
             return
         untaken_ms = self._link.untaken_ms(trace.generation)
         heard_ms = min(reply.pacer.played_ms(), reply.pacer.sent_ms - untaken_ms)
-        lasting = reply.remembered is Remembered.FOR_GOOD
-        self._recall.add(trace, reply.pacer.spoken(), heard_ms, cut=untaken_ms > 0.0, lasting=lasting)
+        self._recall.add(trace, reply.pacer.spoken(), heard_ms, cut=untaken_ms > 0.0)
         if not reply.unasked:
             report_turn(self._services, self._link, self._device_id, trace)
 

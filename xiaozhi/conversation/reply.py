@@ -49,7 +49,7 @@ class Reply:
         self.unasked = plan.unasked
         """No talker waits for it."""
         self.remembered = plan.remembered
-        """How much of the history it is part of."""
+        """Whether what is heard of it goes into the history."""
         self.trace = trace
         self._loop = asyncio.get_running_loop()
         self._gate = Gate(on_ready, on_known)

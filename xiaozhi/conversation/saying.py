@@ -34,7 +34,7 @@ class Saying:
     Attributes:
         script: the clauses.
         told: resolved with what became of it.
-        remembered: how much of the history it is part of.
+        remembered: whether it goes into the history.
         timer: gives it up while it has no sound.
     """
 
@@ -85,7 +85,7 @@ class Speaker:
         emotion: str = "",
         interruptible: bool = True,
         patience_s: float = PATIENCE_S,
-        remembered: Remembered = Remembered.FOR_GOOD,
+        remembered: Remembered = Remembered.ALWAYS,
     ) -> asyncio.Future[Told]:
         """Say a sentence of the server's own, if nobody speaks or is answered just now.
 
@@ -98,7 +98,7 @@ class Speaker:
             emotion: one of the 21 names; empty takes that of an emoji in the text, or `neutral`.
             interruptible: speech over it may stop it (realtime mode); a key or an `abort` always does.
             patience_s: given up when its first sound is not there by then, in seconds.
-            remembered: how much of the history it becomes part of, as far as it is heard.
+            remembered: whether it goes into the history, as far as it is heard.
 
         Returns:
             What became of it, when that is known. It need not be awaited.
@@ -149,12 +149,12 @@ class Speaker:
                 self._hang_up("nothing has been said for a while")
 
         self._leaving = True
-        told = self.say(text, patience_s=_GOODBYE_PATIENCE_S, remembered=Remembered.FOR_NOW)
+        told = self.say(text, patience_s=_GOODBYE_PATIENCE_S, remembered=Remembered.BROKEN_OFF)
         told.add_done_callback(said)
         return True
 
     def give_notice(self) -> None:
         """Say the notice and hang up after it, unless it is being said already."""
-        told = self.say(self.notice, interruptible=False, patience_s=_GOODBYE_PATIENCE_S, remembered=Remembered.NOT)
+        told = self.say(self.notice, interruptible=False, patience_s=_GOODBYE_PATIENCE_S, remembered=Remembered.NEVER)
         if not told.done():
             told.add_done_callback(lambda _told: self._hang_up("only a notice is for this device"))
