@@ -21,7 +21,7 @@ from tests.house import House, house, question, settings_for
 from tests.test_serve_cli import free_port
 from xiaozhi.cli import main
 from xiaozhi.deploy.facts import LIVE_PATH, METRICS_PATH, READY_PATH, Plan
-from xiaozhi.deploy.fronts import haproxy, nginx
+from xiaozhi.deploy.render import render
 from xiaozhi.server import Server, serving
 from xiaozhi.settings import Settings
 from xiaozhi.transport import addresses, console, figures, health, mcp_endpoint, push, vision
@@ -232,9 +232,9 @@ async def test_devices_talk_through_haproxy_and_go_to_the_other_node_when_theirs
                 home.server.services.settings,
                 domain=DOMAIN,
                 nodes=tuple(f"127.0.0.1:{node}" for node in nodes),
-                extra={"plain": "yes"},
+                choices={"plain": True, "certificate": "", "key": ""},
             )
-            text = haproxy(plan).replace("bind :80", f"bind 127.0.0.1:{port}").replace("slowstart 20s ", "")
+            text = render("haproxy", plan).replace("bind :80", f"bind 127.0.0.1:{port}").replace("slowstart 20s ", "")
             (tmp_path / "front.cfg").write_text(text)
             with running(tmp_path, "haproxy", "-db", "-f", str(tmp_path / "front.cfg")):
                 front = f"127.0.0.1:{port}"
@@ -253,8 +253,12 @@ async def test_devices_talk_through_haproxy_and_go_to_the_other_node_when_theirs
 async def test_devices_talk_through_nginx(tmp_path: Path) -> None:
     async with house(tmp_path, server={"trusted_proxies": ["127.0.0.1"]}) as home:
         port = free_port()
-        plan = Plan(home.server.services.settings, nodes=(f"127.0.0.1:{home.server.port}",), extra={"plain": "yes"})
-        text = nginx(plan).replace("listen 80;", f"listen 127.0.0.1:{port};").replace("listen [::]:80;", "")
+        plan = Plan(
+            home.server.services.settings,
+            nodes=(f"127.0.0.1:{home.server.port}",),
+            choices={"plain": True, "certificate": "", "key": ""},
+        )
+        text = render("nginx", plan).replace("listen 80;", f"listen 127.0.0.1:{port};").replace("listen [::]:80;", "")
         (tmp_path / "nginx.conf").write_text(
             f"pid {tmp_path}/nginx.pid; error_log stderr; daemon off; master_process off;\n"
             f"events {{ worker_connections 4096; }}\nhttp {{ access_log off; {text} }}\n"

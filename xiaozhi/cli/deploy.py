@@ -1,6 +1,7 @@
 """`xiaozhi deploy`: configurations of what runs, watches and fronts the server."""
 
 import argparse
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -103,10 +104,11 @@ def _count(text: str) -> int:
 def run(args: argparse.Namespace) -> int:
     """Print or write it; returns the exit code."""
     from xiaozhi.deploy.facts import DeployError
+    from xiaozhi.deploy.render import render
 
     try:
         # Their first lines say how they are made; what they tell to those who operate the server stays as it is.
-        text = _write(args.kind, _plan(args), args).replace("xiaozhi deploy", f"{program()} deploy")
+        text = render(args.kind, _plan(args)).replace("xiaozhi deploy", f"{program()} deploy")
         if args.out is None:
             sys.stdout.write(text)
         else:
@@ -134,14 +136,24 @@ def _plan(args: argparse.Namespace) -> "Plan":
     for option in ("cert", "key"):
         if not set(given.get(option) or "").isdisjoint(' \n;"{}'):
             raise DeployError(f"--{option}: {given[option]!r} has characters that a configuration does not take")
-    extra = {
+    server, models = loaded.settings.server, loaded.settings.models
+    choices = {
         "certificate": given.get("cert") or "",
-        **{name: str(given.get(name) or "") for name in ("key", "job", "namespace", "port")},
-        **{name: "yes" if given.get(name) else "" for name in ("plain", "redis", "prometheus")},
-        **{name: "yes" if given.get(name) else "" for name in ("no_redis", "no_monitor")},
-        **{name: str(given.get(name) or "") for name in ("ingress_namespace", "monitor_namespace")},
-        "absolute_data": "yes" if _is_chosen(loaded.settings.server.data_dir, file) else "",
-        "absolute_models": "yes" if _is_chosen(loaded.settings.models.dir, file) else "",
+        "key": given.get("key") or "",
+        "job": given.get("job") or "xiaozhi",
+        "namespace": _namespace(given.get("namespace") or "xiaozhi"),
+        "plain": bool(given.get("plain")),
+        "redis": not given["no_redis"] if args.kind == "kubernetes" else bool(given.get("redis")),
+        "prometheus": bool(given.get("prometheus")),
+        "monitor": not given.get("no_monitor"),
+        "ingress_namespace": given.get("ingress_namespace") or "ingress-nginx",
+        "monitor_namespace": given.get("monitor_namespace") or "monitoring",
+        # Where it may write: only below its own folder, unless the settings name another one.
+        "folders": [
+            ("XIAOZHI_SERVER__DATA_DIR", server.data_dir, "" if _is_chosen(server.data_dir, file) else "data"),
+            ("XIAOZHI_MODELS__DIR", models.dir, "" if _is_chosen(models.dir, file) else "models"),
+        ],
+        "command": _command(args, file, loaded.settings.server.port) if args.kind == "systemd" else "",
     }
     return Plan(
         settings=loaded.settings,
@@ -150,7 +162,7 @@ def _plan(args: argparse.Namespace) -> "Plan":
         nodes=tuple(given.get("node") or ()),
         replicas=given.get("replicas") or 1,
         image=given.get("image") or "xiaozhi:latest",
-        extra=extra,
+        choices=choices,
     )
 
 
@@ -159,41 +171,19 @@ def _is_chosen(folder: Path, file: Path | None) -> bool:
     return folder.is_absolute() and (file is None or not folder.is_relative_to(file.parent))
 
 
-def _write(kind: str, plan: "Plan", args: argparse.Namespace) -> str:
-    match kind:
-        case "systemd":
-            from xiaozhi.deploy.systemd import unit
+def _namespace(text: str) -> str:
+    from xiaozhi.deploy.facts import DeployError
 
-            return unit(plan, _binary(args.binary))
-        case "prometheus":
-            from xiaozhi.deploy.prometheus import rules
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", text):
+        raise DeployError(f"--namespace {text!r}: small letters, digits and - only, at most 63")
+    return text
 
-            return rules(plan)
-        case "grafana":
-            from xiaozhi.deploy.grafana import dashboard
 
-            return dashboard(plan)
-        case "haproxy":
-            from xiaozhi.deploy.fronts import haproxy
-
-            return haproxy(plan)
-        case "nginx":
-            from xiaozhi.deploy.fronts import nginx
-
-            return nginx(plan)
-        case "docker":
-            from xiaozhi.deploy.containers import dockerfile
-
-            return dockerfile(plan)
-        case "compose":
-            from xiaozhi.deploy.containers import compose
-
-            return compose(plan)
-        case "kubernetes":
-            from xiaozhi.deploy.kubernetes import manifests
-
-            return manifests(plan)
-    raise LookupError(kind)
+def _command(args: argparse.Namespace, file: Path | None, port: int) -> str:
+    options = [f"--settings {file}"] if file is not None else []
+    if args.port:
+        options.append(f"--port {port}")
+    return " ".join([str(_binary(args.binary)), "serve", *options])
 
 
 def _binary(given: Path | None) -> Path:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from string import Template
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -32,12 +31,6 @@ class DeployError(Exception):
     """A configuration cannot be written; one line says why and what to do."""
 
 
-class Form(Template):
-    """A text with `@{name}` where values go: `$` means something to Prometheus, nginx and the shell."""
-
-    delimiter = "@"
-
-
 @dataclass(frozen=True, slots=True)
 class Secret:
     """A key that the server reads from its environment, or from a file of that name.
@@ -62,6 +55,7 @@ class Plan:
         nodes: `host:port` of each node behind a front.
         replicas: nodes that are started where the orchestrator starts them.
         image: of containers.
+        choices: what else was chosen on the command line, by the names that the templates use.
     """
 
     settings: Settings
@@ -70,7 +64,7 @@ class Plan:
     nodes: tuple[str, ...] = ()
     replicas: int = 1
     image: str = "xiaozhi:latest"
-    extra: dict[str, str] = field(default_factory=dict)
+    choices: dict[str, Any] = field(default_factory=dict)
 
     @property
     def port(self) -> int:
