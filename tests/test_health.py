@@ -220,7 +220,7 @@ async def test_a_server_that_is_well_says_so_in_all_three_places(tmp_path: Path)
         shown = json.loads(text)
         assert shown["status"] == "ok" and shown["ready"] and shown["alerts"] == []
         (endpoint,) = shown["stages"]["llm"]["endpoints"]
-        assert endpoint["name"] == "stand-in" and endpoint["succeeded"] == 1 and endpoint["breaker"] == "closed"
+        assert endpoint["name"] == "stand-in" and endpoint["succeeded"] >= 1 and endpoint["breaker"] == "closed"
         assert [voice["name"] for voice in shown["stages"]["tts"]["voices"]] == ["openai", "espeak"]
         assert shown["stages"]["asr"]["workers"] == 1 and shown["stages"]["asr"]["queue_ms"] == 0
         assert set(shown["caches"]) == {"answers", "speech", "recognition"}
