@@ -271,6 +271,11 @@ async def test_an_endpoint_is_asked_for_its_models_with_the_key_that_was_entered
             "POST", "llm-endpoints/models", {"endpoint": {"name": "x", "base_url": dead_url(), "model": "m"}}
         )
         assert (data["ok"], data["trouble"]) == (False, "network")
+        row = {"name": "x", "base_url": f"http://127.0.0.1:{port}/openai", "model": "m", "api_key": "sk-密钥"}
+        for path in ("llm-endpoints/models", "test/llm"):
+            status, data = await page.call("POST", path, {"endpoint": row})
+            assert (data["ok"], data["trouble"]) == (False, "key"), data
+            assert "holds characters that no key has" in data["detail"]
     await runner.cleanup()
     assert [kind for kind, _, _ in seen] == [kind for kind, _ in wanted], "a redirection is not followed"
     assert {(key, team) for _, key, team in seen} == {("sk-typed-123456", "home")}

@@ -94,6 +94,22 @@ async def test_its_headers_are_sent_and_no_redirection_takes_them_to_another_add
     await runner.cleanup()
 
 
+async def test_what_a_server_repeats_of_a_key_or_a_header_goes_no_further() -> None:
+    async def repeat(request: web.Request) -> web.StreamResponse:
+        said = f"{request.headers['Authorization']} of {request.headers['X-Key']} in {request.headers['X-Group']}"
+        return web.json_response({"error": {"message": said}}, status=401)
+
+    runner = web.AppRunner(web.Application())
+    runner.app.router.add_route("*", "/{path:.*}", repeat)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    headers: dict[str, Any] = {"extra_headers": {"X-Key": "another-secret", "X-Group": "1"}}
+    async with chat_at(f"http://127.0.0.1:{runner.addresses[0][1]}", **headers) as chat:
+        with pytest.raises(ChatError, match=r"HTTP 401: Bearer \*\*\* of \*\*\* in 1$"):
+            await say(chat)
+    await runner.cleanup()
+
+
 async def test_a_local_server_needs_no_key() -> None:
     async with ChatStandIn(ANSWER) as server, chat_at(server.url, api_key="") as chat:
         assert await say(chat) == ANSWER

@@ -9,9 +9,8 @@ from typing import Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-import aiohttp
-
 from xiaozhi.checks.finding import Finding, bad, ok, warn
+from xiaozhi.console.listing import models_of
 from xiaozhi.models.resolver import DaemonResolver
 from xiaozhi.settings import LlmEndpoint, LlmSettings, OpenAIVoiceSettings
 from xiaozhi.settings.pasted import is_near, key_fault
@@ -121,35 +120,32 @@ async def service(subject: str, base_url: str, key: str, key_env: str, model: st
     where, keyless = _where(base_url), _keyless(key, key_env)
     if why := _unusable_key(base_url, key, key_env):
         return bad(subject, f"{where}: {why}", required=False)
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        async with (
-            asyncio.timeout(ANSWER_S),
-            aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=DaemonResolver()), trust_env=True) as session,
-            session.get(f"{base_url.rstrip('/')}/models", headers=headers) as reply,
-        ):
-            return await _judge(subject, where, model, reply, keyless)
-    except TimeoutError:
-        return warn(subject, f"{where} does not answer within {ANSWER_S:.0f} s: is it running, is the address right?")
-    except (aiohttp.ClientError, ValueError, OSError) as error:
-        return warn(subject, f"{where} cannot be reached ({_reason(error)}): is it running, is the address right?")
-
-
-async def _judge(subject: str, where: str, model: str, reply: aiohttp.ClientResponse, keyless: str) -> Finding:
-    if reply.status in (401, 403):
-        return bad(subject, f"{where} refuses the key (HTTP {reply.status}){keyless}", required=False)
-    if reply.status in (404, 405, 501):
+        listed = await models_of(base_url, key, headers={}, wait_s=ANSWER_S)
+    except ChatError as error:
+        return _unlisted(subject, where, error, keyless)
+    if not listed:
         return ok(subject, f"{where} answers, and lists no models{keyless}")
-    if reply.status >= 400:
-        return warn(subject, f"{where} answers HTTP {reply.status}{keyless}")
-    try:
-        listed = {str(entry["id"]) for entry in (await reply.json(content_type=None))["data"]}
-    except (ValueError, KeyError, TypeError):
-        return ok(subject, f"{where} answers, and lists no models{keyless}")
-    if listed and not {model, f"{model}:latest"} & listed:
-        known = ", ".join(sorted(listed)[:5])
+    if not {model, f"{model}:latest"} & set(listed):
+        known = ", ".join(listed[:5])
         return warn(subject, f"{where} does not list the model {model}; it lists {known}{' …' * (len(listed) > 5)}")
     return ok(subject, f"{where} answers, model {model}{keyless}")
+
+
+def _unlisted(subject: str, where: str, error: ChatError, keyless: str) -> Finding:
+    if error.status in (401, 403):
+        return bad(subject, f"{where} refuses the key ({error}){keyless}", required=False)
+    if error.status:
+        return warn(subject, f"{where} answers {error}{keyless}")
+    match error.kind:
+        case FailureKind.NONSENSE:
+            return ok(subject, f"{where} answers, and lists no models{keyless}")
+        case FailureKind.FIRST_BYTE:
+            return warn(
+                subject, f"{where} does not answer within {ANSWER_S:.0f} s: is it running, is the address right?"
+            )
+        case _:
+            return warn(subject, f"{where} cannot be reached ({error}): is it running, is the address right?")
 
 
 def _where(base_url: str) -> str:
@@ -172,11 +168,3 @@ def _keyless(key: str, key_env: str) -> str:
     if key:
         return ""
     return f"; no key ({key_env} is not set)" if key_env and key_env not in os.environ else "; no key"
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "name not found"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return os.strerror(error.errno).lower() if error.errno and error.errno > 0 else "cannot connect"
-    return " ".join(str(error).split()) or type(error).__name__

@@ -1,60 +1,64 @@
-"""Which models an endpoint offers, asked of it with the key that was entered, and of nobody else."""
+"""Which models a service offers, asked of it with the key that was entered, and of nobody else."""
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import aiohttp
 import orjson
 
+from xiaozhi import bounded_json
 from xiaozhi.models.resolver import DaemonResolver
-from xiaozhi.settings import LlmEndpoint
+from xiaozhi.settings.pasted import key_fault
 from xiaozhi.stages.llm.engine import ChatError
 from xiaozhi.upstream.failure import FailureKind
 
-ANSWER_S: Final = 8.0
-"""Longest wait for a list; OpenRouter's has 400 KB."""
 MAX_LIST_BYTES: Final = 4 * 1024 * 1024
 MAX_MODELS: Final = 1000
 _MAX_NAME_CHARS: Final = 200
 
 
-async def models_of(endpoint: LlmEndpoint) -> list[str]:
-    """The names, sorted; empty where the endpoint answers and lists none. A redirection is not followed.
+async def models_of(base_url: str, key: str, *, headers: Mapping[str, str], wait_s: float) -> list[str]:
+    """The names, sorted; empty where the service answers and lists none. A redirection is not followed.
+
+    Args:
+        base_url: its address, up to and with `/v1`.
+        key: the API key; empty when there is none.
+        headers: that go along with it.
+        wait_s: longest wait for the list.
 
     Raises:
         ChatError: it cannot be reached, refuses the key, or answers something else.
     """
-    headers = {"Authorization": f"Bearer {endpoint.key()}"} if endpoint.key() else {}
+    if fault := key_fault(key):
+        raise ChatError(f"the key {fault}", kind=FailureKind.REFUSED)
+    credentials = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         async with (
-            asyncio.timeout(ANSWER_S),
+            asyncio.timeout(wait_s),
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=DaemonResolver()), trust_env=True) as session,
             session.get(
-                f"{endpoint.base_url.rstrip('/')}/models",
-                headers=headers | endpoint.headers(),
-                allow_redirects=False,
+                f"{base_url.rstrip('/')}/models", headers={**credentials, **headers}, allow_redirects=False
             ) as reply,
         ):
             if reply.status in (404, 405, 501):
                 return []
             if reply.status != 200:
                 kind = FailureKind.SERVER if reply.status >= 500 else FailureKind.REFUSED
-                raise ChatError(f"HTTP {reply.status}", kind=FailureKind.BUSY if reply.status == 429 else kind)
+                kind = FailureKind.BUSY if reply.status == 429 else kind
+                raise ChatError(f"HTTP {reply.status}", kind=kind, status=reply.status)
             body = bytearray()
             async for piece in reply.content.iter_any():
                 body += piece
                 if len(body) > MAX_LIST_BYTES:
                     raise ChatError("its list of models has no end", kind=FailureKind.NONSENSE)
     except TimeoutError:
-        raise ChatError(f"no answer within {ANSWER_S:.0f} s", kind=FailureKind.FIRST_BYTE) from None
-    except UnicodeEncodeError:
-        raise ChatError("HTTP 401: the key holds characters that no key has", kind=FailureKind.REFUSED) from None
+        raise ChatError(f"no answer within {wait_s:.0f} s", kind=FailureKind.FIRST_BYTE) from None
     except (aiohttp.ClientError, ValueError, OSError) as error:
         raise ChatError(_reason(error), kind=FailureKind.CONNECTION) from None
     try:
-        return sorted(set(_names(orjson.loads(body))))[:MAX_MODELS]
+        return sorted(set(_names(bounded_json.loads(bytes(body)))))[:MAX_MODELS]
     except (orjson.JSONDecodeError, TypeError):
         raise ChatError("sent no list of models", kind=FailureKind.NONSENSE) from None
 

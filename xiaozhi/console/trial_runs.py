@@ -2,7 +2,6 @@
 
 import base64
 import io
-import re
 import time
 import wave
 from contextlib import aclosing
@@ -66,7 +65,7 @@ _TROUBLES: Final = {
     FailureKind.SERVER: "server",
     FailureKind.REQUEST: "request",
 }
-_STATUSES: Final = {"401": "key", "403": "key", "402": "money", "404": "address", "405": "address"}
+_STATUSES: Final = {401: "key", 403: "key", 402: "money", 404: "address", 405: "address"}
 
 
 def trouble_of(error: ChatError) -> str:
@@ -75,8 +74,9 @@ def trouble_of(error: ChatError) -> str:
         return "address"
     if error.kind in _TROUBLES:
         return _TROUBLES[error.kind]
-    status = re.search(r"HTTP (\d{3})", str(error))
-    return _STATUSES.get(status[1], "address" if status[1].startswith("3") else "request") if status else "request"
+    if not error.status:  # a key that no service can have given
+        return "key" if error.kind is FailureKind.REFUSED else "request"
+    return _STATUSES.get(error.status, "address" if 300 <= error.status < 400 else "request")
 
 
 def spoken(text: str) -> PcmFloat:

@@ -44,6 +44,8 @@ SPENT: Final = "had spent its max_tokens before a word to be spoken"
 _TAIL_S: Final = 0.2
 # A server that is well says so in much less.
 _CHECK_S: Final = 3.0
+# Of a header; shorter ones (`1`, `beta`) would be taken out of words.
+_MIN_SECRET_CHARS: Final = 6
 _NOBODY_BEHIND: Final = frozenset({502, 503, 504})
 
 
@@ -72,6 +74,8 @@ class OpenAIChat:
         self._endpoint = endpoint
         self._settings = settings
         self._key = endpoint.key()
+        headers = endpoint.headers().values()
+        self._secrets = [self._key] * bool(self._key) + [value for value in headers if len(value) >= _MIN_SECRET_CHARS]
         self._max_tokens_name = "max_tokens"
         self._rehearsed = False
         self.toolless = False
@@ -334,7 +338,9 @@ class OpenAIChat:
 
     def _safe(self, text: str) -> str:
         """Servers like to repeat a key that they refuse."""
-        return text.replace(self._key, "***") if self._key else text
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
 
 
 async def _pieces(response: AsyncAPIResponse[Any]) -> AsyncGenerator[bytes, None]:
