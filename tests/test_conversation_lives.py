@@ -413,7 +413,7 @@ def test_who_does_not_send_silence_is_answered_as_soon_as_who_does(sends: str, h
                 device._hangover_ms = hangover_ms
                 took_s.append(await said_and_answered(device))
         sent, unsent = took_s
-        assert unsent <= sent + 0.15
+        assert unsent <= sent + 0.15 + 0.02, "the gap that is waited for, and what both were looked at by"
 
     run(scene())
 
