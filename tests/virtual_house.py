@@ -264,7 +264,10 @@ def virtual_settings(**turn: object) -> Settings:
     """Of a server with one endpoint and without caches; `turn` is the table of that name."""
     return Settings.model_validate(
         {
-            "llm": {"endpoints": [{"name": "dice", "base_url": "http://127.0.0.1:1/v1", "model": "m", "api_key": "k"}]},
+            "llm": {
+                "history_summary": False,
+                "endpoints": [{"name": "dice", "base_url": "http://127.0.0.1:1/v1", "model": "m", "api_key": "k"}],
+            },
             "audio": {"complexity": 0, "bitrate_bps": 8000},
             "vad": {"tick_ms": 0},
             "memory": {"engine": "off"},
