@@ -364,7 +364,7 @@ class VirtualDevice:
         self.sound = "hush"
         self.stalled = self.unplugged = False
         self.sends = sends or dice.choice(("always", "always", "gated", "dtx", "empty"))
-        self.frame_ms = frame_ms or dice.choice((20, 60, 60, 60, 60, 120, 120, 120, 120, 120))
+        self.frame_ms = frame_ms or dice.choice((20, 60, 60, 60, 120, 120, 120, 120, 120, 120, 120, 120))
         self.is_firmware = dice.random() < 0.5
         self.heard_at = -1.0
         """When the last packet of a reply came."""
