@@ -69,12 +69,12 @@ class _Run:
 
     async def go(self) -> None:
         await asyncio.sleep(0)
-        for _ in range(2):
+        for most, sentences in ((14, 1), (8, 2)):
             self.fate.calm = False
-            for _ in range(self.dice.randint(2, 14)):
+            for _ in range(self.dice.randint(2, most)):
                 await self._act()
             self.fate.calm = True
-            await self._calm()
+            await self._calm(sentences)
         await self._rest()
         await self.device.close()
 
@@ -179,12 +179,12 @@ class _Run:
                 )
             await self._pass(0.1)
 
-    async def _calm(self) -> None:
+    async def _calm(self, sentences: int) -> None:
         if self.device.hung_up:
             await self._reconnect()
         device = self.device
         device.sound = "hush"
-        for attempt in range(2):
+        for attempt in range(sentences):
             if device.hung_up:
                 return
             await self._until(_LONGEST_REPLY_S, "speaking without end", self._is_quiet)

@@ -264,7 +264,10 @@ def virtual_settings(**turn: object) -> Settings:
     """Of a server with one endpoint and without caches; `turn` is the table of that name."""
     return Settings.model_validate(
         {
-            "llm": {"endpoints": [{"name": "dice", "base_url": "http://127.0.0.1:1/v1", "model": "m", "api_key": "k"}]},
+            "llm": {
+                "history_summary": False,
+                "endpoints": [{"name": "dice", "base_url": "http://127.0.0.1:1/v1", "model": "m", "api_key": "k"}],
+            },
             "audio": {"complexity": 0, "bitrate_bps": 8000},
             "vad": {"tick_ms": 0},
             "memory": {"engine": "off"},
@@ -361,7 +364,7 @@ class VirtualDevice:
         self.sound = "hush"
         self.stalled = self.unplugged = False
         self.sends = sends or dice.choice(("always", "always", "gated", "dtx", "empty"))
-        self.frame_ms = frame_ms or dice.choice((20, 60, 60, 60, 60, 120, 120, 120, 120, 120))
+        self.frame_ms = frame_ms or dice.choice((20, 60, 60, 60, 120, 120, 120, 120, 120, 120, 120, 120))
         self.is_firmware = dice.random() < 0.5
         self.heard_at = -1.0
         """When the last packet of a reply came."""

@@ -229,8 +229,12 @@ class TurnMachine:
 
     @_event
     def stop(self, utterance: int) -> list[Decision]:
-        """`listen/stop`: the talker released the key; the utterance is complete. Who has pressed it again holds it."""
-        if utterance < self._pressed:
+        """`listen/stop`: the talker released the key; the utterance is complete.
+
+        It comes behind the sound before it: whoever has pressed the key again holds it, and where no key is held it is
+        out of date as everything else is.
+        """
+        if utterance < (self._pressed if self.mode is ListeningMode.MANUAL else self.utterance):
             return []
         match self.state:
             case State.WAITING:
@@ -264,8 +268,7 @@ class TurnMachine:
                 return self._discard(State.WAITING)  # a key that is held is held on
             case State.PAUSED:
                 return self._discard(self._rest_state())
-        if self.state is not State.REPLYING:
-            self._close()
+        self._close()
         decisions = self._interrupt()
         self._go(self._rest_state())
         return decisions
