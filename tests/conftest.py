@@ -12,6 +12,7 @@ from httpx2._config import create_ssl_context
 
 from tests import leftovers
 from tests.virtual_loop import VirtualLoop, at_work
+from xiaozhi.models.resolver import DaemonResolver
 from xiaozhi.store.database import Database
 
 
@@ -31,16 +32,23 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _store_is_seen() -> Iterator[None]:
-    """The store has a thread of its own, that a virtual loop would not know of."""
+def _own_threads_are_seen() -> Iterator[None]:
+    """The store has a thread of its own and so has each look-up of a name, which a virtual loop would not know of."""
     ask = Database._ask
 
     async def seen(self: Database, call: Any, *, writes: bool, durable: bool) -> Any:
         with at_work(asyncio.get_running_loop()):
             return await ask(self, call, writes=writes, durable=durable)
 
+    resolve = DaemonResolver.resolve
+
+    async def looked_up(self: DaemonResolver, *args: Any, **options: Any) -> Any:
+        with at_work(asyncio.get_running_loop()):
+            return await resolve(self, *args, **options)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Database, "_ask", seen)
+        patch.setattr(DaemonResolver, "resolve", looked_up)
         yield
 
 

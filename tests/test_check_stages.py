@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bench.standins.speech import SpeechStandIn
 from tests.speech import SPEECH_DIR, needs_speech
 from xiaozhi.checks import stages
 from xiaozhi.checks.finding import Finding, Level, bad, ok, warn
@@ -75,9 +76,40 @@ async def test_the_embedded_voice_speaks(tmp_path: Path) -> None:
 
 
 async def test_a_local_voice_without_its_model_stops_the_server(tmp_path: Path) -> None:
-    (found,) = await stages.voices(tts(engines=["sherpa", "espeak"]), tmp_path, skip=("espeak",))
+    found, _ = await stages.voices(tts(engines=["sherpa", "espeak"]), tmp_path)
     assert (found.subject, *level(found)) == ("tts sherpa", Level.BAD, True)
     assert "xiaozhi models pull" in found.text
+
+
+@pytest.mark.parametrize(
+    ("fault", "checked", "words"),
+    [
+        ("", Level.OK, "speaks: openai tts-1"),
+        ("error-401", Level.WARN, "openai: HTTP 401: stand-in says 401"),
+        ("json", Level.WARN, "text instead of sound"),
+        ("silence", Level.WARN, "sent only silence"),
+    ],
+)
+async def test_a_speech_server_is_asked_as_a_turn_asks_it(
+    tmp_path: Path, fault: str, checked: Level, words: str
+) -> None:
+    async with SpeechStandIn() as server:
+        server.fault = fault
+        settings = tts(engines=["openai"], openai={"base_url": server.base_url, "api_key": "K"})
+        (found,) = await stages.voices(settings, tmp_path)
+        assert [asked.text for asked in server.requests] == ["你好。"]
+    assert (found.level, found.required) == (checked, False)
+    assert words in found.text
+
+
+async def test_a_speech_server_without_a_key_is_bad_where_it_wants_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    settings = tts(engines=["openai"], openai={"base_url": "https://127.0.0.1:1/v1"})
+    (found,) = await stages.voices(settings, tmp_path)
+    assert level(found) == (Level.BAD, False)
+    assert found.text.endswith("no key: set tts.openai.api_key or OPENAI_API_KEY")
 
 
 async def test_a_voice_that_cannot_be_reached_is_a_warning(tmp_path: Path) -> None:

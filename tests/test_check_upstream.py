@@ -1,44 +1,23 @@
 """The check asks language models for a few words and speech servers for their models, over real sockets."""
 
-import asyncio
-import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import orjson
 import pytest
-from aiohttp import web
-from pydantic import SecretStr
 
 from bench.standins.chat import ChatStandIn, Verbatim
 from xiaozhi.checks import upstream
 from xiaozhi.checks.finding import Finding, Level
 from xiaozhi.models import resolver
-from xiaozhi.settings import LlmEndpoint, LlmSettings, OpenAIVoiceSettings
+from xiaozhi.settings import LlmEndpoint, LlmSettings
 
 
 @pytest.fixture(autouse=True)
 def without_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-
-
-@contextlib.asynccontextmanager
-async def answering(answer: Callable[[web.Request], web.Response]) -> AsyncIterator[str]:
-    async def handle(request: web.Request) -> web.Response:
-        return answer(request)
-
-    app = web.Application()
-    app.router.add_get("/v1/models", handle)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    finally:
-        await runner.cleanup()
 
 
 def endpoint(base_url: str, **more: object) -> LlmEndpoint:
@@ -145,65 +124,11 @@ async def test_a_key_that_no_service_gave_is_said_and_sent_nowhere() -> None:
     assert one.text == f"{chat.url}/v1: the key holds characters that no key has: copy it again"
 
 
-async def test_a_speech_server_that_lists_the_model_is_good() -> None:
-    keys: list[str] = []
-
-    def answer(request: web.Request) -> web.Response:
-        keys.append(request.headers["Authorization"])
-        return web.json_response({"data": [{"id": "tts-1"}, {"id": "other"}]})
-
-    async with answering(answer) as url:
-        one = await upstream.openai_voice(OpenAIVoiceSettings(base_url=url, api_key=SecretStr("K")))
-    assert (one.level, one.text) == (Level.OK, f"{url} answers, model tts-1")
-    assert keys == ["Bearer K"]
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "level", "words"),
-    [
-        (200, '{"data": [{"id": "llama"}]}', Level.WARN, "does not list the model tts-1; it lists llama"),
-        (200, '{"data": [{"id": "tts-1:latest"}]}', Level.OK, "answers, model tts-1"),
-        (200, '{"data": []}', Level.OK, "answers"),
-        (200, "<html>", Level.OK, "lists no models"),
-        (200, '{"data": 5}', Level.OK, "lists no models"),
-        (404, "", Level.OK, "lists no models"),
-        (401, "", Level.BAD, "refuses the key (HTTP 401)"),
-        (403, "", Level.BAD, "refuses the key (HTTP 403)"),
-        (500, "", Level.WARN, "answers HTTP 500"),
-    ],
-)
-async def test_what_a_speech_server_answers_is_told(status: int, body: str, level: Level, words: str) -> None:
-    async with answering(lambda _: web.Response(status=status, text=body)) as url:
-        one = await upstream.openai_voice(OpenAIVoiceSettings(base_url=url))
-    assert (one.level, one.required) == (level, False)
-    assert words in one.text
-
-
-async def test_a_speech_server_that_never_answers_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream, "ANSWER_S", 0.05)
-    done = asyncio.Event()
-
-    async def swallow(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await done.wait()
-        writer.close()
-
-    async with await asyncio.start_server(swallow, "127.0.0.1", 0) as server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        one = await upstream.openai_voice(OpenAIVoiceSettings(base_url=url))
-        done.set()
-    assert one.level is Level.WARN
-    assert "does not answer within" in one.text
-
-
 async def test_a_key_that_is_not_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MY_KEY", raising=False)
     one = await found("https://api.example.org/v1", api_key="", api_key_env="MY_KEY")
     assert (one.level, one.required) == (Level.BAD, False)
     assert one.text == "https://api.example.org/v1: no key: set the environment variable MY_KEY"
-    async with answering(lambda _: web.json_response({"data": [{"id": "tts-1"}]})) as url:
-        voice = await upstream.openai_voice(OpenAIVoiceSettings(base_url=url, api_key_env="MY_KEY"))
-    assert (voice.subject, voice.level) == ("tts openai", Level.OK)
-    assert voice.text.endswith("; no key (MY_KEY is not set)")
 
 
 async def test_neither_key_nor_login_is_shown() -> None:

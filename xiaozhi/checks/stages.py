@@ -56,20 +56,13 @@ def recognition(settings: AsrSettings, models_dir: Path) -> Finding:
     return warn("asr", f"{built.why}; {built.hint}") if built.hint else ok("asr", built.why)
 
 
-async def voices(settings: TtsSettings, models_dir: Path, skip: Sequence[str] = ()) -> list[Finding]:
-    """Whether each voice of the list speaks; all are tried at once.
-
-    Args:
-        settings: the table.
-        models_dir: the folder of all models.
-        skip: voices that are checked otherwise.
-    """
-    names = [name for name in settings.engines if name not in skip]
-    return list(await asyncio.gather(*(voice(name, settings, models_dir) for name in names)))
+async def voices(settings: TtsSettings, models_dir: Path) -> list[Finding]:
+    """Whether each voice of the list speaks, as it would in a turn; all are tried at once."""
+    return list(await asyncio.gather(*(voice(name, settings, models_dir) for name in settings.engines)))
 
 
 async def voice(name: str, settings: TtsSettings, models_dir: Path) -> Finding:
-    """Whether one voice can be had, which is required, and speaks, which is not: the others stand in for it."""
+    """Whether one voice can be had, which is required, and says two syllables, which is not: others stand in for it."""
     subject = f"tts {name}"
     try:
         built = await asyncio.to_thread(build_voices, settings.model_copy(update={"engines": (name,)}), models_dir)
@@ -81,7 +74,9 @@ async def voice(name: str, settings: TtsSettings, models_dir: Path) -> Finding:
             async for pcm in speech:
                 samples += len(pcm)
     except VoiceError as error:
-        return bad(subject, str(error), required=False) if name in LOCAL_VOICES else warn(subject, str(error))
+        _, keyless, hint = built.why[0].partition("; no key")
+        line = f"{error}{keyless}{hint}"
+        return bad(subject, line, required=False) if name in LOCAL_VOICES or keyless else warn(subject, line)
     except TimeoutError:
         return warn(subject, f"says nothing within {VOICE_TRIAL_S:.0f} s")
     finally:
@@ -89,27 +84,6 @@ async def voice(name: str, settings: TtsSettings, models_dir: Path) -> Finding:
     if not samples:
         return bad(subject, "speaks without a sound", required=False)
     return ok(subject, f"speaks: {built.why[0]}")
-
-
-async def reachable_voices(names: Sequence[str], settings: TtsSettings, models_dir: Path) -> list[Finding]:
-    """Whether voices that are paid for can be reached, all at once."""
-    return list(await asyncio.gather(*(reachable_voice(name, settings, models_dir) for name in names)))
-
-
-async def reachable_voice(name: str, settings: TtsSettings, models_dir: Path) -> Finding:
-    """Whether a voice that is paid for can be reached and takes the key; it is not made to speak."""
-    subject = f"tts {name}"
-    built = await asyncio.to_thread(build_voices, settings.model_copy(update={"engines": (name,)}), models_dir)
-    try:
-        async with asyncio.timeout(VOICE_TRIAL_S):
-            await built.chain.warm()
-    except VoiceError as error:
-        return bad(subject, str(error), required=False)
-    except TimeoutError:
-        return warn(subject, f"does not answer within {VOICE_TRIAL_S:.0f} s")
-    finally:
-        await built.chain.close()
-    return ok(subject, f"answers: {built.why[0]}")
 
 
 async def remote_recognition(settings: AsrSettings) -> Finding | None:

@@ -1,4 +1,4 @@
-"""Upstream services: does the address answer, is the key taken, is the model known. Costs a few tokens at most."""
+"""Language models: does the address answer, is the key taken, is the model known. Costs a few tokens each."""
 
 import asyncio
 import os
@@ -10,15 +10,14 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from xiaozhi.checks.finding import Finding, bad, ok, warn
-from xiaozhi.console.listing import models_of
 from xiaozhi.models.resolver import DaemonResolver
-from xiaozhi.settings import LlmEndpoint, LlmSettings, OpenAIVoiceSettings
+from xiaozhi.settings import LlmEndpoint, LlmSettings
 from xiaozhi.settings.pasted import is_near, key_fault
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Message
 from xiaozhi.upstream.failure import FailureKind
 
 ANSWER_S = 3.0
-"""Longest wait for a name, or for a list of models."""
+"""Longest wait for a name."""
 _TOKENS: Final = 16
 """What a language model may say: less is refused by some."""
 
@@ -100,52 +99,6 @@ async def _unknown_host(host: str, port: int) -> str:
     except OSError:
         return f"name {host} not found"
     return ""
-
-
-async def openai_voice(settings: OpenAIVoiceSettings) -> Finding:
-    """The speech server. Few of them list their models, so a missing list is no fault."""
-    return await service("tts openai", settings.base_url, settings.key(), settings.api_key_env, settings.model)
-
-
-async def service(subject: str, base_url: str, key: str, key_env: str, model: str) -> Finding:
-    """An OpenAI-compatible service, asked for its list of models.
-
-    Args:
-        subject: how to call it.
-        base_url: its address, up to and with `/v1`.
-        key: the API key; empty when there is none.
-        key_env: the environment variable that should have held the key.
-        model: the model that will be asked for.
-    """
-    where, keyless = _where(base_url), _keyless(key, key_env)
-    if why := _unusable_key(base_url, key, key_env):
-        return bad(subject, f"{where}: {why}", required=False)
-    try:
-        listed = await models_of(base_url, key, headers={}, wait_s=ANSWER_S)
-    except ChatError as error:
-        return _unlisted(subject, where, error, keyless)
-    if not listed:
-        return ok(subject, f"{where} answers, and lists no models{keyless}")
-    if not {model, f"{model}:latest"} & set(listed):
-        known = ", ".join(listed[:5])
-        return warn(subject, f"{where} does not list the model {model}; it lists {known}{' …' * (len(listed) > 5)}")
-    return ok(subject, f"{where} answers, model {model}{keyless}")
-
-
-def _unlisted(subject: str, where: str, error: ChatError, keyless: str) -> Finding:
-    if error.status in (401, 403):
-        return bad(subject, f"{where} refuses the key ({error}){keyless}", required=False)
-    if error.status:
-        return warn(subject, f"{where} answers {error}{keyless}")
-    match error.kind:
-        case FailureKind.NONSENSE:
-            return ok(subject, f"{where} answers, and lists no models{keyless}")
-        case FailureKind.FIRST_BYTE:
-            return warn(
-                subject, f"{where} does not answer within {ANSWER_S:.0f} s: is it running, is the address right?"
-            )
-        case _:
-            return warn(subject, f"{where} cannot be reached ({error}): is it running, is the address right?")
 
 
 def _where(base_url: str) -> str:

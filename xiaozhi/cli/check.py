@@ -22,7 +22,7 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
         "check",
         help="try every file, model, port, endpoint and key the settings name",
         description="Try everything the settings name: one line each, good or bad, with what to do. Asks each language "
-        "model for a few words, as a turn does, and spends nothing else.",
+        "model for a few words and each voice for two syllables, as a turn does.",
         epilog="exit codes: 0 serving would work, 1 it would fail",
     )
     add_address(parser)
@@ -67,23 +67,15 @@ async def findings_of(loaded: "Loaded") -> "list[Finding]":
 
     settings = loaded.settings
     models_dir = settings.models.dir
-    paid = [name for name in ("azure", "iflytek") if name in settings.tts.engines]
-    skip = ("openai", *paid)  # asked whether they take the key instead: speaking costs money there
-    asking = asyncio.gather(
-        stages.remote_recognition(settings.asr), stages.reachable_voices(paid, settings.tts, models_dir)
-    )
-    voices, openai_voice, endpoints, recognition, activity, libraries = await asyncio.gather(
-        stages.voices(settings.tts, models_dir, skip),
-        _nothing() if "openai" not in settings.tts.engines else upstream.openai_voice(settings.tts.openai),
+    asking = asyncio.ensure_future(stages.remote_recognition(settings.asr))
+    voices, endpoints, recognition, activity, libraries = await asyncio.gather(
+        stages.voices(settings.tts, models_dir),
         upstream.endpoints(settings.llm),
         asyncio.to_thread(stages.recognition, settings.asr, models_dir),
         asyncio.to_thread(stages.voice_activity, settings.vad, models_dir),
         asyncio.to_thread(machine.libraries, settings),
     )
-    remote, reachable = await asking
-    tried = [*voices, *reachable, *([openai_voice] if openai_voice else [])]
-    order = [f"tts {name}" for name in settings.tts.engines]
-    tried.sort(key=lambda finding: order.index(finding.subject))
+    remote = await asking
     found: Sequence[Finding | None] = [
         ok("settings", loaded.sources),
         *(warn("settings", line) for line in loaded.warnings),
@@ -103,11 +95,7 @@ async def findings_of(loaded: "Loaded") -> "list[Finding]":
         recognition,
         remote,
         *endpoints,
-        *tried,
-        stages.last_resort(settings.tts, tried),
+        *voices,
+        stages.last_resort(settings.tts, voices),
     ]
     return [finding for finding in found if finding is not None]
-
-
-async def _nothing() -> None:
-    return None

@@ -1,8 +1,8 @@
-"""Which models a service offers, asked of it with the key that was entered, and of nobody else."""
+"""Which models an endpoint offers, asked of it with the key that was entered, and of nobody else."""
 
 import asyncio
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Final
 
 import aiohttp
@@ -10,36 +10,36 @@ import orjson
 
 from xiaozhi import bounded_json
 from xiaozhi.models.resolver import DaemonResolver
+from xiaozhi.settings import LlmEndpoint
 from xiaozhi.settings.pasted import key_fault
 from xiaozhi.stages.llm.engine import ChatError
 from xiaozhi.upstream.failure import FailureKind
 
+ANSWER_S: Final = 8.0
+"""Longest wait for a list; OpenRouter's has 400 KB."""
 MAX_LIST_BYTES: Final = 4 * 1024 * 1024
 MAX_MODELS: Final = 1000
 _MAX_NAME_CHARS: Final = 200
 
 
-async def models_of(base_url: str, key: str, *, headers: Mapping[str, str], wait_s: float) -> list[str]:
-    """The names, sorted; empty where the service answers and lists none. A redirection is not followed.
-
-    Args:
-        base_url: its address, up to and with `/v1`.
-        key: the API key; empty when there is none.
-        headers: that go along with it.
-        wait_s: longest wait for the list.
+async def models_of(endpoint: LlmEndpoint) -> list[str]:
+    """The names, sorted; empty where the endpoint answers and lists none. A redirection is not followed.
 
     Raises:
         ChatError: it cannot be reached, refuses the key, or answers something else.
     """
+    key = endpoint.key()
     if fault := key_fault(key):
         raise ChatError(f"the key {fault}", kind=FailureKind.REFUSED)
-    credentials = {"Authorization": f"Bearer {key}"} if key else {}
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         async with (
-            asyncio.timeout(wait_s),
+            asyncio.timeout(ANSWER_S),
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=DaemonResolver()), trust_env=True) as session,
             session.get(
-                f"{base_url.rstrip('/')}/models", headers={**credentials, **headers}, allow_redirects=False
+                f"{endpoint.base_url.rstrip('/')}/models",
+                headers=headers | endpoint.headers(),
+                allow_redirects=False,
             ) as reply,
         ):
             if reply.status in (404, 405, 501):
@@ -54,7 +54,7 @@ async def models_of(base_url: str, key: str, *, headers: Mapping[str, str], wait
                 if len(body) > MAX_LIST_BYTES:
                     raise ChatError("its list of models has no end", kind=FailureKind.NONSENSE)
     except TimeoutError:
-        raise ChatError(f"no answer within {wait_s:.0f} s", kind=FailureKind.FIRST_BYTE) from None
+        raise ChatError(f"no answer within {ANSWER_S:.0f} s", kind=FailureKind.FIRST_BYTE) from None
     except (aiohttp.ClientError, ValueError, OSError) as error:
         raise ChatError(_reason(error), kind=FailureKind.CONNECTION) from None
     try:

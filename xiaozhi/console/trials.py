@@ -35,8 +35,6 @@ _log = logging.getLogger(__name__)
 
 LIMIT_S: Final = 30.0
 _LONGEST_TEXT: Final = 200
-# OpenRouter's list has 400 KB.
-_LIST_WAIT_S: Final = 8.0
 _MOST_SOUND_S: Final = 15.0
 # Enough for a first word of a model that first sends an empty piece or thinks a little.
 _MOST_TOKENS: Final = 16
@@ -112,8 +110,7 @@ class Trials:
         settings = self._services.settings
         endpoint = await self._endpoint(body.get("endpoint"), settings)
         try:
-            models = await models_of(endpoint.base_url, endpoint.key(), headers=endpoint.headers(), wait_s=_LIST_WAIT_S)
-            return {"ok": True, "models": models}
+            return {"ok": True, "models": await models_of(endpoint)}
         except ChatError as error:
             return self._clean(Result(False, None, str(error), trouble=trouble_of(error)), settings, body)
 
