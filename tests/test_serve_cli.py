@@ -272,12 +272,12 @@ def for_ever():
     print("held up", flush=True)
     {how}
 
-banner = process._banner
-def with_a_fault(*about):
+announce = process._announce
+async def with_a_fault(*about):
     asyncio.get_running_loop().call_later(0.1, {begin})
-    return banner(*about)
+    await announce(*about)
 
-process._banner = with_a_fault
+process._announce = with_a_fault
 process._CLOSE_S = process._THREADS_S = 1.0
 sys.exit(process.run(load_settings(None, {{"server.drain_s": "0"}}, os.environ).settings))
 """
