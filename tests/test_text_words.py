@@ -79,6 +79,8 @@ def test_letters_digits_and_marks_are_no_emoji() -> None:
         ("Harry Potter", "zh", "zh"),
         ("Python,", "zh", "zh"),
         ("Sure,", "zh", "en"),
+        ("Goodbye! Call", "zh", "en"),
+        ("Really? Yes.", "zh", "en"),
         ("5 km", "zh", "zh"),
         ("x^2+y^2=1", "zh", "zh"),
         ("OK, bye now.", "zh", "en"),

@@ -96,16 +96,21 @@ def language_of(text: str, *, default: str = "zh") -> str:
 
 def _word_weights(text: str, *, among_asian: bool) -> Iterator[float]:
     """How long each word in Latin letters sounds, in syllables: at least one of an ordinary word, less of a name."""
-    words = [
-        word for run in _RUN.findall(text) if not _CODE.search(run.rstrip(".,:;!?")) for word in _WORD.findall(run)
-    ]
-    begins = bool(words) and next(filter(str.isalpha, text), "") == words[0][0]
+    words: list[str] = []
+    first = set[int]()  # words with which a sentence begins
+    for run in _RUN.findall(text):
+        if not _CODE.search(run.rstrip(".,:;!?")):
+            words += _WORD.findall(run)
+        if run.endswith(("!", "?")):
+            first.add(len(words))
+    if words and next(filter(str.isalpha, text), "") == words[0][0]:
+        first.add(0)
     named = False
     for index, word in enumerate(words):
-        following = words[index + 1] if index + 1 < len(words) else ""
+        following = words[index + 1] if index + 1 < len(words) and index + 1 not in first else ""
         if not _VOWEL.search(word) or word in _FUNCTIONS:  # km, http, GPS
             named = True
-        elif not index and begins and word[1:].islower():  # the capital of a sentence
+        elif index in first and word[1:].islower():  # the capital of a sentence
             alone = not following and among_asian and word.lower() not in _INTERJECTIONS
             named = word[0].isupper() and (alone or following[:1].isupper())
         elif word in _LINKING and named:
