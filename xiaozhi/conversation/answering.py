@@ -66,7 +66,7 @@ class Plan:
         ends: the conversation is over after it.
         names: words that belong to this talker alone: an answer with one of them is not for others.
         error: why it is no more than an excuse, for the turn's record; empty for an answer.
-        unknown_language: what was heard makes no sense: it is neither shown nor remembered.
+        unknown_language: what was heard makes no sense: it is not shown.
     """
 
     language: str

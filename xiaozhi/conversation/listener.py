@@ -175,7 +175,7 @@ class Listener:
         trace = TurnTrace(self._machine.turn, mode=self._machine.mode.value, language=self.language, unheard=True)
         trace.engine, trace.error, trace.end = self._services.ears.engine.name, self.missed, now
         self.times.note(trace, now)
-        self._replies.unheard(trace)
+        self._replies.forgotten(trace)
         self.missed = ""
         if now - self._owned_up_at >= _OWN_UP_EVERY_S:
             self._owned_up_at = now

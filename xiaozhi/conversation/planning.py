@@ -2,7 +2,7 @@
 
 import logging
 
-from xiaozhi.conversation.answering import Plan
+from xiaozhi.conversation.answering import Plan, Remembered
 from xiaozhi.conversation.intents import Intent, Intents
 from xiaozhi.conversation.recollection import Recollection
 from xiaozhi.events import Clause
@@ -69,7 +69,14 @@ class Planner:
             said = only_understands(known or EMBEDDED, soon=self._services.ears_are_coming)
             script = [Clause(text, text, language, "sad") for text, language in zip(said, ("zh", "en"), strict=True)]
             self._intent = None
-            return Plan("zh", persona=persona, script=script, name="unknown language", unknown_language=True)
+            return Plan(
+                "zh",
+                persona=persona,
+                script=script,
+                name="unknown language",
+                remembered=Remembered.NEVER,
+                unknown_language=True,
+            )
         language = persona.language if persona.language != "auto" else talker
         self._box.context.language = language
         self._box.allow(persona.tools)

@@ -136,18 +136,20 @@ class Replies:
         A device that is frozen or out of range takes nothing, and hears nothing, long before it is found out.
         """
         trace = reply.trace
-        if not reply.committed or reply.remembered is Remembered.NEVER:
+        if not reply.committed:
             return
-        if reply.remembered is Remembered.BROKEN_OFF and trace.interrupted is None:
-            return
-        untaken_ms = self._link.untaken_ms(trace.generation)
-        heard_ms = min(reply.pacer.played_ms(), reply.pacer.sent_ms - untaken_ms)
-        self._recall.add(trace, reply.pacer.spoken(), heard_ms, cut=untaken_ms > 0.0)
-        if not reply.unasked:
-            report_turn(self._services, self._link, self._device_id, trace)
+        broken_off = trace.interrupted is not None
+        if reply.remembered is Remembered.ALWAYS or (reply.remembered is Remembered.BROKEN_OFF and broken_off):
+            untaken_ms = self._link.untaken_ms(trace.generation)
+            heard_ms = min(reply.pacer.played_ms(), reply.pacer.sent_ms - untaken_ms)
+            self._recall.add(trace, reply.pacer.spoken(), heard_ms, cut=untaken_ms > 0.0)
+            if not reply.unasked:
+                report_turn(self._services, self._link, self._device_id, trace)
+        elif not reply.unasked:
+            self.forgotten(trace)
 
-    def unheard(self, trace: TurnTrace) -> None:
-        """Somebody has spoken and could not be understood, through a fault of ours: a turn without a reply."""
+    def forgotten(self, trace: TurnTrace) -> None:
+        """A turn that is no part of the history: somebody has spoken and could not be understood."""
         self._services.store.turns.next_id()  # the pages tell turns apart by it
         report_turn(self._services, self._link, self._device_id, trace)
 
