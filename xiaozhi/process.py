@@ -138,7 +138,7 @@ async def _announce(settings: Settings, server: Server, files: Sequence[Path]) -
         sys.stdout.flush()
         return
     where = {"ota": server.ota_url, "websocket": server.websocket_url}
-    for line in server.services.banner:
+    for line in (*server.services.banner, *_fetching_lines(settings)):
         _log.info("%s", " ".join(line.split()))
     if server.console is not None:
         where["console"] = server.console.address(server.base_url)

@@ -246,7 +246,9 @@ def _alone(work: Path, name: str) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Fetching(f"{name} is being fetched by another process; `xiaozhi models list` shows how far") from None
+            raise Fetching(
+                f"{name} is being fetched by another process; `{program()} models list` shows how far"
+            ) from None
         yield
     finally:
         os.close(lock)
