@@ -71,7 +71,9 @@ async def test_the_official_client_lists_and_calls_the_tools(tmp_path: Path) -> 
             assert (failed, orjson.loads(text)) == (False, {"kitchen": "spoken"})
             assert "Dinner is ready." in [message.get("text") for _, message in device.received]
             failed, text = await call("read_history", device="Kitchen", turns=5)
-            assert [turn["heard"] for turn in orjson.loads(text)] == ["my cat is called Momo"]
+            asked, announced = orjson.loads(text)
+            assert (asked["heard"], announced["heard"]) == ("my cat is called Momo", "")
+            assert "Dinner is ready." in announced["said"]
             failed, text = await call("list_reminders")
             assert [(one["text"], one["repeat"]) for one in orjson.loads(text)] == [("call Anna", "daily")]
             failed, text = await call("read_history", device="nobody")

@@ -270,7 +270,7 @@ async def test_a_mirror_that_sends_a_few_bytes_and_then_nothing_is_left_as_well(
     good: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetching, "SLOW_WINDOW_S", 0.3)
-    async with serving(Mirror(dict(WHOLE), cut_after=500, cuts=10_000, pause_s=0.05)) as drip:
+    async with serving(Mirror(dict(WHOLE), cut_after=500, cuts=10_000, pause_s=0.1)) as drip:
         pulled = await pull(MODEL, tmp_path, [Source("drip", drip.source.downloads), good.source])
     assert (pulled.source, contents(tmp_path)) == ("files", WHOLE)
 
