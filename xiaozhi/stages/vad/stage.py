@@ -249,7 +249,7 @@ class _Listener:
         heard_ms = 0.0 if segmenter.voiced else self._now_ms - last_voiced_ms
         unsent_ms, doubtful = 0.0, False
         if self._control.mic is not Mic.HELD:  # who holds a key says when it is over
-            unsent_ms, doubtful = self._gaps.unsent_ms(self._loop.time() * 1000.0, faded=not segmenter.clear)
+            unsent_ms, doubtful = self._gaps.unsent_ms(self._loop.time() * 1000.0, faded=segmenter.fading)
         doubtful = doubtful or segmenter.doubtful
         return SpeechAudio(
             self._control.utterance, self._now_ms, pcm, heard_ms + unsent_ms, last_voiced_ms, doubtful, unsent_ms
