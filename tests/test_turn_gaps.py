@@ -85,6 +85,18 @@ def test_a_client_that_goes_on_in_time_had_been_silent() -> None:
     assert client.unsent() == (0.0, False)
 
 
+def test_packets_that_always_come_in_bundles_leave_no_gap() -> None:
+    client = Client()
+    for _ in range(3):
+        client.now_ms += 240.0
+        client.gaps.packets(240.0, client.now_ms, open_utterance=True)
+    assert client.unsent(239.0) == (0.0, False)
+    assert client.unsent(81.0) == (320.0, False), "this is longer than is usual"
+    client.send(2000)
+    client.gaps.restart()
+    assert client.unsent(170.0) == (170.0, False), "and it was long ago"
+
+
 def test_what_follows_nothing_has_no_gap_before_it() -> None:
     client = Client()
     client.send(10)

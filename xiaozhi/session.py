@@ -269,7 +269,8 @@ class Conversation:
         if self._machine.state in _PASSING and self._loop.time() - self._there_since > waits_s:
             _log.error("nothing came of %s", self.doing, extra={"device": self._device_id})
             self._apply(self._machine.overdue())
-            self._listener.lost()
+            if self.idle_s() > 0.0:
+                self._listener.lost()
 
     # What the machine decides -------------------------------------------------------------------------------------
 

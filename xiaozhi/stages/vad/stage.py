@@ -239,7 +239,7 @@ class _Listener:
         self._keep(pcm)
         if segmenter.in_speech and self._recent_samples:
             await self._put(self._begin(), resets)
-            self._watch(self._control.gap_ms / 1000.0)
+            self._watch(self._gaps.least_ms / 1000.0)
 
     def _step(self, pcm: PcmFloat) -> SpeechAudio:
         """How the open utterance goes on, with this sound."""
@@ -249,7 +249,7 @@ class _Listener:
         heard_ms = 0.0 if segmenter.voiced else self._now_ms - last_voiced_ms
         unsent_ms, doubtful = 0.0, False
         if self._control.mic is not Mic.HELD:  # who holds a key says when it is over
-            unsent_ms, doubtful = self._gaps.unsent_ms(self._loop.time() * 1000.0, faded=not segmenter.clear)
+            unsent_ms, doubtful = self._gaps.unsent_ms(self._loop.time() * 1000.0, faded=segmenter.fading)
         doubtful = doubtful or segmenter.doubtful
         return SpeechAudio(
             self._control.utterance, self._now_ms, pcm, heard_ms + unsent_ms, last_voiced_ms, doubtful, unsent_ms
@@ -266,7 +266,7 @@ class _Listener:
         """Tell how silent the open utterance is, where nothing comes."""
         self._timer = None
         now_s = self._loop.time()
-        gap_s = self._control.gap_ms / 1000.0
+        gap_s = self._gaps.least_ms / 1000.0
         silent_s = self._gaps.silent_for_ms(now_s * 1000.0) / 1000.0
         if self._hearing or len(self._mic) or now_s - due_s > _STOOD_STILL_S:
             self._watch(_STOOD_STILL_S)
