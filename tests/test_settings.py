@@ -88,7 +88,7 @@ def test_the_file_of_the_readme_loads_as_it_stands() -> None:
 
 def test_the_shipped_file_says_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
-    loaded = load_settings(None, {}, {})
+    loaded = load_settings(None, {}, {}, local_text="")  # whoever works on it may have a console's file there
     assert loaded.source == Path("settings.toml")
     assert loaded.settings == Settings()
 
