@@ -42,6 +42,8 @@ SPENT: Final = "had spent its max_tokens before a word to be spoken"
 """What is said of a model whose thoughts have used up what it may say."""
 # After the last event the rest of the response is read, so that its connection can be used again.
 _TAIL_S: Final = 0.2
+# A shorter key is none: it would be found in every word.
+_SECRET_CHARS: Final = 6
 # A server that is well says so in much less.
 _CHECK_S: Final = 3.0
 _NOBODY_BEHIND: Final = frozenset({502, 503, 504})
@@ -325,7 +327,7 @@ class OpenAIChat:
 
     def _safe(self, text: str) -> str:
         """Servers like to repeat a key that they refuse."""
-        return text.replace(self._key, "***") if self._key else text
+        return text.replace(self._key, "***") if len(self._key) >= _SECRET_CHARS else text
 
 
 async def _pieces(response: AsyncAPIResponse[Any]) -> AsyncGenerator[bytes, None]:

@@ -195,9 +195,9 @@ def _part(part: Any) -> tuple[str, bool]:
     if "think" in str(part.get("type")) or "reason" in str(part.get("type")):
         return "", True
     text = part.get("text", part.get("refusal"))
-    if not isinstance(text, str):
-        raise ValueError("a part of a content without a text")
-    return text, False
+    if not isinstance(text, str) and "type" not in part:
+        raise ValueError("a part of a content of another kind")
+    return text if isinstance(text, str) else "", False  # a picture or sound beside the words
 
 
 _MESSAGES: Final = ("error", "message", "error_msg", "detail", "msg")
