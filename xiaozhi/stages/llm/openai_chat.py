@@ -134,7 +134,8 @@ class OpenAIChat:
                     finished |= chunk.finished
                     cut |= chunk.cut
                     declined |= chunk.declined
-                    kept.push(chunk.fields)
+                    if chunk.fields:
+                        kept.push(chunk.fields)
                     if chunk.calls:
                         if not calls.begun:
                             yield Delta(calling=True)
