@@ -405,7 +405,7 @@ ERRORS: dict[str, tuple[bytes, str]] = {
         b'data: {"choices": null, "base_resp": {"status_code": 1004, "status_msg": "login fail"}}\n\n',
         r"login fail \(1004\)",
     ),
-    "a part of a content has no text": (bare(content=[{"type": "image_url"}]), "another shape"),
+    "a part of a content is of no kind": (bare(content=[{"picture": 7}]), "another shape"),
     "a content is an object of another kind": (bare(content={"picture": 7}), "another shape"),
     "qwen is throttled": (b'data: {"code": "Throttling", "message": "Requests rate limit exceeded"}\n\n', "rate limit"),
     "baidu refuses the key": (b'data: {"error_code": 110, "error_msg": "Access token invalid"}\n\n', "token invalid"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.standins.chat import ChatMessages
+from bench.standins.chat import ChatMessages, Verbatim
 from tests.house import House, house
 from tests.test_tool_turns import call, in_pieces
 from xiaozhi.agents.roster import presets
@@ -235,12 +235,16 @@ async def test_what_a_conversation_outgrows_is_summed_up_in_the_background(tmp_p
             assert "The talker counts." in prompt(asked_by_turns(home)[-1])
 
 
-async def test_a_summary_that_fails_is_dropped_without_a_word(tmp_path: Path) -> None:
-    def answer(messages: ChatMessages) -> str:
-        return "" if messages[0]["content"].startswith(NOTES) else "🙂 Yes."
+@pytest.mark.parametrize("reason", ["stop", "content_filter"])
+async def test_a_summary_that_fails_or_is_withheld_is_dropped_without_a_word(tmp_path: Path, reason: str) -> None:
+    body = b'data: {"choices": [{"delta": {"content": ""}, "finish_reason": "' + reason.encode() + b'"}]}\n\n'
 
-    async with house(tmp_path, **PLAIN, llm={"history_turns": 2, "system_prompt": "Be kind."}) as home:
-        home.chat.answer = answer
+    def answer(body_asked: dict[str, Any]) -> Verbatim | None:
+        return Verbatim(body) if body_asked["messages"][0]["content"].startswith(NOTES) else None
+
+    llm = {"history_turns": 2, "system_prompt": "Be kind."}
+    async with house(tmp_path, "🙂 Yes.", **PLAIN, llm=llm) as home:
+        home.chat.verbatim = answer
         async with home.device() as device:
             for number in range(4):
                 assert await ask(device, f"this is number {number}") == "Yes."

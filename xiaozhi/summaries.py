@@ -120,7 +120,7 @@ class Summariser:
         text = ""
         async with aclosing(self._chat.stream(request)) as deltas:
             async for delta in deltas:
-                text += delta.text
+                text += "" if delta.aside else delta.text  # what is said instead of an answer is no summary
                 if len(text) >= _LONGEST:
                     break
         return text.strip()[:_LONGEST]

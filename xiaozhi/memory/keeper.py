@@ -252,7 +252,7 @@ class MemoryKeeper:
         request = ChatRequest(questions(turns, known), talk_language(turns))
         async with aclosing(chat.stream(request)) as deltas:
             async for delta in deltas:
-                answer += delta.text
+                answer += "" if delta.aside else delta.text
                 if len(answer) >= MOST_ANSWER_CHARS:
                     break
         found = read_answer(answer, known)

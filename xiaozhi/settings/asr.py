@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 
-from xiaozhi.settings.pasted import Address, ApiKey, key_of
+from xiaozhi.settings.pasted import Address, ApiKey, SocketAddress, key_of
 from xiaozhi.settings.section import Language, Precision, Provider, Section
 
 
@@ -39,7 +39,7 @@ class OpenAIAsrSettings(Section):
 class FunasrSettings(Section):
     """A FunASR runtime, over its WebSocket."""
 
-    url: str = "ws://127.0.0.1:10095"
+    url: SocketAddress = "ws://127.0.0.1:10095"
     mode: Literal["offline", "2pass"] = "offline"
     verify_tls: bool = True
     hotwords: dict[str, int] = Field(default_factory=dict, max_length=1000)

@@ -277,7 +277,7 @@ def _read_file(path: Path, text: str | None = None) -> _Layer:
     except tomllib.TOMLDecodeError as error:
         raise SettingsError([f"{name}: not valid TOML: {one_line(str(error))}{_typed(text or '')}"]) from None
     except UnicodeDecodeError:
-        raise SettingsError([f"{name}: not valid TOML: the file is not UTF-8 text"]) from None
+        raise SettingsError([f"{name}: not valid TOML: the file is not UTF-8 text: save it as UTF-8"]) from None
     except RecursionError:
         raise SettingsError([f"{name}: not valid TOML: nested too deeply"]) from None
     except ValueError as error:  # a number of more digits than Python reads

@@ -18,7 +18,8 @@ _BEARER: Final = re.compile(r"(?:authorization\s*:\s*)?bearer[\s:]+(?=\S)", re.I
 _SCHEME: Final = re.compile(r"(https?|wss?)(?::/{0,2}|//+)", re.IGNORECASE)
 # What services append to their base address, and what their documents show people.
 _OPERATION: Final = re.compile(
-    r"/+(?:chat/completions|completions|audio/speech|audio/transcriptions|embeddings)/*$", re.IGNORECASE
+    r"/+(?:chat/completions|completions|responses|models|audio/speech|audio/transcriptions|embeddings)/*$",
+    re.IGNORECASE,
 )
 _HOST: Final = re.compile(r"(?:[^\W]|[-.])+|[0-9a-f:.]+(?:%\w+)?", re.IGNORECASE)
 # What is an address without a scheme, and not just a word.
@@ -151,5 +152,7 @@ def mended_settings(settings: BaseModel, given: Mapping[str, Any]) -> Iterator[t
 
 Address: TypeAlias = Annotated[str, _ADDRESS, BeforeValidator(_ADDRESS), AfterValidator(require_address)]
 """The address of a service; empty where there may be none."""
+SocketAddress: TypeAlias = Annotated[str, _ADDRESS, BeforeValidator(_ADDRESS)]
+"""The address of a service that is spoken to through a WebSocket."""
 ApiKey: TypeAlias = Annotated[SecretStr, _KEY, BeforeValidator(_KEY)]
 """A key that is sent to a service."""

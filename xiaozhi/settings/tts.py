@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from xiaozhi.settings.pasted import Address, ApiKey, key_of
+from xiaozhi.settings.pasted import Address, ApiKey, SocketAddress, key_of
 from xiaozhi.settings.section import Provider, Section
 
 
@@ -16,7 +16,7 @@ class EdgeVoiceSettings(Section):
     voice: str = "zh-CN-XiaoxiaoNeural"
     voice_en: str = "en-US-EmmaMultilingualNeural"
     rate_percent: int = Field(0, ge=-50, le=100)
-    url: str = ""
+    url: SocketAddress = ""
 
 
 class OpenAIVoiceSettings(Section):
@@ -89,7 +89,7 @@ class IflytekVoiceSettings(Section):
     voice: str = Field("xiaoyan", min_length=1, max_length=100)
     voice_en: str = Field("", max_length=100)
     rate_percent: int = Field(0, ge=-50, le=100)
-    url: str = "wss://tts-api.xfyun.cn/v2/tts"
+    url: SocketAddress = "wss://tts-api.xfyun.cn/v2/tts"
 
     @field_validator("url")
     @classmethod

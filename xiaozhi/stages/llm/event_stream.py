@@ -6,9 +6,8 @@ JSON that stands on lines of its own or is the whole body.
 """
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -19,6 +18,7 @@ from xiaozhi import bounded_json
 MAX_EVENT_BYTES: Final = 262_144
 END: Final = b"[DONE]"
 """The data of the last event of OpenAI's streams."""
+_PLAIN: Final = "message"
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
@@ -26,8 +26,7 @@ class EventTooLong(Exception):
     """A line or an event beyond all measure; one line saying so."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One event.
 
     Attributes:
@@ -48,7 +47,7 @@ class EventReader:
         self._rest = bytearray()
         self._after_cr = False
         self._begins = True
-        self._kind = b""
+        self._kind = _PLAIN
         self._data: list[bytes] = []
         self._bytes = 0  # of `_data`, or of `_bare`
         self._bare: list[bytes] | None = None  # lines of a body that is JSON and no event stream
@@ -84,48 +83,45 @@ class EventReader:
             data, self._bare = b"\n".join(self._bare), None
             yield Event("", data, as_json(data))
 
-    def _line(self, line: bytes) -> Iterator[Event]:
+    def _line(self, line: bytes) -> Sequence[Event]:
         if self._begins:
             line = line.removeprefix(_BYTE_ORDER_MARK)
         if self._bare is not None:
             self._keep(self._bare, line)
-            return
+            return ()
         if not line:
-            yield from self._dispatch()
-            return
+            return self._dispatch()
         begins, self._begins = self._begins, False
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
             if not self._data and value == END:
-                yield self._event(value, None)
-            elif not self._data and value.startswith(b"{") and (body := as_json(value)) is not None:
-                yield self._event(value, body)
-            elif value.strip():
+                return (Event(self._kind, value, None),)
+            if not self._data and value.startswith(b"{") and (body := as_json(value)) is not None:
+                return (Event(self._kind, value, body),)
+            if value.strip():
                 self._keep(self._data, value)
         elif name == b"event":
-            self._kind = value
+            self._kind = value.decode("utf-8", "replace").strip() or _PLAIN
         elif line.lstrip().startswith(b"{"):
             if (body := as_json(line)) is not None:
-                yield Event("", line, body)
-            elif begins:
+                return (Event("", line, body),)
+            if begins:
                 self._bare = []
                 self._keep(self._bare, line)
+        return ()
 
-    def _dispatch(self) -> Iterator[Event]:
+    def _dispatch(self) -> Sequence[Event]:
         """The event ends here."""
+        kind, self._kind = self._kind, _PLAIN
+        if not self._data:
+            return ()
         lines, self._data, self._bytes = self._data, [], 0
-        if lines:
-            data = b"\n".join(lines)
-            body = as_json(data)
-            if body is None and len(lines) > 1:  # several events without a blank line between them
-                yield from [self._event(line, as_json(line)) for line in lines]
-            else:
-                yield self._event(data, body)
-        self._kind = b""
-
-    def _event(self, data: bytes, body: Any) -> Event:
-        return Event(self._kind.decode("utf-8", "replace").strip() or "message", data, body)
+        data = b"\n".join(lines)
+        body = as_json(data)
+        if body is None and len(lines) > 1:  # several events without a blank line between them
+            return [Event(kind, line, as_json(line)) for line in lines]
+        return (Event(kind, data, body),)
 
     def _keep(self, lines: list[bytes], line: bytes) -> None:
         lines.append(line)

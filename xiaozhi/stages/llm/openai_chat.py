@@ -44,7 +44,7 @@ SPENT: Final = "had spent its max_tokens before a word to be spoken"
 _TAIL_S: Final = 0.2
 # A server that is well says so in much less.
 _CHECK_S: Final = 3.0
-# Of a header; shorter ones (`1`, `beta`) would be taken out of words.
+# A shorter key, or value of a header, is none: it would be found in every word.
 _MIN_SECRET_CHARS: Final = 6
 _NOBODY_BEHIND: Final = frozenset({502, 503, 504})
 
@@ -74,8 +74,8 @@ class OpenAIChat:
         self._endpoint = endpoint
         self._settings = settings
         self._key = endpoint.key()
-        headers = endpoint.headers().values()
-        self._secrets = [self._key] * bool(self._key) + [value for value in headers if len(value) >= _MIN_SECRET_CHARS]
+        secrets = (self._key, *endpoint.headers().values())
+        self._secrets = [secret for secret in secrets if len(secret) >= _MIN_SECRET_CHARS]
         self._max_tokens_name = "max_tokens"
         self._rehearsed = False
         self.toolless = False
@@ -139,7 +139,8 @@ class OpenAIChat:
                     finished |= chunk.finished
                     cut |= chunk.cut
                     declined |= chunk.declined
-                    kept.push(chunk.fields)
+                    if chunk.fields:
+                        kept.push(chunk.fields)
                     text = (hidden.release() if chunk.thinking else "") + hidden.push(chunk.text)
                     if hidden.overfull:
                         raise NotAChatStream(f"thought for more than {MAX_THOUGHT_CHARS} characters")

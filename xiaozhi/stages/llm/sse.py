@@ -6,7 +6,7 @@ for all but this.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from xiaozhi.stages.llm.call_pieces import CallPiece, call_pieces
@@ -51,7 +51,7 @@ class Chunk:
     calls: tuple[CallPiece, ...] = ()
     cut: bool = False
     declined: bool = False
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] | None = None
 
 
 class ChunkReader:
@@ -95,12 +95,13 @@ class ChunkReader:
 
     def _chunk(self, event: Event) -> Chunk | None:
         body = event.body
+        if isinstance(body, dict):
+            if body.get("error") or not body.get("choices"):
+                _complain(body, of_kind=event.kind)
+            return self._of(body, event.data)
         if event.data.strip() == END or body == END.decode():
             self.ended = True
             return Chunk(finished=True)
-        if isinstance(body, dict):
-            _complain(body, of_kind=event.kind)
-            return self._of(body, event.data)
         if event.kind == "error":
             raise NotAChatStream(_one_line(event.data.decode("utf-8", "replace")))
         if event.data.lstrip().startswith(b"{"):
@@ -122,24 +123,19 @@ class ChunkReader:
             delta = delta if whole is None else whole
             content = delta.get("content")
             text, thinking = _text(delta.get("refusal") or "" if content in (None, "", []) else content)
-            fields = wanted_back(delta) if len(delta) > 1 or "content" not in delta else {}
-            thinking = thinking or any(fields.get(name) for name in _THOUGHTS)
-            calls = call_pieces(delta.get("tool_calls"))
+            fields = None if len(delta) == 1 and "content" in delta else wanted_back(delta)
+            thinking = thinking or (fields is not None and any(fields.get(name) for name in _THOUGHTS))
+            calls = call_pieces(delta["tool_calls"]) if "tool_calls" in delta else ()
             reason = choice.get("finish_reason")
         except (AttributeError, TypeError, KeyError, IndexError, ValueError):
             raise NotAChatStream(f"sent JSON of another shape: {_quoted(data)}") from None
-        reason = reason if isinstance(reason, str) and reason.lower() not in ("", "null", "none") else ""
+        text = self._whole(text) if text else ""
+        if not isinstance(reason, str) or reason.lower() in ("", "null", "none"):
+            return Chunk(text, thinking, whole is not None, calls, fields=fields)
         if reason.lower() in _BROKE_OFF:
             raise NotAChatStream(f"broke off: {reason}")
-        return Chunk(
-            self._whole(text) if text else "",
-            thinking,
-            bool(reason) or whole is not None,
-            calls,
-            reason.lower() in ("length", "max_tokens"),
-            declined_by_reason(reason),
-            fields,
-        )
+        cut = reason.lower() in ("length", "max_tokens")
+        return Chunk(text, thinking, True, calls, cut, declined_by_reason(reason), fields)
 
     def _whole(self, text: str) -> str:
         """The text with the half that was held back, without one at its end."""
@@ -195,9 +191,9 @@ def _part(part: Any) -> tuple[str, bool]:
     if "think" in str(part.get("type")) or "reason" in str(part.get("type")):
         return "", True
     text = part.get("text", part.get("refusal"))
-    if not isinstance(text, str):
-        raise ValueError("a part of a content without a text")
-    return text, False
+    if not isinstance(text, str) and "type" not in part:
+        raise ValueError("a part of a content of another kind")
+    return text if isinstance(text, str) else "", False  # a picture or sound beside the words
 
 
 _MESSAGES: Final = ("error", "message", "error_msg", "detail", "msg")
