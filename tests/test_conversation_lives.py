@@ -192,6 +192,35 @@ def test_a_key_whose_release_never_comes_is_not_held_for_ever() -> None:
     run(scene())
 
 
+@pytest.mark.parametrize("mode", [AUTO, MANUAL, REALTIME])
+def test_who_hears_only_a_notice_is_not_listened_to_and_hung_up(mode: ListeningMode) -> None:
+    async def scene() -> None:
+        async with conversation(mode) as (other, services):
+            device = VirtualDevice(other.fate, services, "always", 60, notice="请先绑定设备。")
+            await asyncio.sleep(0)
+            device.sound = "voice"
+            device.listen(mode)
+            await asyncio.sleep(6.0)
+            assert told(device, "请先") and not told(device, "stt") and device.hung_up
+            assert not device.talk._machine.turn
+            await device.close()
+
+    run(scene())
+
+
+def test_a_server_that_stops_answers_what_is_being_said_and_hears_nothing_more() -> None:
+    async def scene() -> None:
+        async with conversation(REALTIME) as (device, _):
+            await device.speak(0.6)
+            device.talk.finish()
+            await answered(device, now())
+            await ended(device)
+            await device.speak(1.0, 3.0)
+            assert len(told(device, "stt")) == 1 and device.talk.idle_s() > 0.0
+
+    run(scene())
+
+
 # Replies that fail ----------------------------------------------------------------------------------------------------
 
 

@@ -353,11 +353,12 @@ class VirtualDevice:
         services: of the server that it is connected with.
         sends: its silence `always`, `gated` (nothing), `dtx` (a packet now and then) or as `empty` packets.
         frame_ms: length of its packets.
+        notice: what it hears instead of a conversation.
     """
 
-    def __init__(self, fate: Fate, services: Services, sends: str = "", frame_ms: int = 0) -> None:
+    def __init__(self, fate: Fate, services: Services, sends: str = "", frame_ms: int = 0, notice: str = "") -> None:
         dice = fate.dice
-        self._fate = fate
+        self.fate = fate
         self._loop = asyncio.get_running_loop()
         self.mode = ListeningMode.AUTO
         self.state = "idle"
@@ -377,7 +378,7 @@ class VirtualDevice:
         self._quiet_ms = 0.0
         self._hangover_ms = dice.choice((0, 60, 200, 400))
         self.tools = DeviceTools(self._tell, services.settings.tools.device)
-        self.talk = Conversation(services, self, "anonymous-1")
+        self.talk = Conversation(services, self, "anonymous-1", notice=notice)
         self.talk.use_device(self.tools)
         self.running = asyncio.create_task(self.talk.run(), name="conversation")
         self._sending = asyncio.create_task(self._send(), name="device")
@@ -418,7 +419,7 @@ class VirtualDevice:
             return
         self.state = "idle" if self.mode is ListeningMode.MANUAL else "listening"
         if self.mode is ListeningMode.AUTO:
-            self._loop.call_later(self._fate.dice.uniform(0.0, 0.3), self._listens_again)
+            self._loop.call_later(self.fate.dice.uniform(0.0, 0.3), self._listens_again)
 
     def _listens_again(self) -> None:
         if self.state == "listening" and self.mode is ListeningMode.AUTO:
@@ -433,7 +434,7 @@ class VirtualDevice:
     def _tell(self, message: Mapping[str, object]) -> None:
         """Answer like a device's MCP server: late, wrongly, or not at all."""
         request = cast(dict[str, Any], message["payload"])
-        if self._fate.one_in(6) or "id" not in request:
+        if self.fate.one_in(6) or "id" not in request:
             return
         match request["method"]:
             case "initialize":
@@ -443,9 +444,9 @@ class VirtualDevice:
                 name = "self.audio_speaker.set_volume"
                 result = {"tools": [{"name": name, "description": "Sets the volume", "inputSchema": volume}]}
             case _:
-                result = {"content": [{"type": "text", "text": "true"}], "isError": self._fate.one_in(3)}
+                result = {"content": [{"type": "text", "text": "true"}], "isError": self.fate.one_in(3)}
         reply = {"jsonrpc": "2.0", "id": request["id"], "result": result}
-        self._loop.call_later(self._fate.delay_s(4.0), self.tools.receive_mcp, reply)
+        self._loop.call_later(self.fate.delay_s(4.0), self.tools.receive_mcp, reply)
 
     # What it does -------------------------------------------------------------------------------------------------
 
@@ -458,7 +459,7 @@ class VirtualDevice:
         self.talk.stop_listening()
 
     def wake_burst(self) -> None:
-        for _ in range(self._fate.dice.randint(3, 12)):
+        for _ in range(self.fate.dice.randint(3, 12)):
             self.talk.hear(MicPacket(self._packet("voice"), bare=True))
 
     def _packet(self, sound: str) -> bytes:
