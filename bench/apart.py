@@ -53,7 +53,7 @@ _COMMON_QUESTIONS: Final = (
     ("how far is the moon", "月亮离地球有多远"),
     ("what do bees eat", "蜜蜂吃什么"),
 )
-_MOST_LEAKS_SHOWN: Final = 20
+_MAX_LEAKS_SHOWN: Final = 20
 
 
 @dataclass(slots=True)
@@ -141,7 +141,7 @@ def language_is_chinese(text: str) -> bool:
     return any("\u4e00" <= char <= "\u9fff" for char in text)
 
 
-class Talker:
+class User:
     """One device that talks of its own things.
 
     Args:
@@ -168,7 +168,7 @@ class Talker:
         """Talk without a rest until this time of the loop."""
         loop = asyncio.get_running_loop()
         for call in itertools.count():
-            identity = Identity.numbered(self._number + secret_words.MOST_DEVICES * (call // _CALLS_OF_A_LIFE))
+            identity = Identity.numbered(self._number + secret_words.MAX_DEVICES * (call // _CALLS_OF_A_LIFE))
             async with Device(identity, trace=True, speed=_SPEED) as device:
                 reply = await device.boot(ota_url)
                 await device.connect(reply.url, reply.token)
@@ -247,7 +247,7 @@ def look_at_store(file: Path, words: Words, seen: Seen) -> None:
             for row in cursor:
                 values: dict[str, Any] = dict(zip(names, row, strict=True))
                 seen.rows += 1
-                owner = int(str(values["device"]).replace(":", "")[4:], 16) % secret_words.MOST_DEVICES
+                owner = int(str(values["device"]).replace(":", "")[4:], 16) % secret_words.MAX_DEVICES
                 if strangers := words.strangers(owner, *texts_in(values)):
                     seen.leaks.append(f"a row of {table} of {values['device']} holds {strangers}")
 
@@ -297,14 +297,14 @@ async def apart(devices: int, seconds: float, seed: int = 1) -> Seen:
                 until_s = loop.time() + seconds
                 ota_url = f"{server.base_url}/xiaozhi/ota/"
                 async with asyncio.TaskGroup() as tasks:
-                    talkers = [
+                    users = [
                         tasks.create_task(
-                            Talker(number, words, upstreams, seen, speech, seed).talk(ota_url, until_s),
+                            User(number, words, upstreams, seen, speech, seed).talk(ota_url, until_s),
                         )
                         for number in range(devices)
                     ]
-                    while not all(task.done() for task in talkers):
-                        await asyncio.wait(talkers, timeout=5.0)
+                    while not all(task.done() for task in users):
+                        await asyncio.wait(users, timeout=5.0)
                         for standin in (chat, voice, ears):
                             standin.requests.clear()  # they remember every request, for tests
                         left_s = max(0.0, until_s - loop.time())
@@ -322,7 +322,7 @@ def show(seen: Seen, devices: int, took_s: float) -> str:
             f"{seen.broken_off} broken off, {seen.cached} from the cache",
             f"prompts {seen.prompts}, among them {seen.summaries} for summaries and {seen.extractions} for facts; "
             f"own words met {seen.own_words} times",
-            *(f"  LEAK    {leak}" for leak in seen.leaks[:_MOST_LEAKS_SHOWN]),
+            *(f"  LEAK    {leak}" for leak in seen.leaks[:_MAX_LEAKS_SHOWN]),
             *(f"  {line}" for line in seen.lines),
         ]
     )
@@ -332,11 +332,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; exit code 1 on a leak, or when there was nothing to look at."""
     parser = argparse.ArgumentParser(prog="python -m bench.apart", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--devices", type=int, default=2, help=f"2 to {secret_words.MOST_DEVICES}")
+    parser.add_argument("--devices", type=int, default=2, help=f"2 to {secret_words.MAX_DEVICES}")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args(arguments)
-    if given.minutes <= 0 or not 2 <= given.devices <= secret_words.MOST_DEVICES:
-        parser.error(f"--minutes must be above 0, --devices 2 to {secret_words.MOST_DEVICES}")
+    if given.minutes <= 0 or not 2 <= given.devices <= secret_words.MAX_DEVICES:
+        parser.error(f"--minutes must be above 0, --devices 2 to {secret_words.MAX_DEVICES}")
     began_s = time.monotonic()
     seen = asyncio.run(apart(given.devices, given.minutes * 60.0, given.seed))
     print(show(seen, given.devices, time.monotonic() - began_s))

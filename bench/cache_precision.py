@@ -46,7 +46,7 @@ def match(one: str, other: str, threshold: float) -> Match:
     return "similar" if same_question(one, other, threshold) else ""
 
 
-# What a talker or a recogniser puts around a question; an answer serves for all.
+# What a user or a recogniser puts around a question; an answer serves for all.
 _AROUND_ZH: Final = (
     ("politeness", "请问{}"), ("politeness", "你能告诉我{}吗"), ("politeness", "我想知道{}"),
     ("politeness", "麻烦你告诉我{}"),

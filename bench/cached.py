@@ -2,7 +2,7 @@
 
 One device asks a question that stands alone; the first time is not counted. Upstreams are stand-ins with the delays of
 `bench.first_word`, the recogniser is a full-size SenseVoice-shaped int8 model that hears that question. Counted as the
-talker hears it: from the last voiced sample to the first audio packet.
+user hears it: from the last voiced sample to the first audio packet.
 """
 
 import argparse

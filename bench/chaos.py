@@ -1,4 +1,4 @@
-"""Upstreams that fail while people talk: what do the talkers notice?
+"""Upstreams that fail while people talk: what do the users notice?
 
 Three chat endpoints that are equally quick, a whole server, and devices that type their questions over the real
 protocol. First a while in which all is well, then as long with faults that come and go: always one endpoint dead, one
@@ -30,11 +30,11 @@ from bench.standins.chat import ChatStandIn
 from bench.standins.sound import tone
 from bench.standins.speech import SpeechStandIn
 from bench.stats import spread, table
+from xiaozhi.app.server import serving
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.client.device import Device
 from xiaozhi.client.ota import Identity
 from xiaozhi.client.report import TurnReport
-from xiaozhi.server import serving
 from xiaozhi.settings import Settings
 from xiaozhi.stages.llm.engine import ChatModel
 from xiaozhi.stages.llm.routed import RoutedChat
@@ -61,7 +61,7 @@ class Plan:
         half_s: length of the healthy time, and of the time with faults.
         faults_every_s: how long the endpoints keep their roles.
         first_token_ms, tokens_per_s: of a healthy endpoint.
-        pause_s: the longest pause of a talker between two turns.
+        pause_s: the longest pause of a user between two turns.
         seed: of pauses and roles.
     """
 
@@ -217,9 +217,9 @@ async def run(plan: Plan) -> tuple[Half, Half, list[Look]]:
             before = (chat.pool.requests, chat.pool.hedges, chat.pool.failovers, chat.continued)
             until_s = loop.time() + plan.half_s
             wrong = asyncio.create_task(_go_wrong(chats, plan)) if name == "faults" else None
-            async with asyncio.TaskGroup() as talkers:
+            async with asyncio.TaskGroup() as users:
                 for number, device in enumerate(devices):
-                    talkers.create_task(_talk(device, number, until_s, plan, half, lambda: next(counter)))
+                    users.create_task(_talk(device, number, until_s, plan, half, lambda: next(counter)))
             if wrong is not None:
                 wrong.cancel()
                 await asyncio.gather(wrong, return_exceptions=True)

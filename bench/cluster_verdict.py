@@ -29,7 +29,7 @@ class Asked:
         spoken: through the microphone; otherwise typed.
         mixed: the answer is not for this device.
         begun: the server had begun to answer when it broke off.
-        offline: the talker was told that the uplink is cut.
+        offline: the user was told that the uplink is cut.
         took_s: from its beginning to its end or loss.
     """
 
@@ -148,7 +148,7 @@ def killed(turn: Asked) -> bool:
 
 
 def said_again(turn: Asked, record: Record) -> bool:
-    """Whether it was on the wire while a draining node hung the device up: the talker says it again.
+    """Whether it was on the wire while a draining node hung the device up: the user says it again.
 
     The device lost its connection within a second, nothing had been begun, and the node's log says that the device was
     doing nothing when it was hung up. Speech that the node had found, or a text that it had taken, shows as another

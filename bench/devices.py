@@ -30,8 +30,8 @@ from bench.progress import Progress
 from bench.sampling import Watcher
 from bench.sense_voice_model import build_full, build_tiny
 from bench.stats import table
-from bench.talker import Load, Target
 from bench.upstreams import Faults, upstream_process
+from bench.user import Load, Target
 from bench.verdict import CAPACITY_P95_MS, broken, capacity, row_s1
 
 RESULTS: Final = Path(__file__).parent / "results"

@@ -14,7 +14,7 @@ FLAT: Final = 0.03
 SLACK: Final = {"fds": 8.0, "threads": 4.0, "tasks": 12.0}
 # Memory, pools and caches find their size in the first minutes; a shorter run gives them half of itself.
 WARM_UP_S: Final = 600.0
-_WARM_UP_MOST: Final = 0.5
+_MAX_WARM_UP: Final = 0.5
 # Levels are medians over this share at either end of the judged stretch.
 _END_SHARE: Final = 0.2
 # Parts of the stretch that count as one witness each for the slope's confidence, and Student's t for 18 degrees of
@@ -83,7 +83,7 @@ def judged(samples: Sequence[Sample]) -> list[Sample]:
     if not samples:
         return []
     began_s, ended_s = samples[0].at_s, samples[-1].at_s
-    from_s = began_s + min(WARM_UP_S, _WARM_UP_MOST * (ended_s - began_s))
+    from_s = began_s + min(WARM_UP_S, _MAX_WARM_UP * (ended_s - began_s))
     return [sample for sample in samples if sample.at_s >= from_s]
 
 

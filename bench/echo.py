@@ -1,6 +1,6 @@
 """Music that leaks from a device's loudspeaker into its microphone, in the mode in which that is always open.
 
-Nobody speaks: how often does the server take the music for a talker, and pause or stop it? Then people do speak over
+Nobody speaks: how often does the server take the music for a user, and pause or stop it? Then people do speak over
 it: are they heard, and are they understood as well as without music? The echo goes through a room (a decaying
 response of 0.25 s) and is so many dB quieter than what is played; a board with echo cancellation reaches 30 to 40 dB.
 """
@@ -25,7 +25,7 @@ from bench.music import AGREED, Model
 from bench.music_material import band, with_voices, write_track
 from bench.standins.speech import SpeechStandIn
 from bench.stats import spread, table
-from bench.talker import gaps_ms
+from bench.user import gaps_ms
 from bench.word_errors import edits, words
 from xiaozhi.audio.opus import OpusDecoder, OpusEncoder
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16

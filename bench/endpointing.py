@@ -8,8 +8,8 @@ recognition and the upstreams are delays. Compared are the profiles and fixed ha
 A false cut-off is a commit, or a discard as nothing, while more of the utterance follows. Delays run from the end of
 the last voiced window of the utterances that were not cut off. Texts: English by the streaming recogniser in
 `RECORDINGS/models`, its mistakes included; Mandarin is the transcript, cut at a pause where as large a share of the
-letters of the streaming recogniser's pinyin has come. Opus and the network are left out. A known talker says all
-utterances of a row, so that the machine learns the pace; everywhere else each utterance has a new talker.
+letters of the streaming recogniser's pinyin has come. Opus and the network are left out. A known user says all
+utterances of a row, so that the machine learns the pace; everywhere else each utterance has a new user.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def policies(overrides: dict[str, object] | None = None) -> list[Policy]:
     for name in PROFILES:
         chosen.append(Profile(name, TurnSettings.model_validate({"profile": name, **(overrides or {})})))
     balanced = TurnSettings.model_validate({"profile": "balanced", **(overrides or {})})
-    return [*chosen, Profile("balanced, known talker", balanced, remembers=True)]
+    return [*chosen, Profile("balanced, known user", balanced, remembers=True)]
 
 
 def measure(

@@ -37,7 +37,7 @@ _HEARD_OF_PAUSE_MS: Final = 128
 _TWO_CUTS_FROM_MS: Final = 3500
 _ONE_CUT_FROM_MS: Final = 1000
 # Clips with a longer pause of their own are not cut: the length of the pauses put in would say little about them.
-_OWN_PAUSE_MOST_MS: Final = 300.0
+_MAX_OWN_PAUSE_MS: Final = 300.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +145,7 @@ def with_gaps(clip: Clip, gap_ms: int, cuts: Sequence[Cut]) -> Utterance:
 
 
 def quiet_cuts(clip: Clip, first_voiced_ms: float, last_voiced_ms: float) -> list[Cut]:
-    """Where a talker could pause inside the sentence. Empty for speech shorter than a second.
+    """Where a user could pause inside the sentence. Empty for speech shorter than a second.
 
     It is the quietest 60 ms in the middle of a short sentence, and in the second and fourth fifth of a long one, with
     all the quiet around.
@@ -226,7 +226,7 @@ def make_utterances(model: SpeechModel, clips: Sequence[Clip], gaps_ms: Sequence
     for utterance in plain:
         first_ms, last_ms, pause_ms = _voiced(utterance.probabilities)
         cuts = quiet_cuts(utterance.clip, first_ms - _LEAD_MS, last_ms - _LEAD_MS)
-        if cuts and pause_ms <= _OWN_PAUSE_MOST_MS:
+        if cuts and pause_ms <= _MAX_OWN_PAUSE_MS:
             made += [with_gaps(utterance.clip, gap_ms, cuts) for gap_ms in gaps_ms]
     return plain + judge(model, made)
 

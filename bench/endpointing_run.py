@@ -10,7 +10,7 @@ from bench.endpointing_material import Texts, Utterance, new_segmenter
 from xiaozhi.settings import TurnSettings
 from xiaozhi.stages.vad.silero import WINDOW_MS
 from xiaozhi.turn.decisions import Commit, Decision, NextUtterance, Recognise, StartReply
-from xiaozhi.turn.endpointing import TalkerPace
+from xiaozhi.turn.endpointing import UserPace
 from xiaozhi.turn.machine import ListeningMode, TurnMachine
 from xiaozhi.turn.segmenter import Segmenter
 
@@ -115,13 +115,13 @@ class Profile:
     Args:
         name: in the tables.
         settings: the `[turn]` table.
-        remembers: one talker says all utterances, so that the machine learns the pace; else each has a new talker.
+        remembers: one user says all utterances, so that the machine learns the pace; else each has a new user.
     """
 
     def __init__(self, name: str, settings: TurnSettings, *, remembers: bool = False) -> None:
         self.name = name
         self._settings = settings
-        self._pace = TalkerPace() if remembers else None
+        self._pace = UserPace() if remembers else None
 
     def run(self, utterance: Utterance, texts: Texts, upstreams: Upstreams) -> Outcome:
         """See `Policy.run`."""

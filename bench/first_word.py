@@ -43,7 +43,7 @@ class Upstreams:
     tokens_per_s: float = 40.0
     first_byte_ms: float = 150.0
 
-    def least_ms(self, tokens: int = 3) -> float:
+    def min_ms(self, tokens: int = 3) -> float:
         """The upstreams' own share of a turn whose first clause ends with this token."""
         return self.first_token_ms + tokens * 1000.0 / self.tokens_per_s + self.first_byte_ms
 
@@ -97,7 +97,7 @@ def summary(reports: Sequence[TurnReport], upstreams: Upstreams) -> dict[str, di
     result = {name: spread(report.span_ms(name) for report in reports) for name in SPANS}
     result["first packet at the device"] = spread(report.first_packet_ms for report in reports)
     result["own share"] = spread(
-        None if first is None else first - upstreams.least_ms()
+        None if first is None else first - upstreams.min_ms()
         for first in (report.span_ms("first_packet") for report in reports)
     )
     result["starved"] = spread(report.starved_ms for report in reports)
@@ -145,7 +145,7 @@ def main() -> int:
     result, reports = asyncio.run(run(given.turns, given.recordings, upstreams, extra, asr))
     print(show(result))
     answered = sum(report.answered for report in reports)
-    print(f"\n{answered} of {len(reports)} turns answered; upstreams alone: {upstreams.least_ms():.0f} ms")
+    print(f"\n{answered} of {len(reports)} turns answered; upstreams alone: {upstreams.min_ms():.0f} ms")
     if given.json:
         given.json.write_text(json.dumps([report.as_dict() for report in reports], ensure_ascii=False, indent=1))
     return 0 if answered == len(reports) else 1

@@ -21,7 +21,7 @@ from typing import Final
 import aiohttp
 
 from bench.first_word import utterances
-from bench.talker import Load, LoadDevice, Target
+from bench.user import Load, LoadDevice, Target
 from xiaozhi.client.errors import DeviceError
 from xiaozhi.client.link import Socket
 from xiaozhi.client.microphone import Utterance

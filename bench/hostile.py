@@ -29,7 +29,7 @@ from bench.relay import pour
 from bench.sampling import Sample
 from bench.soak import Soaked, ends_table, errors_in, verdict
 from bench.stats import table
-from bench.talker import Load
+from bench.user import Load
 from bench.verdict import Line, broken
 from xiaozhi.client.device import Device
 from xiaozhi.client.errors import DeviceError

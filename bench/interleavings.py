@@ -32,7 +32,7 @@ from tests.virtual_house import (
     virtual_services,
     virtual_settings,
 )
-from xiaozhi.conversation.recollection import Recollection
+from xiaozhi.conversation.recall import Recollection
 from xiaozhi.settings import Settings
 from xiaozhi.turn.machine import ListeningMode, State
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.first_word import utterances
 from bench.lag import watched_lag
-from bench.talker import Load, Talker, Target, Turn
+from bench.user import Load, Target, Turn, User
 from xiaozhi.client.link import device_session
 
 
@@ -40,13 +40,13 @@ def drive(target: Target, load: Load, numbers: range, recordings: Sequence[Path]
 
     async def run() -> Tally:
         async with device_session() as session:
-            talkers = [Talker(number, load, target, speech, session, pipe.send) for number in numbers]
+            users = [User(number, load, target, speech, session, pipe.send) for number in numbers]
             async with watched_lag() as lag, asyncio.TaskGroup() as tasks:
-                for talker in talkers:
-                    tasks.create_task(talker.live())
-        pranks = sum((talker.prankster.played for talker in talkers), Counter[str]())
-        calls = sum(talker.calls for talker in talkers)
-        return Tally(sum(talker.due for talker in talkers), lag.worst_ms, pranks, calls)
+                for user in users:
+                    tasks.create_task(user.live())
+        pranks = sum((user.prankster.played for user in users), Counter[str]())
+        calls = sum(user.calls for user in users)
+        return Tally(sum(user.due for user in users), lag.worst_ms, pranks, calls)
 
     pipe.send(asyncio.run(run()))
 
@@ -55,8 +55,8 @@ class Fleet:
     """The processes of devices. Start it, `poll` until it is done, `close` it whatever happens."""
 
     def __init__(self, target: Target, load: Load, recordings: Sequence[Path], processes: int) -> None:
-        talkers = load.devices - load.freezers
-        processes = max(1, min(processes, talkers))
+        users = load.devices - load.freezers
+        processes = max(1, min(processes, users))
         context = multiprocessing.get_context("spawn")
         self.turns: list[Turn] = []
         self.tallies: list[Tally] = []
@@ -65,7 +65,7 @@ class Fleet:
         self._pipes: list[Connection] = []
         self._workers: list[BaseProcess] = []
         for index in range(processes):
-            numbers = range(talkers * index // processes, talkers * (index + 1) // processes)
+            numbers = range(users * index // processes, users * (index + 1) // processes)
             ours, theirs = context.Pipe(duplex=False)
             worker = context.Process(target=drive, args=(target, load, numbers, list(recordings), theirs), daemon=True)
             worker.start()

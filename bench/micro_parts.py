@@ -14,7 +14,7 @@ from bench.first_word import ANSWER
 from bench.stats import percentile
 from xiaozhi.audio.opus import OpusDecoder, OpusEncoder
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, UPLINK_RATE_HZ, PcmInt
-from xiaozhi.channel import Channel
+from xiaozhi.concurrency.channel import Channel
 from xiaozhi.settings import Settings, VadSettings
 from xiaozhi.stages.asr.model_files import find_sense_voice
 from xiaozhi.stages.asr.rewritten import fastest
@@ -175,7 +175,7 @@ async def _hops(count: int) -> float:
 
 async def _lag(seconds: float, settings: Settings) -> list[float]:
     """Milliseconds by which timers of this loop came late while a server without devices ran on it."""
-    from xiaozhi.server import serving
+    from xiaozhi.app.server import serving
 
     late_ms = []
     async with serving(settings):

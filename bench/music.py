@@ -26,7 +26,7 @@ from bench.spoken import spoken
 from bench.standins.chat import ChatMessages, ChatStandIn
 from bench.standins.speech import SpeechStandIn
 from bench.stats import spread, table
-from bench.talker import gaps_ms
+from bench.user import gaps_ms
 from xiaozhi.client.device import Device
 from xiaozhi.client.link import device_session
 from xiaozhi.client.microphone import Utterance
@@ -108,7 +108,7 @@ class Played:
         heard_s: how much of it.
         worst_gap_ms, late_frames, frames: silence in it, and packets that came after the loudspeaker had run dry.
         queue_most: the most packets that waited in the device.
-        least_ms: what it still had, in the worst case, when a packet came; the first second does not count.
+        min_ms: what it still had, in the worst case, when a packet came; the first second does not count.
         dropped: packets the device could not take.
     """
 
@@ -117,7 +117,7 @@ class Played:
     late_frames: int
     frames: int
     queue_most: float
-    least_ms: float
+    min_ms: float
     dropped: int
 
 
@@ -132,7 +132,7 @@ async def play(device: Listener, wish: Utterance, seconds: float) -> Played:
         max(silences, default=0.0),
         len(silences),
         playback.received,
-        playback.lead_most_ms / _PACKET_MS,
+        playback.lead_max_ms / _PACKET_MS,
         min((left_ms for _, left_ms in device.packets[int(1000.0 / _PACKET_MS) :]), default=0.0),
         sum(playback.dropped.values()),
     )
@@ -252,7 +252,7 @@ def show(result: Result) -> str:
                     min(each.heard_s for each in played),
                     max(each.worst_gap_ms for each in played),
                     f"{sum(each.late_frames for each in played)} of {sum(each.frames for each in played)}",
-                    f"{min(each.least_ms for each in played) / _PACKET_MS:.1f} to "
+                    f"{min(each.min_ms for each in played) / _PACKET_MS:.1f} to "
                     f"{max(each.queue_most for each in played):.1f}",
                     sum(each.dropped for each in played),
                 )

@@ -7,7 +7,7 @@ from bench.freezing import Thawed
 from bench.load import Tally
 from bench.sampling import Sample, Series
 from bench.stats import spread, table
-from bench.talker import SPANS, Load, Turn
+from bench.user import SPANS, Load, Turn
 from xiaozhi.turn.trace import STARVED_MS
 
 _KEYS = ("n", "p50", "p95", "p99", "max")

@@ -24,7 +24,7 @@ import numpy as np
 from bench import micro, micro_parts, sampling
 from bench.first_word import CACHE
 from bench.harness import allow_files
-from bench.plan_runs import MOST_LAG_MS, Run, busy_cores, let_talk, reply_s, spoken_s
+from bench.plan_runs import MAX_LAG_MS, Run, busy_cores, let_talk, reply_s, spoken_s
 from bench.quiet import DISTURBED, Others, others_for
 from bench.sense_voice_model import build_full
 from bench.stats import table
@@ -111,7 +111,7 @@ def merge(
     decode_s, encode_s = part("Opus decode") * 1e-6 / 0.06, part("Opus encode 60 ms, complexity 5") * 1e-6 / 0.06
     if not runs or any(not run["server"] or not run["turns"] for run in runs):
         raise ValueError("a run of bench.devices has no turns, or did not watch its server")
-    starved = [run["devices"] for run in runs if run["device_lag_ms"] > MOST_LAG_MS]
+    starved = [run["devices"] for run in runs if run["device_lag_ms"] > MAX_LAG_MS]
     if starved and not anyway:
         raise ValueError(
             f"in the run with {starved[0]} devices the devices themselves were starved: use a calm machine"

@@ -10,10 +10,10 @@ from typing import Any
 from bench.devices import Scene, measure
 from bench.first_word import utterances
 from bench.quiet import DISTURBED, Others
-from bench.talker import Load
+from bench.user import Load
 
 # Above, the devices' own loops had no processor: nothing that was measured then is the server's.
-MOST_LAG_MS = 60.0
+MAX_LAG_MS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Run:
         """Why nothing can be concluded from it; empty when something can."""
         if self.others > DISTURBED:
             return f"others took {self.others:.0%} of the machine"
-        if (lag_ms := self.figures["device_lag_ms"]) > MOST_LAG_MS:
+        if (lag_ms := self.figures["device_lag_ms"]) > MAX_LAG_MS:
             return f"the devices themselves were {lag_ms:.0f} ms late"
         return ""
 

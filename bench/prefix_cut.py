@@ -1,7 +1,7 @@
 """What cutting an utterance costs in words: `python -m bench.prefix_cut RECORDINGS --model DIR`.
 
 A recogniser of whole utterances decodes a long one in parts: its first part is fixed at a pause and only what follows
-is decoded (`PREFIX_LEAST_S` of `stages/asr/offline_hearing.py`), and the last part is decoded at the first silence
+is decoded (`MIN_PREFIX_S` of `stages/asr/offline_hearing.py`), and the last part is decoded at the first silence
 rather than at the soft end (`EARLY_SILENCE_MS`). Here the server's own code does both on recordings, against decoding
 everything at once.
 
@@ -27,16 +27,16 @@ from bench.endpointing_material import SAMPLES_PER_MS, Clip, Utterance, judge, n
 from bench.stats import table
 from bench.word_errors import edits, pieces
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat
+from xiaozhi.concurrency.workers import Priority, WorkerPool
 from xiaozhi.settings import TurnSettings, VadSettings
-from xiaozhi.stages.asr.ahead import EarlyDecodes
 from xiaozhi.stages.asr.engine import OfflineRecognizer, Transcript
+from xiaozhi.stages.asr.load_gates import EarlyDecodes
 from xiaozhi.stages.asr.model_files import find_transducer
-from xiaozhi.stages.asr.offline_hearing import OfflineHearing
+from xiaozhi.stages.asr.offline_utterance import OfflineHearing
 from xiaozhi.stages.asr.zipformer import Zipformer
 from xiaozhi.stages.vad.silero import WINDOW_SAMPLES, SpeechModel, load_silero
-from xiaozhi.workers import Priority, WorkerPool
 
-LEAST_S: Final = 5.0  # of an utterance: there must be room for a first part of three seconds
+MIN_S: Final = 5.0  # of an utterance: there must be room for a first part of three seconds
 
 
 class Whole:
@@ -87,14 +87,14 @@ class Heard:
     """How much was decoded for the last answer."""
 
 
-def join_neighbours(clips: Sequence[Clip], least_s: float = LEAST_S) -> list[Clip]:
+def join_neighbours(clips: Sequence[Clip], min_s: float = MIN_S) -> list[Clip]:
     """Each clip with the ones of its language behind it, until the whole is long enough, round and round."""
     joined = []
     for language in dict.fromkeys(clip.language for clip in clips):
         same = [clip for clip in clips if clip.language == language]
         for index in range(len(same)):
             parts = [same[index], same[(index + 1) % len(same)]]
-            while sum(len(part.pcm) for part in parts) < least_s * UPLINK_RATE_HZ and len(parts) < len(same):
+            while sum(len(part.pcm) for part in parts) < min_s * UPLINK_RATE_HZ and len(parts) < len(same):
                 parts.append(same[(index + len(parts)) % len(same)])
             text = " ".join(part.transcript for part in parts)
             pcm = np.concatenate([part.pcm for part in parts])

@@ -12,7 +12,7 @@ import numpy as np
 
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, UPLINK_RATE_HZ, PcmFloat, PcmInt
 
-MOST_DEVICES: Final = 16
+MAX_DEVICES: Final = 16
 WORDS_EACH: Final = 40
 
 _SYLLABLES: Final = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
@@ -40,8 +40,8 @@ class Words:
     """
 
     def __init__(self, devices: int, seed: int = 1) -> None:
-        if not 1 <= devices <= MOST_DEVICES:
-            raise ValueError(f"1 to {MOST_DEVICES} devices have tones of their own")
+        if not 1 <= devices <= MAX_DEVICES:
+            raise ValueError(f"1 to {MAX_DEVICES} devices have tones of their own")
         dice = random.Random(seed)
         self._owner: dict[str, int] = {}
         self.of: list[list[str]] = [[] for _ in range(devices)]

@@ -24,8 +24,8 @@ from bench.misbehaviour import PRANKS, Mischief
 from bench.outcome import Outcome, show
 from bench.sampling import Sample, Watcher
 from bench.stats import table
-from bench.talker import Load
 from bench.upstreams import Faults
+from bench.user import Load
 from bench.verdict import Line, broken
 
 # Shares of turns. An hour of 30 devices is 5400 turns: 270 aborts, 270 losses, 540 with garbage in them.

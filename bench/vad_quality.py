@@ -19,8 +19,8 @@ import numpy as np
 from xiaozhi.audio.opus import OpusEncoder
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_float, to_int16
 from xiaozhi.settings import VadSettings
+from xiaozhi.stages.vad.batcher import VadBatcher
 from xiaozhi.stages.vad.silero import WINDOW_MS, SileroModel, load_silero
-from xiaozhi.stages.vad.tick import UplinkTick
 from xiaozhi.turn.segmenter import Segmenter
 
 PAUSES_MS = (200, 400, 700, 1000)
@@ -123,7 +123,7 @@ def noise_beginnings(clips: list[Clip]) -> list[Clip]:
 
 async def judge(model: SileroModel, settings: VadSettings, clips: list[Clip]) -> list[Judged]:
     """Every clip as a device of its own, through Opus and the tick."""
-    tick = UplinkTick(model, settings)
+    tick = VadBatcher(model, settings)
 
     async def one(clip: Clip) -> Judged:
         encoder = OpusEncoder(UPLINK_RATE_HZ, 60, 24_000, 0)

@@ -22,8 +22,8 @@ from bench.vad_quality import Clip, judge, read_clips
 from xiaozhi.audio.opus import OpusEncoder
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16
 from xiaozhi.settings import VadSettings
+from xiaozhi.stages.vad.batcher import VadBatcher
 from xiaozhi.stages.vad.silero import SileroModel, load_silero
-from xiaozhi.stages.vad.tick import UplinkTick
 from xiaozhi.turn.segmenter import Segmenter
 
 JUDGE_ALL: Final = -120.0
@@ -32,7 +32,7 @@ _LEAD_S: Final = 4.0
 _AFTER_S: Final = 1.5
 # An utterance is over after this much silence, as with the profile "balanced".
 _CLOSE_AFTER_MS: Final = 650.0
-# Later than this, a talker would lose more than the pre-roll brings back.
+# Later than this, a user would lose more than the pre-roll brings back.
 _LATE_MS: Final = 128.0
 # Single letters at -40 dBFS lie so near the threshold that a probability of 0.79 for 0.80 decides about one or other.
 _BY_A_HAIR: Final = 0.01
@@ -153,7 +153,7 @@ async def cost(
     """Many devices that stream a room: share of one core that the tick takes, and share of windows that were judged."""
     encoder = OpusEncoder(UPLINK_RATE_HZ, 60, 24_000, 0)
     packets = encoder.encode(to_int16(room[: int(seconds * UPLINK_RATE_HZ)])) + encoder.flush()
-    tick = UplinkTick(model, settings)
+    tick = VadBatcher(model, settings)
     ears = [tick.open() for _ in range(devices)]
     began_s = time.process_time()
     for packet in packets:

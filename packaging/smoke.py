@@ -215,7 +215,7 @@ def _try(place: Place, binary: Path, manager: socket.socket) -> None:
         _need("its figures are there", "xiaozhi_turns_total" in _fetch("/metrics"))
         _need("its console is there", "<html" in _fetch("/console/"))
         code, out, _ = place.run("agents", "list")
-        _need("personas are inside", code == 0 and out.count("\n") > 8, out)
+        _need("agents are inside", code == 0 and out.count("\n") > 8, out)
         code, out, _ = place.run("check")
         _need("`check` loads every library", "does not load" not in out and "libraries" in out, out)
         _told(manager, "READY=1")

@@ -37,7 +37,7 @@ Environment=XIAOZHI_MODELS__AUTO_PULL=false 'XIAOZHI_TTS__ENGINES=["espeak"]' XI
 LoadCredential=XIAOZHI_METRICS__TOKEN:/etc/xiaozhi/keys/XIAOZHI_METRICS__TOKEN
 """
 # Measured: 1.4. The rest is what a server is for: network, children, and settings of the scheduler for its own threads.
-_MOST_EXPOSURE: Final = 1.5
+_MAX_EXPOSURE: Final = 1.5
 
 
 class Machine:
@@ -202,7 +202,7 @@ def _install(machine: Machine, binary: Path, model: Path | None) -> None:
     _need("the unit is accepted without a word", code == 0 and not out.strip(), out)
     _, out = machine.run("systemd-analyze", "security", "--no-pager", _UNIT)
     score = float(re.findall(r"exposure level for \S+ ([\d.]+)", out.replace(":", ""))[-1])
-    _need(f"its exposure is at most {_MOST_EXPOSURE} of 10 (it is {score})", score <= _MOST_EXPOSURE, out)
+    _need(f"its exposure is at most {_MAX_EXPOSURE} of 10 (it is {score})", score <= _MAX_EXPOSURE, out)
 
 
 def _fenced(machine: Machine) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import aiohttp
 
+from xiaozhi.app.server import Server
 from xiaozhi.console.password import hash_of, write_hash
-from xiaozhi.server import Server
 
 PASSWORD = "open sesame, please"
 

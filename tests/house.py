@@ -13,13 +13,13 @@ from bench.standins.chat import ChatStandIn
 from bench.standins.sound import tone
 from bench.standins.speech import SpeechStandIn
 from tests.speech import say
+from xiaozhi.app.server import Server, serving
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt, to_int16
 from xiaozhi.client.device import Device
 from xiaozhi.client.manners import Manners
 from xiaozhi.client.mcp import DeviceTools
 from xiaozhi.client.microphone import SpeechMicrophone
 from xiaozhi.client.ota import Identity
-from xiaozhi.server import Server, serving
 from xiaozhi.settings import Settings
 from xiaozhi.turn.machine import ListeningMode
 

@@ -1,4 +1,4 @@
-"""Personas: their files, their prompts, and asking for them by voice."""
+"""Agents: their files, their prompts, and asking for them by voice."""
 
 import datetime
 import string
@@ -186,7 +186,7 @@ def test_only_what_stands_out_is_noted() -> None:
     assert side_note("", (), chinese=False) == ""
     assert "听起来难过，在哭" in side_note("sad", ("crying",), chinese=True)
     assert "sounds angry and is coughing" in side_note("angry", ("cough", "cough"), chinese=False)
-    assert "the talker is laughing." in side_note("", ("laughter",), chinese=False)
+    assert "the user is laughing." in side_note("", ("laughter",), chinese=False)
 
 
 def test_tokens_are_counted_by_script() -> None:

@@ -18,23 +18,23 @@ from xiaozhi.store.turns import TurnRecord
 
 
 def test_every_device_has_words_and_tones_of_its_own() -> None:
-    words = Words(secret_words.MOST_DEVICES)
-    assert len({word for own in words.of for word in own}) == secret_words.MOST_DEVICES * secret_words.WORDS_EACH
+    words = Words(secret_words.MAX_DEVICES)
+    assert len({word for own in words.of for word in own}) == secret_words.MAX_DEVICES * secret_words.WORDS_EACH
     first, second = words.of[0][0], words.of[1][0]
     assert words.owners(f"so {first.upper()}, then {second}!") == {0, 1}
     assert words.strangers(0, first, f"{second}很好") == [second]
     assert words.owners("an ordinary sentence, 一句平常的话") == set()
     with pytest.raises(ValueError, match="devices have tones"):
-        Words(secret_words.MOST_DEVICES + 1)
+        Words(secret_words.MAX_DEVICES + 1)
 
 
 def test_a_voice_is_known_by_its_marker_and_a_reply_by_its_tone() -> None:
     speech, dice = say("what time is it"), random.Random(1)
-    for device in range(secret_words.MOST_DEVICES):
-        assert secret_words.speaker_of(secret_words.marked(speech, device, dice), secret_words.MOST_DEVICES) == device
+    for device in range(secret_words.MAX_DEVICES):
+        assert secret_words.speaker_of(secret_words.marked(speech, device, dice), secret_words.MAX_DEVICES) == device
         reply = to_float(secret_words.reply_sound("a sentence", {device}))
         assert secret_words.foreign_windows(reply, device)[1] == 0
-        loud, foreign = secret_words.foreign_windows(reply, (device + 1) % secret_words.MOST_DEVICES)
+        loud, foreign = secret_words.foreign_windows(reply, (device + 1) % secret_words.MAX_DEVICES)
         assert loud == foreign > 0
     neutral = to_float(secret_words.reply_sound("a sentence", ()))
     assert secret_words.foreign_windows(neutral, 3)[1] == 0

@@ -13,16 +13,16 @@ from bench.sense_voice_model import build_tiny
 from tests.bad_models import ZIPFORMERS
 from tests.recognisers import RATE, Offline, Streaming, sound, until
 from tests.speech import SPEECH_DIR, needs_speech, read_wav
-from xiaozhi.stages.asr import two_pass_hearing
-from xiaozhi.stages.asr.ahead import EarlyDecodes
+from xiaozhi.concurrency.workers import JobDropped, Priority, WorkerPool
+from xiaozhi.stages.asr import two_pass_utterance as two_pass_hearing
 from xiaozhi.stages.asr.engine import EngineError, OfflineRecognizer, Recognizer, StreamingRecognizer, Transcript
-from xiaozhi.stages.asr.hearing import Ears, Hearing
 from xiaozhi.stages.asr.joining import join
-from xiaozhi.stages.asr.offline_hearing import OfflineHearing
-from xiaozhi.stages.asr.streaming_hearing import StreamingHearing
+from xiaozhi.stages.asr.load_gates import EarlyDecodes
+from xiaozhi.stages.asr.offline_utterance import OfflineHearing
+from xiaozhi.stages.asr.streaming_utterance import StreamingHearing
 from xiaozhi.stages.asr.two_pass import TwoPass
-from xiaozhi.stages.asr.two_pass_hearing import TwoPassHearing
-from xiaozhi.workers import JobDropped, Priority, WorkerPool
+from xiaozhi.stages.asr.two_pass_utterance import TwoPassHearing
+from xiaozhi.stages.asr.utterance import Ears, Hearing
 
 
 @pytest.fixture
@@ -261,7 +261,7 @@ async def test_voice_that_the_vad_finds_late_is_covered_where_it_was_decoded(poo
     assert not hearing.covered
 
 
-async def test_only_one_early_decode_runs_for_a_talker() -> None:
+async def test_only_one_early_decode_runs_for_a_user() -> None:
     pool = WorkerPool(4, "asr")
     engine, early = Offline(), EarlyDecodes()
     engine.free.clear()
@@ -513,7 +513,7 @@ async def test_a_confirmation_that_fails_is_said(pool: WorkerPool) -> None:
 async def test_a_confirmation_is_not_waited_for_for_ever(
     pool: WorkerPool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(two_pass_hearing, "CONFIRM_MOST_S", 0.0)
+    monkeypatch.setattr(two_pass_hearing, "MAX_CONFIRM_S", 0.0)
     offline = Offline()
     offline.free.clear()
     hearing = TwoPassHearing(TwoPass(Streaming(), offline), pool, EarlyDecodes())

@@ -13,17 +13,17 @@ from tests.bad_models import ZIPFORMERS
 from tests.recognisers import RATE, Offline, Streaming, sound, until
 from tests.speech import SPEECH_DIR, needs_speech, read_wav
 from xiaozhi.audio.pcm import PcmFloat
-from xiaozhi.channel import Channel
+from xiaozhi.concurrency.channel import Channel
+from xiaozhi.concurrency.workers import Priority, WorkerPool
 from xiaozhi.events import SpeechAudio, SpeechBegan
-from xiaozhi.stages.asr.ahead import EarlyDecodes, Partials
 from xiaozhi.stages.asr.engine import BatchRecognizer, EngineError, Transcript
-from xiaozhi.stages.asr.hearing import Ears, Hearing
-from xiaozhi.stages.asr.offline_hearing import OfflineHearing
+from xiaozhi.stages.asr.load_gates import EarlyDecodes, Partials
+from xiaozhi.stages.asr.offline_utterance import OfflineHearing
 from xiaozhi.stages.asr.stage import AsrInput, Forget, Recognised, run_asr
-from xiaozhi.stages.asr.streaming_hearing import StreamingHearing
+from xiaozhi.stages.asr.streaming_utterance import StreamingHearing
 from xiaozhi.stages.asr.two_pass import TwoPass
-from xiaozhi.stages.asr.two_pass_hearing import TwoPassHearing
-from xiaozhi.workers import Priority, WorkerPool
+from xiaozhi.stages.asr.two_pass_utterance import TwoPassHearing
+from xiaozhi.stages.asr.utterance import Ears, Hearing
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 
 from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.settings.cache import CacheSettings
+from xiaozhi.stages.asr.cached import CachedBatchRecognizer, CachedRecognizer, remember
 from xiaozhi.stages.asr.engine import (
     BatchRecognizer,
     EngineError,
@@ -15,7 +16,6 @@ from xiaozhi.stages.asr.engine import (
     StreamingRecognizer,
     Transcript,
 )
-from xiaozhi.stages.asr.remembered import Remembered, RememberedBatch, remember
 from xiaozhi.stages.asr.two_pass import TwoPass
 
 
@@ -65,7 +65,7 @@ def audio(samples: int, seed: int = 0) -> PcmFloat:
 
 def test_the_same_audio_is_decoded_once_and_other_audio_is_not_taken_for_it() -> None:
     engine = Counting()
-    memory = Remembered(engine, 60.0, 10, Clock())
+    memory = CachedRecognizer(engine, 60.0, 10, Clock())
     assert memory.decode(audio(100)) == memory.decode(audio(100).copy()) == Transcript("100 samples")
     almost = audio(100)
     almost[50] += 1e-6
@@ -79,7 +79,7 @@ def test_the_same_audio_is_decoded_once_and_other_audio_is_not_taken_for_it() ->
 
 def test_it_forgets_in_time_and_number() -> None:
     engine, clock = Counting(), Clock()
-    memory = Remembered(engine, 60.0, 2, clock)
+    memory = CachedRecognizer(engine, 60.0, 2, clock)
     memory.decode(audio(1))
     clock.now = 61.0
     memory.decode(audio(1))
@@ -92,7 +92,7 @@ def test_it_forgets_in_time_and_number() -> None:
 
 def test_a_failure_is_not_remembered() -> None:
     engine = Counting()
-    memory = Remembered(engine, 60.0, 2, Clock())
+    memory = CachedRecognizer(engine, 60.0, 2, Clock())
     engine.fails = True
     with pytest.raises(EngineError, match="counting: no"):
         memory.decode(audio(5))
@@ -102,7 +102,7 @@ def test_a_failure_is_not_remembered() -> None:
 
 def test_a_batch_decodes_only_what_is_unknown_and_keeps_the_order() -> None:
     engine = Batching()
-    memory = RememberedBatch(engine, 60.0, 10, Clock())
+    memory = CachedBatchRecognizer(engine, 60.0, 10, Clock())
     memory.decode(audio(2))
     texts = [transcript.text for transcript in memory.decode_many([audio(1), audio(2), audio(3)])]
     assert texts == ["1 samples", "2 samples", "3 samples"]
@@ -119,6 +119,6 @@ def test_what_an_engine_can_do_it_can_do_behind_its_memory() -> None:
     streaming = Streaming()
     assert remember(streaming, settings) is streaming
     both = remember(TwoPass(streaming, Counting()), settings)
-    assert isinstance(both, TwoPass) and isinstance(both.offline, Remembered) and both.streaming is streaming
+    assert isinstance(both, TwoPass) and isinstance(both.offline, CachedRecognizer) and both.streaming is streaming
     engine = Counting()
     assert remember(engine, CacheSettings(recognition=False)) is engine

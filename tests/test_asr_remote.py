@@ -14,18 +14,18 @@ from tests.house import house, question
 from tests.recognisers import Offline, sound
 from xiaozhi.checks.finding import Level
 from xiaozhi.checks.stages import remote_recognition
+from xiaozhi.concurrency.workers import JobDropped, Priority, WorkerPool
 from xiaozhi.settings import AsrSettings
 from xiaozhi.settings.asr import FunasrSettings, OpenAIAsrSettings, RemoteAsrSettings
 from xiaozhi.settings.cache import CacheSettings
+from xiaozhi.stages.asr.cached import remember
 from xiaozhi.stages.asr.engine import EngineError, Transcript
 from xiaozhi.stages.asr.funasr import Funasr
-from xiaozhi.stages.asr.hearing import Ears
 from xiaozhi.stages.asr.openai_transcription import OpenAITranscription
 from xiaozhi.stages.asr.registry import build_recognizer
-from xiaozhi.stages.asr.remembered import remember
 from xiaozhi.stages.asr.remote import RemoteError, WithFallback, to_text
-from xiaozhi.stages.asr.remote_hearing import RemoteHearing
-from xiaozhi.workers import JobDropped, Priority, WorkerPool
+from xiaozhi.stages.asr.remote_utterance import RemoteHearing
+from xiaozhi.stages.asr.utterance import Ears
 
 Server: TypeAlias = TranscriptionStandIn | FunasrStandIn
 Remote: TypeAlias = OpenAITranscription | Funasr

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import pytest
 
 from tests.recognisers import RATE, Offline, Streaming, sound, until
-from xiaozhi.channel import Channel
+from xiaozhi.concurrency.channel import Channel
+from xiaozhi.concurrency.workers import Priority, Rank, WorkerPool
 from xiaozhi.events import SpeechAudio, SpeechBegan
 from xiaozhi.stages.asr.engine import EngineError, Recognizer, Transcript
-from xiaozhi.stages.asr.hearing import Ears
 from xiaozhi.stages.asr.stage import Ask, AsrInput, Forget, Recognised, run_asr
 from xiaozhi.stages.asr.two_pass import TwoPass
-from xiaozhi.workers import Priority, Rank, WorkerPool
+from xiaozhi.stages.asr.utterance import Ears
 
 
 @dataclass
@@ -247,7 +247,7 @@ async def test_a_stream_is_fed_while_the_stage_reads() -> None:
 
 async def test_when_too_much_waits_an_utterance_counts_as_not_understood() -> None:
     async with stage(Offline()) as asr:
-        asr.ears._most_waiting = 0
+        asr.ears._max_waiting = 0
         asr.begin()
         asr.ask(1)
         answer = await asr.answer()
@@ -268,7 +268,7 @@ async def test_an_unforeseen_fault_in_a_decode_ends_neither_the_stage_nor_the_ut
         assert (await asr.answer()).transcript.text == "15"
 
 
-async def test_a_question_waits_for_a_worker_with_the_rank_of_its_talker() -> None:
+async def test_a_question_waits_for_a_worker_with_the_rank_of_its_user() -> None:
     pool = WorkerPool(1, "asr")
     engine, free = Offline(), threading.Event()
     ears = Ears(engine, pool)

@@ -92,7 +92,7 @@ def test_the_last_word_comes_out_at_the_last_voiced_sample(english: Zipformer, n
     assert cut.finish().text == whole.finish().text != ""
 
 
-def test_a_talker_may_go_on_after_finish(english: Zipformer) -> None:
+def test_a_user_may_go_on_after_finish(english: Zipformer) -> None:
     stream = english.open()
     feed(stream, clip("goforward"))
     assert stream.finish() == Transcript("go forward ten meters", "en")

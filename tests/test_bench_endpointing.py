@@ -68,7 +68,7 @@ def test_the_delay_of_a_turn_is_its_soft_end_recognition_and_reply() -> None:
     assert patient.first_audio_ms == pytest.approx(patient.commit_ms + 80)
 
 
-def test_a_talker_who_was_heard_to_pause_is_waited_for() -> None:
+def test_a_user_who_was_heard_to_pause_is_waited_for() -> None:
     known = Profile("known", RULES, remembers=True)
     assert not known.run(utterance(960, 480, 960), NEUTRAL, INSTANT).cut_off
     assert not known.run(utterance(960, 576, 960), NEUTRAL, INSTANT).cut_off

@@ -24,8 +24,8 @@ from bench.soak import Soaked, ends_table, errors_in, events_table
 from bench.soak import verdict as soak_verdict
 from bench.standins.chat import ChatStandIn
 from bench.standins.speech import SpeechStandIn
-from bench.talker import Load, Turn, gaps_ms, starts_s
 from bench.upstreams import CHAT_FAULTS, SPEECH_FAULTS
+from bench.user import Load, Turn, gaps_ms, starts_s
 from bench.verdict import broken, capacity, row_s1
 from xiaozhi.client.speaker import Heard
 from xiaozhi.transport.protocol import Abort, Detect, DeviceProtocol, Hello, ListenStart, ListenStop

@@ -11,8 +11,8 @@ from bench.word_errors import edits, pieces
 from tests.bad_models import ZIPFORMERS
 from tests.recognisers import Offline, sound
 from tests.speech import SPEECH_DIR, needs_speech, read_wav
+from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.settings import VadSettings
-from xiaozhi.workers import WorkerPool
 
 
 def utterance(*stretches_ms: int) -> Utterance:
@@ -34,7 +34,7 @@ def test_neighbours_of_one_language_are_joined_until_they_are_long_enough() -> N
         Clip("c", "en", sound(2.0), "three"),
         Clip("y", "zh", sound(9.0), "二"),
     ]
-    joined = join_neighbours(clips, least_s=5.0)
+    joined = join_neighbours(clips, min_s=5.0)
     assert [clip.name for clip in joined] == ["a+b+c", "b+c+a", "c+a", "x+y", "y+x"]
     assert [len(clip.pcm) // 1600 for clip in joined] == [60, 60, 50, 180, 180]
     assert joined[2].transcript == "three one"

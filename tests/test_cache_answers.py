@@ -34,45 +34,45 @@ def cache(
 
 def test_the_same_words_get_the_same_answer_in_the_same_scope_only() -> None:
     answers = cache()
-    answers.keep("法国的首都是哪里？", "🙂 巴黎。", "persona")
-    assert answers.find_exact("法国的首都是哪里", "persona") == Found("🙂 巴黎。", "exact")
+    answers.keep("法国的首都是哪里？", "🙂 巴黎。", "agent")
+    assert answers.find_exact("法国的首都是哪里", "agent") == Found("🙂 巴黎。", "exact")
     assert answers.find_exact("法国的首都是哪里", "another") is None
-    assert answers.find_exact("德国的首都是哪里", "persona") is None
+    assert answers.find_exact("德国的首都是哪里", "agent") is None
     assert answers.hits == 1
 
 
 def test_other_words_get_it_too_unless_that_is_switched_off() -> None:
     answers, strict = cache(), cache(similar=False)
     for one in (answers, strict):
-        one.keep("what is the capital of france", "Paris.", "persona")
-    assert answers.find_similar("can you tell me what france's capital is", "persona") == Found("Paris.", "similar")
-    assert answers.find_similar("what is the capital of germany", "persona") is None
+        one.keep("what is the capital of france", "Paris.", "agent")
+    assert answers.find_similar("can you tell me what france's capital is", "agent") == Found("Paris.", "similar")
+    assert answers.find_similar("what is the capital of germany", "agent") is None
     assert answers.find_similar("can you tell me what france's capital is", "another") is None
-    assert strict.find_similar("can you tell me what france's capital is", "persona") is None
+    assert strict.find_similar("can you tell me what france's capital is", "agent") is None
 
 
 def test_an_answer_expires() -> None:
     clock = Clock()
     answers = cache(clock=clock)
-    answers.keep("什么是黑洞", "很重的星。", "persona")
+    answers.keep("什么是黑洞", "很重的星。", "agent")
     clock.now += 1801
-    assert answers.find_similar("黑洞是什么", "persona") is None
-    assert answers.find_exact("什么是黑洞", "persona") is None
+    assert answers.find_similar("黑洞是什么", "agent") is None
+    assert answers.find_exact("什么是黑洞", "agent") is None
     assert (len(answers), answers.bytes) == (0, 0)
 
 
 def test_bounds_hold_and_the_least_used_goes_first() -> None:
     answers = cache(max_entries=3)
     for number in range(3):
-        answers.keep(f"问题{number}号是什么", str(number), "persona")
-    assert answers.find_exact("问题0号是什么", "persona") is not None
-    answers.keep("问题9号是什么", "9", "persona")
-    assert answers.find_exact("问题1号是什么", "persona") is None
-    assert answers.find_exact("问题0号是什么", "persona") is not None
+        answers.keep(f"问题{number}号是什么", str(number), "agent")
+    assert answers.find_exact("问题0号是什么", "agent") is not None
+    answers.keep("问题9号是什么", "9", "agent")
+    assert answers.find_exact("问题1号是什么", "agent") is None
+    assert answers.find_exact("问题0号是什么", "agent") is not None
     assert (len(answers), answers.evicted) == (3, 1)
     tight = cache(max_bytes=10_000)
     for number in range(20):
-        tight.keep(f"问题{number}号是什么", "答" * 100, "persona")
+        tight.keep(f"问题{number}号是什么", "答" * 100, "agent")
         assert tight.bytes <= 10_000
     assert 1 <= len(tight) < 5
     tight.clear()
@@ -86,7 +86,7 @@ def test_common_replies_serve_every_scope_and_never_expire() -> None:
     clock.now += 1e9
     found = answers.find_exact("谢谢", "anybody")
     assert found is not None and found.how == "common"
-    assert answers.admits("what is your name", [], has_image=False), "written down, though it sounds personal"
+    assert answers.admits("what is your name", [], has_image=False), "written down, though it sounds agentl"
     assert not answers.admits("what is your name", ["from now on your name is bob"], has_image=False)
     assert not answers.admits("几点了", [], has_image=False)
     assert answers.refused == 2
@@ -134,14 +134,14 @@ async def test_an_embeddings_endpoint_finds_what_letters_do_not(monkeypatch: pyt
         embeddings = Embeddings(settings(server.url), Clock())
         answers = cache()
         kept = await embeddings.vector("how tall is mount everest")
-        answers.keep("how tall is mount everest", "8849 meters.", "persona", kept)
+        answers.keep("how tall is mount everest", "8849 meters.", "agent", kept)
         asked = "what is the height of mount everest"
-        assert answers.find_similar(asked, "persona") is None
+        assert answers.find_similar(asked, "agent") is None
         vector = await embeddings.vector(asked)
         assert vector is not None
-        refused = answers.find_similar(asked, "persona", vector)
+        refused = answers.find_similar(asked, "agent", vector)
         other = await embeddings.vector("how tall is mount fuji")
-        assert answers.find_similar("how tall is mount fuji", "persona", other) is None, "the names differ"
+        assert answers.find_similar("how tall is mount fuji", "agent", other) is None, "the names differ"
         await embeddings.close()
         assert [request["model"] for request in server.requests] == ["bench"] * 3
     assert refused is None or refused.answer == "8849 meters."

@@ -14,15 +14,15 @@ from xiaozhi.cache.flight import MAX_PACKETS, Flight, TooLong
 from xiaozhi.cache.memory import MemoryTier
 from xiaozhi.cache.speech import SpeechCache
 from xiaozhi.cache.tier import Tiers
+from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.events import Clause, ClauseStart
 from xiaozhi.settings import Settings, TtsSettings
 from xiaozhi.settings.cache import CacheSettings
+from xiaozhi.stages.tts.cached import CachedSpeech, voice_fingerprints
 from xiaozhi.stages.tts.engine import Voice, VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
-from xiaozhi.stages.tts.kept import KeptSpeech, voice_fingerprints
 from xiaozhi.stages.tts.stage import run_tts
-from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish
-from xiaozhi.workers import WorkerPool
+from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 
 
 @pytest.fixture
@@ -53,9 +53,9 @@ def chain(*voices: Voice, clock: Clock | None = None) -> VoiceChain:
     return VoiceChain(voices, 2.0, 2.0, 30.0, clock or Clock())
 
 
-def kept(codec: WorkerPool, *voices: Voice, max_chars: int = 60, clock: Clock | None = None) -> KeptSpeech:
+def kept(codec: WorkerPool, *voices: Voice, max_chars: int = 60, clock: Clock | None = None) -> CachedSpeech:
     settings = Settings(cache=CacheSettings(speech_max_chars=max_chars))
-    return KeptSpeech(
+    return CachedSpeech(
         speech_cache(), chain(*voices, clock=clock), codec, settings, {voice.name: voice.name for voice in voices}
     )
 
@@ -65,7 +65,7 @@ def clause(text: str) -> Clause:
 
 
 async def collect(
-    speech: KeptSpeech,
+    speech: CachedSpeech,
     text: str,
     on_voice: Callable[[str], None] = lambda _voice: None,
     on_hit: Callable[[], None] = lambda: None,
@@ -185,7 +185,9 @@ async def test_a_stand_in_voice_is_not_kept_as_the_preferred_one(codec: WorkerPo
 
 async def test_a_sentence_that_was_cut_off_is_not_kept(codec: WorkerPool) -> None:
     class Breaks(Fake):
-        async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+        async def speak(
+            self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE
+        ) -> AsyncGenerator[PcmInt, None]:
             self.begun.append(text)
             yield sine(440, 0.6)
             raise VoiceError("fake: broke off")
@@ -286,6 +288,6 @@ async def test_a_wish_makes_another_sound_and_has_a_key_of_its_own(codec: Worker
     speech = kept(codec, voice)
     await collect(speech, "你好")
     await settle()
-    async for _ in speech.packets(clause("你好"), wish=VoiceWish(rate_percent=20)):
+    async for _ in speech.packets(clause("你好"), wish=VoiceRequest(rate_percent=20)):
         pass
     assert voice.begun == ["你好", "你好"]

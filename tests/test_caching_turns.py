@@ -8,9 +8,9 @@ import pytest
 from bench.standins.chat import ChatStandIn
 from bench.standins.speech import SpeechStandIn
 from tests.house import House, brief, house, settings_for
+from xiaozhi.app.server import serving
 from xiaozhi.client.device import Device
 from xiaozhi.client.report import TurnReport
-from xiaozhi.server import serving
 
 ON: dict[str, Any] = {"answers": True, "speech": True, "recognition": True, "premake": False}
 
@@ -66,7 +66,7 @@ async def test_what_leans_on_something_is_asked_every_time(tmp_path: Path, text:
         assert len(home.asked) == 2
 
 
-async def test_after_the_talker_spoke_of_himself_the_cache_is_silent(tmp_path: Path) -> None:
+async def test_after_the_user_spoke_of_himself_the_cache_is_silent(tmp_path: Path) -> None:
     async with house(tmp_path, "🙂 It is Paris.", cache=ON) as home, home.device() as device:
         await ask(device, "what is the capital of france")
         await ask(device, "i am five years old")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.firmware import image
 from tests.test_entrance import certificate as make_certificate
-from xiaozhi.checks.entrance import certificate, firmware
+from xiaozhi.checks.access import certificate, firmware
 from xiaozhi.settings import OtaSettings, ServerSettings
 
 

@@ -13,10 +13,10 @@ from xiaozhi.checks import stages
 from xiaozhi.checks.finding import Finding, Level, bad, ok, warn
 from xiaozhi.cli import main
 from xiaozhi.models.catalogue import MODELS, Model, find
-from xiaozhi.models.verify import verify
 from xiaozhi.program import program
 from xiaozhi.settings import AsrSettings, TtsSettings, VadSettings
 from xiaozhi.stages.vad.silero import built_in_model
+from xiaozhi.stages.verify import verify
 
 
 def known(name: str) -> Model:

@@ -10,7 +10,7 @@ import pytest
 from xiaozhi import __version__
 from xiaozhi.cli import main
 from xiaozhi.cli.progress import Bar
-from xiaozhi.pulls import missing_models
+from xiaozhi.reload.model_pulls import missing_models
 from xiaozhi.settings import Settings
 from xiaozhi.settings.load import Loaded
 
@@ -24,14 +24,14 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def served(monkeypatch: pytest.MonkeyPatch) -> list[Loaded]:
     """The settings with which `serve` would have begun; the server itself is replaced."""
     seen: list[Loaded] = []
-    process = type(sys)("xiaozhi.process")
+    process = type(sys)("xiaozhi.app.process")
 
     def run(settings: Settings, source: Path | None, _again: object, _origin: object, warnings: tuple[str, ...]) -> int:
         seen.append(Loaded(settings, source, warnings))
         return 7
 
     process.run = run  # type: ignore[attr-defined]  # a module made for this test
-    monkeypatch.setitem(sys.modules, "xiaozhi.process", process)
+    monkeypatch.setitem(sys.modules, "xiaozhi.app.process", process)
     monkeypatch.setenv("XIAOZHI_MODELS__AUTO_PULL", "false")
     return seen
 
@@ -122,7 +122,7 @@ def test_an_interruption_exits_with_130(
     def interrupted(*_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["xiaozhi.process"], "run", interrupted)
+    monkeypatch.setattr(sys.modules["xiaozhi.app.process"], "run", interrupted)
     assert main(["serve"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
     assert served == []

@@ -312,7 +312,7 @@ async def test_no_answer_and_no_stop_are_told_apart(script: Script) -> None:
         assert device.manners.state is DeviceState.SPEAKING
 
 
-async def test_a_talker_who_is_cut_off_is_reported(script: Script) -> None:
+async def test_a_user_who_is_cut_off_is_reported(script: Script) -> None:
     long = Utterance.encode(tone(3000))
     async with quick() as device:
         await device.connect(script.url)

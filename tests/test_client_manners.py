@@ -120,7 +120,7 @@ def test_a_minute_paced_with_a_lead_is_heard_to_the_last_packet() -> None:
     assert bench.heard_ms == pytest.approx(60_000.0)
     assert not playback.dropped
     assert playback.starved_count == 0
-    assert 240.0 <= playback.lead_most_ms <= 300.0
+    assert 240.0 <= playback.lead_max_ms <= 300.0
 
 
 @pytest.mark.parametrize("lead_packets", [5, 33])

@@ -64,16 +64,16 @@ def test_any_bytes_are_a_length_up_to_120_ms_or_no_packet(opus: bytes) -> None:
 def test_a_speaker_never_holds_more_than_it_can(
     puts: list[tuple[float, float]], limits: tuple[int | None, float | None]
 ) -> None:
-    most_packets, most_ms = limits
-    speaker = Speaker(most_packets, most_ms)
+    max_packets, max_ms = limits
+    speaker = Speaker(max_packets, max_ms)
     now_ms = 0.0
     for gap_ms, duration_ms in puts:
         now_ms += gap_ms
         speaker.put(b"p", duration_ms, now_ms)
-        if most_packets is not None:
-            assert speaker.queued_ms(now_ms) <= most_packets * 120.0
-        if most_ms is not None:
-            assert speaker.queued_ms(now_ms) <= most_ms
+        if max_packets is not None:
+            assert speaker.queued_ms(now_ms) <= max_packets * 120.0
+        if max_ms is not None:
+            assert speaker.queued_ms(now_ms) <= max_ms
     ends_ms = speaker.ends_ms()
     if ends_ms is not None:
         speaker.advance(ends_ms + 1e-6)  # sums of thirds do not meet to the last bit

@@ -11,7 +11,7 @@ from xiaozhi.cluster.node import node_name, pressure_of
 from xiaozhi.cluster.placement import NodeView, place, ranked
 from xiaozhi.cluster.registry import node_of
 from xiaozhi.cluster.values import pack, unpack
-from xiaozhi.pressure.steps import Readings
+from xiaozhi.overload.steps import Readings
 from xiaozhi.settings import LoadStep
 from xiaozhi.settings.cluster import ClusterSettings
 

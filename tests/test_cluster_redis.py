@@ -11,6 +11,11 @@ import orjson
 import pytest
 
 from tests.redis_server import RedisServer, needs_redis
+from xiaozhi.access.activation import Activation, Poll, Standing
+from xiaozhi.access.identity import Identity
+from xiaozhi.access.shared_keys import SharedKeys
+from xiaozhi.access.shared_rate_limits import SharedLimiter
+from xiaozhi.access.token_keys import load_keys, rotate_keys
 from xiaozhi.cache.redis_answers import SharedAnswers
 from xiaozhi.cache.redis_tier import RedisTier
 from xiaozhi.cache.speech import SpeechCache
@@ -26,12 +31,7 @@ from xiaozhi.settings import AuthSettings
 from xiaozhi.settings.cluster import ClusterSettings
 from xiaozhi.store import Store
 from xiaozhi.store.turns import Past, TurnRecord
-from xiaozhi.text.tool_note import MOST_NOTE_CHARS
-from xiaozhi.transport.activation import Activation, Poll, Standing
-from xiaozhi.transport.identity import Identity
-from xiaozhi.transport.shared_keys import SharedKeys
-from xiaozhi.transport.shared_limits import SharedLimiter
-from xiaozhi.transport.token_keys import load_keys, rotate_keys
+from xiaozhi.text.tool_note import MAX_NOTE_CHARS
 
 pytestmark = [needs_redis, pytest.mark.real_time]  # a real Redis
 
@@ -175,7 +175,7 @@ def test_an_address_that_is_none_is_said_in_one_line() -> None:
 
 
 async def test_values_that_are_too_long_are_not_written(link: RedisLink) -> None:
-    assert not await link.put(Use.SPEECH, link.key("long"), b"x" * (link.most_bytes + 1), 10.0)
+    assert not await link.put(Use.SPEECH, link.key("long"), b"x" * (link.max_bytes + 1), 10.0)
     assert await link.get(Use.SPEECH, link.key("long")) is None
 
 
@@ -187,7 +187,7 @@ async def test_one_node_finds_the_answer_another_has_kept_to_the_same_words(link
     one.keep("What's the capital of France?", "🙂 Paris.", "scope")
     await one.close()
     assert await other.find("what's the capital of france", "scope") == "🙂 Paris."
-    assert await other.find("what's the capital of france", "another persona") is None
+    assert await other.find("what's the capital of france", "another agent") is None
     assert (other.hits, other.misses) == (1, 1)
 
 
@@ -319,14 +319,14 @@ async def test_the_notes_on_tools_go_along_to_the_next_node_and_stay_there(runni
         kept = await there.turns.past(DEVICE, "xiaozhi", 10)
         assert [one.note for one in found.turns] == [one.note for one in kept.turns]
         assert found.turns[0].note == note
-        assert len(found.turns[1].note) == MOST_NOTE_CHARS
+        assert len(found.turns[1].note) == MAX_NOTE_CHARS
 
 
 async def test_what_a_node_without_notes_has_written_is_read_and_a_note_that_is_too_long_is_cut(
     link: RedisLink,
 ) -> None:
     row = {"at": 1000.0, "heard": "hello", "said": "a", "played": "b", "cut": False}
-    for told, note in ((row, ""), ({**row, "note": "n" * 5000}, "n" * MOST_NOTE_CHARS)):
+    for told, note in ((row, ""), ({**row, "note": "n" * 5000}, "n" * MAX_NOTE_CHARS)):
         store = await Store.open(":memory:")
         document = orjson.dumps({"v": 1, "summary": "", "turns": [told]})
 
@@ -348,8 +348,8 @@ async def test_an_older_end_of_a_conversation_never_replaces_a_newer_one(running
             await mirror.conversations.close()
         found = await others.conversations.catch_up(DEVICE, "xiaozhi", Past(), 10)
         assert [one.heard for one in found.turns] == ["said at 2000"]
-        other_persona = await others.conversations.catch_up(DEVICE, "teacher", Past(), 10)
-        assert other_persona.turns == ()
+        other_agent = await others.conversations.catch_up(DEVICE, "teacher", Past(), 10)
+        assert other_agent.turns == ()
 
 
 async def test_without_redis_a_conversation_goes_on_from_the_own_file(own: RedisServer) -> None:

@@ -13,21 +13,21 @@ import pytest
 
 from bench.standins.sound import tone
 from tests.house import House, house, noise, question, settings_for
+from xiaozhi.app.server import serving
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ
 from xiaozhi.client.manners import DesktopManners, DeviceState, Manners
 from xiaozhi.client.microphone import Utterance
 from xiaozhi.client.report import TurnReport
-from xiaozhi.server import serving
 from xiaozhi.transport import websocket
 from xiaozhi.turn.machine import ListeningMode
 
 LONG_ANSWER = "🙂 " + "".join(f"This is sentence number {n} of a long reply. " for n in range(1, 16))
 # More may not wait in a device: its queue holds 44 packets, and what waits cannot be taken back.
-MOST_LEAD_MS = 300.0
+MAX_LEAD_MS = 300.0
 # None on a machine of one's own; tests share two processors, and one that stalls longer than the lead is heard.
-MOST_STARVED_MS = 500.0
+MAX_STARVED_MS = 500.0
 # A device whose queue is cleared by `tts/stop` must have been given this long after the last frame was played.
-LEAST_TAIL_MS = 150.0
+MIN_TAIL_MS = 150.0
 
 
 @asynccontextmanager
@@ -166,12 +166,12 @@ async def test_every_frame_of_a_minute_is_heard_by_every_kind_of_client(tmp_path
         assert report.dropped == {}, kind
         assert report.received * 60.0 == pytest.approx(report.reply_ms, abs=1.0), "heard is sent"
         assert report.undecodable == 0
-        assert report.starved_ms <= MOST_STARVED_MS, (kind, report.starved_count, report.trace)
-        assert report.lead_most_ms <= MOST_LEAD_MS, kind
+        assert report.starved_ms <= MAX_STARVED_MS, (kind, report.starved_count, report.trace)
+        assert report.lead_max_ms <= MAX_LEAD_MS, kind
         assert report.text == LONG_ANSWER.removeprefix("🙂 ").strip()
         assert len(report.said) > 5
         assert report.tts_stop_ms is not None and report.play_end_ms is not None
-        assert report.tts_stop_ms - report.play_end_ms >= LEAST_TAIL_MS
+        assert report.tts_stop_ms - report.play_end_ms >= MIN_TAIL_MS
 
 
 # The end of a reply ---------------------------------------------------------------------------------------------------

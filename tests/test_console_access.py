@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from xiaozhi.access.guests import PASS_S, Guests, is_guest, same_host
 from xiaozhi.cli import main
 from xiaozhi.console.access import Access, TryLater
 from xiaozhi.console.assets import load_assets, make_asset
 from xiaozhi.console.attempts import Attempts
-from xiaozhi.console.guests import PASS_S, Guests, is_guest, same_host
-from xiaozhi.console.hub import MOST_CLIENTS, Hub, TooManyClients
+from xiaozhi.console.hub import MAX_CLIENTS, Hub, TooManyClients
 from xiaozhi.console.log_lines import LogLines
 from xiaozhi.console.password import (
     PasswordError,
@@ -198,7 +198,7 @@ async def test_without_its_file_nobody_comes_in(tmp_path: Path) -> None:
 
 
 def test_a_session_ends_when_it_is_idle_when_it_is_old_and_when_it_is_closed() -> None:
-    sessions = Sessions(most_s=100.0, idle_s=10.0)
+    sessions = Sessions(max_s=100.0, idle_s=10.0)
     token, session = sessions.open(0.0)
     for now_s in range(0, 101, 10):
         assert sessions.find(token, float(now_s)) is session
@@ -301,7 +301,7 @@ async def test_a_page_that_does_not_read_is_let_go_and_others_are_not() -> None:
         assert b'"n":%d}' % number in (await eager.next() or b"")
     assert hub.dropped == 1 and lazy.gone and not eager.gone
     assert await lazy.next() is None
-    for _ in range(MOST_CLIENTS - 1):
+    for _ in range(MAX_CLIENTS - 1):
         hub.join()
     with pytest.raises(TooManyClients):
         hub.join()

@@ -19,7 +19,7 @@ from tests.contrast import TOO_FAINT
 from tests.house import brief, question
 from tests.test_models_pull import Mirror
 from tests.test_pulls import published
-from xiaozhi.server import serving
+from xiaozhi.app.server import serving
 from xiaozhi.settings.source import SettingsSource
 
 pytestmark = pytest.mark.real_time  # a real browser
@@ -75,7 +75,7 @@ async def test_an_owner_signs_in_talks_types_and_changes_an_endpoint(tmp_path: P
         )
         source = SettingsSource(file)
         server = await stack.enter_async_context(serving(source.load().settings, source))
-        page = await stack.enter_async_context(chromium(tmp_path, _microphone(tmp_path / "talker.wav")))
+        page = await stack.enter_async_context(chromium(tmp_path, _microphone(tmp_path / "user.wav")))
 
         await _sign_in(page, server.base_url)
         await _talk(page, chat)

@@ -19,7 +19,7 @@ from bench.standins.speech import SpeechStandIn
 from tests.console_browser import CONSOLE, browser, set_password
 from tests.house import House, brief, house, question, settings_for
 from tests.test_models_pull import dead_url
-from xiaozhi.server import serving
+from xiaozhi.app.server import serving
 from xiaozhi.settings.source import SettingsSource
 
 KEY = "sk-endpoint-secret-0123456789"
@@ -339,7 +339,7 @@ async def test_no_secret_is_in_any_answer(tmp_path: Path) -> None:
         assert "(hidden)" in json.dumps(await page.get("logs?level=error"))
 
 
-async def test_devices_personas_and_memories_are_looked_after(tmp_path: Path) -> None:
+async def test_devices_agents_and_memories_are_looked_after(tmp_path: Path) -> None:
     set_password(tmp_path / "data")
     async with house(tmp_path, console=CONSOLE) as home, browser(home.server) as page, home.device():
         name = "devices/02:00:00:00:00:01"

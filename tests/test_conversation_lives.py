@@ -20,13 +20,13 @@ from tests.virtual_house import (
     virtual_settings,
 )
 from xiaozhi.audio.pcm import PcmFloat, PcmInt
-from xiaozhi.channel import Channel
+from xiaozhi.concurrency.channel import Channel
 from xiaozhi.conversation.reply import Reply
-from xiaozhi.services import Services
+from xiaozhi.conversation.services import Services
 from xiaozhi.stages.asr.engine import Recognizer, Transcript
 from xiaozhi.stages.llm.engine import ChatModel, ChatRequest, Delta
 from xiaozhi.stages.tts.fallback import VoiceChain
-from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish
+from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 from xiaozhi.text.messages import message
 from xiaozhi.turn.machine import ListeningMode, State
 
@@ -130,7 +130,7 @@ class Late:
 
     name = "late"
 
-    async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
         await asyncio.sleep(1.0)
         yield np.full(12_000, 3000, np.int16)
 
@@ -314,7 +314,7 @@ def test_a_prompt_that_cannot_be_rendered_is_excused(monkeypatch: pytest.MonkeyP
     async def scene() -> None:
         async with conversation(AUTO, ASKED) as (device, _):
             with monkeypatch.context() as broken:
-                broken.setattr("xiaozhi.conversation.recollection.render", lambda *_args, **_more: 1 + "a")  # type: ignore[operator]
+                broken.setattr("xiaozhi.conversation.recall.render", lambda *_args, **_more: 1 + "a")  # type: ignore[operator]
                 await said_and_answered(device)
             assert told(device, "抱歉")
             await said_and_answered(device)
@@ -328,7 +328,7 @@ class Broken:
     name = "broken"
     _said: Sequence[PcmInt] = ()
 
-    async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
         for pcm in self._said:
             yield pcm
         raise UnicodeEncodeError("ascii", "clé", 2, 3, "ordinal not in range(128)")

@@ -19,12 +19,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.house import House, house, question, settings_for
 from tests.test_serve_cli import free_port
+from xiaozhi.access import addresses
+from xiaozhi.app.server import Server, serving
 from xiaozhi.cli import main
+from xiaozhi.console import routes as console
 from xiaozhi.deploy.facts import LIVE_PATH, METRICS_PATH, READY_PATH, Plan
 from xiaozhi.deploy.render import render
-from xiaozhi.server import Server, serving
+from xiaozhi.http import health, mcp_endpoint, push, vision
+from xiaozhi.http import metrics as figures
 from xiaozhi.settings import Settings
-from xiaozhi.transport import addresses, console, figures, health, mcp_endpoint, push, vision
 
 DOMAIN = "talk.example.org"
 

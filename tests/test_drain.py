@@ -14,17 +14,17 @@ from bench.cluster_verdict import Asked, LetGo, Record, let_go, lost, said_again
 from tests.house import SPEED, House, house, question, settings_for
 from tests.test_serve_cli import Running, free_port
 from tests.virtual_loop import in_virtual_time
+from xiaozhi.app.server import serving
 from xiaozhi.client.device import Device
 from xiaozhi.client.microphone import SpeechMicrophone, Utterance
 from xiaozhi.client.ota import Identity
 from xiaozhi.logs import TextFormatter
-from xiaozhi.server import serving
 from xiaozhi.transport.draining import ONSET_S, Drain, Report, moments_s
 
 # One connection that is let go, in virtual time -----------------------------------------------------------------------
 
 
-class Talker:
+class User:
     """A connection that does what a script says: (seconds after the signal, state), the last state for good."""
 
     def __init__(self, number: int, *script: tuple[float, str]) -> None:
@@ -65,12 +65,12 @@ class Talker:
         self.ended_s = self.now_s
 
 
-def drained(within_s: float, *scripts: tuple[tuple[float, str], ...]) -> tuple[list[Talker], Report]:
+def drained(within_s: float, *scripts: tuple[tuple[float, str], ...]) -> tuple[list[User], Report]:
     """What becomes of devices that do what their scripts say."""
 
-    async def run() -> tuple[list[Talker], Report]:
-        talkers = [Talker(number, *script) for number, script in enumerate(scripts, 1)]
-        return talkers, await Drain(lambda: [one for one in talkers if one.ended_s is None], within_s).run()
+    async def run() -> tuple[list[User], Report]:
+        users = [User(number, *script) for number, script in enumerate(scripts, 1)]
+        return users, await Drain(lambda: [one for one in users if one.ended_s is None], within_s).run()
 
     return in_virtual_time(run())
 
@@ -121,14 +121,14 @@ def test_a_turn_that_takes_too_long_is_cut_and_said_so(caplog: pytest.LogCapture
 
 
 def test_without_time_everybody_is_hung_up_at_once() -> None:
-    talkers, report = drained(0.0, ((0.0, "waiting"),), ((0.0, "replying"),))
-    assert [one.ended_s for one in talkers] == [0.0, 0.0]
+    users, report = drained(0.0, ((0.0, "waiting"),), ((0.0, "replying"),))
+    assert [one.ended_s for one in users] == [0.0, 0.0]
     assert report.cut == 1
 
 
 def test_twenty_devices_do_not_come_back_in_one_instant() -> None:
-    talkers, _ = drained(15.0, *[((0.0, "waiting"),)] * 20)
-    ended = sorted(one.ended_s or 0.0 for one in talkers)
+    users, _ = drained(15.0, *[((0.0, "waiting"),)] * 20)
+    ended = sorted(one.ended_s or 0.0 for one in users)
     assert ended[-1] < 1.0
     most = max(sum(abs(other - at_s) < 0.025 for other in ended) for at_s in ended)
     assert most <= 6

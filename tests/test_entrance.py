@@ -14,17 +14,17 @@ import pytest
 
 from tests.firmware import image
 from tests.house import House, house
-from xiaozhi.server import CannotServe, serving
+from xiaozhi.access.auth import TokenAuth
+from xiaozhi.access.identity import Identity
+from xiaozhi.access.tls import TlsError, TlsFiles, distrusted_because, load_context
+from xiaozhi.access.token_keys import load_keys
+from xiaozhi.app.server import CannotServe, serving
 from xiaozhi.settings import AuthSettings, Settings
-from xiaozhi.transport.auth import Gatekeeper
-from xiaozhi.transport.identity import Identity
-from xiaozhi.transport.tls import TlsError, TlsFiles, distrusted_because, load_context
-from xiaozhi.transport.token_keys import load_keys
 from xiaozhi.turn.machine import ListeningMode
 
 BOARD = "bread-compact-wifi"
 HEADERS = {"Device-Id": "02:00:00:00:00:01", "Client-Id": "client-1", "User-Agent": f"{BOARD}/2.4.2"}
-MOST_BYTES = 8191
+MAX_BYTES = 8191
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ async def boot(http: aiohttp.ClientSession, home: House, **headers: str) -> dict
     """A device's OTA request and its answer, which must be one that every firmware survives."""
     async with http.post(home.server.ota_url, json={}, headers={**HEADERS, **headers}) as response:
         assert response.status == 200
-        assert len(await response.read()) <= MOST_BYTES
+        assert len(await response.read()) <= MAX_BYTES
         reply: dict[str, Any] = await response.json()
     assert set(reply) <= {"server_time", "websocket", "firmware", "activation"}
     return reply
@@ -131,11 +131,11 @@ async def test_stolen_foreign_expired_and_absent_tokens_are_refused_at_the_upgra
         assert await refusal(http, home, "") == 401
         generation, expires_s, signature = token.split(".")
         assert await refusal(http, home, f"{generation}.{int(expires_s) + 1}.{signature}") == 401
-        gatekeeper = home.server.devices._entrance.gatekeeper
-        now_s = gatekeeper._now_s
-        gatekeeper._now_s = lambda: now_s() + 2 * 86_400
+        token_auth = home.server.devices._access.token_auth
+        now_s = token_auth._now_s
+        token_auth._now_s = lambda: now_s() + 2 * 86_400
         assert await refusal(http, home, token) == 401
-        gatekeeper._now_s = now_s
+        token_auth._now_s = now_s
         async with http.ws_connect(home.url, headers={**HEADERS, "Authorization": f"Bearer {token}"}) as socket:
             await socket.send_str('{"type":"hello"}')
             assert (await socket.receive_json())["type"] == "hello"
@@ -146,8 +146,8 @@ async def test_a_start_with_a_wrong_clock_leaves_no_keys_from_then_and_locks_nob
     tmp_path: Path, http: aiohttp.ClientSession, wrong_s: float
 ) -> None:
     data = tmp_path / "data"
-    gatekeeper = Gatekeeper(AuthSettings(), load_keys(data, wrong_s), lambda: wrong_s)  # as a server did it then
-    token = gatekeeper.token_for(Identity(HEADERS["Device-Id"], HEADERS["Client-Id"], ""))
+    token_auth = TokenAuth(AuthSettings(), load_keys(data, wrong_s), lambda: wrong_s)  # as a server did it then
+    token = token_auth.token_for(Identity(HEADERS["Device-Id"], HEADERS["Client-Id"], ""))
     async with house(tmp_path, auth={"mode": "token"}) as home:
         async with http.ws_connect(home.url, headers={**HEADERS, "Authorization": f"Bearer {token}"}) as socket:
             await socket.send_str('{"type":"hello"}')

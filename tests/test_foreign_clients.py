@@ -1,4 +1,4 @@
-"""`xiaozhi-sdk`, a client that other people wrote, unmodified, against a whole server: turns, entrance, tools, eyes."""
+"""`xiaozhi-sdk`, a client that other people wrote, unmodified, against a whole server: turns, access, tools, eyes."""
 
 import asyncio
 import importlib
@@ -18,10 +18,10 @@ from tests.foreign_client import MAC, SDK, Client, client, client_id_of, with_sd
 from tests.house import House, house
 from tests.test_tool_turns import Model, call, come_true, in_pieces, offered
 from tests.test_turns import LONG_ANSWER
+from xiaozhi.access.auth import TokenAuth
+from xiaozhi.access.identity import Identity
+from xiaozhi.access.token_keys import load_keys, rotate_keys
 from xiaozhi.settings import AuthSettings
-from xiaozhi.transport.auth import Gatekeeper
-from xiaozhi.transport.identity import Identity
-from xiaozhi.transport.token_keys import load_keys, rotate_keys
 
 DAY_S: Final = 86_400.0
 
@@ -111,28 +111,28 @@ async def test_absent_foreign_expired_and_stolen_tokens_are_refused_at_the_upgra
     async with house(tmp_path, auth={"mode": "token"}) as home, client(home) as owner:
         token = owner.sdk.websocket_token
         who = Identity(MAC, owner.sdk.client_id, "")
-        ring = home.server.devices._entrance.gatekeeper.ring
+        ring = home.server.devices._access.token_auth.ring
         others = load_keys(tmp_path / "other", time.time())
-        expired = Gatekeeper(AuthSettings(), ring, lambda: time.time() - 31 * DAY_S).token_for(who)
-        foreign = Gatekeeper(AuthSettings(), others).token_for(who)
+        expired = TokenAuth(AuthSettings(), ring, lambda: time.time() - 31 * DAY_S).token_for(who)
+        foreign = TokenAuth(AuthSettings(), others).token_for(who)
         for wrong in ("", expired, foreign, token + "x", "test-token"):
             assert not await owner.sdk.connect_websocket(wrong)
         async with client(home, connect=False) as thief:
             thief.sdk.mac_addr, thief.sdk.url = "02:00:00:00:00:02", home.url
             thief.sdk.client_id = owner.sdk.client_id
             assert not await thief.sdk.connect_websocket(token)
-        assert home.server.devices._entrance.gatekeeper.refused == 6
+        assert home.server.devices._access.token_auth.refused == 6
         assert len(home.server.devices) == 1
 
 
 @with_sdk
 async def test_older_tokens_hold_when_the_key_rotates_and_not_when_it_is_forgotten(tmp_path: Path) -> None:
     async with house(tmp_path, auth={"mode": "token"}) as home:
-        entrance = home.server.devices._entrance
+        access = home.server.devices._access
         async with client(home) as mine:
             first = mine.sdk.websocket_token
         rotate_keys(tmp_path / "data", time.time(), 30 * DAY_S)
-        await entrance.refresh()
+        await access.refresh()
         async with client(home) as mine:
             second = mine.sdk.websocket_token
             assert first.split(".")[0] != second.split(".")[0]
@@ -140,7 +140,7 @@ async def test_older_tokens_hold_when_the_key_rotates_and_not_when_it_is_forgott
             mine.sdk.mac_addr, mine.sdk.client_id, mine.sdk.url = MAC, client_id_of(MAC), home.url
             assert await mine.sdk.connect_websocket(first)
         rotate_keys(tmp_path / "data", time.time(), 30 * DAY_S, forget=True)
-        await entrance.refresh()
+        await access.refresh()
         async with client(home, connect=False) as mine:
             mine.sdk.mac_addr, mine.sdk.client_id, mine.sdk.url = MAC, client_id_of(MAC), home.url
             assert not await mine.sdk.connect_websocket(second)

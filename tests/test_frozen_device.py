@@ -22,13 +22,13 @@ from bench.devices import freezers
 from bench.freezing import Freezer, Frozen, Thawed, freeze_in_mid_reply, small_window_session
 from bench.standins.chat import ChatStandIn
 from bench.standins.speech import SpeechStandIn
-from bench.talker import Load, Target
+from bench.user import Load, Target
 from tests.house import House, question, settings_for
 from tests.recognisers import until
+from xiaozhi.app.server import serving
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.client.microphone import Utterance
 from xiaozhi.client.ota import Identity
-from xiaozhi.server import serving
 from xiaozhi.text.messages import INTERRUPTED_EN
 from xiaozhi.text.units import join_pieces
 from xiaozhi.transport.outbox import Outbox
@@ -93,15 +93,15 @@ def conversations() -> int:
     return sum(task.get_name() == "conversation" for task in asyncio.all_tasks())
 
 
-async def most_waiting(connection: DeviceConnection, house_: House) -> tuple[int, int]:
+async def max_waiting(connection: DeviceConnection, house_: House) -> tuple[int, int]:
     """The most that waited for a device, in bytes and in messages, until the server has let go of it."""
-    most_bytes = most_messages = 0
+    max_bytes = most_messages = 0
     async with asyncio.timeout(45):
         while house_.server.devices.find(connection.identity.device_id) is connection:
-            most_bytes = max(most_bytes, connection._way_out.waiting)
+            max_bytes = max(max_bytes, connection._way_out.waiting)
             most_messages = max(most_messages, len(connection._outbox._items))
             await asyncio.sleep(0.01)
-    return most_bytes, most_messages
+    return max_bytes, most_messages
 
 
 @pytest.mark.real_time
@@ -114,10 +114,10 @@ async def test_a_device_frozen_in_mid_reply_is_given_up_while_others_are_answere
             connection = home.server.devices.find(Identity.numbered(FROZEN).device_id)
             assert connection is not None and connection.busy and conversations() == 2
             home.chat.answer = "🙂 Yes."
-            watching = asyncio.create_task(most_waiting(connection, home))
+            watching = asyncio.create_task(max_waiting(connection, home))
             assert (await other.turn(question())).answered
-            most_bytes, most_messages = await watching
-            assert 0 < most_bytes < 8192, "a reply of 12 s has 200 kB"
+            max_bytes, most_messages = await watching
+            assert 0 < max_bytes < 8192, "a reply of 12 s has 200 kB"
             assert most_messages < 24, "a second of audio, and its texts"
             assert conversations() == 1 and len(home.server.devices) == 1
             os.kill(pid, signal.SIGCONT)

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from tests.house import House, house, question
-from xiaozhi.health.alerts import Alerts, message_of
-from xiaozhi.health.readings import Outcomes, Readings
-from xiaozhi.health.rules import RULES, Alert, AlertRules, Change
-from xiaozhi.health.texts import text_of
-from xiaozhi.health.webhook import Webhook
+from xiaozhi.observability.health.alerts import Alerts, message_of
+from xiaozhi.observability.health.readings import Outcomes, Readings
+from xiaozhi.observability.health.rules import RULES, Alert, AlertRules, Change
+from xiaozhi.observability.health.texts import text_of
+from xiaozhi.observability.health.webhook import Webhook
 from xiaozhi.settings.alerts import AlertsSettings
 from xiaozhi.settings.errors import SettingsError
 from xiaozhi.settings.load import load_settings
@@ -164,7 +164,7 @@ def alert() -> Change:
 async def test_the_webhook_gets_json_again_when_it_failed_and_the_log_keeps_its_address_secret(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("xiaozhi.health.webhook._FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("xiaozhi.observability.health.webhook._FIRST_PAUSE_S", 0.0)
     async with hook(500, 200, 404) as taking:
         settings = AlertsSettings(webhook=SecretStr(taking.url))
         assert "secret-path" not in repr(settings)

@@ -14,7 +14,7 @@ from bench.hostile import Attack, Attacker, Played, Result, judged, recording, s
 from bench.mutations import BINARY, CLOSE, CONTINUATION, TEXT, Frame, frames_in, mutated
 from bench.outcome import Outcome
 from bench.soak import Soaked
-from bench.talker import Load, Turn
+from bench.user import Load, Turn
 from bench.verdict import broken
 from tests.house import House, house, question
 from tests.test_bench_load import sample

@@ -14,7 +14,7 @@ from xiaozhi.agents.prompt import PromptError, check_template
 from xiaozhi.events import ToolCall
 from xiaozhi.settings import ToolsSettings
 from xiaozhi.text.arithmetic import calculate
-from xiaozhi.text.cacheable import MOST_QUESTION_CHARS, Why, history_counts, may_use
+from xiaozhi.text.cacheable import MAX_QUESTION_CHARS, Why, history_counts, may_use
 from xiaozhi.text.script import script_of
 from xiaozhi.tools.clock import clock_tools
 from xiaozhi.tools.feed import MAX_HEADLINES, NoFeed, headlines_in
@@ -186,7 +186,7 @@ def test_a_template_of_brackets_in_brackets_is_a_mistake_like_any_other(template
 def test_a_long_text_is_no_question_that_anybody_asks_again() -> None:
     essay = "今天天气怎么样" * 300
     assert may_use(essay, []) is Why.LONG
-    assert history_counts([essay]) and not history_counts(["月亮" * (MOST_QUESTION_CHARS // 2)])
+    assert history_counts([essay]) and not history_counts(["月亮" * (MAX_QUESTION_CHARS // 2)])
 
 
 @pytest.mark.parametrize("piece", ["![](", "!", "?!", "，", ". ", "(!", '"!', "a.", "./!", "\n", "…", "。”"])

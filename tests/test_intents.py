@@ -7,14 +7,14 @@ import pytest
 
 from xiaozhi.agents import Agent
 from xiaozhi.conversation.intents import Intents
-from xiaozhi.conversation.recollection import Recollection
+from xiaozhi.conversation.recall import Recollection
 from xiaozhi.settings import ToolsSettings, TurnSettings
 from xiaozhi.text.tool_note import tool_note
 from xiaozhi.tools.local_answer import calculator_tools
 from xiaozhi.tools.registry import Registry
 from xiaozhi.tools.tool import ToolContext, ToolResult
 from xiaozhi.tools.toolbox import Toolbox
-from xiaozhi.turn.manners import Manners
+from xiaozhi.turn.unprompted import Manners
 
 CHEF = Agent(name="chef", aliases=("大厨",))
 
@@ -51,7 +51,7 @@ def intents(device: Dials | None = None, allow: Sequence[str] = ("*",)) -> Inten
 @pytest.mark.parametrize(
     ("text", "name"),
     [
-        ("换成大厨", "persona"),
+        ("换成大厨", "agent"),
         ("再见", "goodbye"),
         ("音量调到三十", "volume"),
         ("三加五等于几", "calculate"),
@@ -63,7 +63,7 @@ def test_each_exact_wish_is_understood(text: str, name: str) -> None:
     assert intent is not None and intent.name == name
     assert (intent.script is None) == (intent.deed is not None)
     assert intent.ends == (name == "goodbye")
-    assert (intent.persona is CHEF) == (name == "persona")
+    assert (intent.agent is CHEF) == (name == "agent")
 
 
 @pytest.mark.parametrize("text", ["", "音量", "讲个故事", "what is love", "三", "亮度调到三十", "how loud is loud"])
@@ -76,7 +76,7 @@ def test_without_a_device_a_dial_is_the_models() -> None:
 
 
 @pytest.mark.parametrize("text", ["音量调到三十", "三加五等于几", "3英里是多少公里"])
-def test_a_persona_without_tools_gets_the_words_themselves(text: str) -> None:
+def test_a_agent_without_tools_gets_the_words_themselves(text: str) -> None:
     assert intents(Dials(), allow=()).of(text, "zh") is None
 
 

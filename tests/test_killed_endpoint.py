@@ -1,4 +1,4 @@
-"""The process behind an endpoint is killed while it streams: the talker hears one reply, every word once."""
+"""The process behind an endpoint is killed while it streams: the user hears one reply, every word once."""
 
 import asyncio
 import signal
@@ -13,10 +13,10 @@ from bench.standins.chat import ChatStandIn
 from bench.standins.sound import tone
 from bench.standins.speech import SpeechStandIn
 from tests.house import settings_for
+from xiaozhi.app.server import serving
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.client.device import Device
 from xiaozhi.client.ota import Identity
-from xiaozhi.server import serving
 
 pytestmark = pytest.mark.real_time  # a server in a process of its own
 

@@ -103,9 +103,9 @@ class Drill:
         loop = asyncio.get_running_loop()
         until_s = loop.time() + self.rounds * self.every_s
         faults = asyncio.create_task(self._go_wrong(servers)) if wrong else None
-        async with asyncio.TaskGroup() as talkers:
+        async with asyncio.TaskGroup() as users:
             for number in range(self.devices):
-                talkers.create_task(self._talk(chat, number, until_s, into))
+                users.create_task(self._talk(chat, number, until_s, into))
         if faults is not None:
             faults.cancel()
 

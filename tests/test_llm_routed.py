@@ -1,4 +1,4 @@
-"""Several endpoints as one, against servers that fail in every way: the talker hears one whole answer."""
+"""Several endpoints as one, against servers that fail in every way: the user hears one whole answer."""
 
 import asyncio
 import random
@@ -128,7 +128,7 @@ async def test_a_continuation_that_breaks_off_while_it_repeats_leaves_no_repetit
         assert await house.say() == ANSWER
 
 
-async def test_a_chinese_talker_s_answer_is_continued_in_chinese() -> None:
+async def test_a_chinese_user_s_answer_is_continued_in_chinese() -> None:
     async with rig(fault_after=3) as house:
         house.servers[0].answer = house.servers[1].answer = "今天天气很好，我们出去走走吧。"
         house.servers[0].fault = "reset"

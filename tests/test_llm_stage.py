@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 import pytest
 
 from bench.standins.chat import ChatStandIn
-from xiaozhi.channel import Channel, ChannelClosed
+from xiaozhi.concurrency.channel import Channel, ChannelClosed
 from xiaozhi.events import Clause, Message
 from xiaozhi.settings import LlmEndpoint, LlmSettings, Settings, TtsSettings
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta
@@ -97,7 +97,7 @@ async def test_a_reply_becomes_clauses_and_the_first_carries_the_emotion() -> No
     assert model.closed
 
 
-async def test_without_an_emoji_the_emotion_is_neutral_and_digits_speak_the_talkers_language() -> None:
+async def test_without_an_emoji_the_emotion_is_neutral_and_digits_speak_the_users_language() -> None:
     run = Run(ScriptedModel("42."), language="en")
     await run.task
     assert [clause async for clause in run.clauses] == [Clause("42.", "42.", "en", "neutral")]
@@ -222,7 +222,7 @@ async def test_names_do_not_change_the_speaker_in_the_midst_of_a_reply() -> None
         assert {clause.language async for clause in run.clauses} == {language}
 
 
-async def test_a_reply_in_another_language_than_the_talkers_keeps_to_it() -> None:
+async def test_a_reply_in_another_language_than_the_users_keeps_to_it() -> None:
     run = Run(ScriptedModel("Once upon a time there was a king. Harry Potter. 42."), language="zh")
     await run.task
     assert [clause.language async for clause in run.clauses] == ["en", "en", "en"]

@@ -10,13 +10,13 @@ from tests.house import House, house, noise, question
 from xiaozhi.client.device import Device
 from xiaozhi.client.manners import DeviceState
 from xiaozhi.client.microphone import Utterance
-from xiaozhi.conversation.saying import Told
-from xiaozhi.session import Conversation
+from xiaozhi.conversation.conversation import Conversation
+from xiaozhi.conversation.speaking import Told
 from xiaozhi.settings import TurnSettings
 from xiaozhi.text.script import script_of
 from xiaozhi.turn.decisions import CommitSaying, DropReply, Interrupt, NextUtterance, StartSaying
 from xiaozhi.turn.machine import ListeningMode, State, TurnMachine
-from xiaozhi.turn.manners import Manners
+from xiaozhi.turn.unprompted import Manners
 
 LONG_ANSWER = "🙂 " + "".join(f"This is sentence number {n} of a long reply. " for n in range(1, 16))
 
@@ -260,7 +260,7 @@ def test_manners_know_when_to_say_what() -> None:
     assert Manners(settings).listens(ListeningMode.REALTIME, language="en") == "Welcome."
     manners.take(wake_reply="嗯？", greeting="", goodbye="主人再见。")
     assert manners.farewell("zh") == "主人再见。"
-    assert manners.farewell("en").startswith("Goodbye"), "a persona that speaks another language than the talker"
+    assert manners.farewell("en").startswith("Goodbye"), "an agent that speaks another language than the user"
     assert manners.leaves("再见！")
     assert manners.leaves("Good bye.")
     assert not manners.leaves("再见是什么意思")

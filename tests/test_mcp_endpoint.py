@@ -16,9 +16,9 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.house import House, house
+from xiaozhi.access.own_token import MCP_TOKEN, read_token
+from xiaozhi.http.mcp_endpoint import VERSIONS, McpEndpoint, _RpcError
 from xiaozhi.settings import McpServerSettings
-from xiaozhi.transport.mcp_endpoint import VERSIONS, McpEndpoint, _RpcError
-from xiaozhi.transport.own_token import MCP_TOKEN, read_token
 
 TOKEN = "another-token-of-sixteen"
 ONE = "02:00:00:00:00:01"

@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
-from xiaozhi.channel import Channel, ChannelClosed, ChannelKind
+from xiaozhi.concurrency.channel import Channel, ChannelClosed, ChannelKind
+from xiaozhi.concurrency.workers import JobDropped, Priority, Rank, WorkerPool, client_rank
 from xiaozhi.transport.outbox import Outbox
-from xiaozhi.workers import JobDropped, Priority, Rank, WorkerPool, client_rank
 
 
 async def test_a_full_channel_makes_its_writer_wait() -> None:

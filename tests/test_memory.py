@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from bench.standins.chat import ChatStandIn
 from bench.standins.mem0 import Mem0StandIn
+from xiaozhi.concurrency.retirement import Retirement
 from xiaozhi.memory import MemoryKeeper
 from xiaozhi.memory.extraction import Said, questions, read_answer
 from xiaozhi.memory.facts import (
-    MOST_CHARS,
+    MAX_CHARS,
     Known,
     Proposal,
     fitting,
@@ -30,7 +31,6 @@ from xiaozhi.settings import Settings
 from xiaozhi.stages.llm.engine import ChatModel
 from xiaozhi.stages.llm.registry import build_chat
 from xiaozhi.store import Store
-from xiaozhi.tenants import Tenants
 from xiaozhi.turn.trace import TurnTrace
 
 ONE, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"
@@ -97,10 +97,10 @@ def test_a_fact_is_one_line_of_bounded_length() -> None:
 
 def test_the_oldest_facts_go_when_there_are_too_many_or_they_are_too_long() -> None:
     facts = [Known(number, "x" * 97) for number in range(60)]
-    assert surplus(facts, 50) == list(range(60 - MOST_CHARS // 100))
+    assert surplus(facts, 50) == list(range(60 - MAX_CHARS // 100))
     assert surplus(facts[:10], 8) == [0, 1]
     assert surplus(facts[:10], 10) == []
-    assert len(fitting([fact.text for fact in facts])) == MOST_CHARS // 100
+    assert len(fitting([fact.text for fact in facts])) == MAX_CHARS // 100
     assert fitting(["a", "b"]) == ("a", "b")
 
 
@@ -117,7 +117,7 @@ def test_names_are_found_in_facts() -> None:
         "用户的女儿叫小雨，今年七岁",
         "Has a cat called momo",
         "Lives in Berlin with Anna's mother",
-        "The talker sings",
+        "The user sings",
     ]
     assert set(names_in(facts)) == {"小雨", "momo", "Berlin", "Anna"}
 
@@ -177,7 +177,7 @@ class Home:
     chat: ChatModel
     settings: Settings
     store: Store
-    tenants: Tenants = field(default_factory=Tenants)
+    retirement: Retirement = field(default_factory=Retirement)
 
 
 @asynccontextmanager

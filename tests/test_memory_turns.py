@@ -10,7 +10,7 @@ import pytest
 from tests.house import House, house
 from tests.test_tool_turns import call, in_pieces
 from xiaozhi.client.device import Device
-from xiaozhi.transport.herald import Herald
+from xiaozhi.transport.announcer import Announcer
 
 ONE = "02:00:00:00:00:01"
 FACTS = "From a spoken conversation"
@@ -78,12 +78,12 @@ async def test_it_is_remembered_told_and_forgotten_by_voice(tmp_path: Path) -> N
     async with house(tmp_path, **ON) as home, home.device() as device:
         home.chat.answer, home.chat.tool_pieces = said, pieces
         heard = [(await device.turn_text(text)).text for text in calls]
-        assert heard[:2] == ["Result: Remembered.", "Result: Is left-handed"]
+        assert heard[:2] == ["Result: CachedRecognizer.", "Result: Is left-handed"]
         assert "Forgotten" in heard[2]
         assert await home.server.services.memory.known(ONE) == []
 
 
-async def test_an_answer_with_a_name_of_this_talker_is_not_kept_for_others(tmp_path: Path) -> None:
+async def test_an_answer_with_a_name_of_this_user_is_not_kept_for_others(tmp_path: Path) -> None:
     cache = {"answers": True, "premake": False}
 
     async def twice(home: House, device: Device) -> int:
@@ -115,7 +115,7 @@ async def test_a_reminder_set_by_voice_rings_after_a_restart(tmp_path: Path) -> 
     assert set_at < time.time() + 2.0
     async with house(tmp_path) as home:
         bell = home.server.services.ring.__self__  # type: ignore[attr-defined]  # a bound method
-        assert isinstance(bell, Herald)
+        assert isinstance(bell, Announcer)
         bell._grace_s = 0.0
         async with home.device() as device:
             await device.until(lambda: "feed Momo." in str([one for _, one in device.received]), 15)

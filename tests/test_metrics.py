@@ -11,15 +11,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.house import House, house, question
 from xiaozhi.client.ota import Identity
-from xiaozhi.health.rules import RULES
-from xiaozhi.metrics.minds import MindFigures
-from xiaozhi.metrics.nodes import NodeFigures
-from xiaozhi.metrics.turns import TurnMetrics
-from xiaozhi.services import Services
+from xiaozhi.conversation.services import Services
+from xiaozhi.observability.health.rules import RULES
+from xiaozhi.observability.metrics.cluster import ClusterMetrics
+from xiaozhi.observability.metrics.memory import MemoryMetrics
+from xiaozhi.observability.metrics.turns import TurnMetrics
 from xiaozhi.settings import MetricsSettings, Settings
 from xiaozhi.settings.tools import McpServer
 from xiaozhi.tools.external import ExternalServer
-from xiaozhi.transport.herald import Outcome
+from xiaozhi.transport.announcer import Outcome
 from xiaozhi.turn.trace import TurnTrace
 
 
@@ -189,7 +189,7 @@ def test_metrics_have_settings() -> None:
 async def test_memory_announcements_reminders_and_the_doors_are_shown(tmp_path: Path) -> None:
     async with house(tmp_path, memory={"engine": "local"}, push={"quiet_hours": ""}) as home, home.device():
         memory = home.server.services.memory
-        await memory.remember("02:00:00:00:00:01", "The talker is allergic to nuts.")
+        await memory.remember("02:00:00:00:00:01", "The user is allergic to nuts.")
         assert len(await memory.known("02:00:00:00:00:01")) == 1
         with pytest.raises(ValueError, match="nothing to remember"):
             await memory.remember("02:00:00:00:00:01", " ")
@@ -214,7 +214,7 @@ async def test_memory_announcements_reminders_and_the_doors_are_shown(tmp_path: 
 def test_external_mcp_servers_and_the_redis_of_a_cluster_are_shown_by_name() -> None:
     server = ExternalServer(McpServer(name="files", command="true"))
     server.restarts = 3
-    minds = MindFigures(
+    minds = MemoryMetrics(
         cast(Services, SimpleNamespace(tools=SimpleNamespace(external=SimpleNamespace(servers=[server]))))
     )
     found = [sample for metric in minds._servers() for sample in metric.samples]
@@ -227,7 +227,7 @@ def test_external_mcp_servers_and_the_redis_of_a_cluster_are_shown_by_name() -> 
     services = SimpleNamespace(
         shared=SimpleNamespace(link=link, conversations=talks), caches=SimpleNamespace(kept=None, shared=answers)
     )
-    nodes = NodeFigures(cast(Services, services), lambda: None)
+    nodes = ClusterMetrics(cast(Services, services), lambda: None)
     values = {(s.name, *s.labels.values()): s.value for metric in nodes.collect() for s in metric.samples}
     assert values["xiaozhi_redis_failures_total",] == 2 and values["xiaozhi_redis_cache_hits_total", "answers"] == 7
     assert values["xiaozhi_shared_conversations_total", "taken_over"] == 4

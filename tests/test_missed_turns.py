@@ -44,7 +44,7 @@ async def test_who_speaks_to_a_broken_recogniser_is_asked_to_say_it_again(
         assert report.answered and report.text == "It is ten past nine."
 
 
-async def test_when_too_many_wait_for_recognition_the_talker_hears_so(
+async def test_when_too_many_wait_for_recognition_the_user_hears_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with house(tmp_path) as home, home.device() as device:

@@ -14,9 +14,9 @@ import pytest
 
 from tests.house import House, house, question, settings_for
 from tests.test_serve_cli import START_S, command, environment, free_port
+from xiaozhi.app.server import serving
+from xiaozhi.app.service_manager import Notifier
 from xiaozhi.client.microphone import Utterance
-from xiaozhi.notify import Notifier
-from xiaozhi.server import serving
 from xiaozhi.turn.machine import ListeningMode
 
 

@@ -203,7 +203,7 @@ async def test_a_crowd_of_made_up_names_is_turned_away_and_the_real_device_keeps
 async def test_a_known_device_finds_a_place_where_strangers_hold_them_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xiaozhi.transport.devices._READ_S", 0.0)
+    monkeypatch.setattr("xiaozhi.transport.connected_devices._READ_S", 0.0)
     async with house(tmp_path, server={"max_devices": 3}, **TOKEN) as home:
         async with device_as(home, MINE) as mine:
             assert await talks(mine)

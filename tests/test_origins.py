@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from tests.browser import chromium, needs_chromium
 from tests.console_browser import CONSOLE, browser, set_password
 from tests.house import House, house
-from xiaozhi.checks.entrance import pages
+from xiaozhi.access.loopback import is_loopback_host
+from xiaozhi.access.origins import Origins, hosts_of, names_of, page_of
+from xiaozhi.checks.access import pages
 from xiaozhi.settings import Settings
 from xiaozhi.settings.origins import as_sent
-from xiaozhi.transport.loopback import is_loopback_host
-from xiaozhi.transport.origins import Origins, hosts_of, names_of, page_of
 
 # The decision --------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from tests.house import House, house
 
 HEADERS = {"Device-Id": "02:00:00:00:00:01", "Client-Id": "client-1", "User-Agent": "board/2.4.2"}
 # Longer replies make the firmware's HTTP client hang; longer names abort it when it stores them.
-MOST_BYTES = 8191
+MAX_BYTES = 8191
 LONGEST_NAME = 15
 
 
@@ -41,7 +41,7 @@ async def reply_of(response: aiohttp.ClientResponse) -> dict[str, Any]:
     assert response.status == 200, body
     assert response.content_type == "application/json"
     assert "Transfer-Encoding" not in response.headers, "the firmware reads Content-Length"
-    assert int(response.headers["Content-Length"]) == len(body) <= MOST_BYTES
+    assert int(response.headers["Content-Length"]) == len(body) <= MAX_BYTES
     reply: dict[str, Any] = await response.json()
     assert set(reply) == {"server_time", "websocket"}, "mqtt would win over websocket; firmware would be installed"
     assert set(reply["websocket"]) == {"url", "token", "version"}
@@ -152,7 +152,7 @@ async def test_hostile_headers_get_an_ordinary_reply(home: House, headers: dict[
     writer.close()
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith((b"HTTP/1.1 200", b"HTTP/1.1 400")), head
-    assert len(body) <= MOST_BYTES
+    assert len(body) <= MAX_BYTES
     if b"200" in head.splitlines()[0]:
         assert b"onload" not in body
         assert b"javascript" not in body

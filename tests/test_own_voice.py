@@ -7,12 +7,12 @@ import pytest
 
 from bench.music_material import band, with_voices
 from tests.speech import say
+from xiaozhi.audio.echo_likeness import OWN, Echoes, likeness
 from xiaozhi.audio.opus import OpusDecoder, OpusEncoder
-from xiaozhi.audio.own_sound import OWN, Echoes, likeness
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16
-from xiaozhi.conversation.own_voice import Echo, OwnVoice
+from xiaozhi.concurrency.workers import WorkerPool
+from xiaozhi.conversation.echo_guard import Echo, EchoGuard
 from xiaozhi.events import SpeechAudio, SpeechBegan
-from xiaozhi.workers import WorkerPool
 
 STEP = UPLINK_RATE_HZ * 60 // 1000
 
@@ -57,7 +57,7 @@ def over(heard: PcmFloat, text: str, at_s: float) -> PcmFloat:
     return mixed
 
 
-def test_an_echo_is_like_what_was_played_and_a_talker_is_not(song: list[bytes]) -> None:
+def test_an_echo_is_like_what_was_played_and_a_user_is_not(song: list[bytes]) -> None:
     played, heard = sound(song), echo(song)
     spoken = over(heard, "please stop the music now", 3.0)
     here, further = slice(int(2.9 * UPLINK_RATE_HZ), int(3.6 * UPLINK_RATE_HZ)), int(2.1 * UPLINK_RATE_HZ)
@@ -92,11 +92,11 @@ def playing(song: list[bytes], now_ms: float) -> list[bytes]:
     return song[max(0, newest - 32) : newest]
 
 
-async def test_the_devices_own_voice_is_held_back_and_a_talker_over_it_is_let_through(
+async def test_the_devices_own_voice_is_held_back_and_a_user_over_it_is_let_through(
     song: list[bytes], pool: WorkerPool
 ) -> None:
     echoes = Echoes()
-    own = OwnVoice(pool, echoes)
+    own = EchoGuard(pool, echoes)
     passed = []
     for event in steps(over(echo(song), "please stop the music now", 3.5), 2.5):
         became = await own.past(event, playing(song, event.end_ms), 96.0)
@@ -114,7 +114,7 @@ async def test_the_devices_own_voice_is_held_back_and_a_talker_over_it_is_let_th
 async def test_what_was_held_back_is_over_with_a_silence_and_the_next_is_looked_at_afresh(
     song: list[bytes], pool: WorkerPool
 ) -> None:
-    own = OwnVoice(pool, Echoes())
+    own = EchoGuard(pool, Echoes())
     began = next(steps(echo(song), 2.5))
     assert await own.past(began, playing(song, 2500.0), 96.0) is Echo.SOUNDS
     still = np.zeros(STEP, np.float32)
@@ -124,7 +124,7 @@ async def test_what_was_held_back_is_over_with_a_silence_and_the_next_is_looked_
 
 
 async def test_an_echo_that_outlives_its_reply_begins_no_turn(song: list[bytes], pool: WorkerPool) -> None:
-    own = OwnVoice(pool, Echoes())
+    own = EchoGuard(pool, Echoes())
     began, *rest = steps(echo(song), 2.5)
     assert await own.past(began, playing(song, 2500.0), 96.0) is Echo.SOUNDS
     for event in rest[:4]:
@@ -133,6 +133,6 @@ async def test_an_echo_that_outlives_its_reply_begins_no_turn(song: list[bytes],
 
 async def test_everything_passes_when_the_comparing_threads_are_gone(song: list[bytes], pool: WorkerPool) -> None:
     pool.close()
-    own = OwnVoice(pool, Echoes())
+    own = EchoGuard(pool, Echoes())
     for event in steps(echo(song), 2.5):
         assert await own.past(event, playing(song, event.end_ms), 96.0) is event

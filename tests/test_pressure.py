@@ -1,4 +1,4 @@
-"""Waiting turns, the loop's lag, memory, and the warden over them."""
+"""Waiting turns, the loop's lag, memory, and the load_shedder over them."""
 
 import asyncio
 import logging
@@ -11,14 +11,14 @@ import pytest
 from tests.house import house, question
 from tests.recognisers import until
 from xiaozhi.client.errors import DeviceError
-from xiaozhi.pressure import memory
-from xiaozhi.pressure.admission import Admission, TurnedAway
-from xiaozhi.pressure.loop_lag import LoopLag, StallReport
-from xiaozhi.pressure.steps import Step
-from xiaozhi.pressure.warden import Warden
+from xiaozhi.concurrency.workers import Priority, WorkerPool
+from xiaozhi.overload import memory
+from xiaozhi.overload.admission import Admission, TurnedAway
+from xiaozhi.overload.load_shedder import LoadShedder
+from xiaozhi.overload.loop_lag import LoopLag, StallReport
+from xiaozhi.overload.steps import Step
 from xiaozhi.settings import LoadSettings, LoadStep
 from xiaozhi.text.messages import message
-from xiaozhi.workers import Priority, WorkerPool
 
 # Admission --------------------------------------------------------------------------------------------------------
 
@@ -150,24 +150,26 @@ def test_the_process_knows_its_memory_and_its_limit() -> None:
     assert 0.0 < memory.used_percent() < 100.0
 
 
-# The warden -------------------------------------------------------------------------------------------------------
+# The load shedder ------------------------------------------------------------------------------------------------
 
 
 async def test_waiting_speech_takes_steps_and_they_are_told_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     recognition, codec = WorkerPool(1, "asr"), WorkerPool(1, "codec")
-    warden = Warden(LoadSettings(extras=LoadStep(asr_wait_ms=0.001), blame_ms=0, recover_s=0.0), recognition, codec)
+    load_shedder = LoadShedder(
+        LoadSettings(extras=LoadStep(asr_wait_ms=0.001), blame_ms=0, recover_s=0.0), recognition, codec
+    )
     told: list[tuple[Step, bool]] = []
-    warden.tell(lambda step, taken: told.append((step, taken)))
+    load_shedder.tell(lambda step, taken: told.append((step, taken)))
     free = threading.Event()
     jobs = [asyncio.create_task(recognition.submit(lambda: free.wait(5.0), Priority.FINAL)) for _ in range(2)]
     await asyncio.sleep(0.01)
     with caplog.at_level(logging.INFO):
-        warden.check()
-        assert warden.taken == {Step.EXTRAS}
+        load_shedder.check()
+        assert load_shedder.taken == {Step.EXTRAS}
         free.set()
         await asyncio.gather(*jobs)
-        warden.check()
-    assert told == [(Step.EXTRAS, True), (Step.EXTRAS, False)] and warden.times_taken[Step.EXTRAS] == 1
+        load_shedder.check()
+    assert told == [(Step.EXTRAS, True), (Step.EXTRAS, False)] and load_shedder.times_taken[Step.EXTRAS] == 1
     assert "extras given up (asr_wait_ms" in caplog.text and "extras back" in caplog.text
     recognition.close()
     codec.close()
@@ -175,9 +177,9 @@ async def test_waiting_speech_takes_steps_and_they_are_told_and_logged(caplog: p
 
 async def test_shedding_can_be_switched_off() -> None:
     recognition, codec = WorkerPool(1, "asr"), WorkerPool(1, "codec")
-    warden = Warden(LoadSettings(shed=False, devices=LoadStep(memory_percent=0.0001)), recognition, codec)
-    warden.check()
-    assert warden.readings.memory_percent > 0.0 and not warden.taken
+    load_shedder = LoadShedder(LoadSettings(shed=False, devices=LoadStep(memory_percent=0.0001)), recognition, codec)
+    load_shedder.check()
+    assert load_shedder.readings.memory_percent > 0.0 and not load_shedder.taken
     recognition.close()
     codec.close()
 

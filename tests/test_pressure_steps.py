@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from tests.house import House, house, question
 from tests.recognisers import until
-from xiaozhi.pressure.steps import Change, Readings, Step, Steps
-from xiaozhi.services import Hedges
+from xiaozhi.concurrency.workers import Priority, WorkerPool
+from xiaozhi.conversation.services import Hedges
+from xiaozhi.overload.steps import Change, Readings, Step, Steps
 from xiaozhi.settings import LoadSettings, LoadStep
 from xiaozhi.text.messages import message
-from xiaozhi.workers import Priority, WorkerPool
 
 CALM = Readings()
 
@@ -155,18 +155,18 @@ async def test_under_load_each_step_is_taken_logged_counted_and_taken_back(
     load |= {"shed": True, "check_ms": 20, "recover_s": 1, "retry_after_s": 7, "blame_ms": 0}
     with caplog.at_level(logging.INFO):
         async with house(tmp_path, load=load) as home, home.device() as device:
-            warden = home.server.services.warden
+            load_shedder = home.server.services.load_shedder
             assert not await gives_up(home, step) and await degraded(home, step) == (0.0, 0.0)
             busy = Busy(home.server.services.ears.pool)
-            await until(lambda: step in warden.taken)
+            await until(lambda: step in load_shedder.taken)
             assert await gives_up(home, step) and await degraded(home, step) == (1.0, 1.0)
             assert f"load: {step.value} given up (asr_wait_ms" in caplog.text
             if step is Step.TURNS:
                 assert (await device.turn_text("hello")).said[0].text == "It is ten past nine.", "there is room for it"
             await busy.over()
-            await until(lambda: warden.readings.asr_wait_ms == 0.0)
-            assert step in warden.taken, "it is not taken back before it has been calm for a while"
-            await until(lambda: step not in warden.taken)
+            await until(lambda: load_shedder.readings.asr_wait_ms == 0.0)
+            assert step in load_shedder.taken, "it is not taken back before it has been calm for a while"
+            await until(lambda: step not in load_shedder.taken)
             assert f"load: {step.value} back (calm for 1 s)" in caplog.text
             assert not await gives_up(home, step) and await degraded(home, step) == (0.0, 1.0)
             assert (await device.turn(question())).answered
@@ -194,7 +194,7 @@ async def test_hedging_stays_given_up_when_the_endpoints_are_exchanged_meanwhile
     async with house(tmp_path, load=load) as home:
         services = home.server.services
         before, busy = services.chat, Busy(services.ears.pool)
-        await until(lambda: Step.HEDGING in services.warden.taken)
+        await until(lambda: Step.HEDGING in services.load_shedder.taken)
         await busy.over()
         llm = services.settings.llm.model_copy(update={"first_token_timeout_s": 3.0})
         await home.server.reloader.apply(services.settings.model_copy(update={"llm": llm}))

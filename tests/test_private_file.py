@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xiaozhi import private_file
+from xiaozhi.access.own_token import PUSH_TOKEN, made_token, read_token
+from xiaozhi.access.token_keys import keys_file, load_keys
 from xiaozhi.console.password import hash_of, read_hash, write_hash
-from xiaozhi.transport.own_token import PUSH_TOKEN, made_token, read_token
-from xiaozhi.transport.token_keys import keys_file, load_keys
+from xiaozhi.store import private_file
 
 NOW_S = 1_000_000.0
 
@@ -50,9 +50,9 @@ def test_only_its_owner_may_read_it_whatever_the_umask_and_the_rights_before(tmp
 
 def test_no_more_is_read_than_was_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "secret"
-    path.write_bytes(b"x" * (private_file.MOST_BYTES + 1))
-    assert private_file.read(path, most_bytes=10) == b"x" * 10
-    assert len(private_file.read(path) or b"") == private_file.MOST_BYTES
+    path.write_bytes(b"x" * (private_file.MAX_BYTES + 1))
+    assert private_file.read(path, max_bytes=10) == b"x" * 10
+    assert len(private_file.read(path) or b"") == private_file.MAX_BYTES
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])

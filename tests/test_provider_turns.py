@@ -234,7 +234,7 @@ async def test_who_has_thought_is_asked_again_and_nobody_else_sees_the_thoughts(
             assert "reasoning_content" not in seen[0]
 
 
-async def test_where_the_answer_fails_after_a_tool_has_run_the_talker_hears_that_it_was_done(tmp_path: Path) -> None:
+async def test_where_the_answer_fails_after_a_tool_has_run_the_user_hears_that_it_was_done(tmp_path: Path) -> None:
     async with house(tmp_path) as home, home.device() as device:
         await known(home, device)
         home.chat.verbatim = in_two_rounds(
@@ -398,7 +398,7 @@ async def test_whatever_an_endpoint_makes_of_us_another_answers(
         b"\x00\xff\xfe garbage \n\n",
     ],
 )
-async def test_odd_json_is_that_endpoints_failure_and_the_talker_is_answered(tmp_path: Path, body: bytes) -> None:
+async def test_odd_json_is_that_endpoints_failure_and_the_user_is_answered(tmp_path: Path, body: bytes) -> None:
     async with ChatStandIn("It is ten past nine.") as well, house(tmp_path) as first:
         first.chat.verbatim = lambda _body: Verbatim(body)
         endpoints = [

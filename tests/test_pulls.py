@@ -19,10 +19,10 @@ from tests.test_console_live import Events
 from tests.test_models_pull import Mirror, dead_url
 from tests.test_models_pull import serving as mirroring
 from tests.test_reload import until_closed
-from xiaozhi import pulls
 from xiaozhi.audio.pcm import to_int16
 from xiaozhi.models import catalogue
 from xiaozhi.models.catalogue import Download, Model, Source, find
+from xiaozhi.reload import model_pulls as pulls
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.known_languages import is_unknown
 from xiaozhi.stages.asr.pocketsphinx_engine import Pocketsphinx
@@ -188,9 +188,7 @@ async def test_who_is_known_to_speak_chinese_is_told_so_whatever_the_english_wor
         assert (await device.turn_text("今天天气怎么样")).answered and len(home.asked) == 2, "and so is what was typed"
 
 
-async def test_where_more_is_understood_soon_the_talker_hears_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_where_more_is_understood_soon_the_user_hears_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with (
         published(tmp_path, monkeypatch, bytes_s=100.0),
         house(tmp_path, asr=FREE) as home,

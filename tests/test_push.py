@@ -15,14 +15,14 @@ import pytest
 from tests.house import House, house, question
 from tests.test_missed_turns import break_recognition
 from tests.test_tool_turns import call, in_pieces
+from xiaozhi.access.own_token import PUSH_TOKEN, made_token, read_token
 from xiaozhi.client.device import Device
 from xiaozhi.client.mcp import DeviceTools
 from xiaozhi.settings import PushSettings, Settings
 from xiaozhi.text.messages import message
 from xiaozhi.tools.reminder_book import KeptReminder
 from xiaozhi.tools.reminders import is_alarm
-from xiaozhi.transport.herald import Announcement, Herald, Outcome, is_quiet
-from xiaozhi.transport.own_token import PUSH_TOKEN, made_token, read_token
+from xiaozhi.transport.announcer import Announcement, Announcer, Outcome, is_quiet
 
 TOKEN = "a-token-of-sixteen-or-more"
 ONE, TWO = "02:00:00:00:00:01", "02:00:00:00:00:02"
@@ -34,10 +34,10 @@ def shown(device: Device) -> list[str]:
     return [message["text"] for _, message in device.received if message.get("state") == "sentence_start"]
 
 
-def herald(home: House, grace_s: float = 0.0) -> Herald:
+def announcer(home: House, grace_s: float = 0.0) -> Announcer:
     assert home.server.services.ring is not None
     bell = home.server.services.ring.__self__  # type: ignore[attr-defined]  # a bound method
-    assert isinstance(bell, Herald)
+    assert isinstance(bell, Announcer)
     bell._grace_s = grace_s
     return bell
 
@@ -45,7 +45,7 @@ def herald(home: House, grace_s: float = 0.0) -> Herald:
 @asynccontextmanager
 async def home_with_push(folder: Path, answer: str = "🙂 Yes.", **push: Any) -> AsyncIterator[House]:
     async with house(folder, answer, push={"token": TOKEN, **push}) as home:
-        herald(home)
+        announcer(home)
         yield home
 
 
@@ -106,7 +106,7 @@ async def test_what_is_not_allowed_or_makes_no_sense_is_refused(tmp_path: Path) 
 
 async def test_whoever_tries_tokens_has_to_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with home_with_push(tmp_path) as home:
-        monkeypatch.setattr("xiaozhi.transport.limits.is_loopback_address", lambda _address: False)
+        monkeypatch.setattr("xiaozhi.access.rate_limits.is_loopback_address", lambda _address: False)
         tries = [(await announce(home, {}, f"wrong-{number}"))[0] for number in range(22)]
         assert tries[:20] == [401] * 20
         assert tries[-1] == 429
@@ -117,9 +117,9 @@ async def test_an_announcement_waits_until_the_reply_is_over(tmp_path: Path) -> 
     async with home_with_push(tmp_path, LONG) as home, home.device() as device:
         talking = asyncio.create_task(device.turn_text("tell me a lot"))
         await device.until(lambda: bool(shown(device)), 15)
-        soon = await herald(home).announce(Announcement("No patience.", patience_s=0.0))
+        soon = await announcer(home).announce(Announcement("No patience.", patience_s=0.0))
         assert soon == {ONE: Outcome.BUSY}
-        assert await herald(home).announce(Announcement("Dinner is ready.")) == {ONE: Outcome.SPOKEN}
+        assert await announcer(home).announce(Announcement("Dinner is ready.")) == {ONE: Outcome.SPOKEN}
         assert (await talking).text.endswith("sentence number 3 of a long reply.")
         assert shown(device)[-1] == "Dinner is ready."
         assert shown(device).count("Dinner is ready.") == 1
@@ -127,12 +127,12 @@ async def test_an_announcement_waits_until_the_reply_is_over(tmp_path: Path) -> 
 
 async def test_several_wait_in_order_and_not_without_end(tmp_path: Path) -> None:
     async with home_with_push(tmp_path, max_waiting=2) as home, home.device() as device:
-        said = [asyncio.create_task(herald(home).announce(Announcement(f"Number {n}."))) for n in range(3)]
+        said = [asyncio.create_task(announcer(home).announce(Announcement(f"Number {n}."))) for n in range(3)]
         outcomes = [(await one)[ONE] for one in said]
         assert outcomes == [Outcome.SPOKEN, Outcome.SPOKEN, Outcome.FULL]
         assert shown(device) == ["Number 0.", "Number 1."]
-        assert not herald(home)._waiting
-        assert not herald(home)._turns
+        assert not announcer(home)._waiting
+        assert not announcer(home)._turns
 
 
 async def test_the_volume_is_set_for_the_announcement_and_restored(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ async def test_the_volume_is_set_for_the_announcement_and_restored(tmp_path: Pat
         async with asyncio.timeout(5):
             while not connection.tools.offers("self.audio_speaker.set_volume"):
                 await home.server.services.store.devices.get(ONE)  # the device lists its tools meanwhile
-        assert await herald(home).announce(Announcement("Loud.", volume=90)) == {ONE: Outcome.SPOKEN}
+        assert await announcer(home).announce(Announcement("Loud.", volume=90)) == {ONE: Outcome.SPOKEN}
         assert [call for call in tools.calls if call[0].endswith("set_volume")] == [
             ("self.audio_speaker.set_volume", {"volume": 90}),
             ("self.audio_speaker.set_volume", {"volume": 70}),
@@ -234,7 +234,7 @@ async def test_a_reminder_set_before_a_restart_rings_at_the_next_connect_after_i
 
 async def test_who_has_just_woken_a_device_is_not_cut_off_by_what_waits(tmp_path: Path) -> None:
     async with home_with_push(tmp_path) as home:
-        bell = herald(home, grace_s=60.0)
+        bell = announcer(home, grace_s=60.0)
         await home.server.services.store.reminders.add(ONE, "call Anna", time.time() - 1.0)
         async with home.device() as device:
             assert (await device.turn_text("hello")).text == "Yes."
@@ -244,7 +244,7 @@ async def test_who_has_just_woken_a_device_is_not_cut_off_by_what_waits(tmp_path
 
 async def test_an_alarm_rings_again_until_somebody_says_something(tmp_path: Path) -> None:
     async with home_with_push(tmp_path, alarm_repeats=3, alarm_every_s=5.0) as home, home.device() as device:
-        bell = herald(home)
+        bell = announcer(home)
         push = home.server.services.settings.push.model_copy(update={"alarm_every_s": 0.2})
         home.server.services.use(home.server.services.settings.model_copy(update={"push": push}))
         assert await bell.ring(KeptReminder(1, ONE, "", time.time()))
@@ -252,7 +252,7 @@ async def test_an_alarm_rings_again_until_somebody_says_something(tmp_path: Path
         assert (await device.turn_text("stop it")).answered
         assert not bell._alarms
         count = shown(device).count("Your time is up.")
-        assert await herald(home).announce(Announcement("Over.")) == {ONE: Outcome.SPOKEN}
+        assert await announcer(home).announce(Announcement("Over.")) == {ONE: Outcome.SPOKEN}
         assert shown(device).count("Your time is up.") == count
 
 
@@ -260,8 +260,8 @@ async def test_an_alarm_that_nobody_hears_falls_silent(tmp_path: Path) -> None:
     async with home_with_push(tmp_path, alarm_repeats=2) as home, home.device() as device:
         push = home.server.services.settings.push.model_copy(update={"alarm_every_s": 0.1})
         home.server.services.use(home.server.services.settings.model_copy(update={"push": push}))
-        assert await herald(home).ring(KeptReminder(1, ONE, "", time.time()))
-        (alarm,) = herald(home)._alarms.values()
+        assert await announcer(home).ring(KeptReminder(1, ONE, "", time.time()))
+        (alarm,) = announcer(home)._alarms.values()
         await alarm
         assert shown(device) == ["Your time is up."] * 3
 
@@ -346,8 +346,8 @@ async def test_a_reminder_and_its_repetitions_are_in_the_history_once(tmp_path: 
     async with home_with_push(tmp_path, alarm_repeats=2) as home, home.device() as device:
         push = home.server.services.settings.push.model_copy(update={"alarm_every_s": 0.1})
         home.server.services.use(home.server.services.settings.model_copy(update={"push": push}))
-        assert await herald(home).ring(KeptReminder(1, ONE, "", time.time()))
-        (alarm,) = herald(home)._alarms.values()
+        assert await announcer(home).ring(KeptReminder(1, ONE, "", time.time()))
+        (alarm,) = announcer(home)._alarms.values()
         await alarm
         assert shown(device) == ["Your time is up."] * 3
         assert (await device.turn_text("which one?")).text == "Yes."

@@ -20,6 +20,7 @@ from tests.test_serve_cli import Running, free_port
 from xiaozhi.cli import main
 from xiaozhi.client.device import Device
 from xiaozhi.client.ota import Identity
+from xiaozhi.concurrency.retirement import Retirement
 from xiaozhi.reload.difference import changed_keys, held_back
 from xiaozhi.reload.parts import NOT_OF_CHAT, NOT_OF_RECOGNIZER, NOT_OF_VOICES, OF_VAD_MODEL
 from xiaozhi.reload.reloader import Reloader
@@ -27,9 +28,8 @@ from xiaozhi.reload.watch import Changes, FileWatch
 from xiaozhi.settings import Settings
 from xiaozhi.settings.applies import APPLIES, readme_table
 from xiaozhi.settings.load import load_settings
-from xiaozhi.stages.asr.remembered import memory_of
+from xiaozhi.stages.asr.cached import memory_of
 from xiaozhi.stages.llm.routed import RoutedChat
-from xiaozhi.tenants import Tenants
 
 
 def changed(settings: Settings, **tables: dict[str, Any]) -> Settings:
@@ -54,9 +54,9 @@ def endpoint(chat: ChatStandIn, name: str = "other") -> dict[str, Any]:
 
 async def until_closed(home: House, engines: int) -> None:
     """Wait until so many former engines have been closed."""
-    tenants = home.server.services.tenants
+    retirement = home.server.services.retirement
     async with asyncio.timeout(30):
-        while tenants.closed < engines:  # noqa: ASYNC110 - closing tells nobody
+        while retirement.closed < engines:  # noqa: ASYNC110 - closing tells nobody
             await asyncio.sleep(0.05)
 
 
@@ -90,7 +90,7 @@ async def test_the_next_turn_has_the_new_endpoint_prompt_profile_and_recogniser(
         assert len(home.asked) == 1, "the former endpoint was not asked again"
         assert isinstance(old, RoutedChat) and services.chat is not old
         await until_closed(home, 2)
-        assert services.tenants.retiring <= 1  # the caches linger, in case a clause is still being made
+        assert services.retirement.retiring <= 1  # the caches linger, in case a clause is still being made
 
 
 async def test_no_turn_is_lost_while_everything_is_exchanged_under_load(tmp_path: Path) -> None:
@@ -327,7 +327,7 @@ def test_what_an_engine_does_not_read_does_not_make_it_anew() -> None:
 
 
 async def test_a_former_engine_waits_for_those_who_were_there_and_no_others() -> None:
-    tenants, order = Tenants(), list[str]()
+    retirement, order = Retirement(), list[str]()
     gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     later: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     closed = asyncio.Event()
@@ -336,18 +336,18 @@ async def test_a_former_engine_waits_for_those_who_were_there_and_no_others() ->
         order.append("closed")
         closed.set()
 
-    tenants.until(gate)
-    tenants.retire(close)
-    tenants.until(later)
+    retirement.until(gate)
+    retirement.retire(close)
+    retirement.until(later)
     await asyncio.sleep(0)
-    assert tenants.retiring == 1 and not order
+    assert retirement.retiring == 1 and not order
     order.append("user gone")
     gate.set_result(None)
     await asyncio.wait_for(closed.wait(), 5)
     assert order == ["user gone", "closed"] and not later.done()
-    tenants.retire(close)
-    await tenants.close()
-    assert order[-1] == "closed" and len(order) == 3 and tenants.retiring == 0
+    retirement.retire(close)
+    await retirement.close()
+    assert order[-1] == "closed" and len(order) == 3 and retirement.retiring == 0
 
 
 def test_the_settings_of_tests_load(tmp_path: Path) -> None:

@@ -19,13 +19,13 @@ import pytest
 
 from tests.test_models_pull import Mirror
 from tests.test_models_pull import serving as mirroring
-from xiaozhi import private_file
 from xiaozhi.audio.wav import read_wav
 from xiaozhi.client.device import Device
 from xiaozhi.client.ota import Identity
 from xiaozhi.console.password import first_password_path
 from xiaozhi.models.catalogue import MODELS
 from xiaozhi.models.pull import come_so_far
+from xiaozhi.store import private_file
 
 # Loading, warming and binding take about 3 s alone; tests share two processors.
 START_S = 60.0
@@ -265,7 +265,7 @@ def test_a_data_folder_that_cannot_be_written_is_one_line(folder: Path) -> None:
 
 HELD_UP = """
 import asyncio, os, re, sys, time
-from xiaozhi import process
+from xiaozhi.app import process
 from xiaozhi.settings.load import load_settings
 
 def for_ever():

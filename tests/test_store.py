@@ -23,12 +23,12 @@ from hypothesis import strategies as st
 from xiaozhi.store import Access, NoRoom, Store, StoreError, TooManyTries
 from xiaozhi.store import devices as devices_module
 from xiaozhi.store.backup import BackupError, export_store, import_store
-from xiaozhi.store.memories import MOST_MEMORIES
+from xiaozhi.store.memories import MAX_MEMORIES
 from xiaozhi.store.migrations import VERSION, migrate, version_of
-from xiaozhi.store.pending import CODE_TTL_S, MOST_WRONG_CODES, WRONG_CODES_WINDOW_S
+from xiaozhi.store.pending import CODE_TTL_S, MAX_WRONG_CODES, WRONG_CODES_WINDOW_S
 from xiaozhi.store.turns import TurnRecord
 from xiaozhi.text.feelings import side_note
-from xiaozhi.text.tool_note import MOST_NOTE_CHARS, tool_note, with_note
+from xiaozhi.text.tool_note import MAX_NOTE_CHARS, tool_note, with_note
 
 
 @asynccontextmanager
@@ -104,7 +104,7 @@ async def test_guessing_codes_is_stopped_and_opens_again_later() -> None:
     async with store_at() as store:
         code = await code_of(store, "aa", 0.0)
         wrong = f"{(int(code) + 1) % 1_000_000:06d}"
-        for second in range(MOST_WRONG_CODES):
+        for second in range(MAX_WRONG_CODES):
             assert await store.pending.bind(wrong, now=float(second)) is None
         with pytest.raises(TooManyTries, match="minutes"):
             await store.pending.bind(code, now=20.0)
@@ -144,7 +144,7 @@ async def test_removing_a_device_removes_everything_of_it_and_overwrites_it(tmp_
 
 
 async def test_made_up_devices_make_room_for_each_other_and_push_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices_module, "MOST_DEVICES", 12)
+    monkeypatch.setattr(devices_module, "MAX_DEVICES", 12)
     clock = itertools.count(1)
     async with store_at(now_s=lambda: float(next(clock))) as store:
         await store.devices.allow("allowed")
@@ -196,7 +196,7 @@ async def test_a_code_that_was_made_while_the_clock_was_ahead_binds_nothing() ->
 # Turns ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_conversation_goes_on_where_it_ended_with_each_persona_its_own(tmp_path: Path) -> None:
+async def test_a_conversation_goes_on_where_it_ended_with_each_agent_its_own(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     async with store_at(path) as store:
         await say(store, "aa", "one", "chef")
@@ -294,13 +294,13 @@ async def test_a_note_is_kept_to_the_letter_and_never_longer_than_in_a_prompt(ch
     sounds = ("laughter", "crying", "cough", "sneeze", "applause")
     feeling = max((side_note(name, sounds, chinese=chinese) for name in ("disgusted", "fearful")), key=len)
     longest = "\n".join((feeling, tool_note([("n" * 64, "r" * 200, True)] * 30, chinese=chinese)))
-    assert len(longest) <= MOST_NOTE_CHARS, "what is written here is never cut"
+    assert len(longest) <= MAX_NOTE_CHARS, "what is written here is never cut"
     async with store_at() as store:
         await say(store, "aa", "one", note=longest)
         await say(store, "aa", "two", note="x" * 100_000)
         first, second = (await store.turns.past("aa", "", 10)).turns
     assert with_note("one", first.note) == f"one\n{longest}"
-    assert len(second.note) == MOST_NOTE_CHARS
+    assert len(second.note) == MAX_NOTE_CHARS
     assert with_note("two", "x" * 100_000) == with_note("two", second.note)
 
 
@@ -353,9 +353,9 @@ async def test_memories_are_not_doubled_bounded_and_forgotten_by_subject() -> No
         assert await store.memories.forget("aa", "CATS") == 1
         assert not await store.memories.remove("bb", 2)
         assert [memory.text for memory in await store.memories.list("aa")] == ["is called Ming"]
-        for number in range(MOST_MEMORIES + 5):
+        for number in range(MAX_MEMORIES + 5):
             await store.memories.add("aa", f"fact {number}")
-        assert len(await store.memories.list("aa")) == MOST_MEMORIES
+        assert len(await store.memories.list("aa")) == MAX_MEMORIES
         with pytest.raises(ValueError, match="nothing"):
             await store.memories.add("aa", " \n ")
 

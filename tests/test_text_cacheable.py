@@ -1,4 +1,4 @@
-"""Which questions and answers may be shared between talkers."""
+"""Which questions and answers may be shared between users."""
 
 import pytest
 from hypothesis import given
@@ -145,7 +145,7 @@ def test_the_reason_is_named(question: str, why: Why) -> None:
         "from now on speak german", "pretend you are a pirate", "be brief",
     ],
 )  # fmt: skip
-def test_what_the_talker_said_of_himself_or_of_the_talk_counts_for_everything_after(said: str) -> None:
+def test_what_the_user_said_of_himself_or_of_the_talk_counts_for_everything_after(said: str) -> None:
     assert history_counts([said, "法国的首都是哪里"])
     assert may_use("什么是黑洞", [said]) is Why.HISTORY
 

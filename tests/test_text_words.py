@@ -120,7 +120,7 @@ def test_pieces_are_joined_with_blanks_only_in_latin_script() -> None:
     assert join_pieces([]) == ""
 
 
-def test_built_in_sentences_speak_the_talkers_language() -> None:
+def test_built_in_sentences_speak_the_users_language() -> None:
     assert "抱歉" in message("apology", "zh")
     assert message("apology", "yue") == message("apology", "zh")
     assert message("apology", "en").startswith("Sorry")

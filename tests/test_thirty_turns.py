@@ -134,7 +134,7 @@ ENGLISH = Evening(
         Line("set a timer for the tea", "😉 I will call you.", call=call("set_reminder", text="tea", in_seconds=1),
              rings="Here is your reminder: tea."),
         Line("was that the timer?", "😏 It was.", leans=("set_reminder",)),
-        Line("remember that I take my tea black", "😎 {}", hears="Remembered.",
+        Line("remember that I take my tea black", "😎 {}", hears="CachedRecognizer.",
              call=call("remember", fact="Takes tea black")),
         Line("what do you remember of me", "🤔 {}", hears="Takes tea black", call=call("what_is_remembered"),
              leans=("- Takes tea black",)),
@@ -427,18 +427,18 @@ def check_stored(evening: Evening, turns: Sequence[TurnRecord]) -> None:
 
 
 def check_prefix(asked: Sequence[list[dict[str, Any]]]) -> None:
-    """Every prompt goes on where the last one of the same persona ended, so that models find what they have computed.
+    """Every prompt goes on where the last one of the same agent ended, so that models find what they have computed.
 
     What is remembered may change the end of the instructions; everything before it stays. So do the turns, to the
-    letter: through a broken line, a restart and a persona that comes back, which read them from the store. Nothing may
-    break off here: the history is too short to be summed up or forgotten, and each persona has its own prompt.
+    letter: through a broken line, a restart and an agent that comes back, which read them from the store. Nothing may
+    break off here: the history is too short to be summed up or forgotten, and each agent has its own prompt.
     """
     last: dict[str, list[dict[str, Any]]] = {}
     whole = noted = 0
     for messages in asked:
         instructions = str(messages[0]["content"])
-        persona = instructions[:20]
-        if (before := last.get(persona)) is not None:
+        agent = instructions[:20]
+        if (before := last.get(agent)) is not None:
             # The newest text of then has its answer behind it now, and perhaps a note of the tools that were used.
             count = max(number for number, one in enumerate(before) if one["role"] == "user")
             assert messages[1:count] == before[1:count]
@@ -448,7 +448,7 @@ def check_prefix(asked: Sequence[list[dict[str, Any]]]) -> None:
             least = min(len(instructions), len(earlier))
             common = next((n for n in range(least) if instructions[n] != earlier[n]), least)
             assert common >= 0.5 * least
-        last[persona] = messages
+        last[agent] = messages
     assert whole >= 21
     assert noted >= 15, "notes on tools among them"
 

@@ -122,7 +122,7 @@ async def test_speech_before_and_after_two_calls_in_pieces_is_one_reply(tmp_path
 
 
 async def test_a_spoken_turn_calls_nothing_before_it_is_committed(tmp_path: Path) -> None:
-    """The talker pauses: a reply is prepared and wants a tool; the talker goes on, and only then it is called, once."""
+    """The user pauses: a reply is prepared and wants a tool; the user goes on, and only then it is called, once."""
     rounds = ("", (call(VOLUME, volume=11),)), ("Done.", ())
     pause = np.zeros(int(0.3 * 16_000), np.int16)
     async with talk(tmp_path, *rounds, turn={"complete_ms": 600, "neutral_ms": 900}) as (_, device):

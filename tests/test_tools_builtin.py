@@ -15,11 +15,11 @@ from xiaozhi.events import ToolCall
 from xiaozhi.settings import ToolsSettings
 from xiaozhi.settings.tools import ReminderSettings
 from xiaozhi.store.store import Store
-from xiaozhi.tools.house import ToolHouse
 from xiaozhi.tools.local_answer import local_answer
 from xiaozhi.tools.reminder_book import KeptReminder, MemoryBook, Reminder, next_due
 from xiaozhi.tools.reminder_clock import ReminderClock
 from xiaozhi.tools.reminders import due_time, spoken_reminder
+from xiaozhi.tools.shared_tools import SharedTools
 from xiaozhi.tools.tool import ToolContext, ToolError
 from xiaozhi.tools.toolbox import ToolAnswer
 from xiaozhi.tools.units import asked
@@ -32,14 +32,14 @@ class Talk:
     """A conversation that writes down what is asked of it."""
 
     def __init__(self) -> None:
-        self.persona = ""
+        self.agent = ""
         self.facts: list[str] = []
 
-    def personas(self) -> Sequence[str]:
+    def agents(self) -> Sequence[str]:
         return ("小智", "英语老师")
 
-    async def change_persona(self, name: str) -> None:
-        self.persona = name
+    async def change_agent(self, name: str) -> None:
+        self.agent = name
 
     async def remember(self, fact: str) -> None:
         self.facts.append(fact)
@@ -58,7 +58,7 @@ async def never(reminder: Reminder) -> bool:
 
 
 async def use(name: str, language: str = "en", /, **arguments: Any) -> ToolAnswer:
-    house = ToolHouse(ToolsSettings())
+    house = SharedTools(ToolsSettings())
     box = house.toolbox(ToolContext(language=language, now=lambda: NOW))
     (answer,) = await box.run([ToolCall("1", name, json.dumps(arguments))])
     await house.close()
@@ -135,20 +135,20 @@ async def test_the_calculator_as_a_tool() -> None:
 
 
 async def test_the_conversation_is_changed_through_its_hooks() -> None:
-    house, talk = ToolHouse(ToolsSettings()), Talk()
+    house, talk = SharedTools(ToolsSettings()), Talk()
     box = house.toolbox(ToolContext(language="zh", conversation=talk))
     box.begin_turn("")
     answers = await box.run(
         [
-            ToolCall("1", "change_persona", '{"name": "老师"}'),
-            ToolCall("2", "change_persona", '{"name": "海盗"}'),
+            ToolCall("1", "change_agent", '{"name": "老师"}'),
+            ToolCall("2", "change_agent", '{"name": "海盗"}'),
             ToolCall("3", "remember", '{"fact": " 他叫\\n小明 "}'),
             ToolCall("4", "remember", '{"fact": " "}'),
             ToolCall("5", "end_conversation", ""),
             ToolCall("6", "forget", "{}"),
         ]
     )
-    assert talk.persona == "英语老师" and talk.facts == ["他叫 小明"]
+    assert talk.agent == "英语老师" and talk.facts == ["他叫 小明"]
     assert "小智、英语老师" in answers[1].result.text
     assert [each.result.failed for each in answers] == [False, True, False, True, False, True]
     assert answers[4].result.ends_conversation
@@ -193,7 +193,7 @@ def test_a_series_keeps_its_time_of_day() -> None:
 
 
 async def test_reminders_are_set_listed_and_cancelled_per_device() -> None:
-    house = ToolHouse(ToolsSettings(reminders=ReminderSettings(max_per_device=2)), ring=never)
+    house = SharedTools(ToolsSettings(reminders=ReminderSettings(max_per_device=2)), ring=never)
     mine = house.toolbox(ToolContext(device_id="a", language="zh", now=lambda: NOW))
     other = house.toolbox(ToolContext(device_id="b", language="zh", now=lambda: NOW))
 
@@ -289,7 +289,7 @@ async def test_a_reminder_survives_a_restart_and_waits_for_its_device() -> None:
 async def test_a_reminder_set_by_voice_rings_after_a_restart_from_the_real_store(tmp_path: Path) -> None:
     bell = Bell()
     store = await Store.open(tmp_path / "xiaozhi.db")
-    house = ToolHouse(ToolsSettings(), book=store.reminders, ring=bell.ring)
+    house = SharedTools(ToolsSettings(), book=store.reminders, ring=bell.ring)
     box = house.toolbox(ToolContext(device_id="02:00:00:11:22:33", language="zh"))
     (answer,) = await box.run([ToolCall("1", "set_reminder", '{"text": "关火", "in_seconds": 600}')])
     assert "关火" in answer.result.text

@@ -21,8 +21,8 @@ from xiaozhi.settings import ToolsSettings
 from xiaozhi.settings.tools import McpServer
 from xiaozhi.tools.external import ExternalServer, ServerState
 from xiaozhi.tools.external_config import McpConfigError, configured_servers, read_config
-from xiaozhi.tools.house import ToolHouse
 from xiaozhi.tools.registry import Registry
+from xiaozhi.tools.shared_tools import SharedTools
 from xiaozhi.tools.tool import ToolContext, ToolResult
 from xiaozhi.tools.toolbox import ToolAnswer, Toolbox
 
@@ -315,4 +315,4 @@ def test_a_wrong_file_of_servers_is_one_line(tmp_path: Path, text: str, said: st
 
 def test_a_missing_file_of_servers_is_named(tmp_path: Path) -> None:
     with pytest.raises(McpConfigError, match=r"gone\.json"):
-        ToolHouse(ToolsSettings(mcp_config=tmp_path / "gone.json"))
+        SharedTools(ToolsSettings(mcp_config=tmp_path / "gone.json"))

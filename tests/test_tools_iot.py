@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xiaozhi.tools.iot import MOST_METHODS, MOST_THINGS, IotError, IotThings
+from xiaozhi.tools.iot import MAX_METHODS, MAX_THINGS, IotError, IotThings
 
 # As firmware 1.6.2 sends it.
 SPEAKER: dict[str, Any] = {
@@ -87,8 +87,8 @@ def test_what_a_device_describes_is_bounded() -> None:
     for number in range(100):
         methods = {f"M{one}": {"description": "d" * 10_000} for one in range(100)}
         flood.receive({"descriptors": [{"name": f"T{number}", "methods": methods, "description": "x" * 10_000}]})
-    assert len(flood) == MOST_THINGS
-    assert len(flood.tools()) == MOST_THINGS * MOST_METHODS
+    assert len(flood) == MAX_THINGS
+    assert len(flood.tools()) == MAX_THINGS * MAX_METHODS
     assert max(len(tool.description) for tool in flood.tools()) <= 602
 
 

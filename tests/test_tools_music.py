@@ -15,10 +15,10 @@ from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ
 from xiaozhi.events import ToolCall
 from xiaozhi.settings import ToolsSettings
 from xiaozhi.settings.tools import MusicSettings
-from xiaozhi.tools.house import ToolHouse
 from xiaozhi.tools.music import MusicBox
 from xiaozhi.tools.music_library import Track, scan, search
 from xiaozhi.tools.music_stream import FileDecoder
+from xiaozhi.tools.shared_tools import SharedTools
 from xiaozhi.tools.tool import ToolContext
 
 
@@ -132,7 +132,7 @@ async def test_stopping_ends_the_decoding_at_once(tmp_path: Path) -> None:
 
 
 async def test_music_is_played_by_voice(folder: Path) -> None:
-    house = ToolHouse(ToolsSettings(music=MusicSettings(folder=folder)))
+    house = SharedTools(ToolsSettings(music=MusicSettings(folder=folder)))
     tools = house.toolbox(ToolContext(language="zh"))
 
     async def call(**arguments: object) -> object:
@@ -157,7 +157,7 @@ async def test_music_is_played_by_voice(folder: Path) -> None:
 
 
 async def test_an_empty_folder_is_said(tmp_path: Path) -> None:
-    house = ToolHouse(ToolsSettings(music=MusicSettings(folder=tmp_path / "gone")))
+    house = SharedTools(ToolsSettings(music=MusicSettings(folder=tmp_path / "gone")))
     (answer,) = await house.toolbox(ToolContext()).run([ToolCall("1", "play_music", "{}")])
     assert answer.result.text == "音乐文件夹是空的。"
     await house.close()

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from xiaozhi.settings.tools import ToolsSettings
-from xiaozhi.tools.house import ToolHouse
 from xiaozhi.tools.plain_schema import MAX_ARGUMENTS, SchemaRefused, plain_schema
 from xiaozhi.tools.reminder_book import Reminder
+from xiaozhi.tools.shared_tools import SharedTools
 
 KEYWORDS = {
     *("type", "description", "enum", "default", "minimum", "maximum", "minLength", "maxLength"),
@@ -210,7 +210,7 @@ def test_the_servers_own_tools_are_plain(tmp_path: Path) -> None:
         return True
 
     settings = ToolsSettings.model_validate({"home_assistant": {"url": "http://127.0.0.1:1", "token": "t"}})
-    tools = ToolHouse(settings, ring=ring).registry.tools()
+    tools = SharedTools(settings, ring=ring).registry.tools()
     assert len(tools) > 8
     for each in tools:
         require_plain(json.loads(json.dumps(each.parameters)))

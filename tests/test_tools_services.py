@@ -13,7 +13,7 @@ from xiaozhi.settings import ToolsSettings
 from xiaozhi.settings.tools import HomeAssistantSettings, NewsSettings, SearchSettings, WeatherSettings
 from xiaozhi.tools.feed import NoFeed, headlines_in
 from xiaozhi.tools.home_states import entities, meant
-from xiaozhi.tools.house import ToolHouse
+from xiaozhi.tools.shared_tools import SharedTools
 from xiaozhi.tools.tool import ToolContext
 from xiaozhi.tools.toolbox import ToolAnswer, Toolbox
 from xiaozhi.tools.web import WebClient, WebError, is_private
@@ -37,7 +37,7 @@ class Asked:
             "search": SearchSettings(provider="searxng", url=url),
             "home_assistant": HomeAssistantSettings(url=url, token=SecretStr(services.TOKEN)),
         }
-        self.house = ToolHouse(ToolsSettings(**(values | settings)))
+        self.house = SharedTools(ToolsSettings(**(values | settings)))
 
     async def __aenter__(self) -> "Asked":
         return self
@@ -76,7 +76,7 @@ async def test_a_place_that_does_not_exist_is_said(services: WebServices) -> Non
     assert answer.result.failed and answer.result.text == "我没有找到Nowhere这个地方。"
 
 
-async def test_without_any_place_the_talker_is_asked(services: WebServices) -> None:
+async def test_without_any_place_the_user_is_asked(services: WebServices) -> None:
     async with Asked(services, weather=WeatherSettings(url=services.url)) as asked:
         answer = await asked.call("get_weather")
     assert answer.result.text == "Which city's weather should I look up?" and not services.requests
@@ -151,7 +151,7 @@ async def test_tavily_is_asked_with_its_key(services: WebServices) -> None:
 
 
 async def test_without_a_provider_there_is_no_search_and_no_smart_home() -> None:
-    house = ToolHouse(ToolsSettings())
+    house = SharedTools(ToolsSettings())
     names = {each.name for each in house.registry.tools()}
     assert not names & {"search_web", "home_states", "home_control", "play_music", "set_reminder"}
     await house.close()
@@ -180,7 +180,7 @@ async def test_things_of_the_house_are_found_and_switched(services: WebServices)
     assert unknown.result.failed and cannot.result.failed and no_value.result.failed
 
 
-async def test_the_lock_needs_the_talkers_yes(services: WebServices) -> None:
+async def test_the_lock_needs_the_users_yes(services: WebServices) -> None:
     async with Asked(services) as asked:
         box = asked.box()
         call = ToolCall("1", "home_control_guarded", '{"name": "Front door", "action": "unlock"}')

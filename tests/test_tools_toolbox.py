@@ -191,7 +191,7 @@ async def test_errors_become_short_results_without_what_was_inside() -> None:
     assert refused.result == ToolResult("今天不行。", failed=True)
 
 
-async def test_a_tool_that_takes_too_long_is_given_up_and_the_talker_hears_something_meanwhile() -> None:
+async def test_a_tool_that_takes_too_long_is_given_up_and_the_user_hears_something_meanwhile() -> None:
     @tool()
     async def hangs(context: ToolContext) -> str:
         """Never ends."""
@@ -252,7 +252,7 @@ async def test_a_model_that_goes_round_in_circles_is_stopped() -> None:
     assert fresh.result.text == "x"
 
 
-async def test_what_is_dangerous_waits_for_the_talkers_yes_and_only_for_that_very_call() -> None:
+async def test_what_is_dangerous_waits_for_the_users_yes_and_only_for_that_very_call() -> None:
     tools = box(blow_up)
     (asked,) = await tools.run([call("blow_up", what="balloon")])
     (insists,) = await tools.run([call("blow_up", what="balloon")])

@@ -11,8 +11,8 @@ from xiaozhi.settings.tools import DeviceToolSettings
 from xiaozhi.stages.llm.engine import ChatRequest
 from xiaozhi.stages.llm.openai_chat import OpenAIChat
 from xiaozhi.tools.device_mcp import DeviceMcp
-from xiaozhi.tools.house import ToolHouse
 from xiaozhi.tools.rounds import with_tools
+from xiaozhi.tools.shared_tools import SharedTools
 from xiaozhi.tools.tool import ToolContext
 
 
@@ -37,7 +37,7 @@ async def test_two_calls_in_pieces_reach_the_device_and_the_calculator_and_their
 
     mcp = DeviceMcp(send, DeviceToolSettings(timeout_s=1))
     await mcp.start()
-    house = ToolHouse(ToolsSettings())
+    house = SharedTools(ToolsSettings())
     box = house.toolbox(ToolContext(language="en", device=mcp), device=mcp)
     box.begin_turn("volume to 40, and what is 6 times 7?")
     pieces = [

@@ -12,9 +12,9 @@ import pytest
 from aiohttp import web
 
 from tests.house import house, question
+from xiaozhi.observability.tracing import Tracer, TracingError, spans_of
 from xiaozhi.settings import LlmEndpoint, Settings
 from xiaozhi.settings.tracing import TracingSettings
-from xiaozhi.tracing import Tracer, TracingError, spans_of
 from xiaozhi.turn.trace import ToolUse, TurnTrace
 
 trace_service = pytest.importorskip(

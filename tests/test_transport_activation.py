@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from xiaozhi.access.activation import Activation, Crowded, Poll, Standing, spoken_code
+from xiaozhi.access.identity import Identity
 from xiaozhi.settings import AuthSettings
 from xiaozhi.store import Store
 from xiaozhi.store.pending import MAX_PER_ADDRESS, MAX_PER_DEVICE
-from xiaozhi.transport.activation import Activation, Crowded, Poll, Standing, spoken_code
-from xiaozhi.transport.identity import Identity
 
 MINE = Identity("02:00:00:00:00:01", "client-1", "")
 THIEF = Identity(MINE.device_id, "client-2", "")

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from xiaozhi.access.addresses import base_url, client_address, is_loopback, networks, typed_address, websocket_url
+from xiaozhi.access.auth import KeyKeeper, TokenAuth
+from xiaozhi.access.identity import Identity, from_body, normal_id
+from xiaozhi.access.lan import lan_address, reachable_host
+from xiaozhi.access.rate_limits import OncePer, RateLimiter
+from xiaozhi.access.token_keys import KeyRing, TokenKey, keys_file, load_keys, rotate_keys
 from xiaozhi.cli import main
 from xiaozhi.settings import AuthSettings, ServerSettings
-from xiaozhi.transport.addresses import base_url, client_address, is_loopback, networks, typed_address, websocket_url
-from xiaozhi.transport.auth import Gatekeeper, KeyKeeper
-from xiaozhi.transport.identity import Identity, from_body, normal_id
-from xiaozhi.transport.lan import lan_address, reachable_host
-from xiaozhi.transport.limits import OncePer, RateLimiter
-from xiaozhi.transport.token_keys import KeyRing, TokenKey, keys_file, load_keys, rotate_keys
 
 NOW_S = 1_800_000_000.0
 DAY_S = 86_400.0
@@ -24,8 +24,8 @@ RING = KeyRing((TokenKey(7, NOW_S, 0.0, b"k" * 32),))
 DEVICE = Identity("02:00:00:11:22:33", "client-1", "")
 
 
-def gate(**settings: object) -> Gatekeeper:
-    return Gatekeeper(AuthSettings.model_validate(settings), RING, lambda: NOW_S)
+def gate(**settings: object) -> TokenAuth:
+    return TokenAuth(AuthSettings.model_validate(settings), RING, lambda: NOW_S)
 
 
 def with_token(token: str, device_id: str = DEVICE.device_id) -> Identity:
@@ -52,15 +52,15 @@ def test_hostile_names_become_harmless(name: str) -> None:
 
 
 def test_a_token_opens_the_door_for_its_own_device_until_it_expires() -> None:
-    gatekeeper = gate(token_ttl_days=1)
-    token = gatekeeper.token_for(DEVICE)
+    token_auth = gate(token_ttl_days=1)
+    token = token_auth.token_for(DEVICE)
     assert " " not in token
-    assert gatekeeper.admits(with_token(token))
-    assert not gatekeeper.admits(with_token(token, "02:00:00:99:99:99"))
-    assert not gatekeeper.admits(Identity(DEVICE.device_id, "another-client", token))
-    later = Gatekeeper(AuthSettings(), RING, lambda: NOW_S + 86_401)
+    assert token_auth.admits(with_token(token))
+    assert not token_auth.admits(with_token(token, "02:00:00:99:99:99"))
+    assert not token_auth.admits(Identity(DEVICE.device_id, "another-client", token))
+    later = TokenAuth(AuthSettings(), RING, lambda: NOW_S + 86_401)
     assert not later.admits(with_token(token))
-    other_key = Gatekeeper(AuthSettings(), KeyRing((TokenKey(7, NOW_S, 0.0, b"x" * 32),)), lambda: NOW_S)
+    other_key = TokenAuth(AuthSettings(), KeyRing((TokenKey(7, NOW_S, 0.0, b"x" * 32),)), lambda: NOW_S)
     assert not other_key.admits(with_token(token))
 
 
@@ -92,9 +92,9 @@ def test_a_refused_token_is_told_by_its_reason(with_tags: bool) -> None:
         digest = urlsafe_b64decode(proof)[-32:]
         token = f"{start}.{urlsafe_b64encode(digest).rstrip(b'=').decode()}"
     assert gate().refusal(with_token(token)) == ""
-    later = Gatekeeper(AuthSettings(), RING, lambda: NOW_S + 86_401)
+    later = TokenAuth(AuthSettings(), RING, lambda: NOW_S + 86_401)
     assert later.refusal(with_token(token)) == "the token has expired"
-    other_key = Gatekeeper(AuthSettings(), KeyRing((TokenKey(8, NOW_S, 0.0, b"x" * 32),)), lambda: NOW_S)
+    other_key = TokenAuth(AuthSettings(), KeyRing((TokenKey(8, NOW_S, 0.0, b"x" * 32),)), lambda: NOW_S)
     assert "signed with a key that is not" in other_key.refusal(with_token(token))
     vague = "the token belongs to another device or was altered"
     other_device = gate().refusal(with_token(token, "02:00:00:99:99:99"))
@@ -145,21 +145,21 @@ def test_damaged_keys_are_set_aside_and_made_anew(tmp_path: Path, content: bytes
 async def test_keys_rotate_when_due_and_old_tokens_hold_until_they_expire(tmp_path: Path) -> None:
     now_s = NOW_S
     settings = AuthSettings(rotate_days=90, token_ttl_days=30)
-    gatekeeper = Gatekeeper(settings, load_keys(tmp_path, now_s), lambda: now_s)
-    keeper = KeyKeeper(gatekeeper, settings, tmp_path, lambda: now_s, lambda: now_s)
+    token_auth = TokenAuth(settings, load_keys(tmp_path, now_s), lambda: now_s)
+    keeper = KeyKeeper(token_auth, settings, tmp_path, lambda: now_s, lambda: now_s)
     await keeper.refresh()
-    first = gatekeeper.ring.newest.generation
+    first = token_auth.ring.newest.generation
     now_s += 89 * DAY_S
     await keeper.refresh()
-    assert gatekeeper.ring.newest.generation == first
-    old = gatekeeper.token_for(DEVICE)
+    assert token_auth.ring.newest.generation == first
+    old = token_auth.token_for(DEVICE)
     now_s += 2 * DAY_S
     await keeper.refresh()
-    assert (gatekeeper.ring.newest.generation, keeper.rotations) == (first + 1, 1)
-    assert gatekeeper.token_for(DEVICE).startswith(f"{first + 1}.")
-    assert gatekeeper.admits(with_token(old)), "its key has gone, but its time has not"
+    assert (token_auth.ring.newest.generation, keeper.rotations) == (first + 1, 1)
+    assert token_auth.token_for(DEVICE).startswith(f"{first + 1}.")
+    assert token_auth.admits(with_token(old)), "its key has gone, but its time has not"
     now_s += 29 * DAY_S
-    assert not gatekeeper.admits(with_token(old))
+    assert not token_auth.admits(with_token(old))
     assert load_keys(tmp_path, now_s).find(first, now_s + 3 * DAY_S) is None, "a key whose tokens are over is worthless"
 
 
@@ -176,9 +176,9 @@ class Machine:
     def start(self) -> None:
         """The server is started, again perhaps."""
         ring = load_keys(self._folder, self._now_s)
-        self.gatekeeper = Gatekeeper(self._settings, ring, lambda: self._now_s)
+        self.token_auth = TokenAuth(self._settings, ring, lambda: self._now_s)
         self.keeper = KeyKeeper(
-            self.gatekeeper, self._settings, self._folder, lambda: self._now_s, lambda: self._steady_s
+            self.token_auth, self._settings, self._folder, lambda: self._now_s, lambda: self._steady_s
         )
 
     async def go_on(self, seconds: float, *, clock: float | None = None) -> None:
@@ -188,7 +188,7 @@ class Machine:
         await self.keeper.refresh()
 
     def admits(self, token: str) -> bool:
-        return self.gatekeeper.admits(with_token(token))
+        return self.token_auth.admits(with_token(token))
 
     @property
     def kept(self) -> tuple[TokenKey, ...]:
@@ -208,10 +208,10 @@ async def test_a_start_with_a_wrong_clock_locks_nobody_out_and_leaves_nothing_th
     before = ""
     if had_keys:
         load_keys(tmp_path, NOW_S - 20 * DAY_S)
-        before = Machine(tmp_path, NOW_S - 10 * DAY_S).gatekeeper.token_for(DEVICE)
+        before = Machine(tmp_path, NOW_S - 10 * DAY_S).token_auth.token_for(DEVICE)
     machine = Machine(tmp_path, wrong_s, rotate_days=rotate_days)
     await machine.go_on(10.0)
-    given = machine.gatekeeper.token_for(DEVICE)
+    given = machine.token_auth.token_for(DEVICE)
     assert machine.admits(given)
     if restarted:
         machine._now_s = NOW_S
@@ -225,8 +225,8 @@ async def test_a_start_with_a_wrong_clock_locks_nobody_out_and_leaves_nothing_th
     for _ in range(45):
         await machine.go_on(DAY_S)
     assert not machine.admits(given), "its time is over all the same"
-    fresh = machine.gatekeeper.token_for(DEVICE)
-    assert not machine.gatekeeper.ring.newest.clock_was_wrong
+    fresh = machine.token_auth.token_for(DEVICE)
+    assert not machine.token_auth.ring.newest.clock_was_wrong
     await machine.go_on(29 * DAY_S)
     assert machine.admits(fresh)
     await machine.go_on(2 * DAY_S)
@@ -238,7 +238,7 @@ async def test_a_clock_that_is_wrong_again_and_again_drops_no_key_whose_tokens_h
     given: list[str] = []
     for day in range(40):
         await machine.go_on(DAY_S, clock=NOW_S + day * DAY_S + (day % 2) * 7200.0)
-        given.append(machine.gatekeeper.token_for(DEVICE))
+        given.append(machine.token_auth.token_for(DEVICE))
         assert all(machine.admits(token) for token in given[-29:])
     assert len(machine.kept) <= 16
 
@@ -247,7 +247,7 @@ async def test_a_token_that_holds_longer_than_any_ends_with_its_key_also_where_k
     tmp_path: Path,
 ) -> None:
     load_keys(tmp_path, NOW_S - DAY_S)
-    ahead = Machine(tmp_path, NOW_S + 3000 * DAY_S, rotate_days=0).gatekeeper.token_for(DEVICE)
+    ahead = Machine(tmp_path, NOW_S + 3000 * DAY_S, rotate_days=0).token_auth.token_for(DEVICE)
     machine = Machine(tmp_path, NOW_S, rotate_days=0)
     await machine.go_on(10.0)
     assert machine.admits(ahead)
@@ -260,25 +260,25 @@ async def test_a_machine_that_was_asleep_has_no_wrong_clock(tmp_path: Path) -> N
     machine = Machine(tmp_path, NOW_S)
     for _ in range(5):
         await machine.go_on(3 * DAY_S)
-    assert not machine.gatekeeper.ring.newest.clock_was_wrong and len(machine.kept) == 1
+    assert not machine.token_auth.ring.newest.clock_was_wrong and len(machine.kept) == 1
 
 
 async def test_a_key_made_by_the_command_line_is_taken_up_and_can_make_all_tokens_worthless(tmp_path: Path) -> None:
     settings = AuthSettings()
-    gatekeeper = Gatekeeper(settings, load_keys(tmp_path, NOW_S), lambda: NOW_S)
-    keeper = KeyKeeper(gatekeeper, settings, tmp_path, lambda: NOW_S)
+    token_auth = TokenAuth(settings, load_keys(tmp_path, NOW_S), lambda: NOW_S)
+    keeper = KeyKeeper(token_auth, settings, tmp_path, lambda: NOW_S)
     await keeper.refresh()
-    before = gatekeeper.token_for(DEVICE)
+    before = token_auth.token_for(DEVICE)
     rotate_keys(tmp_path, NOW_S, 30 * DAY_S)
     await keeper.refresh()
-    between = gatekeeper.token_for(DEVICE)
+    between = token_auth.token_for(DEVICE)
     assert between != before
-    assert gatekeeper.admits(with_token(before))
+    assert token_auth.admits(with_token(before))
     rotate_keys(tmp_path, NOW_S, 30 * DAY_S, forget=True)
     await keeper.refresh()
-    assert not gatekeeper.admits(with_token(before))
-    assert not gatekeeper.admits(with_token(between))
-    assert gatekeeper.admits(with_token(gatekeeper.token_for(DEVICE)))
+    assert not token_auth.admits(with_token(before))
+    assert not token_auth.admits(with_token(between))
+    assert token_auth.admits(with_token(token_auth.token_for(DEVICE)))
 
 
 def test_the_command_line_shows_and_rotates_keys_without_telling_them(
@@ -402,13 +402,13 @@ def test_tables_of_strangers_do_not_grow() -> None:
 
 def test_a_refused_device_is_logged_once_a_minute_for_one_reason(caplog: pytest.LogCaptureFixture) -> None:
     now_s = NOW_S
-    gatekeeper = Gatekeeper(AuthSettings(), RING, lambda: now_s)
+    token_auth = TokenAuth(AuthSettings(), RING, lambda: now_s)
     for step_s in (0, 1, 58, 2, 1):
         now_s += step_s
-        gatekeeper.note_refusal(DEVICE, "no token", "192.0.2.1")
+        token_auth.note_refusal(DEVICE, "no token", "192.0.2.1")
     assert len(caplog.records) == 2
-    assert gatekeeper.refused == 5
-    gatekeeper.note_refusal(DEVICE, "the token has expired", "192.0.2.1")
+    assert token_auth.refused == 5
+    token_auth.note_refusal(DEVICE, "the token has expired", "192.0.2.1")
     assert len(caplog.records) == 3, "another reason is news"
 
 

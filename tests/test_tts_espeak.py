@@ -87,7 +87,7 @@ def test_an_unknown_voice_is_named() -> None:
         EspeakVoice(EspeakVoiceSettings(voice="nosuch"))
 
 
-async def test_many_talkers_share_the_library_without_mixing() -> None:
+async def test_many_users_share_the_library_without_mixing() -> None:
     voice = EspeakVoice(SETTINGS)
     texts = ["one", "你好", "three and four", "五六七"] * 4
     together = await asyncio.gather(*(heard(voice.speak(text, language="zh")) for text in texts))
@@ -96,7 +96,7 @@ async def test_many_talkers_share_the_library_without_mixing() -> None:
         assert len(one) == pytest.approx(len(other), rel=0.02)  # espeak varies a little by itself
 
 
-def test_tests_can_have_a_talker() -> None:
+def test_tests_can_have_a_user() -> None:
     pcm = say_16k("what time is it")
     assert pcm.dtype == np.float32
     assert 0.7 < len(pcm) / UPLINK_RATE_HZ < 2.5

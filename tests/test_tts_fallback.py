@@ -18,7 +18,7 @@ from xiaozhi.stages.tts.engine import TextRefused, VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.stages.tts.preference import Preference
 from xiaozhi.stages.tts.registry import build_voices
-from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish
+from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 from xiaozhi.text.units import longest_speech_s
 from xiaozhi.upstream.breaker import Admission
 
@@ -32,7 +32,7 @@ class Endless:
         self._piece = piece
         self._pause_s = pause_s
 
-    async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
         while True:
             yield self._piece
             await asyncio.sleep(self._pause_s)
@@ -59,7 +59,7 @@ class Scripted:
         self.closed = 0
         self.reachable = True
 
-    async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
         self.asked += 1
         try:
             for item in self.script:
@@ -290,7 +290,9 @@ async def test_only_so_many_sentences_wait_for_their_first_sound() -> None:
     waiting = most = 0
 
     class Slow(Scripted):
-        async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+        async def speak(
+            self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE
+        ) -> AsyncGenerator[PcmInt, None]:
             nonlocal waiting, most
             waiting += 1
             most = max(most, waiting)
@@ -330,7 +332,9 @@ async def test_the_first_sentence_of_a_reply_goes_before_later_ones() -> None:
     order: list[str] = []
 
     class Slow(Scripted):
-        async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+        async def speak(
+            self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE
+        ) -> AsyncGenerator[PcmInt, None]:
             order.append(text)
             await release.wait()
             yield LONG
@@ -349,15 +353,17 @@ async def test_the_first_sentence_of_a_reply_goes_before_later_ones() -> None:
 
 
 async def test_a_wish_reaches_every_voice_that_is_tried() -> None:
-    wishes: list[VoiceWish] = []
+    wishes: list[VoiceRequest] = []
 
     class Listening(Scripted):
-        async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+        async def speak(
+            self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE
+        ) -> AsyncGenerator[PcmInt, None]:
             wishes.append(wish)
             async for piece in super().speak(text, language=language):
                 yield piece
 
-    wish = VoiceWish(gender="male", rate_percent=10)
+    wish = VoiceRequest(gender="male", rate_percent=10)
     reply = chain(Listening("a", BROKEN), Listening("b", LONG)).overheard(lambda _name: None, wish)
     await heard(reply.speak("你好", language="zh"))
     assert wishes == [wish, wish]

@@ -11,15 +11,15 @@ from bench.standins.speech import SpeechStandIn
 from tests.sounds import is_speech, loudest_hz, sine
 from xiaozhi.audio.opus import OpusDecoder
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmFloat, PcmInt
-from xiaozhi.channel import Channel
+from xiaozhi.concurrency.channel import Channel
+from xiaozhi.concurrency.workers import Priority, WorkerPool
 from xiaozhi.events import Clause, ClauseStart, SpeechPacket, SpokenItem
 from xiaozhi.settings import EspeakVoiceSettings, OpenAIVoiceSettings, Settings, TtsSettings
 from xiaozhi.stages.tts.engine import Voice, VoiceError
 from xiaozhi.stages.tts.espeak import EspeakVoice
 from xiaozhi.stages.tts.openai_speech import OpenAIVoice
 from xiaozhi.stages.tts.stage import run_tts
-from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish
-from xiaozhi.workers import Priority, WorkerPool
+from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 
 R = TypeVar("R")
 
@@ -74,7 +74,7 @@ class Fake:
         self.open = 0
         self.gates: dict[str, asyncio.Event] = {}
 
-    async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
         self.begun.append(text)
         self.open += 1
         try:
@@ -185,7 +185,9 @@ async def test_the_first_packet_is_encoded_alone_and_first() -> None:
             return await super().submit(call, priority, is_stale)
 
     class Whole(Fake):
-        async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+        async def speak(
+            self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE
+        ) -> AsyncGenerator[PcmInt, None]:
             yield self.make(text)  # type: ignore[misc]  # never an error here
 
     watched = Watched(1, "watched")
@@ -235,7 +237,9 @@ async def test_clauses_that_come_late_are_spoken_when_they_come(codec: WorkerPoo
 
 async def test_a_broken_voice_ends_the_stage_and_everything_in_it(codec: WorkerPool) -> None:
     class Broken(Fake):
-        async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+        async def speak(
+            self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE
+        ) -> AsyncGenerator[PcmInt, None]:
             if text == "二":
                 raise RuntimeError("a mistake in an engine")
             async for pcm in Fake.speak(self, text, language=language):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xiaozhi.stages.tts.wishes import KNOWN, VoiceWish, closest, gender_of, numbered
+from xiaozhi.stages.tts.voice_request import KNOWN, VoiceRequest, closest, gender_of, numbered
 from xiaozhi.upstream.slots import PrioritySlots
 
 XIAOXIAO, EMMA = "zh-CN-XiaoxiaoNeural", "en-US-EmmaMultilingualNeural"
@@ -15,27 +15,27 @@ XIAOXIAO, EMMA = "zh-CN-XiaoxiaoNeural", "en-US-EmmaMultilingualNeural"
 @pytest.mark.parametrize(
     ("engine", "wish", "language", "configured", "expected"),
     [
-        ("edge", VoiceWish(), "zh", XIAOXIAO, XIAOXIAO),
-        ("edge", VoiceWish("zh-CN-YunyangNeural"), "zh", XIAOXIAO, "zh-CN-YunyangNeural"),
-        ("edge", VoiceWish("edge:zh-CN-YunyangNeural"), "en", EMMA, "zh-CN-YunyangNeural"),
-        ("azure", VoiceWish("edge:zh-CN-YunyangNeural"), "zh", XIAOXIAO, "zh-CN-YunyangNeural"),
-        ("edge", VoiceWish("zh-CN-liaoning-XiaobeiNeural"), "zh", XIAOXIAO, "zh-CN-liaoning-XiaobeiNeural"),
-        ("edge", VoiceWish("en-US-GuyNeural"), "zh", XIAOXIAO, "zh-CN-YunxiNeural"),
-        ("edge", VoiceWish("en-US-GuyNeural"), "en", EMMA, "en-US-GuyNeural"),
-        ("edge", VoiceWish("onyx"), "zh", XIAOXIAO, "zh-CN-YunxiNeural"),
-        ("openai", VoiceWish("zh-CN-YunxiNeural"), "zh", "alloy", "onyx"),
-        ("openai", VoiceWish(gender="female"), "zh", "alloy", "alloy"),
-        ("openai", VoiceWish("openai:my-own"), "zh", "alloy", "my-own"),
-        ("iflytek", VoiceWish("zh-CN-XiaoyiNeural"), "zh", "xiaoyan", "xiaoyan"),
-        ("iflytek", VoiceWish(gender="male"), "en", "xiaoyan", "aisjiuxu"),
-        ("espeak", VoiceWish(gender="male"), "zh", "cmn", "cmn+m3"),
-        ("espeak", VoiceWish(gender="female"), "en", "en-us+f2", "en-us+f2"),
-        ("edge", VoiceWish("sherpa:3"), "zh", XIAOXIAO, XIAOXIAO),
-        ("edge", VoiceWish(gender="male"), "xx", XIAOXIAO, XIAOXIAO),
-        ("sherpa", VoiceWish(gender="male"), "zh", "", ""),
+        ("edge", VoiceRequest(), "zh", XIAOXIAO, XIAOXIAO),
+        ("edge", VoiceRequest("zh-CN-YunyangNeural"), "zh", XIAOXIAO, "zh-CN-YunyangNeural"),
+        ("edge", VoiceRequest("edge:zh-CN-YunyangNeural"), "en", EMMA, "zh-CN-YunyangNeural"),
+        ("azure", VoiceRequest("edge:zh-CN-YunyangNeural"), "zh", XIAOXIAO, "zh-CN-YunyangNeural"),
+        ("edge", VoiceRequest("zh-CN-liaoning-XiaobeiNeural"), "zh", XIAOXIAO, "zh-CN-liaoning-XiaobeiNeural"),
+        ("edge", VoiceRequest("en-US-GuyNeural"), "zh", XIAOXIAO, "zh-CN-YunxiNeural"),
+        ("edge", VoiceRequest("en-US-GuyNeural"), "en", EMMA, "en-US-GuyNeural"),
+        ("edge", VoiceRequest("onyx"), "zh", XIAOXIAO, "zh-CN-YunxiNeural"),
+        ("openai", VoiceRequest("zh-CN-YunxiNeural"), "zh", "alloy", "onyx"),
+        ("openai", VoiceRequest(gender="female"), "zh", "alloy", "alloy"),
+        ("openai", VoiceRequest("openai:my-own"), "zh", "alloy", "my-own"),
+        ("iflytek", VoiceRequest("zh-CN-XiaoyiNeural"), "zh", "xiaoyan", "xiaoyan"),
+        ("iflytek", VoiceRequest(gender="male"), "en", "xiaoyan", "aisjiuxu"),
+        ("espeak", VoiceRequest(gender="male"), "zh", "cmn", "cmn+m3"),
+        ("espeak", VoiceRequest(gender="female"), "en", "en-us+f2", "en-us+f2"),
+        ("edge", VoiceRequest("sherpa:3"), "zh", XIAOXIAO, XIAOXIAO),
+        ("edge", VoiceRequest(gender="male"), "xx", XIAOXIAO, XIAOXIAO),
+        ("sherpa", VoiceRequest(gender="male"), "zh", "", ""),
     ],
 )
-def test_the_closest_voice(engine: str, wish: VoiceWish, language: str, configured: str, expected: str) -> None:
+def test_the_closest_voice(engine: str, wish: VoiceRequest, language: str, configured: str, expected: str) -> None:
     assert closest(engine, wish, language, configured) == expected
 
 
@@ -46,7 +46,7 @@ def test_the_closest_voice(engine: str, wish: VoiceWish, language: str, configur
     st.sampled_from(["zh", "en", "ja", "ko", "yue", "auto", ""]),
 )
 def test_a_wish_never_leaves_an_engine_without_a_voice(engine: str, voice: str, gender: str, language: str) -> None:
-    found = closest(engine, VoiceWish(voice, gender), language, "configured")  # type: ignore[arg-type]  # sampled
+    found = closest(engine, VoiceRequest(voice, gender), language, "configured")  # type: ignore[arg-type]  # sampled
     names = {known.name for known in KNOWN.get(engine, ())}
     assert found == "configured" or found in names or found in (voice, voice.partition(":")[2])
 
@@ -59,13 +59,15 @@ def test_every_known_voice_has_a_gender_and_one_name() -> None:
 
 
 def test_numbered_voices_are_wished_by_number() -> None:
-    assert numbered("sherpa", VoiceWish("sherpa:12")) == 12
-    assert [numbered("sherpa", VoiceWish(name)) for name in ("12", "sherpa:x", "edge:1", "sherpa:９", "")] == [None] * 5
+    assert numbered("sherpa", VoiceRequest("sherpa:12")) == 12
+    assert [numbered("sherpa", VoiceRequest(name)) for name in ("12", "sherpa:x", "edge:1", "sherpa:９", "")] == [
+        None
+    ] * 5
 
 
 def test_a_rate_out_of_bounds_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="rate_percent"):
-        VoiceWish(rate_percent=101)
+        VoiceRequest(rate_percent=101)
 
 
 async def test_the_urgent_go_first_and_others_in_their_order() -> None:

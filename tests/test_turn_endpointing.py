@@ -1,11 +1,11 @@
-"""Completeness, the talker's pace, backchannels and echoes, by tables."""
+"""Completeness, the user's pace, backchannels and echoes, by tables."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from xiaozhi.settings import TurnSettings
-from xiaozhi.turn.endpointing import Completeness, TalkerPace, completeness, hangover_ms, interrupts, is_echo, plain
+from xiaozhi.turn.endpointing import Completeness, UserPace, completeness, hangover_ms, interrupts, is_echo, plain
 
 RULES = TurnSettings()
 
@@ -56,14 +56,14 @@ def test_completeness_reads_the_end_of_the_text(text: str, expected: Completenes
 
 
 def test_known_commands_are_complete_whatever_their_words_say() -> None:
-    pace = TalkerPace()
+    pace = UserPace()
     text = "play it for"
     assert hangover_ms(text, pace, RULES) == RULES.trailing_ms
     assert hangover_ms(text, pace, RULES, frozenset({plain(text)})) == RULES.complete_ms
 
 
-def test_a_talker_who_pauses_long_is_given_longer() -> None:
-    pace = TalkerPace()
+def test_a_user_who_pauses_long_is_given_longer() -> None:
+    pace = UserPace()
     before = hangover_ms("我今天看了一本书", pace, RULES)
     for _ in range(5):
         pace.paused_and_went_on(800)
@@ -76,7 +76,7 @@ def test_a_talker_who_pauses_long_is_given_longer() -> None:
 
 
 def test_one_long_pause_counts_at_once_and_short_ones_do_not_hide_it() -> None:
-    pace = TalkerPace()
+    pace = UserPace()
     for pause_ms in (150, 620, 150):
         pace.paused_and_went_on(pause_ms)
     after_one = pace.habit_ms
@@ -90,7 +90,7 @@ def test_one_long_pause_counts_at_once_and_short_ones_do_not_hide_it() -> None:
 
 @given(st.lists(st.floats(0, 60_000), max_size=20), st.text(max_size=30))
 def test_the_wait_stays_within_its_bounds(pauses_ms: list[float], text: str) -> None:
-    pace = TalkerPace()
+    pace = UserPace()
     for pause_ms in pauses_ms:
         pace.paused_and_went_on(pause_ms)
     assert RULES.complete_ms <= hangover_ms(text, pace, RULES) <= RULES.trailing_ms

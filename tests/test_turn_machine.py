@@ -321,7 +321,7 @@ def test_a_stalled_stream_ends_the_utterance() -> None:
     assert kinds(machine.reply_ready(machine.generation)) == [Commit, NextUtterance]
 
 
-def test_what_comes_late_after_a_gap_goes_on_with_the_turn_and_is_no_habit_of_the_talker() -> None:
+def test_what_comes_late_after_a_gap_goes_on_with_the_turn_and_is_no_habit_of_the_user() -> None:
     machine = listening()
     speak(machine)
     (asked,) = machine.heard(machine.utterance, 1000, 300, unsent_ms=300, doubtful=True)
@@ -685,7 +685,7 @@ def test_that_a_question_was_asked_before_counts_for_its_own_reply_only() -> Non
     machine.recognised(soft_end(machine), "tell me about whales")
     machine.question_known(machine.generation)
     assert machine.question_known(machine.generation - 1) == []
-    machine.heard(machine.utterance, 1300, 0.0)  # the talker goes on and says something else
+    machine.heard(machine.utterance, 1300, 0.0)  # the user goes on and says something else
     machine.heard(machine.utterance, 2000, 0.0)
     machine.recognised(soft_end(machine, 2000.0), "tell me about whales and sharks")
     machine.reply_ready(machine.generation)

@@ -11,8 +11,8 @@ from bench.vad_quiet import JUDGE_ALL, ROOMS, Room, cost, in_rooms, lost, noise_
 from tests.speech import SPEECH_DIR, needs_speech, say
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat
 from xiaozhi.settings import VadSettings
-from xiaozhi.stages.vad.ear import CALM_WINDOWS, CATCH_UP_WINDOWS, Ear
 from xiaozhi.stages.vad.silero import CONTEXT_SAMPLES, WINDOW_SAMPLES, SileroModel, load_silero
+from xiaozhi.stages.vad.uplink import CALM_WINDOWS, CATCH_UP_WINDOWS, UplinkStream
 
 QUIET_POWER = 1e-6  # -60 dBFS
 SETTINGS = VadSettings(tick_ms=0)
@@ -28,7 +28,7 @@ def window(rms: float) -> PcmFloat:
     return np.random.default_rng(3).normal(0.0, rms, CONTEXT_SAMPLES + WINDOW_SAMPLES).astype(np.float32)
 
 
-def asked(ear: Ear, rms: float, windows: int, probability: float = 0.01) -> int:
+def asked(ear: UplinkStream, rms: float, windows: int, probability: float = 0.01) -> int:
     """About how many of so many windows the model is asked."""
     count = 0
     for _ in range(windows):
@@ -39,24 +39,24 @@ def asked(ear: Ear, rms: float, windows: int, probability: float = 0.01) -> int:
 
 
 def test_after_half_a_second_of_quiet_without_speech_no_window_is_judged() -> None:
-    ear = Ear()
+    ear = UplinkStream()
     assert asked(ear, 0.0005, CALM_WINDOWS) == CALM_WINDOWS
     assert asked(ear, 0.0005, 100) == 0
 
 
 def test_what_is_louder_is_judged_at_once() -> None:
-    ear = Ear()
+    ear = UplinkStream()
     asked(ear, 0.0005, 100)
     assert asked(ear, 0.002, 10) == 10
 
 
 def test_quiet_that_may_be_speech_is_judged() -> None:
-    ear = Ear()
+    ear = UplinkStream()
     assert asked(ear, 0.0005, 100, probability=0.2) == 100
 
 
 def test_the_newest_windows_that_were_left_out_are_caught_up_on_once() -> None:
-    ear = Ear()
+    ear = UplinkStream()
     asked(ear, 0.0005, CALM_WINDOWS + 3)
     assert ear.must_judge(window(0.1), QUIET_POWER)
     assert len(ear.catch_up()) == 3 and not ear.catch_up()
@@ -66,14 +66,14 @@ def test_the_newest_windows_that_were_left_out_are_caught_up_on_once() -> None:
 
 
 def test_nothing_is_caught_up_on_across_a_digital_silence() -> None:
-    ear = Ear()
+    ear = UplinkStream()
     asked(ear, 0.0005, CALM_WINDOWS + 3)
     ear.must_judge(window(0.0), QUIET_POWER)
     assert not ear.catch_up()
 
 
 def test_the_model_is_asked_about_everything_when_that_is_set() -> None:
-    ear = Ear()
+    ear = UplinkStream()
     assert sum(ear.must_judge(window(0.0005), 10.0 ** (JUDGE_ALL / 10.0)) for _ in range(50)) == 50
 
 

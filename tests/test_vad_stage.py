@@ -10,12 +10,12 @@ from tests.speech import Recording, needs_speech, read_wav, recordings
 from tests.test_vad_tick import GatedModel, entered
 from xiaozhi.audio.opus import OpusEncoder
 from xiaozhi.audio.pcm import PcmFloat, to_int16
-from xiaozhi.channel import Channel
+from xiaozhi.concurrency.channel import Channel
 from xiaozhi.events import KeyReleased, MicInput, MicPacket, SpeechAudio, SpeechBegan, SpeechEvent
 from xiaozhi.settings import VadSettings
+from xiaozhi.stages.vad.batcher import VadBatcher
 from xiaozhi.stages.vad.silero import SileroModel, SpeechModel, States, Windows, built_in_model
 from xiaozhi.stages.vad.stage import VadControl, run_vad
-from xiaozhi.stages.vad.tick import UplinkTick
 from xiaozhi.turn.decisions import Mic
 from xiaozhi.turn.segmenter import Segmenter
 
@@ -46,7 +46,7 @@ def hush(ms: int) -> PcmFloat:
 class Rig:
     """The stage between its channels, as a session holds it."""
 
-    tick: UplinkTick
+    tick: VadBatcher
     control: VadControl
     mic: Channel[MicInput]
     speech: Channel[SpeechEvent | KeyReleased]
@@ -88,7 +88,7 @@ async def make_rig() -> AsyncIterator[MakeRig]:
     rigs: list[Rig] = []
 
     async def make(model: SpeechModel | None = None, pre_roll_ms: float = 320) -> Rig:
-        tick = UplinkTick(model or LoudIsSpeech(), SETTINGS)
+        tick = VadBatcher(model or LoudIsSpeech(), SETTINGS)
         mic: Channel[MicInput] = Channel(2000.0, lambda _item: 0.0)
         speech: Channel[SpeechEvent | KeyReleased] = Channel(2000.0)
         control = VadControl(mic)

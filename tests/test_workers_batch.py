@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from tests.recognisers import until
-from xiaozhi.workers import Batch, JobDropped, Priority, WorkerPool
+from xiaozhi.concurrency.workers import Batch, JobDropped, Priority, WorkerPool
 
 
 class Doubling:

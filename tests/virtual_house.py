@@ -20,30 +20,30 @@ from tests.virtual_loop import VirtualLoop
 from xiaozhi.agents import Roster
 from xiaozhi.agents.roster import presets
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, UPLINK_RATE_HZ, PcmFloat, PcmInt
-from xiaozhi.caches import Caches
+from xiaozhi.concurrency.retirement import Retirement
+from xiaozhi.concurrency.workers import WorkerPool
+from xiaozhi.conversation.caches import Caches
+from xiaozhi.conversation.conversation import Conversation
+from xiaozhi.conversation.services import DelayEstimate, Services, Speculation
 from xiaozhi.events import MicPacket, ToolCall
-from xiaozhi.pressure.admission import Admission
-from xiaozhi.pressure.warden import Warden
-from xiaozhi.services import DelayEstimate, Services, Speculation
-from xiaozhi.session import Conversation
+from xiaozhi.memory.summaries import Summariser
+from xiaozhi.overload.admission import Admission
+from xiaozhi.overload.load_shedder import LoadShedder
 from xiaozhi.settings import Settings
 from xiaozhi.stages.asr.engine import EngineError, Recognizer, Transcript
-from xiaozhi.stages.asr.hearing import Ears
 from xiaozhi.stages.asr.remote import RemoteError, RemoteRecognizer, WithFallback
 from xiaozhi.stages.asr.two_pass import TwoPass
+from xiaozhi.stages.asr.utterance import Ears
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
-from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish
+from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
+from xiaozhi.stages.vad.batcher import VadBatcher
 from xiaozhi.stages.vad.silero import States, Windows
-from xiaozhi.stages.vad.tick import UplinkTick
 from xiaozhi.store import Store
-from xiaozhi.summaries import Summariser
-from xiaozhi.tenants import Tenants
 from xiaozhi.tools.device import DeviceTools
 from xiaozhi.turn.endpointing import plain
 from xiaozhi.turn.machine import ListeningMode
-from xiaozhi.workers import WorkerPool
 
 _TEXTS: Final = (
     "现在几点了",
@@ -111,9 +111,9 @@ class Fate:
         """Rarely, and never in a calm."""
         return not self.calm and self.dice.random() < 1.0 / times
 
-    def delay_s(self, most_s: float) -> float:
+    def delay_s(self, max_s: float) -> float:
         """Mostly short."""
-        return self.dice.uniform(0.0, 0.3) if self.calm or self.dice.random() < 0.7 else self.dice.uniform(0.0, most_s)
+        return self.dice.uniform(0.0, 0.3) if self.calm or self.dice.random() < 0.7 else self.dice.uniform(0.0, max_s)
 
     def words(self) -> str:
         """What a recogniser understands.
@@ -237,7 +237,7 @@ class _Voice:
     name: str
     works: bool = False
 
-    async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
         fate = self.fate
         await asyncio.sleep(fate.delay_s(0.3 if self.works else 3.0))
         if not self.works and fate.one_in(5):
@@ -314,7 +314,7 @@ def virtual_services(settings: Settings, fate: Fate, engine: Recognizer | None =
     voices = [_Voice(fate, "flaky"), _Voice(fate, "local", works=True)]
     parts: dict[str, Any] = {
         "settings": settings,
-        "tick": UplinkTick(_Model(), settings.vad),
+        "tick": VadBatcher(_Model(), settings.vad),
         "ears": Ears(
             engine or VirtualRecogniser(fate),
             recognition,
@@ -324,7 +324,7 @@ def virtual_services(settings: Settings, fate: Fate, engine: Recognizer | None =
         "chat": chat,
         "voice": VoiceChain(voices, 2.0, 2.0, 5.0, loop.time),
         "codec": codec,
-        "warden": Warden(settings.load, recognition, codec),
+        "load_shedder": LoadShedder(settings.load, recognition, codec),
         "admission": Admission(settings.load.turns_at_once, settings.load.turn_wait_s),
         "store": store,
         "roster": Roster(settings, _PRESETS),
@@ -337,7 +337,7 @@ def virtual_services(settings: Settings, fate: Fate, engine: Recognizer | None =
     for name, part in parts.items():
         setattr(services, name, part)
     services.use(settings)
-    services.voice_delay, services.tenants, services.may_speculate = DelayEstimate(0.1), Tenants(), True
+    services.voice_delay, services.retirement, services.may_speculate = DelayEstimate(0.1), Retirement(), True
     services.speculation = Speculation()
     return services
 

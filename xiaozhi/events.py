@@ -21,7 +21,7 @@ class MicPacket:
 
 @dataclass(frozen=True, slots=True)
 class KeyReleased:
-    """The talker released the key (push to talk); travels behind the audio that came before it.
+    """The user released the key (push to talk); travels behind the audio that came before it.
 
     `utterance` is the number of the utterance that was expected or open by then.
     """

@@ -1,4 +1,4 @@
-"""Who speaks: personas with a prompt, a voice and a language."""
+"""Who speaks: agents with a prompt, a voice and a language."""
 
 from xiaozhi.agents.agent import Agent, AgentError, VoicePreference
 from xiaozhi.agents.roster import Roster

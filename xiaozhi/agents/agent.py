@@ -1,4 +1,4 @@
-"""What a persona is, and how it is read from TOML and JSON. Pure."""
+"""What an agent is, and how it is read from TOML and JSON. Pure."""
 
 import tomllib
 from typing import Annotated, Final, Literal
@@ -12,11 +12,11 @@ _Spoken = Annotated[str, Field(max_length=200)]
 
 
 class AgentError(Exception):
-    """A persona cannot be used; one line says which and what to do."""
+    """An agent cannot be used; one line says which and what to do."""
 
 
 class VoicePreference(BaseModel):
-    """How a persona would like to sound; each voice engine does what it can of it.
+    """How an agent would like to sound; each voice engine does what it can of it.
 
     Attributes:
         name: a voice by the name an engine knows, such as `zh-CN-YunxiNeural`; empty for the settings' own.
@@ -32,14 +32,14 @@ class VoicePreference(BaseModel):
 
 
 class Agent(BaseModel):
-    """A persona.
+    """An agent.
 
     Attributes:
         name: what commands call it; also understood when spoken.
         aliases: further names to call it by, in any language.
         about: one line for lists.
         prompt: who it is, for the model; a template, see `xiaozhi.agents.prompt`.
-        language: what it speaks: `zh`, `en` …; `auto` follows the talker.
+        language: what it speaks: `zh`, `en` …; `auto` follows the user.
         voice: how it sounds.
         tier: which models it prefers: `edge` or `cloud`; empty for no preference.
         tools: names or patterns (`*`) of the tools it may call.
@@ -85,7 +85,7 @@ class Agent(BaseModel):
 
 
 def agent_from_toml(text: str, source: str) -> Agent:
-    """Read a persona.
+    """Read an agent.
 
     Args:
         text: TOML.
@@ -105,7 +105,7 @@ def agent_from_toml(text: str, source: str) -> Agent:
 
 
 def agent_from_json(text: str, source: str) -> Agent:
-    """Read a persona as the store keeps it. Raises `AgentError`."""
+    """Read an agent as the store keeps it. Raises `AgentError`."""
     try:
         return Agent.model_validate_json(text)
     except ValidationError as error:
@@ -113,7 +113,7 @@ def agent_from_json(text: str, source: str) -> Agent:
 
 
 def agent_to_toml(agent: Agent) -> str:
-    """A persona as a file that people can change."""
+    """An agent as a file that people can change."""
     voice = agent.voice
     lines = [
         f"name = {_quoted(agent.name)}",

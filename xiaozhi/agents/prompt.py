@@ -1,4 +1,4 @@
-"""Prompt templates: what a persona's prompt becomes for one device on one day. Pure.
+"""Prompt templates: what an agent's prompt becomes for one device on one day. Pure.
 
 The order keeps what upstreams have computed for the beginning of a conversation useful: what never changes comes
 first, then what changes seldom (device, memory, summary), and the date last. The time of day is left out: it would
@@ -47,12 +47,12 @@ class PromptError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a prompt may say beside the persona.
+    """What a prompt may say beside the agent.
 
     Attributes:
         day: today, where the device is; `None` to leave it out.
         device, room, owner: empty where nobody has said.
-        language: that is fixed for this device; empty for the talker's own.
+        language: that is fixed for this device; empty for the user's own.
         memory: what is to be kept in mind, a line each.
         summary: what was talked about before the messages that follow.
     """
@@ -81,13 +81,13 @@ def check_template(text: str) -> None:
 
 
 def render(prompt: str, agent: str, around: Surroundings, *, chinese: bool) -> str:
-    """The system message of a persona.
+    """The system message of an agent.
 
     What the template does not use itself is added behind it, in a few words.
 
     Args:
         prompt: the template.
-        agent: the persona's name.
+        agent: the agent's name.
         around: what is known.
         chinese: the language of what is added.
 

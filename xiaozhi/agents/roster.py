@@ -1,4 +1,4 @@
-"""All personas of a server: the presets of the package, those of the store over them, and the settings' own prompt."""
+"""All agents of a server: the presets of the package, those of the store over them, and the settings' own prompt."""
 
 import asyncio
 import logging
@@ -19,11 +19,11 @@ _log = logging.getLogger(__name__)
 _FRESH_S: Final = 2.0
 
 HOUSE_AGENT: Final = "xiaozhi"
-"""The persona whose prompt is the setting `llm.system_prompt`."""
+"""The agent whose prompt is the setting `llm.system_prompt`."""
 
 
 def presets() -> list[Agent]:
-    """The personas that come along, by name. Blocking, reads files of the package.
+    """The agents that come along, by name. Blocking, reads files of the package.
 
     Raises:
         AgentError: a file of the package is damaged.
@@ -100,7 +100,7 @@ class Roster:
             check_template(self._settings.llm.system_prompt)
         except PromptError as error:
             raise AgentError(f"llm.system_prompt: {error}") from None
-        # Of any length: it is the owner's own setting, and was so before there were personas.
+        # Of any length: it is the owner's own setting, and was so before there were agents.
         return known.model_copy(update={"prompt": self._settings.llm.system_prompt.strip()})
 
     def __contains__(self, name: str) -> bool:
@@ -114,15 +114,15 @@ class Roster:
 
     @property
     def default(self) -> Agent:
-        """The persona of devices that have none."""
+        """The agent of devices that have none."""
         return self._agents.get(self._settings.agents.default, self._house)
 
     def of(self, name: str) -> Agent:
-        """The persona of a device: the default one for an empty name, or one that is gone."""
+        """The agent of a device: the default one for an empty name, or one that is gone."""
         return self._agents.get(name, self.default)
 
     def find(self, name: str) -> Agent | None:
-        """A persona by its name or one of its aliases, however they are written."""
+        """An agent by its name or one of its aliases, however they are written."""
         return self._agents.get(name) or self._names.get(plain(name))
 
     def origin(self, agent: Agent) -> str:
@@ -132,5 +132,5 @@ class Roster:
         return "changed" if agent.name in self._presets else "own"
 
     def wanted(self, text: str) -> Agent | None:
-        """The persona that a spoken sentence asks to switch to; `None` for all other sentences."""
+        """The agent that a spoken sentence asks to switch to; `None` for all other sentences."""
         return wanted_agent(text, self._names) if self._settings.agents.switch_by_voice else None

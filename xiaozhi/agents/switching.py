@@ -1,4 +1,4 @@
-"""Understanding "switch to …": exact intents that change the persona. Pure."""
+"""Understanding "switch to …": exact intents that change the agent. Pure."""
 
 import re
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ _ARTICLES_EN: Final = ("", "the", "an", "a", "my")
 _EN: Final = re.compile(
     r"(?:hey|ok|okay)?(?:please|canyou|couldyou|idliketo|i'dliketo|iwantto|letme)?"
     r"(?:switchto|switchoverto|changeto|talkto|talkwith|speakto|speakwith|letmetalkto|giveme)"
-    r"(?P<name>.+?)(?:mode|persona)?(?:now|please)?"
+    r"(?P<name>.+?)(?:mode|agent)?(?:now|please)?"
 )
 
 
 def names_of(agents: Sequence[Agent]) -> dict[str, Agent]:
-    """Every spoken name, as `plain` leaves it, with its persona; the first of a list wins."""
+    """Every spoken name, as `plain` leaves it, with its agent; the first of a list wins."""
     names: dict[str, Agent] = {}
     for agent in agents:
         for name in agent.names:
@@ -33,10 +33,10 @@ def names_of(agents: Sequence[Agent]) -> dict[str, Agent]:
 
 
 def wanted_agent(text: str, names: dict[str, Agent]) -> Agent | None:
-    """The persona that a sentence asks for; `None` when it asks for none that there is.
+    """The agent that a sentence asks for; `None` when it asks for none that there is.
 
     Args:
-        text: what the talker said, as recognised.
+        text: what the user said, as recognised.
         names: from `names_of`.
     """
     said = plain(text)

@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from xiaozhi.text.cacheable import MOST_QUESTION_CHARS, Why, history_counts, may_use
+from xiaozhi.text.cacheable import MAX_QUESTION_CHARS, Why, history_counts, may_use
 from xiaozhi.text.same_words import normal_form
 from xiaozhi.text.similarity import (
     DIMENSIONS,
@@ -24,10 +24,10 @@ How: TypeAlias = Literal["exact", "similar", "common"]
 """How an answer was found: the same words, other words, or among the replies that are there from the start."""
 
 COMMON: Final = ""
-"""The scope of replies that are there from the start: every persona and language."""
+"""The scope of replies that are there from the start: every agent and language."""
 # Two questions that an embeddings model finds alike must share at least half of their words: names are what they
 # differ in most often, and models hardly see it ("who is Li Bai", "who is Du Fu").
-_SHARED_LEAST: Final = 0.5
+_MIN_SHARED: Final = 0.5
 # Candidates looked at for one question, best first.
 _CANDIDATES: Final = 8
 # What an entry costs beside its texts and its vector: objects and places in the tables.
@@ -145,7 +145,7 @@ class AnswerCache:
 
     def admits(self, question: str, history: list[str], *, has_image: bool) -> bool:
         """Whether a question may be answered from here; counts those that may not."""
-        known = len(question) <= MOST_QUESTION_CHARS and (COMMON, normal_form(question)) in self._common
+        known = len(question) <= MAX_QUESTION_CHARS and (COMMON, normal_form(question)) in self._common
         if known and not has_image and not history_counts(history):
             return True  # written down by the owner, whatever kind of question it is
         if may_use(question, history, has_image=has_image) is Why.OK:
@@ -175,8 +175,8 @@ class AnswerCache:
         """The answer to a question of the same meaning; counts a hit, never a miss.
 
         Args:
-            question: what the talker said.
-            scope: persona, language and models.
+            question: what the user said.
+            scope: agent, language and models.
             embedding: of the question, by the endpoint; None takes the built-in measure.
         """
         if not self.similar or not gist(question).content:
@@ -258,7 +258,7 @@ class AnswerCache:
             if (
                 entry.expires > self._clock()
                 and not contradiction(question, entry.question)
-                and shared_content(question, entry.question) >= _SHARED_LEAST
+                and shared_content(question, entry.question) >= _MIN_SHARED
             ):
                 return entry
         return None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from xiaozhi.cache.disk_file import DiskError, DiskFile, damaged
-from xiaozhi.workers import JobDropped, Priority, WorkerPool
+from xiaozhi.concurrency.workers import JobDropped, Priority, WorkerPool
 
 _log = logging.getLogger(__name__)
 

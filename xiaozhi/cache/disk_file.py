@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from xiaozhi import private_file
+from xiaozhi.store import private_file
 
 _log = logging.getLogger(__name__)
 

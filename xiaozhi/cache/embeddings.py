@@ -15,11 +15,11 @@ _log = logging.getLogger(__name__)
 
 # An endpoint that failed is left alone so long: every question would wait for it in vain.
 _REST_S: Final = 30.0
-_MOST_DIMENSIONS: Final = 8192
+_MAX_DIMENSIONS: Final = 8192
 
 
 class Embeddings:
-    """Asks the endpoint, for as long as a talker can wait.
+    """Asks the endpoint, for as long as a user can wait.
 
     Args:
         settings: where, which model, how long.
@@ -53,7 +53,7 @@ class Embeddings:
                 response = await self._client.embeddings.create(model=self._model, input=text, encoding_format="float")
             values = np.asarray(response.data[0].embedding, np.float32)
             norm = float(np.linalg.norm(values))
-            if values.ndim != 1 or not 0 < len(values) <= _MOST_DIMENSIONS or not np.isfinite(norm) or norm == 0.0:
+            if values.ndim != 1 or not 0 < len(values) <= _MAX_DIMENSIONS or not np.isfinite(norm) or norm == 0.0:
                 raise ValueError("the answer holds no vector")
         except (openai.OpenAIError, TimeoutError, ValueError, TypeError, IndexError, AttributeError) as error:
             self.failed += 1

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 BUILT_IN: Final = Path(__file__).with_name("common.toml")
 """The replies that come with the server."""
-_MOST_BYTES: Final = 4 * 1024 * 1024
+_MAX_BYTES: Final = 4 * 1024 * 1024
 
 
 class PreloadError(Exception):
@@ -41,8 +41,8 @@ def read_replies(path: Path) -> list[tuple[str, str]]:
         PreloadError: it cannot be read, or holds something else.
     """
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise PreloadError(f"{path}: larger than {_MOST_BYTES // 1024 // 1024} MB")
+        if path.stat().st_size > _MAX_BYTES:
+            raise PreloadError(f"{path}: larger than {_MAX_BYTES // 1024 // 1024} MB")
         text = path.read_text("utf-8-sig")
         values: Any = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
         replies = _Replies.model_validate(values)

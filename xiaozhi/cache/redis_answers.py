@@ -8,7 +8,7 @@ from xiaozhi.cluster.link import Gone, RedisLink, Use
 from xiaozhi.text.same_words import normal_form
 
 # Answers on their way; more come only when Redis hangs.
-_MOST_WAITING: Final = 100
+_MAX_WAITING: Final = 100
 # Nobody listens to a longer one, and none is kept.
 _MAX_CHARS: Final = 8000
 
@@ -55,7 +55,7 @@ class SharedAnswers:
         """Keep an answer, in the background."""
         if not normal_form(question):
             return
-        if len(self._jobs) >= _MOST_WAITING:
+        if len(self._jobs) >= _MAX_WAITING:
             self.dropped += 1
             return
         task = asyncio.get_running_loop().create_task(self._keep(question, answer, scope), name="answers-redis")

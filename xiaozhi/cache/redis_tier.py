@@ -62,7 +62,7 @@ class RedisTier:
 
     async def put(self, key: bytes, value: bytes, ttl_s: float) -> None:
         """Keep a value; it is written in the background."""
-        if len(value) > self.link.most_bytes or self._waiting_bytes + len(value) > _WAITING_BYTES:
+        if len(value) > self.link.max_bytes or self._waiting_bytes + len(value) > _WAITING_BYTES:
             self.dropped += 1
             return
         self._waiting_bytes += len(value)

@@ -11,11 +11,11 @@ import ssl
 import tempfile
 from pathlib import Path
 
+from xiaozhi.access.binding import bind, why_not
 from xiaozhi.checks.finding import Finding, bad, ok, warn
+from xiaozhi.http.headers import SERVER_NAME
+from xiaozhi.http.health import HEALTH_PATH
 from xiaozhi.settings import ServerSettings, Settings
-from xiaozhi.transport.binding import bind, why_not
-from xiaozhi.transport.headers import SERVER_NAME
-from xiaozhi.transport.health import HEALTH_PATH
 
 LOW_DISK_MB = 500
 """Free space below which models, caches and logs soon do not fit."""

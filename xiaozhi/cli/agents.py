@@ -1,4 +1,4 @@
-"""`xiaozhi agents`: personas, and which device has which."""
+"""`xiaozhi agents`: agents, and which device has which."""
 
 import argparse
 import os
@@ -27,7 +27,7 @@ examples:
   xiaozhi agents add uncle.toml
   xiaozhi agents edit uncle                          in $EDITOR
 
-Talkers switch by voice: "换成故事大王", "switch to storyteller".
+Users switch by voice: "换成故事大王", "switch to storyteller".
 """
 
 
@@ -35,12 +35,12 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
     """Declare the command and its options."""
     parser = subparsers.add_parser(
         "agents",
-        help="list, make, change and assign personas",
-        description="Who answers: personas with a prompt, a voice and a language. Works beside a running server.",
+        help="list, make, change and assign agents",
+        description="Who answers: agents with a prompt, a voice and a language. Works beside a running server.",
         epilog=EXAMPLES,
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    actions.add_parser("list", help="every persona, and how many devices have it")
+    actions.add_parser("list", help="every agent, and how many devices have it")
     for action, summary in (
         ("show", "print one as TOML"),
         ("edit", "change one in $EDITOR; a preset is copied first"),
@@ -55,7 +55,7 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it; 1 when there is no such persona or device, or a file is wrong."""
+    """Do it; 1 when there is no such agent or device, or a file is wrong."""
     from xiaozhi.agents import AgentError
 
     try:

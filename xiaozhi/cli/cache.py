@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     return _clear(path) if args.action == "clear" else _stats(path, settings.cache.disk_mb)
 
 
-def _stats(path: Path, most_mb: int) -> int:
+def _stats(path: Path, max_mb: int) -> int:
     """Only reads: a damaged file is left for the server to set aside."""
     import sqlite3
     from contextlib import closing
@@ -57,7 +57,7 @@ def _stats(path: Path, most_mb: int) -> int:
     on_disk = sum(part.stat().st_size for part in (path, path.with_name(path.name + "-wal")) if part.exists())
     print(f"file            {path}")
     print(f"entries         {len(rows)}")
-    print(f"size            {size / _MB:.1f} MB of {most_mb} MB allowed ({on_disk / _MB:.1f} MB on disk)")
+    print(f"size            {size / _MB:.1f} MB of {max_mb} MB allowed ({on_disk / _MB:.1f} MB on disk)")
     if rows:
         print(f"expired         {sum(row[1] <= now for row in rows)}")
         print(f"last kept until {_when(max(row[1] for row in rows))}")

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 async def findings_of(loaded: "Loaded") -> "list[Finding]":
     """Everything that was found, in the order of the settings file; what waits for a network waits together."""
-    from xiaozhi.checks import entrance, machine, stages, upstream
+    from xiaozhi.checks import access, machine, stages, upstream
     from xiaozhi.checks.finding import ok, warn
 
     settings = loaded.settings
@@ -84,9 +84,9 @@ async def findings_of(loaded: "Loaded") -> "list[Finding]":
         machine.public_url(settings.server),
         machine.folder("server.data_dir", settings.server.data_dir),
         machine.auth(settings),
-        await asyncio.to_thread(entrance.certificate, settings.server),
-        entrance.pages(settings.server),
-        await asyncio.to_thread(entrance.firmware, settings.ota),
+        await asyncio.to_thread(access.certificate, settings.server),
+        access.pages(settings.server),
+        await asyncio.to_thread(access.firmware, settings.ota),
         machine.disk(settings.server.data_dir),
         machine.cpu(settings),
         machine.descriptors(settings.server),

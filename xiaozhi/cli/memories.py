@@ -28,7 +28,7 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
     """Declare the command and its options."""
     parser = subparsers.add_parser(
         "memories",
-        help="show, add and erase what is kept in mind about talkers",
+        help="show, add and erase what is kept in mind about users",
         description="What is remembered at each device. Works beside a running server.",
         epilog=EXAMPLES,
     )

@@ -95,7 +95,7 @@ def _pull(model: "Model", settings: "ModelsSettings", args: argparse.Namespace) 
     from xiaozhi.cli.progress import Bar
     from xiaozhi.models import record
     from xiaozhi.models.pull import PullError, pull
-    from xiaozhi.models.verify import verify
+    from xiaozhi.stages.verify import verify
 
     try:
         if args.forget:

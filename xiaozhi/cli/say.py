@@ -61,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
 async def _announce(settings: "Settings", body: dict[str, Any]) -> int:
     import aiohttp
 
-    from xiaozhi.transport.own_token import PUSH_TOKEN, read_token
-    from xiaozhi.transport.push import ANNOUNCE_PATH
+    from xiaozhi.access.own_token import PUSH_TOKEN, read_token
+    from xiaozhi.http.push import ANNOUNCE_PATH
 
     token = settings.push.token.get_secret_value() or read_token(settings.server.data_dir, PUSH_TOKEN)
     if not settings.push.enabled or not token:

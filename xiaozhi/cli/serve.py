@@ -24,7 +24,7 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
 def run(args: argparse.Namespace) -> int:
     """Serve until stopped; the exit code is the server's."""
     loaded = load(args)
-    from xiaozhi.process import run as run_server
+    from xiaozhi.app.process import run as run_server
     from xiaozhi.settings.source import SettingsSource
 
     origin = SettingsSource(args.settings or loaded.source, args.overrides, os.environ)

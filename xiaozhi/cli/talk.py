@@ -181,7 +181,7 @@ def _gear(photo: Path | None) -> "DeviceTools":
 
     if photo is None:
         return DeviceTools()
-    from xiaozhi.pictures import PictureError, picture_in
+    from xiaozhi.http.pictures import PictureError, picture_in
 
     try:
         data = photo.read_bytes()
@@ -208,8 +208,8 @@ async def _ota_url(args: argparse.Namespace, settings: "Settings", stack: AsyncE
         return str(args.ota or "")
     host, port = settings.server.host, settings.server.port
     if args.serve:
+        from xiaozhi.app.server import CannotServe, serving
         from xiaozhi.logs import set_up_logging
-        from xiaozhi.server import CannotServe, serving
 
         inside = {"host": "127.0.0.1", "port": 0, "public_url": ""}
         settings = settings.model_copy(update={"server": settings.server.model_copy(update=inside)})
@@ -367,5 +367,5 @@ def _summary(report: "TurnReport") -> str:
         parts.append(f"starved {report.starved_count} times, {report.starved_ms:.0f} ms")
     parts += [f"{count} packets lost: {reason}" for reason, count in report.dropped.items()]
     if report.cut_off_ms > 0.0:
-        parts.append(f"the talker was cut off, {report.cut_off_ms:.0f} ms of speech unheard")
+        parts.append(f"the user was cut off, {report.cut_off_ms:.0f} ms of speech unheard")
     return ", ".join(parts)

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from xiaozhi.transport.token_keys import KeyRing
+    from xiaozhi.access.token_keys import KeyRing
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -32,8 +32,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
+    from xiaozhi.access.token_keys import load_keys, rotate_keys
     from xiaozhi.settings.load import load_settings
-    from xiaozhi.transport.token_keys import load_keys, rotate_keys
 
     settings = load_settings(args.settings, args.overrides, os.environ).settings
     now_s = time.time()

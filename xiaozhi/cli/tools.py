@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from argparse import _SubParsersAction  # argparse has no public name for it
 
     from xiaozhi.tools.external import ExternalServer
-    from xiaozhi.tools.house import ToolHouse
+    from xiaozhi.tools.shared_tools import SharedTools
     from xiaozhi.tools.toolbox import Toolbox
 
 EXAMPLES = """\
@@ -64,9 +64,9 @@ def run(args: argparse.Namespace) -> int:
         settings = settings.model_copy(update={"confirm": False})
 
     async def inside() -> int:
-        from xiaozhi.tools.house import ToolHouse
+        from xiaozhi.tools.shared_tools import SharedTools
 
-        house = ToolHouse(settings)
+        house = SharedTools(settings)
         try:
             house.start()
             away = await _settled(house, args.wait)
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         return 1
 
 
-async def _settled(house: "ToolHouse", wait_s: float) -> list["ExternalServer"]:
+async def _settled(house: "SharedTools", wait_s: float) -> list["ExternalServer"]:
     """Wait until every server is ready or has failed once; those that are not ready."""
     from xiaozhi.tools.external import ServerState
 
@@ -101,13 +101,13 @@ async def _settled(house: "ToolHouse", wait_s: float) -> list["ExternalServer"]:
     return [server for server in servers if server.state is not ServerState.READY]
 
 
-def _box(house: "ToolHouse", language: str) -> "Toolbox":
+def _box(house: "SharedTools", language: str) -> "Toolbox":
     from xiaozhi.tools.tool import ToolContext
 
     return house.toolbox(ToolContext(device_id="command-line", language=language))
 
 
-def _list(house: "ToolHouse", away: list["ExternalServer"]) -> int:
+def _list(house: "SharedTools", away: list["ExternalServer"]) -> int:
     if not house.settings.enabled:
         print("tools are off: [tools] enabled = false")
         return 0
@@ -121,7 +121,7 @@ def _list(house: "ToolHouse", away: list["ExternalServer"]) -> int:
     return 0
 
 
-def _check(house: "ToolHouse") -> int:
+def _check(house: "SharedTools") -> int:
     from xiaozhi.tools.external import ServerState
 
     servers = house.external.servers
@@ -142,7 +142,7 @@ def _why(server: "ExternalServer") -> str:
     return server.problem or "it did not start in time"
 
 
-async def _call(house: "ToolHouse", args: argparse.Namespace) -> int:
+async def _call(house: "SharedTools", args: argparse.Namespace) -> int:
     import difflib
     import json
 

@@ -30,7 +30,7 @@ from xiaozhi.turn.machine import ListeningMode
 
 # Firmware: the server's hello must come within 10 s.
 HELLO_TIMEOUT_S: Final = 10.0
-_MOST_MESSAGES: Final = 2000
+_MAX_MESSAGES: Final = 2000
 _LONGEST_OPUS_MS: Final = 120.0
 
 
@@ -83,9 +83,9 @@ class Handset:
         self.mode = mode
         self.tools = tools or DeviceTools()
         self.session_id = ""
-        self.received: deque[tuple[float, dict[str, Any]]] = deque(maxlen=_MOST_MESSAGES)
+        self.received: deque[tuple[float, dict[str, Any]]] = deque(maxlen=_MAX_MESSAGES)
         """The JSON messages of the server and when they came, in milliseconds on the loop's clock; the last 2000."""
-        self.sent: deque[tuple[float, dict[str, Any]]] = deque(maxlen=_MOST_MESSAGES)
+        self.sent: deque[tuple[float, dict[str, Any]]] = deque(maxlen=_MAX_MESSAGES)
         """The JSON messages to the server, likewise."""
         self.turn_log = TurnLog(0.0)
         """The turn that goes on, or the last one."""
@@ -370,7 +370,7 @@ class Handset:
                     self._sink.clear()
         lost_ms = self._uplink.follow(None if self._lost else self.manners.microphone_from_ms)
         if lost_ms > 0.0:
-            # The talker has not stopped: what would have been the last voiced sample is still to come.
+            # The user has not stopped: what would have been the last voiced sample is still to come.
             self.turn_log.cut_off_ms += lost_ms
             self.turn_log.anchor_ms = self.now_ms() + lost_ms / self.speed
         self._waiting.look()

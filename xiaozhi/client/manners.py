@@ -302,7 +302,7 @@ class DesktopManners(Manners):
         self._schedule(aborted, now_ms)
 
     def _new_speaker(self) -> Speaker:
-        return Speaker(most_packets=None, most_ms=DESKTOP_QUEUE_MS)
+        return Speaker(max_packets=None, max_ms=DESKTOP_QUEUE_MS)
 
     def _accepts_audio(self) -> bool:
         return True

@@ -119,7 +119,7 @@ class SpeechMicrophone:
         self._position = 0
 
     def say(self, utterance: Utterance) -> None:
-        """Say this next; while the microphone is shut, the talker waits.
+        """Say this next; while the microphone is shut, the user waits.
 
         Raises:
             ValueError: its packets are of another length than this microphone's.

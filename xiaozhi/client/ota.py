@@ -10,7 +10,7 @@ import orjson
 from xiaozhi.client.errors import ConnectFailed, connect_error
 
 # Firmware: longer replies make its HTTP client hang for ever.
-REPLY_MOST_BYTES = 8191
+MAX_REPLY_BYTES = 8191
 # Firmware: 30 s for the header and as much for the body.
 _TIMEOUT = aiohttp.ClientTimeout(total=30.0)
 
@@ -119,8 +119,8 @@ async def ask_ota(session: aiohttp.ClientSession, url: str, identity: Identity) 
         raise connect_error(url, error) from error
     if status != 200:
         raise ConnectFailed(f"{url} answered {status} instead of 200", status)
-    if len(body) > REPLY_MOST_BYTES:
-        raise ConnectFailed(f"{url} answered {len(body)} bytes; the firmware hangs on more than {REPLY_MOST_BYTES}")
+    if len(body) > MAX_REPLY_BYTES:
+        raise ConnectFailed(f"{url} answered {len(body)} bytes; the firmware hangs on more than {MAX_REPLY_BYTES}")
     return _understand(url, body)
 
 

@@ -48,7 +48,7 @@ class TurnReport:
         received: packets of the reply that arrived.
         dropped: packets that were not heard, by reason.
         starved_count, starved_ms: gaps in the middle of the reply.
-        lead_most_ms: the most audio that waited in the device.
+        lead_max_ms: the most audio that waited in the device.
         cut_off_ms: speech that was lost because the device was made to speak before it was over.
         uplink_dropped: microphone packets lost because the network did not take them.
         undecodable: packets of the reply that are not Opus.
@@ -71,7 +71,7 @@ class TurnReport:
     dropped: dict[str, int] = field(default_factory=dict)
     starved_count: int = 0
     starved_ms: float = 0.0
-    lead_most_ms: float = 0.0
+    lead_max_ms: float = 0.0
     cut_off_ms: float = 0.0
     uplink_dropped: int = 0
     undecodable: int = 0
@@ -97,7 +97,7 @@ class TurnReport:
     def as_dict(self) -> dict[str, object]:
         """Everything but the sound, for JSON."""
         times = ("stt_ms", "tts_start_ms", "first_packet_ms", "first_heard_ms", "tts_stop_ms", "play_end_ms")
-        totals = ("reply_ms", "starved_ms", "lead_most_ms", "cut_off_ms")
+        totals = ("reply_ms", "starved_ms", "lead_max_ms", "cut_off_ms")
         counts = ("received", "starved_count", "uplink_dropped", "undecodable")
         return {
             "outcome": self.outcome.value,
@@ -175,7 +175,7 @@ class TurnLog:
             dropped={drop.value: playback.dropped[drop] for drop in Drop if playback.dropped[drop]},
             starved_count=playback.starved_count,
             starved_ms=playback.starved_ms,
-            lead_most_ms=playback.lead_most_ms,
+            lead_max_ms=playback.lead_max_ms,
             cut_off_ms=self.cut_off_ms,
             trace=self.trace,
         )

@@ -52,7 +52,7 @@ class Playback:
         dropped: packets not heard, by reason.
         starved_count, starved_ms: how often and how long there was nothing to play after the first packet of a reply
             although more was to come.
-        lead_most_ms: the most audio that ever waited, the rest of the packet being played included. It is how long an
+        lead_max_ms: the most audio that ever waited, the rest of the packet being played included. It is how long an
             interrupted device goes on speaking.
     """
 
@@ -61,7 +61,7 @@ class Playback:
     dropped: Counter[Drop] = field(default_factory=Counter)
     starved_count: int = 0
     starved_ms: float = 0.0
-    lead_most_ms: float = 0.0
+    lead_max_ms: float = 0.0
 
     @property
     def heard_ms(self) -> float:
@@ -78,13 +78,13 @@ class Speaker:
     """A queue of packets in front of a loudspeaker; the packet being played still takes its place in the queue.
 
     Args:
-        most_packets: how many packets fit; the newest is dropped when it does not (the firmware).
-        most_ms: how much audio fits; the oldest that waits is dropped when more comes (the desktop client).
+        max_packets: how many packets fit; the newest is dropped when it does not (the firmware).
+        max_ms: how much audio fits; the oldest that waits is dropped when more comes (the desktop client).
     """
 
-    def __init__(self, most_packets: int | None = FIRMWARE_QUEUE_PACKETS, most_ms: float | None = None) -> None:
-        self._most_packets = most_packets
-        self._most_ms = most_ms
+    def __init__(self, max_packets: int | None = FIRMWARE_QUEUE_PACKETS, max_ms: float | None = None) -> None:
+        self._max_packets = max_packets
+        self._max_ms = max_ms
         self._waiting: deque[tuple[bytes, float]] = deque()
         self._waiting_ms = 0.0
         self._playing: tuple[float, bytes, float] | None = None  # began at, packet, duration
@@ -101,16 +101,16 @@ class Speaker:
                 self.playback.starved_count += 1
                 self.playback.starved_ms += now_ms - self._silent_since_ms
             self._playing = (now_ms, packet, duration_ms)
-        elif self._most_packets is not None and len(self._waiting) + 1 >= self._most_packets:
+        elif self._max_packets is not None and len(self._waiting) + 1 >= self._max_packets:
             self.drop(Drop.QUEUE_FULL)
             return False
         else:
             self._waiting.append((packet, duration_ms))
             self._waiting_ms += duration_ms
-            while self._most_ms is not None and self.queued_ms(now_ms) > self._most_ms and self._waiting:
+            while self._max_ms is not None and self.queued_ms(now_ms) > self._max_ms and self._waiting:
                 self._waiting_ms -= self._waiting.popleft()[1]
                 self.drop(Drop.QUEUE_FULL)
-        self.playback.lead_most_ms = max(self.playback.lead_most_ms, self.queued_ms(now_ms))
+        self.playback.lead_max_ms = max(self.playback.lead_max_ms, self.queued_ms(now_ms))
         return True
 
     def drop(self, reason: Drop, count: int = 1) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 from xiaozhi.client.microphone import Microphone
 
 # A loop that was held up sends what it missed, but no more than the firmware's queues would have kept.
-_MOST_AT_ONCE: Final = 42
+_MAX_AT_ONCE: Final = 42
 
 
 class Uplink:
@@ -60,7 +60,7 @@ class Uplink:
     def _tick(self) -> None:
         # Timers may fire a little early; the packet they were set for is due all the same.
         now_ms = max(asyncio.get_running_loop().time() * 1000.0, self._next_ms)
-        missed = int((now_ms - self._next_ms) / self._frame_ms) + 1 - _MOST_AT_ONCE
+        missed = int((now_ms - self._next_ms) / self._frame_ms) + 1 - _MAX_AT_ONCE
         if missed > 0:
             self._next_ms += missed * self._frame_ms
         while self._next_ms <= now_ms:

@@ -72,20 +72,20 @@ def waterfall(report: TurnReport, width: int = 79, *, plain: bool = False) -> li
     bars = steps(report)
     if not bars:
         return []
-    most_ms = max(step.ends_ms for step in bars if step.name != "reply")
+    max_ms = max(step.ends_ms for step in bars if step.name != "reply")
     if report.first_heard_ms is not None:
-        most_ms = max(most_ms, report.first_heard_ms * _AFTER_FIRST_SOUND)
-    least_ms = min(0.0, *(step.begins_ms for step in bars))
+        max_ms = max(max_ms, report.first_heard_ms * _AFTER_FIRST_SOUND)
+    min_ms = min(0.0, *(step.begins_ms for step in bars))
     labels = [f"{step.ends_ms:.0f} ms" if step.name != "reply" else f"{step.begins_ms:.0f} ms" for step in bars]
     name_width = max(len(step.name) for step in bars)
     label_width = max(len(label) for label in labels)
     detail_width = max(len(step.detail) for step in bars)
     room = max(_SHORTEST_BAR, width - name_width - label_width - detail_width - 6)
     draw: Callable[[float, float, int], str] = _ascii_bar if plain else _block_bar
-    scale = room / max(most_ms - least_ms, 1.0)
+    scale = room / max(max_ms - min_ms, 1.0)
     lines = []
     for step, label in zip(bars, labels, strict=True):
-        bar = draw((step.begins_ms - least_ms) * scale, (step.ends_ms - least_ms) * scale, room)
+        bar = draw((step.begins_ms - min_ms) * scale, (step.ends_ms - min_ms) * scale, room)
         lines.append(f"{step.name:<{name_width}}  {bar}  {label:>{label_width}}  {step.detail}".rstrip())
     return lines
 

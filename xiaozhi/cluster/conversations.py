@@ -18,14 +18,14 @@ from xiaozhi.cluster.link import Gone, RedisLink, Use, bytes_of
 from xiaozhi.cluster.values import pack, unpack
 from xiaozhi.store import StoreError
 from xiaozhi.store.turns import Past, TurnRecord, Turns
-from xiaozhi.text.tool_note import MOST_NOTE_CHARS
+from xiaozhi.text.tool_note import MAX_NOTE_CHARS
 
 _log = logging.getLogger(__name__)
 
 _VERSION: Final = 1
 # Conversations on their way; more come only when Redis hangs.
-_MOST_WAITING: Final = 200
-# One hash for each device: for each persona the time of the last turn and the document. Only newer ones are taken.
+_MAX_WAITING: Final = 200
+# One hash for each device: for each agent the time of the last turn and the document. Only newer ones are taken.
 _WRITE: Final = """
 local before = tonumber(redis.call('HGET', KEYS[1], ARGV[1] .. '|at') or '0')
 if before >= tonumber(ARGV[2]) then return 0 end
@@ -72,7 +72,7 @@ class ConversationMirror:
 
         Args:
             device_id: whose.
-            agent: the persona.
+            agent: the agent.
             past: from this node's file.
             most: turns at most.
         """
@@ -110,7 +110,7 @@ class ConversationMirror:
     async def _read(self, device_id: str, agent: str) -> _End | None:
         async def read(redis: Any) -> _End | None:
             stored = bytes_of(await redis.hget(self._key(device_id), agent))
-            value = unpack(stored, self._link.most_bytes) if stored is not None else None
+            value = unpack(stored, self._link.max_bytes) if stored is not None else None
             return _end_of(value, device_id, agent) if value is not None else None
 
         try:
@@ -120,7 +120,7 @@ class ConversationMirror:
 
     def keep(self, device_id: str, agent: str, most: int) -> None:
         """A turn was written down: let the other nodes know, in the background."""
-        if len(self._jobs) >= _MOST_WAITING:
+        if len(self._jobs) >= _MAX_WAITING:
             self.dropped += 1
             return
         task = asyncio.get_running_loop().create_task(self._keep(device_id, agent, most), name="mirror-conversation")
@@ -139,10 +139,10 @@ class ConversationMirror:
     async def _write(self, device_id: str, agent: str, past: Past) -> None:
         turns = list(past.turns)
         document = _document(past.summary, turns)
-        while len(document) > self._link.most_bytes and len(turns) > 1:  # very long turns: the newest count most
+        while len(document) > self._link.max_bytes and len(turns) > 1:  # very long turns: the newest count most
             turns = turns[len(turns) // 2 :]
             document = _document(past.summary, turns)
-        if len(document) > self._link.most_bytes:
+        if len(document) > self._link.max_bytes:
             return
         life_ms = int(self._link.settings.conversation_days * 86_400_000)
         packed = pack(document)
@@ -190,7 +190,7 @@ def _end_of(value: bytes, device_id: str, agent: str) -> _End | None:
                 said=str(row["said"]),
                 played=str(row["played"]),
                 interrupted=bool(row["cut"]),
-                note=str(row.get("note", ""))[:MOST_NOTE_CHARS],  # nodes of before wrote none, and read past it
+                note=str(row.get("note", ""))[:MAX_NOTE_CHARS],  # nodes of before wrote none, and read past it
             )
             for row in document["turns"]
         )

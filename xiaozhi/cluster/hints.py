@@ -11,7 +11,7 @@ from xiaozhi.cluster.link import Gone, RedisLink, Use
 
 # A hint is about now: whoever reads it later finds out alone.
 _LIFE_MS: Final = 30_000
-_MOST: Final = 200
+_MAX: Final = 200
 
 
 class BreakerHints:
@@ -36,7 +36,7 @@ class BreakerHints:
 
     def tell(self, endpoint: str) -> None:
         """An endpoint's circuit has opened on this node; in the background."""
-        if len(self._jobs) < _MOST:
+        if len(self._jobs) < _MAX:
             task = asyncio.get_running_loop().create_task(self._tell(endpoint), name="breaker-hint")
             self._jobs.add(task)
             task.add_done_callback(self._jobs.discard)
@@ -65,7 +65,7 @@ class BreakerHints:
             clock = await redis.time()
             now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
             found = await redis.zrangebyscore(
-                self._link.key("dead"), now_ms - _LIFE_MS, "+inf", start=0, num=_MOST, withscores=True
+                self._link.key("dead"), now_ms - _LIFE_MS, "+inf", start=0, num=_MAX, withscores=True
             )
             return {f"{at_ms:.0f}{member.decode(errors='replace')}": _hint(member) for member, at_ms in found}
 

@@ -67,7 +67,7 @@ class RedisLink:
         self.spared = 0
         """Questions not asked, because Redis has just failed."""
         self.settings = settings
-        self.most_bytes = settings.max_value_kb * 1024
+        self.max_bytes = settings.max_value_kb * 1024
         """Longest value kept, in bytes."""
         self._timeout_s = settings.timeout_ms / 1000.0
         self._clock = clock
@@ -133,13 +133,13 @@ class RedisLink:
 
         async def read(redis: Any) -> bytes | None:
             stored = bytes_of(await redis.get(key))
-            return unpack(stored, self.most_bytes) if stored is not None else None
+            return unpack(stored, self.max_bytes) if stored is not None else None
 
         return await self.ask(use, read)
 
     async def put(self, use: Use, key: str, value: bytes, ttl_s: float, *, compress: bool = True) -> bool:
         """Write a value for `ttl_s` seconds; False for one that is too long. Raises `Gone`."""
-        if len(value) > self.most_bytes:
+        if len(value) > self.max_bytes:
             return False
         packed = pack(value, compress=compress)
         await self.ask(use, lambda redis: redis.set(key, packed, px=max(1, int(ttl_s * 1000))))

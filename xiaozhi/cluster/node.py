@@ -11,13 +11,13 @@ from xiaozhi.cluster.hints import BreakerHints, endpoint_id
 from xiaozhi.cluster.placement import NodeView
 from xiaozhi.cluster.registry import Registry
 from xiaozhi.cluster.shared import Shared
-from xiaozhi.pressure.steps import Readings
+from xiaozhi.overload.steps import Readings
 from xiaozhi.settings import LoadStep, Settings
 
 _log = logging.getLogger(__name__)
 
 # A heartbeat under which a draining node is known to all before its last device is gone.
-_MOST_BEATS: Final = 2**53
+_MAX_BEATS: Final = 2**53
 
 
 class ClusterNode:
@@ -61,7 +61,7 @@ class ClusterNode:
 
     def view(self) -> NodeView:
         """This node as it is now."""
-        self._beat = (self._beat + 1) % _MOST_BEATS
+        self._beat = (self._beat + 1) % _MAX_BEATS
         return NodeView(
             self.name,
             self.address,

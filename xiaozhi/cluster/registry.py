@@ -24,7 +24,7 @@ _KNOCK_S: Final = 0.25
 # What one knock found holds so long, in seconds.
 _KNOCK_HOLDS_S: Final = 2.0
 # More nodes than this are a mistake, or somebody else's keys.
-_MOST_NODES: Final = 1000
+_MAX_NODES: Final = 1000
 _MAX_DEVICES: Final = 1_000_000
 _MAX_PRESSURE: Final = 1e6
 _MAX_ADDRESS_CHARS: Final = 300
@@ -101,7 +101,7 @@ class Registry:
         commands.sadd(index, me.name)
         commands.smembers(index)
         answers = await commands.execute()
-        names = sorted(name.decode(errors="replace") for name in answers[2])[:_MOST_NODES]
+        names = sorted(name.decode(errors="replace") for name in answers[2])[:_MAX_NODES]
         values = await redis.mget([self._link.key("node", name) for name in names])
         await self._forget_absent(redis, dict(zip(names, values, strict=True)))
         return dict(zip(names, values, strict=True))

@@ -13,7 +13,7 @@ from xiaozhi.cluster.synced import Synced
 from xiaozhi.store import Access, Device, Store, StoreError
 from xiaozhi.store.database import Database
 from xiaozhi.store.devices import Devices
-from xiaozhi.store.memories import MOST_MEMORIES, Memories, Memory
+from xiaozhi.store.memories import MAX_MEMORIES, Memories, Memory
 from xiaozhi.store.meta import Meta
 from xiaozhi.store.pending import CODE_TTL_S, PendingClient, PendingClients
 from xiaozhi.store.turns import Turns
@@ -378,7 +378,7 @@ class SharedMemories(Memories):
             if memory.text not in texts:
                 await super().remove(device_id, memory.id)
         known = {memory.text for memory in own}
-        for text in texts[-MOST_MEMORIES:]:
+        for text in texts[-MAX_MEMORIES:]:
             if text not in known and text.strip():
                 await super().add(device_id, text)
         return await super().list(device_id)

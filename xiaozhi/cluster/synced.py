@@ -13,7 +13,7 @@ from xiaozhi.store.meta import Meta
 _log = logging.getLogger(__name__)
 
 # Agreements held in memory; the others are in the file.
-_MOST_HELD: Final = 5000
+_MAX_HELD: Final = 5000
 
 Merge = Callable[[bytes, bytes], bytes]
 """From the shared document and one's own, both of which changed, the one that is to hold."""
@@ -110,7 +110,7 @@ class Synced:
             return
         self._agreed[device_id] = digest
         self._agreed.move_to_end(device_id)
-        if len(self._agreed) > _MOST_HELD:
+        if len(self._agreed) > _MAX_HELD:
             self._agreed.popitem(last=False)
         try:
             await self._meta.put(f"cluster.{self._kind}.{device_id}", digest)

@@ -26,17 +26,17 @@ def pack(value: bytes, *, compress: bool = True) -> bytes:
     return bytes((VERSION, _PLAIN)) + value
 
 
-def unpack(stored: bytes, most_bytes: int) -> bytes | None:
-    """The value; None for another version, a damaged one, or one that is longer than `most_bytes`."""
+def unpack(stored: bytes, max_bytes: int) -> bytes | None:
+    """The value; None for another version, a damaged one, or one that is longer than `max_bytes`."""
     if len(stored) < 2 or stored[0] != VERSION:
         return None
     if stored[1] == _PLAIN:
-        return stored[2:] if len(stored) - 2 <= most_bytes else None
+        return stored[2:] if len(stored) - 2 <= max_bytes else None
     if stored[1] != _DEFLATED:
         return None
     inflater = zlib.decompressobj()
     try:
-        value = inflater.decompress(stored[2:], most_bytes + 1)
+        value = inflater.decompress(stored[2:], max_bytes + 1)
     except zlib.error:
         return None
-    return value if inflater.eof and len(value) <= most_bytes else None
+    return value if inflater.eof and len(value) <= max_bytes else None

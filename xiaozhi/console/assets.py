@@ -24,7 +24,7 @@ _TYPES: Final[Mapping[str, str]] = {
 }
 _COMPRESSIBLE: Final = frozenset({".html", ".js", ".css", ".svg", ".json", ".webmanifest", ".txt"})
 # Below this the answer fits into one packet anyway.
-_LEAST_GZIP_BYTES: Final = 600
+_MIN_GZIP_BYTES: Final = 600
 _DEEPEST: Final = 4
 
 
@@ -72,7 +72,7 @@ def _collect(folder: Traversable, prefix: str, assets: dict[str, Asset], depth: 
 def make_asset(body: bytes, suffix: str) -> Asset:
     """A file as it is served; `suffix` is that of its name, such as `.js`."""
     packed = None
-    if suffix in _COMPRESSIBLE and len(body) >= _LEAST_GZIP_BYTES:
+    if suffix in _COMPRESSIBLE and len(body) >= _MIN_GZIP_BYTES:
         smaller = gzip.compress(body, 9, mtime=0)
         packed = smaller if len(smaller) < len(body) else None
     digest = hashlib.sha256(body).hexdigest()[:20]

@@ -3,16 +3,16 @@
 from collections import OrderedDict, deque
 from typing import Final
 
-from xiaozhi.console.addresses import group_of
+from xiaozhi.access.visitors import group_of
 
 # Somebody who mistypes has these at once; then the wait doubles, from 2 s to 5 minutes.
 _FREE_TRIES: Final = 4
 _FIRST_WAIT_S: Final = 2.0
 _LONGEST_WAIT_S: Final = 300.0
 _FORGET_AFTER_S: Final = 900.0
-_MOST_ADDRESSES: Final = 4096
+_MAX_ADDRESSES: Final = 4096
 # Over all addresses: a thousand machines get no further than this, and a guess costs 0.2 s of a core.
-_MOST_A_MINUTE: Final = 30
+_MAX_A_MINUTE: Final = 30
 _WINDOW_S: Final = 60.0
 
 
@@ -40,7 +40,7 @@ class Attempts:
         name = group_of(address)
         wrong, _ = self._wrong.pop(name, (0, now_s))
         self._wrong[name] = (wrong + 1, now_s)
-        while len(self._wrong) > _MOST_ADDRESSES:
+        while len(self._wrong) > _MAX_ADDRESSES:
             self._wrong.popitem(last=False)
         self._all.append(now_s)
         return 0.0
@@ -61,4 +61,4 @@ class Attempts:
         return max(0.0, at_s + pause_s - now_s)
 
     def _global_wait_s(self, now_s: float) -> float:
-        return self._all[0] + _WINDOW_S - now_s if len(self._all) >= _MOST_A_MINUTE else 0.0
+        return self._all[0] + _WINDOW_S - now_s if len(self._all) >= _MAX_A_MINUTE else 0.0

@@ -7,14 +7,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from xiaozhi.console.guests import is_guest
+from xiaozhi.access.guests import is_guest
 from xiaozhi.console.hub import Hub
 from xiaozhi.console.log_lines import LogLines
 from xiaozhi.console.overview import Alerts, CpuMeter, gauges, hearing, overview
 from xiaozhi.console.records import TurnRing, joined, live_record, named, stored_record
 from xiaozhi.console.secret_values import secrets_of
 from xiaozhi.console.series import SAMPLE_EVERY_S, Series, figures_of
-from xiaozhi.services import Services
+from xiaozhi.conversation.services import Services
 from xiaozhi.store import StoreError
 from xiaozhi.turn.trace import TurnTrace
 
@@ -27,7 +27,7 @@ _NAME_FRESH_S: Final = 30.0
 _GUEST_NAME: Final = "Console"
 # Pages get at most so many log lines a second; a flood (level debug) would only push them off the hub.
 _LINES_A_SECOND: Final = 50
-_MOST_TURNS: Final = 500
+_MAX_TURNS: Final = 500
 
 
 class Connected(Protocol):
@@ -107,7 +107,7 @@ class Board:
 
     async def turns(self, device_id: str = "", limit: int = 50, before: int = 0) -> list[dict[str, Any]]:
         """Turns of memory and store, the newest first; memory alone where the store cannot be read."""
-        limit = max(1, min(_MOST_TURNS, limit))
+        limit = max(1, min(_MAX_TURNS, limit))
         kept: list[dict[str, Any]] = []
         try:
             stored = await self._services.store.turns.list(device_id, limit=limit, before=before)

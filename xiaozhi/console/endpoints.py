@@ -12,7 +12,7 @@ from xiaozhi.settings import LlmEndpoint, Settings
 from xiaozhi.settings.errors import SettingsError, explain, one_line, show
 from xiaozhi.settings.presets import PRESETS
 
-_MOST: Final = 50
+_MAX: Final = 50
 # Said beside an endpoint's fields, or worked out; not written.
 _NOT_FIELDS: Final = frozenset({"was", "api_key_set", "key_found", "place", "is_free"})
 _SECRETS: Final = ("api_key", "extra_headers")
@@ -74,8 +74,8 @@ class EndpointEditor:
         """
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise SettingsError(["llm.endpoints: must be a list of tables, [[llm.endpoints]]"])
-        if len(rows) > _MOST:
-            raise SettingsError([f"llm.endpoints: at most {_MOST} can be edited here"])
+        if len(rows) > _MAX:
+            raise SettingsError([f"llm.endpoints: at most {_MAX} can be edited here"])
 
         def make(owners: Settings) -> Mapping[str, Any]:
             before = self._file.current().llm.endpoints

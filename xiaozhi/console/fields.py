@@ -51,7 +51,7 @@ TITLES: Final[Mapping[str, tuple[str, str]]] = {
     "tools.search": ("搜索", "Search"),
     "tools.home_assistant": ("智能家居", "Home Assistant"),
     "store": ("存储", "Store"),
-    "agents": ("角色", "Personas"),
+    "agents": ("角色", "Agents"),
     "load": ("过载保护", "Under load"),
     "load.extras": ("先放弃：附加计算", "Given up: extras"),
     "load.speculation": ("再放弃：抢先回答", "Given up: speculation"),

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import orjson
 
-MOST_CLIENTS: Final = 16
+MAX_CLIENTS: Final = 16
 # A minute of quiet operation, or a burst of log lines.
 _QUEUE: Final = 256
 
@@ -59,7 +59,7 @@ class Hub:
         Raises:
             TooManyClients: no more fit in, or the server stops.
         """
-        if self._closed or len(self._clients) >= MOST_CLIENTS:
+        if self._closed or len(self._clients) >= MAX_CLIENTS:
             raise TooManyClients
         client = Client()
         self._clients.add(client)

@@ -8,11 +8,11 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
-from xiaozhi import bounded_json
 from xiaozhi.models.resolver import DaemonResolver
 from xiaozhi.settings import LlmEndpoint
 from xiaozhi.settings.pasted import key_fault
 from xiaozhi.stages.llm.engine import ChatError
+from xiaozhi.text import bounded_json
 from xiaozhi.upstream.failure import FailureKind
 
 ANSWER_S: Final = 8.0

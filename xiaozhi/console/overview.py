@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol, runtime_checkable
 
 from xiaozhi.console.series import Series
-from xiaozhi.pressure.memory import used_bytes
-from xiaozhi.services import Services
+from xiaozhi.conversation.services import Services
+from xiaozhi.overload.memory import used_bytes
 from xiaozhi.stages.asr.known_languages import languages_of
 from xiaozhi.stages.llm.engine import ChatModel
 from xiaozhi.upstream.pool import UpstreamState
@@ -46,11 +46,11 @@ class CpuMeter:
 
 def gauges(services: Services, devices_online: int, cpu: CpuMeter) -> dict[str, Any]:
     """What can be read at any moment; goes into the overview and, a part of it, into the plots."""
-    readings = services.warden.readings
+    readings = services.load_shedder.readings
     return {
         "devices_online": devices_online,
         "asr_queue_ms": round(services.ears.pool.oldest_wait_s() * 1000.0, 1),
-        "loop_lag_ms": round(services.warden.lag.lag_ms(), 1),
+        "loop_lag_ms": round(services.load_shedder.lag.lag_ms(), 1),
         "cpu_percent": cpu.read(),
         "memory_mb": round(used_bytes() / _MB, 1),
         "memory_percent": round(readings.memory_percent, 1),
@@ -66,7 +66,7 @@ def overview(
         **gauges(services, devices_online, cpu),
         **series.summary(now_s),
         "caches": caches(services),
-        "degraded": sorted(step.value for step in services.warden.taken),
+        "degraded": sorted(step.value for step in services.load_shedder.taken),
         "endpoints": endpoints(services.chat),
         "voices": voices(services, series, now_s),
         "alerts": [dict(alert) for alert in alerts()],

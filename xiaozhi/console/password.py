@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from xiaozhi import private_file
 from xiaozhi.program import program
+from xiaozhi.store import private_file
 
 _log = logging.getLogger(__name__)
 
@@ -19,10 +19,10 @@ _log = logging.getLogger(__name__)
 _COST: Final = 1 << 15
 _BLOCK: Final = 8
 _LANES: Final = 3
-_MOST_MEMORY_BYTES: Final = 128 * 1024 * 1024
+_MAX_MEMORY_BYTES: Final = 128 * 1024 * 1024
 _SALT_BYTES: Final = 16
 _HASH_BYTES: Final = 32
-_MOST_FILE_BYTES: Final = 4096
+_MAX_FILE_BYTES: Final = 4096
 
 SHORTEST: Final = 8
 LONGEST: Final = 256
@@ -97,7 +97,7 @@ def read_hash(path: Path) -> PasswordHash | None:
         PasswordError: it is damaged or cannot be read.
     """
     try:
-        content = private_file.read(path, most_bytes=_MOST_FILE_BYTES)
+        content = private_file.read(path, max_bytes=_MAX_FILE_BYTES)
         if content is None:
             return None
         private_file.tighten(path)
@@ -109,7 +109,7 @@ def read_hash(path: Path) -> PasswordHash | None:
             raise ValueError(kind)
         parts = (base64.b64decode(part, validate=True) for part in (salt, digest))
         found = PasswordHash(int(cost), int(block), int(lanes), *parts)
-        if 128 * found.cost * found.block >= _MOST_MEMORY_BYTES or len(found.digest) != _HASH_BYTES:
+        if 128 * found.cost * found.block >= _MAX_MEMORY_BYTES or len(found.digest) != _HASH_BYTES:
             raise ValueError("parameters")
     except (ValueError, binascii.Error) as error:
         raise PasswordError(f"{path} is damaged; make another with: {program()} console password --reset") from error
@@ -170,7 +170,7 @@ def kept_first_password(path: Path) -> str:
     """
     kept = first_password_path(path)
     try:
-        return (private_file.read(kept, most_bytes=_MOST_FILE_BYTES) or b"").decode("ascii", "replace").strip()
+        return (private_file.read(kept, max_bytes=_MAX_FILE_BYTES) or b"").decode("ascii", "replace").strip()
     except OSError as error:
         raise PasswordError(f"{kept} cannot be read: {error.strerror}") from error
 
@@ -185,4 +185,4 @@ def forget_first_password(path: Path) -> None:
 
 def _scrypt(password: str, salt: bytes, cost: int, block: int, lanes: int) -> bytes:
     words = password.encode("utf-8", "surrogatepass")
-    return hashlib.scrypt(words, salt=salt, n=cost, r=block, p=lanes, maxmem=2 * _MOST_MEMORY_BYTES, dklen=_HASH_BYTES)
+    return hashlib.scrypt(words, salt=salt, n=cost, r=block, p=lanes, maxmem=2 * _MAX_MEMORY_BYTES, dklen=_HASH_BYTES)

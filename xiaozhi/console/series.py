@@ -15,7 +15,7 @@ SAMPLE_EVERY_S: Final = 5.0
 # Half an hour.
 SAMPLES: Final = 360
 # 1000 devices with three turns a minute for 15 minutes are 45 000; the newest of them say enough.
-_MOST_TURNS: Final = 20_000
+_MAX_TURNS: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Series:
     """Turns of the last quarter of an hour and samples of the last half hour."""
 
     def __init__(self) -> None:
-        self._turns: deque[TurnFigures] = deque(maxlen=_MOST_TURNS)
+        self._turns: deque[TurnFigures] = deque(maxlen=_MAX_TURNS)
         self.samples: deque[dict[str, Any]] = deque(maxlen=SAMPLES)
         """For plots, the oldest first."""
         self.turns_total = 0

@@ -9,7 +9,7 @@ from typing import Final
 
 _TOKEN_BYTES: Final = 32
 # A household has a few browsers; whoever has not been used for longest goes first.
-_MOST: Final = 64
+_MAX: Final = 64
 _LONGEST_TOKEN: Final = 128
 
 
@@ -33,12 +33,12 @@ class Sessions:
     """All sessions of a server.
 
     Args:
-        most_s: how long one holds at most, in seconds.
+        max_s: how long one holds at most, in seconds.
         idle_s: it ends earlier when it is not used for so long.
     """
 
-    def __init__(self, most_s: float, idle_s: float) -> None:
-        self._most_s = most_s
+    def __init__(self, max_s: float, idle_s: float) -> None:
+        self._max_s = max_s
         self._idle_s = idle_s
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
         self.opened = 0
@@ -53,7 +53,7 @@ class Sessions:
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         session = Session(secrets.token_hex(4), secrets.token_urlsafe(_TOKEN_BYTES), now_s, now_s)
         self._sessions[_digest(token)] = session
-        while len(self._sessions) > _MOST:
+        while len(self._sessions) > _MAX:
             self._sessions.popitem(last=False)
         self.opened += 1
         return token, session
@@ -92,7 +92,7 @@ class Sessions:
             del self._sessions[key]
 
     def _is_over(self, session: Session, now_s: float) -> bool:
-        return now_s - session.began_s > self._most_s or now_s - session.used_s > self._idle_s
+        return now_s - session.began_s > self._max_s or now_s - session.used_s > self._idle_s
 
 
 def csrf_fits(session: Session, shown: str) -> bool:

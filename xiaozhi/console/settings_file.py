@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from xiaozhi import private_file
 from xiaozhi.console.credentials import strayed
 from xiaozhi.console.editing import EditError, edited, value_at, values_of
 from xiaozhi.console.fields import can_be_changed
@@ -19,6 +18,7 @@ from xiaozhi.settings.load import Origin
 from xiaozhi.settings.schema import PATHS_AS_TEXT, find
 from xiaozhi.settings.source import SettingsSource
 from xiaozhi.settings.text_file import read_text
+from xiaozhi.store import private_file
 
 _log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class SettingsFile:
         """The console's file; empty where there is none. Raises `SettingsError`."""
         path = self._known.local
         try:
-            content = private_file.read(path, most_bytes=MAX_FILE_BYTES + 1) or b""
+            content = private_file.read(path, max_bytes=MAX_FILE_BYTES + 1) or b""
             if len(content) > MAX_FILE_BYTES:
                 raise SettingsError([f"{path}: is too large to be changed here"])
             return read_text(content)[0]
@@ -262,7 +262,7 @@ class SettingsFile:
         """Keep the file before and put the new one in its place; the rights are its owner's alone."""
         path = self._known.local.resolve()  # where it is a link, what it points to is written
         try:
-            if (before := private_file.read(path, most_bytes=MAX_FILE_BYTES)) is not None:
+            if (before := private_file.read(path, max_bytes=MAX_FILE_BYTES)) is not None:
                 private_file.write(_beside(path), before)
             if text:
                 private_file.write(path, text.encode())

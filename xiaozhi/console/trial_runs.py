@@ -12,15 +12,15 @@ import numpy as np
 
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, UPLINK_RATE_HZ, PcmFloat, PcmInt, to_float
 from xiaozhi.audio.resample import StreamResampler
+from xiaozhi.concurrency.workers import Priority
 from xiaozhi.settings import EspeakVoiceSettings, Settings
 from xiaozhi.stages.asr.engine import Transcript
-from xiaozhi.stages.asr.hearing import Ears
+from xiaozhi.stages.asr.utterance import Ears
 from xiaozhi.stages.llm.engine import ChatError, ChatModel, ChatRequest, Message
 from xiaozhi.stages.tts.espeak import say
 from xiaozhi.stages.vad.silero import CONTEXT_SAMPLES, STATE_WIDTH, WINDOW_SAMPLES, load_silero
 from xiaozhi.text.language import language_of
 from xiaozhi.upstream.failure import FailureKind
-from xiaozhi.workers import Priority
 
 ENGLISH = "what time is it"
 

@@ -10,36 +10,36 @@ from typing import Any, Final
 import numpy as np
 
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, UPLINK_RATE_HZ, PcmInt
+from xiaozhi.concurrency.workers import JobDropped
 from xiaozhi.console.endpoints import merged
 from xiaozhi.console.listing import models_of
 from xiaozhi.console.secret_values import secrets_of
 from xiaozhi.console.settings_file import SettingsFile
 from xiaozhi.console.trial_runs import ENGLISH, Result, asked, decoded, spoken, trouble_of, try_vad
-from xiaozhi.services import Services
+from xiaozhi.conversation.services import Services
 from xiaozhi.settings import LlmEndpoint, Settings
 from xiaozhi.settings.errors import SettingsError
 from xiaozhi.stages.asr.engine import EngineError
-from xiaozhi.stages.asr.hearing import Ears
 from xiaozhi.stages.asr.registry import build_recognizer
 from xiaozhi.stages.asr.remote import WithFallback
+from xiaozhi.stages.asr.utterance import Ears
 from xiaozhi.stages.llm.engine import ChatError
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.registry import build_voices
-from xiaozhi.stages.tts.wishes import VoiceWish
+from xiaozhi.stages.tts.voice_request import VoiceRequest
 from xiaozhi.stages.vad.silero import VadError
 from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
 from xiaozhi.text.language import is_chinese, language_of
-from xiaozhi.workers import JobDropped
 
 _log = logging.getLogger(__name__)
 
 LIMIT_S: Final = 30.0
 _LONGEST_TEXT: Final = 200
-_MOST_SOUND_S: Final = 15.0
+_MAX_SOUND_S: Final = 15.0
 # Enough for a first word of a model that first sends an empty piece or thinks a little.
-_MOST_TOKENS: Final = 16
+_MAX_TOKENS: Final = 16
 # For one whose answers begin with a thought.
-_MOST_TOKENS_THINKING: Final = 2000
+_MAX_TOKENS_THINKING: Final = 2000
 _CHINESE: Final = "今天天气怎么样"
 _GREETING: Final = "你好，我是小智。"
 _HIDDEN: Final = "(hidden)"
@@ -179,7 +179,7 @@ class Trials:
         from xiaozhi.stages.llm.openai_chat import OpenAIChat
 
         llm = settings.llm.model_copy(update={"first_token_timeout_s": LIMIT_S - 5.0})
-        most = _MOST_TOKENS_THINKING if endpoint.begins_in_thought else _MOST_TOKENS
+        most = _MAX_TOKENS_THINKING if endpoint.begins_in_thought else _MAX_TOKENS
         chat = await asyncio.to_thread(OpenAIChat, endpoint.model_copy(update={"max_tokens": most}), llm)
         try:
             await chat.warm()
@@ -211,7 +211,7 @@ class Trials:
         )
         text = _text(body, _GREETING)
         voice = body.get("voice", "")
-        wish = VoiceWish(voice=voice[:100] if isinstance(voice, str) else "")
+        wish = VoiceRequest(voice=voice[:100] if isinstance(voice, str) else "")
         built = await asyncio.to_thread(build_voices, tts, settings.models.dir)
         pieces: list[PcmInt] = []
         samples, first_s = 0, None
@@ -224,7 +224,7 @@ class Trials:
                         first_s = time.monotonic() - began_s
                     pieces.append(pcm)
                     samples += len(pcm)
-                    if samples > _MOST_SOUND_S * DOWNLINK_RATE_HZ:
+                    if samples > _MAX_SOUND_S * DOWNLINK_RATE_HZ:
                         break
         finally:
             await built.chain.close()

@@ -11,16 +11,16 @@ from xiaozhi.agents import Agent
 from xiaozhi.agents.roster import HOUSE_AGENT
 from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.cache.answers import How
-from xiaozhi.channel import CLAUSES, Channel, ChannelClosed
+from xiaozhi.concurrency.channel import CLAUSES, Channel, ChannelClosed
 from xiaozhi.conversation.gate import Gate
+from xiaozhi.conversation.services import Services
 from xiaozhi.events import Clause, Message, SoundSource, SpokenItem, ToolSpec
-from xiaozhi.pressure.admission import TurnedAway
-from xiaozhi.services import Services
+from xiaozhi.overload.admission import TurnedAway
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest
 from xiaozhi.stages.llm.stage import Outcome, run_llm
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.stage import run_tts
-from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish
+from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 from xiaozhi.text.messages import Key, message
 from xiaozhi.text.script import script_of
 from xiaozhi.text.units import join_pieces
@@ -37,7 +37,7 @@ _CLAUSES_AHEAD = 2
 _MUSIC = "♪"
 
 
-class Remembered(Enum):
+class CachedRecognizer(Enum):
     """Whether what was heard of a reply, or of a sentence of the server's own, goes into the history."""
 
     NEVER = "never"  # an excuse, a notice
@@ -45,7 +45,7 @@ class Remembered(Enum):
     ALWAYS = "always"
 
 
-Deed = Callable[[], Awaitable[ToolResult]]
+Action = Callable[[], Awaitable[ToolResult]]
 """Does what an exact wish asks for; its text is the sentence to say about it."""
 
 
@@ -55,38 +55,38 @@ class Plan:
 
     Attributes:
         language: to answer in, where the words do not show their own.
-        messages: the conversation with the talker's text at its end, for the model.
-        persona: who answers: how it sounds and which models it prefers; nobody in particular when left out.
+        messages: the conversation with the user's text at its end, for the model.
+        agent: who answers: how it sounds and which models it prefers; nobody in particular when left out.
         box: what the model may call; None for nothing.
         script: what to say instead of asking the model.
         deed: what to do, once the turn is committed, instead of asking the model.
         name: of the exact intent behind script or deed, for the turn's record; empty for none.
-        unasked: no talker waits for it: without a sound it is never ready.
+        unasked: no user waits for it: without a sound it is never ready.
         remembered: whether it goes into the history.
         ends: the conversation is over after it.
-        names: words that belong to this talker alone: an answer with one of them is not for others.
+        names: words that belong to this user alone: an answer with one of them is not for others.
         error: why it is no more than an excuse, for the turn's record; empty for an answer.
         unknown_language: what was heard makes no sense: it is not shown.
     """
 
     language: str
     messages: Sequence[Message] = ()
-    persona: Agent | None = None
+    agent: Agent | None = None
     box: Toolbox | None = None
     script: Sequence[Clause] | None = None
-    deed: Deed | None = None
+    deed: Action | None = None
     name: str = ""
     unasked: bool = False
-    remembered: Remembered = Remembered.ALWAYS
+    remembered: CachedRecognizer = CachedRecognizer.ALWAYS
     ends: bool = False
     names: Sequence[str] = ()
     error: str = ""
     unknown_language: bool = False
 
 
-def voice_wish(persona: Agent) -> VoiceWish:
-    """How a persona would like to sound, as voices understand it."""
-    return VoiceWish(persona.voice.name, persona.voice.gender, persona.voice.rate_percent)
+def voice_request(agent: Agent) -> VoiceRequest:
+    """How an agent would like to sound, as voices understand it."""
+    return VoiceRequest(agent.voice.name, agent.voice.gender, agent.voice.rate_percent)
 
 
 class Answering:
@@ -113,7 +113,7 @@ class Answering:
         queued_ms: Callable[[], float],
         on_pause: Callable[[], None],
     ) -> None:
-        persona = plan.persona
+        agent = plan.agent
         self._services = services
         self._plan = plan
         self._trace = trace
@@ -122,10 +122,10 @@ class Answering:
         self._queued_ms = queued_ms
         self._on_pause = on_pause
         self._loop = asyncio.get_running_loop()
-        self._tier = persona.tier if persona is not None else ""
-        self._wish = voice_wish(persona) if persona is not None else NO_WISH
-        # Replies that are there from the start are in the house's own tone: other personas answer for themselves.
-        own_tone = persona is not None and persona.name != HOUSE_AGENT
+        self._tier = agent.tier if agent is not None else ""
+        self._wish = voice_request(agent) if agent is not None else ANY_VOICE
+        # Replies that are there from the start are in the house's own tone: other agents answer for themselves.
+        own_tone = agent is not None and agent.name != HOUSE_AGENT
         self._recall = None if own_tone else services.caches.recall(services.chat, self._recalled)
         self._has_place = False
         if plan.name:
@@ -139,7 +139,7 @@ class Answering:
         try:
             try:
                 answered = await self._answer()
-            except Exception:  # noqa: BLE001 - a fault in one part of one reply; it is logged whole, and the talker told
+            except Exception:  # noqa: BLE001 - a fault in one part of one reply; it is logged whole, and the user told
                 _log.exception("turn %d failed", self._trace.turn)
                 self._trace.error = self._trace.error or "internal error"
                 answered = self._trace.first_speech is not None
@@ -198,7 +198,7 @@ class Answering:
         clauses.close()
         await self._voice(clauses)
 
-    async def _do(self, deed: Deed) -> None:
+    async def _do(self, deed: Action) -> None:
         self._gate.ready()
         await self._gate.opened()
         began = self._loop.time()

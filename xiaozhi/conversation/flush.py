@@ -7,7 +7,7 @@ Only the firmware does so, and only when it is told before it has begun to play 
 import asyncio
 from collections.abc import Callable
 
-from xiaozhi.link import DeviceLink
+from xiaozhi.conversation.device_link import DeviceLink
 from xiaozhi.settings import AudioSettings
 
 

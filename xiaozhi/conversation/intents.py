@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from xiaozhi.agents import Agent
-from xiaozhi.conversation.answering import Deed
-from xiaozhi.conversation.recollection import Recollection, acknowledgement
+from xiaozhi.conversation.answering import Action
+from xiaozhi.conversation.recall import Recollection, acknowledgement
 from xiaozhi.events import Clause
 from xiaozhi.text.script import script_of
 from xiaozhi.tools import units
@@ -15,7 +15,7 @@ from xiaozhi.tools.tool import DeviceCalls, ToolError, ToolResult
 from xiaozhi.tools.toolbox import Toolbox
 from xiaozhi.tools.volume import carry_out, dial_tool
 from xiaozhi.tools.volume_wish import Wish, wish
-from xiaozhi.turn.manners import Manners
+from xiaozhi.turn.unprompted import Manners
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +26,14 @@ class Intent:
         name: for the log and the turn's record.
         script: what to say.
         deed: what to do once the turn is committed; it says what came of it.
-        persona: who answers from now on.
+        agent: who answers from now on.
         ends: the conversation is over after it.
     """
 
     name: str
     script: tuple[Clause, ...] | None = None
-    deed: Deed | None = None
-    persona: Agent | None = None
+    deed: Action | None = None
+    agent: Agent | None = None
     ends: bool = False
 
 
@@ -43,7 +43,7 @@ class Intents:
     Args:
         recall: who there is to switch to.
         manners: what ends the conversation, and the words for it.
-        box: what this persona may do: a translator translates a sum and does not solve it.
+        box: what this agent may do: a translator translates a sum and does not solve it.
     """
 
     def __init__(self, recall: Recollection, manners: Manners, box: Toolbox) -> None:
@@ -61,14 +61,14 @@ class Intents:
         """The intent of a text; None for everything that is the model's to answer. Has no effect.
 
         Args:
-            text: what the talker said.
+            text: what the user said.
             language: to answer in.
         """
         return next((intent for rule in self._rules if (intent := rule(text, language)) is not None), None)
 
     def _switch(self, text: str, language: str) -> Intent | None:
-        persona = self._recall.wanted(text)
-        return None if persona is None else Intent("persona", (acknowledgement(persona),), persona=persona)
+        agent = self._recall.wanted(text)
+        return None if agent is None else Intent("agent", (acknowledgement(agent),), agent=agent)
 
     def _leave(self, text: str, language: str) -> Intent | None:
         if not self._manners.leaves(text):

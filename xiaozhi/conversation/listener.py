@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Final
 
+from xiaozhi.conversation.echo_guard import Echo, EchoGuard
 from xiaozhi.conversation.microphone import Microphone
-from xiaozhi.conversation.own_voice import Echo, OwnVoice
 from xiaozhi.conversation.replies import Replies
+from xiaozhi.conversation.services import Services
 from xiaozhi.events import KeyReleased, SpeechBegan
-from xiaozhi.services import Services
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.text.language import language_of
 from xiaozhi.text.messages import message
@@ -32,7 +32,7 @@ _LONG_PRESS_S: Final = 1.0
 
 
 class Listener:
-    """Knows what the talker said last, when, and whether it was understood.
+    """Knows what the user said last, when, and whether it was understood.
 
     Args:
         services: the shared engines.
@@ -60,7 +60,7 @@ class Listener:
         self._device_id = device_id
         self._machine = machine
         self._microphone = microphone
-        self._own_voice = OwnVoice(services.codec, services.echoes)
+        self._own_voice = EchoGuard(services.codec, services.echoes)
         self._replies = replies
         self._apply = apply
         self._say = say
@@ -80,7 +80,7 @@ class Listener:
 
     @property
     def language(self) -> str:
-        """What the talker spoke last, or is expected to speak."""
+        """What the user spoke last, or is expected to speak."""
         fixed = self._services.settings.asr.language
         return self._language or (fixed if fixed != "auto" else "zh")
 

@@ -6,14 +6,14 @@ from typing import Final
 
 from xiaozhi.audio.packet_time import packet_ms
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, duration_ms
-from xiaozhi.channel import MICROPHONE, RECOGNITION, SPEECH, TEXTS, Channel
+from xiaozhi.concurrency.channel import MICROPHONE, RECOGNITION, SPEECH, TEXTS, Channel
+from xiaozhi.concurrency.workers import Priority, Rank
+from xiaozhi.conversation.services import Services
 from xiaozhi.events import KeyReleased, MicInput, MicPacket, SpeechEvent
-from xiaozhi.services import Services
 from xiaozhi.stages.asr.stage import Ask, AsrInput, Forget, Recognised, run_asr
 from xiaozhi.stages.vad.stage import VadControl, run_vad
 from xiaozhi.turn.decisions import Mic
 from xiaozhi.turn.segmenter import Segmenter
-from xiaozhi.workers import Priority, Rank
 
 # Microphone audio waits at most this long for the VAD; then the oldest is dropped and counted.
 _MIC_MS: Final = 2000.0
@@ -96,7 +96,7 @@ class Microphone:
         return self._packets.weight
 
     def key_released(self) -> None:
-        """The talker released the key; goes behind the audio that came before."""
+        """The user released the key; goes behind the audio that came before."""
         self._packets.put_nowait(KeyReleased(self._control.utterance))
 
     def take_unheard(self) -> int:

@@ -5,9 +5,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
-from xiaozhi.channel import Channel
+from xiaozhi.concurrency.channel import Channel
+from xiaozhi.conversation.device_link import DeviceLink
 from xiaozhi.events import Clause, ClauseStart, SpokenItem
-from xiaozhi.link import DeviceLink
 from xiaozhi.turn.playout import PlayoutClock
 
 # What a microphone may hear of the loudspeaker left no longer ago: 0.7 s are compared, up to 1.2 s late, lead included.

@@ -1,19 +1,19 @@
-"""What a conversation answers with: an exact intent, or the model with its persona, its past and its tools."""
+"""What a conversation answers with: an exact intent, or the model with its agent, its past and its tools."""
 
 import logging
 
-from xiaozhi.conversation.answering import Plan, Remembered
+from xiaozhi.conversation.answering import CachedRecognizer, Plan
 from xiaozhi.conversation.intents import Intent, Intents
-from xiaozhi.conversation.recollection import Recollection
+from xiaozhi.conversation.recall import Recollection
+from xiaozhi.conversation.services import Services
 from xiaozhi.events import Clause
-from xiaozhi.services import Services
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.known_languages import EMBEDDED, is_unknown, languages_of
 from xiaozhi.text.messages import message, only_understands
 from xiaozhi.text.script import script_of
 from xiaozhi.tools.device import DeviceTools
 from xiaozhi.tools.tool import ToolContext
-from xiaozhi.turn.manners import Manners
+from xiaozhi.turn.unprompted import Manners
 
 _log = logging.getLogger(__name__)
 
@@ -24,8 +24,8 @@ class Planner:
     Args:
         services: the shared tools, and what the recogniser knows.
         device_id: whose conversation it is.
-        recall: the persona and the past.
-        manners: takes the persona's own words.
+        recall: the agent and the past.
+        manners: takes the agent's own words.
     """
 
     def __init__(self, services: Services, device_id: str, recall: Recollection, manners: Manners) -> None:
@@ -42,28 +42,28 @@ class Planner:
         self._box.context.device = device
         self._box.attach(device)
 
-    def plan(self, text: str, transcript: Transcript, talker: str) -> Plan:
+    def plan(self, text: str, transcript: Transcript, user: str) -> Plan:
         """How to answer a text; an excuse where that cannot be found out.
 
         Args:
-            text: what the talker said.
+            text: what the user said.
             transcript: how it sounded.
-            talker: the language of the text; a persona that speaks one language answers in its own.
+            user: the language of the text; an agent that speaks one language answers in its own.
         """
         try:
-            return self._plan(text, transcript, talker)
-        except Exception:  # noqa: BLE001 - such as an expression in a prompt; it is logged whole, and the talker told
+            return self._plan(text, transcript, user)
+        except Exception:  # noqa: BLE001 - such as an expression in a prompt; it is logged whole, and the user told
             _log.exception("no reply could be planned", extra={"device": self._device_id})
-            return self.excuse(talker)
+            return self.excuse(user)
 
-    def excuse(self, talker: str) -> Plan:
+    def excuse(self, user: str) -> Plan:
         """What to say where no reply can be made."""
         self._intent = None
-        script = script_of(message("apology", talker), language=talker, emotion="sad")
-        return Plan(talker, persona=self._recall.agent, script=script, error="internal error")
+        script = script_of(message("apology", user), language=user, emotion="sad")
+        return Plan(user, agent=self._recall.agent, script=script, error="internal error")
 
-    def _plan(self, text: str, transcript: Transcript, talker: str) -> Plan:
-        persona = self._recall.agent
+    def _plan(self, text: str, transcript: Transcript, user: str) -> Plan:
+        agent = self._recall.agent
         known = languages_of(self._services.ears.engine)
         if is_unknown(transcript, known, self._recall.expected_language):
             said = only_understands(known or EMBEDDED, soon=self._services.ears_are_coming)
@@ -71,23 +71,23 @@ class Planner:
             self._intent = None
             return Plan(
                 "zh",
-                persona=persona,
+                agent=agent,
                 script=script,
                 name="unknown language",
-                remembered=Remembered.NEVER,
+                remembered=CachedRecognizer.NEVER,
                 unknown_language=True,
             )
-        language = persona.language if persona.language != "auto" else talker
+        language = agent.language if agent.language != "auto" else user
         self._box.context.language = language
-        self._box.allow(persona.tools)
+        self._box.allow(agent.tools)
         self._box.prepare()
         intent = self._intent = self._intents.of(text, language)
         if intent is None:
             messages = self._recall.messages(text, transcript)
-            return Plan(language, messages, persona, self._box, names=self._recall.names)
+            return Plan(language, messages, agent, self._box, names=self._recall.names)
         return Plan(
             language,
-            persona=intent.persona or persona,
+            agent=intent.agent or agent,
             script=intent.script,
             deed=intent.deed,
             name=intent.name,
@@ -95,16 +95,16 @@ class Planner:
         )
 
     def committed(self, text: str) -> None:
-        """The newest plan is carried out: tools may be called, a persona changes."""
+        """The newest plan is carried out: tools may be called, an agent changes."""
         try:
-            if self._intent is not None and self._intent.persona is not None:
-                self._recall.switch(self._intent.persona)
+            if self._intent is not None and self._intent.agent is not None:
+                self._recall.switch(self._intent.agent)
             self.take_manners()
             self._box.begin_turn(text)
         except Exception:  # noqa: BLE001 - the reply is there and is heard all the same; it is logged whole
             _log.exception("a plan could not be carried out whole", extra={"device": self._device_id})
 
     def take_manners(self) -> None:
-        """A persona's own words are said where the settings leave it to the persona."""
-        persona = self._recall.agent
-        self._manners.take(wake_reply=persona.wake_reply, greeting=persona.greeting, goodbye=persona.goodbye)
+        """An agent's own words are said where the settings leave it to the agent."""
+        agent = self._recall.agent
+        self._manners.take(wake_reply=agent.wake_reply, greeting=agent.greeting, goodbye=agent.goodbye)

@@ -4,13 +4,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from xiaozhi.conversation.answering import Plan, Remembered
-from xiaozhi.conversation.recollection import Recollection
+from xiaozhi.conversation.answering import CachedRecognizer, Plan
+from xiaozhi.conversation.device_link import DeviceLink
+from xiaozhi.conversation.recall import Recollection
 from xiaozhi.conversation.reply import Reply
-from xiaozhi.conversation.saying import Speaker, Told
+from xiaozhi.conversation.services import Services
+from xiaozhi.conversation.speaking import Speaker, Told
 from xiaozhi.conversation.turn_report import report_turn
-from xiaozhi.link import DeviceLink
-from xiaozhi.services import Services
 from xiaozhi.text.messages import message
 from xiaozhi.turn.decisions import Decision
 from xiaozhi.turn.machine import ListeningMode, TurnMachine
@@ -82,7 +82,7 @@ class Replies:
         )
         self.now = reply
         self._task = task = tasks.create_task(self._run(reply), name=name)
-        self._services.tenants.until(task)
+        self._services.retirement.until(task)
 
     async def _run(self, reply: Reply) -> None:
         failed = False
@@ -101,7 +101,7 @@ class Replies:
             self._speaker.settle(Told.DROPPED if reply.trace.first_packet is None else Told.SPOKEN)
         self._remember(reply)
         if reply.committed and reply.ends_conversation:
-            self._link.hang_up("the talker said goodbye")
+            self._link.hang_up("the user said goodbye")
         if self.now is not reply:
             return
         self.now = self._task = None
@@ -139,7 +139,9 @@ class Replies:
         if not reply.committed:
             return
         broken_off = trace.interrupted is not None
-        if reply.remembered is Remembered.ALWAYS or (reply.remembered is Remembered.BROKEN_OFF and broken_off):
+        if reply.remembered is CachedRecognizer.ALWAYS or (
+            reply.remembered is CachedRecognizer.BROKEN_OFF and broken_off
+        ):
             untaken_ms = self._link.untaken_ms(trace.generation)
             heard_ms = min(reply.pacer.played_ms(), reply.pacer.sent_ms - untaken_ms)
             self._recall.add(trace, reply.pacer.spoken(), heard_ms, cut=untaken_ms > 0.0)

@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Callable
 
-from xiaozhi.channel import PACKETS, Channel
+from xiaozhi.concurrency.channel import PACKETS, Channel
 from xiaozhi.conversation.answering import Answering, Plan
+from xiaozhi.conversation.device_link import DeviceLink
 from xiaozhi.conversation.gate import Gate
 from xiaozhi.conversation.pacer import Pacer
+from xiaozhi.conversation.services import Services
 from xiaozhi.events import ClauseStart, SpokenItem
-from xiaozhi.link import DeviceLink
-from xiaozhi.services import Services
 from xiaozhi.turn.trace import TurnTrace
 
 # So much speech waits before the gate, or behind a device that is slower than the voice, in milliseconds.
@@ -47,7 +47,7 @@ class Reply:
         self._audio = services.settings.audio
         self._link = link
         self.unasked = plan.unasked
-        """No talker waits for it."""
+        """No user waits for it."""
         self.remembered = plan.remembered
         """Whether what is heard of it goes into the history."""
         self.trace = trace
@@ -55,8 +55,8 @@ class Reply:
         self._gate = Gate(on_ready, on_known)
         self._started_at = 0.0  # when the device was told to go to speaking
         self._stopped = False
-        most_s = services.settings.llm.reply_max_s
-        self._pacer = Pacer(link, trace.generation, self._audio.lead_ms, most_s * 1000.0)
+        max_s = services.settings.llm.reply_max_s
+        self._pacer = Pacer(link, trace.generation, self._audio.lead_ms, max_s * 1000.0)
         self._items: Channel[SpokenItem] = Channel(_SPEECH_MS, _sound_ms, kind=PACKETS)
         self._answering = Answering(
             services,

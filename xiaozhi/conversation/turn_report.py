@@ -2,8 +2,8 @@
 
 import logging
 
-from xiaozhi.link import DeviceLink
-from xiaozhi.services import Services
+from xiaozhi.conversation.device_link import DeviceLink
+from xiaozhi.conversation.services import Services
 from xiaozhi.turn.trace import TurnTrace
 
 _turns = logging.getLogger("xiaozhi.turn")

@@ -1,4 +1,4 @@
-"""Long-term memory: lasting facts about the talkers of a device, drawn from conversations in the background."""
+"""Long-term memory: lasting facts about the users of a device, drawn from conversations in the background."""
 
 from xiaozhi.memory.keeper import MemoryKeeper
 

@@ -7,16 +7,16 @@ from typing import Any, Final
 
 import orjson
 
-from xiaozhi import bounded_json
 from xiaozhi.events import Message
 from xiaozhi.memory.facts import Known, Proposal
+from xiaozhi.text import bounded_json
 from xiaozhi.text.language import is_chinese, language_of
 
 # One question: the end of a long conversation counts, and a model that answers more than this has misunderstood.
-MOST_ANSWER_CHARS: Final = 6000
-_MOST_TALK_CHARS: Final = 6000
-_MOST_TURN_CHARS: Final = 600
-_MOST_PROPOSALS: Final = 12
+MAX_ANSWER_CHARS: Final = 6000
+_MAX_TALK_CHARS: Final = 6000
+_MAX_TURN_CHARS: Final = 600
+_MAX_PROPOSALS: Final = 12
 
 _TASK_ZH: Final = (
     "你从一段语音对话里找出关于“对方”（说话的人）的长期事实：姓名、家人、宠物、喜好、忌口、健康、工作、住处、习惯、"
@@ -27,11 +27,11 @@ _TASK_ZH: Final = (
     '{"facts": [{"text": "…", "replaces": 0}], "outdated": []}'
 )
 _TASK_EN: Final = (
-    "From a spoken conversation, collect lasting facts about the talker: name, family, pets, likes, food they cannot "
-    "eat, health, work, home, habits, important dates, long-term plans. Only what the talker said themselves and what "
+    "From a spoken conversation, collect lasting facts about the user: name, family, pets, likes, food they cannot "
+    "eat, health, work, home, habits, important dates, long-term plans. Only what the user said themselves and what "
     "will matter later; no greetings, questions, one-off requests, words of the assistant or guesses, no passwords, "
     "document or card numbers, and nothing they asked to forget. Each fact is one short sentence that stands by "
-    "itself, in the language the talker spoke, at most 20 words. Do not repeat what is known already. Where a new "
+    "itself, in the language the user spoke, at most 20 words. Do not repeat what is known already. Where a new "
     "fact overturns a known one, give its number as replaces; a known fact that is no longer true and has no "
     "successor goes into outdated. Both may be empty. Answer with JSON only: "
     '{"facts": [{"text": "…", "replaces": 0}], "outdated": []}'
@@ -40,7 +40,7 @@ _TASK_EN: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One turn: what the talker said and what was answered."""
+    """One turn: what the user said and what was answered."""
 
     user: str
     assistant: str
@@ -55,7 +55,7 @@ class Found:
 
 
 def talk_language(turns: Sequence[Said]) -> str:
-    """`zh` or `en`: what the talker speaks."""
+    """`zh` or `en`: what the user speaks."""
     return "zh" if is_chinese(language_of("".join(turn.user for turn in turns))) else "en"
 
 
@@ -66,11 +66,11 @@ def questions(turns: Sequence[Said], known: Sequence[Known]) -> list[Message]:
     without mistakes.
     """
     chinese = talk_language(turns) == "zh"
-    you, other = ("对方", "助手") if chinese else ("Talker", "Assistant")
+    you, other = ("对方", "助手") if chinese else ("User", "Assistant")
     lines: list[str] = []
-    room = _MOST_TALK_CHARS
+    room = _MAX_TALK_CHARS
     for turn in reversed(turns):
-        line = f"{you}: {turn.user[:_MOST_TURN_CHARS]}\n{other}: {turn.assistant[:_MOST_TURN_CHARS]}"
+        line = f"{you}: {turn.user[:_MAX_TURN_CHARS]}\n{other}: {turn.assistant[:_MAX_TURN_CHARS]}"
         room -= len(line)
         if room < 0 and lines:
             break
@@ -101,10 +101,10 @@ def read_answer(answer: str, known: Sequence[Known]) -> Found | None:
     for name in ("facts", "memories", "memory", "add"):
         if not listed and isinstance(value.get(name), list):
             listed = value[name]
-    proposals = [proposal for item in listed[: 4 * _MOST_PROPOSALS] if (proposal := _proposal(item, known)) is not None]
+    proposals = [proposal for item in listed[: 4 * _MAX_PROPOSALS] if (proposal := _proposal(item, known)) is not None]
     outdated = value.get("outdated", value.get("remove", []))
     gone = [_number(item, known) for item in outdated[:100]] if isinstance(outdated, list) else []
-    return Found(tuple(proposals[:_MOST_PROPOSALS]), tuple(number for number in gone if number))
+    return Found(tuple(proposals[:_MAX_PROPOSALS]), tuple(number for number in gone if number))
 
 
 def _proposal(item: object, known: Sequence[Known]) -> Proposal | None:
@@ -130,7 +130,7 @@ def _number(value: object, known: Sequence[Known]) -> int:
 
 def _json_in(answer: str) -> Any:
     """The first whole JSON object or list in a text."""
-    answer = answer[:MOST_ANSWER_CHARS]
+    answer = answer[:MAX_ANSWER_CHARS]
     for opening, closing in sorted((("{", "}"), ("[", "]")), key=lambda pair: answer.find(pair[0]) % (1 << 30)):
         start, end = answer.find(opening), answer.rfind(closing)
         if 0 <= start < end:

@@ -8,7 +8,7 @@ from typing import Final
 from xiaozhi.text.same_words import normal_form
 from xiaozhi.text.similarity import alike, contradiction, gist, shared_content
 
-MOST_CHARS: Final = 3800
+MAX_CHARS: Final = 3800
 """Of all facts of a device together: a prompt takes 4000 characters of them, their bullets included."""
 
 # Two sentences that differ in less than this say the same; found on the pairs of the tests, "likes apples" beside
@@ -17,7 +17,7 @@ _SAME: Final = 0.93
 _SAME_WORDS: Final = 0.8
 # A sentence and its negation share all words but one.
 _OPPOSED_WORDS: Final = 0.6
-_MOST_NAMES: Final = 50
+_MAX_NAMES: Final = 50
 
 _BULLET: Final = re.compile(r"^(?:[-*•·]|\(?\d{1,3}[.)、])\s*")
 _EDGES: Final = " \t\r\n\"'`“”‘’「」"
@@ -25,7 +25,7 @@ _CALLED_ZH: Final = re.compile('(?:名字叫做?|名叫|叫做|昵称是|小名�
 _ENDS_ZH: Final = re.compile("的|是|和|与|在|今年|喜欢|住|了")
 _CALLED_EN: Final = re.compile(r"\b(?:called|named|name is|names are|nicknamed)\s+([\w'’-]+)", re.IGNORECASE)
 _CAPITAL: Final = re.compile(r"(?<![.!?]\s)(?<!^)\b([A-Z][\w'’-]+)")
-_NO_NAMES: Final = frozenset({"The", "User", "Talker", "They", "She", "He", "It", "And", "I'm", "I've", "I'd", "I'll"})
+_NO_NAMES: Final = frozenset({"The", "User", "They", "She", "He", "It", "And", "I'm", "I've", "I'd", "I'll"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def surplus(facts: Sequence[Known], most: int) -> list[int]:
     chars, kept = 0, 0
     for fact in reversed(facts):
         chars += len(fact.text) + 3
-        if kept == most or chars > MOST_CHARS:
+        if kept == most or chars > MAX_CHARS:
             break
         kept += 1
     return [fact.id for fact in facts[: len(facts) - kept]]
@@ -144,7 +144,7 @@ def search(facts: Sequence[Known], about: str) -> list[Known]:
 
 
 def names_in(texts: Iterable[str]) -> tuple[str, ...]:
-    """Words that belong to this talker alone: names of people, animals and places in what is remembered."""
+    """Words that belong to this user alone: names of people, animals and places in what is remembered."""
     found: dict[str, None] = {}
     for text in texts:
         for match in _CALLED_ZH.finditer(text):
@@ -154,4 +154,4 @@ def names_in(texts: Iterable[str]) -> tuple[str, ...]:
                 word = match[1].removesuffix("'s").removesuffix("’s")
                 if word not in _NO_NAMES:
                     found[word] = None
-    return tuple(name for name in found if len(name) > 1)[:_MOST_NAMES]
+    return tuple(name for name in found if len(name) > 1)[:_MAX_NAMES]

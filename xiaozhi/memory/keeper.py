@@ -7,26 +7,26 @@ from collections.abc import Awaitable, Sequence
 from contextlib import aclosing
 from typing import Final, Protocol
 
-from xiaozhi.memory.extraction import MOST_ANSWER_CHARS, Found, Said, questions, read_answer, talk_language
+from xiaozhi.concurrency.retirement import Retirement
+from xiaozhi.memory.extraction import MAX_ANSWER_CHARS, Found, Said, questions, read_answer, talk_language
 from xiaozhi.memory.facts import Changes, Known, Proposal, merge, same_fact, search, surplus
 from xiaozhi.memory.mem0 import Event, Mem0, Mem0Error
 from xiaozhi.settings import Settings
 from xiaozhi.stages.llm.engine import ChatError, ChatModel, ChatRequest
 from xiaozhi.store import Store, StoreError
-from xiaozhi.tenants import Tenants
 from xiaozhi.turn.trace import TurnTrace
 
 _log = logging.getLogger(__name__)
 
 # Nobody waits for facts, and turns must not wait for them either.
 _AT_ONCE: Final = 2
-_MOST_TURNS: Final = 40
+_MAX_TURNS: Final = 40
 # Devices whose last few words are kept for the next conversation; about 1 MB, who was silent for longest goes first.
-_MOST_DEVICES: Final = 1000
+_MAX_DEVICES: Final = 1000
 _ANONYMOUS: Final = "anonymous-"
 
 
-class House(Protocol):
+class MemoryHost(Protocol):
     """What of the process is needed here; engines and settings are exchanged while it runs."""
 
     @property
@@ -45,7 +45,7 @@ class House(Protocol):
         ...
 
     @property
-    def tenants(self) -> Tenants:
+    def retirement(self) -> Retirement:
         """Who uses the chat model."""
         ...
 
@@ -59,7 +59,7 @@ class MemoryKeeper:
         house: `Services`.
     """
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: MemoryHost) -> None:
         self._house = house
         self._settings = house.settings.memory
         self._store = house.store
@@ -83,7 +83,7 @@ class MemoryKeeper:
         self.recalled = 0
         """Facts that were handed to conversations."""
         self.erased = 0
-        """Facts that were erased because the talker wished it."""
+        """Facts that were erased because the user wished it."""
         self.refused = 0
         """Wishes to remember that held nothing to keep."""
 
@@ -106,10 +106,10 @@ class MemoryKeeper:
             return
         if not self.enabled or not trace.heard.strip() or device_id.startswith(_ANONYMOUS):
             return
-        said = self._said.setdefault(device_id, deque(maxlen=_MOST_TURNS))
+        said = self._said.setdefault(device_id, deque(maxlen=_MAX_TURNS))
         self._said.move_to_end(device_id)
         said.append(Said(trace.heard, trace.said))
-        if len(self._said) > _MOST_DEVICES:
+        if len(self._said) > _MAX_DEVICES:
             self._said.popitem(last=False)
 
     def ended(self, device_id: str) -> bool:
@@ -150,7 +150,7 @@ class MemoryKeeper:
     # What is asked for --------------------------------------------------------------------------------------------
 
     async def known(self, device_id: str, about: str = "") -> list[Known]:
-        """What is known of a device's talkers, the oldest first; with `about` only what has to do with it, best first.
+        """What is known of a device's users, the oldest first; with `about` only what has to do with it, best first.
 
         Raises:
             StoreError: the store cannot be read.
@@ -164,7 +164,7 @@ class MemoryKeeper:
         return [Known(memory.id, memory.text) for memory in await self._store.memories.list(device_id)]
 
     async def remember(self, device_id: str, fact: str) -> None:
-        """Keep a fact because the talker asked for it.
+        """Keep a fact because the user asked for it.
 
         Raises:
             ValueError: there is nothing to keep.
@@ -219,7 +219,7 @@ class MemoryKeeper:
                 known = await self._known(device_id)
                 changes = await self._find(device_id, turns, known)
                 self.read += 1
-                # The talker may have asked to forget meanwhile, or the device may have been removed with all it said.
+                # The user may have asked to forget meanwhile, or the device may have been removed with all it said.
                 if not self._forgotten[device_id] and await self._store.devices.get(device_id):
                     await self._apply(device_id, changes)
         except (ChatError, TimeoutError) as error:
@@ -242,7 +242,7 @@ class MemoryKeeper:
         if not self._has_model:
             return Changes()
         asking = asyncio.create_task(self._ask(self._house.chat, turns, known), name=f"ask-facts-{device_id}")
-        self._house.tenants.until(asking)
+        self._house.retirement.until(asking)
         async with asyncio.timeout(self._settings.timeout_s):
             found = await asking
         return merge(known, found.proposals, longest=longest, outdated=found.outdated)
@@ -253,7 +253,7 @@ class MemoryKeeper:
         async with aclosing(chat.stream(request)) as deltas:
             async for delta in deltas:
                 answer += "" if delta.aside else delta.text
-                if len(answer) >= MOST_ANSWER_CHARS:
+                if len(answer) >= MAX_ANSWER_CHARS:
                     break
         found = read_answer(answer, known)
         if found is None:

@@ -8,12 +8,12 @@ from urllib.parse import quote
 import aiohttp
 import orjson
 
-from xiaozhi import bounded_json
 from xiaozhi.memory.extraction import Said
 from xiaozhi.settings import MemorySettings
+from xiaozhi.text import bounded_json
 
-_MOST_BYTES: Final = 1024 * 1024
-_MOST_EVENTS: Final = 50
+_MAX_BYTES: Final = 1024 * 1024
+_MAX_EVENTS: Final = 50
 
 
 class Mem0Error(Exception):
@@ -91,7 +91,7 @@ class Mem0:
             async with self._session.request(
                 method, self._base + path, data=data, headers=headers, allow_redirects=False
             ) as response:
-                content = await response.content.read(_MOST_BYTES)
+                content = await response.content.read(_MAX_BYTES)
                 if response.status >= 300:
                     raise Mem0Error(f"the memory service answered with HTTP {response.status}")
             return bounded_json.loads(content)
@@ -111,7 +111,7 @@ def _items(value: Any) -> list[dict[str, Any]]:
 
 def _events(value: Any) -> list[Event]:
     found = []
-    for item in _items(value)[:_MOST_EVENTS]:
+    for item in _items(value)[:_MAX_EVENTS]:
         kind, text, before = item.get("event"), item.get("memory"), item.get("previous_memory")
         if kind in ("ADD", "UPDATE", "DELETE") and isinstance(text, str) and text.strip():
             found.append(Event(kind, text, before if isinstance(before, str) else ""))

@@ -18,7 +18,7 @@ LENGTH_CV: Final = 0.6
 # Endpointing of the profile `balanced`: the silence before work begins, and before a complete sentence is answered.
 SOFT_END_S: Final = 0.096
 COMMIT_S: Final = 0.4
-_MOST_DEVICES: Final = 1_000_000
+_MAX_DEVICES: Final = 1_000_000
 _SHARE: Final = 0.95
 # A cloud's final text after the last sample, 95th percentile: published figures have a median of 221 to 247 ms.
 REMOTE_S: Final = 0.4
@@ -53,8 +53,8 @@ class Demand:
     p95_s: float = 1.5
 
     def __post_init__(self) -> None:
-        if not 1 <= self.devices <= _MOST_DEVICES:
-            raise ValueError(f"devices must lie between 1 and {_MOST_DEVICES}")
+        if not 1 <= self.devices <= _MAX_DEVICES:
+            raise ValueError(f"devices must lie between 1 and {_MAX_DEVICES}")
         if min(self.turns_per_minute, self.speech_s, self.reply_s, self.p95_s) <= 0:
             raise ValueError("turns a minute, lengths and the 95th percentile must be above 0")
         if min(self.first_token_s, self.voice_s) < 0:
@@ -243,15 +243,15 @@ def plan(demand: Demand, box: Box, costs: Costs, limits: Limits = Limits()) -> F
     if alone := why_not(1):
         raise Unplannable(f"one device is too much for such a node: {alone}")
     fits, too_many = 1, 2
-    while too_many <= _MOST_DEVICES and not why_not(too_many):
+    while too_many <= _MAX_DEVICES and not why_not(too_many):
         fits, too_many = too_many, too_many * 2
-    too_many = min(too_many, _MOST_DEVICES)
+    too_many = min(too_many, _MAX_DEVICES)
     while too_many - fits > 1:
         middle = (fits + too_many) // 2
         fits, too_many = (fits, middle) if why_not(middle) else (middle, too_many)
     nodes = math.ceil(demand.devices / fits)
     share = replace(demand, devices=math.ceil(demand.devices / nodes))
-    return Fleet(nodes, fits, load_of(share, box, costs), why_not(fits + 1) if fits < _MOST_DEVICES else "")
+    return Fleet(nodes, fits, load_of(share, box, costs), why_not(fits + 1) if fits < _MAX_DEVICES else "")
 
 
 def _decoding(engine: EngineName, costs: Costs) -> tuple[float, float, float]:

@@ -63,7 +63,7 @@ def month(
         prices: known ones.
         nodes: that run all the time.
         hours_per_day: in which the devices are used as `demand` says, above 0 to 24.
-        tokens_in: of one request: persona, tools, history and question.
+        tokens_in: of one request: agent, tools, history and question.
         replies_per_turn: replies that are begun for one that is given.
 
     Raises:

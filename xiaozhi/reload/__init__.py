@@ -1,11 +1,12 @@
 """New settings for a running server, without losing a turn.
 
-There is one `Services` for the life of the process, and it is changed in one step: engines that other settings need are
-built and warmed beside those in use, and when all of them are ready they are put into their places together with the
-settings, without an `await` in between. If one of them cannot be built nothing is changed. Conversations read
-`services` when a turn begins, so the next turn has them; a reply or utterance under way keeps the engine it has, which
-is closed when its last user is gone (`xiaozhi.tenants`). What a change needs is decided by the name of the setting:
-`xiaozhi.settings.applies` says when it takes effect, `xiaozhi.reload.parts` what has to be built for it.
+There is one `Services` for the life of the process, and it is changed in one step: engines that other settings need
+are built and warmed beside those in use, and when all of them are ready they are put into their places together
+with the settings, without an `await` in between. If one of them cannot be built nothing is changed. Conversations
+read `services` when a turn begins, so the next turn has them; a reply or utterance under way keeps the engine it
+has, which is closed when its last user is gone (`xiaozhi.concurrency.retirement`). The name of a setting decides
+what a change needs: `xiaozhi.settings.applies` says when it takes effect, `xiaozhi.reload.parts` what has to be
+built for it.
 
 `difference` compares settings, `parts` builds and exchanges, `reloader` is the way in for the console, the signal and
 the file, and `watch` looks at the file.

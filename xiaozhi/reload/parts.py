@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from xiaozhi.agents import Roster
-from xiaozhi.caches import Caches, open_caches
-from xiaozhi.pressure.steps import Step
-from xiaozhi.services import (
+from xiaozhi.conversation.caches import Caches, open_caches
+from xiaozhi.conversation.services import (
     About,
     Services,
     UnknownLanguage,
@@ -19,10 +18,11 @@ from xiaozhi.services import (
     close_recognizer,
     warm_recognizer,
 )
+from xiaozhi.overload.steps import Step
 from xiaozhi.settings import Settings
+from xiaozhi.stages.asr.cached import memory_of, remember
 from xiaozhi.stages.asr.engine import Recognizer
 from xiaozhi.stages.asr.registry import build_recognizer
-from xiaozhi.stages.asr.remembered import memory_of, remember
 from xiaozhi.stages.asr.remote import WithFallback
 from xiaozhi.stages.llm.engine import ChatModel
 from xiaozhi.stages.llm.registry import build_chat
@@ -153,11 +153,11 @@ async def discard(parts: Parts, services: Services) -> None:
 def exchange(services: Services, parts: Parts) -> None:
     """Put the parts into their places, in one step; the former ones are closed when nobody uses them any more."""
     before, settings = services.settings, parts.settings
-    tenants = services.tenants
+    retirement = services.retirement
     chat = parts.chat or services.chat
     # What goes on without a reply uses the engines as well.
     for task in [*services.background(), *services.summaries.renew(chat, settings)]:
-        tenants.until(task)
+        retirement.until(task)
     services.use(settings)
     services.about = services.about | parts.about
     if parts.roster is not None:
@@ -166,20 +166,20 @@ def exchange(services: Services, parts: Parts) -> None:
         services.model = parts.model
     services.tick.exchange(services.model, settings.vad)
     if parts.chat is not None:
-        tenants.retire(services.chat.close)
+        retirement.retire(services.chat.close)
         services.chat = chat
-        services.obey(Step.HEDGING, Step.HEDGING in services.warden.taken)
+        services.obey(Step.HEDGING, Step.HEDGING in services.load_shedder.taken)
     if parts.voice is not None:
-        tenants.retire(services.voice.close, linger_s=_LINGER_S)
+        retirement.retire(services.voice.close, linger_s=_LINGER_S)
         services.voice = parts.voice
     if parts.caches is not None:
         former, caches = services.caches, parts.caches
         former.give_up_premaking()
-        tenants.retire(lambda: former.close_all_but(caches), linger_s=_LINGER_S)
+        retirement.retire(lambda: former.close_all_but(caches), linger_s=_LINGER_S)
         services.caches = caches
         caches.premake()
     _exchange_recognizer(services, parts, before)
-    services.warden.retune(settings.load)
+    services.load_shedder.retune(settings.load)
     services.admission.retune(settings.load.turns_at_once, settings.load.turn_wait_s)
 
 
@@ -191,7 +191,7 @@ def _exchange_recognizer(services: Services, parts: Parts, before: Settings) -> 
         early_decode=asr.early_decode,
         partials=asr.partials,
         batch_size=asr.batch_size,
-        most_waiting=asr.max_concurrent,
+        max_waiting=asr.max_concurrent,
     )
     memory = memory_of(services.ears.engine)
     if memory is not None:
@@ -199,8 +199,8 @@ def _exchange_recognizer(services: Services, parts: Parts, before: Settings) -> 
     if parts.recognizer is not None:
         services.unknown_language = UnknownLanguage()
         # An utterance is over by then, and its last decode given up.
-        most_s = before.turn.max_utterance_s + before.asr.timeout_s
-        services.tenants.retire(lambda: close_recognizer(former), in_use=lambda: bool(hearings), most_s=most_s)
+        max_s = before.turn.max_utterance_s + before.asr.timeout_s
+        services.retirement.retire(lambda: close_recognizer(former), in_use=lambda: bool(hearings), max_s=max_s)
 
 
 def _any(keys: Iterable[str], tables: Iterable[str], but: Collection[str] = ()) -> bool:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from xiaozhi.agents import AgentError
+from xiaozhi.conversation.services import Services
 from xiaozhi.reload.difference import changed_keys, held_back
 from xiaozhi.reload.parts import build_parts, discard, exchange
-from xiaozhi.services import Services
 from xiaozhi.settings import Settings
 from xiaozhi.settings.applies import need_restart
 from xiaozhi.settings.errors import SettingsError
@@ -23,7 +23,7 @@ from xiaozhi.store import StoreError
 _log = logging.getLogger(__name__)
 
 # Names in one log line; the rest is counted.
-_MOST_NAMED: Final = 20
+_MAX_NAMED: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,5 +168,5 @@ class Reloader:
 
 
 def _names(keys: list[str]) -> str:
-    more = len(keys) - _MOST_NAMED
-    return ", ".join(keys[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(keys) - _MAX_NAMED
+    return ", ".join(keys[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -15,7 +15,7 @@ FOLDER_VARIABLE: Final = "CREDENTIALS_DIRECTORY"
 # Names of environment variables; other files there (a settings file, a certificate) are not secrets of this kind.
 _NAME: Final = re.compile(r"[A-Z][A-Z0-9_]{0,199}")
 # A key has some hundred bytes; the kernel takes 128 KB for one variable.
-_MOST_BYTES: Final = 64 * 1024
+_MAX_BYTES: Final = 64 * 1024
 
 
 def adopt_credentials(environ: MutableMapping[str, str]) -> None:
@@ -37,15 +37,15 @@ def adopt_credentials(environ: MutableMapping[str, str]) -> None:
             continue
         try:
             with path.open("rb") as stream:
-                content = stream.read(_MOST_BYTES + 1)
+                content = stream.read(_MAX_BYTES + 1)
             text = content.decode("utf-8-sig").rstrip("\r\n")
         except OSError as error:
             errors.append(f"{path}: cannot be read: {error.strerror}")
         except UnicodeDecodeError:
             errors.append(f"{path}: is not UTF-8 text")
         else:
-            if len(content) > _MOST_BYTES or "\0" in text:
-                errors.append(f"{path}: is no key: more than {_MOST_BYTES // 1024} KB, or a zero byte in it")
+            if len(content) > _MAX_BYTES or "\0" in text:
+                errors.append(f"{path}: is no key: more than {_MAX_BYTES // 1024} KB, or a zero byte in it")
             else:
                 environ[path.name] = text
     if errors:

@@ -1,4 +1,4 @@
-"""`[memory]`: what is kept in mind about the talkers of each device."""
+"""`[memory]`: what is kept in mind about the users of each device."""
 
 from typing import Literal
 

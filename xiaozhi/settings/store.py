@@ -1,4 +1,4 @@
-"""`[store]` and `[agents]`: what survives a restart, and personas."""
+"""`[store]` and `[agents]`: what survives a restart, and agents."""
 
 from pydantic import Field
 
@@ -15,7 +15,7 @@ class StoreSettings(Section):
 
 
 class AgentsSettings(Section):
-    """Personas."""
+    """Agents."""
 
     default: str = Field("xiaozhi", min_length=1, max_length=40)
     switch_by_voice: bool = True

@@ -1,4 +1,4 @@
-"""Personas that people made or changed, by name."""
+"""Agents that people made or changed, by name."""
 
 import sqlite3
 import time
@@ -10,7 +10,7 @@ from xiaozhi.store.database import Database
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """A persona as stored: its definition is the JSON text of what `xiaozhi.agents` reads; here it is only kept."""
+    """An agent as stored: its definition is the JSON text of what `xiaozhi.agents` reads; here it is only kept."""
 
     name: str
     definition: str

@@ -12,7 +12,7 @@ from xiaozhi.program import program
 from xiaozhi.store.database import Database, StoreError
 
 # Whoever makes up devices finds an end: those of which nothing is kept make room, and then no new ones are taken.
-MOST_DEVICES: Final = 20_000
+MAX_DEVICES: Final = 20_000
 # A made-up name, or a device that was told its code, or that has connected and never said anything: forgotten when it
 # was not seen for so long.
 _STRANGER_S: Final = 86_400.0
@@ -60,7 +60,7 @@ class Device:
             device; `NO_CLIENT_ID` for one that gives none; empty where the next one that comes becomes it.
         name, room, owner: given by people.
         board, firmware: what it last said about itself.
-        agent: the name of its persona; empty for the default.
+        agent: the name of its agent; empty for the default.
         language: `zh`, `en` … where its owner fixed one; empty for automatic.
         priority: `high` or `low` goes before or behind others where many wait to be recognised; empty for neither.
         access: allowed or blocked by hand.
@@ -167,7 +167,7 @@ class Devices:
         return await self._change(device_id, cut)
 
     def assign(self, device_id: str, agent: str) -> None:
-        """Give a device another persona, without waiting; one that was removed meanwhile is not made again."""
+        """Give a device another agent, without waiting; one that was removed meanwhile is not made again."""
         self._database.post(
             lambda connection: connection.execute("UPDATE devices SET agent = ? WHERE id = ?", (agent, device_id))
         )
@@ -292,7 +292,7 @@ def put(connection: sqlite3.Connection, device_id: str, now: float, values: dict
 
 def _forget_surplus(connection: sqlite3.Connection) -> None:
     """Make room for one more. A device that one client has connected as stays that client's."""
-    surplus = connection.execute("SELECT count(*) FROM devices").fetchone()[0] + 1 - MOST_DEVICES
+    surplus = connection.execute("SELECT count(*) FROM devices").fetchone()[0] + 1 - MAX_DEVICES
     if surplus > 0:
         gone = connection.execute(
             "DELETE FROM devices WHERE id IN (SELECT id FROM devices"

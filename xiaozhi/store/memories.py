@@ -10,7 +10,7 @@ from xiaozhi.store import devices
 from xiaozhi.store.database import Database
 
 # All of a device's memories go into its prompt: more than this would make every first word later.
-MOST_MEMORIES: Final = 200
+MAX_MEMORIES: Final = 200
 LONGEST_MEMORY: Final = 500
 
 
@@ -26,7 +26,7 @@ class Memory:
 
 
 class Memories:
-    """The table of memories. At most `MOST_MEMORIES` a device; the oldest goes first."""
+    """The table of memories. At most `MAX_MEMORIES` a device; the oldest goes first."""
 
     def __init__(self, database: Database, now_s: Callable[[], float] = time.time) -> None:
         self._database = database
@@ -63,7 +63,7 @@ class Memories:
             connection.execute(
                 "DELETE FROM memories WHERE device = ? AND id NOT IN"
                 " (SELECT id FROM memories WHERE device = ? ORDER BY changed_at DESC, id DESC LIMIT ?)",
-                (device_id, device_id, MOST_MEMORIES),
+                (device_id, device_id, MAX_MEMORIES),
             )
             return Memory(int(number or 0), device_id, text, now, now)
 

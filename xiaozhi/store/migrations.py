@@ -98,7 +98,7 @@ STEPS: Final[tuple[str, ...]] = (
     """
     ALTER TABLE devices ADD COLUMN priority TEXT NOT NULL DEFAULT '';
     """,
-    # 6: what the model was told of a turn below the talker's words: how they sounded, which tools were called
+    # 6: what the model was told of a turn below the user's words: how they sounded, which tools were called
     """
     ALTER TABLE turns ADD COLUMN note TEXT NOT NULL DEFAULT '';
     """,

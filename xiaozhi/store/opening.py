@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from xiaozhi import private_file
 from xiaozhi.program import program
+from xiaozhi.store import private_file
 from xiaozhi.store.migrations import VERSION, migrate, version_of
 
 _log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ MAX_PER_DEVICE: Final = 8
 MAX_PER_ADDRESS: Final = 50
 MAX_PENDING: Final = 2000
 # Guessing: a million codes, a handful pending, at most this many wrong ones in the window, whoever asks.
-MOST_WRONG_CODES: Final = 10
+MAX_WRONG_CODES: Final = 10
 WRONG_CODES_WINDOW_S: Final = 600.0
 _WRONG_CODES_KEY: Final = "activation.wrong-codes"
 _MAX_OWNER_CHARS: Final = 200
@@ -137,7 +137,7 @@ class PendingClients:
 
         def call(connection: sqlite3.Connection) -> Device | TooManyTries | None:
             wrong = [then for then in _wrong_codes(connection) if at - WRONG_CODES_WINDOW_S < then <= at]
-            if len(wrong) >= MOST_WRONG_CODES:
+            if len(wrong) >= MAX_WRONG_CODES:
                 wait_s = wrong[0] + WRONG_CODES_WINDOW_S - at
                 return TooManyTries(f"too many wrong codes; try again in {wait_s / 60.0:.0f} minutes")
             pending = _find(connection, at, code=digits)

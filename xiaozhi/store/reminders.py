@@ -9,7 +9,7 @@ from typing import Final
 from xiaozhi.store import devices
 from xiaozhi.store.database import Database, StoreError
 
-MOST_REMINDERS: Final = 200
+MAX_REMINDERS: Final = 200
 _LONGEST: Final = 500
 
 
@@ -37,7 +37,7 @@ class Reminder:
 
 
 class Reminders:
-    """The table of reminders; at most `MOST_REMINDERS` to come for a device."""
+    """The table of reminders; at most `MAX_REMINDERS` to come for a device."""
 
     def __init__(self, database: Database, now_s: Callable[[], float] = time.time) -> None:
         self._database = database
@@ -56,8 +56,8 @@ class Reminders:
             to_come = connection.execute(
                 "SELECT count(*) FROM reminders WHERE device = ? AND done_at = 0", (device_id,)
             ).fetchone()[0]
-            if to_come >= MOST_REMINDERS:
-                raise StoreError(f"this device has {MOST_REMINDERS} reminders already; remove some first")
+            if to_come >= MAX_REMINDERS:
+                raise StoreError(f"this device has {MAX_REMINDERS} reminders already; remove some first")
             number = connection.execute(
                 "INSERT INTO reminders (device, text, due_at, repeat, created_at) VALUES (?, ?, ?, ?, ?)",
                 (device_id, text[:_LONGEST], due_at, repeat[:_LONGEST], now),

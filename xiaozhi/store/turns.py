@@ -10,7 +10,7 @@ import orjson
 
 from xiaozhi.store import devices
 from xiaozhi.store.database import Database, StoreError
-from xiaozhi.text.tool_note import MOST_NOTE_CHARS
+from xiaozhi.text.tool_note import MAX_NOTE_CHARS
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +21,15 @@ class TurnRecord:
         id: rises with time; from `Turns.next_id`.
         device: whose.
         conversation: from `Past`; 0 where none could be begun, and then the turn is not kept.
-        agent: the persona that answered; empty for the default.
+        agent: the agent that answered; empty for the default.
         at: seconds since 1970.
-        heard: what the talker said; empty where the server spoke unasked.
+        heard: what the user said; empty where the server spoke unasked.
         said: what the model answered.
         played: as much of it as was heard, with the mark of an interruption.
-        interrupted: the talker broke in.
+        interrupted: the user broke in.
         trace: the turn's record of times.
         note: what later prompts say below `heard`: how it sounded, which tools were called and what came of them. Of
-            a longer one the first `MOST_NOTE_CHARS` are kept.
+            a longer one the first `MAX_NOTE_CHARS` are kept.
     """
 
     id: int
@@ -93,7 +93,7 @@ class Turns:
 
         Args:
             device_id: whose; it is made where it was never seen.
-            agent: the persona; each remembers what was said with it, not with another.
+            agent: the agent; each remembers what was said with it, not with another.
             most: turns to read at most, and as many things that were said unasked.
         """
         now = self._now_s()
@@ -115,7 +115,7 @@ class Turns:
                 return Past()
 
     async def past(self, device_id: str, agent: str, most: int) -> Past:
-        """What was said with one persona lately, without beginning a conversation. Raises `StoreError`."""
+        """What was said with one agent lately, without beginning a conversation. Raises `StoreError`."""
         return await self._database.read(lambda connection: _past(connection, device_id, agent, most))
 
     def add(self, turn: TurnRecord) -> None:
@@ -132,7 +132,7 @@ class Turns:
             "played": turn.played,
             "interrupted": int(turn.interrupted),
             "trace": orjson.dumps(dict(turn.trace)).decode(),
-            "note": turn.note[:MOST_NOTE_CHARS],
+            "note": turn.note[:MAX_NOTE_CHARS],
         }
         self._database.post(lambda connection: insert_turn(connection, turn.id, row))
 

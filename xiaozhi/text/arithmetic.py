@@ -40,14 +40,14 @@ _LEXEMES: Final = re.compile(
     r"|(?P<chinese>[零〇一二两三四五六七八九十百千万亿]+(?:点[零〇一二三四五六七八九]+)?)|(?P<words>[a-z]+(?:\s+[a-z]+)*)|\s+"
 )
 _HYPHEN: Final = re.compile(r"(?<=[a-z])-(?=[a-z])")  # twenty-three
-_MOST: Final = Fraction(10) ** 18
-_MOST_POWER: Final = 64
-_MOST_BITS: Final = 1024
+_MAX: Final = Fraction(10) ** 18
+_MAX_POWER: Final = 64
+_MAX_BITS: Final = 1024
 """Of either half of a fraction that is raised to a power: a power of a power of a small one may be of any length."""
 
 
 def calculate(text: str) -> Fraction | None:
-    """The result of the calculation that a talker asks for.
+    """The result of the calculation that a user asks for.
 
     Returns:
         The exact result, or None when the text is no calculation: there must be an operator, and nothing but numbers,
@@ -223,7 +223,7 @@ class _Parser:
         self._advance()
         exponent = self._signed()
         digits = max(base.numerator.bit_length(), base.denominator.bit_length())
-        if exponent.denominator != 1 or abs(exponent) > _MOST_POWER or digits > _MOST_BITS:
+        if exponent.denominator != 1 or abs(exponent) > _MAX_POWER or digits > _MAX_BITS:
             raise OverflowError("the power is too high")
         return _bounded(Fraction(base ** int(exponent)))
 
@@ -244,6 +244,6 @@ class _Parser:
 
 
 def _bounded(value: Fraction) -> Fraction:
-    if abs(value) > _MOST:
+    if abs(value) > _MAX:
         raise OverflowError("the number is too large")
     return value

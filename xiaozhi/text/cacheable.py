@@ -1,6 +1,6 @@
 """Which answers may be given again to whoever asks the same, and which questions may get such an answer. Pure.
 
-A question stands alone when nothing in it points at the talker, the conversation, the moment or the device, and when
+A question stands alone when nothing in it points at the user, the conversation, the moment or the device, and when
 nobody would want another answer the second time. What is doubtful is not kept: it costs one request to the model.
 """
 
@@ -12,9 +12,9 @@ from typing import Final
 from xiaozhi.text.given_away import gives_away
 from xiaozhi.text.same_words import normal_form
 
-MOST_QUESTION_CHARS: Final = 120
+MAX_QUESTION_CHARS: Final = 120
 """A longer one is not looked up: it is never asked again, and looking at it costs time on the loop."""
-_MOST_ANSWER_CHARS: Final = 2000
+_MAX_ANSWER_CHARS: Final = 2000
 _HAN: Final = re.compile(r"[\u3400-\u9fff]")
 
 
@@ -27,7 +27,7 @@ class Why(Enum):
     TOOL = "tool"
     IMAGE = "image"
     TIME = "time"
-    PERSONAL = "personal"
+    PERSONAL = "agentl"
     FOLLOW_UP = "follow-up"
     RANDOM = "random"
     COMMAND = "command"
@@ -44,7 +44,7 @@ def _en(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"\b(?:{pattern})\b")
 
 
-# Phrases with 我 or "me" that do not speak of the talker.
+# Phrases with 我 or "me" that do not speak of the user.
 _ASKING_ZH: Final = _zh(
     "(?:你|请|能不能|可以|可不可以|能|麻烦你?)*(?:告诉|教教|教|给|帮|跟|和|对|为|替|陪)(?:一下)?(?:我们|我)(?:们)?"
     "|我(?:们)?(?:很|就|有点|还)?(?:想|要)(?:再)?(?:知道|问|了解|请问|听听"
@@ -200,9 +200,9 @@ def may_ask(question: str) -> Why:
     """Whether a question may be answered with what somebody else got for it, before anything else is known.
 
     Args:
-        question: what the talker said.
+        question: what the user said.
     """
-    if len(question) > MOST_QUESTION_CHARS:
+    if len(question) > MAX_QUESTION_CHARS:
         return Why.LONG
     form = normal_form(question)
     if not form:
@@ -260,14 +260,14 @@ def _of_english(text: str) -> Why:
 
 
 def history_counts(history: Sequence[str]) -> bool:
-    """Whether what the talker said before may colour every answer from then on: themselves, or how to talk.
+    """Whether what the user said before may colour every answer from then on: themselves, or how to talk.
 
     What is longer than a question was typed, and tells something.
 
     Args:
-        history: the talker's earlier texts.
+        history: the user's earlier texts.
     """
-    return any(len(text) > MOST_QUESTION_CHARS for text in history) or any(
+    return any(len(text) > MAX_QUESTION_CHARS for text in history) or any(
         _COLOURS_ZH.search(_ASKING_ZH.sub("", normal_form(text))) is not None
         if _HAN.search(text)
         else _COLOURS_EN.search(_ASKING_EN.sub(" ", _english(text))) is not None
@@ -279,8 +279,8 @@ def may_use(question: str, history: Sequence[str], *, has_image: bool = False) -
     """Whether this turn may be answered from the cache.
 
     Args:
-        question: what the talker said.
-        history: the talker's earlier texts of this conversation.
+        question: what the user said.
+        history: the user's earlier texts of this conversation.
         has_image: a picture belongs to the question.
     """
     if has_image:
@@ -304,12 +304,12 @@ def may_cache(
     """Whether an answer may be given again to whoever asks the same.
 
     Args:
-        question: what the talker said.
+        question: what the user said.
         answer: what the model said, whole.
-        history: the talker's earlier texts of this conversation.
+        history: the user's earlier texts of this conversation.
         used_tools: a tool was called for it.
         has_image: a picture belongs to the question.
-        names: words that belong to this talker alone: names and what is remembered of them.
+        names: words that belong to this user alone: names and what is remembered of them.
         answered: what was answered earlier in this conversation.
     """
     if used_tools:
@@ -319,7 +319,7 @@ def may_cache(
         return why
     if not answer.strip():
         return Why.EMPTY
-    if len(answer) > _MOST_ANSWER_CHARS:
+    if len(answer) > _MAX_ANSWER_CHARS:
         return Why.LONG
     lowered = answer.lower().replace("’", "'")
     if any(name and name.lower() in f"{question.lower()}\n{lowered}" for name in names):

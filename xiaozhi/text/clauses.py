@@ -11,7 +11,7 @@ from typing import Final
 from xiaozhi.text.units import is_cjk, speakable_chars, units
 
 # While much is queued, sentences are joined up to this length, about 9 s of speech: longer ones sound no better and
-# throw more away when the talker breaks in.
+# throw more away when the user breaks in.
 _MERGED_UNITS: Final = 40.0
 # Without any mark the first clause may be cut when it holds this share of its greatest length: six characters of 24.
 _OVERDUE_SHARE: Final = 0.25

@@ -42,7 +42,7 @@ class Question:
     """What is known when a tier is chosen.
 
     Attributes:
-        text: what the talker said.
+        text: what the user said.
         image: a picture belongs to it.
         tools: the model may call tools.
         preference: the tier the device or its agent prefers; empty or another word for none.

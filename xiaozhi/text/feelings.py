@@ -22,7 +22,7 @@ _SOUNDS: Final[dict[str, tuple[str, str]]] = {
 
 
 def side_note(emotion: str, events: Sequence[str], *, chinese: bool) -> str:
-    """A note to put behind the talker's words; empty when there is nothing to say.
+    """A note to put behind the user's words; empty when there is nothing to say.
 
     Args:
         emotion: as `Transcript.emotion`.
@@ -39,4 +39,4 @@ def side_note(emotion: str, events: Sequence[str], *, chinese: bool) -> str:
         return f"（旁注：说话人{heard}。只用来把握语气，不要提起这条旁注。）"
     heard = " and is ".join([*([f"sounds {feeling}"] if feeling else []), *sounds])
     heard = heard if feeling else f"is {heard}"
-    return f"(Side note: the talker {heard}. Let it guide your tone; do not mention this note.)"
+    return f"(Side note: the user {heard}. Let it guide your tone; do not mention this note.)"

@@ -44,7 +44,7 @@ def gives_away(answer: str, question: str, asked: Sequence[str], answered: Seque
     Args:
         answer: what the model said.
         question: what it was asked.
-        asked: what the talker said before.
+        asked: what the user said before.
         answered: what was answered before; of that only what looks like a name counts, since answers share many words.
     """
     allowed = _telling(question)

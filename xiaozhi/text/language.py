@@ -49,7 +49,7 @@ _MARKED: Final = 2.0
 
 
 def is_chinese(language: str) -> bool:
-    """Whether this talker is answered in Chinese (`zh`, `yue`); everybody else is answered in English."""
+    """Whether this user is answered in Chinese (`zh`, `yue`); everybody else is answered in English."""
     return language in _CHINESE
 
 
@@ -61,8 +61,8 @@ def language_of(text: str, *, default: str = "zh") -> str:
     Args:
         text: any text.
         default: what is spoken around it. Returned when there is nothing to go by (digits, symbols, names alone), and
-            where the script fits it as well as our guess: Chinese characters are `yue` for a talker of `yue`, Latin
-            letters `de` for a talker of `de`.
+            where the script fits it as well as our guess: Chinese characters are `yue` for a user of `yue`, Latin
+            letters `de` for a user of `de`.
     """
     bare = _QUOTED.sub(" ", text)
     if not any(map(str.isalpha, bare)):

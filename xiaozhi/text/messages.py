@@ -42,7 +42,7 @@ _MESSAGES: Final[dict[Key, tuple[str, str]]] = {
 
 
 def message(key: Key, language: str) -> str:
-    """A built-in sentence: Chinese for talkers of Chinese (`zh`, `yue`), English for everybody else."""
+    """A built-in sentence: Chinese for users of Chinese (`zh`, `yue`), English for everybody else."""
     chinese, english = _MESSAGES[key]
     return chinese if is_chinese(language) else english
 
@@ -81,13 +81,13 @@ INTERRUPTED_EN: Final = "… [interrupted]"
 
 
 def unasked_mark(language: str) -> str:
-    """What stands in the history for the talker's words before the first thing that was said unasked.
+    """What stands in the history for the user's words before the first thing that was said unasked.
 
-    Many models' templates want the talker to begin, and both to take turns.
+    Many models' templates want the user to begin, and both to take turns.
     """
     return "（还没有人说话，你先开了口。）" if is_chinese(language) else "(Nobody has spoken yet: you began.)"
 
 
 def interrupted_mark(language: str) -> str:
-    """What the history puts behind a reply that the talker broke off."""
+    """What the history puts behind a reply that the user broke off."""
     return INTERRUPTED_ZH if is_chinese(language) else INTERRUPTED_EN

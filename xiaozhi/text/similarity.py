@@ -40,7 +40,7 @@ DIMENSIONS: Final = 512
 _HAN: Final = re.compile(r"[\u3400-\u9fff]")
 _NUMBER: Final = re.compile(r"⟨[^⟩]*⟩|<[^>]*>|\d+(?:[.:/%]\d*)*")
 
-# Longest first; what a talker says around a question.
+# Longest first; what a user says around a question.
 _FILLERS_ZH: Final = re.compile(
     "你好小智|小智小智|嘿小智|小智|我想问你一下|我想问一下|我想知道|我想问"
     "|我问一下|问你一下|问一下|你能不能告诉我|能不能告诉我|你可以告诉我|可以告诉我"

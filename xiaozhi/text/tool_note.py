@@ -4,19 +4,19 @@ from collections.abc import Sequence
 from typing import Final
 
 # Enough for a value or a name; whoever needs more of it calls the tool again.
-_MOST_RESULT_CHARS: Final = 80
-_MOST_CHARS: Final = 400
-MOST_NOTE_CHARS: Final = 700
-"""The longest note below the talker's words: how they sounded (172 characters at most), and this one (498)."""
+_MAX_RESULT_CHARS: Final = 80
+_MAX_CHARS: Final = 400
+MAX_NOTE_CHARS: Final = 700
+"""The longest note below the user's words: how they sounded (172 characters at most), and this one (498)."""
 
 
 def with_note(text: str, note: str) -> str:
-    """The talker's words as the model gets them: the note, which is never longer than `MOST_NOTE_CHARS`, below them."""
-    return f"{text}\n{note[:MOST_NOTE_CHARS]}" if note else text
+    """The user's words as the model gets them: the note, which is never longer than `MAX_NOTE_CHARS`, below them."""
+    return f"{text}\n{note[:MAX_NOTE_CHARS]}" if note else text
 
 
 def tool_note(uses: Sequence[tuple[str, str, bool]], *, chinese: bool) -> str:
-    """A note to put behind the talker's words; empty where no tool was called.
+    """A note to put behind the user's words; empty where no tool was called.
 
     Args:
         uses: the name of each tool, what came of it, and whether it failed.
@@ -28,10 +28,10 @@ def tool_note(uses: Sequence[tuple[str, str, bool]], *, chinese: bool) -> str:
     lines = []
     for name, result, failed in uses:
         brief = " ".join(result.split()).rstrip(".。")
-        brief = brief if len(brief) <= _MOST_RESULT_CHARS else brief[: _MOST_RESULT_CHARS - 1] + "…"
+        brief = brief if len(brief) <= _MAX_RESULT_CHARS else brief[: _MAX_RESULT_CHARS - 1] + "…"
         lines.append(f"{name}{f' ({failed_word})' if failed else ''}: {brief}")
     text = "; ".join(lines)
-    text = text if len(text) <= _MOST_CHARS else text[: _MOST_CHARS - 1] + "…"
+    text = text if len(text) <= _MAX_CHARS else text[: _MAX_CHARS - 1] + "…"
     if chinese:
         return f"（旁注：为了回答这句话调用过工具。{text}。以后需要时要重新调用，不要提起这条旁注。）"
     return f"(Side note: to answer this, tools were called. {text}. Call them anew when needed; do not mention this.)"

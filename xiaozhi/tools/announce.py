@@ -23,7 +23,7 @@ def announce_tools(settings: PushSettings, announce: Announce) -> list[Tool]:
 
     @tool(name="announce", slow=True, timeout_s=settings.patience_s + 30.0)
     async def announce_elsewhere(context: ToolContext, text: str, device: str = "") -> ToolResult:
-        """Say something aloud on another device of this house, or on all others, when the talker asks for it.
+        """Say something aloud on another device of this house, or on all others, when the user asks for it.
 
         Takes:
             text: what is said there, as one or two sentences to whoever is near.

@@ -6,7 +6,7 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
-from xiaozhi import bounded_json
+from xiaozhi.text import bounded_json
 from xiaozhi.text.loose_json import NotReadable, read_object
 from xiaozhi.tools.tool_schema import MAX_INTEGER, mistake
 

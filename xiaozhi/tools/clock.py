@@ -10,7 +10,7 @@ from xiaozhi.tools.tool import Tool, ToolContext, ToolError
 from xiaozhi.tools.wording import pick
 
 ZH_WEEKDAYS: Final = "一二三四五六日"
-_MOST_NAME_CHARS: Final = 64  # the longest has 32; the library takes each part of a name for a folder, recursively
+_MAX_NAME_CHARS: Final = 64  # the longest has 32; the library takes each part of a name for a folder, recursively
 _EN_WEEKDAYS: Final = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 
 
@@ -28,7 +28,7 @@ def zone(name: str, language: str) -> tzinfo:
         ToolError: there is no such zone.
     """
     try:
-        return zoneinfo.ZoneInfo(name[:_MOST_NAME_CHARS])
+        return zoneinfo.ZoneInfo(name[:_MAX_NAME_CHARS])
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         raise ToolError(
             pick(
@@ -47,7 +47,7 @@ def clock_tools() -> list[Tool]:
         """The time, date and weekday now; call it whenever an answer depends on what time or day it is.
 
         Takes:
-            time_zone: IANA name such as Asia/Tokyo for another place; empty for where the talker is.
+            time_zone: IANA name such as Asia/Tokyo for another place; empty for where the user is.
         """
         now = context.now()
         if time_zone:

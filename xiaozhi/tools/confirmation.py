@@ -1,4 +1,4 @@
-"""Dangerous calls wait for a spoken yes. The model cannot give it: only the talker's next words count. Pure."""
+"""Dangerous calls wait for a spoken yes. The model cannot give it: only the user's next words count. Pure."""
 
 import re
 from typing import Final
@@ -27,7 +27,7 @@ class Confirmations:
         self._granted: set[tuple[str, str]] = set()
 
     def begin_turn(self, heard: str) -> None:
-        """The talker has spoken: what was asked in the turn before is granted or forgotten."""
+        """The user has spoken: what was asked in the turn before is granted or forgotten."""
         self._granted = self._asked if affirms(heard) else set()
         self._asked = set()
 

@@ -6,22 +6,22 @@ from xiaozhi.tools.declare import tool
 from xiaozhi.tools.tool import Conversation, Tool, ToolContext, ToolError, ToolResult
 from xiaozhi.tools.wording import pick, shortened
 
-_MOST_FACT_CHARS: Final = 300
-_MOST_TOLD: Final = 60
+_MAX_FACT_CHARS: Final = 300
+_MAX_TOLD: Final = 60
 
 
 def conversation_tools() -> list[Tool]:
-    """`change_persona`, `remember`, `forget`, `what_is_remembered`, `end_conversation`."""
+    """`change_agent`, `remember`, `forget`, `what_is_remembered`, `end_conversation`."""
 
-    @tool(usable=lambda context: context.conversation is not None and len(context.conversation.personas()) > 1)
-    async def change_persona(context: ToolContext, name: str = "") -> str:
+    @tool(usable=lambda context: context.conversation is not None and len(context.conversation.agents()) > 1)
+    async def change_agent(context: ToolContext, name: str = "") -> str:
         """Become another character from the next reply on.
 
         Takes:
             name: one of the characters there are; empty to learn which.
         """
         conversation = _conversation(context)
-        names = list(conversation.personas())
+        names = list(conversation.agents())
         wanted = name.strip().casefold()
         chosen = next((each for each in names if each.casefold() == wanted), "") or next(
             (each for each in names if wanted and (wanted in each.casefold() or each.casefold() in wanted)), ""
@@ -29,12 +29,12 @@ def conversation_tools() -> list[Tool]:
         if not chosen:
             choice = "、".join(names)
             raise ToolError(pick(context.language, f"可以选的角色有：{choice}。", f"The characters are: {choice}."))
-        await conversation.change_persona(chosen)
+        await conversation.change_agent(chosen)
         return pick(context.language, f"从现在起是{chosen}。", f"From now on: {chosen}.")
 
     @tool(usable=_in_conversation)
     async def remember(context: ToolContext, fact: str) -> str:
-        """Keep a lasting fact about the talker (name, taste, family, plans) when they ask for it or it will matter.
+        """Keep a lasting fact about the user (name, taste, family, plans) when they ask for it or it will matter.
 
         Takes:
             fact: one sentence that stands by itself.
@@ -42,12 +42,12 @@ def conversation_tools() -> list[Tool]:
         text = " ".join(fact.split())
         if not text:
             raise ToolError(pick(context.language, "要记住什么呢？", "What should I remember?"))
-        await _conversation(context).remember(shortened(text, _MOST_FACT_CHARS))
-        return pick(context.language, "记住了。", "Remembered.")
+        await _conversation(context).remember(shortened(text, _MAX_FACT_CHARS))
+        return pick(context.language, "记住了。", "CachedRecognizer.")
 
     @tool(usable=_in_conversation)
     async def forget(context: ToolContext, about: str = "", everything: bool = False) -> str:
-        """Erase what was remembered about the talker, when they ask for it.
+        """Erase what was remembered about the user, when they ask for it.
 
         Takes:
             about: words of what to forget.
@@ -62,7 +62,7 @@ def conversation_tools() -> list[Tool]:
 
     @tool(usable=_in_conversation, repeats=True)
     async def what_is_remembered(context: ToolContext, about: str = "") -> str:
-        """Tell what is remembered about the talker, when they ask what you know about them.
+        """Tell what is remembered about the user, when they ask what you know about them.
 
         Takes:
             about: only what has to do with this; empty for everything.
@@ -70,17 +70,17 @@ def conversation_tools() -> list[Tool]:
         facts = await _conversation(context).known(about.strip())
         if not facts:
             return pick(context.language, "我还没有记住什么。", "Nothing is remembered yet.")
-        return "\n".join(facts[:_MOST_TOLD])
+        return "\n".join(facts[:_MAX_TOLD])
 
     @tool(usable=_in_conversation)
     async def end_conversation(context: ToolContext) -> ToolResult:
-        """End the conversation when the talker says goodbye or wants you to stop listening; say a short farewell."""
+        """End the conversation when the user says goodbye or wants you to stop listening; say a short farewell."""
         return ToolResult(
             pick(context.language, "对话在这句告别之后结束。", "The conversation ends after your farewell."),
             ends_conversation=True,
         )
 
-    return [change_persona, remember, forget, what_is_remembered, end_conversation]
+    return [change_agent, remember, forget, what_is_remembered, end_conversation]
 
 
 def _in_conversation(context: ToolContext) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 
-from xiaozhi.channel import ChannelClosed
+from xiaozhi.concurrency.channel import ChannelClosed
 from xiaozhi.events import ToolSpec
 from xiaozhi.settings.tools import DeviceToolSettings
 from xiaozhi.tools.device_mcp import DeviceMcp

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-from xiaozhi.channel import ChannelClosed
+from xiaozhi.concurrency.channel import ChannelClosed
 from xiaozhi.settings.tools import DeviceToolSettings
 from xiaozhi.tools.device_rpc import DeviceRpc, Reply, call_text, initialize_params, tool_page
 from xiaozhi.tools.listed import ListedTool, listed_tool
@@ -22,8 +22,8 @@ _INITIALIZE_WAIT_S: Final = 2.0
 """Tools do not need its answer, and answers can be lost: after this the list is asked for all the same."""
 # A device lists its tools in 70 to 300 ms. Who speaks before is kept waiting, but never longer than this after hello.
 _LISTING_S: Final = 1.5
-_MOST_PAGES: Final = 32
-_MOST_ENTRIES: Final = 500
+_MAX_PAGES: Final = 32
+_MAX_ENTRIES: Final = 500
 """Of one page; a page of the firmware holds some dozens."""
 _LIST_TRIES: Final = 2
 _MAX_CURSOR_CHARS: Final = 512  # the firmware's is the name of the next tool
@@ -176,7 +176,7 @@ class DeviceMcp:
     async def _list(self) -> None:
         """Take in every page; a cursor that comes back, too many pages or too many tools end it."""
         cursor, seen = "", set[str]()
-        for _ in range(_MOST_PAGES):
+        for _ in range(_MAX_PAGES):
             reply = await self._ask_again({"cursor": cursor, "withUserTools": False})
             if reply.result is None:
                 _log.debug("the device ended its list: %s", reply.error)
@@ -199,7 +199,7 @@ class DeviceMcp:
     async def _take(self, entries: Sequence[object]) -> None:
         """Offer the tools of one page; those that cannot be offered are left out one by one."""
         new: dict[str, ListedTool] = {}
-        for entry in entries[:_MOST_ENTRIES]:
+        for entry in entries[:_MAX_ENTRIES]:
             await asyncio.sleep(0)  # each may take milliseconds
             try:
                 listed = listed_tool(entry)

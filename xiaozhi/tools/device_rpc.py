@@ -13,8 +13,8 @@ from typing import Any, Final
 from xiaozhi import __version__
 
 _PROTOCOL_VERSION: Final = "2024-11-05"
-_MOST_ID: Final = 2_000_000_000  # the firmware reads ids as int32
-_MOST_ERROR_CHARS: Final = 300
+_MAX_ID: Final = 2_000_000_000  # the firmware reads ids as int32
+_MAX_ERROR_CHARS: Final = 300
 _MAX_ITEMS: Final = 100  # of one result
 
 
@@ -41,7 +41,7 @@ class DeviceRpc:
     def request(self, method: str, params: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
         """A new request: its id and the JSON-RPC message."""
         number = next(self._ids)
-        if number >= _MOST_ID:
+        if number >= _MAX_ID:
             self._ids = itertools.count(1)
         self._open.add(number)
         return number, {"jsonrpc": "2.0", "id": number, "method": method, "params": dict(params)}
@@ -113,4 +113,4 @@ def call_text(result: Mapping[str, Any]) -> tuple[str, bool]:
 
 def _error_text(error: object) -> str:
     message = error.get("message") if isinstance(error, dict) else error
-    return message[:_MOST_ERROR_CHARS] if isinstance(message, str) and message else "the device refused"
+    return message[:_MAX_ERROR_CHARS] if isinstance(message, str) and message else "the device refused"

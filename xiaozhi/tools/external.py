@@ -32,8 +32,8 @@ _LAST_RETRY_S: Final = 300.0
 _STEADY_S: Final = 60.0
 """A connection that held for so long makes the next failure count as the first."""
 _ALIVE_EVERY_S: Final = 30.0
-_MOST_PAGES: Final = 50
-_MOST_TOOLS: Final = 200
+_MAX_PAGES: Final = 50
+_MAX_TOOLS: Final = 200
 _MAX_BODY_BYTES: Final = 1_048_576
 """Of one answer over HTTP; the SDK allows one event of a stream as much."""
 
@@ -355,10 +355,10 @@ async def _list(client: "Client") -> list[object]:
     listed: list[object] = []
     cursor: str | None = None
     seen = set[str]()
-    for _ in range(_MOST_PAGES):
+    for _ in range(_MAX_PAGES):
         page = await client.list_tools(cursor=cursor)
         for each in page.tools:
-            if len(listed) == _MOST_TOOLS:
+            if len(listed) == _MAX_TOOLS:
                 return listed
             listed.append({"name": each.name, "description": each.description, "inputSchema": each.input_schema})
         cursor = page.next_cursor

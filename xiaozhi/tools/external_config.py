@@ -10,9 +10,9 @@ from pydantic import SecretStr, ValidationError
 from xiaozhi.settings import ToolsSettings
 from xiaozhi.settings.tools import McpServer
 
-_MOST_BYTES: Final = 1_048_576
+_MAX_BYTES: Final = 1_048_576
 _OTHER: Final = re.compile(r"[^A-Za-z0-9_-]+")
-_MOST_NAME_CHARS: Final = 32
+_MAX_NAME_CHARS: Final = 32
 
 
 class McpConfigError(Exception):
@@ -39,8 +39,8 @@ def read_config(path: Path) -> list[McpServer]:
         McpConfigError: the file is missing or wrong.
     """
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise McpConfigError(f"{path}: larger than {_MOST_BYTES} bytes")
+        if path.stat().st_size > _MAX_BYTES:
+            raise McpConfigError(f"{path}: larger than {_MAX_BYTES} bytes")
         content = json.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise McpConfigError(f"{path}: {error.strerror or error}") from None
@@ -62,7 +62,7 @@ def _server(path: Path, name: str, entry: Any) -> McpServer:
             f"{place}: the old SSE transport is not supported; use the server's streamable HTTP address"
         )
     values: dict[str, Any] = {
-        "name": _OTHER.sub("_", name).strip("_")[:_MOST_NAME_CHARS],
+        "name": _OTHER.sub("_", name).strip("_")[:_MAX_NAME_CHARS],
         "command": entry.get("command", ""),
         "args": entry.get("args", ()),
         "env": entry.get("env") or {},

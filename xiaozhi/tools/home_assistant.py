@@ -99,7 +99,7 @@ def home_tools(settings: HomeAssistantSettings, web: WebClient) -> list[Tool]:
         """What there is in the smart home and in which state: lights, switches, sensors, blinds, locks.
 
         Takes:
-            name: a thing or a room in the talker's words; empty for everything.
+            name: a thing or a room in the user's words; empty for everything.
         """
         chosen = await found(name, context.language)
         if not chosen:
@@ -114,7 +114,7 @@ def home_tools(settings: HomeAssistantSettings, web: WebClient) -> list[Tool]:
         """Switch or adjust a thing in the smart home.
 
         Takes:
-            name: the thing in the talker's words, with its room, or its entity id.
+            name: the thing in the user's words, with its room, or its entity id.
             action: what to do.
             value: for set_ actions: percent, or degrees Celsius for set_temperature.
         """
@@ -122,10 +122,10 @@ def home_tools(settings: HomeAssistantSettings, web: WebClient) -> list[Tool]:
 
     @tool(dangerous=True)
     async def home_control_guarded(context: ToolContext, name: str, action: Action, value: float | None = None) -> str:
-        """Like home_control for locks and alarm systems; the talker is asked first.
+        """Like home_control for locks and alarm systems; the user is asked first.
 
         Takes:
-            name: the thing in the talker's words, with its room, or its entity id.
+            name: the thing in the user's words, with its room, or its entity id.
             action: what to do.
             value: for set_ actions: percent.
         """

@@ -1,4 +1,4 @@
-"""Home Assistant's entities: which of them a talker means, and what can be done with each kind. Pure."""
+"""Home Assistant's entities: which of them a user means, and what can be done with each kind. Pure."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ Action: TypeAlias = Literal[
     "set_position",
 ]
 _GOOD_ENOUGH: Final = 0.6
-_MOST_NAME_CHARS: Final = 100  # of an entity, and so of what a talker calls it: comparing takes one length by the other
+_MAX_NAME_CHARS: Final = 100  # of an entity, and so of what a user calls it: comparing takes one length by the other
 
 _ON_OFF: Final = {"turn_on": "turn_on", "turn_off": "turn_off", "toggle": "toggle"}
 _SERVICES: Final[dict[str, dict[str, str]]] = {
@@ -101,8 +101,8 @@ def entities(states: Any, domains: Iterable[str]) -> list[Entity]:
         entity_id = state["entity_id"]
         entity = Entity(
             entity_id,
-            str(attributes.get("friendly_name") or entity_id)[:_MOST_NAME_CHARS],
-            str(state.get("state", ""))[:_MOST_NAME_CHARS],
+            str(attributes.get("friendly_name") or entity_id)[:_MAX_NAME_CHARS],
+            str(state.get("state", ""))[:_MAX_NAME_CHARS],
             str(attributes.get("unit_of_measurement") or "")[:20],
         )
         if entity.domain in wanted:
@@ -111,14 +111,14 @@ def entities(states: Any, domains: Iterable[str]) -> list[Entity]:
 
 
 def meant(found: Sequence[Entity], name: str) -> list[Entity]:
-    """The entities a talker may mean by a name, the best fits only: several when they fit equally well.
+    """The entities a user may mean by a name, the best fits only: several when they fit equally well.
 
     Takes 60 us for each entity where none is called quite so: not for the loop.
     """
     exact = [each for each in found if each.id == name.strip()]
     if exact:
         return exact
-    wanted = plain(name[:_MOST_NAME_CHARS])
+    wanted = plain(name[:_MAX_NAME_CHARS])
     if not wanted:
         return []
     scored = [(score, each) for each in found if (score := _likeness(wanted, each)) > 0]
@@ -156,7 +156,7 @@ def _likeness(wanted: str, entity: Entity) -> float:
     if wanted in (name, own):
         return 5.0
     if wanted in name:
-        return 3.0  # "light" fits every light equally: the talker is asked which
+        return 3.0  # "light" fits every light equally: the user is asked which
     if name and name in wanted:
         return 2.0 + len(name) / len(wanted)
     ratio = difflib.SequenceMatcher(None, wanted, name, autojunk=False).ratio()

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from xiaozhi.events import ToolSpec
 
-MOST_THINGS: Final = 32
-MOST_METHODS: Final = 16
-_MOST_PARAMETERS: Final = 16
-_MOST_PROPERTIES: Final = 32
+MAX_THINGS: Final = 32
+MAX_METHODS: Final = 16
+_MAX_PARAMETERS: Final = 16
+_MAX_PROPERTIES: Final = 32
 _LONGEST_DESCRIPTION: Final = 300
 _LONGEST_VALUE: Final = 300
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,27}", re.ASCII)
@@ -73,7 +73,7 @@ class IotThings:
         """Take an `iot` message with `descriptors` or `states`. Never raises."""
         for described in _objects(message.get("descriptors")):
             thing = _thing(described)
-            if thing is None or (thing.name not in self._things and len(self._things) >= MOST_THINGS):
+            if thing is None or (thing.name not in self._things and len(self._things) >= MAX_THINGS):
                 self.ignored += 1
                 continue
             self._things[thing.name] = thing
@@ -144,7 +144,7 @@ def _thing(described: Mapping[str, Any]) -> Thing | None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         return None
     methods: dict[str, Method] = {}
-    for method_name, about in list(_members(described.get("methods")).items())[:MOST_METHODS]:
+    for method_name, about in list(_members(described.get("methods")).items())[:MAX_METHODS]:
         if not _NAME.fullmatch(method_name):
             continue
         parameters = {
@@ -153,13 +153,13 @@ def _thing(described: Mapping[str, Any]) -> Thing | None:
                 _text(one.get("description")),
                 one.get("required") is not False,
             )
-            for parameter, one in list(_members(about.get("parameters")).items())[:_MOST_PARAMETERS]
+            for parameter, one in list(_members(about.get("parameters")).items())[:_MAX_PARAMETERS]
             if _NAME.fullmatch(parameter)
         }
         methods[method_name] = Method(method_name, _text(about.get("description")) or method_name, parameters)
     properties = {
         key: _text(one.get("description"))
-        for key, one in list(_members(described.get("properties")).items())[:_MOST_PROPERTIES]
+        for key, one in list(_members(described.get("properties")).items())[:_MAX_PROPERTIES]
         if _NAME.fullmatch(key)
     }
     return Thing(name, _text(described.get("description")), properties, methods, {})
@@ -192,7 +192,7 @@ def _argument(name: str, kind: str, value: object) -> object:
 def _objects(value: object) -> list[Mapping[str, Any]]:
     if not isinstance(value, list):
         return []
-    return [one for one in value[:MOST_THINGS] if isinstance(one, dict)]
+    return [one for one in value[:MAX_THINGS] if isinstance(one, dict)]
 
 
 def _members(value: object) -> Mapping[str, Mapping[str, Any]]:

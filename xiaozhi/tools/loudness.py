@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import orjson
 
-from xiaozhi import bounded_json
+from xiaozhi.text import bounded_json
 from xiaozhi.tools.tool import DeviceCalls, ToolError
 
 _log = logging.getLogger(__name__)

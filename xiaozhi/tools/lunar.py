@@ -16,7 +16,7 @@ from xiaozhi.tools.wording import pick
 _FIRST_YEAR: Final = 1900
 _LAST_YEAR: Final = 2100
 """Years for which the calendar's astronomy is trusted."""
-_MOST_LISTED: Final = 6
+_MAX_LISTED: Final = 6
 _ZODIAC_EN: Final = dict(
     zip(
         "鼠牛虎兔龙蛇马羊猴鸡狗猪",
@@ -92,7 +92,7 @@ def coming_days(after: date, language: str) -> str:
     found: list[str] = []
     for ahead in range(1, 366):
         day = after + timedelta(days=ahead)
-        if day.year > _LAST_YEAR or len(found) == _MOST_LISTED:
+        if day.year > _LAST_YEAR or len(found) == _MAX_LISTED:
             break
         solar = _solar(day, language)
         names = [*solar.getLunar().getFestivals(), *(n for n in solar.getFestivals() if n in _FESTIVALS_EN)]
@@ -105,7 +105,7 @@ def coming_days(after: date, language: str) -> str:
                 found.append(f"{name}：{day_text(at, language)}，还有{ahead}天")
             else:
                 found.append(f"{_FESTIVALS_EN.get(name, name)}: {day_text(at, language)}, in {ahead} days")
-    return ("；" if is_chinese(language) else "; ").join(found[:_MOST_LISTED])
+    return ("；" if is_chinese(language) else "; ").join(found[:_MAX_LISTED])
 
 
 def from_lunar(year: int, month: int, day: int, language: str) -> date:

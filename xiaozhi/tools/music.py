@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Final
 
 from xiaozhi.audio.pcm import PcmInt
+from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.settings.tools import MusicSettings
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.music_library import Track, scan, search
 from xiaozhi.tools.music_stream import play
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError, ToolResult
 from xiaozhi.tools.wording import pick
-from xiaozhi.workers import WorkerPool
 
 _LOOK_AGAIN_S: Final = 300.0
 """A folder is looked through again when it was asked about and this much time has passed."""
-_MOST_QUEUED: Final = 30
+_MAX_QUEUED: Final = 30
 _LISTED: Final = 10
 
 
@@ -47,7 +47,7 @@ class MusicBox:
             return self._tracks
 
     async def find(self, query: str) -> list[Track]:
-        """The tracks a talker may mean, best first."""
+        """The tracks a user may mean, best first."""
         tracks = await self.tracks()
         return await asyncio.to_thread(search, tracks, query)
 
@@ -69,10 +69,10 @@ def music_tools(box: MusicBox) -> list[Tool]:
 
     @tool(speaks=True)
     async def play_music(context: ToolContext, query: str = "", shuffle: bool = False) -> ToolResult:
-        """Play music from the owner's collection on this device; it plays until the talker speaks.
+        """Play music from the owner's collection on this device; it plays until the user speaks.
 
         Takes:
-            query: title, artist or album in the talker's words; empty for anything.
+            query: title, artist or album in the user's words; empty for anything.
             shuffle: in random order; the order of the files otherwise.
         """
         language = context.language
@@ -89,7 +89,7 @@ def music_tools(box: MusicBox) -> list[Tool]:
             chosen, shuffle = list(tracks), True
         if shuffle:
             chosen = random.sample(chosen, len(chosen))
-        queue = chosen[:_MOST_QUEUED]
+        queue = chosen[:_MAX_QUEUED]
         text = pick(language, f"正在播放：{queue[0].name()}", f"Playing: {queue[0].name()}")
         return ToolResult(text, audio=lambda: box.play(queue))
 

@@ -1,4 +1,4 @@
-"""Music files of a folder: what they are called, and which of them a talker means. Runs in worker threads."""
+"""Music files of a folder: what they are called, and which of them a user means. Runs in worker threads."""
 
 import difflib
 import logging
@@ -15,7 +15,7 @@ from xiaozhi.audio.libav import av, open_sound
 _log = logging.getLogger(__name__)
 
 KINDS: Final = frozenset({".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wav", ".wma", ".ape", ".aiff"})
-_MOST_TAG_CHARS: Final = 200
+_MAX_TAG_CHARS: Final = 200
 _GOOD_ENOUGH: Final = 0.6
 """Likeness from which a title counts as meant; misheard titles of four characters with one wrong reach 0.75."""
 _NOT_LETTERS: Final = re.compile(r"[\W_]+")
@@ -63,8 +63,8 @@ def scan(folder: Path, most: int, known: Sequence[Track] = ()) -> list[Track]:
 
 
 def search(tracks: Sequence[Track], query: str, most: int = 20) -> list[Track]:
-    """The tracks a talker may mean, best first: by title, artist or album, also when a little is misheard."""
-    wanted = plain(query[:_MOST_TAG_CHARS])
+    """The tracks a user may mean, best first: by title, artist or album, also when a little is misheard."""
+    wanted = plain(query[:_MAX_TAG_CHARS])
     if not wanted:
         return []
     scored = [(score, -index) for index, track in enumerate(tracks) if (score := _likeness(wanted, track)) > 0]
@@ -132,4 +132,4 @@ def _read(path: Path, changed_at: float) -> Track:
 
 
 def _tag(tags: Mapping[str, str], name: str) -> str:
-    return " ".join(tags.get(name, "").replace("\0", " ").split())[:_MOST_TAG_CHARS]
+    return " ".join(tags.get(name, "").replace("\0", " ").split())[:_MAX_TAG_CHARS]

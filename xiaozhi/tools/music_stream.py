@@ -11,8 +11,8 @@ import numpy as np
 from xiaozhi.audio.errors import DecodeError
 from xiaozhi.audio.libav import av, open_sound
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
-from xiaozhi.channel import Channel, ChannelClosed
-from xiaozhi.workers import JobDropped, WorkerPool
+from xiaozhi.concurrency.channel import Channel, ChannelClosed
+from xiaozhi.concurrency.workers import JobDropped, WorkerPool
 
 _PIECE_S: Final = 0.5
 """What is decoded in one go: a few milliseconds of work, so that a stop waits for no longer than that."""

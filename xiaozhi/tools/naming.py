@@ -7,7 +7,7 @@ from typing import Final
 
 from xiaozhi.text.call_names import offered_name
 
-MOST_CHARS: Final = 64
+MAX_CHARS: Final = 64
 """OpenAI's limit for the name of a function; others allow as much or more."""
 _OTHER: Final = re.compile(r"[^a-zA-Z0-9_-]+")
 # Words with dots in them, found in one pass: a pattern of the names themselves would be a stranger's.
@@ -26,7 +26,7 @@ def api_name(name: str) -> str:
         plain = f"{plain or 'tool'}_{_digest(name)}"
     if not plain[0].isalpha():
         plain = f"t_{plain}"
-    return plain if len(plain) <= MOST_CHARS else _with_digest(plain, name)
+    return plain if len(plain) <= MAX_CHARS else _with_digest(plain, name)
 
 
 class Names:
@@ -72,4 +72,4 @@ def _digest(name: str) -> str:
 
 
 def _with_digest(plain: str, name: str) -> str:
-    return f"{plain[: MOST_CHARS - _DIGEST_CHARS - 1]}_{_digest(name)}"
+    return f"{plain[: MAX_CHARS - _DIGEST_CHARS - 1]}_{_digest(name)}"

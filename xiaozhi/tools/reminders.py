@@ -14,8 +14,8 @@ from xiaozhi.tools.reminder_book import Reminder, ReminderBook, Repeat
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError
 from xiaozhi.tools.wording import pick, shortened
 
-_MOST_AHEAD: Final = timedelta(days=366 * 5)
-_MOST_TEXT_CHARS: Final = 200
+_MAX_AHEAD: Final = timedelta(days=366 * 5)
+_MAX_TEXT_CHARS: Final = 200
 _ALARM: Final = re.compile(r"闹钟|起床|叫醒|醒来|计时|倒计时|\b(?:alarm|timer|wake|get up)", re.IGNORECASE)
 
 
@@ -25,7 +25,7 @@ def due_time(at: str, in_seconds: int, now: datetime, language: str) -> datetime
     Args:
         at: ISO date and time, or only a time (`07:30`, the next one is meant); without a zone in that of `now`.
         in_seconds: from now, when `at` is empty.
-        now: the talker's time, with its zone.
+        now: the user's time, with its zone.
         language: of the sentences of errors.
 
     Raises:
@@ -38,7 +38,7 @@ def due_time(at: str, in_seconds: int, now: datetime, language: str) -> datetime
         raise ToolError(
             pick(language, "这个时间已经过去了。", f"That time has passed; it is {now:%Y-%m-%dT%H:%M} now.")
         )
-    if due - now > _MOST_AHEAD:
+    if due - now > _MAX_AHEAD:
         raise ToolError(pick(language, "这个时间太远了。", "That is too many years ahead."))
     return due
 
@@ -56,14 +56,14 @@ def reminder_tools(settings: ReminderSettings, book: ReminderBook, changed: Call
     async def set_reminder(
         context: ToolContext,
         text: str = "",
-        in_seconds: Annotated[int, Field(ge=0, le=int(_MOST_AHEAD.total_seconds()))] = 0,
+        in_seconds: Annotated[int, Field(ge=0, le=int(_MAX_AHEAD.total_seconds()))] = 0,
         at: str = "",
         repeat: Repeat = "",
     ) -> str:
         """Set a timer, an alarm or a reminder; it is spoken on this device when it is due.
 
         Takes:
-            text: what to be reminded of, in the talker's words; empty for a plain timer or alarm.
+            text: what to be reminded of, in the user's words; empty for a plain timer or alarm.
             in_seconds: time from now, for timers.
             at: instead of in_seconds, local date and time as YYYY-MM-DDTHH:MM, or HH:MM for the next such time.
             repeat: daily, weekdays (Monday to Friday) or weekly; empty for once.
@@ -76,7 +76,7 @@ def reminder_tools(settings: ReminderSettings, book: ReminderBook, changed: Call
                 pick(language, "提醒太多了，请先取消几个。", "There are too many reminders already; cancel some first.")
             )
         kept = await book.add(
-            context.device_id, shortened(text.strip(), _MOST_TEXT_CHARS), due.timestamp(), repeat=repeat
+            context.device_id, shortened(text.strip(), _MAX_TEXT_CHARS), due.timestamp(), repeat=repeat
         )
         changed()
         return pick(language, "已设好：", "Set: ") + reminder_text(kept, now, language)

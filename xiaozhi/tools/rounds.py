@@ -33,7 +33,7 @@ class Finished:
     """How a turn with tools ended.
 
     Attributes:
-        messages: what the turn added to the conversation behind the talker's words: answers with their calls, results,
+        messages: what the turn added to the conversation behind the user's words: answers with their calls, results,
             and the last answer when it said anything. What an interruption left unheard is the caller's to cut.
         spoken: everything the model said, in order.
         closing: still to be spoken: what a tool has to say where the model is not asked again; often empty.
@@ -73,7 +73,7 @@ async def with_tools(
     Args:
         ask: asks the model once.
         box: the conversation's tools; `prepare` or `begin_turn` has been called.
-        messages: the conversation, the talker's words last.
+        messages: the conversation, the user's words last.
         on_slow: given a short sentence to speak when calls take long; at most once a turn.
         before_calls: waited for before anything is called: it returns when the turn is committed, and
             `box.begin_turn` has been called by then.

@@ -11,7 +11,7 @@ from xiaozhi.tools.web import WebClient, WebError
 from xiaozhi.tools.wording import pick, shortened
 
 _TAVILY_URL: Final = "https://api.tavily.com"
-_MOST_QUERY_CHARS: Final = 300
+_MAX_QUERY_CHARS: Final = 300
 _SNIPPET_CHARS: Final = 400
 
 
@@ -28,7 +28,7 @@ def search_tools(settings: SearchSettings, web: WebClient) -> list[Tool]:
             query: a few words, in the language in which the answer is likely written.
         """
         language = context.language
-        words = query.strip()[:_MOST_QUERY_CHARS]
+        words = query.strip()[:_MAX_QUERY_CHARS]
         if not words:
             raise ToolError(pick(language, "要搜索什么呢？", "What should I search for?"))
         try:

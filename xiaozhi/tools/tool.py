@@ -13,7 +13,7 @@ AudioSource: TypeAlias = SoundSource
 
 
 class ToolError(Exception):
-    """A tool could not do it; the text is one sentence that the talker may hear."""
+    """A tool could not do it; the text is one sentence that the user may hear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +36,20 @@ class ToolResult:
 class Conversation(Protocol):
     """What built-in tools may ask of the conversation they are called in."""
 
-    def personas(self) -> Sequence[str]:
+    def agents(self) -> Sequence[str]:
         """Names of the characters this device may take."""
         ...
 
-    async def change_persona(self, name: str) -> None:
+    async def change_agent(self, name: str) -> None:
         """Take another character from the next reply on."""
         ...
 
     async def remember(self, fact: str) -> None:
-        """Keep a fact about this talker for good."""
+        """Keep a fact about this user for good."""
         ...
 
     async def known(self, about: str = "") -> Sequence[str]:
-        """What is remembered of this talker; with `about` only what has to do with it, the best first."""
+        """What is remembered of this user; with `about` only what has to do with it, the best first."""
         ...
 
     async def forget(self, about: str) -> int:
@@ -88,8 +88,8 @@ class ToolContext:
 
     Attributes:
         device_id: whose conversation it is.
-        language: of the talker, `zh` or `en`.
-        now: the talker's local time, with its zone.
+        language: of the user, `zh` or `en`.
+        now: the user's local time, with its zone.
         device: the device's own tools; None when it has none or is not connected.
         conversation: hooks into the conversation; None where there is none (command line, tests).
     """
@@ -115,9 +115,9 @@ class Tool:
         run: does it with checked arguments. Raises `ToolError`, or anything: that becomes a short result.
         check: turns the arguments as the model gave them into what `run` takes, or raises `BadArguments`.
         source: where it comes from: `built-in`, `device`, or the name of an external server.
-        dangerous: done only after the talker has said yes.
+        dangerous: done only after the user has said yes.
         user_only: for people, never offered to a model.
-        slow: takes seconds as a rule, so that the talker should hear something before.
+        slow: takes seconds as a rule, so that the user should hear something before.
         speaks: the result is sound, such as music.
         repeats: the same call with the same arguments is sensible within one turn (it reads what changes).
         timeout_s: the most it may take, in seconds; None for the usual.

@@ -22,8 +22,8 @@ from xiaozhi.tools.wording import pick, shortened
 
 _log = logging.getLogger(__name__)
 
-_MOST_DESCRIPTION_CHARS: Final = 1024  # OpenAI's limit for the description of a function
-_MOST_REPEATS: Final = 2
+_MAX_DESCRIPTION_CHARS: Final = 1024  # OpenAI's limit for the description of a function
+_MAX_REPEATS: Final = 2
 """The same call with the same arguments in one turn; above, a model goes round in circles."""
 
 
@@ -209,7 +209,7 @@ class Toolbox:
         self._specs = tuple(
             ToolSpec(
                 self._names.to_api(each.name),
-                shortened(self._names.in_text(each.description), _MOST_DESCRIPTION_CHARS),
+                shortened(self._names.in_text(each.description), _MAX_DESCRIPTION_CHARS),
                 each.parameters,
             )
             for each in self._tools.values()
@@ -242,13 +242,13 @@ class Toolbox:
             return _refusal(f"Not called. {wrong}")
         key = (found.name, _canonical(arguments))
         times = self._done.get(key, 0)
-        if times >= _MOST_REPEATS and not found.repeats:
+        if times >= _MAX_REPEATS and not found.repeats:
             self.counters.refused += 1
             return _refusal("Not called again: this very call has been made already. Answer with what is known.")
         if self._is_dangerous(found) and not self._confirmations.granted(*key):
             self.counters.refused += 1
             return _refusal(
-                "Not done yet: this needs the talker's consent. Ask in one short sentence whether to do it, and make "
+                "Not done yet: this needs the user's consent. Ask in one short sentence whether to do it, and make "
                 "the same call again only after a clear yes."
             )
         self._done[key] = times + 1
@@ -289,7 +289,7 @@ class Toolbox:
         return pick(self.context.language, "稍等，我看一下。", "One moment, let me see.")
 
     def _circles(self) -> ToolResult:
-        return _refusal("Not called: no more calls in this turn. Answer the talker now with what is known.")
+        return _refusal("Not called: no more calls in this turn. Answer the user now with what is known.")
 
     def _too_many(self, most: int) -> ToolResult:
         return _refusal(f"Not called: at most {most} calls at once. Call it again if it is still needed.")

@@ -123,7 +123,7 @@ _EN_ASKED: Final = (
         rf"{_EN_VALUE} ?(?P<from>{_WORDS})$"
     ),
 )
-_MOST_CHARS: Final = 80
+_MAX_CHARS: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +159,8 @@ def convert(value: Fraction, source: Unit, target: Unit) -> Fraction | None:
 
 
 def asked(text: str) -> Conversion | None:
-    """The conversion that a talker asks for: "3英里是多少公里", "how many grams are in two pounds"; else None."""
-    if len(text) > _MOST_CHARS:
+    """The conversion that a user asks for: "3英里是多少公里", "how many grams are in two pounds"; else None."""
+    if len(text) > _MAX_CHARS:
         return None
     plain = " ".join(re.sub(r"[，。,.!！?？、]+(?!\d)", " ", text.lower()).split())
     match = _ZH_ASKED.match(plain.replace(" ", ""))

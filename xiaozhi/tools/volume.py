@@ -5,7 +5,7 @@ from typing import Annotated, Final
 import orjson
 from pydantic import Field
 
-from xiaozhi import bounded_json
+from xiaozhi.text import bounded_json
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.tool import DeviceCalls, Tool, ToolContext, ToolError
 from xiaozhi.tools.volume_wish import Dial, Wish

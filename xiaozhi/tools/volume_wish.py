@@ -11,7 +11,7 @@ Dial: TypeAlias = Literal["volume", "brightness"]
 
 _STEP: Final = 15
 """What "a bit louder" means, in percent: six steps from silent to full."""
-_MOST_CHARS: Final = 60
+_MAX_CHARS: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +92,9 @@ _WISHES: Final[tuple[tuple[re.Pattern[str], Wish], ...]] = (
 
 
 def wish(text: str) -> Wish | None:
-    """The dial a talker wants turned; None when the text is anything else. For use before any model."""
+    """The dial a user wants turned; None when the text is anything else. For use before any model."""
     plain = re.sub(r"[\s，。,.!！?？]+", " ", text.lower()).strip()
-    if not plain or len(plain) > _MOST_CHARS:
+    if not plain or len(plain) > _MAX_CHARS:
         return None
     if _HAN.search(plain):
         plain = plain.replace(" ", "")

@@ -46,7 +46,7 @@ class WeatherService(Protocol):
     """A provider; raises `NoSuchPlace` and `WebError`."""
 
     async def weather(self, city: str, chinese: bool) -> Weather:
-        """The weather at a place named by a talker, in words of that language."""
+        """The weather at a place named by a user, in words of that language."""
         ...
 
 

@@ -13,10 +13,11 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
-from xiaozhi import __version__, bounded_json
+from xiaozhi import __version__
 from xiaozhi.settings import ToolsSettings
+from xiaozhi.text import bounded_json
 
-_MOST_REDIRECTS: Final = 4
+_MAX_REDIRECTS: Final = 4
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _PIECE_BYTES: Final = 65_536
 _CONNECTIONS: Final = 32
@@ -46,7 +47,7 @@ class WebClient:
 
     def __init__(self, settings: ToolsSettings) -> None:
         self._timeout = aiohttp.ClientTimeout(total=settings.http_timeout_s, connect=settings.http_timeout_s)
-        self._most_bytes = settings.http_max_kb * 1024
+        self._max_bytes = settings.http_max_kb * 1024
         self._private = settings.private_redirects
         self._own: aiohttp.ClientSession | None = None
         self._public: aiohttp.ClientSession | None = None
@@ -121,7 +122,7 @@ class WebClient:
     ) -> bytes:
         first = url.origin()
         session = self._session(public=False)
-        for _ in range(_MOST_REDIRECTS + 1):
+        for _ in range(_MAX_REDIRECTS + 1):
             async with session.request(
                 method, url, params=params, headers=headers, data=body, allow_redirects=False
             ) as response:
@@ -144,12 +145,12 @@ class WebClient:
         host = response.url.host
         if response.status >= 400:
             raise WebError(f"{host} answered with HTTP {response.status}", response.status)
-        if (response.content_length or 0) > self._most_bytes:
+        if (response.content_length or 0) > self._max_bytes:
             raise WebError(f"the answer of {host} is too large")
         pieces = bytearray()
         async for piece in response.content.iter_chunked(_PIECE_BYTES):
             pieces += piece
-            if len(pieces) > self._most_bytes:
+            if len(pieces) > self._max_bytes:
                 raise WebError(f"the answer of {host} is too large")
         return bytes(pieces)
 

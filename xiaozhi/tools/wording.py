@@ -8,6 +8,6 @@ def pick(language: str, chinese: str, english: str) -> str:
     return chinese if is_chinese(language) else english
 
 
-def shortened(text: str, most_chars: int) -> str:
-    """The text, cut to at most `most_chars` characters with an ellipsis as the last of them."""
-    return text if len(text) <= most_chars else text[: max(0, most_chars - 1)] + "…"
+def shortened(text: str, max_chars: int) -> str:
+    """The text, cut to at most `max_chars` characters with an ellipsis as the last of them."""
+    return text if len(text) <= max_chars else text[: max(0, max_chars - 1)] + "…"

@@ -21,7 +21,7 @@ ONSET_S: Final = 0.4
 # Moments lie this far apart: each device asks the OTA address and connects elsewhere, some 4 ms of a processor.
 _APART_S: Final = 0.01
 # So long the moments take at the most, and no more than this share of the time there is.
-_MOMENTS_MOST_S: Final = 2.0
+_MAX_MOMENTS_S: Final = 2.0
 _MOMENTS_SHARE: Final = 0.25
 _LOOK_S: Final = 0.05
 _WHY: Final = "the server stops"
@@ -94,7 +94,7 @@ def moments_s(listening: Sequence[bool], within_s: float) -> list[float]:
         within_s: the time there is for everything.
     """
     onset_s = min(ONSET_S, within_s * _MOMENTS_SHARE)
-    spread_s = min(_APART_S * len(listening), _MOMENTS_MOST_S, within_s * _MOMENTS_SHARE)
+    spread_s = min(_APART_S * len(listening), _MAX_MOMENTS_S, within_s * _MOMENTS_SHARE)
     apart_s = spread_s / max(1, len(listening))
     return [number * apart_s + onset_s * listens for number, listens in enumerate(listening)]
 

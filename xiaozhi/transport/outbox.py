@@ -10,12 +10,12 @@ from typing import Final
 _log = logging.getLogger(__name__)
 
 # More audio than this waiting here means a device that does not read: late audio would only raise its delay.
-_AUDIO_MOST: Final = 16
+_MAX_AUDIO: Final = 16
 
 # A reply's texts are a few for each sentence. A client that asks on and on (each ping has an answer) and never reads
 # may not fill the memory; answers of the device's tools are asked for one by one.
-_TEXTS_MOST: Final = 256
-_TEXT_CHARS_MOST: Final = 262_144
+_MAX_TEXTS: Final = 256
+_MAX_TEXT_CHARS: Final = 262_144
 
 # No more packets than this wait in the socket behind the kernel, where 4 kB may: a packet has 100 bytes or more.
 _REMEMBERED: Final = 64
@@ -76,7 +76,7 @@ class Outbox:
 
     def put_text(self, text: str) -> None:
         """Queue a text frame; when too much waits already, the connection is given up instead."""
-        if self._texts_waiting >= _TEXTS_MOST or self._text_chars + len(text) > _TEXT_CHARS_MOST:
+        if self._texts_waiting >= _MAX_TEXTS or self._text_chars + len(text) > _MAX_TEXT_CHARS:
             self._give_up()
             return
         self._items.append(text)
@@ -92,7 +92,7 @@ class Outbox:
             self._generation, self._numbered = generation, 0
             self._written.clear()
         self._numbered += 1
-        if self._audio_waiting >= _AUDIO_MOST:
+        if self._audio_waiting >= _MAX_AUDIO:
             self.dropped += 1
             return
         self._items.append(_Audio(generation, self._numbered, frame))

@@ -9,8 +9,8 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
-from xiaozhi import bounded_json
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ
+from xiaozhi.text import bounded_json
 from xiaozhi.transport import framing
 from xiaozhi.turn.machine import ListeningMode
 

@@ -12,7 +12,7 @@ from typing import Final
 # Of the kernel, which doubles it. It is full after about 10 s of Opus at 24 kbit/s once the device's own is (measured).
 _SEND_BUFFER_BYTES: Final = 8192
 # Of the process, behind the kernel's: when more waits, writing waits. Some 20 packets, a little over a second.
-_WAITING_MOST_BYTES: Final = 4096
+_MAX_WAITING_BYTES: Final = 4096
 # Only a device that is too slow already is looked at this often. aiohttp's own signal is one future shared by all who
 # write: the first that gives up waiting cancels the others.
 _LOOK_EVERY_S: Final = 0.05
@@ -50,7 +50,7 @@ class WayOut:
 
     async def room(self) -> None:
         """Wait until little waits."""
-        while self.waiting > _WAITING_MOST_BYTES:  # noqa: ASYNC110 - there is no event of our own, see _LOOK_EVERY_S
+        while self.waiting > _MAX_WAITING_BYTES:  # noqa: ASYNC110 - there is no event of our own, see _LOOK_EVERY_S
             await asyncio.sleep(_LOOK_EVERY_S)
 
     def drop(self) -> bool:

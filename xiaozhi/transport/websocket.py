@@ -10,16 +10,16 @@ from typing import Final
 import orjson
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from xiaozhi.access.identity import Identity
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ
-from xiaozhi.conversation.saying import Told
+from xiaozhi.conversation.conversation import Conversation
+from xiaozhi.conversation.services import Services
+from xiaozhi.conversation.speaking import Told
 from xiaozhi.events import MicPacket
 from xiaozhi.logs import about_device
-from xiaozhi.services import Services
-from xiaozhi.session import Conversation
 from xiaozhi.text.emotions import emoji_of
 from xiaozhi.tools.device import DeviceTools
 from xiaozhi.transport import protocol
-from xiaozhi.transport.identity import Identity
 from xiaozhi.transport.outbox import Outbox
 from xiaozhi.transport.slow_reader import WayOut
 from xiaozhi.transport.uplink import AUDIO_COST, TEXT_COST, TURN_COST, Uplink
@@ -199,7 +199,7 @@ class Connection:
 
     @property
     def language(self) -> str:
-        """What the talker spoke last."""
+        """What the user spoke last."""
         return self._conversation.language
 
     def say(

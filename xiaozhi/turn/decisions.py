@@ -84,7 +84,7 @@ class ResumeReply:
 
 @dataclass(frozen=True, slots=True)
 class StartSaying:
-    """Prepare a sentence of the server's own behind a shut gate; the talker may still speak first."""
+    """Prepare a sentence of the server's own behind a shut gate; the user may still speak first."""
 
     generation: int
 

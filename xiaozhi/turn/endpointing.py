@@ -1,7 +1,7 @@
 """How long to wait after the last voiced sample before the turn is the user's no more. Pure.
 
 Two things move the wait: what was said (a question is over sooner than a sentence that ends in "because") and how this
-talker pauses inside sentences. Silences are audio time in milliseconds.
+user pauses inside sentences. Silences are audio time in milliseconds.
 """
 
 import re
@@ -12,20 +12,20 @@ from xiaozhi.settings import TurnSettings
 
 
 class Completeness(Enum):
-    """What the words say about whether the talker has finished."""
+    """What the words say about whether the user has finished."""
 
     COMPLETE = "complete"
     NEUTRAL = "neutral"
     TRAILING = "trailing"
 
 
-# Words after which a talker of Chinese goes on: fillers, connectives, verbs and particles that want an object.
+# Words after which a user of Chinese goes on: fillers, connectives, verbs and particles that want an object.
 _TRAILING_ZH: Final = re.compile(
     r"(?:嗯|呃|额|唔|那个|这个|那|这|这[种些份位次]|那[种些份位次]|一些|然后|就是|就是说|因为|所以|但是|可是|不过|而且|或者"
     r"|还是|还有|以及|如果|要是|假如|虽然|比如|例如|比方说|包括|关于|和|跟|与|把|被|给|(?<!不)对|向|从|在|的|得|我想|我要|我觉得"
     r"|帮我|给我|请|请你|请问|先|再|就|又|也|(?<![首成])都|一个|第一|首先|提供|告诉我|提醒我|[查搜问找讲]一下)$"
 )
-# Final particles and question endings after which a talker of Chinese has finished; they go before the list above.
+# Final particles and question endings after which a user of Chinese has finished; they go before the list above.
 _COMPLETE_ZH: Final = re.compile(
     r"(?:吗|呢|吧|了|啊|呀|啦|嘛|哦|谢谢|再见|拜拜|你好|几点|多少|什么|怎么样|怎么办|哪里|哪儿|是谁|天气|停|好的|是的|真的|对的"
     r"|可以|不用|不要|没有|[等停听试歇]一下|休息一下|再来一个|换一个|不在|来一[首个])$"
@@ -38,7 +38,7 @@ _TRAILING_EN: Final = frozenset(
     "another every between without until unless since whether mr mrs maybe well could would should can will do does "
     "did have has had not very really just".split()
 )
-# Endings in two words after which a talker goes on.
+# Endings in two words after which a user goes on.
 _TRAILING_PAIRS_EN: Final = frozenset(
     "tell me|give me|show me|remind me|play me|bring me|get me|order me|i want|i need|i'd like|you please|it is".split(
         "|"
@@ -95,15 +95,15 @@ def _english(words: list[str]) -> Completeness:
 
 
 # Longer pauses say nothing about the next one: a second thought, or somebody else.
-_HABIT_MOST_MS: Final = 1000.0
+_MAX_HABIT_MS: Final = 1000.0
 
 
-class TalkerPace:
-    """This talker's habit: how long the pauses are that turn out to be inside a sentence.
+class UserPace:
+    """This user's habit: how long the pauses are that turn out to be inside a sentence.
 
     Not their mean, half of the pauses are longer than that, but a level most of them stay below: a longer pause raises
     it fast, a shorter one lowers it slowly. Measured (`python -m bench.endpointing`) with pauses of 600 ms, replies
-    at once and a neutral wait of 550 ms: of a known talker's utterances 2 to 4 % are cut off; with a mean that moved
+    at once and a neutral wait of 550 ms: of a known user's utterances 2 to 4 % are cut off; with a mean that moved
     by 0.3 for each pause it was 17 to 20 %.
 
     Args:
@@ -122,12 +122,12 @@ class TalkerPace:
 
     @property
     def habit_ms(self) -> float | None:
-        """How long this talker pauses inside sentences, or None before the first pause."""
+        """How long this user pauses inside sentences, or None before the first pause."""
         return self._habit_ms
 
     def paused_and_went_on(self, pause_ms: float) -> None:
         """Speech resumed after a pause of `pause_ms`."""
-        pause_ms = min(pause_ms, _HABIT_MOST_MS)
+        pause_ms = min(pause_ms, _MAX_HABIT_MS)
         if self._habit_ms is None:
             self._habit_ms = pause_ms
         else:
@@ -138,14 +138,14 @@ class TalkerPace:
         if self._habit_ms is not None:
             self._habit_ms *= 1.0 - self._fall
 
-    def adapt_ms(self, base_ms: float, most_ms: float) -> float:
-        """Lengthen `base_ms` to this talker's habit, to `most_ms` at the most; never shorten it."""
+    def adapt_ms(self, base_ms: float, max_ms: float) -> float:
+        """Lengthen `base_ms` to this user's habit, to `max_ms` at the most; never shorten it."""
         if self._habit_ms is None:
             return base_ms
-        return max(base_ms, min(most_ms, self._habit_ms * self._margin))
+        return max(base_ms, min(max_ms, self._habit_ms * self._margin))
 
 
-def hangover_ms(text: str, pace: TalkerPace, settings: TurnSettings, commands: frozenset[str] = frozenset()) -> float:
+def hangover_ms(text: str, pace: UserPace, settings: TurnSettings, commands: frozenset[str] = frozenset()) -> float:
     """How much silence, in audio milliseconds, must follow `text` before its turn may be committed.
 
     `commands` are texts known to be whole (`commands` holds them lower-cased and without punctuation).

@@ -50,7 +50,7 @@ class PacketGaps:
         self.forget()
 
     @property
-    def least_ms(self) -> float:
+    def min_ms(self) -> float:
         """Nothing for so long is a gap of this microphone: more than is usual."""
         return max(self.gap_ms, self._usual_ms + _USUAL_MARGIN_MS if self._usual_ms else 0.0)
 
@@ -98,7 +98,7 @@ class PacketGaps:
             faded: what came last was not clearly a voice.
         """
         gap_ms = self.silent_for_ms(now_ms)
-        unsent_ms = self._kept_ms + self._unsent_ms + (gap_ms if gap_ms >= self.least_ms else 0.0)
+        unsent_ms = self._kept_ms + self._unsent_ms + (gap_ms if gap_ms >= self.min_ms else 0.0)
         if not unsent_ms:
             return 0.0, False
         if self._trusted is None:

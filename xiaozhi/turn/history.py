@@ -1,4 +1,4 @@
-"""What was said in a conversation: the talker's texts and of every reply as much as was heard. Pure."""
+"""What was said in a conversation: the user's texts and of every reply as much as was heard. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class PastTurn:
     """A turn that is over.
 
     Attributes:
-        user: what the talker said; empty where the assistant spoke unasked.
+        user: what the user said; empty where the assistant spoke unasked.
         assistant: what was heard of the reply.
         id: its number in the store; rises.
         tokens: about how many tokens both cost.
@@ -80,15 +80,15 @@ class History:
         interrupted: bool,
         turn_id: int = 0,
     ) -> str:
-        """Remember a turn that is over. One without a reply, not for the talker's breaking in, is not remembered.
+        """Remember a turn that is over. One without a reply, not for the user's breaking in, is not remembered.
 
         Nor is what is said unasked again and again, such as an alarm.
 
         Args:
-            user: what the talker said; empty where nobody had asked.
+            user: what the user said; empty where nobody had asked.
             spoken: the clauses of the reply whose audio has begun to be sent, each with the milliseconds sent.
             played_ms: how much of all that audio has been played.
-            interrupted: the talker broke in.
+            interrupted: the user broke in.
             turn_id: its number in the store.
 
         Returns:

@@ -33,14 +33,14 @@ from xiaozhi.turn.decisions import (
     StartReply,
     StartSaying,
 )
-from xiaozhi.turn.endpointing import TalkerPace, hangover_ms, interrupts, plain
+from xiaozhi.turn.endpointing import UserPace, hangover_ms, interrupts, plain
 
 
 class ListeningMode(Enum):
-    """Who ends the talker's turn, in the protocol's words."""
+    """Who ends the user's turn, in the protocol's words."""
 
     AUTO = "auto"  # the server ends it; the device shuts its microphone while it speaks
-    MANUAL = "manual"  # the talker releases a key
+    MANUAL = "manual"  # the user releases a key
     REALTIME = "realtime"  # the server ends it; the microphone is always open
 
 
@@ -49,7 +49,7 @@ class State(Enum):
 
     IDLE = "idle"  # the device does not listen
     WAITING = "waiting"  # listening, nothing said yet
-    HEARING = "hearing"  # the talker speaks
+    HEARING = "hearing"  # the user speaks
     PAUSED = "paused"  # a soft end has passed; still open to more speech
     REPLYING = "replying"  # committed: the reply is on its way or sounding
     OVERLAP = "overlap"  # speech has been found over the reply, which goes on
@@ -75,7 +75,7 @@ _MAX_PROBE_MS: Final = 2000.0
 _MAX_CONFIRM_MS: Final = 400.0
 # Doubtful silence delays a commit by this much at the most.
 _MAX_DOUBT_MS: Final = 400.0
-# No reply is prepared ahead for speech longer than this: the talker is telling something, not asking.
+# No reply is prepared ahead for speech longer than this: the user is telling something, not asking.
 _MAX_SPECULATE_MS: Final = 10_000.0
 # Speech goes on where a voiced sample is later than the last one by more than rounding.
 _LATER_MS: Final = 1.0
@@ -91,7 +91,7 @@ class _Utterance:
     voiced_until_ms: float = 0.0
     silence_ms: float = 0.0
     unsent_ms: float = 0.0  # of that silence, what was not sent but taken from the clock
-    pause_ms: float = 0.0  # of that silence, what counts as this talker's habit
+    pause_ms: float = 0.0  # of that silence, what counts as this user's habit
     doubtful: bool = False  # the newest silence may be speech
     resumed_ms: float | None = None  # when speech went on with a reply already prepared
     attempts: int = 0  # soft ends
@@ -147,7 +147,7 @@ class TurnMachine:
         self.settings = settings
         """May be exchanged at any time: every decision reads them afresh."""
         self._commands = commands
-        self.pace = TalkerPace()
+        self.pace = UserPace()
         self.state = State.IDLE
         self.mode = ListeningMode.AUTO
         self.turn = 0
@@ -229,7 +229,7 @@ class TurnMachine:
 
     @_event
     def stop(self, utterance: int) -> list[Decision]:
-        """`listen/stop`: the talker released the key; the utterance is complete.
+        """`listen/stop`: the user released the key; the utterance is complete.
 
         It comes behind the sound before it: whoever has pressed the key again holds it, and where no key is held it is
         out of date as everything else is.
@@ -297,7 +297,7 @@ class TurnMachine:
     def say(self, *, interruptible: bool = True) -> list[Decision]:
         """The server has a sentence of its own to say; no decisions when it may not: somebody speaks or is answered.
 
-        It is let out by `reply_ready`, unless the talker speaks first. With `interruptible` off, speech does not stop
+        It is let out by `reply_ready`, unless the user speaks first. With `interruptible` off, speech does not stop
         it once it sounds; an `abort` always does.
         """
         if self._reply is not None or self.state not in (State.IDLE, State.WAITING):
@@ -511,7 +511,7 @@ class TurnMachine:
                 self._go(self._rest_state())
             case State.OVERLAP | State.PROBING:
                 self._ticket += 1
-                return self._overlap_becomes_turn()  # the talker who spoke over its end has the floor
+                return self._overlap_becomes_turn()  # the user who spoke over its end has the floor
         return []
 
     # Parts --------------------------------------------------------------------------------------------------------
@@ -540,7 +540,7 @@ class TurnMachine:
         return min(self._heard.wait_ms, self.settings.known_ms) if known else self._heard.wait_ms
 
     def _may_go_on(self) -> bool:
-        """Whether the talker seems to begin again just now. Steady background noise holds nobody up for ever."""
+        """Whether the user seems to begin again just now. Steady background noise holds nobody up for ever."""
         heard = self._heard
         held_up = heard.silence_ms < self._needed_ms() + _MAX_DOUBT_MS
         return heard.doubtful and not heard.forced and not self._stalled and held_up

@@ -20,11 +20,11 @@ _CLEAR: Final = 2.2
 # are 5 % of the windows in the midst of speech (0.9: 83 and 3 %).
 _FULL_VOICE: Final = 0.95
 # A silent window of this probability may be the beginning of speech. Measured on sentences with a pause of 600 ms:
-# Silero finds speech that goes on up to 200 ms late, and 6.9 % of new talkers were cut off in between; holding back
+# Silero finds speech that goes on up to 200 ms late, and 6.9 % of new users were cut off in between; holding back
 # while a window is doubtful leaves 2.5 % (v6).
 _DOUBT: Final = 0.1
 # So may be one that rises this much (log-odds) above the least of so many windows before it, however silent: in a pause
-# Silero falls to 0.001 and below, and climbs out of it over two or three windows. Measured with new talkers, shares cut
+# Silero falls to 0.001 and below, and climbs out of it over two or three windows. Measured with new users, shares cut
 # off at pauses of 500, 600 and 700 ms without and with it: v5 5.9, 11.8, 51 % and 0, 7.8, 37 %; v6 0, 3.8, 40 % and 0,
 # 3.8, 26 %. First audio stays where it was (p50 775 and 771 ms; in noise of 10 dB about 8 ms later).
 _RISE: Final = 1.5
@@ -85,7 +85,7 @@ class Segmenter:
         self.in_speech = False
         """An onset has been found and the utterance is not closed."""
         self.voiced = False
-        """The talker's voice sounds now."""
+        """The user's voice sounds now."""
         self.fading = True
         """The newest window is not a voice in full: it is silent, or about to be."""
         self.doubtful = False

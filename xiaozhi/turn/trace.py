@@ -72,7 +72,7 @@ class TurnTrace:
         commit: the gate was opened.
         first_packet: the first audio packet left for the device.
         end: the last packet had been played and the device was told.
-        interrupted: the talker broke in, or the device went away in the midst of the reply.
+        interrupted: the user broke in, or the device went away in the midst of the reply.
         held_ms: how long the turn had to wait for its turn, because the process was overloaded.
         endpoint, route, attempts, hedged: who answered and how it came to that, see `RouteNote`.
         cached: how the answer was found without a model: `exact`, `similar` or `common`; empty when it was not.

@@ -12,7 +12,7 @@ _SLOW_BY_S: Final = 0.15
 # So many requests go to those that are worse than the best, to notice when they are well again.
 EXPLORED_SHARE: Final = 0.03
 # For dividing by a time that was too short to measure.
-_LEAST_S: Final = 0.001
+_MIN_S: Final = 0.001
 
 
 class Standing(IntEnum):
@@ -86,7 +86,7 @@ def standing(candidate: Candidate, best_s: float) -> Standing:
     took_s = candidate.first_byte_s
     if took_s is not None:
         usual_s = candidate.usual_s
-        limit_s = best_s if usual_s is None else min(best_s, max(_LEAST_S, usual_s))
+        limit_s = best_s if usual_s is None else min(best_s, max(_MIN_S, usual_s))
         if took_s > _SLOW_FACTOR * limit_s and took_s > limit_s + _SLOW_BY_S:
             return Standing.SLOW
     return Standing.BREAKING if candidate.breaking else Standing.WELL
@@ -94,9 +94,9 @@ def standing(candidate: Candidate, best_s: float) -> Standing:
 
 def _best_s(candidates: Sequence[Candidate]) -> float:
     known = [one.first_byte_s for one in candidates if one.first_byte_s is not None]
-    return max(_LEAST_S, min(known, default=_LEAST_S))
+    return max(_MIN_S, min(known, default=_MIN_S))
 
 
 def _score(candidate: Candidate, best_s: float) -> float:
-    took_s = max(_LEAST_S, best_s if candidate.first_byte_s is None else candidate.first_byte_s)
+    took_s = max(_MIN_S, best_s if candidate.first_byte_s is None else candidate.first_byte_s)
     return max(1e-9, candidate.weight * best_s / took_s * candidate.free_share)

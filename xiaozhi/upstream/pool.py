@@ -25,7 +25,7 @@ __all__ = ["Lease", "PoolRules", "Upstream", "UpstreamPool", "UpstreamState"]
 T = TypeVar("T")
 
 # Fewer measurements are no basis for a 90th percentile.
-_LEAST_MEASURED: Final = 10
+_MIN_MEASURED: Final = 10
 # Later than so many times the 90th percentile is too late.
 _LATE_FACTOR: Final = 3.0
 # Beside so many requests one that is slow or unproven is asked as well, where the budget allows it.
@@ -220,12 +220,12 @@ class UpstreamPool(Generic[T]):
 
     def late_after_s(self) -> float:
         """After how long without a first byte a request is hopeless where others are well, in seconds."""
-        p90 = self.latency.quantile_s(0.9, self.now(), least=_LEAST_MEASURED)
+        p90 = self.latency.quantile_s(0.9, self.now(), least=_MIN_MEASURED)
         return math.inf if p90 is None else max(_LATE_FACTOR * p90, self.rules.hedge_to_s)
 
     def hedge_after_s(self) -> float:
         """After how long without a first byte a second upstream is asked, in seconds."""
-        p90 = self.latency.quantile_s(0.9, self.now(), least=_LEAST_MEASURED)
+        p90 = self.latency.quantile_s(0.9, self.now(), least=_MIN_MEASURED)
         rules = self.rules
         return rules.hedge_to_s if p90 is None else min(max(p90, rules.hedge_from_s), rules.hedge_to_s)
 

@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 # An upstream that wants to be left alone for longer is asked again all the same: a wrong clock must not end it.
-MOST_S: Final = 600.0
+MAX_S: Final = 600.0
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
@@ -43,4 +43,4 @@ def _number(text: str) -> float | None:
 
 
 def _bounded(seconds: float) -> float:
-    return min(max(0.0, seconds), MOST_S)
+    return min(max(0.0, seconds), MAX_S)

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-_LEAST_OPSET: Final = 13  # from here on Unsqueeze and Squeeze take their axes as an input
-_MOST_FOLDED: Final = 64  # nodes that compute one constant; an export leaves about a dozen for a padding
+_MIN_OPSET: Final = 13  # from here on Unsqueeze and Squeeze take their axes as an input
+_MAX_FOLDED: Final = 64  # nodes that compute one constant; an export leaves about a dozen for a padding
 _CHANNELS_FIRST: Final = [0, 2, 1]
 
 
@@ -31,7 +31,7 @@ def cheapen(model: Any) -> int:
         model: an `onnx.ModelProto` of any network. What does not look exactly like one of these layers is left alone.
     """
     opset = max((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), default=0)
-    if opset < _LEAST_OPSET:
+    if opset < _MIN_OPSET:
         return 0
     graph = _Graph(model)
     count = sum([graph.widen(node) for node in list(model.graph.node) if node.op_type == "Conv"])
@@ -80,7 +80,7 @@ class _Graph:
                 weights[wanted] = self._weights[wanted]
             elif wanted and wanted not in nodes:
                 maker = self._makers.get(wanted)
-                if maker is None or len(nodes) == _MOST_FOLDED:
+                if maker is None or len(nodes) == _MAX_FOLDED:
                     return None  # it hangs on what the model is given
                 nodes[wanted] = maker
                 missing.extend(maker.input)

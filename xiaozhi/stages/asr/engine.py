@@ -65,13 +65,13 @@ class RecognizerStream(Protocol):
         ...
 
     def finish(self) -> Transcript:
-        """Flush with silence and return the whole text. More audio may follow: the talker went on. Blocking."""
+        """Flush with silence and return the whole text. More audio may follow: the user went on. Blocking."""
         ...
 
 
 @runtime_checkable
 class StreamingRecognizer(Protocol):
-    """Recognises while the talker speaks; `languages` as above."""
+    """Recognises while the user speaks; `languages` as above."""
 
     name: str
 

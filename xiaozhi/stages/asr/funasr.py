@@ -23,23 +23,23 @@ import aiohttp
 import numpy as np
 import orjson
 
-from xiaozhi import bounded_json
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16
 from xiaozhi.settings.asr import FunasrSettings, RemoteAsrSettings
 from xiaozhi.settings.section import Language
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.remote import RemoteError, one_short_line, to_text
+from xiaozhi.text import bounded_json
 
 _CHUNK_SIZE: Final = (5, 10, 5)  # of 60 ms: what the published clients use
 _CHUNK_INTERVAL: Final = 10
 # The server's voice detection works piece by piece and expects pieces of 60 * 10 / 10 ms.
 _PIECE_BYTES: Final = UPLINK_RATE_HZ * 60 // 1000 * 2
-_MOST_MESSAGE_BYTES: Final = 1024 * 1024
-_MOST_MESSAGES: Final = 500
+_MAX_MESSAGE_BYTES: Final = 1024 * 1024
+_MAX_MESSAGES: Final = 500
 # Servers cut sound at pauses of 0.5 to 0.8 s and send a text for each part. Whoever speaks for so long pauses, perhaps
 # over noise that this side takes for voice.
-_CUT_LEAST_S: Final = 3.0
-_PAUSE_LEAST_S: Final = 0.4
+_MIN_CUT_S: Final = 3.0
+_MIN_PAUSE_S: Final = 0.4
 _PAUSE_STEP: Final = UPLINK_RATE_HZ // 50
 # A fifth of the loudness of the loud parts (-14 dB) is a pause.
 _PAUSE_BELOW: Final = 0.2
@@ -140,7 +140,7 @@ class Funasr:
             self._settings.url,
             protocols=("binary",),
             ssl=self._settings.verify_tls,
-            max_msg_size=_MOST_MESSAGE_BYTES,
+            max_msg_size=_MAX_MESSAGE_BYTES,
             timeout=aiohttp.ClientWSTimeout(ws_close=0.1),  # nobody waits for the other side's goodbye
         ) as socket:
             yield socket
@@ -158,7 +158,7 @@ class Funasr:
         """The texts of the parts that the server has cut the sound into; mostly one where it is not `cut`."""
         parts: list[str] = []
         nudged = False
-        for _ in range(_MOST_MESSAGES):
+        for _ in range(_MAX_MESSAGES):
             # A server that is busy may take its time, up to the caller's limit, where it is certain that more comes.
             patient = self._says_end or (nudged and not parts)
             try:
@@ -221,7 +221,7 @@ class _Said:
 
 def _may_be_cut(pcm: PcmFloat) -> bool:
     """Whether a server may find a pause in float32[n] at 16 kHz that it cuts at."""
-    if len(pcm) >= _CUT_LEAST_S * UPLINK_RATE_HZ:
+    if len(pcm) >= _MIN_CUT_S * UPLINK_RATE_HZ:
         return True
     steps = len(pcm) // _PAUSE_STEP
     if not steps:
@@ -230,7 +230,7 @@ def _may_be_cut(pcm: PcmFloat) -> bool:
     quiet = levels < _PAUSE_BELOW * float(np.quantile(levels, 0.9))
     edges = np.flatnonzero(np.diff(np.concatenate(([0], quiet.astype(np.int8), [0]))))
     longest = int(np.max(edges[1::2] - edges[::2], initial=0))
-    return longest * _PAUSE_STEP >= _PAUSE_LEAST_S * UPLINK_RATE_HZ
+    return longest * _PAUSE_STEP >= _MIN_PAUSE_S * UPLINK_RATE_HZ
 
 
 def _reason(error: Exception) -> str:

@@ -30,12 +30,12 @@ def is_doubtful(log_probability: float, speech_s: float) -> bool:
 
 
 def is_unknown(transcript: Transcript, known: Collection[str], expected: str) -> bool:
-    """Whether the words of a transcript are no answerable ones, because the talker spoke a language not known here.
+    """Whether the words of a transcript are no answerable ones, because the user spoke a language not known here.
 
     Args:
         transcript: of the utterance.
         known: languages of the engine; empty for all.
-        expected: what this talker is known to speak, such as `zh`; empty where nobody has said so.
+        expected: what this user is known to speak, such as `zh`; empty where nobody has said so.
     """
     if not transcript.text or transcript.confidence == "sure":
         return False

@@ -10,7 +10,7 @@ from xiaozhi.audio.pcm import PcmFloat
 # 15.7 and 11.4 %, at a tenth of the amplitude 28.6 and 11.4 %, at three hundredths 41.6 and 16.2 %. Mandarin changes
 # likewise. Targets of 0.2 to 0.5 and limits of 8 to 30 differ little.
 _TARGET_PEAK: Final = 0.3
-_MOST_GAIN: Final = 30.0
+_MAX_GAIN: Final = 30.0
 
 
 class RunningGain:
@@ -20,7 +20,7 @@ class RunningGain:
     """
 
     def __init__(self) -> None:
-        self._peak = _TARGET_PEAK / _MOST_GAIN
+        self._peak = _TARGET_PEAK / _MAX_GAIN
 
     def apply(self, pcm: PcmFloat) -> PcmFloat:
         """The next piece, float32[n], raised."""

@@ -11,12 +11,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from xiaozhi.onnx_quiet import ORT_ERRORS, quiet_session
+from xiaozhi.models.onnx_session import ORT_ERRORS, quiet_session
 from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.asr.one_line import one_line
 
 # What a size in a model's metadata may be at most. Beyond it sherpa-onnx would ask for absurd amounts of memory.
-_MOST: Final = 1_000_000
+_MAX: Final = 1_000_000
 _FLOAT_TYPES: Final = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32}
 
 
@@ -74,7 +74,7 @@ class ModelFile:
             numbers = [int(part) for part in ([value] if single else value.split(","))]
         except ValueError as error:
             raise self.wrong(f"has the metadata {key} = {one_line(value, 40)!r}, not a whole number") from error
-        if not all(least <= number <= _MOST for number in numbers):
+        if not all(least <= number <= _MAX for number in numbers):
             raise self.wrong(f"has the metadata {key} = {one_line(value, 40)!r}, out of range")
         return numbers
 

@@ -8,16 +8,16 @@ from typing import Final
 import aiohttp
 import orjson
 
-from xiaozhi import bounded_json
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16
 from xiaozhi.settings.asr import OpenAIAsrSettings, RemoteAsrSettings
 from xiaozhi.settings.section import Language
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.remote import RemoteError, one_short_line, to_text
+from xiaozhi.text import bounded_json
 from xiaozhi.upstream.retry_after import retry_after_s
 
 _KEEP_ALIVE_S: Final = 60.0
-_MOST_ANSWER_BYTES: Final = 1024 * 1024
+_MAX_ANSWER_BYTES: Final = 1024 * 1024
 _ADVICE: Final = {
     401: "the key is wrong: see asr.openai.api_key",
     403: "the key may not be used for this: see asr.openai.api_key",
@@ -126,7 +126,7 @@ async def _bounded(reply: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
     async for data in reply.content.iter_chunked(16_384):
         body += data
-        if len(body) > _MOST_ANSWER_BYTES:
+        if len(body) > _MAX_ANSWER_BYTES:
             raise ValueError("the answer is too long")
     return bytes(body)
 

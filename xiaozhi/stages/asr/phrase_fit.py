@@ -20,13 +20,13 @@ from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat
 _FRAME: Final = UPLINK_RATE_HZ // 100
 # Scores are natural logarithms per frame relative to the best senone of that frame. In brackets the value that 98 of
 # 100 rightly heard phrases keep.
-_LEAST_ALL: Final = -5.8  # (-5.1)
-_LEAST_WORDS: Final = -8.6  # (-8.3)
-_LEAST_WORD: Final = -11.0  # the worst word (-11.1)
-_LEAST_SILENCE: Final = -8.0  # the worst silence (-7.2)
-_LEAST_SOUND: Final = 0.7  # share of the energy (0.79)
-_MOST_FRAMES_A_PHONE_OF_WORD: Final = 19.5  # the slowest word (18.3)
-_MOST_FRAMES_A_PHONE: Final = 13.5  # (12.4)
+_MIN_ALL: Final = -5.8  # (-5.1)
+_MIN_WORDS: Final = -8.6  # (-8.3)
+_MIN_WORD: Final = -11.0  # the worst word (-11.1)
+_MIN_SILENCE: Final = -8.0  # the worst silence (-7.2)
+_MIN_SOUND: Final = 0.7  # share of the energy (0.79)
+_MAX_FRAMES_A_PHONE_OF_WORD: Final = 19.5  # the slowest word (18.3)
+_MAX_FRAMES_A_PHONE: Final = 13.5  # (12.4)
 # Shorter silences are too few frames for a mean.
 _SHORTEST_SILENCE: Final = 8
 
@@ -56,13 +56,13 @@ def fits(segments: Sequence[Segment], pcm: PcmFloat) -> bool:
     if not words:
         return False
     return (
-        _mean(segments) >= _LEAST_ALL
-        and _mean(words) >= _LEAST_WORDS
-        and all(_mean([one]) >= _LEAST_WORD for one in words)
-        and all(_mean([one]) >= _LEAST_SILENCE for one in silences)
-        and all(one.frames <= _MOST_FRAMES_A_PHONE_OF_WORD * one.phones for one in words)
-        and sum(one.frames for one in words) <= _MOST_FRAMES_A_PHONE * sum(one.phones for one in words)
-        and _sound_within(words, pcm) >= _LEAST_SOUND
+        _mean(segments) >= _MIN_ALL
+        and _mean(words) >= _MIN_WORDS
+        and all(_mean([one]) >= _MIN_WORD for one in words)
+        and all(_mean([one]) >= _MIN_SILENCE for one in silences)
+        and all(one.frames <= _MAX_FRAMES_A_PHONE_OF_WORD * one.phones for one in words)
+        and sum(one.frames for one in words) <= _MAX_FRAMES_A_PHONE * sum(one.phones for one in words)
+        and _sound_within(words, pcm) >= _MIN_SOUND
     )
 
 

@@ -60,7 +60,7 @@ class Decoders:
             "dict": os.path.join(model, "cmudict-en-us.dict"),  # noqa: PTH118
             "lm": None,
             "loglevel": "FATAL",
-            "cmn": "batch",  # the mean of this utterance; nothing is left over from the last talker
+            "cmn": "batch",  # the mean of this utterance; nothing is left over from the last user
         }
         # All senones are scored, so that scores are relative to the best one of the frame and can be judged.
         # Without the best-path pass 34 of 36 synthetic phrases are right, with it 28 (measured).
@@ -86,7 +86,7 @@ class Decoders:
         if grammar and not self._phrases:
             return {"text": "", "segments": []}
         decoder = self._grammar if grammar else self._open
-        decoder.start_stream()  # forget the last talker's noise
+        decoder.start_stream()  # forget the last user's noise
         decoder.start_utt()
         decoder.process_raw(request[1:], full_utt=True)
         decoder.end_utt()

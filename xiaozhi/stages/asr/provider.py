@@ -1,7 +1,7 @@
 """Whether this build of sherpa-onnx has the wanted execution provider."""
 
+from xiaozhi.models.sherpa_build import without_cuda
 from xiaozhi.settings.section import Provider
-from xiaozhi.sherpa_build import without_cuda
 from xiaozhi.stages.asr.engine import EngineError
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat
+from xiaozhi.concurrency.workers import Priority, WorkerPool
 from xiaozhi.settings.asr import RemoteAsrSettings
 from xiaozhi.stages.asr.engine import EngineError, OfflineRecognizer, StreamingRecognizer, Transcript
 from xiaozhi.upstream.breaker import Admission, Breaker, BreakerRules, BreakerState
-from xiaozhi.workers import Priority, WorkerPool
 
 _log = logging.getLogger(__name__)
 _MAX_SHOWN_CHARS: Final = 120
@@ -169,7 +169,7 @@ class WithFallback:
                 self.breaker.dropped(admission, self._clock())
 
 
-def to_text(text: object, name: str, most_chars: int) -> Transcript:
+def to_text(text: object, name: str, max_chars: int) -> Transcript:
     """What a server answered, without SenseVoice's tags and not longer than it may be.
 
     Raises:
@@ -179,7 +179,7 @@ def to_text(text: object, name: str, most_chars: int) -> Transcript:
 
     if not isinstance(text, str):
         raise RemoteError(f"{name}: answered without a text")
-    cut = text[:most_chars]
+    cut = text[:max_chars]
     tags = cut.replace("|>", "<|").split("<|")[1::2]
     language = next((tag for tag in tags if tag in ("zh", "en", "ja", "ko", "yue")), "")
     emotion = next((tag for tag in tags if tag in ("HAPPY", "SAD", "ANGRY", "FEARFUL", "DISGUSTED", "SURPRISED")), "")

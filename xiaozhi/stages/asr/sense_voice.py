@@ -17,7 +17,7 @@ from xiaozhi.stages.asr.provider import require_provider
 
 # Seven FBANK frames of 25 ms every 10 ms make the first frame of the model, that is 85 ms. With fewer, sherpa-onnx
 # reads beyond its buffer (from its source: the frame count is rounded towards zero, so 2 to 6 frames count as one).
-_LEAST_SAMPLES: Final = UPLINK_RATE_HZ // 10
+_MIN_SAMPLES: Final = UPLINK_RATE_HZ // 10
 _WARM_S: Final = 5  # longer than most of what is said
 _TAG: Final = re.compile(r"<\|([^|]*)\|>")
 _LANGUAGES: Final = frozenset({"zh", "en", "ja", "ko", "yue"})
@@ -152,6 +152,6 @@ class SenseVoice:
 
 
 def _long_enough(pcm: PcmFloat) -> PcmFloat:
-    if len(pcm) < _LEAST_SAMPLES:
-        pcm = np.pad(pcm, (0, _LEAST_SAMPLES - len(pcm)))
+    if len(pcm) < _MIN_SAMPLES:
+        pcm = np.pad(pcm, (0, _MIN_SAMPLES - len(pcm)))
     return np.ascontiguousarray(pcm, np.float32)

@@ -5,12 +5,12 @@ import logging
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from xiaozhi.channel import Channel
+from xiaozhi.concurrency.channel import Channel
+from xiaozhi.concurrency.workers import JobDropped, Priority, Rank, client_rank
 from xiaozhi.events import SpeechAudio, SpeechBegan
-from xiaozhi.stages.asr.ahead import Say
 from xiaozhi.stages.asr.engine import EngineError, Transcript
-from xiaozhi.stages.asr.hearing import Ears, Hearing
-from xiaozhi.workers import JobDropped, Priority, Rank, client_rank
+from xiaozhi.stages.asr.load_gates import Say
+from xiaozhi.stages.asr.utterance import Ears, Hearing
 
 _log = logging.getLogger(__name__)
 
@@ -22,8 +22,8 @@ class Ask:
     Attributes:
         ticket: comes back with the text.
         priority: among all that is to be recognised.
-        rank: the talker's.
-        held: the talker held a key, so that what is silent may hold a whisper.
+        rank: the user's.
+        held: the user held a key, so that what is silent may hold a whisper.
     """
 
     ticket: int

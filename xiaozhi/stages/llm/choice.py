@@ -13,7 +13,7 @@ from xiaozhi.text.complexity import Question, Route, choose_tier
 from xiaozhi.upstream.breaker import BreakerRules
 from xiaozhi.upstream.pool import Lease, PoolRules, Upstream, UpstreamPool
 
-# An edge node answers by itself rather than let its talkers wait until a cut uplink has failed often enough.
+# An edge node answers by itself rather than let its users wait until a cut uplink has failed often enough.
 _EDGE_FAILURES: Final = 2
 # Extra requests that company for a reply that is being heard already must leave for those that nobody hears yet.
 _KEPT_FOR_FIRST_WORDS: Final = 2.0

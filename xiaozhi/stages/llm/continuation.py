@@ -17,7 +17,7 @@ _GO_ON_EN: Final = (
     "anything, do not apologise, add no emoji and no explanation.)"
 )
 # An overlap is a repetition and no chance from here on; a Chinese character counts two.
-_LEAST_OVERLAP: Final = 4
+_MIN_OVERLAP: Final = 4
 
 
 def continuing(request: ChatRequest, said: str) -> ChatRequest:
@@ -66,7 +66,7 @@ class Seam:
             (n for n in range(min(len(letters), len(self._known)), 0, -1) if self._known.endswith(letters[:n])), 0
         )
         held, self._held = self._held, ""
-        if sum(2 if ord(char) > 0x2E7F else 1 for char in letters[:overlap]) >= _LEAST_OVERLAP:
+        if sum(2 if ord(char) > 0x2E7F else 1 for char in letters[:overlap]) >= _MIN_OVERLAP:
             return _after_marks(_after(held, overlap), self._said)
         rest = _without_marks(held)
         gap = " " if rest and _are_two_words(self._said[-1], rest[0]) else ""

@@ -38,7 +38,7 @@ class ChatRequest:
 
     Attributes:
         messages: the conversation, what is to be answered last.
-        language: what the talker spoke: `zh`, `en` ….
+        language: what the user spoke: `zh`, `en` ….
         tools: what the model may call.
         tool_choice: whether it may, must not or must; without meaning when there are no tools.
         tier: what the device or its agent prefers, `edge` or `cloud`; empty for no preference.

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from xiaozhi import bounded_json
+from xiaozhi.text import bounded_json
 
 # A chunk of a chat completion is a few hundred bytes, a whole completion a few thousand.
 # Reading this much takes 3 ms at most.

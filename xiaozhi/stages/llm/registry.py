@@ -24,7 +24,7 @@ def build_chat(settings: LlmSettings, timezone: str = "", *, edge: bool = False)
 
     Args:
         settings: the table `llm`.
-        timezone: of the talkers, for the built-in responder's clock; empty for that of the machine.
+        timezone: of the users, for the built-in responder's clock; empty for that of the machine.
         edge: this node is near its devices and may lose its uplink.
     """
     if not settings.endpoints:

@@ -21,7 +21,7 @@ class BuiltInResponder:
     """A `ChatModel` of patterns: time, date, sums, jokes, small talk; it says itself that it is no language model.
 
     Args:
-        now: the talker's clock; the local time of the server when left out.
+        now: the user's clock; the local time of the server when left out.
     """
 
     name = "built-in"
@@ -33,7 +33,7 @@ class BuiltInResponder:
         """Answer the last message word by word, without delay; it calls no tools.
 
         Raises:
-            ChatError: the last message is not the talker's.
+            ChatError: the last message is not the user's.
         """
         messages = request.messages
         if not messages or messages[-1].role != "user":

@@ -1,4 +1,4 @@
-"""Several endpoints that answer as one: the talker does not notice when one of them fails.
+"""Several endpoints that answer as one: the user does not notice when one of them fails.
 
 Who is asked is decided in `choice`, one answer is followed in `answer`, and `talk` holds what has become of it.
 """

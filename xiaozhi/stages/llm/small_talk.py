@@ -44,7 +44,7 @@ _CONFIGURE_EN: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked: the text, the language to answer in, the time on the talker's clock, and what was said before."""
+    """What is asked: the text, the language to answer in, the time on the user's clock, and what was said before."""
 
     text: str
     chinese: bool
@@ -128,7 +128,7 @@ def _date_en(question: Question) -> str:
 
 
 def _joke(question: Question) -> str:
-    """A joke this talker has not heard, beginning anywhere; when all have been told, the one told longest ago."""
+    """A joke this user has not heard, beginning anywhere; when all have been told, the one told longest ago."""
     jokes: tuple[str, ...] = JOKES_ZH if question.chinese else JOKES_EN
     start = question.now.minute % len(jokes)
     jokes = jokes[start:] + jokes[:start]

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from xiaozhi.channel import Channel
+from xiaozhi.concurrency.channel import Channel
 from xiaozhi.events import Clause, ProviderFields, ToolCall
 from xiaozhi.settings import Settings
 from xiaozhi.stages.llm.engine import ChatError, ChatModel, ChatRequest, Delta
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 _MERGE_ABOVE_MS: Final = 3000.0
 # Tags and code that a reply may hold beside its text, as a multiple of the limit of the text.
 _UNSEEN_SHARE: Final = 8
-# What the talker's own language counts for in a reply that has not begun, in units of speech.
+# What the user's own language counts for in a reply that has not begun, in units of speech.
 _TALKERS_UNITS: Final = 1.0
 # How often to look whether joined sentences are needed now, when the model is silent meanwhile.
 _LOOK_EVERY_S: Final = 0.1
@@ -67,7 +67,7 @@ async def run_llm(
 
     Args:
         model: who answers.
-        request: the conversation, the talker's text last, and the tools; its language is that of clauses that do not
+        request: the conversation, the user's text last, and the tools; its language is that of clauses that do not
             show theirs.
         clauses: where the clauses go; the first carries the emotion.
         settings: limits of clauses and of the reply.

@@ -12,11 +12,11 @@ from xiaozhi.upstream.failure import FailureKind
 _log = logging.getLogger(__name__)
 
 # Endpoints asked without a new word of the reply, hedges not counted: by then somebody has waited for long enough.
-_MOST_ATTEMPTS: Final = 4
-# The same when the talker already hears the beginning: a reply that ends in the middle is worse than a late one.
-_MOST_TO_GO_ON: Final = 8
+_MAX_ATTEMPTS: Final = 4
+# The same when the user already hears the beginning: a reply that ends in the middle is worse than a late one.
+_MAX_TO_GO_ON: Final = 8
 # Over a whole reply that breaks off again and again.
-_MOST_IN_ALL: Final = 16
+_MAX_IN_ALL: Final = 16
 # Failures that say nothing about a second try at the same place, when there is no other.
 _WORTH_ANOTHER_TRY: Final = frozenset({FailureKind.CONNECTION, FailureKind.BROKEN, FailureKind.NONSENSE})
 
@@ -63,12 +63,12 @@ class Talk:
     @property
     def may_ask(self) -> bool:
         """Whether one more may be asked without a new word."""
-        return self.asked < (_MOST_TO_GO_ON if self.said.strip() else _MOST_ATTEMPTS)
+        return self.asked < (_MAX_TO_GO_ON if self.said.strip() else _MAX_ATTEMPTS)
 
     @property
     def may_go_on(self) -> bool:
         """The same, and not too many have been asked over the whole reply."""
-        return self.may_ask and self.attempts < _MOST_IN_ALL
+        return self.may_ask and self.attempts < _MAX_IN_ALL
 
     def started(self, name: str) -> None:
         """An endpoint is asked."""

@@ -19,8 +19,8 @@ from xiaozhi.text.surrogates import without_halves
 from xiaozhi.text.written_calls import WrittenCall
 
 # A reply calls a few tools with a few hundred characters each; beyond this a server or its model runs away.
-_MOST_CALLS: Final = 32
-_MOST_CHARS: Final = 65_536
+_MAX_CALLS: Final = 32
+_MAX_CHARS: Final = 65_536
 
 
 @dataclass(slots=True)
@@ -63,8 +63,8 @@ class CallAssembler:
             if piece.extra:
                 self._extra_bytes += size_of(piece.extra)
                 call.extra |= piece.extra
-            if len(self._calls) > _MOST_CALLS or self._chars > _MOST_CHARS:
-                raise NotAChatStream(f"wants more than {_MOST_CALLS} tools or {_MOST_CHARS} characters of arguments")
+            if len(self._calls) > _MAX_CALLS or self._chars > _MAX_CHARS:
+                raise NotAChatStream(f"wants more than {_MAX_CALLS} tools or {_MAX_CHARS} characters of arguments")
 
     @property
     def extra(self) -> tuple[dict[str, Any], ...]:

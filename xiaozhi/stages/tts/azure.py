@@ -20,14 +20,14 @@ from xiaozhi.settings.pasted import key_fault
 from xiaozhi.settings.tts import AzureVoiceSettings
 from xiaozhi.stages.tts.connections import Connections
 from xiaozhi.stages.tts.engine import TextRefused, VoiceError
-from xiaozhi.stages.tts.said import NOT_XML, error_in, reason, short, undecodable
-from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest
+from xiaozhi.stages.tts.errors import NOT_XML, error_in, reason, short, undecodable
+from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, closest
 
 _PATH: Final = "/cognitiveservices/v1"
 _OWN_DOMAINS: Final = (".cognitiveservices.azure.com", ".cognitiveservices.azure.cn", ".cognitiveservices.azure.us")
 _FORMAT: Final = "raw-24khz-16bit-mono-pcm"
 _HAN: Final = re.compile(r"[\u3400-\u9fff]")
-_MOST_ERROR_BYTES: Final = 2000
+_MAX_ERROR_BYTES: Final = 2000
 _PIECE_BYTES: Final = 9600  # 0.2 s
 _ADVICE: Final = {
     400: "the voice or the style is not one that the region has: see tts.azure.voice and tts.azure.style",
@@ -68,14 +68,14 @@ class AzureVoice:
         self._url = service_url(settings)
         self._connections = Connections(timeout_s)
 
-    def voice_for(self, text: str, language: str, wish: VoiceWish = NO_WISH) -> str:
+    def voice_for(self, text: str, language: str, wish: VoiceRequest = ANY_VOICE) -> str:
         """The voice for a text: what is wished, or what is configured for its language."""
         settings = self._settings
         english = language.startswith("en") and not _HAN.search(text)
         usual = settings.voice_en if english and settings.voice.startswith("zh-") and settings.voice_en else ""
         return closest(self.name, wish, "en" if english else language, usual or settings.voice)
 
-    def ssml(self, text: str, language: str, wish: VoiceWish = NO_WISH) -> str:
+    def ssml(self, text: str, language: str, wish: VoiceRequest = ANY_VOICE) -> str:
         """The request for a text; whatever the text holds, it is spoken and not obeyed."""
         settings, voice = self._settings, self.voice_for(text, language, wish)
         rate = min(100, max(-50, settings.rate_percent + wish.rate_percent))
@@ -89,7 +89,7 @@ class AzureVoice:
             f"<voice name={quoteattr(voice)}>{spoken}</voice></speak>"
         )
 
-    async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
         """Yield the sound as it arrives.
 
         Raises:
@@ -130,7 +130,7 @@ class AzureVoice:
             async with self._connections.session.post(self._url, data=b"", headers=self._headers()) as reply:
                 if reply.status in (401, 403, 404):
                     raise VoiceError(await self._refusal(reply))
-                await reply.content.read(_MOST_ERROR_BYTES)
+                await reply.content.read(_MAX_ERROR_BYTES)
         except TimeoutError as error:
             raise VoiceError(f"{self.name}: {self._url} does not answer in time") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -153,5 +153,5 @@ class AzureVoice:
 
     async def _refusal(self, reply: aiohttp.ClientResponse) -> str:
         advice = _ADVICE.get(reply.status, "")
-        said = short(error_in((await reply.content.read(_MOST_ERROR_BYTES)).decode("utf-8", "replace")))
+        said = short(error_in((await reply.content.read(_MAX_ERROR_BYTES)).decode("utf-8", "replace")))
         return ": ".join(filter(None, (self.name, f"HTTP {reply.status}", advice, said)))

@@ -5,7 +5,7 @@ from typing import Final
 import aiohttp
 
 _CONNECT_S: Final = 3.0
-_MOST: Final = 100
+_MAX: Final = 100
 _KEEP_ALIVE_S: Final = 60.0
 
 
@@ -25,7 +25,7 @@ class Connections:
         """To send requests with. Proxies are those of the environment."""
         if self._session is None or self._session.closed:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=self._silence_s)
-            connector = aiohttp.TCPConnector(limit=_MOST, keepalive_timeout=_KEEP_ALIVE_S)
+            connector = aiohttp.TCPConnector(limit=_MAX, keepalive_timeout=_KEEP_ALIVE_S)
             self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=True)
         return self._session
 

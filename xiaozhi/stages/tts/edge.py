@@ -18,11 +18,11 @@ from edge_tts.exceptions import EdgeTTSException, NoAudioReceived
 from xiaozhi.audio.errors import DecodeError
 from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.audio.stream_decode import SpeechDecoder, decode_parts
-from xiaozhi.channel import Channel
+from xiaozhi.concurrency.channel import Channel
 from xiaozhi.settings import EdgeVoiceSettings
 from xiaozhi.stages.tts.engine import TextRefused, VoiceError
-from xiaozhi.stages.tts.said import undecodable
-from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest
+from xiaozhi.stages.tts.errors import undecodable
+from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, closest
 
 # 3 s of the service's 48 kbit/s: how far the socket may run ahead of who listens.
 _AHEAD_BYTES: Final = 18_000
@@ -65,14 +65,14 @@ class EdgeVoice:
             self._request("", voice, None)  # finds names that cannot be
         communicate.WSS_URL = self._url  # type: ignore[attr-defined]  # the module reads it there without exporting it
 
-    def voice_for(self, text: str, language: str, wish: VoiceWish = NO_WISH) -> str:
+    def voice_for(self, text: str, language: str, wish: VoiceRequest = ANY_VOICE) -> str:
         """What is wished, or the configured voice: the other one for English while the configured one is Mandarin."""
         settings = self._settings
         english = language.startswith("en") and not _HAN.search(text)
         usual = settings.voice_en if english and settings.voice.startswith("zh-") and settings.voice_en else ""
         return closest(self.name, wish, "en" if english else language, usual or settings.voice)
 
-    async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
         """Yield the sound as it arrives.
 
         Raises:

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from xiaozhi.audio.pcm import PcmInt
-from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish
+from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 
 
 class VoiceError(Exception):
@@ -20,7 +20,7 @@ class Voice(Protocol):
 
     name: str
 
-    def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+    def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
         """Yield int16[n] mono at 24 kHz (`DOWNLINK_RATE_HZ`) in pieces of any size, as early as they exist.
 
         `text` is already cleaned for speech. `language` (`zh`, `en` …) picks among the engine's voices, and so

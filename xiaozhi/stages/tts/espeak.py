@@ -19,7 +19,7 @@ from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.audio.resample import StreamResampler
 from xiaozhi.settings import EspeakVoiceSettings
 from xiaozhi.stages.tts.engine import VoiceError
-from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest
+from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, closest
 
 # From espeak-ng's speak_lib.h.
 _AUDIO_OUTPUT_SYNCHRONOUS: Final = 2
@@ -120,7 +120,7 @@ def _choose(voice: str, rate_wpm: int) -> _Library:
     return library
 
 
-def _speak_run(kind: str, text: str, settings: EspeakVoiceSettings, wish: VoiceWish = NO_WISH) -> PcmInt:
+def _speak_run(kind: str, text: str, settings: EspeakVoiceSettings, wish: VoiceRequest = ANY_VOICE) -> PcmInt:
     voice = closest("espeak", wish, kind, settings.voice_en if kind == "en" else settings.voice)
     rate_wpm = min(450, max(80, round(settings.rate_wpm * (1.0 + wish.rate_percent / 100.0))))
     library = _choose(voice, rate_wpm)
@@ -156,7 +156,7 @@ class EspeakVoice:
         for voice in (settings.voice, settings.voice_en):  # loads the library and both voices
             _thread().submit(_choose, voice, settings.rate_wpm).result()
 
-    async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
         """Yield each run of one language, then a short pause.
 
         Raises:

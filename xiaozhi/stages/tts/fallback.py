@@ -11,7 +11,7 @@ import numpy as np
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.stages.tts.engine import TextRefused, Voice, VoiceError
 from xiaozhi.stages.tts.preference import EngineState, Preference
-from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish
+from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 from xiaozhi.text.units import longest_speech_s
 from xiaozhi.upstream.breaker import Admission, Breaker
 from xiaozhi.upstream.slots import PrioritySlots
@@ -76,7 +76,7 @@ class VoiceChain:
         """The voice that a sentence would be tried with first now."""
         return self._voices[self._preference.first(self._clock())].name
 
-    def overheard(self, on_voice: Callable[[str], None], wish: VoiceWish = NO_WISH) -> Voice:
+    def overheard(self, on_voice: Callable[[str], None], wish: VoiceRequest = ANY_VOICE) -> Voice:
         """The same voices for one reply, whose first sentence goes before others' later ones.
 
         Args:
@@ -90,7 +90,7 @@ class VoiceChain:
         text: str,
         *,
         language: str,
-        wish: VoiceWish = NO_WISH,
+        wish: VoiceRequest = ANY_VOICE,
         urgent: bool = False,
         on_voice: Callable[[str], None] | None = None,
         on_cut: Callable[[], None] | None = None,
@@ -164,12 +164,12 @@ class VoiceChain:
             await voice.close()
 
     async def _attempt(
-        self, voice: Voice, text: str, language: str, wish: VoiceWish, *, urgent: bool
+        self, voice: Voice, text: str, language: str, wish: VoiceRequest, *, urgent: bool
     ) -> AsyncGenerator[PcmInt, None]:
         """One voice's try, from its first audible sound, for as long as the text can take."""
         loop = asyncio.get_running_loop()
-        most_s = longest_speech_s(text)
-        left, patience_s = round(most_s * DOWNLINK_RATE_HZ), most_s
+        max_s = longest_speech_s(text)
+        left, patience_s = round(max_s * DOWNLINK_RATE_HZ), max_s
         async with aclosing(voice.speak(text, language=language, wish=wish)) as pieces:
             async with self.slots.hold(urgent=urgent):
                 pcm = await self._first_sound(voice, pieces)
@@ -177,7 +177,7 @@ class VoiceChain:
                 yield pcm[:left]
                 left -= len(pcm)
                 if left < 0 or patience_s < 0.0:
-                    raise VoiceError(f"{voice.name}: does not end: over {most_s:.0f} s for {len(text)} characters")
+                    raise VoiceError(f"{voice.name}: does not end: over {max_s:.0f} s for {len(text)} characters")
                 asked_s = loop.time()
                 try:
                     async with asyncio.timeout(self._idle_timeout_s):
@@ -227,20 +227,20 @@ class VoiceChain:
 class _Overheard:
     """A chain's voices on behalf of one listener; warming and closing are the chain's own business."""
 
-    def __init__(self, chain: VoiceChain, on_voice: Callable[[str], None], wish: VoiceWish) -> None:
+    def __init__(self, chain: VoiceChain, on_voice: Callable[[str], None], wish: VoiceRequest) -> None:
         self.name = chain.name
         self._chain = chain
         self._on_voice = on_voice
         self._wish = wish
         self._begun = False
 
-    def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+    def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
         """Speak, and tell who does; the reply's own wish holds where there is none for the sentence."""
         urgent, self._begun = not self._begun, True
         return self._chain.speak(
             text,
             language=language,
-            wish=self._wish if wish == NO_WISH else wish,
+            wish=self._wish if wish == ANY_VOICE else wish,
             urgent=urgent,
             on_voice=self._on_voice,
         )

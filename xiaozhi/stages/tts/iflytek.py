@@ -20,18 +20,18 @@ from urllib.parse import urlencode, urlsplit
 import aiohttp
 import numpy as np
 
-from xiaozhi import bounded_json
 from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.audio.resample import StreamResampler
 from xiaozhi.settings.tts import IflytekVoiceSettings
 from xiaozhi.stages.tts.connections import Connections
 from xiaozhi.stages.tts.engine import TextRefused, VoiceError
-from xiaozhi.stages.tts.said import reason, short
-from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest
+from xiaozhi.stages.tts.errors import reason, short
+from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, closest
+from xiaozhi.text import bounded_json
 
 _RATE_HZ: Final = 16_000
-_MOST_TEXT_BYTES: Final = 7999  # the service takes less than 8000
-_MOST_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+_MAX_TEXT_BYTES: Final = 7999  # the service takes less than 8000
+_MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 _LAST: Final = 2
 _HAN: Final = re.compile(r"[\u3400-\u9fff]")
 _ADVICE: Final = {
@@ -84,16 +84,16 @@ class IflytekVoice:
         self._timeout_s = timeout_s
         self._connections = Connections(timeout_s)
 
-    def voice_for(self, text: str, language: str, wish: VoiceWish = NO_WISH) -> str:
+    def voice_for(self, text: str, language: str, wish: VoiceRequest = ANY_VOICE) -> str:
         """The voice for a text: what is wished, or what is configured for its language."""
         english = language.startswith("en") and not _HAN.search(text)
         usual = self._settings.voice_en if english else ""
         return closest(self.name, wish, "en" if english else language, usual or self._settings.voice)
 
-    def request(self, text: str, language: str, wish: VoiceWish = NO_WISH) -> dict[str, Any]:
+    def request(self, text: str, language: str, wish: VoiceRequest = ANY_VOICE) -> dict[str, Any]:
         """The message that asks for a text."""
         rate = min(100, max(-50, self._settings.rate_percent + wish.rate_percent))
-        data = text.encode("utf-8", "ignore")[:_MOST_TEXT_BYTES].decode("utf-8", "ignore")
+        data = text.encode("utf-8", "ignore")[:_MAX_TEXT_BYTES].decode("utf-8", "ignore")
         return {
             "common": {"app_id": self._settings.app()},
             "business": {
@@ -106,7 +106,7 @@ class IflytekVoice:
             "data": {"status": _LAST, "text": base64.b64encode(data.encode()).decode()},
         }
 
-    async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
         """Yield the sound as it arrives.
 
         Raises:
@@ -166,7 +166,7 @@ class IflytekVoice:
         url = signed_url(settings.url, settings.key(), settings.secret(), datetime.now(UTC))
         # A listener who leaves must not wait for the other side's goodbye.
         waits = aiohttp.ClientWSTimeout(ws_close=0.1)
-        async with self._connections.session.ws_connect(url, max_msg_size=_MOST_MESSAGE_BYTES, timeout=waits) as socket:
+        async with self._connections.session.ws_connect(url, max_msg_size=_MAX_MESSAGE_BYTES, timeout=waits) as socket:
             yield socket
 
     def _require_keys(self) -> None:

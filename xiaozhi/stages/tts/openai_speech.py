@@ -16,13 +16,13 @@ from xiaozhi.settings import OpenAIVoiceSettings
 from xiaozhi.settings.pasted import key_fault
 from xiaozhi.stages.tts.connections import Connections
 from xiaozhi.stages.tts.engine import TextRefused, VoiceError
-from xiaozhi.stages.tts.said import error_in, reason, short, undecodable
-from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, closest
+from xiaozhi.stages.tts.errors import error_in, reason, short, undecodable
+from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, closest
 
 _NOT_SOUND: Final = ("application/json", "text/")
 _ABOUT_THE_TEXT: Final = frozenset({400, 413, 422})
 _RATE_HEADERS: Final = ("x-sample-rate", "x-audio-sample-rate", "sample-rate")
-_MOST_ERROR_BYTES: Final = 2000
+_MAX_ERROR_BYTES: Final = 2000
 _PIECE_BYTES: Final = 9600  # 0.2 s of bare samples
 _SLOWEST, _FASTEST = 0.25, 4.0  # what the API takes
 
@@ -42,7 +42,7 @@ class OpenAIVoice:
         self._base = settings.base_url.rstrip("/")
         self._connections = Connections(timeout_s)
 
-    async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
         """Yield the sound as it arrives; the server finds the language in the text.
 
         Raises:
@@ -93,7 +93,7 @@ class OpenAIVoice:
         rate_hz = int(said) if 4 <= len(said) <= 6 else self._settings.pcm_rate_hz
         return SpeechDecoder(self._settings.format, reply.headers.get("content-type", ""), rate_hz)
 
-    def _request(self, text: str, language: str, wish: VoiceWish) -> dict[str, Any]:
+    def _request(self, text: str, language: str, wish: VoiceRequest) -> dict[str, Any]:
         settings = self._settings
         asked: dict[str, Any] = {
             "input": text,
@@ -121,7 +121,7 @@ class OpenAIVoice:
         kind = reply.headers.get("content-type", "").lower()
         if reply.status == 200 and not kind.startswith(_NOT_SOUND):
             return
-        body = (await reply.content.read(_MOST_ERROR_BYTES)).decode("utf-8", "replace")
+        body = (await reply.content.read(_MAX_ERROR_BYTES)).decode("utf-8", "replace")
         if reply.status == 200:
             raise VoiceError(f"{self.name}: answered {kind} instead of sound: {short(body)}")
         of_text = reply.status in _ABOUT_THE_TEXT

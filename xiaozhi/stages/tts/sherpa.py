@@ -12,13 +12,13 @@ import sherpa_onnx
 
 from xiaozhi.audio.pcm import PcmFloat, PcmInt
 from xiaozhi.audio.resample import StreamResampler
-from xiaozhi.channel import Channel
+from xiaozhi.concurrency.channel import Channel
+from xiaozhi.models.sherpa_build import without_cuda
 from xiaozhi.settings import SherpaVoiceSettings
 from xiaozhi.settings.section import Provider
-from xiaozhi.sherpa_build import without_cuda
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.sherpa_files import VoiceFiles, default_voice_dir, voice_files
-from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish, numbered
+from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, numbered
 
 _STOP: Final = 0
 _GO_ON: Final = 1
@@ -57,7 +57,7 @@ class SherpaVoice:
         self._rate_hz: int = self._tts.sample_rate  # of what it gives, whatever the file says
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sherpa-tts")
 
-    async def speak(self, text: str, *, language: str, wish: VoiceWish = NO_WISH) -> AsyncGenerator[PcmInt, None]:
+    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
         """Yield each sentence when it is complete; the model knows its own languages.
 
         Raises:
@@ -101,7 +101,7 @@ class SherpaVoice:
         yield resampler.flush()
 
     async def warm(self) -> None:
-        """Speak a word to nobody, so that the first talker does not pay for the first run."""
+        """Speak a word to nobody, so that the first user does not pay for the first run."""
         async for _ in self.speak("好", language="zh"):
             pass
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from xiaozhi.onnx_quiet import ORT_ERRORS, quiet_session
+from xiaozhi.models.onnx_session import ORT_ERRORS, quiet_session
 from xiaozhi.program import program
 from xiaozhi.stages.tts.engine import VoiceError
 

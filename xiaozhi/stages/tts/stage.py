@@ -11,13 +11,13 @@ import numpy as np
 
 from xiaozhi.audio.opus import OpusEncoder
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
-from xiaozhi.channel import SYNTHESIS, Channel
+from xiaozhi.concurrency.channel import SYNTHESIS, Channel
+from xiaozhi.concurrency.workers import Priority, WorkerPool
 from xiaozhi.events import Clause, ClauseStart, SoundSource, SpeechPacket, SpokenItem
 from xiaozhi.settings import Settings
+from xiaozhi.stages.tts.cached import LOOKAHEAD_SAMPLES, CachedSpeech
 from xiaozhi.stages.tts.engine import Voice, VoiceError
-from xiaozhi.stages.tts.kept import LOOKAHEAD_SAMPLES, KeptSpeech
-from xiaozhi.stages.tts.wishes import NO_WISH, VoiceWish
-from xiaozhi.workers import Priority, WorkerPool
+from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 
 _log = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ async def run_tts(
     settings: Settings,
     *,
     on_first_speech: Callable[[], None] = lambda: None,
-    kept: KeptSpeech | None = None,
-    wish: VoiceWish = NO_WISH,
+    kept: CachedSpeech | None = None,
+    wish: VoiceRequest = ANY_VOICE,
     on_voice: Callable[[str], None] = lambda _voice: None,
     on_hit: Callable[[], None] = lambda: None,
 ) -> None:
@@ -143,9 +143,9 @@ async def _open(sound: SoundSource, speech: _Speech) -> None:
 
 
 async def _fetch(
-    kept: KeptSpeech,
+    kept: CachedSpeech,
     speech: _Speech,
-    wish: VoiceWish,
+    wish: VoiceRequest,
     on_voice: Callable[[str], None],
     on_hit: Callable[[], None],
     *,

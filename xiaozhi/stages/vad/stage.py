@@ -7,18 +7,18 @@ from typing import Final, TypeVar
 import numpy as np
 
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, duration_ms
-from xiaozhi.channel import Channel
+from xiaozhi.concurrency.channel import Channel
 from xiaozhi.events import KeyReleased, MicInput, SpeechAudio, SpeechBegan, SpeechEvent
-from xiaozhi.stages.vad.ear import Ear
-from xiaozhi.stages.vad.tick import UplinkTick
+from xiaozhi.stages.vad.batcher import VadBatcher
+from xiaozhi.stages.vad.uplink import UplinkStream
 from xiaozhi.turn.decisions import Mic
 from xiaozhi.turn.gaps import PacketGaps
 from xiaozhi.turn.segmenter import Segmenter
 
 # Packets that a reset overtakes are still decoded; more than this many (5 s) are not worth it.
-_OVERTAKEN_MOST: Final = 80
+_MAX_OVERTAKEN: Final = 80
 # Doubtful speech takes long to become an onset; its beginning is kept up to this far back.
-_ONSET_MOST_MS: Final = 640.0
+_MAX_ONSET_MS: Final = 640.0
 _GAP_MS: Final = 150.0
 # Silence by the clock is told this often.
 _TELL_EVERY_S: Final = 0.03
@@ -71,8 +71,8 @@ class VadControl:
 async def run_vad(
     mic: Channel[MicInput],
     speech: Channel[SpeechEvent | KeyReleased],
-    tick: UplinkTick,
-    ear: Ear,
+    tick: VadBatcher,
+    ear: UplinkStream,
     segmenter: Segmenter,
     *,
     pre_roll_ms: float,
@@ -114,8 +114,8 @@ class _Listener:
         self,
         mic: Channel[MicInput],
         speech: Channel[SpeechEvent | KeyReleased],
-        tick: UplinkTick,
-        ear: Ear,
+        tick: VadBatcher,
+        ear: UplinkStream,
         segmenter: Segmenter,
         pre_roll_ms: float,
         control: VadControl,
@@ -127,7 +127,7 @@ class _Listener:
         self._segmenter = segmenter
         self._pre_roll_ms = pre_roll_ms
         self._control = control
-        self._overtaken: deque[bytes] = deque(maxlen=_OVERTAKEN_MOST)  # from before a reset: only to be decoded
+        self._overtaken: deque[bytes] = deque(maxlen=_MAX_OVERTAKEN)  # from before a reset: only to be decoded
         self._resets = 0
         self._samples = 0  # since the connection began
         self._afresh = True  # the next judged sample follows nothing
@@ -239,7 +239,7 @@ class _Listener:
         self._keep(pcm)
         if segmenter.in_speech and self._recent_samples:
             await self._put(self._begin(), resets)
-            self._watch(self._gaps.least_ms / 1000.0)
+            self._watch(self._gaps.min_ms / 1000.0)
 
     def _step(self, pcm: PcmFloat) -> SpeechAudio:
         """How the open utterance goes on, with this sound."""
@@ -266,7 +266,7 @@ class _Listener:
         """Tell how silent the open utterance is, where nothing comes."""
         self._timer = None
         now_s = self._loop.time()
-        gap_s = self._gaps.least_ms / 1000.0
+        gap_s = self._gaps.min_ms / 1000.0
         silent_s = self._gaps.silent_for_ms(now_s * 1000.0) / 1000.0
         if self._hearing or len(self._mic) or now_s - due_s > _STOOD_STILL_S:
             self._watch(_STOOD_STILL_S)
@@ -280,7 +280,7 @@ class _Listener:
     def _keep(self, pcm: PcmFloat) -> None:
         self._recent.append(pcm)
         self._recent_samples += len(pcm)
-        most = (self._pre_roll_ms + _ONSET_MOST_MS) * UPLINK_RATE_HZ / 1000.0
+        most = (self._pre_roll_ms + _MAX_ONSET_MS) * UPLINK_RATE_HZ / 1000.0
         while self._recent_samples - len(self._recent[0]) >= most:
             self._recent_samples -= len(self._recent.popleft())
 

@@ -1,5 +1,5 @@
 /**
- * The personas: who speaks from the devices.
+ * The agents: who speaks from the devices.
  * @module
  */
 import { ApiError, api, listOf } from '../api.js';

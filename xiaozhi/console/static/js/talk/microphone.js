@@ -30,7 +30,7 @@ export class Microphone {
     this.onError = onError;
   }
 
-  /** Raises a DOMException when the talker or the system refuses. */
+  /** Raises a DOMException when the user or the system refuses. */
   async start() {
     this.#stream = await navigator.mediaDevices.getUserMedia({
       audio: { channelCount: 1, echoCancellation: true, noiseSuppression: true, autoGainControl: true },

@@ -1,0 +1,1 @@
+"""Who may connect: tokens, activation, limits, pages, TLS."""

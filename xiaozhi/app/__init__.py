@@ -1,0 +1,1 @@
+"""The process: wiring, serving, signals, the service manager."""

@@ -1,0 +1,1 @@
+"""Channels between stages, worker pools, and what waits to be closed."""

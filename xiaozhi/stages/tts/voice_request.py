@@ -1,0 +1,167 @@
+"""Which of an engine's voices comes closest to what an agent asks for. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Gender = Literal["female", "male"]
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceRequest:
+    """How a reply should sound; each engine honours what it can.
+
+    Attributes:
+        voice: a voice by an engine's own name, or `engine:name`; empty for the settings' own.
+        gender: taken where the voice is not named, or is another engine's.
+        rate_percent: slower or faster than the settings say, -50 to 100.
+    """
+
+    voice: str = ""
+    gender: Literal["", "female", "male"] = ""
+    rate_percent: int = 0
+
+    def __post_init__(self) -> None:
+        if not -50 <= self.rate_percent <= 100:
+            raise ValueError("rate_percent must be -50 to 100")
+
+
+ANY_VOICE: Final = VoiceRequest()
+
+
+@dataclass(frozen=True, slots=True)
+class KnownVoice:
+    """A voice, what it speaks (`zh`, `en` …) and whose it sounds like."""
+
+    name: str
+    language: str
+    gender: Gender
+
+
+# Microsoft's neural voices, the same behind the read-aloud service and Azure; the most liked of each kind first.
+_MICROSOFT: Final = (
+    KnownVoice("zh-CN-XiaoxiaoNeural", "zh", "female"),
+    KnownVoice("zh-CN-XiaoyiNeural", "zh", "female"),
+    KnownVoice("zh-CN-YunxiNeural", "zh", "male"),
+    KnownVoice("zh-CN-YunyangNeural", "zh", "male"),
+    KnownVoice("zh-CN-YunjianNeural", "zh", "male"),
+    KnownVoice("zh-CN-YunxiaNeural", "zh", "male"),
+    KnownVoice("zh-HK-HiuMaanNeural", "yue", "female"),
+    KnownVoice("zh-HK-HiuGaaiNeural", "yue", "female"),
+    KnownVoice("zh-HK-WanLungNeural", "yue", "male"),
+    KnownVoice("en-US-EmmaMultilingualNeural", "en", "female"),
+    KnownVoice("en-US-AvaMultilingualNeural", "en", "female"),
+    KnownVoice("en-US-AndrewMultilingualNeural", "en", "male"),
+    KnownVoice("en-US-BrianMultilingualNeural", "en", "male"),
+    KnownVoice("en-US-AriaNeural", "en", "female"),
+    KnownVoice("en-US-JennyNeural", "en", "female"),
+    KnownVoice("en-US-GuyNeural", "en", "male"),
+    KnownVoice("en-GB-SoniaNeural", "en", "female"),
+    KnownVoice("en-GB-RyanNeural", "en", "male"),
+    KnownVoice("ja-JP-NanamiNeural", "ja", "female"),
+    KnownVoice("ja-JP-KeitaNeural", "ja", "male"),
+    KnownVoice("ko-KR-SunHiNeural", "ko", "female"),
+    KnownVoice("ko-KR-InJoonNeural", "ko", "male"),
+)
+
+KNOWN: Final[Mapping[str, tuple[KnownVoice, ...]]] = {
+    "edge": _MICROSOFT,
+    "azure": _MICROSOFT,
+    # OpenAI's voices speak every language, each with the same voice; `*` stands for that.
+    "openai": (
+        KnownVoice("nova", "*", "female"),
+        KnownVoice("alloy", "*", "female"),
+        KnownVoice("shimmer", "*", "female"),
+        KnownVoice("coral", "*", "female"),
+        KnownVoice("sage", "*", "female"),
+        KnownVoice("onyx", "*", "male"),
+        KnownVoice("echo", "*", "male"),
+        KnownVoice("fable", "*", "male"),
+        KnownVoice("ash", "*", "male"),
+        KnownVoice("ballad", "*", "male"),
+    ),
+    # The basic voices, which every application has; they read English words within Chinese.
+    "iflytek": (
+        KnownVoice("xiaoyan", "zh", "female"),
+        KnownVoice("aisxping", "zh", "female"),
+        KnownVoice("aisjinger", "zh", "female"),
+        KnownVoice("aisjiuxu", "zh", "male"),
+        KnownVoice("aisbabyxu", "zh", "male"),
+    ),
+    "espeak": (
+        KnownVoice("cmn+f2", "zh", "female"),
+        KnownVoice("cmn+m3", "zh", "male"),
+        KnownVoice("en-us+f2", "en", "female"),
+        KnownVoice("en-us+m3", "en", "male"),
+    ),
+}
+"""The voices that are known of each engine. Engines that are not named here number their voices."""
+
+# What reads English too: a Chinese voice does, an English one makes nothing of Chinese characters.
+_BILINGUAL: Final = frozenset({"zh", "yue", "*"})
+
+
+def closest(engine: str, wish: VoiceRequest, language: str, configured: str) -> str:
+    """The voice of `engine` for a text.
+
+    A voice that is named is taken as it is where it is this engine's and can speak the language. Otherwise the first
+    voice of the language with the wished gender, or with that of the voice that was named, and in the end the one that
+    is configured.
+
+    Args:
+        engine: the engine's name.
+        wish: what the agent asks for.
+        language: of the text, `zh`, `en` …
+        configured: the engine's voice for this text where nothing is wished.
+    """
+    known = KNOWN.get(engine, ())
+    owner, name = _split(wish.voice)
+    if name and _is_of(engine, owner, name) and _speaks(engine, name, language):
+        return name
+    gender = wish.gender or gender_of(name)
+    if not gender or _known(known, configured, gender):
+        return configured
+    for voice in known:
+        if voice.gender == gender and voice.language in (language, "*"):
+            return voice.name
+    # No voice of that language: one that is known to manage it.
+    spoken = [voice for voice in known if voice.gender == gender and language == "en" and voice.language in _BILINGUAL]
+    return spoken[0].name if spoken else configured
+
+
+def gender_of(name: str) -> Literal["", "female", "male"]:
+    """Of a voice that some engine is known to have; empty when it is not known."""
+    return next((voice.gender for voices in KNOWN.values() for voice in voices if voice.name == name), "")
+
+
+def numbered(engine: str, wish: VoiceRequest) -> int | None:
+    """The voice of an engine that numbers its voices, such as `sherpa:3`; None where none is wished."""
+    owner, name = _split(wish.voice)
+    return int(name) if owner == engine and name.isascii() and name.isdigit() and len(name) < 6 else None
+
+
+def _split(voice: str) -> tuple[str, str]:
+    """The engine (empty when not said) and the name."""
+    owner, colon, name = voice.partition(":")
+    return (owner, name) if colon else ("", voice)
+
+
+def _is_of(engine: str, owner: str, name: str) -> bool:
+    if owner:  # the read-aloud service and Azure have the same voices
+        return owner == engine or ({owner, engine} == {"edge", "azure"} and name in {v.name for v in _MICROSOFT})
+    return any(voice.name == name for voice in KNOWN.get(engine, ())) or (
+        engine in ("edge", "azure") and name.endswith("Neural") and name.count("-") >= 2
+    )
+
+
+def _speaks(engine: str, name: str, language: str) -> bool:
+    if not language or "Multilingual" in name:
+        return True
+    spoken = next((voice.language for voice in KNOWN.get(engine, ()) if voice.name == name), "")
+    if not spoken and engine in ("edge", "azure"):
+        spoken = "yue" if name.startswith("zh-HK") else name.partition("-")[0]
+    return spoken in ("", "*", language) or (spoken in _BILINGUAL and language in ("en", "zh", "yue"))
+
+
+def _known(known: tuple[KnownVoice, ...], name: str, gender: str) -> bool:
+    return any(voice.name == name and voice.gender == gender for voice in known)

@@ -1,0 +1,286 @@
+"""Says on connected devices what nobody there has asked for now: announcements, reminders, alarms."""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from xiaozhi.conversation.services import Services
+from xiaozhi.conversation.speaking import Told
+from xiaozhi.settings.push import minutes_of
+from xiaozhi.store import Device
+from xiaozhi.tools.loudness import set_volume, turned
+from xiaozhi.tools.reminder_book import Reminder
+from xiaozhi.tools.reminders import is_alarm, spoken_reminder
+from xiaozhi.transport.connected_devices import Devices
+from xiaozhi.transport.websocket import Connection
+from xiaozhi.turn.trace import TurnTrace
+
+_log = logging.getLogger(__name__)
+
+# Somebody who has just woken a device is about to speak: what waits for it must not take the microphone away.
+GRACE_S: Final = 3.0
+_TRY_AGAIN_S: Final = 0.5
+# A voice that fails is given time to come back, and given up in the end.
+_AFTER_DROP_S: Final = 2.0
+_MAX_DROPS: Final = 5
+_VOICE_BACK_S: Final = 60.0
+# How long the first sound of a sentence may take; nobody waits for it.
+_SOUND_S: Final = 10.0
+
+
+class Outcome(Enum):
+    """What became of an announcement on one device."""
+
+    SPOKEN = "spoken"
+    INTERRUPTED = "interrupted"
+    BUSY = "busy"  # somebody was talking there all the time
+    OFFLINE = "not connected"
+    UNKNOWN = "unknown device"
+    QUIET = "quiet hours"
+    FULL = "too many announcements wait"
+    FAILED = "no voice"
+
+
+_HEARD: Final = frozenset({Outcome.SPOKEN, Outcome.INTERRUPTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What to say where.
+
+    Attributes:
+        text: what to say; an emoji at its beginning is the face that goes with it.
+        devices: ids or names; empty for every device that is connected.
+        volume: 0 to 100 for this announcement, where the device lets its volume be set; None leaves it.
+        language: of a text that does not show its own.
+        urgent: in quiet hours, too.
+        patience_s: how long to wait while somebody talks there; None for that of the settings.
+        without: the id of a device that is left out.
+    """
+
+    text: str
+    devices: Sequence[str] = ()
+    volume: int | None = None
+    language: str = ""
+    urgent: bool = False
+    patience_s: float | None = None
+    without: str = ""
+
+
+def is_quiet(span: str, now: datetime) -> bool:
+    """Whether the time of day of `now` lies in a span such as `22:00-07:00`; never in an empty one. Pure."""
+    minutes = minutes_of(span)
+    if minutes is None:
+        return False
+    begin, end = minutes
+    at = now.hour * 60 + now.minute
+    return begin <= at < end if begin <= end else at >= begin or at < end
+
+
+class Announcer:
+    """One per process. What it says on one device is said in turn, when nobody talks there.
+
+    Args:
+        services: the settings, the store, the reminders.
+        devices: the connected devices.
+        grace_s: what waits for a device that connects is said no sooner than this after it has.
+    """
+
+    def __init__(self, services: Services, devices: Devices, *, grace_s: float = GRACE_S) -> None:
+        self._services = services
+        self._devices = devices
+        self._grace_s = grace_s
+        self._turns: dict[str, asyncio.Lock] = {}  # who speaks next, of devices where something waits
+        self._waiting: dict[str, int] = {}
+        self._alarms: dict[str, asyncio.Task[None]] = {}
+        self.spoken = 0
+        """Announcements and reminders that were heard, at least in part."""
+        self.unspoken = 0
+        """Those that were not."""
+        self.outcomes: Counter[Outcome] = Counter()
+        """What became of announcements, counted for each device they were meant for."""
+        services.ring = self.ring
+        services.announce = self.announce_for_tool
+        services.on_turn.append(self._reacted)
+        devices.on_connect.append(self._connected)
+
+    async def close(self) -> None:
+        """End alarms that ring again and again."""
+        alarms = list(self._alarms.values())
+        for task in alarms:
+            task.cancel()
+        await asyncio.gather(*alarms, return_exceptions=True)
+
+    # Announcements ------------------------------------------------------------------------------------------------
+
+    async def announce(self, announcement: Announcement) -> dict[str, Outcome]:
+        """Say something on one, several or all connected devices; returns what became of it on each, by its id.
+
+        Raises:
+            StoreError: the names of devices cannot be read.
+        """
+        targets = await self._targets(announcement)
+        told = await asyncio.gather(*(self._announce_on(device, announcement) for device in targets.values()))
+        outcomes = dict(zip(targets, told, strict=True))
+        self.outcomes.update(told)
+        _log.info("announced on %d of %d devices", sum(one in _HEARD for one in told), len(told))
+        return outcomes
+
+    async def announce_for_tool(self, text: str, devices: Sequence[str], without: str) -> Mapping[str, str]:
+        """As `announce`, by names; for `xiaozhi.tools.announce`."""
+        outcomes = await self.announce(Announcement(text, devices, without=without))
+        named = {device.id: device.label for device in await self._services.store.devices.list()}
+        return {named.get(name, name): outcome.value for name, outcome in outcomes.items()}
+
+    async def _targets(self, announcement: Announcement) -> dict[str, str | Outcome]:
+        """The devices that are meant: their ids, or why not."""
+        if not announcement.devices:
+            online = sorted(self._devices.online())
+            return {name: name for name in online if name != announcement.without and self._find(name) is not None}
+        known = await self._services.store.devices.list()
+        return {name: _id_of(name, known, self._devices.online()) for name in announcement.devices}
+
+    async def _announce_on(self, device: str | Outcome, announcement: Announcement) -> Outcome:
+        if isinstance(device, Outcome):
+            return device
+        settings = self._services.settings
+        zone = ZoneInfo(settings.server.timezone) if settings.server.timezone else None
+        if not announcement.urgent and is_quiet(settings.push.quiet_hours, datetime.now(zone)):
+            return Outcome.QUIET
+        patience_s = settings.push.patience_s if announcement.patience_s is None else announcement.patience_s
+        until = asyncio.get_running_loop().time() + patience_s
+        return await self._speak(device, announcement.text, announcement.language, until, volume=announcement.volume)
+
+    # Reminders ----------------------------------------------------------------------------------------------------
+
+    async def ring(self, reminder: Reminder) -> bool:
+        """Say a reminder on its device, as soon as nobody talks there; False when it is not connected.
+
+        For `ReminderClock`: a reminder is done only when this says so, which is when it was heard. An alarm rings
+        again afterwards until somebody says something.
+        """
+        connection = self._find(reminder.device)
+        if connection is None:
+            return False
+        await asyncio.sleep(max(0.0, self._grace_s - connection.age_s))
+        text = spoken_reminder(reminder, time.time(), connection.language)
+        outcome = await self._speak(reminder.device, text, "", float("inf"), urgent=True)
+        if outcome is Outcome.SPOKEN and is_alarm(reminder) and self._services.settings.push.alarm_repeats:
+            self._again(reminder.device, text)
+        elif outcome is Outcome.FAILED:  # the device is there, only its voice is not: once more after a while
+            asyncio.get_running_loop().call_later(_VOICE_BACK_S, self._connected, reminder.device)
+        return outcome in _HEARD
+
+    def _again(self, device_id: str, text: str) -> None:
+        if (before := self._alarms.get(device_id)) is not None:
+            before.cancel()
+        task = asyncio.get_running_loop().create_task(self._ring_on(device_id, text), name=f"alarm-{device_id}")
+        self._alarms[device_id] = task
+        task.add_done_callback(lambda done: self._silent(device_id, done))
+
+    def _silent(self, device_id: str, alarm: "asyncio.Task[None]") -> None:
+        if self._alarms.get(device_id) is alarm:
+            del self._alarms[device_id]
+
+    async def _ring_on(self, device_id: str, text: str) -> None:
+        push = self._services.settings.push
+        for _ in range(push.alarm_repeats):
+            await asyncio.sleep(push.alarm_every_s)
+            until = asyncio.get_running_loop().time() + push.alarm_every_s
+            if await self._speak(device_id, text, "", until, urgent=True) is not Outcome.SPOKEN:
+                return  # somebody has pressed a key, talks there, or the device is gone
+
+    def _reacted(self, device_id: str, _trace: TurnTrace) -> None:
+        """Somebody has said something: they have heard the alarm."""
+        if (alarm := self._alarms.get(device_id)) is not None:
+            alarm.cancel()
+
+    def _connected(self, device_id: str) -> None:
+        if self._services.tools.reminders is not None:
+            self._services.tools.reminders.connected(device_id)
+
+    # Speaking -----------------------------------------------------------------------------------------------------
+
+    async def _speak(
+        self, device_id: str, text: str, language: str, until: float, *, volume: int | None = None, urgent: bool = False
+    ) -> Outcome:
+        """Say a text on one device, behind what waits there already, as soon as nobody talks.
+
+        Args:
+            device_id: where.
+            text: what.
+            language: of a text that does not show its own; the user's when empty.
+            until: when to give up, on the loop's clock.
+            volume: for this text.
+            urgent: it waits however many wait already.
+        """
+        if not urgent and self._waiting.get(device_id, 0) >= self._services.settings.push.max_waiting:
+            return Outcome.FULL
+        turn = self._turns.setdefault(device_id, asyncio.Lock())
+        self._waiting[device_id] = self._waiting.get(device_id, 0) + 1
+        outcome = Outcome.BUSY
+        try:
+            async with turn:
+                outcome = await self._speak_now(device_id, text, language, until, volume)
+        finally:
+            self._waiting[device_id] -= 1
+            if not self._waiting[device_id]:
+                del self._waiting[device_id], self._turns[device_id]
+            self.spoken += outcome in _HEARD
+            self.unspoken += outcome not in _HEARD
+        return outcome
+
+    async def _speak_now(self, device_id: str, text: str, language: str, until: float, volume: int | None) -> Outcome:
+        loop = asyncio.get_running_loop()
+        drops = 0
+        before: int | None = None
+        try:
+            while True:
+                connection = self._find(device_id)
+                if connection is None:
+                    return Outcome.OFFLINE
+                told = Told.REFUSED
+                if not connection.busy:
+                    if volume is not None and before is None:
+                        before = await turned(connection.tools, volume)
+                    told = await connection.say(text, _SOUND_S, language=language, interruptible=False)
+                if told is Told.SPOKEN or told is Told.INTERRUPTED:
+                    return Outcome[told.name]
+                drops += told is Told.DROPPED
+                if drops >= _MAX_DROPS:
+                    return Outcome.FAILED
+                if loop.time() >= until:
+                    return Outcome.BUSY
+                await asyncio.sleep(_AFTER_DROP_S if told is Told.DROPPED else _TRY_AGAIN_S)
+        finally:
+            if before is not None and volume is not None and before >= 0:
+                await self._restore(device_id, before)
+
+    def _find(self, device_id: str) -> Connection | None:
+        """The connection of a device that may converse; one that only waits for its code hears nothing else."""
+        connection = self._devices.find(device_id)
+        return connection if connection is not None and connection.admitted else None
+
+    async def _restore(self, device_id: str, volume: int) -> None:
+        connection = self._find(device_id)
+        if connection is not None:
+            await set_volume(connection.tools, volume)
+
+
+def _id_of(name: str, known: Sequence[Device], online: frozenset[str]) -> str | Outcome:
+    """The id of a device that is called so; guests of the console have only an id."""
+    wanted = name.strip().casefold()
+    if wanted in online:
+        return wanted
+    found = [device for device in known if wanted and wanted in (device.id.casefold(), device.name.casefold())]
+    found = found or [device for device in known if wanted and wanted == device.room.casefold()]
+    if len(found) != 1:
+        return Outcome.UNKNOWN
+    return found[0].id if found[0].id in online else Outcome.OFFLINE
