@@ -21,6 +21,8 @@ from xiaozhi.client.mcp import DeviceTools
 from xiaozhi.client.microphone import SpeechMicrophone
 from xiaozhi.client.ota import Identity
 from xiaozhi.settings import Settings
+from xiaozhi.transport.session import DeviceSession
+from xiaozhi.transport.websocket_writer import WebSocketWriter
 from xiaozhi.turn.machine import ListeningMode
 
 # The server decides in audio time, so tests speak faster than life; replies are paced in real time all the same.
@@ -49,6 +51,19 @@ class House:
     def asked(self) -> list[list[dict[str, Any]]]:
         """The messages of every question put to the chat model."""
         return [request.body["messages"] for request in self.chat.requests if "messages" in request.body]
+
+    def session(self, device_id: str = "") -> DeviceSession:
+        """The session of a connected device; of the only one without an id."""
+        online = [device_id] if device_id else sorted(self.server.devices.online())
+        (found,) = map(self.server.devices.find, online)
+        assert isinstance(found, DeviceSession)
+        return found
+
+    def writer(self, device_id: str = "") -> WebSocketWriter:
+        """The way down to a device, of its session."""
+        writer = self.session(device_id)._downlink
+        assert isinstance(writer, WebSocketWriter)
+        return writer
 
     @asynccontextmanager
     async def device(

@@ -317,11 +317,12 @@ async def test_an_open_idle_channel_is_kept_alive_by_json_and_never_pinged(
     async with house(tmp_path, server={"keepalive_s": 50.0, "idle_close_s": 600.0}) as home, raw(home) as socket:
         await socket.send_str('{"type":"hello"}')
         await texts(socket, "hello")
-        (connection,) = home.server.devices._connections.values()
-        assert connection._socket._heartbeat is None
+        writer = home.writer()
+        assert isinstance(writer._sink, aiohttp.web.WebSocketResponse)
+        assert writer._sink._heartbeat is None
         for _ in range(3):
             with monkeypatch.context() as patch:
-                patch.setattr(connection._outbox, "written_at", connection._outbox.written_at - 51.0)
+                patch.setattr(writer, "written_at", writer.written_at - 51.0)
                 message = await asyncio.wait_for(socket.receive(), 10)
             assert message.type is aiohttp.WSMsgType.TEXT
             assert message.json()["type"] == "mcp"
@@ -345,7 +346,7 @@ async def test_a_channel_on_which_nobody_speaks_is_closed(tmp_path: Path) -> Non
         await socket.send_str('{"type":"hello"}')
         await socket.send_str('{"type":"listen","state":"start","mode":"auto"}')
         await texts(socket, "hello")
-        (connection,) = home.server.devices._connections.values()
+        connection = home.session()
         connection._conversation._active_at -= 6.0
         assert await closed(socket) == aiohttp.WSCloseCode.OK
         async with asyncio.timeout(5):
@@ -362,7 +363,7 @@ async def test_a_close_is_over_in_a_second_although_the_device_never_answers_it(
     async with house(tmp_path) as home, raw(home) as socket:
         await socket.send_str('{"type":"hello"}')
         await texts(socket, "hello")
-        (connection,) = home.server.devices._connections.values()
+        connection = home.session()
         began = loop.time()
         connection.end("the test says so")
         async with asyncio.timeout(5):

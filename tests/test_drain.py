@@ -148,7 +148,7 @@ def test_moments_come_in_order_within_their_share_of_the_time(listening: list[bo
 
 def doing(home: House) -> str:
     """What the conversation of the one device is doing."""
-    (connection,) = home.server.devices._connections.values()
+    connection = home.session()
     return connection.doing
 
 
@@ -187,7 +187,7 @@ async def test_a_text_that_comes_when_the_ears_are_shut_is_counted_and_not_answe
         turn = asyncio.create_task(device.turn_text("hello there"))
         await until(lambda: doing(home) == "replying")
         stopping = asyncio.create_task(home.server.devices.drain(20.0))
-        (connection,) = home.server.devices._connections.values()
+        connection = home.session()
         await until(lambda: connection._conversation._machine.finishing)
         device.detect("and what else")
         assert (await turn).answered

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.house import House, house, question
+from xiaozhi.access.rate_limits import TokenBucket
 from xiaozhi.client.microphone import Utterance
-from xiaozhi.transport.uplink import Budget
 
 FLOODER = "02:00:00:00:00:66"
 TEXT, BINARY, PING, PONG = 0x1, 0x2, 0x9, 0xA
@@ -187,7 +187,7 @@ async def test_what_a_stalled_network_gives_back_at_once_is_no_flood(tmp_path: P
 
 @given(st.lists(st.tuples(st.floats(0.0, 2.0), st.integers(1, 100)), max_size=60))
 def test_no_more_is_spent_than_has_come_in(steps: list[tuple[float, int]]) -> None:
-    budget, now_s, spent = Budget(20.0, 60.0, 0.0), 0.0, 0
+    budget, now_s, spent = TokenBucket(20.0, 60.0, 0.0), 0.0, 0
     for pause_s, cost in steps:
         now_s += pause_s
         spent += cost if budget.spend(cost, now_s) else 0
@@ -195,5 +195,5 @@ def test_no_more_is_spent_than_has_come_in(steps: list[tuple[float, int]]) -> No
 
 
 def test_a_microphone_thirty_times_as_fast_as_life_is_never_too_much() -> None:
-    budget = Budget(2000.0, 6000.0, 0.0)
+    budget = TokenBucket(2000.0, 6000.0, 0.0)
     assert all(budget.spend(1, number * 0.020 / 30.0) for number in range(50 * 30 * 60))

@@ -31,8 +31,9 @@ from xiaozhi.client.microphone import Utterance
 from xiaozhi.client.ota import Identity
 from xiaozhi.text.messages import INTERRUPTED_EN
 from xiaozhi.text.units import join_pieces
-from xiaozhi.transport.outbox import Outbox
-from xiaozhi.transport.websocket import Connection as DeviceConnection
+from xiaozhi.transport.connected_devices import ConnectedDevice
+from xiaozhi.transport.protocol import DeviceProtocol
+from xiaozhi.transport.websocket_writer import WebSocketWriter
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="stops processes and drops packets the Linux way")
 
@@ -93,13 +94,14 @@ def conversations() -> int:
     return sum(task.get_name() == "conversation" for task in asyncio.all_tasks())
 
 
-async def max_waiting(connection: DeviceConnection, house_: House) -> tuple[int, int]:
+async def max_waiting(connection: ConnectedDevice, house_: House) -> tuple[int, int]:
     """The most that waited for a device, in bytes and in messages, until the server has let go of it."""
     max_bytes = most_messages = 0
+    writer = house_.writer(connection.device_id)
     async with asyncio.timeout(45):
-        while house_.server.devices.find(connection.identity.device_id) is connection:
-            max_bytes = max(max_bytes, connection._way_out.waiting)
-            most_messages = max(most_messages, len(connection._outbox._items))
+        while house_.server.devices.find(connection.device_id) is connection:
+            max_bytes = max(max_bytes, writer.waiting_bytes)
+            most_messages = max(most_messages, len(writer._items))
             await asyncio.sleep(0.01)
     return max_bytes, most_messages
 
@@ -158,8 +160,8 @@ async def test_devices_whose_power_is_cut_are_found_out_by_what_is_sent_to_them(
         for ws in sockets:
             vanish(ws)
         assert (await other.turn(question())).answered
-        await until(lambda: home.server.devices.find(speaking.identity.device_id) is None)
-        await until(lambda: home.server.devices.find(idle.identity.device_id) is None)
+        await until(lambda: home.server.devices.find(speaking.device_id) is None)
+        await until(lambda: home.server.devices.find(idle.device_id) is None)
         assert conversations() == 1
 
 
@@ -169,8 +171,8 @@ async def test_who_asks_on_and_on_and_never_reads_fills_no_memory(tmp_path: Path
         async with session.ws_connect(home.url, headers={"Device-Id": "02:00:00:00:00:02"}) as ws:
             await ws.send_str('{"type": "hello"}')
             vanish_reading(ws)
-            while (connection := home.server.devices.find("02:00:00:00:00:02")) is not None:
-                assert len(connection._outbox._items) <= 280
+            while home.server.devices.find("02:00:00:00:00:02") is not None:
+                assert len(home.writer("02:00:00:00:00:02")._items) <= 280
                 try:
                     await ws.send_str('{"type": "ping"}')
                 except ConnectionError:
@@ -200,8 +202,7 @@ async def test_what_a_device_did_not_take_is_not_remembered_as_heard(
             await ws.send_str('{"type": "listen", "state": "detect", "text": "tell me a story"}')
             while (await ws.receive()).type is not aiohttp.WSMsgType.BINARY:
                 pass
-            connection = home.server.devices.find(device_id)
-            assert connection is not None
+            connection = home.session(device_id)
             reply = connection._conversation._replies.now
             assert reply is not None
             vanish_reading(ws)
@@ -216,30 +217,29 @@ async def test_what_a_device_did_not_take_is_not_remembered_as_heard(
     assert "sentence 1." in played and len(told) - len(played) > len("sentence 1"), "half a second or more"
 
 
-async def test_the_texts_that_wait_for_one_device_are_limited() -> None:
-    async def stuck(_frame: str | bytes) -> None:
+class Stuck:
+    async def send_frame(self, _message: bytes, _opcode: aiohttp.WSMsgType) -> None:
         await asyncio.Event().wait()
 
-    outbox = Outbox(stuck, stuck, timeout_s=60.0)
-    writing = asyncio.create_task(outbox.run())
+
+async def test_the_texts_that_wait_for_one_device_are_limited() -> None:
+    writer = WebSocketWriter(Stuck(), DeviceProtocol(), timeout_s=60.0)
+    writing = asyncio.create_task(writer.run())
     await asyncio.sleep(0)
     for number in range(1000):
-        outbox.put_text(f"answer {number}")
+        writer.send({"answer": number})
     with pytest.raises(TimeoutError):
         await writing
-    assert len(outbox._items) <= 256
+    assert len(writer._items) <= 256
 
 
 async def test_a_few_texts_too_long_for_any_device_are_not_kept_either() -> None:
-    async def stuck(_frame: str | bytes) -> None:
-        await asyncio.Event().wait()
-
-    outbox = Outbox(stuck, stuck, timeout_s=60.0)
-    outbox.put_text("a" * 200_000)
-    outbox.put_text("b" * 200_000)
+    writer = WebSocketWriter(Stuck(), DeviceProtocol(), timeout_s=60.0)
+    writer.send({"a": "a" * 200_000})
+    writer.send({"b": "b" * 200_000})
     with pytest.raises(TimeoutError, match="texts wait"):
-        await outbox.run()
-    assert len(outbox._items) == 1
+        await writer.run()
+    assert len(writer._items) == 1
 
 
 # The bench -----------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def tts(device: Device) -> list[str]:
 
 
 def conversation(home: House) -> Conversation:
-    (connection,) = home.server.devices._connections.values()
+    connection = home.session()
     return connection._conversation
 
 
@@ -132,7 +132,7 @@ async def test_silent_ends(tmp_path: Path, case: str) -> None:
 async def test_say_tells_what_became_of_it(tmp_path: Path) -> None:
     async with house(tmp_path, LONG_ANSWER) as home, home.device() as device:
         device.listen()
-        await device.until(lambda: bool(home.server.devices._connections))
+        await device.until(lambda: len(home.server.devices) > 0)
         talk = conversation(home)
         assert await asyncio.wait_for(talk.say("😆 Tea is ready."), 15) is Told.SPOKEN
         await device.until(lambda: tts(device) == ["start", "stop"], 5)
@@ -160,7 +160,7 @@ async def test_a_sentence_is_over_with_its_conversation(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
         async with home.device() as device:
             device.listen()
-            await device.until(lambda: bool(home.server.devices._connections))
+            await device.until(lambda: len(home.server.devices) > 0)
             home.speech.first_byte_ms = 30_000.0
             talk = conversation(home)
             told = talk.say("Nobody will hear this.", patience_s=60.0)

@@ -7,10 +7,12 @@ import sys
 import threading
 
 import pytest
+from aiohttp import WSMsgType
 
 from xiaozhi.concurrency.channel import Channel, ChannelClosed, ChannelKind
 from xiaozhi.concurrency.workers import JobDropped, Priority, Rank, WorkerPool, client_rank
-from xiaozhi.transport.outbox import Outbox
+from xiaozhi.transport.protocol import DeviceProtocol
+from xiaozhi.transport.websocket_writer import WebSocketWriter
 
 
 async def test_a_full_channel_makes_its_writer_wait() -> None:
@@ -139,34 +141,45 @@ async def test_a_job_that_fails_fails_its_caller_alone() -> None:
         await pool.run(lambda: 3)
 
 
-class Wire:
-    """Stands where the socket is; `open` says whether it takes anything."""
+class Wire(asyncio.Transport):
+    """Stands where the socket is, and its transport; `open` says whether it takes anything, `waiting` what it holds."""
 
     def __init__(self) -> None:
-        self.sent: list[str | bytes] = []
+        super().__init__()
+        self.sent: list[bytes] = []
+        self.waiting = 0
         self.open = asyncio.Event()
         self.open.set()
         self.wrote = asyncio.Event()
 
-    async def send(self, frame: str | bytes) -> None:
+    def get_write_buffer_size(self) -> int:
+        return self.waiting
+
+    async def send_frame(self, message: bytes, opcode: WSMsgType) -> None:
+        assert opcode is (WSMsgType.TEXT if message.startswith(b"{") else WSMsgType.BINARY)
         await self.open.wait()
-        self.sent.append(frame)
+        self.sent.append(message)
         self.wrote.set()
+
+
+async def sent(wire: Wire, count: int) -> None:
+    while len(wire.sent) < count:
+        wire.wrote.clear()
+        await wire.wrote.wait()
+    await asyncio.sleep(0)
 
 
 async def test_an_interrupted_reply_leaves_no_further_sound() -> None:
     wire = Wire()
-    outbox = Outbox(wire.send, wire.send, timeout_s=5)
-    outbox.put_audio(b"old", 1)
-    outbox.silence(1)
-    outbox.put_audio(b"older", 0)
-    outbox.put_text("stop")
-    outbox.put_audio(b"new", 2)
-    writing = asyncio.create_task(outbox.run())
-    while len(wire.sent) < 2:
-        wire.wrote.clear()
-        await wire.wrote.wait()
-    assert wire.sent == ["stop", b"new"]
+    writer = WebSocketWriter(wire, DeviceProtocol(), timeout_s=5)
+    writer.send_audio(b"old", 1, 0)
+    writer.silence(1)
+    writer.send_audio(b"older", 0, 0)
+    writer.send({"type": "stop"})
+    writer.send_audio(b"new", 2, 0)
+    writing = asyncio.create_task(writer.run())
+    await sent(wire, 2)
+    assert wire.sent == [b'{"type":"stop"}', b"new"]
     writing.cancel()
     await asyncio.gather(writing, return_exceptions=True)
 
@@ -174,38 +187,43 @@ async def test_an_interrupted_reply_leaves_no_further_sound() -> None:
 async def test_a_device_that_does_not_read_loses_audio_and_then_its_connection() -> None:
     wire = Wire()
     wire.open.clear()
-    outbox = Outbox(wire.send, wire.send, timeout_s=0.01)
+    writer = WebSocketWriter(wire, DeviceProtocol(), timeout_s=0.01)
     for _ in range(20):
-        outbox.put_audio(b"frame", 1)
-    assert outbox.dropped == 4
+        writer.send_audio(b"frame", 1, 0)
+    assert writer.dropped == 4
     with pytest.raises(TimeoutError):
-        await outbox.run()
+        await writer.run()
 
 
 async def test_packets_that_never_left_are_told_from_those_that_a_device_can_have_played() -> None:
     wire = Wire()
-    outbox = Outbox(wire.send, wire.send, timeout_s=5)
-    writing = asyncio.create_task(outbox.run())
-    assert outbox.untaken(1, 0) == 0, "nothing was ever to be sent"
+    writer = WebSocketWriter(wire, DeviceProtocol(), timeout_s=5)
+    writer.bind(wire)
+    writing = asyncio.create_task(writer.run())
+
+    def untaken(*waiting: int) -> list[int]:
+        found = []
+        for wire.waiting in waiting:
+            found.append(writer.untaken(1))
+        wire.waiting = 0
+        return found
+
+    assert untaken(0) == [0], "nothing was ever to be sent"
     for _ in range(10):
-        outbox.put_audio(b"frame" * 20, 1)
-    while len(wire.sent) < 10:
-        wire.wrote.clear()
-        await wire.wrote.wait()
-    await asyncio.sleep(0)
-    assert [outbox.untaken(1, waiting) for waiting in (0, 1, 104, 105, 1040, 9999)] == [0, 1, 1, 2, 10, 10]
-    outbox.put_text("说" * 100)
-    while len(wire.sent) < 11:
-        wire.wrote.clear()
-        await wire.wrote.wait()
-    await asyncio.sleep(0)
-    assert [outbox.untaken(1, waiting) for waiting in (304, 305)] == [0, 1], "texts wait with them, in UTF-8"
+        writer.send_audio(b"frame" * 20, 1, 0)
+    await sent(wire, 10)
+    assert untaken(0, 1, 104, 105, 1040, 9999) == [0, 1, 1, 2, 10, 10]
+    writer.send({"text": "说" * 97})
+    await sent(wire, 11)
+    length = len(wire.sent[-1]) + 4
+    assert length == 3 * 97 + len('{"text":""}') + 4
+    assert untaken(length, length + 1) == [0, 1], "texts wait with them, in UTF-8"
     wire.open.clear()
     for _ in range(20):
-        outbox.put_audio(b"frame", 1)
-    assert outbox.untaken(1, 0) == 20, "dropped ones included"
-    outbox.put_audio(b"frame", 2)
-    assert outbox.untaken(1, 0) == 0 and outbox.untaken(2, 0) == 1
+        writer.send_audio(b"frame", 1, 0)
+    assert untaken(0) == [20], "dropped ones included"
+    writer.send_audio(b"frame", 2, 0)
+    assert writer.untaken(1) == 0 and writer.untaken(2) == 1
     writing.cancel()
     await asyncio.gather(writing, return_exceptions=True)
 

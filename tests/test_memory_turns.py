@@ -10,7 +10,6 @@ import pytest
 from tests.house import House, house
 from tests.test_tool_turns import call, in_pieces
 from xiaozhi.client.device import Device
-from xiaozhi.transport.announcer import Announcer
 
 ONE = "02:00:00:00:00:01"
 FACTS = "From a spoken conversation"
@@ -114,8 +113,7 @@ async def test_a_reminder_set_by_voice_rings_after_a_restart(tmp_path: Path) -> 
         home.server.services.ring = _away
     assert set_at < time.time() + 2.0
     async with house(tmp_path) as home:
-        bell = home.server.services.ring.__self__  # type: ignore[attr-defined]  # a bound method
-        assert isinstance(bell, Announcer)
+        bell = home.server.http.announcer
         bell._grace_s = 0.0
         async with home.device() as device:
             await device.until(lambda: "feed Momo." in str([one for _, one in device.received]), 15)

@@ -72,9 +72,7 @@ async def test_packets_that_devices_did_not_take_are_counted_beyond_their_connec
         devices = home.server.devices
         async with home.device(1) as first, home.device(2):
             for number, dropped in ((1, 3), (2, 4)):
-                connection = devices.find(Identity.numbered(number).device_id)
-                assert connection is not None
-                connection._outbox.dropped = dropped
+                home.writer(Identity.numbered(number).device_id).dropped = dropped
             home.server.services.echoes.held_back = 2
             assert devices.packets_dropped == 7
             async with home.device(1):  # the same device again: the older connection goes

@@ -78,8 +78,7 @@ async def test_a_key_that_breaks_off_what_could_not_be_understood_is_not_talked_
     async with house(tmp_path, turn={"neutral_ms": 5000}) as home, home.device() as device:
         break_recognition(home, monkeypatch)
         turn = asyncio.create_task(device.turn(question(), answer_timeout_s=1.0))
-        connection = home.server.devices.find(device.identity.device_id)
-        assert connection is not None
+        connection = home.session(device.identity.device_id)
         await until(lambda: bool(connection._conversation._listener.missed))
         device.abort()
         report = await turn

@@ -163,7 +163,7 @@ async def test_nobody_talks_a_draining_server_into_another_turn(tmp_path: Path) 
         stopping = asyncio.create_task(home.server.devices.drain(20.0))
         await asyncio.sleep(0)
         device.say(Utterance.encode(question(), 60))  # over the reply, which would end it otherwise
-        (connection,) = home.server.devices._connections.values()
+        connection = home.session()
         connection._conversation.typed("and what about tomorrow")
         assert (await connection._conversation.say("an announcement")).name == "REFUSED"
         report = await turn

@@ -35,9 +35,7 @@ def shown(device: Device) -> list[str]:
 
 
 def announcer(home: House, grace_s: float = 0.0) -> Announcer:
-    assert home.server.services.ring is not None
-    bell = home.server.services.ring.__self__  # type: ignore[attr-defined]  # a bound method
-    assert isinstance(bell, Announcer)
+    bell = home.server.http.announcer
     bell._grace_s = grace_s
     return bell
 

@@ -83,7 +83,7 @@ async def known(home: House, device: Device) -> None:
     wanted = sum(not tool.user_only for tool in device.tools.tools.values())
 
     def all_listed() -> bool:
-        return any(len(each.tools.tools()) == wanted for each in home.server.devices._connections.values())
+        return any(len(home.session(each).tools.tools()) == wanted for each in home.server.devices.online())
 
     await come_true(all_listed)
 
@@ -135,7 +135,7 @@ async def test_a_spoken_turn_calls_nothing_before_it_is_committed(tmp_path: Path
 
 async def test_a_dropped_reply_has_called_nothing(tmp_path: Path) -> None:
     async with talk(tmp_path, ("", (call(VOLUME, volume=11),)), ("Done.", ())) as (home, device):
-        (connection,) = home.server.devices._connections.values()
+        connection = home.session()
         conversation = connection._conversation
         device.listen()
         await come_true(lambda: conversation._machine.state.value == "waiting")
@@ -255,7 +255,7 @@ async def test_a_slow_tool_is_bridged_by_a_filler_and_an_abort_cancels_it(tmp_pa
     async with talk(tmp_path, *rounds, gear=Lazy(), tools={"filler_after_s": 0.05}) as (home, device):
         turn = asyncio.create_task(device.turn_text("how is the battery"))
         await device.until(lambda: any("One moment" in str(message) for _, message in device.received), 15)
-        (connection,) = home.server.devices._connections.values()
+        connection = home.session()
         mcp = connection.tools.mcp
         assert mcp is not None and len(mcp._waiting) == 1
         device.abort()

@@ -144,7 +144,8 @@ async def test_a_token_is_for_one_device_and_expires(tmp_path: Path) -> None:
         for token in wrong:
             assert (await send(told["url"], token, body))["success"] is False
         assert (await send(told["url"], wrong[4], body, device="02:00:00:00:00:02"))["success"] is False
-        desk = home.server.devices.vision.__self__  # type: ignore[attr-defined]  # a bound method
+        desk = home.server.http.vision
+        assert desk is not None
         later = desk._now_s() + 13 * 3600.0
         desk._now_s = lambda: later
         assert (await send(told["url"], told["token"], body))["success"] is False

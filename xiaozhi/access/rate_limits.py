@@ -3,6 +3,8 @@
 from collections import OrderedDict
 from typing import Final
 
+from aiohttp import web
+
 from xiaozhi.access.loopback import is_loopback_address
 from xiaozhi.access.visitors import group_of
 
@@ -10,6 +12,36 @@ from xiaozhi.access.visitors import group_of
 _MAX_ADDRESSES: Final = 10_000
 # Addresses that may bring as many new devices as one may, together: a crowd of them finds an end as well.
 _ADDRESSES_OF_NEWCOMERS: Final = 10
+
+
+class TokenBucket:
+    """So much may be spent at once, and so much a second in the long run.
+
+    Args:
+        per_s: what comes back in a second.
+        burst: what may be spent at once.
+        now_s: a monotonic time, in seconds.
+    """
+
+    __slots__ = ("_at_s", "_left", "burst", "per_s")
+
+    def __init__(self, per_s: float, burst: float, now_s: float) -> None:
+        self.per_s = per_s
+        self.burst = self._left = burst
+        self._at_s = now_s
+
+    def spend(self, cost: float, now_s: float) -> bool:
+        """Whether there was enough left; if not, nothing is spent."""
+        return not self.wait_s(cost, now_s)
+
+    def wait_s(self, cost: float, now_s: float) -> float:
+        """Spend so much, 0; or nothing, and in how many seconds there will be enough."""
+        self._left = min(self.burst, self._left + max(0.0, now_s - self._at_s) * self.per_s)
+        self._at_s = now_s
+        if cost > self._left:
+            return (cost - self._left) / self.per_s
+        self._left -= cost
+        return 0.0
 
 
 class RateLimiter:
@@ -24,7 +56,7 @@ class RateLimiter:
         self.per_minute = per_minute
         """May be changed at any time."""
         self._burst = burst
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens left and when that was
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
         self.refused = 0
         """Requests above the limit."""
 
@@ -42,16 +74,20 @@ class RateLimiter:
             return 0.0
         name = group_of(address)
         rate, burst = self.per_minute / 60.0, float(self._burst or self.per_minute)
-        tokens, at_s = self._buckets.pop(name, (burst, now_s))
-        tokens = min(burst, tokens + max(0.0, now_s - at_s) * rate)
-        admitted = tokens >= 1.0
-        self._buckets[name] = (tokens - 1.0 if admitted else tokens, now_s)
+        bucket = self._buckets.pop(name, None) or TokenBucket(rate, burst, now_s)
+        bucket.per_s, bucket.burst = rate, burst
+        self._buckets[name] = bucket
         while len(self._buckets) > _MAX_ADDRESSES:
             self._buckets.popitem(last=False)
-        if admitted:
-            return 0.0
-        self.refused += 1
-        return (1.0 - tokens) / rate
+        wait_s = bucket.wait_s(1.0, now_s)
+        self.refused += wait_s > 0.0
+        return wait_s
+
+
+def too_many(wait_s: float) -> web.Response:
+    """429 for an address that asks too often, and when to come again."""
+    headers = {"Retry-After": str(int(wait_s) + 1)}
+    return web.Response(status=429, text="too many requests from this address\n", headers=headers)
 
 
 class Newcomers:

@@ -13,14 +13,14 @@ from xiaozhi.http.log import quiet_bad_requests
 from xiaozhi.http.metrics import METRICS_PATH, MetricsRoutes
 from xiaozhi.http.ota import OTA_PATH, WEBSOCKET_PATH, OtaRoutes
 from xiaozhi.http.services import HttpServices
-from xiaozhi.transport.connected_devices import Devices
+from xiaozhi.transport.websocket import WebSocketEndpoint
 
 # OTA bodies are about 1 KB; boards with long partition tables send a little more.
 _MAX_BODY_BYTES = 64 * 1024
 
 
 def build_app(
-    devices: Devices,
+    sockets: WebSocketEndpoint,
     ota: OtaRoutes,
     metrics: MetricsRoutes | None = None,
     console: Console | None = None,
@@ -43,7 +43,7 @@ def build_app(
     if pages is not None:
         app.on_response_prepare.append(pages.mark)
     for path in (WEBSOCKET_PATH, WEBSOCKET_PATH.rstrip("/")):
-        app.router.add_get(path, devices.handle)
+        app.router.add_get(path, sockets.handle)
     for path in (OTA_PATH, OTA_PATH.rstrip("/")):
         app.router.add_post(path, ota.answer)
         app.router.add_get(path, ota.show)
@@ -66,7 +66,7 @@ def build_app(
     async def root(request: web.Request) -> web.StreamResponse:
         # What people type into desktop clients is often `ws://host:port`; the rules are the same as on the full path.
         if request.headers.get("Upgrade", "").lower() == "websocket":
-            return await devices.handle(request)
+            return await sockets.handle(request)
         if console is not None:  # devices that wait to be bound show no more of its address than fits their screens
             raise web.HTTPFound(CONSOLE_PATH)
         return web.Response(text=f"XiaoZhi server. OTA address: {OTA_PATH}\n")

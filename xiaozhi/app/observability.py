@@ -25,12 +25,12 @@ from xiaozhi.observability.metrics.turns import TurnMetrics
 from xiaozhi.observability.metrics.upstreams import UpstreamMetrics
 from xiaozhi.observability.tracing import Tracer
 from xiaozhi.reload.reloader import Reloader
-from xiaozhi.transport.connected_devices import Devices
+from xiaozhi.transport.connected_devices import ConnectedDevices
 
 
 def metrics_routes(
     services: Services,
-    devices: Devices,
+    devices: ConnectedDevices,
     access: AccessControl,
     alerts: Alerts,
     reloader: Reloader,
@@ -57,7 +57,7 @@ def metrics_routes(
     return MetricsRoutes(registry, Watchers(settings, access.trusted))
 
 
-def health_routes(services: Services, devices: Devices, access: AccessControl, alerts: Alerts) -> HealthRoutes:
+def health_routes(services: Services, devices: ConnectedDevices, access: AccessControl, alerts: Alerts) -> HealthRoutes:
     """What load balancers and people ask."""
     started_at = time.monotonic()
 

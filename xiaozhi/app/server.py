@@ -41,7 +41,8 @@ from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.vad.silero import VadError
 from xiaozhi.store import StoreError
 from xiaozhi.tools.external_config import McpConfigError
-from xiaozhi.transport.connected_devices import Devices
+from xiaozhi.transport.connected_devices import ConnectedDevices
+from xiaozhi.transport.websocket import WebSocketEndpoint
 from xiaozhi.turn.trace import TurnTrace
 
 _log = logging.getLogger(__name__)
@@ -68,15 +69,17 @@ class Server:
         pulls: fetches models.
         secure: that port speaks TLS.
         tls_port: another port that speaks TLS; 0 for none.
+        http: what is offered beside conversations.
         console: the pages for owners; None where they are switched off.
     """
 
     port: int
     host: str
     services: Services
-    devices: Devices
+    devices: ConnectedDevices
     reloader: Reloader
     pulls: Pulls
+    http: HttpServices
     secure: bool = False
     tls_port: int = 0
     console: Console | None = None
@@ -137,7 +140,7 @@ async def _serving(settings: Settings, origin: SettingsSource | None, bound: lis
             link = services.shared.link if services.shared is not None else None
             access = AccessControl(settings, services.store, ring, tls, link)
             await access.refresh()
-            devices = Devices(services, access)
+            devices = ConnectedDevices(services, access)
             membership = Membership(services, lambda: len(devices))
             reloader = Reloader(services)
             reloader.on_settings += [access.retune, _set_log_level]
@@ -154,7 +157,7 @@ async def _serving(settings: Settings, origin: SettingsSource | None, bound: lis
             patience = Patience(access.trusted)
             runner = web.AppRunner(
                 build_app(
-                    devices,
+                    WebSocketEndpoint(services, access, devices, doors.vision.address if doors.vision else None),
                     OtaRoutes(
                         settings.server,
                         access.reception,
@@ -201,9 +204,8 @@ async def _serving(settings: Settings, origin: SettingsSource | None, bound: lis
                 secure = tls is not None and len(ports) == 1
                 tls_port = ports[1] if len(ports) > 1 else 0
                 await membership.join(f"http{'s' * secure}://{host}:{ports[0]}")
-                yield Server(
-                    ports[0], host, services, devices, reloader, pulls, secure, tls_port, console, membership.node
-                )
+                node = membership.node
+                yield Server(ports[0], host, services, devices, reloader, pulls, doors, secure, tls_port, console, node)
                 await membership.drain()
                 await devices.drain(services.settings.server.drain_s)
             finally:
@@ -231,7 +233,7 @@ async def _serving(settings: Settings, origin: SettingsSource | None, bound: lis
         raise CannotServe(str(error)) from error
 
 
-async def _doors(services: Services, devices: Devices, access: AccessControl, host: str) -> HttpServices:
+async def _doors(services: Services, devices: ConnectedDevices, access: AccessControl, host: str) -> HttpServices:
     """Pictures, announcements, MCP for other programs.
 
     Raises:
@@ -246,7 +248,7 @@ async def _doors(services: Services, devices: Devices, access: AccessControl, ho
 
 async def _console(
     services: Services,
-    devices: Devices,
+    devices: ConnectedDevices,
     access: AccessControl,
     reloader: Reloader,
     origin: SettingsSource | None,

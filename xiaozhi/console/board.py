@@ -5,7 +5,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from xiaozhi.access.guests import is_guest
 from xiaozhi.console.hub import Hub
@@ -16,6 +16,7 @@ from xiaozhi.console.secret_values import secrets_of
 from xiaozhi.console.series import SAMPLE_EVERY_S, Series, figures_of
 from xiaozhi.conversation.services import Services
 from xiaozhi.store import StoreError
+from xiaozhi.transport.connected_devices import ConnectedDevices
 from xiaozhi.turn.trace import TurnTrace
 
 _log = logging.getLogger(__name__)
@@ -28,16 +29,6 @@ _GUEST_NAME: Final = "Console"
 # Pages get at most so many log lines a second; a flood (level debug) would only push them off the hub.
 _LINES_A_SECOND: Final = 50
 _MAX_TURNS: Final = 500
-
-
-class Connected(Protocol):
-    """The devices that are connected."""
-
-    def __len__(self) -> int: ...
-
-    def online(self) -> frozenset[str]:
-        """Their ids."""
-        ...
 
 
 class Board:
@@ -53,7 +44,7 @@ class Board:
     def __init__(
         self,
         services: Services,
-        devices: Connected,
+        devices: ConnectedDevices,
         alerts: Alerts,
         progress: Callable[[], list[dict[str, Any]]] = list,
     ) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -15,8 +15,8 @@ from xiaozhi.access.lan import reachable_host
 from xiaozhi.console.board import Board
 from xiaozhi.console.request_guard import Refused, answer, body_of, number_of, text_of
 from xiaozhi.conversation.services import Services
-from xiaozhi.conversation.speaking import Told
 from xiaozhi.store import Access, Device, PendingClient
+from xiaozhi.transport.connected_devices import ConnectedDevices
 
 _LONGEST: Final = 200
 _LONGEST_SAYING: Final = 300
@@ -29,30 +29,6 @@ _PRIORITIES: Final = ("", "high", "low")
 _WRITABLE: Final = ("name", "room", "owner", "agent", "language", "priority")
 
 
-class Speaks(Protocol):
-    """A device that is connected."""
-
-    def say(self, text: str, patience_s: float) -> "asyncio.Future[Told]":
-        """Say a sentence of the server's own."""
-        ...
-
-    def end(self, why: str) -> "asyncio.Task[None]":
-        """Close the connection."""
-        ...
-
-
-class Online(Protocol):
-    """The devices that are connected."""
-
-    def online(self) -> frozenset[str]:
-        """Their ids."""
-        ...
-
-    def find(self, device_id: str) -> Speaks | None:
-        """One of them."""
-        ...
-
-
 class DeviceCalls:
     """Answers the pages for devices.
 
@@ -62,7 +38,7 @@ class DeviceCalls:
         board: turns, and is told of new names.
     """
 
-    def __init__(self, services: Services, online: Online, board: Board) -> None:
+    def __init__(self, services: Services, online: ConnectedDevices, board: Board) -> None:
         self._services = services
         self._store = services.store
         self._online = online

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Final
 
 from aiohttp import web
 
@@ -13,7 +13,7 @@ from xiaozhi.console.access import Access
 from xiaozhi.console.agent_routes import AgentCalls
 from xiaozhi.console.assets import Asset, load_assets
 from xiaozhi.console.board import Board
-from xiaozhi.console.device_routes import DeviceCalls, Online
+from xiaozhi.console.device_routes import DeviceCalls
 from xiaozhi.console.live_routes import LiveCalls
 from xiaozhi.console.model_routes import ModelCalls
 from xiaozhi.console.overview import Alerts
@@ -27,15 +27,10 @@ from xiaozhi.program import program
 from xiaozhi.reload.model_pulls import Pulls
 from xiaozhi.settings import Settings
 from xiaozhi.settings.source import SettingsSource
+from xiaozhi.transport.connected_devices import ConnectedDevices
 
 CONSOLE_PATH: Final = "/console/"
 _MAX_PASSWORD_CHARS: Final = 1000
-
-
-class Devices(Online, Protocol):
-    """The devices that are connected, and how many."""
-
-    def __len__(self) -> int: ...
 
 
 class Console:
@@ -57,7 +52,7 @@ class Console:
     def __init__(
         self,
         services: Services,
-        devices: Devices,
+        devices: ConnectedDevices,
         access: Access,
         assets: Mapping[str, Asset],
         guests: Guests,
@@ -84,7 +79,7 @@ class Console:
     async def open(
         cls,
         services: Services,
-        devices: Devices,
+        devices: ConnectedDevices,
         guests: Guests,
         pulls: Pulls,
         *,

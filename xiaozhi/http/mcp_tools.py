@@ -12,12 +12,12 @@ from xiaozhi.store import Device
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError, ToolResult
 from xiaozhi.transport.announcer import Announcement, Announcer
-from xiaozhi.transport.connected_devices import Devices
+from xiaozhi.transport.connected_devices import ConnectedDevices
 
 _MAX_TURNS: Final = 100
 
 
-def server_tools(services: Services, devices: Devices, announcer: Announcer) -> list[Tool]:
+def server_tools(services: Services, devices: ConnectedDevices, announcer: Announcer) -> list[Tool]:
     """`say_on_device`, `list_devices`, `read_history`, `list_reminders`.
 
     Args:

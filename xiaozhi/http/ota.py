@@ -24,7 +24,7 @@ from xiaozhi.access.addresses import (
 )
 from xiaozhi.access.auth import TokenAuth
 from xiaozhi.access.identity import Identity, from_body
-from xiaozhi.access.rate_limits import RateLimiter
+from xiaozhi.access.rate_limits import RateLimiter, too_many
 from xiaozhi.http.firmware import FirmwareShelf, Running
 from xiaozhi.http.ota_page import page
 from xiaozhi.settings import ServerSettings
@@ -206,12 +206,6 @@ def _json(answer: dict[str, object], status: int = 200) -> web.Response:
 
 def _about(identity: Identity) -> dict[str, object]:
     return {"device": identity.device_id}
-
-
-def too_many(wait_s: float) -> web.Response:
-    """429 for an address that asks too often."""
-    headers = {"Retry-After": str(int(wait_s) + 1)}
-    return web.Response(status=429, text="too many requests from this address\n", headers=headers)
 
 
 def _refused() -> web.Response:

@@ -14,7 +14,7 @@ from xiaozhi.http.mcp_tools import server_tools
 from xiaozhi.http.push import ANNOUNCE_PATH, AnnounceRoutes
 from xiaozhi.http.vision import VISION_PATH, VisionRoutes
 from xiaozhi.transport.announcer import Announcer
-from xiaozhi.transport.connected_devices import Devices
+from xiaozhi.transport.connected_devices import ConnectedDevices
 
 
 class HttpServices:
@@ -29,8 +29,10 @@ class HttpServices:
         self.mcp = mcp
 
     @classmethod
-    async def open(cls, services: Services, devices: Devices, access: AccessControl, lan_host: str) -> "HttpServices":
-        """Build what the settings want, and have devices told where to send pictures.
+    async def open(
+        cls, services: Services, devices: ConnectedDevices, access: AccessControl, lan_host: str
+    ) -> "HttpServices":
+        """Build what the settings want.
 
         Raises:
             OSError: a token cannot be written to `server.data_dir`.
@@ -48,7 +50,6 @@ class HttpServices:
         vision = None
         if settings.vision.enabled:
             vision = VisionRoutes(services, access.token_auth, lan_host, trusted)
-            devices.vision = vision.address
         return cls(announcer, vision, push, mcp)
 
     def add_to(self, app: web.Application) -> None:

@@ -22,12 +22,12 @@ from xiaozhi.access.addresses import Network, base_of
 from xiaozhi.access.auth import TokenAuth
 from xiaozhi.access.identity import Identity
 from xiaozhi.access.own_token import WrongTokens
+from xiaozhi.access.rate_limits import too_many
 from xiaozhi.access.token_keys import TokenKey
 from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.conversation.services import Services
 from xiaozhi.events import Message
 from xiaozhi.http.bodies import BodyTooLong, form_parts, pieces_of
-from xiaozhi.http.ota import too_many
 from xiaozhi.http.pictures import PictureError, prepared
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest
 from xiaozhi.text.language import language_of

@@ -18,8 +18,7 @@ from xiaozhi.store import Device
 from xiaozhi.tools.loudness import set_volume, turned
 from xiaozhi.tools.reminder_book import Reminder
 from xiaozhi.tools.reminders import is_alarm, spoken_reminder
-from xiaozhi.transport.connected_devices import Devices
-from xiaozhi.transport.websocket import Connection
+from xiaozhi.transport.connected_devices import ConnectedDevice, ConnectedDevices
 from xiaozhi.turn.trace import TurnTrace
 
 _log = logging.getLogger(__name__)
@@ -93,7 +92,7 @@ class Announcer:
         grace_s: what waits for a device that connects is said no sooner than this after it has.
     """
 
-    def __init__(self, services: Services, devices: Devices, *, grace_s: float = GRACE_S) -> None:
+    def __init__(self, services: Services, devices: ConnectedDevices, *, grace_s: float = GRACE_S) -> None:
         self._services = services
         self._devices = devices
         self._grace_s = grace_s
@@ -263,7 +262,7 @@ class Announcer:
             if before is not None and volume is not None and before >= 0:
                 await self._restore(device_id, before)
 
-    def _find(self, device_id: str) -> Connection | None:
+    def _find(self, device_id: str) -> ConnectedDevice | None:
         """The connection of a device that may converse; one that only waits for its code hears nothing else."""
         connection = self._devices.find(device_id)
         return connection if connection is not None and connection.admitted else None

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from typing import Protocol
 
 from prometheus_client.metrics_core import Metric
 
@@ -11,27 +10,7 @@ from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.conversation.services import Services
 from xiaozhi.observability.metrics.families import Figures, counter, counters, gauge, gauges
 from xiaozhi.overload.steps import Step
-
-
-class Connected(Protocol):
-    """The devices that are connected, and what became of others since the start."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def refused(self) -> int:
-        """Turned away for want of room."""
-        ...
-
-    @property
-    def flooded(self) -> int:
-        """Hung up because they sent more than any device does."""
-        ...
-
-    @property
-    def packets_dropped(self) -> int:
-        """Packets that were not sent because their devices do not read."""
-        ...
+from xiaozhi.transport.connected_devices import ConnectedDevices
 
 
 class LiveMetrics(Figures):
@@ -42,7 +21,7 @@ class LiveMetrics(Figures):
         devices: who is connected.
     """
 
-    def __init__(self, services: Services, devices: Connected) -> None:
+    def __init__(self, services: Services, devices: ConnectedDevices) -> None:
         self._services = services
         self._devices = devices
 

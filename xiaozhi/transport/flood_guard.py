@@ -10,6 +10,8 @@ from typing import Final
 
 from aiohttp import WSCloseCode
 
+from xiaozhi.access.rate_limits import TokenBucket
+
 # One unit is the cost of an audio packet, some 10 us of the loop.
 AUDIO_COST: Final = 1
 TEXT_COST: Final = 10
@@ -30,33 +32,7 @@ _MAX_BYTES: Final = 4 * 1_048_576.0
 _LINGER_S: Final = 0.5
 
 
-class Budget:
-    """A token bucket. Pure: time is passed in.
-
-    Args:
-        per_s: what may be spent in a second, in the long run.
-        most: what may be spent at once.
-        now_s: a monotonic time, in seconds.
-    """
-
-    __slots__ = ("_at_s", "_left", "_most", "_per_s")
-
-    def __init__(self, per_s: float, most: float, now_s: float) -> None:
-        self._per_s = per_s
-        self._most = self._left = most
-        self._at_s = now_s
-
-    def spend(self, cost: float, now_s: float) -> bool:
-        """Whether there was enough left; if not, nothing is spent."""
-        self._left = min(self._most, self._left + (now_s - self._at_s) * self._per_s)
-        self._at_s = now_s
-        if cost > self._left:
-            return False
-        self._left -= cost
-        return True
-
-
-class Uplink(asyncio.Protocol):
+class FloodGuard(asyncio.Protocol):
     """Counts what comes from one device, and hangs up when it is more than any device sends.
 
     It stands between the transport and the protocol of the web server, because that shows nothing of a message in
@@ -66,8 +42,8 @@ class Uplink(asyncio.Protocol):
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         now_s = self._loop.time()
-        self._costs = Budget(_COSTS_PER_S, _MAX_COSTS, now_s)
-        self._bytes = Budget(_BYTES_PER_S, _MAX_BYTES, now_s)
+        self._costs = TokenBucket(_COSTS_PER_S, _MAX_COSTS, now_s)
+        self._bytes = TokenBucket(_BYTES_PER_S, _MAX_BYTES, now_s)
         self._since_yield = 0.0
         self._transport: asyncio.Transport | None = None
         self._web: asyncio.Protocol | None = None

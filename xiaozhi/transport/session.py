@@ -1,0 +1,290 @@
+"""One device's session: what it says becomes its conversation's, and what the conversation says goes down to it.
+
+Whatever carries a device (a WebSocket, MQTT with UDP) understands its messages with a `DeviceProtocol`, gives the
+events to a `DeviceSession`, and brings what the session has to say down to the device as a `Downlink`.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ
+from xiaozhi.conversation.conversation import Conversation
+from xiaozhi.conversation.services import Services
+from xiaozhi.conversation.speaking import Told
+from xiaozhi.events import MicPacket
+from xiaozhi.text.emotions import emoji_of
+from xiaozhi.tools.device import DeviceTools
+from xiaozhi.transport.protocol import (
+    Abort,
+    Audio,
+    Detect,
+    DeviceProtocol,
+    Event,
+    Hello,
+    Ignored,
+    Iot,
+    ListenStart,
+    ListenStop,
+    Mcp,
+    Ping,
+)
+
+_log = logging.getLogger(__name__)
+
+# 60 ms frames are fixed: the firmware's jitter queue counts packets, so shorter ones would make it shallower.
+FRAME_MS: Final = 60
+
+# A connection closed on the heels of `tts/stop` is taken for an error by desktop clients.
+_SETTLE_S: Final = 0.3
+
+# A client that floods does not flood the log.
+_MAX_IGNORED_LINES: Final = 20
+
+
+class Downlink(Protocol):
+    """What carries messages and sound down to one device. Nothing here waits."""
+
+    written_at: float
+    """When something was last written, on the loop's clock."""
+
+    @property
+    def empty(self) -> bool:
+        """Nothing waits to be written."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Packets not sent because the device does not read fast enough."""
+        ...
+
+    def send(self, message: Mapping[str, object]) -> None:
+        """Send one message, behind the messages and packets that were sent before."""
+        ...
+
+    def send_audio(self, opus: bytes, generation: int, timestamp_ms: int) -> None:
+        """Send one Opus packet of `FRAME_MS`, unless by then its generation or a later one is silenced."""
+        ...
+
+    def silence(self, generation: int) -> None:
+        """Send no packet of this generation or an older one any more."""
+        ...
+
+    def untaken(self, generation: int) -> int:
+        """Packets at the end of this generation that the device cannot have; 0 where it is not the newest."""
+        ...
+
+
+class DeviceSession:
+    """One device's conversation over whatever carries it. Implements `DeviceLink` and `ConnectedDevice`.
+
+    Args:
+        services: the shared engines.
+        device_id: whose it is.
+        protocol: understands the device and words what it is told; tells the session id.
+        downlink: the way down to it.
+        tools: what the device itself can do; closed by whoever made them.
+        notice: where this is not empty, the device hears it instead of a conversation, and is hung up.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        device_id: str,
+        protocol: DeviceProtocol,
+        downlink: Downlink,
+        tools: DeviceTools,
+        *,
+        notice: str = "",
+    ) -> None:
+        self.device_id = device_id
+        self.protocol = protocol
+        self.tools = tools
+        self.admitted = not notice
+        """It may converse: it does not only hear a notice."""
+        self.ended = asyncio.Event()
+        """Somebody here wants it closed; `ended_because` says why."""
+        self.ended_because = ""
+        self._services = services
+        self._downlink = downlink
+        self._conversation = Conversation(services, self, device_id, notice=notice)
+        self._conversation.use_device(tools)
+        self._loop = asyncio.get_running_loop()
+        self._opened_at = self._loop.time()
+        self._spoke = False  # the client has said anything at all
+        self._traces = False
+        self._bare = False  # its microphone sends samples instead of Opus
+        self._ignored = 0
+
+    async def recall(self) -> None:
+        """Read what was said before; over within half a second, and before the device is listened to."""
+        if self.admitted:  # nobody else learns, or changes, what is kept of the device
+            await self._conversation.recall()
+
+    async def run(self) -> None:
+        """Converse until cancelled; everything the conversation holds is freed when this returns."""
+        await self._conversation.run()
+
+    def receive(self, event: Event) -> None:
+        """What the device has just said. Never waits."""
+        talk = self._conversation
+        match event:
+            case Audio(opus, timestamp_ms):
+                talk.hear(MicPacket(opus, timestamp_ms, self._bare))
+            case Hello():
+                self._traces, self._bare = event.traces, event.bare
+                self._services.prewarm()
+                self._downlink.send(self.protocol.hello(DOWNLINK_RATE_HZ, FRAME_MS))
+            case ListenStart(mode):
+                talk.listen(mode)
+            case ListenStop():
+                talk.stop_listening()
+            case Detect(text):
+                talk.detect(text)
+            case Abort(reason):
+                talk.abort(reason)
+            case Ping():
+                self._downlink.send(self.protocol.pong(int(time.time() * 1000)))
+            case Iot(message):
+                self.tools.receive_iot(message)
+            case Mcp(payload):
+                self.tools.receive_mcp(payload)
+            case Ignored(why):
+                self._ignored += 1
+                if self._ignored <= _MAX_IGNORED_LINES:
+                    _log.debug("ignored: %s", why, extra=self.about)
+                return
+        self._spoke = True
+
+    @property
+    def about(self) -> dict[str, object]:
+        """Whose and which it is, for the log."""
+        return {"device": self.device_id, "session": self.protocol.session_id}
+
+    # DeviceLink ---------------------------------------------------------------------------------------------------
+
+    @property
+    def is_firmware(self) -> bool:
+        """The client repeats the session id it was given."""
+        return self.protocol.echoes_session
+
+    def stt(self, text: str) -> None:
+        """Show what was heard."""
+        self._downlink.send(self.protocol.stt(text))
+
+    def emotion(self, name: str) -> None:
+        """Show a face."""
+        self._downlink.send(self.protocol.emotion(name, emoji_of(name)))
+
+    def tts_start(self) -> None:
+        """The device goes to speaking."""
+        self._downlink.send(self.protocol.tts_start())
+
+    def sentence_start(self, text: str) -> None:
+        """Show a subtitle."""
+        self._downlink.send(self.protocol.sentence_start(text))
+
+    def audio(self, opus: bytes, generation: int, timestamp_ms: int) -> None:
+        """Send one packet."""
+        self._downlink.send_audio(opus, generation, timestamp_ms)
+
+    def silence(self, generation: int) -> None:
+        """Let no more audio of this generation out."""
+        self._downlink.silence(generation)
+
+    def untaken_ms(self, generation: int) -> float:
+        """How much audio at the end of this generation the device cannot have."""
+        return float(self._downlink.untaken(generation) * FRAME_MS)
+
+    def tts_stop(self) -> None:
+        """The device goes back to listening or idle."""
+        self._downlink.send(self.protocol.tts_stop())
+
+    def hang_up(self, why: str) -> None:
+        """Close the connection when the device has had the time to act on the last `tts/stop`."""
+        self._loop.call_later(_SETTLE_S, self.end, why)
+
+    def trace(self, record: Mapping[str, object]) -> None:
+        """Hand over a turn's record, if this client asked for records."""
+        if self._traces:
+            self._downlink.send(record)
+
+    # ConnectedDevice ----------------------------------------------------------------------------------------------
+
+    def say(
+        self, text: str, patience_s: float, *, language: str = "", interruptible: bool = True
+    ) -> asyncio.Future[Told]:
+        """Say a sentence of the server's own, as `Conversation.say` does."""
+        return self._conversation.say(text, language=language, interruptible=interruptible, patience_s=patience_s)
+
+    def end(self, why: str) -> None:
+        """Close it from the server's side, soon; `why` goes to the log, the first one counts."""
+        self.ended_because = self.ended_because or why
+        self.ended.set()
+
+    def check(self) -> None:
+        """Called about once a second: send a keepalive when one is due, end what lasts too long."""
+        server = self._services.settings.server
+        now = self._loop.time()
+        if not self._spoke and self.age_s > server.hello_timeout_s:
+            self.end("no hello")
+            return
+        self._conversation.check_stall()
+        if self._conversation.idle_s() > server.idle_close_s:
+            if not self._conversation.farewell():
+                self.end(f"nothing said for {server.idle_close_s:g} s")
+        elif now - self._downlink.written_at > server.keepalive_s:
+            self._downlink.written_at = now
+            self._downlink.send(self.protocol.keepalive())
+
+    def finish(self) -> None:
+        """Begin no new turn."""
+        self._conversation.finish()
+
+    @property
+    def age_s(self) -> float:
+        """How long the device has been connected, in seconds."""
+        return self._loop.time() - self._opened_at
+
+    @property
+    def language(self) -> str:
+        """What the user spoke last."""
+        return self._conversation.language
+
+    @property
+    def busy(self) -> bool:
+        """A turn is under way."""
+        return self._conversation.idle_s() == 0.0
+
+    @property
+    def is_stranger(self) -> bool:
+        """Nothing was ever said to this device, and nobody has let it in by hand."""
+        return self._conversation.is_stranger
+
+    @property
+    def doing(self) -> str:
+        """The state of the conversation, for the log."""
+        return self._conversation.doing
+
+    @property
+    def listens(self) -> bool:
+        """The microphone is open, and nothing has been found in it yet."""
+        return self._conversation.listens
+
+    @property
+    def settled(self) -> bool:
+        """No turn is under way, what was said is listened to, and the device has acted on the last `tts/stop`."""
+        talk = self._conversation
+        return talk.idle_s() >= _SETTLE_S and self._downlink.empty and not talk.behind
+
+    @property
+    def packets_dropped(self) -> int:
+        """Packets not sent because the device does not read fast enough."""
+        return self._downlink.dropped
+
+    @property
+    def refused_turns(self) -> int:
+        """Texts that came when no new turn could begin."""
+        return self._conversation.refused_turns
