@@ -287,7 +287,7 @@ async def test_a_device_with_loose_schemas_is_answered_and_its_tools_work(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with house(tmp_path, "Hello.") as home, home.device(tools=LooseDevice()) as device:
-        await come_true(lambda: any(len(each.tools.tools()) == 5 for each in home.server.devices._connections.values()))
+        await come_true(lambda: len(home.session().tools.tools()) == 5)
         home.chat.verbatim = strict
         assert (await device.turn_text("hello there")).text == "Hello."
         assert len(home.asked) == 1, "nothing was refused"

@@ -369,9 +369,8 @@ async def test_a_greeting_and_the_answer_to_a_wake_word_are_known_and_a_goodbye_
             assert (await device.turn_text("what was that?")).answered
             assert said_before(home).splitlines()[-1].endswith(turn["wake_reply"])
             before = told(home)
-            connection = home.server.devices.find(ONE)
             device.manners.speaker.new_record()
-            assert connection is not None and connection._conversation.farewell()
+            assert home.session()._conversation.farewell()
             await device.until(lambda: device.manners.speaker.playback.heard_ms > 900)
             device.abort()
             assert (await device.turn_text("wait")).answered
