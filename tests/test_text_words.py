@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xiaozhi.text.arithmetic import calculate, chinese_number, english_number, spoken_number
+from xiaozhi.text.arithmetic import calculate, spoken_number
 from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
 from xiaozhi.text.emotions import EMOTIONS, emoji_of, emotion_in, is_emoji
 from xiaozhi.text.language import language_of
@@ -195,35 +195,6 @@ def test_any_text_is_a_sum_or_none(text: str) -> None:
     except (ZeroDivisionError, OverflowError):
         return
     assert value is None or abs(value) <= 10**18
-
-
-def chinese(value: int) -> str:
-    """A number below 10000 as it is written out in full."""
-    digits = "零一二三四五六七八九"
-    written, zero = "", False
-    for place, unit in ((1000, "千"), (100, "百"), (10, "十"), (1, "")):
-        digit = value // place % 10
-        if digit:
-            written += ("零" if zero and written else "") + digits[digit] + unit
-        zero = not digit
-    return written or "零"
-
-
-@given(st.integers(0, 9999))
-def test_chinese_numbers_are_read(value: int) -> None:
-    assert chinese_number(chinese(value)) == value
-
-
-def test_other_ways_to_say_a_number() -> None:
-    assert chinese_number("二零二四") == 2024
-    assert chinese_number("十五") == 15
-    assert chinese_number("一万三") == 13_000
-    assert chinese_number("三点一四") == Fraction(157, 50)
-    assert english_number("two thousand and twenty six".split()) == 2026
-    assert english_number("three point one four".split()) == Fraction(157, 50)
-    for words in ("one two", "twenty thirty", "hundred", "a", "one and", "and", "point", "two point ten"):
-        with pytest.raises(ValueError):
-            english_number(words.split())
 
 
 @pytest.fixture(scope="module")

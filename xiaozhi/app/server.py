@@ -40,6 +40,7 @@ from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.vad.silero import VadError
 from xiaozhi.store import StoreError
+from xiaozhi.text import numbers
 from xiaozhi.tools.external_config import McpConfigError
 from xiaozhi.transport.connected_devices import ConnectedDevices
 from xiaozhi.transport.websocket import WebSocketEndpoint
@@ -199,6 +200,7 @@ async def _serving(settings: Settings, origin: SettingsSource | None, bound: lis
                 watching.append(asyncio.create_task(devices.watch(), name="watch-devices"))
                 watching.append(asyncio.create_task(access.watch(), name="watch-access"))
                 watching.append(asyncio.create_task(alerts.watch(), name="watch-alerts"))
+                watching.append(asyncio.create_task(asyncio.to_thread(numbers.load), name="load-numbers"))
                 if runner.server is not None:  # since setup() it is there
                     watching.append(asyncio.create_task(patience.watch(runner.server), name="watch-connections"))
                 secure = tls is not None and len(ports) == 1

@@ -5,22 +5,9 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Final, TypeAlias
 
-_Token: TypeAlias = Fraction | str
+from xiaozhi.text.numbers import chinese_number, english_number
 
-_ZH_DIGITS: Final = {char: value for value, char in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
-_ZH_UNITS: Final = {"十": 10, "百": 100, "千": 1000, "万": 10_000, "亿": 100_000_000}
-_EN_SMALL: Final = {
-    word: value
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen".split()
-    )
-} | {"oh": 0}
-_EN_TENS: Final = {
-    word: 10 * value
-    for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)
-}
-_EN_SCALES: Final = {"thousand": 1000, "million": 1_000_000, "billion": 1_000_000_000}
+_Token: TypeAlias = Fraction | str
 
 # Questions around the expression, longest first.
 _QUESTION: Final = re.compile(
@@ -78,81 +65,6 @@ def spoken_number(value: Fraction) -> str:
     if value.denominator == 1:
         return str(value.numerator)
     return f"{float(value):.4f}".rstrip("0").rstrip(".")
-
-
-def chinese_number(text: str) -> Fraction:
-    """A number in Chinese characters: 三十五, 一百零二, 三千五, 二零二四, 三点一四.
-
-    Raises:
-        ValueError: the characters make no number.
-    """
-    whole, _, decimals = text.partition("点")
-    value = Fraction(_chinese_whole(whole))
-    for place, char in enumerate(decimals, start=1):
-        value += Fraction(_ZH_DIGITS[char], 10**place)
-    return value
-
-
-def _chinese_whole(text: str) -> int:
-    if not any(char in _ZH_UNITS for char in text):
-        return int("".join(str(_ZH_DIGITS[char]) for char in text))  # digits read one by one
-    total = section = 0
-    digit: int | None = None
-    scale = 1  # of the unit before: 三千五 is 3500
-    for char in text:
-        if char in _ZH_DIGITS:
-            if digit:
-                raise ValueError(f"{text!r} is no number")
-            digit = _ZH_DIGITS[char]
-            scale = 10 if digit == 0 else scale
-            continue
-        unit = _ZH_UNITS[char]
-        if unit >= 10_000:
-            total = (
-                (total + section + (digit or 0)) * unit if unit > 10_000 else total + (section + (digit or 0)) * unit
-            )
-            section = 0
-        else:
-            section += (1 if digit is None else digit) * unit
-        digit, scale = None, unit
-    return total + section + (digit or 0) * (scale // 10 if scale > 10 else 1)
-
-
-def english_number(words: list[str]) -> Fraction:
-    """A number in English words: twenty three, one hundred and five, two point five, a thousand.
-
-    Raises:
-        ValueError: the words make no number.
-    """
-    if "point" in words:
-        at = words.index("point")
-        decimals = words[at + 1 :]
-        if not decimals or any(word not in _EN_SMALL or _EN_SMALL[word] > 9 for word in decimals):
-            raise ValueError("no decimals")
-        whole = english_number(words[:at]) if at else Fraction(0)
-        return whole + Fraction(int("".join(str(_EN_SMALL[word]) for word in decimals)), 10 ** len(decimals))
-    total = section = 0
-    last = 0  # what the word before was worth, to refuse "five three"
-    for index, word in enumerate(words):
-        if word in _EN_SMALL and (last == 0 or last >= 100 or (last >= 20 and _EN_SMALL[word] < 10)):
-            section += _EN_SMALL[word]
-            last = _EN_SMALL[word] or 1
-        elif word in _EN_TENS and (last == 0 or last >= 100):
-            section += _EN_TENS[word]
-            last = _EN_TENS[word]
-        elif word == "a" and index == 0 and len(words) > 1:
-            section, last = 1, 1
-        elif word == "hundred" and 0 < section < 100:
-            section, last = section * 100, 100
-        elif word in _EN_SCALES and section:
-            total, section, last = total + section * _EN_SCALES[word], 0, _EN_SCALES[word]
-        elif word == "and" and last >= 100 and index < len(words) - 1:
-            continue
-        else:
-            raise ValueError(f"{word!r} does not fit")
-    if not words:
-        raise ValueError("no words")
-    return Fraction(total + section)
 
 
 def _tokens(expression: str) -> list[_Token] | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, TypeAlias
 
-from xiaozhi.text.written_numbers import EN_SCALES, EN_TENS, EN_UNITS, ZH_DIGITS, chinese_digits, english_value
+from xiaozhi.text.numbers import EN_SCALES, EN_TENS, EN_UNITS, ZH_DIGITS, chinese_digits, english_value
 
 # Full-width ASCII, typographic signs and the traditional characters of numbers. A full-width comma is no thousands
 # separator.

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from xiaozhi.text.arithmetic import chinese_number, english_number, spoken_number
+from xiaozhi.text.arithmetic import spoken_number
+from xiaozhi.text.numbers import chinese_number, english_number
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Literal, TypeAlias
 
-from xiaozhi.text.arithmetic import chinese_number, english_number
+from xiaozhi.text.numbers import chinese_number, english_number
 
 Dial: TypeAlias = Literal["volume", "brightness"]
 
