@@ -407,7 +407,9 @@ def as_toml(value: Any) -> str:
             return str(value.isoformat())
 
 
-@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(tree=st.dictionaries(names, trees, max_size=5))
 @example(tree={"server": {"port": "80"}, "tts": {"engines": [[]]}})
 @example(tree={"llm": {"endpoints": [{"extra_body": {"a": [1.5, None]}}, 3]}})
@@ -420,7 +422,9 @@ def test_no_tree_raises_anything_but_a_settings_error(tree: dict[str, Any]) -> N
         assert all(line and line.isprintable() for line in error.errors)
 
 
-@hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(text=st.text(max_size=80))
 @example(text="a = " + "[" * 5000)
 @example(text="a = " + "9" * 5000)
@@ -446,7 +450,9 @@ values = st.one_of(
 )
 
 
-@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     environ=st.dictionaries(variables, values, max_size=4),
     overrides=st.dictionaries(st.one_of(st.sampled_from(sorted(map(dotted, keys()))), names), values, max_size=3),
