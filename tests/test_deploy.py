@@ -25,7 +25,7 @@ from xiaozhi.cli import main
 from xiaozhi.console import routes as console
 from xiaozhi.deploy.facts import LIVE_PATH, METRICS_PATH, READY_PATH, Plan
 from xiaozhi.deploy.render import render
-from xiaozhi.http import health, mcp_endpoint, push, vision
+from xiaozhi.http import health, mcp_endpoint, push
 from xiaozhi.http import metrics as figures
 from xiaozhi.settings import Settings
 
@@ -406,7 +406,7 @@ def test_manifests_fit_together(tmp_path: Path) -> None:
     assert scaler["metrics"][0]["pods"]["metric"]["name"] == "xiaozhi_asr_queue_seconds"
     rule = made["Ingress", "xiaozhi"]["spec"]["rules"][0]
     open_paths = tuple(path["path"] for path in rule["http"]["paths"])
-    for path in (addresses.OTA_PATH, addresses.WEBSOCKET_PATH, vision.VISION_PATH, console.CONSOLE_PATH):
+    for path in (addresses.OTA_PATH, addresses.WEBSOCKET_PATH, addresses.VISION_PATH, console.CONSOLE_PATH):
         assert path.startswith(open_paths), "devices and browsers reach what they need"
     for path in (METRICS_PATH, push.ANNOUNCE_PATH, mcp_endpoint.MCP_PATH):
         assert not path.startswith(open_paths), "and nothing else"

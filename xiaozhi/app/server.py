@@ -161,7 +161,7 @@ async def _serving(settings: Settings, origin: SettingsSource | None, bound: lis
                     WebSocketEndpoint(services, access, devices, doors.vision.address if doors.vision else None),
                     OtaRoutes(
                         settings.server,
-                        access.reception,
+                        access,
                         host,
                         membership.place if membership.shared else None,
                         console=console is not None,

@@ -13,6 +13,7 @@ from xiaozhi.console.request_guard import Refused, answer, any_body_of, body_of
 from xiaozhi.console.settings_file import Outcome, SettingsFile
 from xiaozhi.console.trials import Trials
 from xiaozhi.conversation.services import Services
+from xiaozhi.http.openapi import takes
 from xiaozhi.settings import Settings
 from xiaozhi.settings.documentation import documentation
 from xiaozhi.settings.errors import SettingsError
@@ -71,6 +72,7 @@ class SettingsCalls:
             "tables": tables(settings, origins, overridden, documentation()),
         }
 
+    @takes(changes=(dict[str, Any], {}), unset=(list[str], []))
     async def change(self, request: web.Request) -> web.Response:
         """Write changes into the file and apply them."""
         body = await body_of(request)
@@ -105,12 +107,14 @@ class SettingsCalls:
         except SettingsError:
             return self._services.settings, False
 
+    @takes(endpoints=(list[dict[str, Any]], ...))
     async def change_endpoints(self, request: web.Request) -> web.Response:
         """Write another list of endpoints; a list, or an object with `endpoints`."""
         body = await any_body_of(request)
         rows = body.get("endpoints") if isinstance(body, dict) else body
         return self._outcome(await self._endpoints.replace(rows))
 
+    @takes(endpoint=(str | dict[str, Any], ...))
     async def models(self, request: web.Request) -> web.Response:
         """Which models an endpoint offers, asked with the key of the body."""
         return answer(await self._trials.models(await body_of(request)))
@@ -119,6 +123,13 @@ class SettingsCalls:
         """Services of which only the key is left to give."""
         return answer({"presets": shown_presets()})
 
+    @takes(
+        endpoint=(str | dict[str, Any], ""),
+        engine=(str, ""),
+        voice=(str, ""),
+        text=(str, ""),
+        changes=(dict[str, Any], {}),
+    )
     async def test(self, request: web.Request) -> web.Response:
         """Try one stage, with changes that have not been saved yet where the body has some."""
         return answer(await self._trials.run(request.match_info["stage"], await body_of(request)))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from xiaozhi.http.firmware_image import ImageError, parse_version, read_image, running_version
+from xiaozhi.access.firmware_image import ImageError, parse_version, read_image, running_version
 
 _log = logging.getLogger(__name__)
 
