@@ -119,7 +119,7 @@ class Drill:
             await asyncio.sleep(self.every_s)
 
     async def _talk(self, chat: RoutedChat, number: int, until_s: float, into: list[float]) -> None:
-        loop, dice = asyncio.get_running_loop(), random.Random(f"{self.seed}/{number}/{until_s}")
+        loop, dice = asyncio.get_running_loop(), random.Random(f"{self.seed}/{number}/{len(self.healthy_s)}")
         await asyncio.sleep(dice.uniform(0.0, 4.0))
         while loop.time() < until_s:
             began_s, first_s = loop.time(), None
