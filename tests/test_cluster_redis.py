@@ -93,7 +93,7 @@ def turn(store: Store, conversation: int, at: float, heard: str, note: str = "")
 
 
 async def test_a_redis_that_hangs_costs_its_timeout_a_few_times_and_then_nothing(own: RedisServer) -> None:
-    link = RedisLink(settings(own, "p", timeout_ms=400, retry_s=60.0))
+    link = RedisLink(settings(own, "p", timeout_ms=1500, retry_s=60.0))
     await link.put(Use.ANSWERS, link.key("a"), b"1", 10.0)
     own.freeze()
     for _ in range(6):

@@ -29,7 +29,7 @@ from xiaozhi.tools.toolbox import ToolAnswer, Toolbox
 pytestmark = pytest.mark.real_time  # servers in processes of their own
 
 SCRIPT = str(Path(__file__).with_name("mcp_server.py"))
-WAY = 30.0
+WAY = 90.0
 
 
 def over_stdio(name: str = "sums", timeout_s: float = 10.0) -> McpServer:
@@ -163,7 +163,7 @@ async def test_a_server_over_http_that_is_killed_in_the_middle_of_a_call_comes_b
             sys.executable, SCRIPT, str(port), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
         )
 
-    config = McpServer(name="web", url=f"http://127.0.0.1:{port}/mcp", headers={"X-Key": SecretStr("k")}, timeout_s=20)
+    config = McpServer(name="web", url=f"http://127.0.0.1:{port}/mcp", headers={"X-Key": SecretStr("k")}, timeout_s=60)
     process = await begin()
     try:
         async with running(config) as server:
