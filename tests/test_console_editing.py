@@ -21,8 +21,8 @@ from xiaozhi.settings.applies import APPLIES, applies
 from xiaozhi.settings.chinese import chinese, in_chinese, name_in_chinese
 from xiaozhi.settings.documentation import documentation, read_documentation
 from xiaozhi.settings.errors import SettingsError
+from xiaozhi.settings.load import SettingsSource
 from xiaozhi.settings.schema import dotted, find, keys
-from xiaozhi.settings.source import SettingsSource
 
 MINE = """\
 # my house
