@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from xiaozhi.settings import Settings, TurnSettings
 from xiaozhi.settings.errors import SettingsError
-from xiaozhi.settings.load import PLAIN_NAMES, Loaded, load_settings
+from xiaozhi.settings.load import PLAIN_NAMES, Loaded, SettingsSource, load_settings
 from xiaozhi.settings.schema import dotted, keys
 from xiaozhi.settings.turn import TURN_PROFILES
 
@@ -88,7 +88,7 @@ def test_the_file_of_the_readme_loads_as_it_stands() -> None:
 
 def test_the_shipped_file_says_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
-    loaded = load_settings(None, {}, {}, local_text="")  # whoever works on it may have a console's file there
+    loaded = SettingsSource().load("")  # whoever works on it may have a console's file there
     assert loaded.source == Path("settings.toml")
     assert loaded.settings == Settings()
 

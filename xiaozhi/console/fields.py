@@ -13,8 +13,8 @@ from xiaozhi.settings import Settings
 from xiaozhi.settings.applies import applies
 from xiaozhi.settings.chinese import in_chinese
 from xiaozhi.settings.documentation import Documentation
-from xiaozhi.settings.load import Origin
 from xiaozhi.settings.schema import Key, dotted, keys
+from xiaozhi.settings.sources import Origin
 
 TITLES: Final[Mapping[str, tuple[str, str]]] = {
     "server": ("服务器", "Server"),

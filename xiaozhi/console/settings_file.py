@@ -14,9 +14,9 @@ from xiaozhi.console.fields import can_be_changed
 from xiaozhi.settings import Settings
 from xiaozhi.settings.applies import need_restart
 from xiaozhi.settings.errors import SettingsError, one_line, unknown_key
-from xiaozhi.settings.load import Origin, SettingsSource
+from xiaozhi.settings.load import SettingsSource
 from xiaozhi.settings.schema import PATHS_AS_TEXT, find
-from xiaozhi.settings.text_file import read_text
+from xiaozhi.settings.sources import Origin, read_text
 from xiaozhi.store import private_file
 
 _log = logging.getLogger(__name__)
@@ -131,11 +131,11 @@ class SettingsFile:
 
     def origins(self) -> Mapping[str, Origin]:
         """Where each setting comes from that is not at its default. Blocking. Raises `SettingsError`."""
-        return self._source.load().origins() if self._source is not None else {}
+        return self._source.origins() if self._source is not None else {}
 
     def overridden(self) -> Mapping[str, Any]:
         """What the owner's file says where the console's says something else. Blocking. Raises `SettingsError`."""
-        return self._source.load().overridden() if self._source is not None else {}
+        return self._source.overridden() if self._source is not None else {}
 
     @property
     def _known(self) -> SettingsSource:

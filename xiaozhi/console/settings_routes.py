@@ -16,7 +16,7 @@ from xiaozhi.conversation.services import Services
 from xiaozhi.settings import Settings
 from xiaozhi.settings.documentation import documentation
 from xiaozhi.settings.errors import SettingsError
-from xiaozhi.settings.load import Origin
+from xiaozhi.settings.sources import Origin
 
 _MAX_CHANGES = 200
 
