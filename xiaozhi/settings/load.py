@@ -223,7 +223,7 @@ def _given(overrides: Mapping[str, str], environ: Mapping[str, str]) -> tuple[li
     warnings = list[str]()
     found: list[tuple[Origin, str, tuple[str, ...], str]] = [
         ("command line", SHORT_OPTIONS.get(name, f"--set {one_line(name)}"), tuple(name.strip().split(".")), text)
-        for name, text in reversed(overrides.items())
+        for name, text in reversed([*overrides.items()])
     ]
     names = {_variable(path): path for path in keys() if "*" not in path}
     variables: list[tuple[int, str, tuple[str, ...]]] = []
