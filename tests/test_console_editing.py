@@ -17,12 +17,10 @@ from xiaozhi.console.endpoints import EndpointEditor, shown_endpoints, written_f
 from xiaozhi.console.fields import tables
 from xiaozhi.console.settings_file import SettingsFile
 from xiaozhi.settings import LlmEndpoint, Settings
-from xiaozhi.settings.applies import APPLIES, applies
-from xiaozhi.settings.chinese import chinese, in_chinese, name_in_chinese
-from xiaozhi.settings.documentation import documentation, read_documentation
 from xiaozhi.settings.errors import SettingsError
 from xiaozhi.settings.load import SettingsSource
-from xiaozhi.settings.schema import dotted, find, keys
+from xiaozhi.settings.schema import applies, dotted, keys
+from xiaozhi.settings.texts import flowing
 
 MINE = """\
 # my house
@@ -457,7 +455,7 @@ def test_every_setting_is_shown_with_its_table_and_no_secret_is() -> None:
             "llm": {"endpoints": [{"preset": "qwen", "api_key": "tok-secret-5"}]},
         }
     )
-    found = tables(settings, {}, {}, documentation())
+    found = tables(settings, {}, {})
     assert "tok-secret" not in str(found)
     fields = {field["key"]: field for table in found for field in table["fields"]}
     assert set(fields) == {dotted(key.path) for key in keys().values() if "*" not in key.path and key.kind != "section"}
@@ -472,40 +470,29 @@ def test_every_setting_is_shown_with_its_table_and_no_secret_is() -> None:
     assert fields["llm.endpoints"]["value"] == 1 and not fields["llm.endpoints"]["editable"]
 
 
-def test_every_setting_and_table_is_explained_in_english_and_in_chinese_and_nothing_else_is() -> None:
-    found = tables(Settings(), {}, {}, documentation())
+def test_every_setting_and_table_is_explained_in_english_and_in_chinese() -> None:
+    found = tables(Settings(), {}, {})
     shown = [(table["name"], table) for table in found]
     shown += [(field["key"], field) for table in found for field in table["fields"]]
-    assert [name for name, one in shown if not one["doc"]] == [], "comment it in settings.toml"
-    assert [name for name, one in shown if not re.search("[\u4e00-\u9fff]", one["doc_zh"])] == [], "put it into zh.toml"
-    assert [table["name"] for table in found if table["title_zh"] == table["name"]] == [], "name it in TITLES"
-    used = {name_in_chinese(name, chinese()) for name, _ in shown}
-    assert set(chinese()) - used == set(), "these explain nothing"
-    assert chinese().keys() & {"load.*.memory_percent"}, "one text for all steps"
-    assert in_chinese("no.such.setting") == ""
+    assert [name for name, one in shown if not one["doc"]] == [], "say what it is in the text below the field"
+    assert [name for name, one in shown if not re.search("[\u4e00-\u9fff]", one["doc_zh"])] == [], "behind `zh:` there"
+    assert [table["name"] for table in found if not 0 < len(table["title_en"]) < 30] == [], "Title: what it is for."
+    assert [table["name"] for table in found if not 0 < len(table["title_zh"]) < 15] == [], "名称：说明。"
+    texts = [one[doc] for _, one in shown for doc in ("doc", "doc_zh")]
+    assert not any("zh:" in text or "  " in text or "。 " in text for text in texts)
 
 
-def test_the_table_of_what_applies_when_names_settings_that_exist() -> None:
-    unknown = [name for name in APPLIES if find(tuple(name.split("."))) is None]
-    tables_of_settings = {path[0] for path in keys()}
-    assert [name for name in unknown if name.partition(".")[0] in tables_of_settings] == []
-    assert tables_of_settings - {name.partition(".")[0] for name in APPLIES} == set()
-    assert applies("llm.endpoints[0].model") == applies("llm") and applies("no.such") == "restart"
+def test_when_a_change_applies_is_known_of_every_setting_and_what_is_not_known_needs_a_restart() -> None:
+    assert (applies("asr.workers"), applies("asr.language"), applies("asr.partials")) == (
+        "restart",
+        "next turn",
+        "at once",
+    )
+    assert applies("llm.endpoints") == applies("llm.breaker.failures") == applies("llm") == "next turn"
+    assert applies("vad.threshold") == "next connection" and applies("no.such") == "restart"
 
 
-def test_comments_belong_to_the_settings_below_them() -> None:
-    one = "[a]\n# About a.\n\n# Two of\n# them.\nx = 1\ny = 2   # more\n\n# z = 3\n\n"
-    text = one + "[[b]]  # rows\n# A list.\nl = [\n 1,\n]\n"
-    found = read_documentation(text)
-    assert found.tables == {"a": "About a.", "b": "rows"}
-    assert found.settings == {"a.x": "Two of them.", "a.y": "Two of them. more", "a.z": "", "b.l": "A list."}
-
-
-def test_lists_in_comments_stay_lists_and_a_comment_below_a_setting_is_of_the_next() -> None:
-    text = '[a]\n# One of:\n#   "x"   the first\n#         of all\n#   "y"   last\n# That is all.\nk = "x"\n'
-    found = read_documentation(text + "# Other.\nl = 1\n# Example:\n#   m = 1\nn = 2\n")
-    assert found.settings == {
-        "a.k": 'One of:\n"x": the first of all\n"y": last\nThat is all.',
-        "a.l": "Other.",
-        "a.n": "Example:\nm = 1",
-    }
+def test_the_lines_of_a_text_are_joined_and_the_rows_of_its_lists_stay_lines() -> None:
+    text = 'One of these\nwords:\n  "x"   the first\n        of all\n  "y"   last\nThat is all.\n\nNothing more.'
+    assert flowing(text) == 'One of these words:\n"x": the first of all\n"y": last\nThat is all.\nNothing more.'
+    assert flowing("用 OTA\n地址领取\n令牌，\nhttps 对应\nwss。") == "用 OTA 地址领取令牌，https 对应 wss。"

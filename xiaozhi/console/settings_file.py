@@ -12,10 +12,9 @@ from xiaozhi.console.credentials import strayed
 from xiaozhi.console.editing import EditError, edited, value_at, values_of
 from xiaozhi.console.fields import can_be_changed
 from xiaozhi.settings import Settings
-from xiaozhi.settings.applies import need_restart
 from xiaozhi.settings.errors import SettingsError, one_line, unknown_key
 from xiaozhi.settings.load import SettingsSource
-from xiaozhi.settings.schema import PATHS_AS_TEXT, find
+from xiaozhi.settings.schema import PATHS_AS_TEXT, find, need_restart, value_of
 from xiaozhi.settings.sources import Origin, read_text
 from xiaozhi.store import private_file
 
@@ -231,7 +230,9 @@ class SettingsFile:
                 raise SettingsError([f"{name}: stands in {place}; change it there, or give a value" for name in theirs])
             changes = dict(make(owners))
             after = self._loaded(edited(text, changes, unset))
-            needless = [name for name in changes if name not in fixed and _value(after, name) == _value(owners, name)]
+            needless = [
+                name for name in changes if name not in fixed and value_of(after, name) == value_of(owners, name)
+            ]
             wanted = {name: value for name, value in changes.items() if name not in needless}
             _refuse_paths(wanted, after, owners)
             found = strayed(before, owners, after, wanted)
@@ -278,14 +279,6 @@ def _beside(path: Path) -> Path:
     return path.with_name(path.name + BACKUP)
 
 
-def _value(settings: Settings, name: str) -> Any:
-    """The value of a setting by its name."""
-    found: Any = settings
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found
-
-
 def _refuse_paths(changes: Mapping[str, Any], after: Settings, owners: Settings) -> None:
     """Paths given here stay inside the data directory, links followed; those of models may lie where models do."""
     errors = []
@@ -293,7 +286,7 @@ def _refuse_paths(changes: Mapping[str, Any], after: Settings, owners: Settings)
         key = find(tuple(name.split(".")))
         if key is None or not (key.kind == "path" or key.path in PATHS_AS_TEXT or name == "store.file"):
             continue
-        value = _value(after, name)
+        value = value_of(after, name)
         if value is None or (key.path in PATHS_AS_TEXT and value == "auto"):
             continue
         path = owners.server.data_dir / value if name == "store.file" else Path(value)

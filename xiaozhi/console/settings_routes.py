@@ -14,7 +14,6 @@ from xiaozhi.console.settings_file import Outcome, SettingsFile
 from xiaozhi.console.trials import Trials
 from xiaozhi.conversation.services import Services
 from xiaozhi.settings import Settings
-from xiaozhi.settings.documentation import documentation
 from xiaozhi.settings.errors import SettingsError
 from xiaozhi.settings.sources import Origin
 
@@ -68,7 +67,7 @@ class SettingsCalls:
             "writable": self._file.writable(),
             "overridden": list(overridden),
             "errors": errors,
-            "tables": tables(settings, origins, overridden, documentation()),
+            "tables": tables(settings, origins, overridden),
         }
 
     async def change(self, request: web.Request) -> web.Response:

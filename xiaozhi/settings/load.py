@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from xiaozhi.settings import Settings
 from xiaozhi.settings.errors import SettingsError, explain, one_line, show
-from xiaozhi.settings.model import Settings
 from xiaozhi.settings.pasted import mended_settings
 from xiaozhi.settings.schema import KeyPath, dotted, keys, nearest
 from xiaozhi.settings.sources import FileSource, Layers, Origin, Source, TextSource, value_at

@@ -78,6 +78,17 @@ def require_address(address: str) -> str:
     return address
 
 
+def require_socket_address(address: str) -> str:
+    """An address of a WebSocket, or none.
+
+    Raises:
+        ValueError: it cannot be one; says what to write.
+    """
+    if address and not address.startswith(("ws://", "wss://")):
+        raise ValueError('must begin with "ws://" or "wss://"')
+    return address
+
+
 def mended_key(text: str) -> str:
     """A key without blanks and quotes around it and without the word `Bearer` in front."""
     key = text
@@ -152,7 +163,7 @@ def mended_settings(settings: BaseModel, given: Mapping[str, Any]) -> Iterator[t
 
 Address: TypeAlias = Annotated[str, _ADDRESS, BeforeValidator(_ADDRESS), AfterValidator(require_address)]
 """The address of a service; empty where there may be none."""
-SocketAddress: TypeAlias = Annotated[str, _ADDRESS, BeforeValidator(_ADDRESS)]
-"""The address of a service that is spoken to through a WebSocket."""
+SocketAddress: TypeAlias = Annotated[str, _ADDRESS, BeforeValidator(_ADDRESS), AfterValidator(require_socket_address)]
+"""The address of a service that is spoken to through a WebSocket; empty where there may be none."""
 ApiKey: TypeAlias = Annotated[SecretStr, _KEY, BeforeValidator(_KEY)]
 """A key that is sent to a service."""
