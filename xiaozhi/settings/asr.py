@@ -1,19 +1,16 @@
 """`[asr]`: speech to text."""
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, SecretStr
 
 from xiaozhi.settings.pasted import Address, ApiKey, SocketAddress, key_of
-from xiaozhi.settings.section import Applies, AtOnce, Language, NextConnection, OnRestart, Precision, Provider, Section
+from xiaozhi.settings.section import AtOnce, Language, NextConnection, OnRestart, Precision, Provider, Section
 
 
 class RemoteAsrSettings(Section):
-    """Remote recognition: what holds for every recogniser on another machine.
-
-    zh: 远程识别：所有远程识别共用的设置。
-    """
+    """Remote recognition: what holds for every recogniser on another machine. zh: 远程识别：所有远程识别共用的设置。"""
 
     timeout_s: float = Field(4.0, ge=0.2, le=60)
     """For "openai" and "funasr". When the answer is not there after timeout_s, or there is no connection after
@@ -25,8 +22,7 @@ class RemoteAsrSettings(Section):
     """Requests at the same time, over all devices; what is above goes to the fallback at once.
     zh: 所有设备合计同时进行的请求数，超出的直接交给后备引擎。"""
     max_audio_s: float = Field(60.0, ge=1, le=600)
-    """Longer sentences go to the fallback, longer texts are cut.
-    zh: 比这更长（秒）的话交给后备引擎。"""
+    """Longer sentences go to the fallback, longer texts are cut. zh: 比这更长（秒）的话交给后备引擎。"""
     max_text_chars: int = Field(2000, ge=10, le=100_000)
     """zh: 更长的文字会被截断（字符）。"""
     failures: int = Field(2, ge=1, le=1000)
@@ -47,8 +43,7 @@ class OpenAIAsrSettings(Section):
     """
 
     base_url: Address = "https://api.openai.com/v1"
-    """Address of the service, to its /v1.
-    zh: 服务的地址，以 /v1 结尾，例如“https://api.siliconflow.cn/v1”。"""
+    """Address of the service, to its /v1. zh: 服务的地址，以 /v1 结尾，例如“https://api.siliconflow.cn/v1”。"""
     api_key: ApiKey = SecretStr("")
     """The key: from an environment variable, or written down here.
     zh: 密钥，直接写在这里；不想写进文件，就用环境变量。"""
@@ -69,10 +64,7 @@ class OpenAIAsrSettings(Section):
 
 
 class FunasrSettings(Section):
-    """Recognition, FunASR: a FunASR runtime, over its WebSocket.
-
-    zh: 识别 · FunASR：FunASR 服务，走它的 WebSocket。
-    """
+    """Recognition, FunASR: a FunASR runtime, over its WebSocket. zh: 识别 · FunASR：FunASR 服务，走它的 WebSocket。"""
 
     url: SocketAddress = "ws://127.0.0.1:10095"
     """Its address: "wss://…" for a server with TLS, which a FunASR runtime has unless it was started with --certfile 0.
@@ -88,13 +80,8 @@ class FunasrSettings(Section):
     zh: 希望识别准的词及其权重，最多 1000 个：{ "小智" = 20 }"""
 
 
-class AsrSettings(Section):
-    """Speech recognition: speech to text.
-
-    zh: 语音识别 ASR：把语音变成文字。
-    """
-
-    applies: ClassVar[Applies] = "next turn"
+class AsrSettings(Section, applies="next turn"):
+    """Speech recognition: speech to text. zh: 语音识别 ASR：把语音变成文字。"""
 
     engine: Literal["auto", "sense-voice", "zipformer", "two-pass", "pocketsphinx", "openai", "funasr"] = "auto"
     """Who recognises.
@@ -133,8 +120,7 @@ class AsrSettings(Section):
     """Which language is spoken. One language keeps short Chinese from being heard as Korean or Japanese.
     zh: 说的是哪种语言。只用一种语言时请选定，免得很短的中文被听成韩语或日语。"""
     itn: bool = True
-    """Write numbers as digits and set punctuation.
-    zh: 把数字写成阿拉伯数字，并加上标点。"""
+    """Write numbers as digits and set punctuation. zh: 把数字写成阿拉伯数字，并加上标点。"""
     early_decode: AtOnce[bool] = True
     """Decode as soon as the voice falls silent, in case the sentence is over, when a worker has nothing else to do: the
     text is then there at the soft end ([turn] soft_end_ms). Costs a decode for each pause in which somebody goes on.
@@ -192,8 +178,7 @@ class AsrSettings(Section):
     zh: 为 int8 的 SenseVoice 另存一份适合本机 CPU 的模型，放在原模型旁边或缓存文件夹里：CPU 支持 VNNI 时快两倍以上，
     其他 CPU 也快一些。只做一次，用几秒钟，用之前会与原模型比对。"""
     timeout_s: NextConnection[float] = Field(10.0, ge=0.5, le=120)
-    """An utterance that is not recognised by then is given up.
-    zh: 这么久（秒）还没识别出来就放弃这句话。"""
+    """An utterance that is not recognised by then is given up. zh: 这么久（秒）还没识别出来就放弃这句话。"""
     remote: RemoteAsrSettings = RemoteAsrSettings()
     openai: OpenAIAsrSettings = OpenAIAsrSettings()
     funasr: FunasrSettings = FunasrSettings()

@@ -1,19 +1,14 @@
 """`[audio]` and `[vad]`: sound in both directions."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from xiaozhi.settings.section import Applies, NextConnection, NextTurn, OnRestart, Provider, Section
+from xiaozhi.settings.section import NextConnection, NextTurn, OnRestart, Provider, Section
 
 
-class AudioSettings(Section):
-    """Sound to devices: how replies are encoded and sent.
-
-    zh: 下行声音：发给设备的声音。
-    """
-
-    applies: ClassVar[Applies] = "next turn"
+class AudioSettings(Section, applies="next turn"):
+    """Sound to devices: how replies are encoded and sent. zh: 下行声音：发给设备的声音。"""
 
     bitrate_bps: int = Field(24_000, ge=6_000, le=128_000)
     """Opus of the replies. 24000 is clear speech, 16000 spares a weak network, above 32000 nobody hears a difference.
@@ -47,13 +42,11 @@ class AudioSettings(Section):
     """zh: 上面那个空回答持续的时间（毫秒）。"""
 
 
-class VadSettings(Section):
+class VadSettings(Section, applies="at once"):
     """Voice activity: finding speech in the microphone's stream.
 
     zh: 语音检测 VAD：从麦克风的声音里找出有人说话的部分。
     """
-
-    applies: ClassVar[Applies] = "at once"
 
     model: NextTurn[str] = "auto"
     """Silero voice activity detection. "auto" takes v6 (`xiaozhi models pull silero-v6`) where it is there and
@@ -91,8 +84,7 @@ class VadSettings(Section):
     """Devices that are served in one tick; others wait for the next, oldest first. Also: VAD_MAX_CONCURRENT.
     zh: 一个节拍里最多处理的设备数，其余的按等待时间排到下一拍。也可以用环境变量 VAD_MAX_CONCURRENT。"""
     threads: NextTurn[int] = Field(1, ge=1, le=64)
-    """onnxruntime: threads of one run, graph optimisation.
-    zh: onnxruntime 一次运行用的线程数。"""
+    """onnxruntime: threads of one run, graph optimisation. zh: onnxruntime 一次运行用的线程数。"""
     graph_optimization: NextTurn[Literal["disable", "basic", "extended", "all"]] = "all"
     """zh: onnxruntime 的图优化级别。"""
     provider: NextTurn[Provider] = "cpu"

@@ -1,12 +1,11 @@
 """`[cache]`: what is kept."""
 
 from pathlib import Path
-from typing import ClassVar
 
 from pydantic import Field, SecretStr, model_validator
 
 from xiaozhi.settings.pasted import Address, ApiKey, key_of
-from xiaozhi.settings.section import Applies, OnRestart, Section
+from xiaozhi.settings.section import OnRestart, Section
 
 
 class EmbeddingsSettings(Section):
@@ -42,7 +41,7 @@ class EmbeddingsSettings(Section):
         return key_of(self.api_key, self.api_key_env)
 
 
-class CacheSettings(Section):
+class CacheSettings(Section, applies="next turn"):
     """Caches: what is not made twice.
 
     What has been answered, spoken or recognised once need not be made again. `xiaozhi cache stats` shows what is kept,
@@ -50,8 +49,6 @@ class CacheSettings(Section):
 
     zh: 缓存：答过、说过、听过一次的，不必再做一遍。`xiaozhi cache stats` 查看，`xiaozhi cache clear` 清空。
     """
-
-    applies: ClassVar[Applies] = "next turn"
 
     answers: bool = True
     """Answers of the language model: the same question is answered at once, without asking it. Never an answer that
@@ -67,8 +64,7 @@ class CacheSettings(Section):
     threshold: float = Field(0.5, gt=0, le=1)
     """zh: 两个问题至少要这么像（1 是完全一样）。越高越谨慎，命中也越少。"""
     ttl_s: float = Field(1800.0, ge=1, le=604_800)
-    """An answer is used for this long. At most so many answers and so much memory.
-    zh: 一个回答用这么久（秒）。"""
+    """An answer is used for this long. At most so many answers and so much memory. zh: 一个回答用这么久（秒）。"""
     max_entries: int = Field(1000, ge=1, le=20_000)
     """zh: 最多保存这么多个回答。"""
     max_mb: int = Field(8, ge=1, le=1024)
@@ -104,8 +100,7 @@ class CacheSettings(Section):
     start.
     zh: 启动后在后台把服务器自己要说的话和常见答复先合成好。"""
     recognition: OnRestart[bool] = True
-    """Audio that is exactly the same is recognised once: so many results for so long.
-    zh: 完全相同的声音只识别一次。"""
+    """Audio that is exactly the same is recognised once: so many results for so long. zh: 完全相同的声音只识别一次。"""
     recognition_ttl_s: float = Field(1800.0, ge=1, le=604_800)
     """zh: 识别结果保留这么久（秒）。"""
     recognition_entries: int = Field(1000, ge=1, le=1_000_000)

@@ -1,17 +1,17 @@
 """`[cluster]`: several nodes that share their devices, caches and conversations through Redis."""
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from xiaozhi.settings.section import Applies, Section
+from xiaozhi.settings.section import Section
 
 _SCHEMES = ("redis", "rediss", "unix")
 
 
-class ClusterSettings(Section):
+class ClusterSettings(Section, applies="restart"):
     """Cluster: what joins nodes; without `url` this node is alone.
 
     Several nodes as one. Each is an ordinary server; what joins them is a Redis (or Valkey): every node tells how it
@@ -24,8 +24,6 @@ class ClusterSettings(Section):
     问到哪个节点，都会把设备分到该去的节点；对话、设备、验证码、令牌密钥、回答、语音和限额共享。Redis 不在时各自照常
     运行。需要：pip install 'xiaozhi[redis]'。能读这个 Redis 的人就能伪造设备令牌，请妥善保管。
     """
-
-    applies: ClassVar[Applies] = "restart"
 
     url: SecretStr = SecretStr("")
     """redis://[user:password@]host:6379/0, rediss://… for TLS, unix:///path. Empty: this node is alone.
@@ -75,11 +73,9 @@ class ClusterSettings(Section):
     retry_s: float = Field(2.0, ge=0.1, le=60)
     """zh: 暂停这么久（秒）后再试 Redis。"""
     max_value_kb: int = Field(256, ge=1, le=10_240)
-    """Larger values are not shared.
-    zh: 更大的内容（KB）不共享。"""
+    """Larger values are not shared. zh: 更大的内容（KB）不共享。"""
     cache_ttl_s: float = Field(3600.0, ge=1, le=604_800)
-    """Life of answers and speech in Redis.
-    zh: 回答和语音在 Redis 里保留这么久（秒）。"""
+    """Life of answers and speech in Redis. zh: 回答和语音在 Redis 里保留这么久（秒）。"""
     flight_wait_ms: int = Field(150, ge=0, le=5000)
     """Speech that another node is making just now is waited for so long, then made here as well.
     zh: 别的节点正在合成同一句时等这么久（毫秒），然后自己也合成。"""

@@ -1,22 +1,17 @@
 """`[console]`: the pages for owners under `/console/`."""
 
-from typing import ClassVar, Final
+from typing import Final
 
 from pydantic import Field, field_validator
 
-from xiaozhi.settings.section import Applies, Section, networks
+from xiaozhi.settings.section import Section, networks
 
 SELF: Final = "self"
 """In `allow`: this machine, by whichever of its addresses it is asked."""
 
 
-class ConsoleSettings(Section):
-    """Console: pages for owners under /console/.
-
-    zh: 控制台：给主人用的网页。
-    """
-
-    applies: ClassVar[Applies] = "restart"
+class ConsoleSettings(Section, applies="restart"):
+    """Console: pages for owners under /console/. zh: 控制台：给主人用的网页。"""
 
     enabled: bool = True
     """Pages for owners at /console/ on the port of the devices: what happens now, every turn, models, devices, agents,
@@ -47,8 +42,7 @@ class ConsoleSettings(Section):
     """Show on the console what was heard and said. Off, it shows only the times of turns.
     zh: 在控制台显示听到和回答的文字。关闭则只显示各轮的时间。"""
     turns: int = Field(500, ge=10, le=10_000)
-    """The newest turns and log lines that are kept in memory for the pages.
-    zh: 为网页在内存里保留最近这么多轮对话。"""
+    """The newest turns and log lines that are kept in memory for the pages. zh: 为网页在内存里保留最近这么多轮对话。"""
     log_lines: int = Field(2000, ge=100, le=50_000)
     """zh: 为网页在内存里保留最近这么多行日志。"""
 

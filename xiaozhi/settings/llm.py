@@ -1,14 +1,14 @@
 """`[llm]`: the reply."""
 
 import re
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from xiaozhi.settings.pasted import Address, ApiKey, is_near, key_of
 from xiaozhi.settings.presets import PresetName, with_preset
-from xiaozhi.settings.section import Applies, AtOnce, NextConnection, Section
+from xiaozhi.settings.section import AtOnce, NextConnection, Section
 from xiaozhi.settings.thinking import begins_in_thought
 
 # A token of RFC 9110.
@@ -149,8 +149,7 @@ class HedgeSettings(Section):
       free：只问免费的
       all：收费的也问"""
     share: float = Field(0.05, ge=0, le=1)
-    """At most this share of extra questions.
-    zh: 多问的比例最多是这么多（1 是每个问题）。"""
+    """At most this share of extra questions. zh: 多问的比例最多是这么多（1 是每个问题）。"""
     from_s: float = Field(0.6, ge=0.05, le=60)
     """Late is later than nine out of ten answers of the last minutes, but not sooner than from_s and not later than
     to_s.
@@ -166,10 +165,7 @@ class HedgeSettings(Section):
 
 
 class RoutingSettings(Section):
-    """Routing of questions: which questions go to which tier.
-
-    zh: 问题分流：哪些问题交给本地，哪些交给云端。
-    """
+    """Routing of questions: which questions go to which tier. zh: 问题分流：哪些问题交给本地，哪些交给云端。"""
 
     enabled: bool = True
     """With endpoints of both tiers: simple questions go to the edge, which is quick and free, hard ones to the cloud;
@@ -195,8 +191,7 @@ class RoutingSettings(Section):
     images: Literal["edge", "cloud", "any"] = "cloud"
     """zh: 带图片的问题给谁。"""
     obey_device: bool = True
-    """A device or an agent that prefers a tier gets it.
-    zh: 设备或角色指定了本地或云端时，听它的。"""
+    """A device or an agent that prefers a tier gets it. zh: 设备或角色指定了本地或云端时，听它的。"""
     busy_share: float = Field(0.9, gt=0, le=1)
     """A tier with more than this share of its slots taken passes questions to the other.
     zh: 一边的并发用掉超过这个比例，问题就转给另一边。"""
@@ -241,15 +236,13 @@ DEFAULT_SYSTEM_PROMPT = (
 )
 
 
-class LlmSettings(Section):
+class LlmSettings(Section, applies="next turn"):
     """Language model: the reply.
 
     Without an endpoint a built-in responder tells the time, the date and jokes, calculates, and says what to configure.
 
     zh: 语言模型 LLM：由谁来想回答。没有端点时，内置应答器能报时间、日期、讲笑话、算数，并告诉你该配置什么。
     """
-
-    applies: ClassVar[Applies] = "next turn"
 
     system_prompt: AtOnce[str] = DEFAULT_SYSTEM_PROMPT
     """Who speaks. Keep it short, it is sent with every question; ask for brevity, and for one emoji at the beginning:
@@ -297,8 +290,7 @@ class LlmSettings(Section):
     five times as often.
     zh: 每隔这么久（秒）问一次每个端点在不在，不花 token；不正常的问得勤五倍。"""
     max_connections: int = Field(300, ge=1, le=10_000)
-    """Connections kept open, over all endpoints and to one host.
-    zh: 所有端点合计保持的连接数。"""
+    """Connections kept open, over all endpoints and to one host. zh: 所有端点合计保持的连接数。"""
     max_connections_per_host: int = Field(100, ge=1, le=10_000)
     """zh: 对同一台主机保持的连接数。"""
     endpoints: tuple[LlmEndpoint, ...] = Field((), examples=_ENDPOINTS.strip().split("\n\n"))

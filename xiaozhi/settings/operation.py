@@ -1,23 +1,18 @@
 """`[log]`, `[models]`, `[load]`, `[metrics]`, `[alerts]`, `[tracing]`: running the process."""
 
 from pathlib import Path
-from typing import ClassVar, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from pydantic import Field, SecretStr, field_validator
 
-from xiaozhi.settings.section import Applies, Networks, OnRestart, Section
+from xiaozhi.settings.section import Networks, OnRestart, Section
 
 Mirror: TypeAlias = Literal["github", "huggingface", "hf-mirror", "modelscope", "tuna"]
 """Who publishes models, or copies of them; the last three can be reached from mainland China."""
 
 
-class LogSettings(Section):
-    """Log: what is written to standard error.
-
-    zh: 日志：写到标准错误的内容。
-    """
-
-    applies: ClassVar[Applies] = "next turn"
+class LogSettings(Section, applies="next turn"):
+    """Log: what is written to standard error. zh: 日志：写到标准错误的内容。"""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     """What is written: "info" has one short line per turn, about 40 MB a day for a hundred devices that are spoken to
@@ -25,20 +20,14 @@ class LogSettings(Section):
     zh: 日志级别。info 每轮对话写短短一行（一百台设备、每分钟三轮，一天约 40 MB）；debug 写出一轮对话的全部细节。重复
     的内容每分钟只写一次。"""
     format: OnRestart[Literal["text", "json"]] = "text"
-    """For people "text", for machines "json".
-    zh: text 给人看，json 给程序看。"""
+    """For people "text", for machines "json". zh: text 给人看，json 给程序看。"""
     transcripts: bool = False
     """Whether what was said and answered is written into the log. Off, it appears at level "debug" only.
     zh: 是否把听到和回答的文字写进日志。关闭时只在 debug 级别出现。"""
 
 
-class ModelsSettings(Section):
-    """Local models: where models lie and whence they are fetched.
-
-    zh: 本地模型：模型放在哪里，从哪里下载。
-    """
-
-    applies: ClassVar[Applies] = "restart"
+class ModelsSettings(Section, applies="restart"):
+    """Local models: where models lie and whence they are fetched. zh: 本地模型：模型放在哪里，从哪里下载。"""
 
     dir: Path = Path("models")
     """Folder of the models that `xiaozhi models pull` fetches, each in its own sub-folder.
@@ -55,17 +44,11 @@ class ModelsSettings(Section):
     zh: 下载来源，按这里的顺序尝试，太慢的会换成更快的。“hf-mirror”“modelscope”（魔搭）和“tuna”（清华 PyPI 镜像）在中
     国大陆可以访问。"""
     connect_timeout_s: float = Field(5.0, gt=0, le=60)
-    """Time for one mirror to answer.
-    zh: 等待一个下载源响应的时间（秒）。"""
+    """Time for one mirror to answer. zh: 等待一个下载源响应的时间（秒）。"""
 
 
-class MetricsSettings(Section):
-    """Metrics: figures for Prometheus at /metrics.
-
-    zh: 指标：在 /metrics 提供给 Prometheus 的数字。
-    """
-
-    applies: ClassVar[Applies] = "restart"
+class MetricsSettings(Section, applies="restart"):
+    """Metrics: figures for Prometheus at /metrics. zh: 指标：在 /metrics 提供给 Prometheus 的数字。"""
 
     enabled: bool = True
     """Figures for Prometheus at /metrics on the port of the devices.
@@ -94,7 +77,7 @@ class LoadStep(Section):
     zh: 内存用到这个百分比时放弃；0 表示不看这一项。"""
 
 
-class LoadSettings(Section):
+class LoadSettings(Section, applies="next turn"):
     """Under load: what is given up, and when.
 
     What is missed least is given up first, and everything comes back by itself. Each step, [load.extras] to
@@ -102,8 +85,6 @@ class LoadSettings(Section):
 
     zh: 过载保护：负载高时放弃什么、什么时候放弃。先放弃最不要紧的，都会自动恢复，每一步都写进日志。
     """
-
-    applies: ClassVar[Applies] = "next turn"
 
     shed: bool = True
     """What is given up when the box is too small for the moment, the least missed first; everything comes back by
@@ -118,8 +99,7 @@ class LoadSettings(Section):
     """When the event loop stands still for longer, the log says which code it was. 0 never.
     zh: 事件循环停顿超过这么久（毫秒），就在日志里指出是哪段代码。0 表示不指出。"""
     quality_bitrate_bps: int = Field(16_000, ge=6_000, le=128_000)
-    """Opus while quality is given up: bitrate and complexity.
-    zh: 降低音质时的 Opus 码率（比特每秒）。"""
+    """Opus while quality is given up: bitrate and complexity. zh: 降低音质时的 Opus 码率（比特每秒）。"""
     quality_complexity: int = Field(0, ge=0, le=10)
     """zh: 降低音质时的 Opus 编码计算量，0 到 10。"""
     turns_at_once: int = Field(8, ge=1, le=1000)
@@ -129,8 +109,7 @@ class LoadSettings(Section):
     turn_wait_s: float = Field(15.0, ge=0.5, le=120)
     """zh: 排队最多等这么久（秒）。"""
     retry_after_s: int = Field(30, ge=1, le=3600)
-    """Devices that are refused are asked to come back after this time.
-    zh: 被拒绝的设备过这么久（秒）再来。"""
+    """Devices that are refused are asked to come back after this time. zh: 被拒绝的设备过这么久（秒）再来。"""
     extras: LoadStep = LoadStep(asr_wait_ms=150, loop_lag_ms=40)
     """Extras given up: partial texts; decodes before anybody asked for them.
     zh: 先放弃 · 附加计算：边说边显示的文字，以及还没人要就先做的识别。"""
@@ -138,26 +117,19 @@ class LoadSettings(Section):
     """Speculation given up: replies prepared before a turn is over. Answers come later, with less work.
     zh: 再放弃 · 抢先回答：话没说完就先准备回答：放弃后回答会晚一些，但工作量少。"""
     quality: LoadStep = LoadStep(codec_wait_ms=60, loop_lag_ms=60)
-    """Quality of sound given up: effort and bitrate.
-    zh: 再放弃 · 音质：声音的编码计算量和码率。"""
+    """Quality of sound given up: effort and bitrate. zh: 再放弃 · 音质：声音的编码计算量和码率。"""
     hedging: LoadStep = LoadStep(asr_wait_ms=1000, loop_lag_ms=100)
     """Second requests given up: to language models that are late.
     zh: 再放弃 · 抢答请求：向第二个语言模型多问的请求。"""
     turns: LoadStep = LoadStep(asr_wait_ms=2500, codec_wait_ms=500, loop_lag_ms=300, memory_percent=90)
-    """Answering at once given up: turns wait for their place.
-    zh: 再放弃 · 立即回答：放弃后要排队。"""
+    """Answering at once given up: turns wait for their place. zh: 再放弃 · 立即回答：放弃后要排队。"""
     devices: LoadStep = LoadStep(asr_wait_ms=4000, codec_wait_ms=1000, loop_lag_ms=600, memory_percent=85)
     """New devices given up: they are answered HTTP 503 with Retry-After.
     zh: 最后 · 拒绝新设备：返回 HTTP 503 和 Retry-After。"""
 
 
-class AlertsSettings(Section):
-    """Alerts: from which readings on an alert is raised; 0 never.
-
-    zh: 告警：读数到多少时发出告警；0 表示从不。
-    """
-
-    applies: ClassVar[Applies] = "next turn"
+class AlertsSettings(Section, applies="next turn"):
+    """Alerts: from which readings on an alert is raised; 0 never. zh: 告警：读数到多少时发出告警；0 表示从不。"""
 
     enabled: bool = True
     """When somebody should look: on the console, in the log, as the metric xiaozhi_alert, and at the webhook. Readings
@@ -174,14 +146,11 @@ class AlertsSettings(Section):
     """Memory in percent of what the process may use. This and the following are thresholds; 0 never.
     zh: 内存用到进程可用量的这个百分比。"""
     cpu_percent: float = Field(80, ge=0, le=100)
-    """All cores the process may use, in percent.
-    zh: 处理器用到进程可用的所有核的这个百分比。"""
+    """All cores the process may use, in percent. zh: 处理器用到进程可用的所有核的这个百分比。"""
     asr_wait_ms: float = Field(500, ge=0, le=600_000)
-    """Age of the oldest utterance that waits for a recogniser.
-    zh: 排队最久的那句话等识别的时间（毫秒）。"""
+    """Age of the oldest utterance that waits for a recogniser. zh: 排队最久的那句话等识别的时间（毫秒）。"""
     disk_percent: float = Field(95, ge=0, le=100)
-    """What is used of the disk that server.data_dir lies on, in percent.
-    zh: server.data_dir 所在磁盘用到的百分比。"""
+    """What is used of the disk that server.data_dir lies on, in percent. zh: server.data_dir 所在磁盘用到的百分比。"""
     error_percent: float = Field(2, ge=0, le=100)
     """Turns that failed, in percent, within the last error_window_s, once there were error_least_turns.
     zh: 失败的对话占的百分比。"""
@@ -214,13 +183,11 @@ class AlertsSettings(Section):
         return url
 
 
-class TracingSettings(Section):
+class TracingSettings(Section, applies="restart"):
     """Traces: where spans of finished turns go; needs the extra `xiaozhi[otel]`.
 
     zh: 链路跟踪：把完成的每轮对话作为跟踪数据发出去；需要 pip install 'xiaozhi[otel]'。
     """
-
-    applies: ClassVar[Applies] = "restart"
 
     enabled: bool = False
     """Every finished turn as OpenTelemetry spans, sent by OTLP over HTTP. Needs: pip install 'xiaozhi[otel]'.
@@ -231,11 +198,9 @@ class TracingSettings(Section):
     """Sent along, for example { Authorization = "Bearer …" }.
     zh: 一起发送的请求头，最多 20 个，例如 { Authorization = "Bearer …" }。"""
     service_name: str = Field("xiaozhi", min_length=1, max_length=100)
-    """How this server is called where the traces are shown.
-    zh: 在跟踪系统里显示的服务名。"""
+    """How this server is called where the traces are shown. zh: 在跟踪系统里显示的服务名。"""
     timeout_s: float = Field(5.0, ge=0.5, le=60)
-    """Time for sending a batch of turns.
-    zh: 发送一批的时间（秒）。"""
+    """Time for sending a batch of turns. zh: 发送一批的时间（秒）。"""
 
     @field_validator("endpoint")
     @classmethod

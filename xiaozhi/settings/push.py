@@ -1,11 +1,11 @@
 """`[vision]`, `[push]`, `[mcp_server]`: pictures from devices, what is said to them from outside, other programs."""
 
 import re
-from typing import ClassVar, Final
+from typing import Final
 
 from pydantic import Field, SecretStr, field_validator
 
-from xiaozhi.settings.section import Applies, Section
+from xiaozhi.settings.section import Section
 
 _SPAN: Final = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)\s*-\s*([01]?\d|2[0-3]):([0-5]\d)")
 # A token that can be guessed in an afternoon is none; 16 random letters hold for longer than any device.
@@ -33,42 +33,31 @@ def _long_enough(token: SecretStr) -> SecretStr:
     return token
 
 
-class VisionSettings(Section):
-    """Pictures: what devices with a camera send.
-
-    zh: 图片：设备发来的图片。
-    """
-
-    applies: ClassVar[Applies] = "restart"
+class VisionSettings(Section, applies="restart"):
+    """Pictures: what devices with a camera send. zh: 图片：设备发来的图片。"""
 
     enabled: bool = True
     """Pictures from devices with a camera ("what do you see?"), answered by an endpoint of [llm] with vision = true.
     zh: 让有摄像头的设备“看”（“你看到了什么？”），由设了 vision = true 的 [llm] 端点回答。"""
     max_mb: float = Field(5.0, ge=0.1, le=20)
-    """The largest picture in megabytes, and in pixels. JPEG and PNG.
-    zh: 图片最大多少 MB，JPEG 或 PNG。"""
+    """The largest picture in megabytes, and in pixels. JPEG and PNG. zh: 图片最大多少 MB，JPEG 或 PNG。"""
     max_pixels: int = Field(16_000_000, ge=100_000, le=100_000_000)
     """zh: 图片最多多少像素。"""
     side: int = Field(1024, ge=128, le=4096)
-    """Pictures are made smaller until their longer side has so many pixels.
-    zh: 图片缩小到长边这么多像素。"""
+    """Pictures are made smaller until their longer side has so many pixels. zh: 图片缩小到长边这么多像素。"""
     max_concurrent: int = Field(4, ge=1, le=100)
-    """Pictures looked at together, and how long an answer may take (firmware waits 30 s).
-    zh: 同时看这么多张图片。"""
+    """Pictures looked at together, and how long an answer may take (firmware waits 30 s). zh: 同时看这么多张图片。"""
     timeout_s: float = Field(25.0, ge=1, le=120)
     """zh: 看一张图的时间（秒）；固件最多等 30 秒。"""
     token_hours: float = Field(12.0, ge=0.1, le=720)
-    """The token that a device gets with its connection holds so long.
-    zh: 设备连接时领到的图片令牌有效多少小时。"""
+    """The token that a device gets with its connection holds so long. zh: 设备连接时领到的图片令牌有效多少小时。"""
 
 
-class PushSettings(Section):
+class PushSettings(Section, applies="restart"):
     """Announcements: what is said on devices from outside, and reminders.
 
     zh: 主动播报：由外部发起、在设备上说的话，以及提醒。
     """
-
-    applies: ClassVar[Applies] = "restart"
 
     enabled: bool = True
     """Say something on devices from outside: `xiaozhi say "dinner is ready" --all`, or POST /api/announce with
@@ -107,13 +96,8 @@ class PushSettings(Section):
         return span.strip()
 
 
-class McpServerSettings(Section):
-    """MCP server: for other programs.
-
-    zh: MCP 服务：把本服务器作为 MCP 服务给其他程序用。
-    """
-
-    applies: ClassVar[Applies] = "restart"
+class McpServerSettings(Section, applies="restart"):
+    """MCP server: for other programs. zh: MCP 服务：把本服务器作为 MCP 服务给其他程序用。"""
 
     enabled: bool = False
     """Let other programs use this server by MCP at /mcp: say something on a device, list devices, read the history and
@@ -127,7 +111,6 @@ class McpServerSettings(Section):
     """Web pages that may ask, such as "https://chat.example.com"; programs that are no web pages send no origin.
     zh: 允许访问的网页，例如“https://chat.example.com”；不是网页的程序不受影响。"""
     max_kb: int = Field(256, ge=16, le=4096)
-    """The largest request in kB.
-    zh: 一个请求最大多少 KB。"""
+    """The largest request in kB. zh: 一个请求最大多少 KB。"""
 
     _token = field_validator("token")(_long_enough)

@@ -2,7 +2,7 @@
 
 import ipaddress
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -65,9 +65,14 @@ class Section(BaseModel):
     `settings.toml`, the console, the README and the reload take it from there.
 
     Attributes:
-        applies: when changes in this table take effect; None as in the table around it.
+        applies: when changes in this table take effect, `class AuthSettings(Section, applies="restart")`; None as in
+            the table around it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     applies: ClassVar[Applies | None] = None
+
+    def __init_subclass__(cls, applies: Applies | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.applies = applies

@@ -1,22 +1,20 @@
 """`[server]`, `[auth]`, `[ota]`: where devices connect, who may, and what they are told."""
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from xiaozhi.settings.origins import as_sent
-from xiaozhi.settings.section import Applies, Networks, NextConnection, NextTurn, Port, Section
+from xiaozhi.settings.section import Networks, NextConnection, NextTurn, Port, Section
 
 
-class ServerSettings(Section):
+class ServerSettings(Section, applies="restart"):
     """Server: where devices connect and what one of them may cost.
 
     zh: 服务器：设备连接到哪里，每台设备最多占用多少资源。
     """
-
-    applies: ClassVar[Applies] = "restart"
 
     host: str = "0.0.0.0"
     """Address and port to listen on. "0.0.0.0" is every network of this machine, "127.0.0.1" only this machine itself.
@@ -65,8 +63,7 @@ class ServerSettings(Section):
     nothing is sent to is found out by the next keepalive.
     zh: 设备的网络这么久（秒）收不下任何数据，就放弃这个连接。"""
     max_message_bytes: NextConnection[int] = Field(131_072, ge=4096, le=1_048_576)
-    """Largest message a device may send.
-    zh: 设备一条消息的最大字节数。"""
+    """Largest message a device may send. zh: 设备一条消息的最大字节数。"""
     timezone: str = ""
     """Time zone of the devices' clocks, such as "Asia/Shanghai". Empty: that of this machine. In a container, set it.
     zh: 设备时钟所在的时区，例如“Asia/Shanghai”。留空用本机时区；在容器里请填写。"""
@@ -128,13 +125,8 @@ class ServerSettings(Section):
         return self
 
 
-class AuthSettings(Section):
-    """Who may connect: devices and their tokens.
-
-    zh: 设备接入：谁可以连接。
-    """
-
-    applies: ClassVar[Applies] = "restart"
+class AuthSettings(Section, applies="restart"):
+    """Who may connect: devices and their tokens. zh: 设备接入：谁可以连接。"""
 
     mode: Literal["open", "token", "activate"] = "token"
     """In the mode "token" a device gets its token from the OTA address and shows it when it connects; whoever does not
@@ -175,13 +167,8 @@ class AuthSettings(Section):
     """zh: 设备 ID（MAC 地址）黑名单，名单里的设备永远不能连接。"""
 
 
-class OtaSettings(Section):
-    """Device updates: what devices are told when they boot.
-
-    zh: 设备升级：设备开机时得到的消息。
-    """
-
-    applies: ClassVar[Applies] = "restart"
+class OtaSettings(Section, applies="restart"):
+    """Device updates: what devices are told when they boot. zh: 设备升级：设备开机时得到的消息。"""
 
     firmware_dir: Path | None = Field(None, examples=["firmware"])
     """Firmware that devices install by themselves: a folder with one folder for each board, named as the board names

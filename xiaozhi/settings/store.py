@@ -1,20 +1,15 @@
 """`[store]`, `[agents]`, `[memory]`: what survives a restart, who answers, what is kept in mind of users."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, SecretStr, model_validator
 
 from xiaozhi.settings.pasted import Address, ApiKey, key_of
-from xiaozhi.settings.section import Applies, NextConnection, Section
+from xiaozhi.settings.section import NextConnection, Section
 
 
-class StoreSettings(Section):
-    """Store: what is kept of devices and conversations.
-
-    zh: 存储：保存设备和对话。
-    """
-
-    applies: ClassVar[Applies] = "restart"
+class StoreSettings(Section, applies="restart"):
+    """Store: what is kept of devices and conversations. zh: 存储：保存设备和对话。"""
 
     file: str = Field("xiaozhi.db", min_length=1, max_length=200)
     """What survives a restart: devices and their names, agents, conversations, memories, reminders. One SQLite file in
@@ -35,7 +30,7 @@ class StoreSettings(Section):
     """zh: 每台设备最多保留这么多轮；一轮大约 2 KB。"""
 
 
-class AgentsSettings(Section):
+class AgentsSettings(Section, applies="next turn"):
     """Agents: who answers.
 
     What an agent itself says when it is woken, at the first hello and at the end takes the place of turn.wake_reply,
@@ -43,8 +38,6 @@ class AgentsSettings(Section):
 
     zh: 角色：谁在回答。
     """
-
-    applies: ClassVar[Applies] = "next turn"
 
     default: str = Field("xiaozhi", min_length=1, max_length=40)
     """Who answers: agents with a prompt, a voice and a language. `xiaozhi agents list` shows the dozen that come along,
@@ -63,13 +56,11 @@ class AgentsSettings(Section):
     出来。"""
 
 
-class MemorySettings(Section):
+class MemorySettings(Section, applies="restart"):
     """Long-term memory: what is kept in mind about the users of each device.
 
     zh: 长期记忆：记住每台设备前的人，设备之间互不共享。
     """
-
-    applies: ClassVar[Applies] = "restart"
 
     engine: Literal["local", "mem0", "off"] = "local"
     """What is kept in mind about the people at each device, never shared between devices. After a conversation the chat
@@ -90,8 +81,7 @@ class MemorySettings(Section):
     max_fact_chars: int = Field(120, ge=20, le=500)
     """zh: 一条最多这么多字。"""
     timeout_s: float = Field(30.0, ge=1, le=300)
-    """The chat model may take so long; nobody waits for it.
-    zh: 语言模型最多用这么久（秒）；没有人在等它。"""
+    """The chat model may take so long; nobody waits for it. zh: 语言模型最多用这么久（秒）；没有人在等它。"""
     base_url: Address = ""
     """The mem0 service (its self-hosted REST server): the address, the key or the variable that holds it (sent as
     X-API-Key), and how long one request may take.

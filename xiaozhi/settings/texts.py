@@ -17,7 +17,7 @@ from xiaozhi.settings import Settings
 from xiaozhi.settings.schema import Key, keys
 from xiaozhi.settings.section import Section
 
-_CHINESE: Final = re.compile(r"^zh:\s*", re.MULTILINE)
+_CHINESE: Final = re.compile(r"(?:^|\s)zh:\s*")
 # Set in by so much, a line begins a row of a list; by more, it goes on with the row above.
 _ROW_INDENT: Final = range(1, 4)
 _NAMED_ROW: Final = re.compile(r"""^("[^"]+"(?=\s)|\S+(?=\s{2}))\s+""")

@@ -1,12 +1,12 @@
 """`[tools]`: what the model may call."""
 
 from pathlib import Path
-from typing import ClassVar, Final, Literal
+from typing import Final, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
 from xiaozhi.settings.pasted import Address, ApiKey, key_of
-from xiaozhi.settings.section import Applies, Section
+from xiaozhi.settings.section import Section
 
 
 class McpServer(Section):
@@ -48,26 +48,18 @@ enabled = true
 
 
 class DeviceToolSettings(Section):
-    """Tools of devices: the device's own tools.
-
-    zh: 设备工具：设备自己的工具。
-    """
+    """Tools of devices: the device's own tools. zh: 设备工具：设备自己的工具。"""
 
     timeout_s: float = Field(10.0, gt=0, le=120)
-    """Time for a call to the device, and for its camera, which waits for a model.
-    zh: 调用设备的时间（秒）。"""
+    """Time for a call to the device, and for its camera, which waits for a model. zh: 调用设备的时间（秒）。"""
     camera_timeout_s: float = Field(60.0, gt=0, le=300)
     """zh: 调用设备摄像头的时间（秒），要等模型看图。"""
     max_tools: int = Field(64, ge=0, le=1000)
-    """Tools taken from one device.
-    zh: 从一台设备最多取这么多工具。"""
+    """Tools taken from one device. zh: 从一台设备最多取这么多工具。"""
 
 
 class WeatherSettings(Section):
-    """Weather: where the weather comes from.
-
-    zh: 天气：天气从哪里来。
-    """
+    """Weather: where the weather comes from. zh: 天气：天气从哪里来。"""
 
     provider: Literal["open-meteo", "qweather"] = "open-meteo"
     """The service: "open-meteo" needs no key. "qweather" (和风天气) needs one, and as url the API host of your account.
@@ -85,8 +77,7 @@ class WeatherSettings(Section):
     api_key_env: str = "QWEATHER_API_KEY"
     """zh: 存放密钥的环境变量名。"""
     cache_s: float = Field(600.0, ge=0, le=86_400)
-    """An answer is used again for this long.
-    zh: 结果在这么久（秒）之内重复使用。"""
+    """An answer is used again for this long. zh: 结果在这么久（秒）之内重复使用。"""
 
     @model_validator(mode="after")
     def _host(self) -> "WeatherSettings":
@@ -100,10 +91,7 @@ class WeatherSettings(Section):
 
 
 class ReminderSettings(Section):
-    """Reminders: timers and alarms, too.
-
-    zh: 提醒：计时、闹钟和提醒。
-    """
+    """Reminders: timers and alarms, too. zh: 提醒：计时、闹钟和提醒。"""
 
     max_per_device: int = Field(50, ge=1, le=1000)
     """Timers, alarms and reminders that one device may have at a time.
@@ -114,48 +102,34 @@ class ReminderSettings(Section):
 
 
 class MusicSettings(Section):
-    """Music: from a folder of yours.
-
-    zh: 音乐：播放文件夹里的音乐。
-    """
+    """Music: from a folder of yours. zh: 音乐：播放文件夹里的音乐。"""
 
     folder: Path | None = Field(None, examples=["music"])
     """Folder with music (MP3, FLAC, Ogg, M4A, WAV …), sub-folders as well. Found by title, artist, album and file name.
     zh: 音乐文件夹（MP3、FLAC、Ogg、M4A、WAV 等），含子文件夹。按歌名、歌手、专辑和文件名查找。"""
     max_tracks: int = Field(20_000, ge=1, le=1_000_000)
-    """At most so many files are looked at.
-    zh: 最多查看这么多个文件。"""
+    """At most so many files are looked at. zh: 最多查看这么多个文件。"""
     ahead_s: float = Field(3.0, ge=0.5, le=30)
-    """So much is decoded ahead, by so many threads for all devices.
-    zh: 提前解码这么久（秒）。"""
+    """So much is decoded ahead, by so many threads for all devices. zh: 提前解码这么久（秒）。"""
     workers: int = Field(2, ge=1, le=16)
     """zh: 所有设备共用的解码线程数。"""
 
 
 class NewsSettings(Section):
-    """News: from RSS or Atom feeds.
-
-    zh: 新闻：RSS 或 Atom 新闻。
-    """
+    """News: from RSS or Atom feeds. zh: 新闻：RSS 或 Atom 新闻。"""
 
     feeds: tuple[str, ...] = ("https://www.chinanews.com.cn/rss/scroll-news.xml",)
-    """RSS or Atom feeds for users of Chinese, and for all others.
-    zh: 给说中文的人的 RSS 或 Atom 源。"""
+    """RSS or Atom feeds for users of Chinese, and for all others. zh: 给说中文的人的 RSS 或 Atom 源。"""
     feeds_en: tuple[str, ...] = ("https://feeds.bbci.co.uk/news/world/rss.xml",)
     """zh: 给其他人的 RSS 或 Atom 源。"""
     items: int = Field(5, ge=1, le=30)
-    """Headlines in one answer.
-    zh: 一次说几条标题。"""
+    """Headlines in one answer. zh: 一次说几条标题。"""
     cache_s: float = Field(600.0, ge=0, le=86_400)
-    """A feed is fetched again after this time.
-    zh: 过这么久（秒）重新抓取。"""
+    """A feed is fetched again after this time. zh: 过这么久（秒）重新抓取。"""
 
 
 class SearchSettings(Section):
-    """Search: on the web.
-
-    zh: 搜索：上网搜索。
-    """
+    """Search: on the web. zh: 搜索：上网搜索。"""
 
     provider: Literal["none", "searxng", "tavily"] = "none"
     """The service: "none", "searxng" (your own instance, its JSON format switched on: its url is
@@ -168,8 +142,7 @@ class SearchSettings(Section):
     api_key_env: str = "TAVILY_API_KEY"
     """zh: 存放密钥的环境变量名。"""
     results: int = Field(5, ge=1, le=20)
-    """Hits in one answer.
-    zh: 一次给模型几条结果。"""
+    """Hits in one answer. zh: 一次给模型几条结果。"""
 
     @model_validator(mode="after")
     def _address(self) -> "SearchSettings":
@@ -200,26 +173,19 @@ class HomeAssistantSettings(Section):
         "light", "switch", "fan", "cover", "climate", "media_player", "scene", "script", "vacuum", "input_boolean",
         "sensor", "binary_sensor", "lock", "alarm_control_panel",
     )  # fmt: skip
-    """Kinds of entities that are used, and those that need a yes before they are switched.
-    zh: 使用哪几类实体。"""
+    """Kinds of entities that are used, and those that need a yes before they are switched. zh: 使用哪几类实体。"""
     dangerous_domains: tuple[str, ...] = ("lock", "alarm_control_panel")
     """zh: 哪几类实体要先得到答应才能操作。"""
     cache_s: float = Field(10.0, ge=0, le=3600)
-    """States are asked for again after this time.
-    zh: 过这么久（秒）重新读取状态。"""
+    """States are asked for again after this time. zh: 过这么久（秒）重新读取状态。"""
 
     def key(self) -> str:
         """The access token, from the file or from the environment; empty when neither is set."""
         return key_of(self.token, self.token_env)
 
 
-class ToolsSettings(Section):
-    """Tools: what the model may call.
-
-    zh: 工具：模型可以调用什么。
-    """
-
-    applies: ClassVar[Applies] = "restart"
+class ToolsSettings(Section, applies="restart"):
+    """Tools: what the model may call. zh: 工具：模型可以调用什么。"""
 
     enabled: bool = True
     """What the model may call: built-in tools, the device's own (volume, screen, camera), and those of external MCP
@@ -239,8 +205,7 @@ class ToolsSettings(Section):
     dangerous: tuple[str, ...] = ("self.system.reconfigure_wifi", "self.reboot", "self.upgrade_firmware")
     """zh: 另外哪些工具算危险。"""
     timeout_s: float = Field(15.0, gt=0, le=600)
-    """Time for one call, and how much of its result the model gets.
-    zh: 一次调用的时间（秒）。"""
+    """Time for one call, and how much of its result the model gets. zh: 一次调用的时间（秒）。"""
     result_max_chars: int = Field(4000, ge=200, le=100_000)
     """zh: 结果最多给模型看这么多字符。"""
     max_rounds: int = Field(5, ge=1, le=20)

@@ -2,12 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, SecretStr, model_validator
 
 from xiaozhi.settings.pasted import Address, ApiKey, SocketAddress, key_of
-from xiaozhi.settings.section import Applies, AtOnce, Provider, Section
+from xiaozhi.settings.section import AtOnce, Provider, Section
 
 
 class EdgeVoiceSettings(Section):
@@ -24,8 +24,7 @@ class EdgeVoiceSettings(Section):
     voice_en: str = "en-US-EmmaMultilingualNeural"
     """zh: 说英文句子用的声音。"""
     rate_percent: int = Field(0, ge=-50, le=100)
-    """Faster or slower.
-    zh: 语速加快或放慢的百分比。"""
+    """Faster or slower. zh: 语速加快或放慢的百分比。"""
     url: SocketAddress = ""
     """Another address of the service (a proxy, a stand-in). Empty: Microsoft's.
     zh: 服务的另一个地址（例如代理）。留空用微软的。"""
@@ -38,16 +37,14 @@ class OpenAIVoiceSettings(Section):
     """
 
     base_url: Address = "https://api.openai.com/v1"
-    """Address of the service, to its /v1.
-    zh: 服务的地址，以 /v1 结尾。"""
+    """Address of the service, to its /v1. zh: 服务的地址，以 /v1 结尾。"""
     api_key: ApiKey = SecretStr("")
     """The key: from an environment variable, or written down here.
     zh: 密钥，直接写在这里；不想写进文件，就用环境变量。"""
     api_key_env: str = "OPENAI_API_KEY"
     """zh: 存放密钥的环境变量名。"""
     model: str = "tts-1"
-    """The model and one of its voices, as the service names them.
-    zh: 语音模型的名称。"""
+    """The model and one of its voices, as the service names them. zh: 语音模型的名称。"""
     voice: str = "alloy"
     """zh: 声音的名称。"""
     format: Literal["pcm", "wav", "mp3", "opus"] = "pcm"
@@ -76,23 +73,18 @@ class SherpaVoiceSettings(Section):
     """Folder of a Matcha, VITS or Kokoro model for sherpa-onnx. Not set: the first one found in [models] dir.
     zh: 模型文件夹。不填则用 [models] dir 里找到的第一个。"""
     speaker: int = Field(0, ge=0, le=10_000)
-    """Which of the model's voices, and how fast it speaks.
-    zh: 用模型里的第几个声音。"""
+    """Which of the model's voices, and how fast it speaks. zh: 用模型里的第几个声音。"""
     speed: float = Field(1.0, ge=0.5, le=2.0)
     """zh: 语速，1 是正常。"""
     threads: int = Field(1, ge=1, le=64)
-    """Threads of one synthesis.
-    zh: 合成一句用的线程数。"""
+    """Threads of one synthesis. zh: 合成一句用的线程数。"""
     provider: Provider = "cpu"
     """The processor, or "cuda" (needs a sherpa-onnx built for it; the refusal names the wheel to install).
     zh: 用 cpu 还是 cuda（需要带 CUDA 的 sherpa-onnx，没有时会告诉你装哪个包）。"""
 
 
 class EspeakVoiceSettings(Section):
-    """Voice, embedded: always there, plain.
-
-    zh: 声音 · 内置：永远可用，不加修饰。
-    """
+    """Voice, embedded: always there, plain. zh: 声音 · 内置：永远可用，不加修饰。"""
 
     voice: str = "cmn"
     """espeak-ng voices; "cmn" is Mandarin. A variant is added with a plus sign: "cmn+f2", "en-us+m3". voice_en speaks
@@ -170,11 +162,9 @@ class IflytekVoiceSettings(Section):
     voice_en: str = Field("", max_length=100)
     """zh: 说英文句子用的发音人；留空则都用 voice。"""
     rate_percent: int = Field(0, ge=-50, le=100)
-    """Slower or faster.
-    zh: 语速加快或放慢的百分比。"""
+    """Slower or faster. zh: 语速加快或放慢的百分比。"""
     url: SocketAddress = "wss://tts-api.xfyun.cn/v2/tts"
-    """Address of the service; to be changed for a proxy only.
-    zh: 服务的 WebSocket 地址；除非走代理，否则不用改。"""
+    """Address of the service; to be changed for a proxy only. zh: 服务的 WebSocket 地址；除非走代理，否则不用改。"""
 
     def app(self) -> str:
         """The application's id, from the file or from the environment."""
@@ -189,13 +179,8 @@ class IflytekVoiceSettings(Section):
         return key_of(self.api_secret, self.api_secret_env)
 
 
-class TtsSettings(Section):
-    """Voices: who speaks.
-
-    zh: 语音合成 TTS：把文字说出来：按顺序使用的引擎。
-    """
-
-    applies: ClassVar[Applies] = "next turn"
+class TtsSettings(Section, applies="next turn"):
+    """Voices: who speaks. zh: 语音合成 TTS：把文字说出来：按顺序使用的引擎。"""
 
     engines: tuple[Literal["edge", "openai", "azure", "iflytek", "sherpa", "espeak"], ...] = Field(
         ("edge", "espeak"), min_length=1
@@ -208,8 +193,7 @@ class TtsSettings(Section):
     然，要密钥）、sherpa（本地模型）、espeak（内置，像机器人，永远可用）。失败或太慢时，同一句话由下一个用最接近的声
     音（语言、男女）来说。请把 espeak 留在最后，这样设备永远不会哑。"""
     first_audio_timeout_s: float = Field(2.0, gt=0, le=30)
-    """Time to the first sound of a sentence, then between two pieces.
-    zh: 等一句话第一个声音的时间（秒）。"""
+    """Time to the first sound of a sentence, then between two pieces. zh: 等一句话第一个声音的时间（秒）。"""
     idle_timeout_s: float = Field(5.0, gt=0, le=60)
     """zh: 等下一段声音的时间（秒）。"""
     retry_after_s: float = Field(30.0, ge=0, le=3600)

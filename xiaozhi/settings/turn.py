@@ -1,11 +1,11 @@
 """`[turn]`: when a turn ends and a reply may begin."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from xiaozhi.settings.section import Applies, NextConnection, Section
+from xiaozhi.settings.section import NextConnection, Section
 
 # What a profile stands for. Any single value in the file overrides its profile's.
 TURN_PROFILES: Mapping[str, Mapping[str, int]] = {
@@ -30,13 +30,11 @@ def _of_profile(name: str) -> Callable[[dict[str, Any]], int]:
     return lambda valid: TURN_PROFILES[valid.get("profile", "balanced")][name]
 
 
-class TurnSettings(Section):
+class TurnSettings(Section, applies="next turn"):
     """Turn taking: when a turn ends and a reply may begin; silences are audio time since the last voiced sample.
 
     zh: 对话节奏：什么时候算说完、什么时候开始回答。静音都按声音本身的时间，从最后一个有声的采样算起。
     """
-
-    applies: ClassVar[Applies] = "next turn"
 
     profile: Literal["conservative", "balanced", "aggressive"] = "balanced"
     """After soft_end_ms the words are recognised and, with speculate, a reply is prepared without a sound. The reply
@@ -66,8 +64,7 @@ class TurnSettings(Section):
     trailing_ms: int = Field(default_factory=_of_profile("trailing_ms"), ge=32, le=10_000)
     """zh: 句尾是“然后”“就是”“and”“because”之类、多半还没说完时，静音这么久（毫秒）才开始回答。"""
     commit_max_ms: int = Field(2000, ge=100, le=20_000)
-    """Never wait longer than this.
-    zh: 无论如何，静音这么久（毫秒）之后不再等。"""
+    """Never wait longer than this. zh: 无论如何，静音这么久（毫秒）之后不再等。"""
     speculate: bool = True
     """Prepare the reply at the soft end; at most max_speculations times in one turn. Off saves tokens of the language
     model and makes every reply later by the time the model needs.
@@ -75,11 +72,9 @@ class TurnSettings(Section):
     max_speculations: int = Field(default_factory=_of_profile("max_speculations"), ge=1, le=20)
     """zh: 一轮里最多准备这么多次。"""
     max_utterance_s: float = Field(30.0, ge=2, le=120)
-    """Speech is answered after this length even without a pause.
-    zh: 说满这么久（秒），没有停顿也会回答。"""
+    """Speech is answered after this length even without a pause. zh: 说满这么久（秒），没有停顿也会回答。"""
     min_utterance_ms: int = Field(200, ge=0, le=2000)
-    """Shorter speech is taken for a noise.
-    zh: 比这更短（毫秒）的声音当作噪声。"""
+    """Shorter speech is taken for a noise. zh: 比这更短（毫秒）的声音当作噪声。"""
     gap_ms: int = Field(150, ge=80, le=5000)
     """Some devices send nothing while nobody speaks. Where nothing has come for gap_ms in the middle of a turn, silence
     goes on by the clock. When the device stopped in the middle of a word, or has always sent its silence before, this
