@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr
 
-from xiaozhi.settings.pasted import Address, ApiKey, SocketAddress, key_of
+from xiaozhi.settings.pasted import Address, ApiKey, KeyedSection, SocketAddress
 from xiaozhi.settings.section import AtOnce, Language, NextConnection, OnRestart, Precision, Provider, Section
 
 
@@ -36,7 +36,7 @@ class RemoteAsrSettings(Section):
     zh: 声音一停就先请求识别。能快 60 到 100 毫秒，但每次中途停顿都多一次收费的请求。不会为边说边显示而请求。"""
 
 
-class OpenAIAsrSettings(Section):
+class OpenAIAsrSettings(KeyedSection):
     """Recognition, OpenAI: any transcription server that speaks OpenAI's `/audio/transcriptions`.
 
     zh: 识别 · OpenAI 接口：任何有 OpenAI /audio/transcriptions 接口的识别服务。
@@ -57,10 +57,6 @@ class OpenAIAsrSettings(Section):
     prompt: str = Field("", max_length=1000)
     """Names and words that should be recognised; empty for none.
     zh: 希望识别准的人名和词语，最多 1000 字；没有就留空。"""
-
-    def key(self) -> str:
-        """The API key, from the file or from the environment; empty when neither is set."""
-        return key_of(self.api_key, self.api_key_env)
 
 
 class FunasrSettings(Section):

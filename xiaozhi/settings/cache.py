@@ -4,11 +4,11 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr, model_validator
 
-from xiaozhi.settings.pasted import Address, ApiKey, key_of
+from xiaozhi.settings.pasted import Address, ApiKey, KeyedSection
 from xiaozhi.settings.section import OnRestart, Section
 
 
-class EmbeddingsSettings(Section):
+class EmbeddingsSettings(KeyedSection):
     """Likeness of questions: told by an endpoint, or else by a built-in measure.
 
     zh: 语义匹配：用一个服务判断两个问题有多像；没有就用内置的算法。
@@ -35,10 +35,6 @@ class EmbeddingsSettings(Section):
         if self.base_url and not self.model:
             raise ValueError("model must be given together with base_url")
         return self
-
-    def key(self) -> str:
-        """The API key, from the file or from the environment; empty when neither is set."""
-        return key_of(self.api_key, self.api_key_env)
 
 
 class CacheSettings(Section, applies="next turn"):

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from xiaozhi.settings.pasted import Address, ApiKey, is_near, key_of
+from xiaozhi.settings.pasted import Address, ApiKey, KeyedSection, is_near
 from xiaozhi.settings.presets import PresetName, with_preset
 from xiaozhi.settings.section import AtOnce, NextConnection, Section
 from xiaozhi.settings.thinking import begins_in_thought
@@ -21,7 +21,7 @@ MAX_HEADER_CHARS: Final = 4000
 """Of one value of `extra_headers`; servers refuse heads above 8 KB."""
 
 
-class LlmEndpoint(Section):
+class LlmEndpoint(KeyedSection):
     """Endpoints: anything that speaks OpenAI's chat completions.
 
     Take away the # of one of them, or of several: then they stand in for each other.
@@ -82,10 +82,6 @@ class LlmEndpoint(Section):
             if len(text) > MAX_HEADER_CHARS or not (text.isascii() and text.isprintable()):
                 raise ValueError(f"must hold printable ASCII of at most {MAX_HEADER_CHARS} characters for {name}")
         return headers
-
-    def key(self) -> str:
-        """The API key, from the file or from the variable named by `api_key_env`; empty when neither is set."""
-        return key_of(self.api_key, self.api_key_env)
 
     def headers(self) -> dict[str, str]:
         """What goes along with every request besides the key."""

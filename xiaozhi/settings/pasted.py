@@ -6,10 +6,12 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, SecretStr
+
+from xiaozhi.settings.section import Section
 
 _LOGIN: Final = re.compile(r"//[^/@\s]*@")
 _QUOTES: Final = "\"'`“”‘’「」<>《》"
@@ -167,3 +169,15 @@ SocketAddress: TypeAlias = Annotated[str, _ADDRESS, BeforeValidator(_ADDRESS), A
 """The address of a service that is spoken to through a WebSocket; empty where there may be none."""
 ApiKey: TypeAlias = Annotated[SecretStr, _KEY, BeforeValidator(_KEY)]
 """A key that is sent to a service."""
+
+
+class KeyedSection(Section):
+    """A table with the key of a service: written down, or in the environment variable that it names."""
+
+    if TYPE_CHECKING:  # declared by each table, among its other settings
+        api_key: ApiKey
+        api_key_env: str
+
+    def key(self) -> str:
+        """The key; empty where there is none."""
+        return key_of(self.api_key, self.api_key_env)

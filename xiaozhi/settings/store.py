@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, model_validator
 
-from xiaozhi.settings.pasted import Address, ApiKey, key_of
+from xiaozhi.settings.pasted import Address, ApiKey, KeyedSection
 from xiaozhi.settings.section import NextConnection, Section
 
 
@@ -56,7 +56,7 @@ class AgentsSettings(Section, applies="next turn"):
     出来。"""
 
 
-class MemorySettings(Section, applies="restart"):
+class MemorySettings(KeyedSection, applies="restart"):
     """Long-term memory: what is kept in mind about the users of each device.
 
     zh: 长期记忆：记住每台设备前的人，设备之间互不共享。
@@ -98,7 +98,3 @@ class MemorySettings(Section, applies="restart"):
         if self.engine == "mem0" and not self.base_url:
             raise ValueError('engine "mem0" needs base_url, for example "http://127.0.0.1:8888"')
         return self
-
-    def key(self) -> str:
-        """The key of the service, from the file or from the environment; empty when neither is set."""
-        return key_of(self.api_key, self.api_key_env)

@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
-from xiaozhi.settings.pasted import Address, ApiKey, key_of
+from xiaozhi.settings.pasted import Address, ApiKey, KeyedSection, key_of
 from xiaozhi.settings.section import Section
 
 
@@ -58,7 +58,7 @@ class DeviceToolSettings(Section):
     """Tools taken from one device. zh: 从一台设备最多取这么多工具。"""
 
 
-class WeatherSettings(Section):
+class WeatherSettings(KeyedSection):
     """Weather: where the weather comes from. zh: 天气：天气从哪里来。"""
 
     provider: Literal["open-meteo", "qweather"] = "open-meteo"
@@ -84,10 +84,6 @@ class WeatherSettings(Section):
         if self.provider == "qweather" and not self.url:
             raise ValueError('provider "qweather" needs url, the API host of the account')
         return self
-
-    def key(self) -> str:
-        """The API key, from the file or from the environment; empty when neither is set."""
-        return key_of(self.api_key, self.api_key_env)
 
 
 class ReminderSettings(Section):
@@ -128,7 +124,7 @@ class NewsSettings(Section):
     """A feed is fetched again after this time. zh: 过这么久（秒）重新抓取。"""
 
 
-class SearchSettings(Section):
+class SearchSettings(KeyedSection):
     """Search: on the web. zh: 搜索：上网搜索。"""
 
     provider: Literal["none", "searxng", "tavily"] = "none"
@@ -149,10 +145,6 @@ class SearchSettings(Section):
         if self.provider == "searxng" and not self.url:
             raise ValueError('provider "searxng" needs url, for example "http://127.0.0.1:8080"')
         return self
-
-    def key(self) -> str:
-        """The API key, from the file or from the environment; empty when neither is set."""
-        return key_of(self.api_key, self.api_key_env)
 
 
 class HomeAssistantSettings(Section):

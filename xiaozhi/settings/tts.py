@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, model_validator
 
-from xiaozhi.settings.pasted import Address, ApiKey, SocketAddress, key_of
+from xiaozhi.settings.pasted import Address, ApiKey, KeyedSection, SocketAddress, key_of
 from xiaozhi.settings.section import AtOnce, Provider, Section
 
 
@@ -30,7 +30,7 @@ class EdgeVoiceSettings(Section):
     zh: 服务的另一个地址（例如代理）。留空用微软的。"""
 
 
-class OpenAIVoiceSettings(Section):
+class OpenAIVoiceSettings(KeyedSection):
     """Voice, OpenAI: any server that speaks OpenAI's `/audio/speech`.
 
     zh: 声音 · OpenAI 接口：任何有 OpenAI /audio/speech 接口的语音服务。
@@ -57,10 +57,6 @@ class OpenAIVoiceSettings(Section):
     zh: pcm 的采样率，服务器没有说明时用它：OpenAI 是 24000，有的本地服务是 16000 或 22050。"""
     speed: float = Field(1.0, ge=0.25, le=4.0)
     """zh: 语速，1 是正常。"""
-
-    def key(self) -> str:
-        """The API key, from the file or from the environment; empty when neither is set."""
-        return key_of(self.api_key, self.api_key_env)
 
 
 class SherpaVoiceSettings(Section):
@@ -96,7 +92,7 @@ class EspeakVoiceSettings(Section):
     """zh: 语速，每分钟词数。"""
 
 
-class AzureVoiceSettings(Section):
+class AzureVoiceSettings(KeyedSection):
     """Voice, Azure: Microsoft's speech service: natural, streamed, needs a key.
 
     zh: 声音 · Azure：Azure 语音服务：自然、流式，要密钥。
@@ -129,12 +125,8 @@ class AzureVoiceSettings(Section):
             raise ValueError("needs a region or an endpoint")
         return self
 
-    def key(self) -> str:
-        """The key of the speech resource, from the file or from the environment; empty when neither is set."""
-        return key_of(self.api_key, self.api_key_env)
 
-
-class IflytekVoiceSettings(Section):
+class IflytekVoiceSettings(KeyedSection):
     """Voice, iFlytek: natural Chinese, streamed, needs an application with key and secret.
 
     zh: 声音 · 讯飞：讯飞在线语音合成：中文自然、流式，要应用的密钥。
@@ -169,10 +161,6 @@ class IflytekVoiceSettings(Section):
     def app(self) -> str:
         """The application's id, from the file or from the environment."""
         return self.app_id or (os.environ.get(self.app_id_env, "") if self.app_id_env else "")
-
-    def key(self) -> str:
-        """The API key, from the file or from the environment."""
-        return key_of(self.api_key, self.api_key_env)
 
     def secret(self) -> str:
         """The API secret, from the file or from the environment."""
