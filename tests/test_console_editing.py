@@ -3,7 +3,6 @@
 import re
 import tomllib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from xiaozhi.console.editing import HEADER, EditError, edited
-from xiaozhi.console.endpoints import EndpointEditor, shown_endpoints, written_fields
+from xiaozhi.console.endpoints import replace_endpoints, shown_endpoints, written_fields
 from xiaozhi.console.fields import tables
 from xiaozhi.console.settings_file import SettingsFile
+from xiaozhi.reload.reloader import Applied
 from xiaozhi.settings import LlmEndpoint, Settings
 from xiaozhi.settings.errors import SettingsError
 from xiaozhi.settings.load import SettingsSource
@@ -218,26 +218,17 @@ async def test_a_server_without_a_file_changes_none() -> None:
         await file.change({"asr.workers": 3}, [])
 
 
-@dataclass
-class Taken:
-    """What a running server says of a change."""
-
-    errors: tuple[str, ...] = ()
-    applied: tuple[str, ...] = ()
-    restart: tuple[str, ...] = ()
-
-
 async def test_a_change_that_cannot_be_written_is_not_applied_and_one_that_cannot_be_applied_is_not_written(
     tmp_path: Path,
 ) -> None:
     held: list[int] = []
 
-    async def apply(settings: Settings, commit: Callable[[], Awaitable[None]]) -> Taken:
+    async def apply(settings: Settings, commit: Callable[[], Awaitable[None]]) -> Applied:
         if settings.asr.workers == 13:
-            return Taken(("thirteen brings bad luck",))
+            return Applied(errors=("thirteen brings bad luck",))
         await commit()
         held.append(settings.asr.workers)
-        return Taken()
+        return Applied()
 
     file = SettingsFile(SettingsSource(tmp_path / "settings.toml", {}, {}), Settings, apply)
     with pytest.raises(SettingsError, match="bad luck"):
@@ -303,18 +294,17 @@ async def test_paths_within_it_and_models_where_models_lie_are_taken_and_the_own
 
 
 async def test_keys_are_kept_for_the_address_they_were_given_for_and_for_no_other(file: SettingsFile) -> None:
-    editor = EndpointEditor(file)
     rows = shown_endpoints(file.current())
     assert [row["api_key"] for row in rows] == [None, None] and all(row["api_key_set"] for row in rows)
     assert "secret" not in str(rows)
     rows[0] |= {"name": "attic", "model": "m2", "base_url": "http://10.0.0.5:8000/v2"}
     rows[0]["extra_headers"] = {"X-Team": "secret-team"}
-    await editor.replace(rows)
+    await replace_endpoints(file, rows)
     kept = file.current().llm.endpoints
     assert [one.key() for one in kept] == ["sk-cellar-secret", "sk-qwen-secret"] and kept[0].name == "attic"
     rows = shown_endpoints(file.current())
     assert rows[0]["extra_headers"] == {"X-Team": None} and "secret" not in str(rows)
-    await editor.replace([rows[0] | {"model": "m3"}, rows[1]])
+    await replace_endpoints(file, [rows[0] | {"model": "m3"}, rows[1]])
     assert file.current().llm.endpoints[0].headers() == {"X-Team": "secret-team"}
     rows[0]["base_url"] = "http://evil.example/v1"
     wanted: list[tuple[dict[str, str], str]] = [
@@ -323,20 +313,19 @@ async def test_keys_are_kept_for_the_address_they_were_given_for_and_for_no_othe
     ]
     for more, missing in wanted:
         with pytest.raises(SettingsError, match=rf"llm.endpoints\[0\].{missing}"):
-            await editor.replace([rows[0] | more, rows[1]])
-    await editor.replace([rows[0] | {"api_key": "", "extra_headers": {}}, rows[1]])
+            await replace_endpoints(file, [rows[0] | more, rows[1]])
+    await replace_endpoints(file, [rows[0] | {"api_key": "", "extra_headers": {}}, rows[1]])
     assert file.current().llm.endpoints[0].key() == "" and not file.current().llm.endpoints[0].extra_headers
 
 
 async def test_endpoints_that_are_as_the_owner_wrote_them_are_no_override_any_more(file: SettingsFile) -> None:
-    editor = EndpointEditor(file)
     rows = shown_endpoints(file.current())
-    await editor.replace(rows[:1])
+    await replace_endpoints(file, rows[:1])
     assert list(file.overridden()) == ["llm.endpoints"] and len(file.current().llm.endpoints) == 1
     await file.change({}, ["llm.endpoints"])
     assert len(file.current().llm.endpoints) == 2 and written(file) == {}
-    await editor.replace([rows[0] | {"weight": 2}, rows[1]])
-    await editor.replace(rows)
+    await replace_endpoints(file, [rows[0] | {"weight": 2}, rows[1]])
+    await replace_endpoints(file, rows)
     assert written(file) == {}
 
 
@@ -351,7 +340,7 @@ async def test_a_variable_is_only_read_for_an_address_that_is_known_to_be_its_ow
         '[[llm.endpoints]]\nname = "mine"\nbase_url = "http://10.0.0.5/v1"\nmodel = "m"\napi_key_env = "MY_KEY"\n'
     )
     file = SettingsFile(SettingsSource(path, {}, {}), Settings)
-    editor, evil = EndpointEditor(file), {"name": "x", "base_url": "http://evil.example/v1", "model": "m"}
+    evil = {"name": "x", "base_url": "http://evil.example/v1", "model": "m"}
     (mine,) = shown_endpoints(file.current())
     for row in (
         {**evil, "api_key_env": "AWS_SECRET_ACCESS_KEY"},
@@ -361,13 +350,13 @@ async def test_a_variable_is_only_read_for_an_address_that_is_known_to_be_its_ow
         {**mine, "api_key_env": "HOME"},
     ):
         with pytest.raises(SettingsError, match="is not known to belong to this address"):
-            await editor.replace([row])
+            await replace_endpoints(file, [row])
     # Nor in two steps: with a key of one's own first, which is then taken away.
-    await editor.replace([{**mine, "base_url": "http://evil.example/v1", "api_key": "x"}])
+    await replace_endpoints(file, [{**mine, "base_url": "http://evil.example/v1", "api_key": "x"}])
     (row,) = shown_endpoints(file.current())
     with pytest.raises(SettingsError, match="the variable MY_KEY is not known"):
-        await editor.replace([{**row, "api_key": ""}])
-    await editor.replace([mine | {"model": "m2", "api_key": ""}, {"preset": "openai"}])
+        await replace_endpoints(file, [{**row, "api_key": ""}])
+    await replace_endpoints(file, [mine | {"model": "m2", "api_key": ""}, {"preset": "openai"}])
     assert [one.key() for one in file.current().llm.endpoints] == ["of the owner", "of a service"]
 
 
@@ -423,7 +412,6 @@ async def test_no_variable_goes_to_an_address_that_was_given_in_the_console(
 
 
 async def test_mistakes_in_endpoints_are_lines_without_the_key(file: SettingsFile) -> None:
-    editor = EndpointEditor(file)
     rows: list[dict[str, Any]] = [
         {"name": "a", "base_url": "ftp://h", "model": "m", "api_key": "sk-typed-secret"},
         {"preset": "qwenn"},
@@ -432,14 +420,14 @@ async def test_mistakes_in_endpoints_are_lines_without_the_key(file: SettingsFil
         {"name": "e", "base_url": "http://h", "model": "m", "extra_headers": {"X": "typed\r\nHost: evil"}},
     ]
     with pytest.raises(SettingsError) as caught:
-        await editor.replace(rows)
+        await replace_endpoints(file, rows)
     text = "\n".join(caught.value.errors)
     assert "llm.endpoints[0].base_url" in text and "llm.endpoints[1].preset" in text
     assert "llm.endpoints[2].weight = -1: must be above 0" in text and "llm.endpoints[2].colour" in text
     assert "llm.endpoints[3].extra_headers" in text and "llm.endpoints[4].extra_headers" in text
     assert "typed" not in text
     with pytest.raises(SettingsError, match="must be a list of tables"):
-        await editor.replace("no list")
+        await replace_endpoints(file, "no list")
 
 
 # What is known of settings --------------------------------------------------------------------------------------------

@@ -53,43 +53,34 @@ def shown_presets() -> list[dict[str, Any]]:
     return [{"name": name, "title": preset.title, **preset.fields()} for name, preset in PRESETS.items()]
 
 
-class EndpointEditor:
-    """Writes lists of endpoints.
+async def replace_endpoints(file: SettingsFile, rows: object) -> Outcome:
+    """Write these endpoints into the console's file, instead of those of the files.
 
     Args:
-        file: where they are written.
+        file: the console's.
+        rows: as `shown_endpoints` shows them; `was` names the endpoint whose key is kept where `api_key` is null.
+
+    Raises:
+        SettingsError: with every mistake; nothing is written then.
     """
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise SettingsError(["llm.endpoints: must be a list of tables, [[llm.endpoints]]"])
+    if len(rows) > _MAX:
+        raise SettingsError([f"llm.endpoints: at most {_MAX} can be edited here"])
 
-    def __init__(self, file: SettingsFile) -> None:
-        self._file = file
+    def make(owners: Settings) -> Mapping[str, Any]:
+        before = file.current().llm.endpoints
+        endpoints, errors = [], list[str]()
+        for index, row in enumerate(rows):
+            try:
+                endpoints.append(written_fields(merged(row, before, owners.llm.endpoints, index)))
+            except SettingsError as error:
+                errors += error.errors
+        if errors:
+            raise SettingsError(errors)
+        return {"llm.endpoints": endpoints}
 
-    async def replace(self, rows: object) -> Outcome:
-        """Write these endpoints instead of those of the files.
-
-        Args:
-            rows: as `shown_endpoints` shows them; `was` names the endpoint whose key is kept where `api_key` is null.
-
-        Raises:
-            SettingsError: with every mistake; nothing is written then.
-        """
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise SettingsError(["llm.endpoints: must be a list of tables, [[llm.endpoints]]"])
-        if len(rows) > _MAX:
-            raise SettingsError([f"llm.endpoints: at most {_MAX} can be edited here"])
-
-        def make(owners: Settings) -> Mapping[str, Any]:
-            before = self._file.current().llm.endpoints
-            endpoints, errors = [], list[str]()
-            for index, row in enumerate(rows):
-                try:
-                    endpoints.append(written_fields(merged(row, before, owners.llm.endpoints, index)))
-                except SettingsError as error:
-                    errors += error.errors
-            if errors:
-                raise SettingsError(errors)
-            return {"llm.endpoints": endpoints}
-
-        return await self._file.write(make)
+    return await file.write(make)
 
 
 def was_of(row: Mapping[str, Any]) -> str:

@@ -6,11 +6,12 @@ import os
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from xiaozhi.console.credentials import strayed
 from xiaozhi.console.editing import EditError, edited, value_at, values_of
 from xiaozhi.console.fields import can_be_changed
+from xiaozhi.reload.reloader import Applied
 from xiaozhi.settings import Settings
 from xiaozhi.settings.errors import SettingsError, one_line, unknown_key
 from xiaozhi.settings.load import SettingsSource
@@ -19,25 +20,6 @@ from xiaozhi.settings.sources import Origin, read_text
 from xiaozhi.store import private_file
 
 _log = logging.getLogger(__name__)
-
-
-class Applied(Protocol):
-    """What has become of new settings in the running server."""
-
-    @property
-    def applied(self) -> Sequence[str]:
-        """These hold now."""
-        ...
-
-    @property
-    def restart(self) -> Sequence[str]:
-        """These wait for a restart."""
-        ...
-
-    @property
-    def errors(self) -> Sequence[str]:
-        """Why nothing was changed."""
-        ...
 
 
 Apply = Callable[[Settings, Callable[[], Awaitable[None]]], Awaitable[Applied]]

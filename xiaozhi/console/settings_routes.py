@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from xiaozhi.console.board import Board
-from xiaozhi.console.endpoints import EndpointEditor, shown_endpoints, shown_presets
+from xiaozhi.console.endpoints import replace_endpoints, shown_endpoints, shown_presets
 from xiaozhi.console.fields import tables
 from xiaozhi.console.request_guard import Refused, answer, any_body_of, body_of
 from xiaozhi.console.settings_file import Outcome, SettingsFile
@@ -35,7 +35,6 @@ class SettingsCalls:
         self._file = file
         self._board = board
         self._trials = trials
-        self._endpoints = EndpointEditor(file)
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Register the calls."""
@@ -108,7 +107,7 @@ class SettingsCalls:
         """Write another list of endpoints; a list, or an object with `endpoints`."""
         body = await any_body_of(request)
         rows = body.get("endpoints") if isinstance(body, dict) else body
-        return self._outcome(await self._endpoints.replace(rows))
+        return self._outcome(await replace_endpoints(self._file, rows))
 
     async def models(self, request: web.Request) -> web.Response:
         """Which models an endpoint offers, asked with the key of the body."""
