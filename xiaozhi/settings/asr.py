@@ -45,10 +45,7 @@ class OpenAIAsrSettings(KeyedSection):
     base_url: Address = "https://api.openai.com/v1"
     """Address of the service, to its /v1. zh: 服务的地址，以 /v1 结尾，例如“https://api.siliconflow.cn/v1”。"""
     api_key: ApiKey = SecretStr("")
-    """The key: from an environment variable, or written down here.
-    zh: 密钥，直接写在这里；不想写进文件，就用环境变量。"""
     api_key_env: str = "OPENAI_API_KEY"
-    """zh: 存放密钥的环境变量名。"""
     model: str = Field("whisper-1", min_length=1, max_length=200)
     """Groq: whisper-large-v3-turbo. SiliconFlow: FunAudioLLM/SenseVoiceSmall. OpenAI: gpt-4o-mini-transcribe,
     whisper-1.

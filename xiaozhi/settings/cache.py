@@ -22,9 +22,7 @@ class EmbeddingsSettings(KeyedSection):
     model: str = ""
     """zh: 向量模型的名称。"""
     api_key: ApiKey = SecretStr("")
-    """zh: 密钥，直接写在这里；不想写进文件，就用环境变量。"""
     api_key_env: str = ""
-    """zh: 存放密钥的环境变量名。"""
     timeout_ms: int = Field(150, ge=10, le=5000)
     """zh: 等结果的时间（毫秒），超过就用内置算法。"""
     threshold: float = Field(0.92, gt=0, le=1)

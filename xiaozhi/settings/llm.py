@@ -7,9 +7,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from xiaozhi.settings.pasted import Address, ApiKey, KeyedSection, is_near
-from xiaozhi.settings.presets import PresetName, with_preset
+from xiaozhi.settings.presets import PresetName, begins_in_thought, with_preset
 from xiaozhi.settings.section import AtOnce, NextConnection, Section
-from xiaozhi.settings.thinking import begins_in_thought
 
 # A token of RFC 9110.
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")

@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field, SecretStr, field_validator
 
+from xiaozhi.settings.pasted import Address
 from xiaozhi.settings.section import Networks, OnRestart, Section
 
 Mirror: TypeAlias = Literal["github", "huggingface", "hf-mirror", "modelscope", "tuna"]
@@ -192,7 +193,7 @@ class TracingSettings(Section, applies="restart"):
     enabled: bool = False
     """Every finished turn as OpenTelemetry spans, sent by OTLP over HTTP. Needs: pip install 'xiaozhi[otel]'.
     zh: 把完成的每轮对话作为 OpenTelemetry span，用 OTLP/HTTP 发出去。"""
-    endpoint: str = "http://127.0.0.1:4318/v1/traces"
+    endpoint: Address = Field("http://127.0.0.1:4318/v1/traces", min_length=1)
     """zh: 接收方的地址。"""
     headers: dict[str, SecretStr] = Field(default_factory=dict, max_length=20)
     """Sent along, for example { Authorization = "Bearer …" }.
@@ -201,10 +202,3 @@ class TracingSettings(Section, applies="restart"):
     """How this server is called where the traces are shown. zh: 在跟踪系统里显示的服务名。"""
     timeout_s: float = Field(5.0, ge=0.5, le=60)
     """Time for sending a batch of turns. zh: 发送一批的时间（秒）。"""
-
-    @field_validator("endpoint")
-    @classmethod
-    def _http(cls, url: str) -> str:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError('must begin with "http://" or "https://"')
-        return url

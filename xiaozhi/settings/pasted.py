@@ -176,7 +176,10 @@ class KeyedSection(Section):
 
     if TYPE_CHECKING:  # declared by each table, among its other settings
         api_key: ApiKey
+        """The key: from an environment variable, or written down here.
+        zh: 密钥，直接写在这里；不想写进文件，就用环境变量。"""
         api_key_env: str
+        """zh: 存放密钥的环境变量名。"""
 
     def key(self) -> str:
         """The key; empty where there is none."""

@@ -6,8 +6,6 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-Port = Annotated[int, Field(ge=0, le=65535)]
-
 
 def networks(texts: tuple[str, ...]) -> tuple[str, ...]:
     """IP addresses and networks as they were given.
@@ -23,18 +21,11 @@ def networks(texts: tuple[str, ...]) -> tuple[str, ...]:
     return texts
 
 
+Port = Annotated[int, Field(ge=0, le=65535)]
 Networks = Annotated[tuple[str, ...], AfterValidator(networks)]
-
-
 Language = Literal["auto", "zh", "en", "ja", "ko", "yue"]
-
-
 Provider = Literal["cpu", "cuda"]
-
-
 Precision = Literal["auto", "int8", "fp16", "fp32"]
-
-
 Applies: TypeAlias = Literal["at once", "next turn", "next connection", "restart"]
 """When a change takes effect in a running server.
 

@@ -89,7 +89,6 @@ class MemorySettings(KeyedSection, applies="restart"):
     api_key: ApiKey = SecretStr("")
     """zh: mem0 的密钥（作为 X-API-Key 发送），直接写在这里；也可以用环境变量。"""
     api_key_env: str = "MEM0_API_KEY"
-    """zh: 存放密钥的环境变量名。"""
     service_timeout_s: float = Field(10.0, ge=0.5, le=120)
     """zh: 向 mem0 请求一次的时间（秒）。"""
 

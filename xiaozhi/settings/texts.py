@@ -71,23 +71,30 @@ def text_of(model: type[Section]) -> Text:
 
 
 def _texts_of(model: type[Section]) -> Mapping[str, Text]:
-    return _texts_in(model.__module__).get(model.__name__, {})
+    """What stands below the fields of a table, or of those that it is a kind of."""
+    found: dict[str, Text] = {}
+    for kind in reversed(model.__mro__):
+        if issubclass(kind, Section):
+            found |= _texts_in(kind.__module__).get(kind.__name__, {})
+    return found
 
 
 @cache
 def _texts_in(module: str) -> Mapping[str, Mapping[str, Text]]:
+    """By the names of classes and fields. Blocking."""
     package, _, name = (f"{module}.__init__" if hasattr(sys.modules[module], "__path__") else module).rpartition(".")
     source = resources.files(package).joinpath(f"{name}.py").read_text(encoding="utf-8")
-    return {
-        one.name: {
-            field.target.id: _split(text.value.value)
-            for field, text in zip(one.body, one.body[1:], strict=False)
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
-        }
-        for one in ast.parse(source).body
-        if isinstance(one, ast.ClassDef)
-    }
+    classes = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
+    return {one.name: dict(_below_fields(one.body)) for one in classes}
+
+
+def _below_fields(body: Sequence[ast.stmt]) -> Iterator[tuple[str, Text]]:
+    for field, below in zip(body, [*body[1:], None], strict=True):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(name)), ast.Expr(value=ast.Constant(str(text))):
+                yield name, _split(text)
+            case ast.If(body=inner), _:  # for the type checker only
+                yield from _below_fields(inner)
 
 
 def _split(docstring: str) -> Text:

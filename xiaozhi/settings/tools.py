@@ -68,14 +68,11 @@ class WeatherSettings(KeyedSection):
     """The place that is meant when none is named, for example "Shanghai". Empty: the user is asked.
     zh: 没说地点时指哪里，例如“上海”。留空会反问。"""
     url: str = ""
-    """Other addresses than the provider's own; its key, or the variable that holds it.
-    zh: 天气服务的地址，不用服务商默认的时填写。"""
+    """Other addresses than the provider's own. zh: 天气服务的地址，不用服务商默认的时填写。"""
     geocoding_url: str = ""
     """zh: 地名查询的地址，不用服务商默认的时填写。"""
     api_key: ApiKey = SecretStr("")
-    """zh: 密钥，直接写在这里；不想写进文件，就用环境变量。"""
     api_key_env: str = "QWEATHER_API_KEY"
-    """zh: 存放密钥的环境变量名。"""
     cache_s: float = Field(600.0, ge=0, le=86_400)
     """An answer is used again for this long. zh: 结果在这么久（秒）之内重复使用。"""
 
@@ -129,14 +126,12 @@ class SearchSettings(KeyedSection):
 
     provider: Literal["none", "searxng", "tavily"] = "none"
     """The service: "none", "searxng" (your own instance, its JSON format switched on: its url is
-    needed) or "tavily" (a key is needed, or the variable that holds it).
+    needed) or "tavily" (a key is needed).
     zh: none；searxng（你自己的，要填 url，并打开 JSON 格式）；tavily（要密钥）。"""
     url: str = ""
     """zh: 搜索服务的地址。"""
     api_key: ApiKey = SecretStr("")
-    """zh: 密钥，直接写在这里；不想写进文件，就用环境变量。"""
     api_key_env: str = "TAVILY_API_KEY"
-    """zh: 存放密钥的环境变量名。"""
     results: int = Field(5, ge=1, le=20)
     """Hits in one answer. zh: 一次给模型几条结果。"""
 

@@ -39,10 +39,7 @@ class OpenAIVoiceSettings(KeyedSection):
     base_url: Address = "https://api.openai.com/v1"
     """Address of the service, to its /v1. zh: 服务的地址，以 /v1 结尾。"""
     api_key: ApiKey = SecretStr("")
-    """The key: from an environment variable, or written down here.
-    zh: 密钥，直接写在这里；不想写进文件，就用环境变量。"""
     api_key_env: str = "OPENAI_API_KEY"
-    """zh: 存放密钥的环境变量名。"""
     model: str = "tts-1"
     """The model and one of its voices, as the service names them. zh: 语音模型的名称。"""
     voice: str = "alloy"
@@ -105,10 +102,7 @@ class AzureVoiceSettings(KeyedSection):
     endpoint: Address = ""
     """zh: 一般留空；资源有自己的域名时填完整地址，例如 https://名字.cognitiveservices.azure.com。"""
     api_key: ApiKey = SecretStr("")
-    """The key: from an environment variable, or written down here.
-    zh: 密钥，直接写在这里；不想写进文件，就用环境变量。"""
     api_key_env: str = "AZURE_SPEECH_KEY"
-    """zh: 存放密钥的环境变量名。"""
     voice: str = Field("zh-CN-XiaoxiaoNeural", min_length=1, max_length=100)
     """As for edge. style: "cheerful", "chat", "gentle" … where the voice has it; empty for none.
     zh: 声音的名称，与 Edge 的相同。"""
