@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 import tomlkit
-from pydantic import SecretStr
 
 from xiaozhi.settings import Settings
 from xiaozhi.settings.schema import Key, dotted, keys, value_of
@@ -42,12 +41,12 @@ def settings_toml() -> str:
         else:
             lines += ["", "", _with_remark(header, f"changes hold {_APPLIES[table.applies]}")]
         lines += _comment(about.english)
-        defaults, shared = value_of(Settings(), dotted(table.path)), ""
+        defaults, shared = value_of(Settings(), dotted(table.path)).model_dump(mode="json"), ""
         for name, text in texts.items():
             key, shared = keys()[*table.path, name], text.english or shared
             if text.english and table.section not in explained:
                 lines += ["", *_comment(text.english)]
-            lines += _rows(key) if key.kind == "sections" else _setting(key, getattr(defaults, name), table, shared)
+            lines += _rows(key) if key.kind == "sections" else _setting(key, defaults[name], table, shared)
         explained.add(table.section)
     return "\n".join(lines) + "\n"
 
@@ -63,7 +62,7 @@ def _setting(key: Key, default: Any, table: Key, said: str) -> list[str]:
 
 def _toml(value: Any, column: int) -> str:
     """A value in TOML, over several lines where it has no room behind so many columns."""
-    if isinstance(value, tuple):
+    if isinstance(value, list):
         words = [_toml(item, 0) for item in value]
         if column + _width(line := f"[{', '.join(words)}]") <= _WIDTH:
             return line
@@ -75,11 +74,8 @@ def _toml(value: Any, column: int) -> str:
         return "[\n" + textwrap.indent("\n".join(lines), "    ") + "\n]"
     if isinstance(value, dict):
         return "{}"
-    plain = (
-        value.get_secret_value() if isinstance(value, SecretStr) else str(value) if isinstance(value, Path) else value
-    )
-    text: str = tomlkit.item(plain).as_string()
-    if isinstance(plain, str) and column + _width(text) > _WIDTH:  # a backslash ends a line that goes on
+    text: str = tomlkit.item(value).as_string()
+    if isinstance(value, str) and column + _width(text) > _WIDTH:  # a backslash ends a line that goes on
         return '"""\\\n' + textwrap.indent(re.sub(r"(?<=[。.])(?=\S)", "\\\\\n", text[1:-1]), "    ") + '\\\n    """'
     return text
 
