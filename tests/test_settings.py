@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from xiaozhi.cli import main
 from xiaozhi.settings import Settings, TurnSettings
-from xiaozhi.settings.documents import readme_table, settings_toml, with_table
+from xiaozhi.settings.documents import READMES, readme_table, settings_toml, with_table
 from xiaozhi.settings.errors import SettingsError
 from xiaozhi.settings.load import PLAIN_NAMES, Loaded, SettingsSource, load_settings
 from xiaozhi.settings.schema import dotted, keys
@@ -101,7 +101,7 @@ def test_the_shipped_file_and_the_tables_of_the_readmes_are_those_of_the_model(
     shipped = (REPOSITORY / "settings.toml").read_text("utf-8")
     assert shipped == settings_toml(), "write them anew: make settings"
     assert main(["settings"]) == 0 and capsys.readouterr().out == shipped
-    for language, name in (("en", "README.md"), ("zh", "README.zh-CN.md")):
+    for language, (name, *_) in READMES.items():
         readme = (REPOSITORY / name).read_text("utf-8")
         assert readme_table(language) in readme, f"{name}: write it anew: make settings"
         stale = readme.replace(readme_table(language), readme_table(language).replace("| `[asr]` |", "| `[ear]` |"))

@@ -23,7 +23,7 @@ _APPLIES: Final[Mapping[Applies, str]] = {
     "at once": "at once", "next turn": "from the next turn", "next connection": "when a device connects",
     "restart": "after a restart",
 }  # fmt: skip
-_README: Final[Mapping[Literal["en", "zh"], tuple[str, Sequence[str], str, str]]] = {
+READMES: Final[Mapping[Literal["en", "zh"], tuple[str, Sequence[str], str, str]]] = {
     "en": ("README.md", ("table", *_APPLIES.values()), "everything", "all others"),
     "zh": ("README.zh-CN.md", ("表", "立即生效", "下一轮起生效", "设备连接时生效", "重启后生效"), "全部", "其余全部"),
 }
@@ -122,7 +122,7 @@ def _comment(text: str) -> list[str]:
 
 def readme_table(language: Literal["en", "zh"] = "en") -> str:
     """When changes apply, in Markdown: a row for each table of `settings.toml`."""
-    _, head, everything, others = _README[language]
+    _, head, everything, others = READMES[language]
     rows = [head, ["---"] * len(head)]
     for table in Settings.model_fields:
         inner = [
@@ -147,7 +147,7 @@ def with_table(readme: str, language: Literal["en", "zh"]) -> str:
 def main() -> None:
     """Write all of them."""
     Path("settings.toml").write_text(settings_toml(), encoding="utf-8")
-    for language, (name, *_) in _README.items():
+    for language, (name, *_) in READMES.items():
         readme = Path(name)
         readme.write_text(with_table(readme.read_text(encoding="utf-8"), language), encoding="utf-8")
 
