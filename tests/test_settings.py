@@ -16,6 +16,7 @@ from xiaozhi.settings.documents import READMES, readme_table, settings_toml, wit
 from xiaozhi.settings.errors import SettingsError
 from xiaozhi.settings.load import PLAIN_NAMES, Loaded, SettingsSource, load_settings
 from xiaozhi.settings.schema import dotted, keys
+from xiaozhi.settings.texts import all_texts
 from xiaozhi.settings.turn import TURN_PROFILES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -106,6 +107,14 @@ def test_the_shipped_file_and_the_tables_of_the_readmes_are_those_of_the_model(
         assert readme_table(language) in readme, f"{name}: write it anew: make settings"
         stale = readme.replace(readme_table(language), readme_table(language).replace("| `[asr]` |", "| `[ear]` |"))
         assert stale != readme == with_table(stale, language)
+
+
+def test_what_is_said_about_the_profiles_are_their_values() -> None:
+    about = next(texts["profile"] for table, _, texts in all_texts() if table.path == ("turn",))
+    lines = [line.strip() for text in about for line in text.splitlines()]
+    for name, values in TURN_PROFILES.items():
+        rows = [line for line in lines if re.match(rf'"{name}"|{name}：\d', line)]
+        assert [list(map(int, re.findall(r"\d+", row))) for row in rows] == [list(values.values())] * 2
 
 
 def test_every_setting_is_in_the_shipped_file() -> None:
