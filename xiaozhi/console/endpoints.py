@@ -7,10 +7,12 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from xiaozhi.console.credentials import same_place, unknown_variable
-from xiaozhi.console.settings_file import Outcome, SettingsFile
+from xiaozhi.console.settings_file import SettingsFile
+from xiaozhi.reload.reloader import Applied
 from xiaozhi.settings import LlmEndpoint, Settings
 from xiaozhi.settings.errors import SettingsError, explain, one_line, show
 from xiaozhi.settings.presets import PRESETS
+from xiaozhi.settings.schema import dotted
 
 _MAX: Final = 50
 # Said beside an endpoint's fields, or worked out; not written.
@@ -53,7 +55,7 @@ def shown_presets() -> list[dict[str, Any]]:
     return [{"name": name, "title": preset.title, **preset.fields()} for name, preset in PRESETS.items()]
 
 
-async def replace_endpoints(file: SettingsFile, rows: object) -> Outcome:
+async def replace_endpoints(file: SettingsFile, rows: object) -> Applied:
     """Write these endpoints into the console's file, instead of those of the files.
 
     Args:
@@ -153,8 +155,7 @@ def _lines(error: ValidationError, values: Mapping[str, Any], index: int) -> lis
     for entry in error.errors(include_url=False):
         path, message = explain(entry, ("llm", "endpoints", index, *entry["loc"]))
         value: Any = values.get(str(path[3])) if len(path) == 4 else None
-        name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
-        lines.append(one_line(f"{name}{show(path, value) if value is not None else ''}: {message}"))
+        lines.append(one_line(f"{dotted(path)}{show(path, value) if value is not None else ''}: {message}"))
     return lines
 
 

@@ -32,21 +32,6 @@ _MODEL_PATHS: Final = frozenset({"asr.model_dir", "asr.streaming_model_dir", "tt
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a change.
-
-    Attributes:
-        applied: settings that hold now, or from the next turn or connection on.
-        restart: settings that hold after a restart.
-        overridden: settings that the command line or the environment sets to something else.
-    """
-
-    applied: tuple[str, ...]
-    restart: tuple[str, ...]
-    overridden: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class _Draft:
     """A change that holds.
 
@@ -79,7 +64,7 @@ class SettingsFile:
         self._running = running
         self._apply = apply
         self._lock = asyncio.Lock()
-        self._writing: set[asyncio.Task[Outcome]] = set()
+        self._writing: set[asyncio.Task[Applied]] = set()
         self.changes = 0
         """Changes written since the start."""
 
@@ -150,7 +135,7 @@ class SettingsFile:
         except UnicodeDecodeError:
             raise SettingsError([f"{path}: the file is not UTF-8 text"]) from None
 
-    async def change(self, changes: Mapping[str, Any], unset: Sequence[str]) -> Outcome:
+    async def change(self, changes: Mapping[str, Any], unset: Sequence[str]) -> Applied:
         """Write changes, keep the file before as a backup, and apply them.
 
         What is as the owner's file or the default has it is not written; all of it is done or nothing.
@@ -165,7 +150,7 @@ class SettingsFile:
         check_names(changes, unset)
         return await self.write(lambda _owners: changes, unset)
 
-    async def write(self, make: Callable[[Settings], Mapping[str, Any]], unset: Sequence[str] = ()) -> Outcome:
+    async def write(self, make: Callable[[Settings], Mapping[str, Any]], unset: Sequence[str] = ()) -> Applied:
         """Write what `make` gives, of which nothing is checked but that it holds; as `change`.
 
         Args:
@@ -178,7 +163,7 @@ class SettingsFile:
         task.add_done_callback(self._writing.discard)
         return await asyncio.shield(task)
 
-    async def _write(self, make: Callable[[Settings], Mapping[str, Any]], unset: Sequence[str]) -> Outcome:
+    async def _write(self, make: Callable[[Settings], Mapping[str, Any]], unset: Sequence[str]) -> Applied:
         async with self._lock:
             draft = await asyncio.to_thread(self._drafted, make, unset)
 
@@ -194,7 +179,7 @@ class SettingsFile:
         overridden = tuple(name for name in names if name in draft.fixed)
         restart = need_restart(names) if self._apply is not None else list(names)
         applied = tuple(name for name in names if name not in restart and name not in overridden)
-        return Outcome(applied, tuple(name for name in restart if name not in overridden), overridden)
+        return Applied(applied, tuple(name for name in restart if name not in overridden), overridden=overridden)
 
     def preview(self, changes: Mapping[str, Any]) -> Settings:
         """The settings as they would be, without keeping anything. Blocking. Raises `SettingsError`."""

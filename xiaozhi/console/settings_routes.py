@@ -10,9 +10,10 @@ from xiaozhi.console.board import Board
 from xiaozhi.console.endpoints import replace_endpoints, shown_endpoints, shown_presets
 from xiaozhi.console.fields import tables
 from xiaozhi.console.request_guard import Refused, answer, any_body_of, body_of
-from xiaozhi.console.settings_file import Outcome, SettingsFile
+from xiaozhi.console.settings_file import SettingsFile
 from xiaozhi.console.trials import Trials
 from xiaozhi.conversation.services import Services
+from xiaozhi.reload.reloader import Applied
 from xiaozhi.settings import Settings
 from xiaozhi.settings.errors import SettingsError
 from xiaozhi.settings.sources import Origin
@@ -81,7 +82,7 @@ class SettingsCalls:
             raise Refused(422, f"at most {_MAX_CHANGES} changes at once")
         return self._outcome(await self._file.change(changes, unset))
 
-    def _outcome(self, outcome: Outcome) -> web.Response:
+    def _outcome(self, outcome: Applied) -> web.Response:
         self._board.settings_changed()
         return answer(
             {

@@ -36,11 +36,13 @@ class Applied:
         applied: these hold from now on, see `xiaozhi.settings.section.Applies`.
         restart: these differ from what the process runs on and wait for a restart.
         errors: why nothing at all was changed, one line each.
+        overridden: these the command line or the environment sets to something else, as far as somebody has looked.
     """
 
     applied: tuple[str, ...] = ()
     restart: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
+    overridden: tuple[str, ...] = ()
 
 
 class Reloader:
