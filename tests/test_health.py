@@ -22,9 +22,9 @@ from xiaozhi.observability.health.readings import Outcomes, Readings
 from xiaozhi.observability.health.rules import RULES, Alert, AlertRules, Change
 from xiaozhi.observability.health.texts import text_of
 from xiaozhi.observability.health.webhook import Webhook
-from xiaozhi.settings.alerts import AlertsSettings
 from xiaozhi.settings.errors import SettingsError
 from xiaozhi.settings.load import load_settings
+from xiaozhi.settings.operation import AlertsSettings
 from xiaozhi.turn.trace import TurnTrace
 from xiaozhi.upstream.breaker import Admission
 

@@ -21,12 +21,11 @@ from xiaozhi.cli import main
 from xiaozhi.client.device import Device
 from xiaozhi.client.ota import Identity
 from xiaozhi.concurrency.retirement import Retirement
-from xiaozhi.reload.difference import changed_keys, held_back
-from xiaozhi.reload.parts import NOT_OF_CHAT, NOT_OF_RECOGNIZER, NOT_OF_VOICES, OF_VAD_MODEL
-from xiaozhi.reload.reloader import Reloader
+from xiaozhi.reload.parts import engines_for
+from xiaozhi.reload.reloader import Reloader, changed_keys, held_back
 from xiaozhi.reload.watch import Changes, FileWatch
 from xiaozhi.settings import Settings
-from xiaozhi.settings.applies import APPLIES, readme_table
+from xiaozhi.settings.documents import readme_table
 from xiaozhi.settings.load import load_settings
 from xiaozhi.stages.asr.cached import memory_of
 from xiaozhi.stages.llm.routed import RoutedChat
@@ -304,26 +303,20 @@ def test_differences_are_named_and_can_be_held_back() -> None:
     assert held_back(old, new, []) is new
 
 
-def test_the_table_of_what_applies_when_knows_every_table_and_names_no_setting_that_is_gone(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert {key.partition(".")[0] for key in APPLIES} == set(Settings.model_fields)
-    for key in APPLIES:
-        table, _, name = key.partition(".")
-        assert not name or name in type(getattr(Settings(), table)).model_fields, key
+def test_the_command_line_says_when_a_change_of_each_setting_applies(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--applies"]) == 0
     printed = capsys.readouterr().out
     assert printed == readme_table() and printed.count("\n") == len(Settings.model_fields) + 2
     for table in Settings.model_fields:
         assert f"| `[{table}]` |" in printed
-    assert "| `[tts]` | everything |  |  |" in printed
+    assert "| `[alerts]` |  | everything |  |  |" in printed and "| `[log]` |  | all others |  | `format` |" in printed
 
 
 def test_what_an_engine_does_not_read_does_not_make_it_anew() -> None:
-    names = {
-        f"{table}.{name}" for table in Settings.model_fields for name in type(getattr(Settings(), table)).model_fields
-    }
-    assert names >= (NOT_OF_CHAT | NOT_OF_VOICES | NOT_OF_RECOGNIZER | OF_VAD_MODEL)
+    live = ["asr.partials", "asr.timeout_s", "llm.system_prompt", "llm.history_turns", "tts.parallel_clauses"]
+    assert engines_for([*live, "vad.batch_max", "vad.threshold"]) == set()
+    read = ["asr.language", "asr.remote.timeout_s", "llm.endpoints", "llm.breaker.failures", "tts.edge.voice"]
+    assert engines_for([*live, *read, "vad.model"]) == {"asr", "llm", "tts", "vad"}
 
 
 async def test_a_former_engine_waits_for_those_who_were_there_and_no_others() -> None:

@@ -23,8 +23,7 @@ from xiaozhi.program import program
 from xiaozhi.reload.model_pulls import missing_models
 from xiaozhi.reload.watch import FileWatch
 from xiaozhi.settings import Settings
-from xiaozhi.settings.load import DEFAULT_FILE, Loaded
-from xiaozhi.settings.source import SettingsSource
+from xiaozhi.settings.load import DEFAULT_FILE, Loaded, SettingsSource
 
 _log = logging.getLogger(__name__)
 

@@ -35,7 +35,7 @@ from xiaozhi.observability.tracing import TracingError
 from xiaozhi.reload.model_pulls import Pulls
 from xiaozhi.reload.reloader import Reloader
 from xiaozhi.settings import Settings
-from xiaozhi.settings.source import SettingsSource
+from xiaozhi.settings.load import SettingsSource
 from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.vad.silero import VadError

@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, str] = {
     "serve": "run the server that devices talk to",
     "talk": "be a device: speak to a server, hear the reply, see where the time went",
     "check": "try every file, model, port, endpoint and key the settings name",
+    "settings": "print a settings file with every setting, its default and what it is for",
     "models": "list, fetch and remove speech models",
     "cache": "show or clear the speech kept on disk",
     "devices": "list devices, bind, allow, block, name and remove them",

@@ -34,7 +34,7 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
 def run(args: argparse.Namespace) -> int:
     """Print what was found; 1 when serving would fail."""
     if args.applies:
-        from xiaozhi.settings.applies import readme_table
+        from xiaozhi.settings.documents import readme_table
 
         print(readme_table(), end="")
         return 0

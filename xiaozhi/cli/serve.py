@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until stopped; the exit code is the server's."""
     loaded = load(args)
     from xiaozhi.app.process import run as run_server
-    from xiaozhi.settings.source import SettingsSource
+    from xiaozhi.settings.load import SettingsSource
 
     origin = SettingsSource(args.settings or loaded.source, args.overrides, os.environ)
     return run_server(loaded.settings, loaded.source, lambda: load(args), origin, loaded.warnings)

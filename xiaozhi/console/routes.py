@@ -27,7 +27,7 @@ from xiaozhi.http.openapi import takes
 from xiaozhi.program import program
 from xiaozhi.reload.model_pulls import Pulls
 from xiaozhi.settings import Settings
-from xiaozhi.settings.source import SettingsSource
+from xiaozhi.settings.load import SettingsSource
 from xiaozhi.transport.connected_devices import ConnectedDevices
 
 CONSOLE_PATH: Final = "/console/"

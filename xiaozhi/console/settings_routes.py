@@ -7,17 +7,17 @@ from typing import Any
 from aiohttp import web
 
 from xiaozhi.console.board import Board
-from xiaozhi.console.endpoints import EndpointEditor, shown_endpoints, shown_presets
+from xiaozhi.console.endpoints import replace_endpoints, shown_endpoints, shown_presets
 from xiaozhi.console.fields import tables
 from xiaozhi.console.request_guard import Refused, answer, any_body_of, body_of
-from xiaozhi.console.settings_file import Outcome, SettingsFile
+from xiaozhi.console.settings_file import SettingsFile
 from xiaozhi.console.trials import Trials
 from xiaozhi.conversation.services import Services
 from xiaozhi.http.openapi import takes
+from xiaozhi.reload.reloader import Applied
 from xiaozhi.settings import Settings
-from xiaozhi.settings.documentation import documentation
 from xiaozhi.settings.errors import SettingsError
-from xiaozhi.settings.load import Origin
+from xiaozhi.settings.sources import Origin
 
 _MAX_CHANGES = 200
 
@@ -37,7 +37,6 @@ class SettingsCalls:
         self._file = file
         self._board = board
         self._trials = trials
-        self._endpoints = EndpointEditor(file)
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Register the calls."""
@@ -69,7 +68,7 @@ class SettingsCalls:
             "writable": self._file.writable(),
             "overridden": list(overridden),
             "errors": errors,
-            "tables": tables(settings, origins, overridden, documentation()),
+            "tables": tables(settings, origins, overridden),
         }
 
     @takes(changes=(dict[str, Any], {}), unset=(list[str], []))
@@ -85,7 +84,7 @@ class SettingsCalls:
             raise Refused(422, f"at most {_MAX_CHANGES} changes at once")
         return self._outcome(await self._file.change(changes, unset))
 
-    def _outcome(self, outcome: Outcome) -> web.Response:
+    def _outcome(self, outcome: Applied) -> web.Response:
         self._board.settings_changed()
         return answer(
             {
@@ -112,7 +111,7 @@ class SettingsCalls:
         """Write another list of endpoints; a list, or an object with `endpoints`."""
         body = await any_body_of(request)
         rows = body.get("endpoints") if isinstance(body, dict) else body
-        return self._outcome(await self._endpoints.replace(rows))
+        return self._outcome(await replace_endpoints(self._file, rows))
 
     @takes(endpoint=(str | dict[str, Any], ...))
     async def models(self, request: web.Request) -> web.Response:

@@ -19,6 +19,7 @@ from xiaozhi.console.trial_runs import ENGLISH, Result, asked, decoded, spoken, 
 from xiaozhi.conversation.services import Services
 from xiaozhi.settings import LlmEndpoint, Settings
 from xiaozhi.settings.errors import SettingsError
+from xiaozhi.settings.schema import keys
 from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.asr.registry import build_recognizer
 from xiaozhi.stages.asr.remote import WithFallback
@@ -237,23 +238,11 @@ class Trials:
 def _with_engine(settings: Settings, table: str, engine: object) -> Settings:
     """The settings with one engine, checked as the file would be. Raises `SettingsError`."""
     name = "engine" if table == "asr" else "engines"
-    section = getattr(settings, table)
-    allowed = _ASR_ENGINES if table == "asr" else _TTS_ENGINES
+    section, allowed = getattr(settings, table), keys()[table, name].choices
     if engine not in allowed:
         raise SettingsError([f"{table}.{name}: must be one of {', '.join(allowed)}"])
     value = engine if table == "asr" else (engine,)
     return settings.model_copy(update={table: section.model_copy(update={name: value})})
-
-
-def _choices(table: str, name: str) -> tuple[str, ...]:
-    from xiaozhi.settings.schema import find
-
-    key = find((table, name))
-    return key.choices if key is not None else ()
-
-
-_ASR_ENGINES: Final = _choices("asr", "engine")
-_TTS_ENGINES: Final = _choices("tts", "engines")
 
 
 def _text(body: Mapping[str, Any], default: str) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,6 +20,7 @@ from xiaozhi.conversation.services import (
 )
 from xiaozhi.overload.steps import Step
 from xiaozhi.settings import Settings
+from xiaozhi.settings.schema import applies
 from xiaozhi.stages.asr.cached import memory_of, remember
 from xiaozhi.stages.asr.engine import Recognizer
 from xiaozhi.stages.asr.registry import build_recognizer
@@ -39,31 +40,8 @@ _WARM_S: Final = 5.0
 # A clause that a former voice makes may have been joined by a reply that came later; clauses are over within seconds.
 _LINGER_S: Final = 10.0
 
-# Settings that only those who use an engine read, not the engine itself; and those that its model is made of.
-NOT_OF_CHAT: Final = frozenset(
-    {
-        "llm.system_prompt",
-        "llm.history_turns",
-        "llm.history_max_tokens",
-        "llm.history_summary",
-        "llm.reply_max_chars",
-        "llm.reply_max_s",
-    }
-)
-NOT_OF_VOICES: Final = frozenset(
-    {
-        "tts.parallel_clauses",
-        "tts.first_clause_min_chars",
-        "tts.first_clause_max_chars",
-        "tts.first_clause_wait_ms",
-    }
-)
-NOT_OF_RECOGNIZER: Final = frozenset(
-    {"asr.early_decode", "asr.partials", "asr.max_concurrent", "asr.batch_size", "asr.timeout_s"}
-)
-OF_VAD_MODEL: Final = frozenset(
-    {"vad.model", "vad.threads", "vad.graph_optimization", "vad.provider", "vad.gpu_memory_mb"}
-)
+# Where sound that is kept for later comes from.
+_OF_CACHES: Final = frozenset({"llm", "tts", "audio", "cache"})
 
 
 @dataclass(slots=True)
@@ -100,21 +78,27 @@ async def build_parts(services: Services, settings: Settings, keys: Collection[s
     return parts
 
 
+def engines_for(keys: Collection[str]) -> set[str]:
+    """The tables whose engines read one of these settings when they are built: what applies with the next turn."""
+    return {key.partition(".")[0] for key in keys if applies(key) == "next turn"}
+
+
 async def _build(parts: Parts, services: Services, keys: Collection[str]) -> None:
     settings, models_dir = parts.settings, parts.settings.models.dir
-    if _any(keys, ("llm.system_prompt", "agents")):
+    tables, engines = {key.partition(".")[0] for key in keys}, engines_for(keys)
+    if "agents" in tables or "llm.system_prompt" in keys:
         parts.roster = await Roster.load(settings, services.store)
-    if _any(keys, OF_VAD_MODEL):
+    if "vad" in engines:
         parts.model = await asyncio.to_thread(load_silero, settings.vad, models_dir)
         parts.about["vad"] = About((parts.model.name,))
-    if _any(keys, ("asr",), NOT_OF_RECOGNIZER):
+    if "asr" in engines:
         built = await asyncio.to_thread(build_recognizer, settings.asr, models_dir, SPOKEN_COMMANDS_EN)
         parts.recognizer = remember(built.recognizer, settings.cache)
         parts.about["asr"] = about_recognizer(built)
         await warm_recognizer(parts.recognizer, services.ears.pool)
         if isinstance(parts.recognizer, WithFallback):
             await parts.recognizer.warm()
-    if _any(keys, ("llm",), NOT_OF_CHAT):
+    if "llm" in engines:
         chat = build_chat(settings.llm, settings.server.timezone, edge=settings.cluster.tier == "edge")
         parts.chat = chat.model
         parts.about["llm"] = about_chat(chat)
@@ -123,7 +107,7 @@ async def _build(parts: Parts, services: Services, keys: Collection[str]) -> Non
                 await chat.model.warm()
         except TimeoutError:
             _log.warning("the new endpoints do not answer yet")
-    if _any(keys, ("tts",), NOT_OF_VOICES):
+    if "tts" in engines:
         voices = await asyncio.to_thread(build_voices, settings.tts, models_dir)
         parts.voice = voices.chain
         parts.about["tts"] = about_voices(voices)
@@ -132,7 +116,7 @@ async def _build(parts: Parts, services: Services, keys: Collection[str]) -> Non
                 await voices.chain.warm()
         except (TimeoutError, VoiceError) as error:
             _log.warning("no new voice is ready: %s", error or "too slow")
-    if _any(keys, ("llm", "tts", "audio", "cache")):
+    if tables & _OF_CACHES:
         about = parts.about.get("tts", services.about["tts"])
         voice = parts.voice or services.voice
         parts.caches = await open_caches(settings, voice, services.codec, about.lines, services.caches)
@@ -201,9 +185,3 @@ def _exchange_recognizer(services: Services, parts: Parts, before: Settings) -> 
         # An utterance is over by then, and its last decode given up.
         max_s = before.turn.max_utterance_s + before.asr.timeout_s
         services.retirement.retire(lambda: close_recognizer(former), in_use=lambda: bool(hearings), max_s=max_s)
-
-
-def _any(keys: Iterable[str], tables: Iterable[str], but: Collection[str] = ()) -> bool:
-    """Whether one of the keys is one of `tables` or lies within one, and is none of `but`."""
-    names = tuple(tables)
-    return any(key not in but and any(key == name or key.startswith(f"{name}.") for name in names) for key in keys)

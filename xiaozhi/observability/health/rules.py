@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Final, Literal, TypeAlias
 
 from xiaozhi.observability.health.readings import Readings
-from xiaozhi.settings.alerts import AlertsSettings
+from xiaozhi.settings.operation import AlertsSettings
 
 AlertName: TypeAlias = Literal[
     "memory", "cpu", "asr_queue", "disk", "errors", "cache_hits", "chat_gone", "voices_gone", "recognition_gone"
