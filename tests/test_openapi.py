@@ -1,7 +1,6 @@
 """The description of the HTTP routes: of all of them, by the standard, and of what they really take."""
 
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -11,17 +10,10 @@ from openapi_spec_validator import validate
 from tests.house import house
 from xiaozhi.http.openapi import document, takes
 
-EVERYTHING: dict[str, dict[str, Any]] = {
-    "push": {"enabled": True},
-    "mcp_server": {"enabled": True},
-    "vision": {"enabled": True},
-    "console": {"enabled": True},
-    "metrics": {"enabled": True},
-}
-
 
 async def test_every_route_of_a_server_with_everything_is_described_as_the_standard_wants(tmp_path: Path) -> None:
-    async with house(tmp_path, **EVERYTHING) as home:
+    on = {"enabled": True}
+    async with house(tmp_path, push=on, mcp_server=on, vision=on, console=on, metrics=on) as home:
         url = f"http://127.0.0.1:{home.server.port}"
         async with aiohttp.ClientSession() as session, session.get(url + "/api/openapi.json") as response:
             assert response.status == 200
