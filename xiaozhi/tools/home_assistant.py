@@ -8,8 +8,7 @@ from xiaozhi.settings.tools import HomeAssistantSettings
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.home_states import Action, Entity, actions, entities, meant, service_call
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError
-from xiaozhi.tools.ttl_cache import TtlCache
-from xiaozhi.tools.web import WebClient, WebError
+from xiaozhi.tools.web import ServiceAnswers, WebClient, WebError
 from xiaozhi.tools.wording import pick
 
 _LISTED: Final = 40
@@ -29,7 +28,7 @@ class HomeAssistant:
         self._settings = settings
         self._web = web
         self._url = settings.url.rstrip("/")
-        self._cache: TtlCache[str, list[Entity]] = TtlCache(settings.cache_s, 1)
+        self._cache: ServiceAnswers[str, list[Entity]] = ServiceAnswers(settings.cache_s, 1)
 
     async def entities(self) -> list[Entity]:
         """Everything of the chosen domains, states at most `cache_s` old. Raises `WebError`."""

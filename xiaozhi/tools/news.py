@@ -8,14 +8,13 @@ from xiaozhi.text.language import is_chinese
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.feed import Headline, NoFeed, headlines_in
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError
-from xiaozhi.tools.ttl_cache import TtlCache
-from xiaozhi.tools.web import WebClient, WebError
+from xiaozhi.tools.web import ServiceAnswers, WebClient, WebError
 from xiaozhi.tools.wording import pick
 
 
 def news_tools(settings: NewsSettings, web: WebClient) -> list[Tool]:
     """`get_news`."""
-    cache: TtlCache[str, list[Headline]] = TtlCache(settings.cache_s)
+    cache: ServiceAnswers[str, list[Headline]] = ServiceAnswers(settings.cache_s)
 
     async def headlines(feed: str) -> list[Headline]:
         body = await web.fetch("GET", feed)

@@ -9,8 +9,7 @@ from xiaozhi.settings.tools import WeatherSettings
 from xiaozhi.text.language import is_chinese
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError
-from xiaozhi.tools.ttl_cache import TtlCache
-from xiaozhi.tools.web import WebError
+from xiaozhi.tools.web import ServiceAnswers, WebError
 from xiaozhi.tools.wording import pick
 
 
@@ -52,7 +51,7 @@ class WeatherService(Protocol):
 
 def weather_tools(settings: WeatherSettings, service: WeatherService) -> list[Tool]:
     """`get_weather`."""
-    cache: TtlCache[tuple[str, bool], Weather] = TtlCache(settings.cache_s)
+    cache: ServiceAnswers[tuple[str, bool], Weather] = ServiceAnswers(settings.cache_s)
     usual = f" Empty for {settings.city}." if settings.city else ""
 
     @tool(slow=True, describe={"city": f"Name of the city or town, without the province or country.{usual}"})
