@@ -98,17 +98,18 @@ async def test_the_body_is_byte_for_byte_what_the_openai_client_sends() -> None:
 
     async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as http:
         client = openai.AsyncOpenAI(api_key="k", base_url="http://127.0.0.1:1", http_client=http)
-        async with client.chat.completions.with_streaming_response.create(
-            model="m",
-            messages=[message_param(message, "stand-in") for message in messages],  # type: ignore[misc]  # plain objects
-            stream=True,
-            tools=[{"type": "function", "function": {"name": "lamp", "description": "Switches the lamp.",
-                                                     "parameters": parameters}}],
-            tool_choice="auto",
-            max_tokens=50,
-            temperature=0.7,
-            extra_body=endpoint.extra_body,
-        ):  # fmt: skip
+        asked: dict[str, Any] = {
+            "model": "m",
+            "messages": [message_param(message, "stand-in") for message in messages],
+            "stream": True,
+            "tools": [{"type": "function", "function": {"name": "lamp", "description": "Switches the lamp.",
+                                                        "parameters": parameters}}],
+            "tool_choice": "auto",
+            "max_tokens": 50,
+            "temperature": 0.7,
+            "extra_body": endpoint.extra_body,
+        }  # fmt: skip
+        async with client.chat.completions.with_streaming_response.create(**asked):
             pass
     assert completion_body(ChatRequest(messages, "zh", tools), endpoint, max_tokens_name="max_tokens") == sent[0]
 

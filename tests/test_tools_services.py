@@ -12,8 +12,8 @@ from bench.standins.web_services import WebServices
 from xiaozhi.events import ToolCall
 from xiaozhi.settings import ToolsSettings
 from xiaozhi.settings.tools import HomeAssistantSettings, NewsSettings, SearchSettings, WeatherSettings
-from xiaozhi.tools.feed import NoFeed, headlines_in
-from xiaozhi.tools.home_states import entities, meant
+from xiaozhi.tools.built_in.home_assistant import entities, meant
+from xiaozhi.tools.built_in.news import NoFeed, headlines_in
 from xiaozhi.tools.shared_tools import SharedTools
 from xiaozhi.tools.tool import ToolContext
 from xiaozhi.tools.toolbox import ToolAnswer, Toolbox

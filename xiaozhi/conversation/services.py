@@ -38,10 +38,10 @@ from xiaozhi.stages.vad.batcher import VadBatcher
 from xiaozhi.stages.vad.silero import SileroModel, load_silero
 from xiaozhi.store import Store
 from xiaozhi.store.keeper import StoreKeeper
+from xiaozhi.store.reminders import Reminder
 from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
-from xiaozhi.tools.announce import Announce, announce_tools
 from xiaozhi.tools.external_config import configured_servers
-from xiaozhi.tools.reminder_book import Reminder
+from xiaozhi.tools.host import Announce
 from xiaozhi.tools.shared_tools import SharedTools
 from xiaozhi.turn.endpointing import plain
 from xiaozhi.turn.trace import TurnTrace
@@ -185,7 +185,8 @@ class Services:
             self.settings.tools,
             book=self.store.reminders,
             ring=lambda due: self.ring(due),
-            extra=announce_tools(self.settings.push, lambda *said: self.announce(*said)),
+            push=self.settings.push,
+            announce=lambda *said: self.announce(*said),
         )
         self.use(self.settings)
         self.memory = MemoryKeeper(self)

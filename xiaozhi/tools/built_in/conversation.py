@@ -3,6 +3,7 @@
 from typing import Final
 
 from xiaozhi.tools.declare import tool
+from xiaozhi.tools.host import ToolHost
 from xiaozhi.tools.tool import Conversation, Tool, ToolContext, ToolError, ToolResult
 from xiaozhi.tools.wording import pick, shortened
 
@@ -10,7 +11,7 @@ _MAX_FACT_CHARS: Final = 300
 _MAX_TOLD: Final = 60
 
 
-def conversation_tools() -> list[Tool]:
+def tools(host: ToolHost) -> list[Tool]:
     """`change_agent`, `remember`, `forget`, `what_is_remembered`, `end_conversation`."""
 
     @tool(usable=lambda context: context.conversation is not None and len(context.conversation.agents()) > 1)
