@@ -14,10 +14,9 @@ from xiaozhi.events import Message, ProviderFields, ToolCall, ToolSpec
 from xiaozhi.settings import ToolsSettings
 from xiaozhi.tools.built_in import calculator
 from xiaozhi.tools.declare import tool
-from xiaozhi.tools.registry import Registry
 from xiaozhi.tools.rounds import with_tools
 from xiaozhi.tools.tool import ToolContext, ToolResult
-from xiaozhi.tools.toolbox import Toolbox
+from xiaozhi.tools.toolbox import Registry, Toolbox
 
 QUESTION = (Message("user", "what is six times seven, and eight times eight?"),)
 
@@ -87,7 +86,7 @@ async def test_a_model_that_calls_without_end_is_asked_once_more_without_tools()
 
 
 async def test_music_ends_the_rounds_and_says_what_it_plays() -> None:
-    @tool(speaks=True)
+    @tool()
     async def play(context: ToolContext) -> ToolResult:
         """Plays."""
 
