@@ -14,7 +14,8 @@ from xiaozhi.settings import LlmEndpoint, LlmSettings
 from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta
 from xiaozhi.upstream.failure import FailureKind
-from xiaozhi.upstream.pool import Upstream, UpstreamPool
+from xiaozhi.upstream.member import Upstream
+from xiaozhi.upstream.pool import UpstreamPool
 
 FIRST_TOKEN_S = 0.3
 TOKEN_S = 0.025
@@ -90,7 +91,7 @@ class Drill:
             rng=random.Random(self.seed),
             clock=loop.time,
         )
-        chat.pool.start_checks(lambda target: target.warm())
+        chat.pool.checks.start(lambda target: target.warm())
         await self._half(chat, servers, self.healthy_s, wrong=False)
         await self._half(chat, servers, self.first_s, wrong=True)
         self.requests = chat.pool.requests
