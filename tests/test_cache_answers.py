@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.standins.embeddings import EmbeddingsStandIn
-from xiaozhi.cache.answers import AnswerCache, Found
+from xiaozhi.cache.answers import AnswerCache, AnswerLimits, Found
 from xiaozhi.cache.embeddings import Embeddings
 from xiaozhi.cache.preload import BUILT_IN, PreloadError, read_replies
 from xiaozhi.settings.cache import EmbeddingsSettings
@@ -23,15 +23,15 @@ class Clock:
 def cache(
     max_entries: int = 10, max_bytes: int = 1_000_000, similar: bool = True, clock: Clock | None = None
 ) -> AnswerCache:
-    return AnswerCache(
+    limits = AnswerLimits(
         max_entries=max_entries,
         max_bytes=max_bytes,
         ttl_s=1800.0,
         similar=similar,
         threshold=0.5,
         embedding_threshold=0.9,
-        clock=clock or Clock(),
     )
+    return AnswerCache(limits, clock or Clock())
 
 
 def test_the_same_words_get_the_same_answer_in_the_same_scope_only() -> None:
@@ -88,7 +88,7 @@ def test_common_replies_serve_every_scope_and_never_expire() -> None:
     clock.now += 1e9
     found = answers.find_exact("谢谢", "anybody")
     assert found is not None and found.how == "common"
-    assert answers.admits("what is your name", [], has_image=False), "written down, though it sounds agentl"
+    assert answers.admits("what is your name", [], has_image=False), "written down, though it sounds personal"
     assert not answers.admits("what is your name", ["from now on your name is bob"], has_image=False)
     assert not answers.admits("几点了", [], has_image=False)
     assert answers.refused == 2

@@ -96,30 +96,36 @@ class _Index:
         return [self._entries[row] for row in best]
 
 
-class AnswerCache:
-    """Bounded by entries, bytes and time; the least recently used answer is forgotten first, common replies never.
+@dataclass(frozen=True, slots=True)
+class AnswerLimits:
+    """How much is kept, and when two questions are taken for one.
 
-    Args:
+    Attributes:
         max_entries: of answers, common replies not counted.
         max_bytes: of texts and vectors.
         ttl_s: life of an answer, in seconds.
         similar: also look for questions that are worded differently.
         threshold: cosine from which questions are compared closely, by the built-in measure.
         embedding_threshold: the same for vectors of an embeddings endpoint.
+    """
+
+    max_entries: int
+    max_bytes: int
+    ttl_s: float
+    similar: bool
+    threshold: float
+    embedding_threshold: float
+
+
+class AnswerCache:
+    """Bounded by entries, bytes and time; the least recently used answer is forgotten first, common replies never.
+
+    Args:
+        limits: how much is kept.
         clock: monotonic time in seconds.
     """
 
-    def __init__(
-        self,
-        *,
-        max_entries: int,
-        max_bytes: int,
-        ttl_s: float,
-        similar: bool,
-        threshold: float,
-        embedding_threshold: float = 0.92,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, limits: AnswerLimits, clock: Callable[[], float] = time.monotonic) -> None:
         self.hits = 0
         """Questions answered from the same words."""
         self.similar_hits = 0
@@ -132,12 +138,7 @@ class AnswerCache:
         """Questions that must not be answered from a cache."""
         self.evicted = 0
         """Answers forgotten to make room."""
-        self.similar = similar
-        self._max_entries = max_entries
-        self._max_bytes = max_bytes
-        self._ttl_s = ttl_s
-        self._threshold = threshold
-        self._embedding_threshold = embedding_threshold
+        self._limits = limits
         self._clock = clock
         # Its size is in bytes. What goes to make room is chosen here, for two limits that may change.
         self._entries: LRUCache[_Id, _Entry] = LRUCache(math.inf, getsizeof=lambda entry: entry.size)
@@ -161,21 +162,15 @@ class AnswerCache:
         asked = hits + self.misses + self.refused
         return hits / asked if asked else 0.0
 
-    def resize(
-        self,
-        *,
-        max_entries: int,
-        max_bytes: int,
-        ttl_s: float,
-        similar: bool,
-        threshold: float,
-        embedding_threshold: float,
-    ) -> None:
+    @property
+    def similar(self) -> bool:
+        """Whether questions that are worded differently are looked for, too."""
+        return self._limits.similar
+
+    def resize(self, limits: AnswerLimits) -> None:
         """Other limits from now on; what is held keeps the life it was given."""
-        self._max_entries, self._max_bytes, self._ttl_s = max_entries, max_bytes, ttl_s
-        self.similar, self._threshold, self._embedding_threshold = similar, threshold, embedding_threshold
-        while self._entries and (len(self._entries) > max_entries or self.bytes > max_bytes):
-            self._evict()
+        self._limits = limits
+        self._make_room(limits.max_entries, limits.max_bytes)
 
     def preload(self, replies: Iterable[tuple[str, str]]) -> None:
         """Add common replies: questions with their answers. They never expire."""
@@ -225,7 +220,7 @@ class AnswerCache:
             scope: agent, language and models.
             embedding: of the question, by the endpoint; None takes the built-in measure.
         """
-        if not self.similar or not gist(question).content:
+        if not self._limits.similar or not gist(question).content:
             return None
         found = self._nearest_meaning(question, scope, embedding) if embedding is not None else None
         if found is None:
@@ -248,12 +243,11 @@ class AnswerCache:
             self._remove(key)
         size = len(question.encode()) + len(answer.encode()) + DIMENSIONS * 4 + _ENTRY_BYTES
         size += embedding.nbytes if embedding is not None else 0
-        if size > self._max_bytes:
+        if size > self._limits.max_bytes:
             return
-        while self._entries and (len(self._entries) >= self._max_entries or self.bytes + size > self._max_bytes):
-            self._evict()
+        self._make_room(self._limits.max_entries - 1, self._limits.max_bytes - size)
         length = len(embedding) if embedding is not None else 0
-        self._entries[key] = entry = _Entry(question, answer, self._clock() + self._ttl_s, size, length)
+        self._entries[key] = entry = _Entry(question, answer, self._clock() + self._limits.ttl_s, size, length)
         self._by_words.setdefault(scope, _Index(DIMENSIONS)).add(entry, vector(question))
         if embedding is not None:
             self._by_meaning.setdefault((scope, length), _Index(length)).add(entry, embedding)
@@ -263,11 +257,12 @@ class AnswerCache:
         for key in list(self._entries):
             self._remove(key)
 
-    def _evict(self) -> None:
-        """Forget the answer that was not used for longest."""
-        (scope, _), entry = self._entries.popitem()
-        self._unindex(scope, entry)
-        self.evicted += 1
+    def _make_room(self, max_entries: int, max_bytes: int) -> None:
+        """Forget the answers that were not used for longest, until so much is left."""
+        while self._entries and (len(self._entries) > max_entries or self.bytes > max_bytes):
+            (scope, _), entry = self._entries.popitem()
+            self._unindex(scope, entry)
+            self.evicted += 1
 
     def _remove(self, key: _Id) -> None:
         self._unindex(key[0], self._entries.pop(key))
@@ -284,14 +279,14 @@ class AnswerCache:
 
     def _nearest_words(self, question: str, scope: str) -> _Entry | None:
         index = self._by_words.get(scope)
-        for entry in index.nearest(vector(question), self._threshold) if index is not None else ():
-            if entry.expires > self._clock() and same_question(question, entry.question, self._threshold):
+        for entry in index.nearest(vector(question), self._limits.threshold) if index is not None else ():
+            if entry.expires > self._clock() and same_question(question, entry.question, self._limits.threshold):
                 return entry
         return None
 
     def _nearest_meaning(self, question: str, scope: str, embedding: Vector) -> _Entry | None:
         index = self._by_meaning.get((scope, len(embedding)))
-        for entry in index.nearest(embedding, self._embedding_threshold) if index is not None else ():
+        for entry in index.nearest(embedding, self._limits.embedding_threshold) if index is not None else ():
             if (
                 entry.expires > self._clock()
                 and not contradiction(question, entry.question)

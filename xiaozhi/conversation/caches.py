@@ -5,9 +5,9 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypedDict, get_args
+from typing import Final, get_args
 
-from xiaozhi.cache.answers import AnswerCache
+from xiaozhi.cache.answers import AnswerCache, AnswerLimits
 from xiaozhi.cache.disk import DiskTier
 from xiaozhi.cache.disk_file import FILE_NAME
 from xiaozhi.cache.embeddings import Embeddings
@@ -175,27 +175,18 @@ async def _speech_cache(settings: Settings, before: SpeechCache | None, link: Re
 
 
 def _answer_cache(cache: CacheSettings, before: AnswerCache | None) -> AnswerCache:
-    limits: _Limits = {
-        "max_entries": cache.max_entries,
-        "max_bytes": cache.max_mb * _MB,
-        "ttl_s": cache.ttl_s,
-        "similar": cache.similar,
-        "threshold": cache.threshold,
-        "embedding_threshold": cache.embeddings.threshold,
-    }
+    limits = AnswerLimits(
+        max_entries=cache.max_entries,
+        max_bytes=cache.max_mb * _MB,
+        ttl_s=cache.ttl_s,
+        similar=cache.similar,
+        threshold=cache.threshold,
+        embedding_threshold=cache.embeddings.threshold,
+    )
     if before is None:
-        return AnswerCache(**limits)
-    before.resize(**limits)
+        return AnswerCache(limits)
+    before.resize(limits)
     return before
-
-
-class _Limits(TypedDict):
-    max_entries: int
-    max_bytes: int
-    ttl_s: float
-    similar: bool
-    threshold: float
-    embedding_threshold: float
 
 
 def _common_replies(cache: CacheSettings, system_prompt: str) -> list[tuple[str, str]]:
