@@ -5,15 +5,15 @@ from typing import Any, cast
 
 import pytest
 
+from tests.tool_host import tool_host
 from xiaozhi.agents import Agent
 from xiaozhi.conversation.intents import Intents
 from xiaozhi.conversation.recall import Recollection
 from xiaozhi.settings import ToolsSettings, TurnSettings
 from xiaozhi.text.tool_note import tool_note
-from xiaozhi.tools.local_answer import calculator_tools
-from xiaozhi.tools.registry import Registry
+from xiaozhi.tools.built_in import calculator
 from xiaozhi.tools.tool import ToolContext, ToolResult
-from xiaozhi.tools.toolbox import Toolbox
+from xiaozhi.tools.toolbox import Registry, Toolbox
 from xiaozhi.turn.unprompted import Manners
 
 CHEF = Agent(name="chef", aliases=("大厨",))
@@ -44,7 +44,7 @@ class Dials:
 
 
 def intents(device: Dials | None = None, allow: Sequence[str] = ("*",)) -> Intents:
-    box = Toolbox(Registry(calculator_tools()), ToolContext(device=device), ToolsSettings(), allow=allow)
+    box = Toolbox(Registry(calculator.tools(tool_host())), ToolContext(device=device), ToolsSettings(), allow=allow)
     return Intents(cast(Recollection, People()), Manners(TurnSettings()), box)
 
 

@@ -16,6 +16,7 @@ from xiaozhi.conversation.gate import Gate
 from xiaozhi.conversation.services import Services
 from xiaozhi.events import Clause, Message, SoundSource, SpokenItem, ToolSpec
 from xiaozhi.overload.admission import TurnedAway
+from xiaozhi.stages.llm.cached import Lookup, said
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest
 from xiaozhi.stages.llm.stage import Outcome, run_llm
 from xiaozhi.stages.tts.engine import VoiceError
@@ -27,7 +28,7 @@ from xiaozhi.text.units import join_pieces
 from xiaozhi.tools.rounds import with_tools
 from xiaozhi.tools.tool import ToolResult
 from xiaozhi.tools.toolbox import ToolAnswer, Toolbox
-from xiaozhi.turn.trace import ToolUse, TurnTrace
+from xiaozhi.turn.trace import RouteNote, ToolUse, TurnTrace
 
 _log = logging.getLogger(__name__)
 
@@ -126,7 +127,8 @@ class Answering:
         self._wish = voice_request(agent) if agent is not None else ANY_VOICE
         # Replies that are there from the start are in the house's own tone: other agents answer for themselves.
         own_tone = agent is not None and agent.name != HOUSE_AGENT
-        self._recall = None if own_tone else services.caches.recall(services.chat, self._recalled)
+        self._cached = None if own_tone else services.caches.lookup
+        self._asked: tuple[Lookup, Outcome] | None = None  # what the cache had no answer to, and the model's
         self._has_place = False
         if plan.name:
             trace.route = f"intent: {plan.name}"
@@ -163,8 +165,9 @@ class Answering:
 
     def heard_out(self) -> None:
         """The reply was committed and played to its end: others may have this answer, too, if it is for everybody."""
-        if self._recall is not None:
-            self._recall.keep(self._plan.names)  # what was only prepared leaves nothing behind
+        if self._cached is not None and self._asked is not None:  # what was only prepared leaves nothing behind
+            lookup, outcome = self._asked
+            self._cached.keep(lookup, outcome.whole, used_tools=bool(self._trace.tools), names=self._plan.names)
 
     async def _admitted(self) -> bool:
         """Wait for a place while the process is overloaded, and ask for patience; False when there is none in time."""
@@ -280,16 +283,24 @@ class Answering:
         await self._close_with(clauses, done.closing, done.audio)
 
     async def _ask(self, clauses: Channel[Clause], messages: Sequence[Message], specs: tuple[ToolSpec, ...]) -> Outcome:
-        return await run_llm(
-            self._recall or self._services.chat,
-            ChatRequest(messages, self._plan.language, specs, tier=self._tier, on_note=self._trace.note_route),
+        """Let the cache answer, or the model where it cannot; a question that tools were called for is the model's."""
+        request = ChatRequest(messages, self._plan.language, specs, tier=self._tier, on_note=self._trace.note_route)
+        lookup = await self._cached.look_up(request) if self._cached is not None else None
+        found = lookup.found if lookup is not None else None
+        if found is not None:
+            self._found(found.how)
+        outcome = await run_llm(
+            self._services.chat.stream(request) if found is None else said(found.answer),
             clauses,
+            language=self._plan.language,
             settings=self._services.settings,
             on_first_token=self._first_token,
             on_first_clause=self._first_clause,
             queued_ms=self._queued_ms,
             more_follows=True,
         )
+        self._asked = (lookup, outcome) if lookup is not None and found is None else None
+        return outcome
 
     async def _permission(self) -> None:
         """Tools have effects: nothing is called before the turn is committed, for which all is ready now."""
@@ -372,8 +383,9 @@ class Answering:
         if voice not in names:
             self._trace.voice = "+".join([*names, voice])
 
-    def _recalled(self, how: How) -> None:
+    def _found(self, how: How) -> None:
         self._trace.cached = how
+        self._trace.note_route(RouteNote("cache", f"cache: {how}", attempts=0))
         if how == "exact":
             self._gate.known()
 

@@ -9,12 +9,10 @@ from xiaozhi.conversation.answering import Action
 from xiaozhi.conversation.recall import Recollection, acknowledgement
 from xiaozhi.events import Clause
 from xiaozhi.text.script import script_of
-from xiaozhi.tools import units
-from xiaozhi.tools.local_answer import local_answer
+from xiaozhi.tools.built_in.calculator import asked_conversion, local_answer
+from xiaozhi.tools.built_in.volume import Wish, carry_out, dial_tool, wish
 from xiaozhi.tools.tool import DeviceCalls, ToolError, ToolResult
 from xiaozhi.tools.toolbox import Toolbox
-from xiaozhi.tools.volume import carry_out, dial_tool
-from xiaozhi.tools.volume_wish import Wish, wish
 from xiaozhi.turn.unprompted import Manners
 
 
@@ -86,7 +84,7 @@ class Intents:
 
     def _reckon(self, text: str, language: str) -> Intent | None:
         answer = local_answer(text, language)
-        tool = "calculate" if units.asked(text) is None else "convert_units"
+        tool = "calculate" if asked_conversion(text) is None else "convert_units"
         if answer is None or not self._box.offers(tool):
             return None
         return Intent(tool, tuple(script_of(answer, language=language)))

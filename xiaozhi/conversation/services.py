@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from xiaozhi.stages.asr.engine import OfflineRecognizer, Recognizer
 from xiaozhi.stages.asr.registry import Built, build_recognizer
 from xiaozhi.stages.asr.remote import WithFallback
 from xiaozhi.stages.asr.utterance import Ears
-from xiaozhi.stages.llm.engine import ChatModel
+from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.llm.registry import BuiltChat, build_chat
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
@@ -38,10 +38,10 @@ from xiaozhi.stages.vad.batcher import VadBatcher
 from xiaozhi.stages.vad.silero import SileroModel, load_silero
 from xiaozhi.store import Store
 from xiaozhi.store.keeper import StoreKeeper
+from xiaozhi.store.reminders import Reminder
 from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
-from xiaozhi.tools.announce import Announce, announce_tools
 from xiaozhi.tools.external_config import configured_servers
-from xiaozhi.tools.reminder_book import Reminder
+from xiaozhi.tools.host import Announce
 from xiaozhi.tools.shared_tools import SharedTools
 from xiaozhi.turn.endpointing import plain
 from xiaozhi.turn.trace import TurnTrace
@@ -120,13 +120,6 @@ def about_voices(voices: BuiltVoices) -> About:
     return About(voices.why, voices.hint)
 
 
-@runtime_checkable
-class Hedges(Protocol):
-    """A chat model that may ask a second endpoint; named by what it does, because its module loads a large client."""
-
-    hedging_allowed: bool
-
-
 async def _nobody_there(_reminder: Reminder) -> bool:
     return False
 
@@ -147,7 +140,7 @@ class Services:
     model: SileroModel
     tick: VadBatcher
     ears: Ears
-    chat: ChatModel
+    chat: Chat
     voice: VoiceChain
     codec: WorkerPool
     load_shedder: LoadShedder
@@ -192,7 +185,8 @@ class Services:
             self.settings.tools,
             book=self.store.reminders,
             ring=lambda due: self.ring(due),
-            extra=announce_tools(self.settings.push, lambda *said: self.announce(*said)),
+            push=self.settings.push,
+            announce=lambda *said: self.announce(*said),
         )
         self.use(self.settings)
         self.memory = MemoryKeeper(self)
@@ -244,8 +238,7 @@ class Services:
             case Step.QUALITY:
                 pass  # asked for by every reply
             case Step.HEDGING:
-                if isinstance(self.chat, Hedges):
-                    self.chat.hedging_allowed = not taken
+                self.chat.hedging_allowed = not taken
             case Step.TURNS:
                 self.admission.open = not taken
             case Step.DEVICES:
@@ -274,7 +267,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     codec = WorkerPool(settings.audio.codec_workers, "codec")
     silero = await asyncio.to_thread(load_silero, settings.vad, models_dir)
     built = await asyncio.to_thread(build_recognizer, settings.asr, models_dir, SPOKEN_COMMANDS_EN)
-    chat = build_chat(settings.llm, settings.server.timezone, edge=settings.cluster.tier == "edge")
+    built_chat = build_chat(settings.llm, settings.server.timezone, edge=settings.cluster.tier == "edge")
     voices = build_voices(settings.tts, models_dir)
     tick = VadBatcher(silero, settings.vad)
     keeper = await StoreKeeper.open(settings)
@@ -302,21 +295,21 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
             batch_size=settings.asr.batch_size,
             max_waiting=settings.asr.max_concurrent,
         ),
-        chat=chat.model,
+        chat=built_chat.chat,
         voice=voices.chain,
         codec=codec,
         load_shedder=LoadShedder(settings.load, recognition, codec),
         admission=Admission(settings.load.turns_at_once, settings.load.turn_wait_s),
         store=keeper.store,
         roster=roster,
-        summaries=Summariser(chat.model, settings, keeper.store),
+        summaries=Summariser(built_chat.chat, settings, keeper.store),
         caches=caches,
         commands=frozenset(plain(phrase) for phrase in SPOKEN_COMMANDS_EN),
         shared=shared,
         about={
             "vad": About((silero.name,)),
             "asr": about_recognizer(built),
-            "llm": about_chat(chat),
+            "llm": about_chat(built_chat),
             "tts": about_voices(voices),
         },
     )

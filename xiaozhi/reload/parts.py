@@ -25,7 +25,7 @@ from xiaozhi.stages.asr.cached import memory_of, remember
 from xiaozhi.stages.asr.engine import Recognizer
 from xiaozhi.stages.asr.registry import build_recognizer
 from xiaozhi.stages.asr.remote import WithFallback
-from xiaozhi.stages.llm.engine import ChatModel
+from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.llm.registry import build_chat
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
@@ -51,7 +51,7 @@ class Parts:
     settings: Settings
     model: SileroModel | None = None
     recognizer: Recognizer | None = None
-    chat: ChatModel | None = None
+    chat: Chat | None = None
     voice: VoiceChain | None = None
     roster: Roster | None = None
     caches: Caches | None = None
@@ -100,11 +100,11 @@ async def _build(parts: Parts, services: Services, keys: Collection[str]) -> Non
             await parts.recognizer.warm()
     if "llm" in engines:
         chat = build_chat(settings.llm, settings.server.timezone, edge=settings.cluster.tier == "edge")
-        parts.chat = chat.model
+        parts.chat = chat.chat
         parts.about["llm"] = about_chat(chat)
         try:
             async with asyncio.timeout(_WARM_S):
-                await chat.model.warm()
+                await chat.chat.warm()
         except TimeoutError:
             _log.warning("the new endpoints do not answer yet")
     if "tts" in engines:

@@ -6,6 +6,7 @@ from typing import Any, Final
 from xiaozhi.settings.tools import SearchSettings
 from xiaozhi.text.language import is_chinese
 from xiaozhi.tools.declare import tool
+from xiaozhi.tools.host import ToolHost
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError
 from xiaozhi.tools.web import WebClient, WebError
 from xiaozhi.tools.wording import pick, shortened
@@ -15,12 +16,13 @@ _MAX_QUERY_CHARS: Final = 300
 _SNIPPET_CHARS: Final = 400
 
 
-def search_tools(settings: SearchSettings, web: WebClient) -> list[Tool]:
+def tools(host: ToolHost) -> list[Tool]:
     """`search_web`; none when no provider is set up."""
+    settings, web = host.settings.search, host.web
     if settings.provider == "none":
         return []
 
-    @tool(slow=True)
+    @tool()
     async def search_web(context: ToolContext, query: str) -> str:
         """Search the web for what is recent or not known; returns titles, addresses and excerpts.
 
