@@ -19,7 +19,7 @@ from xiaozhi.events import SpeechAudio, SpeechBegan
 from xiaozhi.stages.asr.engine import BatchRecognizer, EngineError, Transcript
 from xiaozhi.stages.asr.load_gates import EarlyDecodes, Partials
 from xiaozhi.stages.asr.offline_utterance import OfflineHearing
-from xiaozhi.stages.asr.stage import AsrInput, Forget, Recognised, run_asr
+from xiaozhi.stages.asr.stage import AsrInput, Forget, PartialText, Recognised, run_asr
 from xiaozhi.stages.asr.streaming_utterance import StreamingHearing
 from xiaozhi.stages.asr.two_pass import TwoPass
 from xiaozhi.stages.asr.two_pass_utterance import TwoPassHearing
@@ -271,14 +271,13 @@ async def test_a_real_stream_is_shown_growing(pool: WorkerPool) -> None:
 
 
 async def test_the_stage_hands_texts_over_until_the_utterance_is_over(pool: WorkerPool) -> None:
-    shown: list[str] = []
     inbox: Channel[AsrInput] = Channel(1000)
-    texts: Channel[Recognised] = Channel(16)
+    texts: Channel[Recognised | PartialText] = Channel(16)
     engine = Offline()
-    task = asyncio.create_task(run_asr(inbox, texts, Ears(engine, pool, partials=True), 10.0, shown.append))
+    task = asyncio.create_task(run_asr(inbox, texts, Ears(engine, pool, partials=True), 10.0))
     inbox.put_nowait(SpeechBegan(1, 0.0, 300.0, sound(0.3)))
     inbox.put_nowait(SpeechAudio(1, 700.0, sound(0.4), 0.0, 700.0))
-    await until(lambda: shown == ["7"])
+    assert await texts.get() == PartialText(1, "7")
     engine.free.clear()
     inbox.put_nowait(SpeechAudio(1, 1400.0, sound(0.7), 0.0, 1400.0))
     await until(lambda: len(engine.decoded) == 2)
@@ -286,7 +285,7 @@ async def test_the_stage_hands_texts_over_until_the_utterance_is_over(pool: Work
     await until(lambda: len(inbox) == 0)
     engine.free.set()
     await until(lambda: pool.idle_workers == 1)
-    assert shown == ["7"]
+    assert len(texts) == 0
     inbox.close()
     await task
 

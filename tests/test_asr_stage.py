@@ -13,7 +13,7 @@ from xiaozhi.concurrency.channel import Channel
 from xiaozhi.concurrency.workers import Priority, Rank, WorkerPool
 from xiaozhi.events import SpeechAudio, SpeechBegan
 from xiaozhi.stages.asr.engine import EngineError, Recognizer, Transcript
-from xiaozhi.stages.asr.stage import Ask, AsrInput, Forget, Recognised, run_asr
+from xiaozhi.stages.asr.stage import Ask, AsrInput, Forget, PartialText, Recognised, run_asr
 from xiaozhi.stages.asr.two_pass import TwoPass
 from xiaozhi.stages.asr.utterance import Ears
 
@@ -23,7 +23,7 @@ class Stage:
     """A stage that runs, and its channels."""
 
     inbox: Channel[AsrInput]
-    texts: Channel[Recognised]
+    texts: Channel[Recognised | PartialText]
     task: asyncio.Task[None]
     pool: WorkerPool
     ears: Ears
@@ -46,9 +46,11 @@ class Stage:
     async def answer(self) -> Recognised:
         """The next answer."""
         async with asyncio.timeout(10):
-            return await self.texts.get()
+            answer = await self.texts.get()
+            assert isinstance(answer, Recognised)
+            return answer
 
-    async def rest(self) -> list[Recognised]:
+    async def rest(self) -> list[Recognised | PartialText]:
         """End the stage; what it still says."""
         self.inbox.close()
         async with asyncio.timeout(10):
@@ -60,7 +62,7 @@ class Stage:
 async def stage(engine: Recognizer, *, workers: int = 1, timeout_s: float = 10.0) -> AsyncIterator[Stage]:
     pool = WorkerPool(workers, "asr")
     inbox: Channel[AsrInput] = Channel(1000)
-    texts: Channel[Recognised] = Channel(16)
+    texts: Channel[Recognised | PartialText] = Channel(16)
     ears = Ears(engine, pool)
     task = asyncio.create_task(run_asr(inbox, texts, ears, timeout_s))
     try:

@@ -314,7 +314,7 @@ def test_a_prompt_that_cannot_be_rendered_is_excused(monkeypatch: pytest.MonkeyP
     async def scene() -> None:
         async with conversation(AUTO, ASKED) as (device, _):
             with monkeypatch.context() as broken:
-                broken.setattr("xiaozhi.conversation.recall.render", lambda *_args, **_more: 1 + "a")  # type: ignore[operator]
+                broken.setattr("xiaozhi.conversation.context.render", lambda *_args, **_more: 1 + "a")  # type: ignore[operator]
                 await said_and_answered(device)
             assert told(device, "抱歉")
             await said_and_answered(device)

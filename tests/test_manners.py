@@ -11,7 +11,7 @@ from xiaozhi.client.device import Device
 from xiaozhi.client.manners import DeviceState
 from xiaozhi.client.microphone import Utterance
 from xiaozhi.conversation.conversation import Conversation
-from xiaozhi.conversation.speaking import Told
+from xiaozhi.conversation.saying import Told
 from xiaozhi.settings import TurnSettings
 from xiaozhi.text.script import script_of
 from xiaozhi.turn.decisions import CommitSaying, DropReply, Interrupt, NextUtterance, StartSaying

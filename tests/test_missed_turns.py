@@ -79,7 +79,7 @@ async def test_a_key_that_breaks_off_what_could_not_be_understood_is_not_talked_
         break_recognition(home, monkeypatch)
         turn = asyncio.create_task(device.turn(question(), answer_timeout_s=1.0))
         connection = home.session(device.identity.device_id)
-        await until(lambda: bool(connection._conversation._listener.missed))
+        await until(lambda: bool(connection._conversation._heard.missed))
         device.abort()
         report = await turn
         assert not report.text

@@ -1,7 +1,6 @@
 """From a device's microphone to words: packets, speech, recognised texts, through bounded channels."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Final
 
 from xiaozhi.audio.packet_time import packet_ms
@@ -10,7 +9,7 @@ from xiaozhi.concurrency.channel import MICROPHONE, RECOGNITION, SPEECH, TEXTS, 
 from xiaozhi.concurrency.workers import Priority, Rank
 from xiaozhi.conversation.services import Services
 from xiaozhi.events import KeyReleased, MicInput, MicPacket, SpeechEvent
-from xiaozhi.stages.asr.stage import Ask, AsrInput, Forget, Recognised, run_asr
+from xiaozhi.stages.asr.stage import Ask, AsrInput, Forget, PartialText, Recognised, run_asr
 from xiaozhi.stages.vad.stage import VadControl, run_vad
 from xiaozhi.turn.decisions import Mic
 from xiaozhi.turn.segmenter import Segmenter
@@ -40,19 +39,17 @@ class Microphone:
 
     Args:
         services: the shared engines.
-        on_partial: told what has been heard so far.
     """
 
-    def __init__(self, services: Services, on_partial: Callable[[str], None]) -> None:
+    def __init__(self, services: Services) -> None:
         self._services = services
-        self._on_partial = on_partial
         self._packets: Channel[MicInput] = Channel(_MIC_MS, _packet_ms, drop_oldest=True, kind=MICROPHONE)
         self._to_recognise: Channel[AsrInput] = Channel(_MIC_MS, _heard_ms, kind=RECOGNITION)
         self._control = VadControl(self._packets)
         self.speech: Channel[SpeechEvent | KeyReleased] = Channel(_MIC_MS, _heard_ms, kind=SPEECH)
         """What the VAD has found, and when the key was released."""
-        self.texts: Channel[Recognised] = Channel(16, kind=TEXTS)
-        """The answers to `recognise`."""
+        self.texts: Channel[Recognised | PartialText] = Channel(16, kind=TEXTS)
+        """The answers to `recognise`, and what is known of an utterance meanwhile."""
         self.unheard = 0
         """Packets since listening ended."""
 
@@ -76,9 +73,7 @@ class Microphone:
                     name="vad",
                 )
                 tasks.create_task(
-                    run_asr(
-                        self._to_recognise, self.texts, self._services.ears, settings.asr.timeout_s, self._on_partial
-                    ),
+                    run_asr(self._to_recognise, self.texts, self._services.ears, settings.asr.timeout_s),
                     name="asr",
                 )
         finally:

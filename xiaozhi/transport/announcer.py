@@ -11,8 +11,8 @@ from enum import Enum
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from xiaozhi.conversation.saying import Told
 from xiaozhi.conversation.services import Services
-from xiaozhi.conversation.speaking import Told
 from xiaozhi.settings.push import minutes_of
 from xiaozhi.store import Device
 from xiaozhi.tools.loudness import set_volume, turned

@@ -12,8 +12,8 @@ from typing import Final, Protocol
 
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ
 from xiaozhi.conversation.conversation import Conversation
+from xiaozhi.conversation.saying import Told
 from xiaozhi.conversation.services import Services
-from xiaozhi.conversation.speaking import Told
 from xiaozhi.events import MicPacket
 from xiaozhi.text.emotions import emoji_of
 from xiaozhi.tools.device import DeviceTools

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from xiaozhi.concurrency.channel import Channel
 from xiaozhi.concurrency.workers import JobDropped, Priority, Rank, client_rank
 from xiaozhi.events import SpeechAudio, SpeechBegan
 from xiaozhi.stages.asr.engine import EngineError, Transcript
-from xiaozhi.stages.asr.load_gates import Say
 from xiaozhi.stages.asr.utterance import Ears, Hearing
 
 _log = logging.getLogger(__name__)
@@ -59,18 +59,25 @@ class Recognised:
     provisional: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class PartialText:
+    """What has been recognised so far of the utterance with this number, which goes on; nobody has asked."""
+
+    utterance: int
+    text: str
+
+
 async def run_asr(
     inbox: Channel[AsrInput],
-    texts: Channel[Recognised],
+    texts: Channel[Recognised | PartialText],
     ears: Ears,
     timeout_s: float,
-    on_partial: Say | None = None,
 ) -> None:
     """Read speech and questions until `inbox` ends; put an answer, if only an error, for all that are not overtaken.
 
     A newer question makes an older one that has not begun to be decoded stale. Audio is taken while decoding runs. With
-    a two-pass recogniser a provisional answer may come first. `on_partial` is called with the text so far while the
-    utterance goes on, where `ears.partials` are on; never with that of an utterance that is over.
+    a two-pass recogniser a provisional answer may come first. Where `ears.partials` are on, the text so far is put
+    while the utterance goes on; never that of an utterance that is over.
     """
     hearing: Hearing | None = None
     newest = 0
@@ -113,6 +120,9 @@ async def run_asr(
             _log.warning("%s", error)
         texts.put_nowait(Recognised(asked.ticket, transcript, loop.time() - began, error))
 
+    def say(utterance: int, text: str) -> None:
+        texts.put_nowait(PartialText(utterance, text))
+
     try:
         async with asyncio.TaskGroup() as decodes:
             async for item in inbox:
@@ -120,7 +130,7 @@ async def run_asr(
                     case SpeechBegan():
                         if hearing is not None:
                             hearing.close()
-                        hearing = ears.open(on_partial)
+                        hearing = ears.open(partial(say, item.utterance))
                         hearing.feed(item.pcm)
                     case SpeechAudio() if hearing is not None:
                         hearing.feed(item.pcm, item.silence_ms - item.unsent_ms)

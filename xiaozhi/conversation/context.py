@@ -32,7 +32,7 @@ _ANONYMOUS: Final = "anonymous-"
 _RANKS: Final = {"high": Rank.HIGH, "low": Rank.LOW}
 
 
-class Recollection:
+class ConversationContext:
     """One conversation's memory. Everything it asks of the store goes on in the background.
 
     Args:

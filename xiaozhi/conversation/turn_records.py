@@ -1,0 +1,63 @@
+"""A turn is over: what was heard of it goes into the history, and its record to whoever wants it."""
+
+import logging
+
+from xiaozhi.conversation.context import ConversationContext
+from xiaozhi.conversation.device_link import DeviceLink
+from xiaozhi.conversation.planning import Remembered
+from xiaozhi.conversation.reply import Reply
+from xiaozhi.conversation.services import Services
+from xiaozhi.turn.trace import TurnTrace
+
+_turns = logging.getLogger("xiaozhi.turn")
+
+
+class TurnRecords:
+    """Keeps one conversation's turns.
+
+    Args:
+        services: who listens for turns.
+        context: keeps what was heard.
+        link: to a client that asked for records; words only where wanted.
+        device_id: for the log.
+    """
+
+    def __init__(self, services: Services, context: ConversationContext, link: DeviceLink, device_id: str) -> None:
+        self._services = services
+        self._context = context
+        self._link = link
+        self._device_id = device_id
+
+    def over(self, reply: Reply) -> None:
+        """A reply is over, whoever began it; one that was never committed leaves nothing behind.
+
+        A device that is frozen or out of range takes nothing, and hears nothing, long before it is found out.
+        """
+        trace, plan = reply.trace, reply.plan
+        if not reply.committed:
+            return
+        if plan.remembered is Remembered.ALWAYS or (
+            plan.remembered is Remembered.BROKEN_OFF and trace.interrupted is not None
+        ):
+            untaken_ms = self._link.untaken_ms(trace.generation)
+            heard_ms = min(reply.pacer.played_ms(), reply.pacer.sent_ms - untaken_ms)
+            self._context.add(trace, reply.pacer.spoken(), heard_ms, cut=untaken_ms > 0.0)
+            if not plan.unasked:
+                self._tell(trace)
+        elif not plan.unasked:
+            self.unheard(trace)
+
+    def unheard(self, trace: TurnTrace) -> None:
+        """A turn that is no part of the history: somebody has spoken and could not be understood."""
+        self._services.store.turns.next_id()  # the pages tell turns apart by it
+        self._tell(trace)
+
+    def _tell(self, trace: TurnTrace) -> None:
+        for listener in self._services.on_turn:
+            listener(self._device_id, trace)
+        record = trace.message()
+        words = {"heard": trace.heard, "said": trace.said} if self._services.settings.log.transcripts else {}
+        about = {"device": self._device_id}
+        _turns.info("turn", extra={**about, **trace.summary(), **words})
+        _turns.debug("trace", extra={**about, **{key: record[key] for key in record if key != "type"}})
+        self._link.trace(record)
