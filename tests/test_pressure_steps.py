@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.house import House, house, question
 from tests.recognisers import until
 from xiaozhi.concurrency.workers import Priority, WorkerPool
-from xiaozhi.conversation.services import Hedges
+from xiaozhi.conversation.engines import Hedges
 from xiaozhi.overload.steps import Change, Readings, Step, Steps
 from xiaozhi.settings import LoadSettings, LoadStep
 from xiaozhi.text.messages import message

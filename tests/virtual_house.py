@@ -24,7 +24,8 @@ from xiaozhi.concurrency.retirement import Retirement
 from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.conversation.caches import Caches
 from xiaozhi.conversation.conversation import Conversation
-from xiaozhi.conversation.services import DelayEstimate, Services, Speculation
+from xiaozhi.conversation.engines import DelayEstimate
+from xiaozhi.conversation.services import Services, Speculation
 from xiaozhi.events import MicPacket, ToolCall
 from xiaozhi.memory.summaries import Summariser
 from xiaozhi.overload.admission import Admission
@@ -42,7 +43,6 @@ from xiaozhi.stages.vad.batcher import VadBatcher
 from xiaozhi.stages.vad.silero import States, Windows
 from xiaozhi.store import Store
 from xiaozhi.tools.device import DeviceTools
-from xiaozhi.turn.endpointing import plain
 from xiaozhi.turn.machine import ListeningMode
 
 _TEXTS: Final = (
@@ -332,7 +332,7 @@ def virtual_services(settings: Settings, fate: Fate, engine: Recognizer | None =
         "caches": Caches(settings, None, None),
     }
     if not _HOUSE:  # its tools take a tenth of a second to be made
-        _HOUSE.append(Services(model=cast(Any, None), commands=frozenset({plain("现在几点了")}), **parts))
+        _HOUSE.append(Services(model=cast(Any, None), **parts))
     services = _HOUSE[0]
     for name, part in parts.items():
         setattr(services, name, part)

@@ -22,11 +22,12 @@ from xiaozhi.agents import AgentError
 from xiaozhi.app.cluster_membership import Membership
 from xiaozhi.app.http_app import build_app
 from xiaozhi.app.observability import health_routes, metrics_routes, tracer_of
+from xiaozhi.app.services import running_services
 from xiaozhi.cluster.link import ClusterError
 from xiaozhi.cluster.node import ClusterNode
 from xiaozhi.console.password import PasswordError
 from xiaozhi.console.routes import Console
-from xiaozhi.conversation.services import Services, running_services
+from xiaozhi.conversation.services import Services
 from xiaozhi.http.headers import read_as_text
 from xiaozhi.http.ota import OTA_PATH, WEBSOCKET_PATH, OtaRoutes
 from xiaozhi.http.services import HttpServices

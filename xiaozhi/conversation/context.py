@@ -10,12 +10,15 @@ from zoneinfo import ZoneInfo
 
 from xiaozhi.agents import Agent
 from xiaozhi.agents.prompt import Surroundings, render
+from xiaozhi.cluster.conversations import ConversationMirror
 from xiaozhi.concurrency.workers import Rank
-from xiaozhi.conversation.services import Services
+from xiaozhi.conversation.engines import Engines
 from xiaozhi.events import Clause, Message
+from xiaozhi.memory import MemoryKeeper
 from xiaozhi.memory.facts import fitting, names_in
+from xiaozhi.memory.summaries import Summariser
 from xiaozhi.stages.asr.engine import Transcript
-from xiaozhi.store import Device, StoreError
+from xiaozhi.store import Device, Store, StoreError
 from xiaozhi.store.turns import Past, TurnRecord
 from xiaozhi.text.feelings import side_note
 from xiaozhi.text.language import is_chinese, language_of
@@ -36,14 +39,29 @@ class ConversationContext:
     """One conversation's memory. Everything it asks of the store goes on in the background.
 
     Args:
-        services: the store, the agents, the summariser.
+        engines: the agents, and the settings.
+        store: what was said before, and to whom.
+        memory: facts about users.
+        summaries: sums up what a history outgrows.
+        shared: conversations that other nodes have; None for a node that is alone.
         device_id: whose conversation it is.
     """
 
-    def __init__(self, services: Services, device_id: str) -> None:
-        self._services = services
-        self._settings = services.settings
-        self._store = services.store
+    def __init__(
+        self,
+        engines: Engines,
+        store: Store,
+        memory: MemoryKeeper,
+        summaries: Summariser,
+        shared: ConversationMirror | None,
+        device_id: str,
+    ) -> None:
+        self._engines = engines
+        self._settings = engines.settings
+        self._store = store
+        self._memory = memory
+        self._summaries = summaries
+        self._shared = shared
         self._device = Device(device_id)
         self._known = not device_id.startswith(_ANONYMOUS)
         self._conversation = 0
@@ -52,7 +70,7 @@ class ConversationContext:
         self._switches = 0  # of the agent: what the store had before one is out of date
         self._tasks: set[asyncio.Task[None]] = set()
         self._zone = ZoneInfo(self._settings.server.timezone) if self._settings.server.timezone else None
-        self.agent: Agent = services.roster.default
+        self.agent: Agent = engines.roster.default
         """Who answers now."""
         self._history = self._new_history()
 
@@ -68,7 +86,7 @@ class ConversationContext:
     @property
     def expected_language(self) -> str:
         """What the user is known to speak; empty where nobody has said so."""
-        fixed, agents = self._services.settings.asr.language, self.agent.language
+        fixed, agents = self._engines.settings.asr.language, self.agent.language
         return self._device.language or (fixed if fixed != "auto" else "" if agents == "auto" else agents)
 
     @property
@@ -90,7 +108,7 @@ class ConversationContext:
             await asyncio.wait([task], timeout=_LOAD_S)
 
     async def _load(self) -> None:
-        await self._services.roster.refresh_now_and_then(self._store)
+        await self._engines.roster.refresh_now_and_then(self._store)
         switches = self._switches
         device = await self._store.devices.seen(self._device.id)
         if switches == self._switches:
@@ -104,10 +122,9 @@ class ConversationContext:
 
     async def _caught_up(self, agent: str, past: Past) -> Past:
         """With what another node has added meanwhile."""
-        shared = self._services.shared
-        if shared is None or not self._known:
+        if self._shared is None or not self._known:
             return past
-        return await shared.conversations.catch_up(self._device.id, agent, past, self._most())
+        return await self._shared.catch_up(self._device.id, agent, past, self._most())
 
     def _most(self) -> int:
         return max(1, self._settings.llm.history_turns)
@@ -120,13 +137,13 @@ class ConversationContext:
 
     def _take(self, device: Device) -> None:
         self._device = device
-        agent = self._services.roster.of(device.agent)
+        agent = self._engines.roster.of(device.agent)
         if agent.name != self.agent.name:
             self._history = self._new_history()
         self.agent = agent
 
     async def _read_memories(self) -> None:
-        self._memories = fitting([fact.text for fact in await self._services.memory.known(self._device.id)])
+        self._memories = fitting([fact.text for fact in await self._memory.known(self._device.id)])
 
     def _spawn(self, work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(_spared(work, self._device.id), name=name)
@@ -136,7 +153,7 @@ class ConversationContext:
 
     def close(self) -> None:
         """The conversation is over; what has been written down stays, what is being read is given up."""
-        self._services.memory.ended(self._device.id)
+        self._memory.ended(self._device.id)
         for task in self._tasks:
             task.cancel()
 
@@ -151,7 +168,7 @@ class ConversationContext:
         return self._history.messages(self._prompt(), with_note(text, self._note))
 
     def _prompt(self) -> str:
-        agent, device = self._services.roster.of(self.agent.name), self._device  # as it is now
+        agent, device = self._engines.roster.of(self.agent.name), self._device  # as it is now
         language = agent.language if agent.language != "auto" else language_of(agent.prompt)
         around = Surroundings(
             day=self._today(),
@@ -212,15 +229,19 @@ class ConversationContext:
                     note=note,
                 )
             )
-            if self._services.shared is not None and self._known:
-                self._services.shared.conversations.keep(self._device.id, self.agent.name, self._most())
-        self._services.summaries.consider(self._device.id, self.agent.name, self._history, stored=stored)
+            if self._shared is not None and self._known:
+                self._shared.keep(self._device.id, self.agent.name, self._most())
+        self._summaries.consider(self._device.id, self.agent.name, self._history, stored=stored)
         if self._known:
             self._spawn(self._look_again, "look-again")
 
+    def skip_turn(self) -> None:
+        """A turn is over that is not remembered: pages tell turns apart by their numbers in the store."""
+        self._store.turns.next_id()
+
     async def _look_again(self) -> None:
         """The command line or the console may have changed the device, its agent or its memories meanwhile."""
-        await self._services.roster.refresh_now_and_then(self._store)
+        await self._engines.roster.refresh_now_and_then(self._store)
         switches = self._switches
         device = await self._store.devices.get(self._device.id)
         if device is None:  # it was removed, with all that it said
@@ -249,7 +270,7 @@ class ConversationContext:
 
     def wanted(self, text: str) -> Agent | None:
         """The agent that a sentence asks to switch to; `None` for every other sentence."""
-        return self._services.roster.wanted(text)
+        return self._engines.roster.wanted(text)
 
     def switch(self, agent: Agent) -> None:
         """Another agent answers from now on; it goes on where this device left it."""
@@ -267,7 +288,7 @@ class ConversationContext:
 
     def agents(self) -> Sequence[str]:
         """Names of the characters this device may take."""
-        return [agent.name for agent in self._services.roster]
+        return [agent.name for agent in self._engines.roster]
 
     async def change_agent(self, name: str) -> None:
         """Take another character from the next reply on.
@@ -275,7 +296,7 @@ class ConversationContext:
         Raises:
             ValueError: there is none of this name.
         """
-        agent = self._services.roster.find(name)
+        agent = self._engines.roster.find(name)
         if agent is None:
             raise ValueError(f"there is no agent {name!r}")
         self.switch(agent)
@@ -287,7 +308,7 @@ class ConversationContext:
             ValueError: there is nothing to keep.
             StoreError: it cannot be written.
         """
-        await self._services.memory.remember(self._device.id, fact)
+        await self._memory.remember(self._device.id, fact)
         await self._read_memories()
 
     async def known(self, about: str = "") -> Sequence[str]:
@@ -296,7 +317,7 @@ class ConversationContext:
         Raises:
             StoreError: it cannot be read.
         """
-        return [fact.text for fact in await self._services.memory.known(self._device.id, about)]
+        return [fact.text for fact in await self._memory.known(self._device.id, about)]
 
     @property
     def names(self) -> Sequence[str]:
@@ -309,7 +330,7 @@ class ConversationContext:
         Raises:
             StoreError: it cannot be written.
         """
-        gone = await self._services.memory.forget(self._device.id, about)
+        gone = await self._memory.forget(self._device.id, about)
         await self._read_memories()
         return gone
 

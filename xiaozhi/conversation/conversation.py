@@ -23,6 +23,7 @@ from xiaozhi.conversation.services import Services
 from xiaozhi.conversation.turn_records import TurnRecords
 from xiaozhi.events import Clause, KeyReleased, MicPacket, SpeechBegan, SpeechEvent
 from xiaozhi.stages.asr.stage import PartialText, Recognised
+from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
 from xiaozhi.text.language import language_of
 from xiaozhi.text.messages import message
 from xiaozhi.text.script import script_of
@@ -46,6 +47,9 @@ from xiaozhi.turn.trace import TurnTrace
 from xiaozhi.turn.unprompted import Manners
 
 _log = logging.getLogger(__name__)
+
+# What is known to be whole, as `plain` writes it.
+_COMMANDS: Final = frozenset(plain(phrase) for phrase in SPOKEN_COMMANDS_EN)
 
 # A burst of at least this many packets outside listening, just before `detect`, is the firmware's wake-word audio.
 _WAKE_BURST_PACKETS: Final = 5
@@ -83,15 +87,18 @@ class Conversation:
         self._notice = notice
         self._loop = asyncio.get_running_loop()
         self._tasks: asyncio.TaskGroup | None = None
-        self._machine = TurnMachine(settings.turn, services.commands)
-        self._context = ConversationContext(services, device_id)
-        self._records = TurnRecords(services, self._context, link, device_id)
-        self._microphone = Microphone(services)
+        self._machine = TurnMachine(settings.turn, _COMMANDS)
+        conversations = services.shared.conversations if services.shared is not None else None
+        self._context = ConversationContext(
+            services, services.store, services.memory, services.summaries, conversations, device_id
+        )
+        self._records = TurnRecords(services, self._context, services.on_turn, link, device_id)
+        self._microphone = Microphone(services.tick, services.ears, settings)
         self._echo_guard = EchoGuard(services.codec, services.echoes)
         self._heard = HeardUtterance()
         self.manners = Manners(settings.turn)
         """What the device says unasked; an agent may bring its own."""
-        self._planner = Planner(services, device_id, self._context, self.manners)
+        self._planner = Planner(services, services.tools, device_id, self._context, self.manners)
         self._reply: Reply | None = None  # the one that is prepared or spoken
         self._reply_task: asyncio.Task[None] | None = None
         self._saying: Saying | None = None  # the sentence of the server's own that it speaks
@@ -411,7 +418,7 @@ class Conversation:
         for decision in decisions:
             match decision:
                 case NextUtterance(number, mic, afresh):
-                    self._microphone.expect(number, mic, afresh=afresh)
+                    self._microphone.expect(number, mic, afresh=afresh, gap_ms=self._services.settings.turn.gap_ms)
                 case Recognise(ticket, probe):
                     self._recognise(ticket, probe)
                 case StartReply():

@@ -7,9 +7,11 @@ from xiaozhi.audio.packet_time import packet_ms
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, duration_ms
 from xiaozhi.concurrency.channel import MICROPHONE, RECOGNITION, SPEECH, TEXTS, Channel
 from xiaozhi.concurrency.workers import Priority, Rank
-from xiaozhi.conversation.services import Services
 from xiaozhi.events import KeyReleased, MicInput, MicPacket, SpeechEvent
+from xiaozhi.settings import Settings
 from xiaozhi.stages.asr.stage import Ask, AsrInput, Forget, PartialText, Recognised, run_asr
+from xiaozhi.stages.asr.utterance import Ears
+from xiaozhi.stages.vad.batcher import VadBatcher
 from xiaozhi.stages.vad.stage import VadControl, run_vad
 from xiaozhi.turn.decisions import Mic
 from xiaozhi.turn.segmenter import Segmenter
@@ -38,11 +40,15 @@ class Microphone:
     """One conversation's way from packets to words.
 
     Args:
-        services: the shared engines.
+        vad: the shared decoder and model.
+        ears: the shared recogniser.
+        settings: of the moment the device connects.
     """
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, vad: VadBatcher, ears: Ears, settings: Settings) -> None:
+        self._vad = vad
+        self._ears = ears
+        self._settings = settings
         self._packets: Channel[MicInput] = Channel(_MIC_MS, _packet_ms, drop_oldest=True, kind=MICROPHONE)
         self._to_recognise: Channel[AsrInput] = Channel(_MIC_MS, _heard_ms, kind=RECOGNITION)
         self._control = VadControl(self._packets)
@@ -55,8 +61,8 @@ class Microphone:
 
     async def run(self) -> None:
         """Find and recognise speech until cancelled."""
-        settings = self._services.settings
-        ear = self._services.tick.open()
+        settings = self._settings
+        ear = self._vad.open()
         segmenter = Segmenter(settings.vad.threshold, settings.vad.release_threshold, settings.vad.min_speech_ms)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -64,7 +70,7 @@ class Microphone:
                     run_vad(
                         self._packets,
                         self.speech,
-                        self._services.tick,
+                        self._vad,
                         ear,
                         segmenter,
                         pre_roll_ms=settings.vad.pre_roll_ms,
@@ -73,7 +79,7 @@ class Microphone:
                     name="vad",
                 )
                 tasks.create_task(
-                    run_asr(self._to_recognise, self.texts, self._services.ears, settings.asr.timeout_s),
+                    run_asr(self._to_recognise, self.texts, self._ears, settings.asr.timeout_s),
                     name="asr",
                 )
         finally:
@@ -99,12 +105,19 @@ class Microphone:
         unheard, self.unheard = self.unheard, 0
         return unheard
 
-    def expect(self, utterance: int, mic: Mic, *, afresh: bool) -> None:
-        """What is open is over; what comes from now on belongs to the utterance of this number."""
+    def expect(self, utterance: int, mic: Mic, *, afresh: bool, gap_ms: float) -> None:
+        """What is open is over; what comes from now on belongs to the utterance of this number.
+
+        Args:
+            utterance: its number.
+            mic: what sound counts for now.
+            afresh: what has come already and was not judged yet is forgotten.
+            gap_ms: where no packet has come for so long, silence goes on by the clock.
+        """
         if (mic is Mic.SHUT) is not (self._control.mic is Mic.SHUT):
             self.unheard = 0
         self._to_recognise.put_nowait(Forget())
-        self._control.gap_ms = self._services.settings.turn.gap_ms
+        self._control.gap_ms = gap_ms
         self._control.expect(utterance, mic, afresh=afresh)
 
     def pass_on(self, event: SpeechEvent) -> None:

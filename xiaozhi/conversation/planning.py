@@ -9,7 +9,7 @@ from functools import partial
 
 from xiaozhi.agents import Agent
 from xiaozhi.conversation.context import ConversationContext, acknowledgement
-from xiaozhi.conversation.services import Services
+from xiaozhi.conversation.engines import Engines
 from xiaozhi.events import Clause, Message
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.known_languages import EMBEDDED, is_unknown, languages_of
@@ -18,6 +18,7 @@ from xiaozhi.text.script import script_of
 from xiaozhi.tools import units
 from xiaozhi.tools.device import DeviceTools
 from xiaozhi.tools.local_answer import local_answer
+from xiaozhi.tools.shared_tools import SharedTools
 from xiaozhi.tools.tool import DeviceCalls, ToolContext, ToolError, ToolResult
 from xiaozhi.tools.toolbox import Toolbox
 from xiaozhi.tools.volume import carry_out, dial_tool
@@ -140,18 +141,21 @@ class Planner:
     """Plans the replies of one conversation. Nothing has an effect before `committed`.
 
     Args:
-        services: the shared tools, and what the recogniser knows.
+        engines: what the recogniser knows.
+        tools: what models may call.
         device_id: whose conversation it is.
         context: the agent and the past.
         manners: takes the agent's own words.
     """
 
-    def __init__(self, services: Services, device_id: str, context: ConversationContext, manners: Manners) -> None:
+    def __init__(
+        self, engines: Engines, tools: SharedTools, device_id: str, context: ConversationContext, manners: Manners
+    ) -> None:
         self._device_id = device_id
-        self._services = services
+        self._engines = engines
         self._context = context
         self._manners = manners
-        self._toolbox = services.tools.toolbox(ToolContext(device_id, now=context.now, conversation=context))
+        self._toolbox = tools.toolbox(ToolContext(device_id, now=context.now, conversation=context))
         self._intents = Intents(context, manners, self._toolbox)
         self._switch_to: Agent | None = None  # with the newest plan
 
@@ -183,9 +187,9 @@ class Planner:
 
     def _plan(self, text: str, transcript: Transcript, user: str) -> Plan:
         agent = self._context.agent
-        known = languages_of(self._services.ears.engine)
+        known = languages_of(self._engines.ears.engine)
         if is_unknown(transcript, known, self._context.expected_language):
-            said = only_understands(known or EMBEDDED, soon=self._services.ears_are_coming)
+            said = only_understands(known or EMBEDDED, soon=self._engines.ears_are_coming)
             return Plan(
                 "zh",
                 agent=agent,

@@ -15,9 +15,9 @@ from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.cache.answers import How
 from xiaozhi.concurrency.channel import CLAUSES, PACKETS, Channel, ChannelClosed
 from xiaozhi.conversation.device_link import DeviceLink
+from xiaozhi.conversation.engines import Engines
 from xiaozhi.conversation.pacer import Pacer
 from xiaozhi.conversation.planning import Action, Plan
-from xiaozhi.conversation.services import Services
 from xiaozhi.events import Clause, ClauseStart, Message, SoundSource, SpokenItem, ToolSpec
 from xiaozhi.overload.admission import TurnedAway
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest
@@ -64,7 +64,7 @@ class Reply:
     Nothing outside is touched before `commit`: no message to the device, no history, no tool.
 
     Args:
-        services: the shared engines.
+        engines: what it goes through.
         link: the device.
         plan: what to say or whom to ask.
         trace: the turn's record; its generation marks every packet.
@@ -73,15 +73,15 @@ class Reply:
 
     def __init__(
         self,
-        services: Services,
+        engines: Engines,
         link: DeviceLink,
         plan: Plan,
         trace: TurnTrace,
         notify: Callable[["Reply", ReplyEvent], None],
     ) -> None:
         agent = plan.agent
-        self._services = services
-        self._audio = services.settings.audio
+        self._engines = engines
+        self._audio = engines.settings.audio
         self._link = link
         self.plan = plan
         """What it is made of."""
@@ -94,13 +94,13 @@ class Reply:
         self._ready_timer: asyncio.TimerHandle | None = None
         self._started_at = 0.0  # when the device was told to go to speaking
         self._stopped = False
-        self.pacer = Pacer(link, trace.generation, self._audio.lead_ms, services.settings.llm.reply_max_s * 1000.0)
+        self.pacer = Pacer(link, trace.generation, self._audio.lead_ms, engines.settings.llm.reply_max_s * 1000.0)
         """What has been sent and played."""
         self._items: Channel[SpokenItem] = Channel(_SPEECH_MS, _sound_ms, kind=PACKETS)
         self._request = voice_request(agent) if agent is not None else ANY_VOICE
         # Replies that are there from the start are in the house's own tone: other agents answer for themselves.
         own_tone = agent is not None and agent.name != HOUSE_AGENT
-        self._recall = None if own_tone else services.caches.recall(services.chat, self._recalled)
+        self._recall = None if own_tone else engines.caches.recall(engines.chat, self._recalled)
         self._has_place = False
         if plan.name:
             trace.route = f"intent: {plan.name}"
@@ -230,7 +230,7 @@ class Reply:
 
     async def _admitted(self) -> bool:
         """Wait for a place while the process is overloaded, and ask for patience; False when there is none in time."""
-        admission = self._services.admission
+        admission = self._engines.admission
         came = self._loop.time()
         if admission.full:
             await self._excuse("one_moment")
@@ -247,7 +247,7 @@ class Reply:
         """On the way to the first sound no longer: somebody else may set out."""
         if self._has_place:
             self._has_place = False
-            self._services.admission.leave()
+            self._engines.admission.leave()
 
     # Without a model ----------------------------------------------------------------------------------------------
 
@@ -338,16 +338,16 @@ class Reply:
         )
         self.ends_conversation = self.ends_conversation or done.ends_conversation
         if done.audio is None and done.messages and done.messages[-1].role == "tool":
-            raise ChatError(f"{self._services.chat.name}: called tools without end and said nothing about them")
+            raise ChatError(f"{self._engines.chat.name}: called tools without end and said nothing about them")
         await self._close_with(clauses, done.closing, done.audio)
 
     async def _ask(self, clauses: Channel[Clause], messages: Sequence[Message], specs: tuple[ToolSpec, ...]) -> Outcome:
         tier = self.plan.agent.tier if self.plan.agent is not None else ""
         return await run_llm(
-            self._recall or self._services.chat,
+            self._recall or self._engines.chat,
             ChatRequest(messages, self.plan.language, specs, tier=tier, on_note=self.trace.note_route),
             clauses,
-            settings=self._services.settings,
+            settings=self._engines.settings,
             on_first_token=self._first_token,
             on_first_clause=self._first_clause,
             queued_ms=lambda: self._items.weight + self.pacer.unplayed_ms(),
@@ -388,16 +388,16 @@ class Reply:
     # The voice ----------------------------------------------------------------------------------------------------
 
     async def _voice(self, clauses: Channel[Clause]) -> None:
-        services = self._services
+        engines = self._engines
         try:
             await run_tts(
                 clauses,
                 self._items,
-                services.voice.overheard(self._spoke, self._request),
-                services.codec,
-                services.speech_settings(),
+                engines.voice.overheard(self._spoke, self._request),
+                engines.codec,
+                engines.speech_settings(),
                 on_first_speech=self._first_speech,
-                kept=services.caches.kept,
+                kept=engines.caches.kept,
                 wish=self._request,
                 on_voice=self._spoke,
                 on_hit=self._needed_no_voice,
@@ -418,8 +418,8 @@ class Reply:
         """The voice has work: guess when its first sound comes, so that `tts/start` can go ahead of it."""
         if self.trace.first_clause is None:
             self.trace.first_clause = self._loop.time()
-            gap_s = self._services.settings.audio.start_gap_ms / 1000.0
-            self._ready_in(self._services.voice_delay.expected_s() - gap_s)
+            gap_s = self._engines.settings.audio.start_gap_ms / 1000.0
+            self._ready_in(self._engines.voice_delay.expected_s() - gap_s)
 
     def _first_packet(self) -> None:
         self.trace.first_packet = self._loop.time()
@@ -429,7 +429,7 @@ class Reply:
         trace = self.trace
         trace.first_speech = self._loop.time()
         if trace.first_clause is not None and not trace.kept_clauses:
-            self._services.voice_delay.took(trace.first_speech - trace.first_clause)
+            self._engines.voice_delay.took(trace.first_speech - trace.first_clause)
         self._ready()
 
     def _spoke(self, voice: str) -> None:

@@ -1,12 +1,13 @@
 """A turn is over: what was heard of it goes into the history, and its record to whoever wants it."""
 
 import logging
+from collections.abc import Callable, Sequence
 
 from xiaozhi.conversation.context import ConversationContext
 from xiaozhi.conversation.device_link import DeviceLink
+from xiaozhi.conversation.engines import Engines
 from xiaozhi.conversation.planning import Remembered
 from xiaozhi.conversation.reply import Reply
-from xiaozhi.conversation.services import Services
 from xiaozhi.turn.trace import TurnTrace
 
 _turns = logging.getLogger("xiaozhi.turn")
@@ -16,14 +17,23 @@ class TurnRecords:
     """Keeps one conversation's turns.
 
     Args:
-        services: who listens for turns.
+        engines: whether the log may hold words.
         context: keeps what was heard.
+        listeners: told of every turn: whose it was and its record.
         link: to a client that asked for records; words only where wanted.
         device_id: for the log.
     """
 
-    def __init__(self, services: Services, context: ConversationContext, link: DeviceLink, device_id: str) -> None:
-        self._services = services
+    def __init__(
+        self,
+        engines: Engines,
+        context: ConversationContext,
+        listeners: Sequence[Callable[[str, TurnTrace], None]],
+        link: DeviceLink,
+        device_id: str,
+    ) -> None:
+        self._engines = engines
+        self._listeners = listeners
         self._context = context
         self._link = link
         self._device_id = device_id
@@ -49,14 +59,14 @@ class TurnRecords:
 
     def unheard(self, trace: TurnTrace) -> None:
         """A turn that is no part of the history: somebody has spoken and could not be understood."""
-        self._services.store.turns.next_id()  # the pages tell turns apart by it
+        self._context.skip_turn()
         self._tell(trace)
 
     def _tell(self, trace: TurnTrace) -> None:
-        for listener in self._services.on_turn:
+        for listener in self._listeners:
             listener(self._device_id, trace)
         record = trace.message()
-        words = {"heard": trace.heard, "said": trace.said} if self._services.settings.log.transcripts else {}
+        words = {"heard": trace.heard, "said": trace.said} if self._engines.settings.log.transcripts else {}
         about = {"device": self._device_id}
         _turns.info("turn", extra={**about, **trace.summary(), **words})
         _turns.debug("trace", extra={**about, **{key: record[key] for key in record if key != "type"}})

@@ -8,16 +8,8 @@ from typing import Final
 
 from xiaozhi.agents import Roster
 from xiaozhi.conversation.caches import Caches, open_caches
-from xiaozhi.conversation.services import (
-    About,
-    Services,
-    UnknownLanguage,
-    about_chat,
-    about_recognizer,
-    about_voices,
-    close_recognizer,
-    warm_recognizer,
-)
+from xiaozhi.conversation.engines import About, close_recognizer, warm_recognizer
+from xiaozhi.conversation.services import Services, UnknownLanguage
 from xiaozhi.overload.steps import Step
 from xiaozhi.settings import Settings
 from xiaozhi.stages.asr.cached import memory_of, remember
@@ -110,14 +102,14 @@ async def _build(parts: Parts, services: Services, keys: Collection[str]) -> Non
     if _any(keys, ("asr",), NOT_OF_RECOGNIZER):
         built = await asyncio.to_thread(build_recognizer, settings.asr, models_dir, SPOKEN_COMMANDS_EN)
         parts.recognizer = remember(built.recognizer, settings.cache)
-        parts.about["asr"] = about_recognizer(built)
+        parts.about["asr"] = About((built.why,), built.hint)
         await warm_recognizer(parts.recognizer, services.ears.pool)
         if isinstance(parts.recognizer, WithFallback):
             await parts.recognizer.warm()
     if _any(keys, ("llm",), NOT_OF_CHAT):
         chat = build_chat(settings.llm, settings.server.timezone, edge=settings.cluster.tier == "edge")
         parts.chat = chat.model
-        parts.about["llm"] = about_chat(chat)
+        parts.about["llm"] = About((chat.why,), chat.hint)
         try:
             async with asyncio.timeout(_WARM_S):
                 await chat.model.warm()
@@ -126,7 +118,7 @@ async def _build(parts: Parts, services: Services, keys: Collection[str]) -> Non
     if _any(keys, ("tts",), NOT_OF_VOICES):
         voices = await asyncio.to_thread(build_voices, settings.tts, models_dir)
         parts.voice = voices.chain
-        parts.about["tts"] = about_voices(voices)
+        parts.about["tts"] = About(voices.why, voices.hint)
         try:
             async with asyncio.timeout(_WARM_S):
                 await voices.chain.warm()
