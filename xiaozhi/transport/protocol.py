@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 import orjson
 
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ
+from xiaozhi.events import MicPacket
 from xiaozhi.text import bounded_json
 from xiaozhi.transport import framing
 from xiaozhi.turn.machine import ListeningMode
@@ -22,14 +23,12 @@ MAX_TYPED_CHARS: Final = 2000
 class Hello:
     """The client introduced itself.
 
-    `features` holds the names it says it can do; `traces` whether it wants a record of every turn (our own clients);
-    `bare` whether its microphone's frames are samples and not Opus (desktop clients; what it plays is Opus even so).
+    `features` holds the names it says it can do; `traces` whether it wants a record of every turn (our own clients).
     """
 
     version: int
     features: frozenset[str] = frozenset()
     traces: bool = False
-    bare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +72,6 @@ class Iot:
 
 
 @dataclass(frozen=True, slots=True)
-class Audio:
-    """One Opus packet from the microphone."""
-
-    opus: bytes
-    timestamp_ms: int
-
-
-@dataclass(frozen=True, slots=True)
 class Ping:
     """A client's own keepalive (browser clients)."""
 
@@ -92,7 +83,7 @@ class Ignored:
     why: str
 
 
-Event: TypeAlias = Hello | ListenStart | ListenStop | Detect | Abort | Mcp | Iot | Audio | Ping | Ignored
+Event: TypeAlias = Hello | ListenStart | ListenStop | Detect | Abort | Mcp | Iot | MicPacket | Ping | Ignored
 
 
 @dataclass(slots=True)
@@ -107,6 +98,8 @@ class DeviceProtocol:
     session_id: str = ""
     echoes_session: bool = field(default=False, init=False)
     """The client has repeated our session id: a mark of the firmware, never a condition for being understood."""
+    bare: bool = field(default=False, init=False)
+    """Its microphone's frames are samples and not Opus (desktop clients; what it plays is Opus even so)."""
     _greeted: bool = field(default=False, init=False)
 
     def receive_text(self, text: str) -> Event:
@@ -141,10 +134,9 @@ class DeviceProtocol:
     def receive_binary(self, message: bytes) -> Event:
         """Understand a binary frame. Never raises: a wrong one is `Ignored`. An empty packet is silence (a DTX gap)."""
         try:
-            frame = framing.unpack(self.version, message)
+            return framing.unpack(self.version, message, bare=self.bare)
         except framing.FramingError as error:
             return Ignored(str(error))
-        return Audio(frame.opus, frame.timestamp_ms)
 
     def pack(self, opus: bytes, timestamp_ms: int) -> bytes:
         """One binary message around an Opus packet in this connection's framing."""
@@ -164,8 +156,10 @@ class DeviceProtocol:
             else frozenset()
         )
         audio = message.get("audio_params")
-        bare = isinstance(audio, dict) and audio.get("format") == "pcm" and audio.get("sample_rate") == UPLINK_RATE_HZ
-        return Hello(self.version, names, "trace" in names, bare)
+        self.bare = (
+            isinstance(audio, dict) and audio.get("format") == "pcm" and audio.get("sample_rate") == UPLINK_RATE_HZ
+        )
+        return Hello(self.version, names, "trace" in names)
 
     # What the server says -----------------------------------------------------------------------------------------
 

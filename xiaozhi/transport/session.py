@@ -19,7 +19,6 @@ from xiaozhi.text.emotions import emoji_of
 from xiaozhi.tools.device import DeviceTools
 from xiaozhi.transport.protocol import (
     Abort,
-    Audio,
     Detect,
     DeviceProtocol,
     Event,
@@ -115,7 +114,6 @@ class DeviceSession:
         self._opened_at = self._loop.time()
         self._spoke = False  # the client has said anything at all
         self._traces = False
-        self._bare = False  # its microphone sends samples instead of Opus
         self._ignored = 0
 
     async def recall(self) -> None:
@@ -131,10 +129,10 @@ class DeviceSession:
         """What the device has just said. Never waits."""
         talk = self._conversation
         match event:
-            case Audio(opus, timestamp_ms):
-                talk.hear(MicPacket(opus, timestamp_ms, self._bare))
+            case MicPacket():
+                talk.hear(event)
             case Hello():
-                self._traces, self._bare = event.traces, event.bare
+                self._traces = event.traces
                 self._services.prewarm()
                 self._downlink.send(self.protocol.hello(DOWNLINK_RATE_HZ, FRAME_MS))
             case ListenStart(mode):
