@@ -34,7 +34,7 @@ from tests.virtual_house import (
 )
 from xiaozhi.conversation.context import ConversationContext
 from xiaozhi.settings import Settings
-from xiaozhi.turn.machine import ListeningMode, State
+from xiaozhi.turn.machine import ListeningMode, TurnState
 
 ANSWER_WITHIN_S: Final = 8.0
 """From the end of speech to the first sound, with upstreams that work."""
@@ -162,7 +162,7 @@ class _Run:
         talk = self.device.talk
         if self.device.running.done():
             raise Dead(f"the conversation has ended: {self.device.running.exception()!r}")
-        control = talk._microphone._control
+        control = talk._speech_input._control
         if (control.utterance, control.mic) != (talk._machine.utterance, talk._machine._mic):
             raise Dead("the microphone and the machine are not of one mind")
 
@@ -211,7 +211,7 @@ class _Run:
         machine = self.device.talk._machine
         return (
             self.device.state != "speaking"
-            and machine.state in (State.IDLE, State.WAITING)
+            and machine.state in (TurnState.IDLE, TurnState.WAITING)
             and self.device.talk._reply is None
         )
 

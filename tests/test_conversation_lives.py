@@ -28,7 +28,7 @@ from xiaozhi.stages.llm.engine import ChatModel, ChatRequest, Delta
 from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 from xiaozhi.text.messages import message
-from xiaozhi.turn.machine import ListeningMode, State
+from xiaozhi.turn.machine import ListeningMode, TurnState
 
 AUTO, MANUAL, REALTIME = ListeningMode.AUTO, ListeningMode.MANUAL, ListeningMode.REALTIME
 ASKED = "现在几点了"
@@ -103,7 +103,7 @@ def test_a_wake_word_in_mid_sentence_leaves_nobody_deaf(mode: ListeningMode, wor
     async def scene() -> None:
         async with conversation(mode) as (device, _):
             await device.speak(0.8, pause_s)
-            assert device.talk._machine.state in (State.HEARING, State.PAUSED)
+            assert device.talk._machine.state in (TurnState.HEARING, TurnState.PAUSED)
             device.talk.detect(word)
             for _ in range(3):
                 await said_and_answered(device)
@@ -151,10 +151,10 @@ def test_an_onset_that_waits_while_the_server_begins_to_speak_leaves_nobody_deaf
 
             async def put_in_the_last_moment(channel: Channel[Any], item: object) -> None:
                 await put(channel, item)
-                if channel is talk._microphone.speech:
+                if channel is talk._speech_input.speech:
                     monkeypatch.undo()
                     talk._apply(machine.reply_ready(machine.generation))  # before the onset is read
-                    assert machine.state is State.REPLYING
+                    assert machine.state is TurnState.REPLYING
 
             monkeypatch.setattr(Channel, "put", put_in_the_last_moment)
             talk.say("茶好了，快来喝吧。")
@@ -374,7 +374,7 @@ def test_a_backchannel_and_then_no_more_packets_leave_no_reply_half_unheard(reco
             await answered(device, now())
             asyncio.get_running_loop().decode_s = lambda: recognised_s  # type: ignore[attr-defined]
             await device.speak(0.6)
-            assert device.talk._machine.state is State.PROBING
+            assert device.talk._machine.state is TurnState.PROBING
             device.unplugged = True
             await asyncio.sleep(30.0)
             assert device.state == "listening" and device.talk.idle_s() > 0.0
@@ -469,7 +469,7 @@ def test_a_stall_of_the_network_cuts_nobody_off(stall_s: float, mode: ListeningM
             assert not told(device, "stt")
             device.stalled = False
             await asyncio.sleep(0.5)
-            assert device.talk._machine.state is State.HEARING and not told(device, "stt")
+            assert device.talk._machine.state is TurnState.HEARING and not told(device, "stt")
             await device.speak(0.0)
             await answered(device, now())
             assert len(told(device, "stt")) == 1
@@ -488,7 +488,7 @@ def test_who_has_always_sent_silence_is_not_cut_off_by_a_stall_in_a_pause(pause_
             await asyncio.sleep(0.6)
             device.stalled = False
             await asyncio.sleep(0.5)
-            assert device.talk._machine.state is State.HEARING and not told(device, "stt")
+            assert device.talk._machine.state is TurnState.HEARING and not told(device, "stt")
             await device.speak(0.3)
             await answered(device, now())
             assert len(told(device, "stt")) == 1
@@ -503,7 +503,7 @@ def test_a_held_key_is_held_through_any_gap() -> None:
             device.unplugged = True
             await asyncio.sleep(5.0)
             device.unplugged = False
-            assert device.talk._machine.state is State.HEARING
+            assert device.talk._machine.state is TurnState.HEARING
             await device.speak(0.5)
             device.stop()
             await answered(device, now())

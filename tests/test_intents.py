@@ -14,7 +14,7 @@ from xiaozhi.tools.local_answer import calculator_tools
 from xiaozhi.tools.registry import Registry
 from xiaozhi.tools.tool import ToolContext, ToolResult
 from xiaozhi.tools.toolbox import Toolbox
-from xiaozhi.turn.unprompted import Manners
+from xiaozhi.turn.greetings import Greetings
 
 CHEF = Agent(name="chef", aliases=("大厨",))
 
@@ -45,7 +45,7 @@ class Dials:
 
 def intents(device: Dials | None = None, allow: Sequence[str] = ("*",)) -> Intents:
     box = Toolbox(Registry(calculator_tools()), ToolContext(device=device), ToolsSettings(), allow=allow)
-    return Intents(cast(ConversationContext, People()), Manners(TurnSettings()), box)
+    return Intents(cast(ConversationContext, People()), Greetings(TurnSettings()), box)
 
 
 @pytest.mark.parametrize(

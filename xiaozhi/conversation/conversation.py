@@ -15,11 +15,11 @@ from xiaozhi.conversation.context import ConversationContext
 from xiaozhi.conversation.device_link import DeviceLink
 from xiaozhi.conversation.echo_guard import Echo, EchoGuard
 from xiaozhi.conversation.heard import HeardUtterance
-from xiaozhi.conversation.microphone import Microphone
-from xiaozhi.conversation.planning import Plan, Planner, Remembered
+from xiaozhi.conversation.planning import InHistory, Planner, ReplyPlan
 from xiaozhi.conversation.reply import Reply, ReplyEvent
 from xiaozhi.conversation.saying import Saying, Told
 from xiaozhi.conversation.services import Services
+from xiaozhi.conversation.speech_input import SpeechInput
 from xiaozhi.conversation.turn_records import TurnRecords
 from xiaozhi.events import Clause, KeyReleased, MicPacket, SpeechBegan, SpeechEvent
 from xiaozhi.stages.asr.stage import PartialText, Recognised
@@ -42,9 +42,9 @@ from xiaozhi.turn.decisions import (
     StartSaying,
 )
 from xiaozhi.turn.endpointing import is_echo, plain
-from xiaozhi.turn.machine import ListeningMode, State, TurnMachine
+from xiaozhi.turn.greetings import Greetings
+from xiaozhi.turn.machine import ListeningMode, TurnMachine, TurnState
 from xiaozhi.turn.trace import TurnTrace
-from xiaozhi.turn.unprompted import Manners
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ _WAKE_BURST_PACKETS: Final = 5
 _KEEPS_UP_MS: Final = 120.0
 # No state that waits for a user or for words lasts longer than the longest utterance and its recognition, and this.
 _OVERDUE_S: Final = 5.0
-_PASSING: Final = (State.HEARING, State.PAUSED, State.OVERLAP, State.PROBING)
+_PASSING: Final = (TurnState.HEARING, TurnState.PAUSED, TurnState.OVERLAP, TurnState.PROBING)
 # A sentence of the server's own is meant for this moment; a goodbye may take longer, since nobody waits for it.
 _PATIENCE_S: Final = 2.0
 _GOODBYE_PATIENCE_S: Final = 8.0
@@ -93,12 +93,12 @@ class Conversation:
             services, services.store, services.memory, services.summaries, conversations, device_id
         )
         self._records = TurnRecords(services, self._context, services.on_turn, link, device_id)
-        self._microphone = Microphone(services.tick, services.ears, settings)
+        self._speech_input = SpeechInput(services.tick, services.ears, settings)
         self._echo_guard = EchoGuard(services.codec, services.echoes)
         self._heard = HeardUtterance()
-        self.manners = Manners(settings.turn)
+        self.greetings = Greetings(settings.turn)
         """What the device says unasked; an agent may bring its own."""
-        self._planner = Planner(services, services.tools, device_id, self._context, self.manners)
+        self._planner = Planner(services, services.tools, device_id, self._context, self.greetings)
         self._reply: Reply | None = None  # the one that is prepared or spoken
         self._reply_task: asyncio.Task[None] | None = None
         self._saying: Saying | None = None  # the sentence of the server's own that it speaks
@@ -114,10 +114,10 @@ class Conversation:
         if notice:
             self.finish()
 
-    async def recall(self) -> None:
+    async def load(self) -> None:
         """Read what was said before; called before the device may speak, and over within half a second."""
         await self._context.load()
-        self._planner.take_manners()
+        self._planner.take_greetings()
 
     def use_device(self, device: DeviceTools | None) -> None:
         """The device offers tools of its own, or none any more."""
@@ -128,7 +128,7 @@ class Conversation:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                tasks.create_task(self._microphone.run(), name="microphone")
+                tasks.create_task(self._speech_input.run(), name="microphone")
                 tasks.create_task(self._follow_speech(), name="follow-speech")
                 tasks.create_task(self._follow_texts(), name="follow-texts")
         finally:
@@ -140,31 +140,31 @@ class Conversation:
 
     def hear(self, packet: MicPacket) -> None:
         """Take one microphone packet. Never waits: the oldest is dropped when the VAD cannot keep up."""
-        self._microphone.put(packet)
+        self._speech_input.put(packet)
 
     def listen(self, mode: ListeningMode) -> None:
         """`listen/start`."""
         self._active_at = self._listening_since = self._loop.time()
-        self._microphone.take_unheard()
+        self._speech_input.take_unheard()
         if self._notice:
             self._give_notice()
             return
         self._apply(self._machine.listen(mode))
-        if text := self.manners.listens(mode, language=self.language):
+        if text := self.greetings.listens(mode, language=self.language):
             self.say(text)
 
     def stop_listening(self) -> None:
         """`listen/stop`: goes behind the audio that came before it, so that the last syllable is not lost."""
-        self._microphone.key_released()
+        self._speech_input.key_released()
 
     def detect(self, text: str) -> None:
         """A wake word, or a typed text: desktop and browser clients use the same message for both."""
-        burst = self._microphone.take_unheard()
+        burst = self._speech_input.take_unheard()
         self._active_at = self._loop.time()
         wake_words = {plain(word) for word in self._services.settings.turn.wake_words}
         if burst >= _WAKE_BURST_PACKETS or not plain(text) or plain(text) in wake_words:
             self._apply(self._machine.woken())  # the wake word itself is no command
-            if reply := self.manners.woken(listening=self.listens, language=self.language):
+            if reply := self.greetings.woken(listening=self.listens, language=self.language):
                 self.say(reply)
             return
         self.typed(text)
@@ -204,7 +204,7 @@ class Conversation:
         language: str = "",
         interruptible: bool = True,
         patience_s: float = _PATIENCE_S,
-        remembered: Remembered = Remembered.ALWAYS,
+        in_history: InHistory = InHistory.ALWAYS,
     ) -> asyncio.Future[Told]:
         """Say a sentence of the server's own, if nobody speaks or is answered just now, and no end is near.
 
@@ -216,16 +216,16 @@ class Conversation:
             language: of a text that does not show its own; the user's when empty.
             interruptible: speech over it may stop it (realtime mode); a key or an `abort` always does.
             patience_s: given up when its first sound is not there by then, in seconds.
-            remembered: whether it goes into the history, as far as it is heard.
+            in_history: whether it goes into the history, as far as it is heard.
 
         Returns:
             What became of it, when that is known. It need not be awaited.
         """
         script = [] if self._machine.finishing else script_of(text, language=language or self.language)
-        return self._say(script, remembered, patience_s, interruptible=interruptible)
+        return self._say(script, in_history, patience_s, interruptible=interruptible)
 
     def _say(
-        self, script: list[Clause], remembered: Remembered, patience_s: float, *, interruptible: bool = True
+        self, script: list[Clause], in_history: InHistory, patience_s: float, *, interruptible: bool = True
     ) -> asyncio.Future[Told]:
         told: asyncio.Future[Told] = self._loop.create_future()
         begun = script and self._tasks is not None  # else the conversation has not begun, or is over
@@ -234,7 +234,7 @@ class Conversation:
             told.set_result(Told.REFUSED)
             return told
         timer = self._loop.call_later(patience_s, self._give_up_saying, self._machine.generation)
-        self._saying = Saying(script, told, remembered, timer)
+        self._saying = Saying(script, told, in_history, timer)
         self._apply(decisions)
         return told
 
@@ -252,12 +252,12 @@ class Conversation:
         if self._turns == 0 or self._tasks is None:
             return False
         if not self._leaving:
-            text = self.manners.farewell(self.language)
+            text = self.greetings.farewell(self.language)
             if not text or self._machine.mode is ListeningMode.MANUAL:
                 return False
             self._leaving = True
             goodbye = script_of(text, language=self.language)
-            told = self._say(goodbye, Remembered.BROKEN_OFF, _GOODBYE_PATIENCE_S)
+            told = self._say(goodbye, InHistory.BROKEN_OFF, _GOODBYE_PATIENCE_S)
             self._tasks.create_task(self._leave_after(told), name="leave")
         return True
 
@@ -272,7 +272,7 @@ class Conversation:
     def _give_notice(self) -> None:
         """Say the notice and hang up after it, unless it is being said already."""
         notice = script_of(self._notice, language=self.language)
-        told = self._say(notice, Remembered.NEVER, _GOODBYE_PATIENCE_S, interruptible=False)
+        told = self._say(notice, InHistory.NEVER, _GOODBYE_PATIENCE_S, interruptible=False)
         if not told.done():
             told.add_done_callback(lambda _told: self._link.hang_up("only a notice is for this device"))
 
@@ -280,7 +280,7 @@ class Conversation:
 
     async def _follow_speech(self) -> None:
         """Take what the VAD finds, until cancelled."""
-        async for heard in self._microphone.speech:
+        async for heard in self._speech_input.speech:
             if isinstance(heard, KeyReleased):
                 self._key_released(heard)
             elif heard.utterance == self._machine.utterance:  # else it was over while this was on its way
@@ -296,12 +296,12 @@ class Conversation:
         self._apply(self._machine.stop(key.utterance))
         self._own_up()
         if no_sound:
-            self.say(message("not_understood", self.language), remembered=Remembered.NEVER)
+            self.say(message("not_understood", self.language), in_history=InHistory.NEVER)
 
     def _speech(self, event: SpeechEvent) -> None:
         """The user speaks, or has fallen silent."""
         now = self._loop.time()
-        self._microphone.pass_on(event)
+        self._speech_input.pass_on(event)
         self._heard.grew(event, now)
         if isinstance(event, SpeechBegan):
             self._active_at = now
@@ -317,7 +317,7 @@ class Conversation:
 
     async def _follow_texts(self) -> None:
         """Take what is recognised, until cancelled."""
-        async for found in self._microphone.texts:
+        async for found in self._speech_input.texts:
             if isinstance(found, Recognised):
                 if self._machine.awaits(found.ticket):  # else what was asked about went on, or is over
                     self._words(found)
@@ -326,24 +326,24 @@ class Conversation:
 
     def _partial(self, found: PartialText) -> None:
         """Show what has been heard so far; of speech over a reply nothing is shown before it interrupts."""
-        if self._machine.state in (State.HEARING, State.PAUSED):
+        if self._machine.state in (TurnState.HEARING, TurnState.PAUSED):
             self._link.stt(found.text)
 
     def _words(self, answer: Recognised) -> None:
         """Recognition has answered what the machine asked."""
         text = answer.transcript.text
-        if self._machine.state is State.PROBING and is_echo(text, self._spoken_text()):
+        if self._machine.state is TurnState.PROBING and is_echo(text, self._spoken_text()):
             text = ""
         self._heard.recognised(answer, text, self._loop.time())
         if self._services.settings.log.transcripts:
             _log.info("heard", extra={"device": self._device_id, "heard": text})
-        wordless = not text and self._machine.state is State.PAUSED
+        wordless = not text and self._machine.state is TurnState.PAUSED
         self._heard.missed = answer.error if wordless else ""
         self._apply(self._machine.recognised(answer.ticket, text, provisional=answer.provisional))
-        held_a_key = self._machine.state is State.IDLE and self._heard.length_ms >= _TAP_MS
+        held_a_key = self._machine.state is TurnState.IDLE and self._heard.length_ms >= _TAP_MS
         if wordless and not self._heard.missed and held_a_key:
             # Whoever has held a key and said nothing that can be understood is not left without an answer.
-            self.say(message("not_understood", self.language), remembered=Remembered.NEVER)
+            self.say(message("not_understood", self.language), in_history=InHistory.NEVER)
         self._own_up()
 
     def _own_up(self) -> None:
@@ -358,7 +358,7 @@ class Conversation:
         self._heard.missed = ""
         if now - self._owned_up_at >= _OWN_UP_EVERY_S:
             self._owned_up_at = now
-            self.say(message("busy" if engine.full else "not_understood", self.language), remembered=Remembered.NEVER)
+            self.say(message("busy" if engine.full else "not_understood", self.language), in_history=InHistory.NEVER)
 
     def _sounding(self) -> tuple[bytes, ...]:
         """What an open microphone may hear of the device itself: Opus packets."""
@@ -409,7 +409,7 @@ class Conversation:
         self._apply(self._machine.reply_done(reply.trace.generation))
         if failed and reply.committed and asked and silent:
             apology = message("apology", reply.trace.language)
-            self._say(script_of(apology, language=self.language), Remembered.ALWAYS, _PATIENCE_S)
+            self._say(script_of(apology, language=self.language), InHistory.ALWAYS, _PATIENCE_S)
 
     # What the machine decides -------------------------------------------------------------------------------------
 
@@ -418,7 +418,7 @@ class Conversation:
         for decision in decisions:
             match decision:
                 case NextUtterance(number, mic, afresh):
-                    self._microphone.expect(number, mic, afresh=afresh, gap_ms=self._services.settings.turn.gap_ms)
+                    self._speech_input.expect(number, mic, afresh=afresh, gap_ms=self._services.settings.turn.gap_ms)
                 case Recognise(ticket, probe):
                     self._recognise(ticket, probe)
                 case StartReply():
@@ -445,7 +445,7 @@ class Conversation:
     def _recognise(self, ticket: int, probe: bool) -> None:
         if not probe:
             self._heard.soft_end = self._loop.time()
-        self._microphone.recognise(ticket, self._context.rank, probe=probe)
+        self._speech_input.recognise(ticket, self._context.rank, probe=probe)
 
     def _start_reply(self, wanted: StartReply) -> None:
         transcript, text = self._heard.transcript, wanted.text
@@ -460,12 +460,12 @@ class Conversation:
     def _start_saying(self, generation: int) -> None:
         saying = self._saying
         assert saying is not None
-        plan = Plan(
-            self.language, agent=self._context.agent, script=saying.script, unasked=True, remembered=saying.remembered
+        plan = ReplyPlan(
+            self.language, agent=self._context.agent, script=saying.script, unasked=True, in_history=saying.in_history
         )
         self._begin(plan, TurnTrace(self._machine.turn, generation=generation), self.language, f"say-{generation}")
 
-    def _begin(self, plan: Plan, trace: TurnTrace, user: str, name: str) -> None:
+    def _begin(self, plan: ReplyPlan, trace: TurnTrace, user: str, name: str) -> None:
         """Prepare a reply at once; it is heard when it is committed."""
         assert self._tasks is not None
         trace.mode, trace.language = self._machine.mode.value, user
@@ -543,7 +543,7 @@ class Conversation:
     @property
     def _rests(self) -> bool:
         """Nothing is being heard or answered."""
-        return self._machine.state in (State.IDLE, State.WAITING)
+        return self._machine.state in (TurnState.IDLE, TurnState.WAITING)
 
     @property
     def doing(self) -> str:
@@ -553,12 +553,12 @@ class Conversation:
     @property
     def listens(self) -> bool:
         """The microphone is open, and nothing has been found in it yet."""
-        return self._machine.state is State.WAITING
+        return self._machine.state is TurnState.WAITING
 
     @property
     def behind(self) -> bool:
         """There may be a word in what has come and has not been listened to yet: the machine is busy."""
-        return self.listens and self._microphone.waiting_ms > _KEEPS_UP_MS
+        return self.listens and self._speech_input.waiting_ms > _KEEPS_UP_MS
 
     @property
     def is_stranger(self) -> bool:

@@ -23,12 +23,12 @@ from xiaozhi.tools.tool import DeviceCalls, ToolContext, ToolError, ToolResult
 from xiaozhi.tools.toolbox import Toolbox
 from xiaozhi.tools.volume import carry_out, dial_tool
 from xiaozhi.tools.volume_wish import Wish, wish
-from xiaozhi.turn.unprompted import Manners
+from xiaozhi.turn.greetings import Greetings
 
 _log = logging.getLogger(__name__)
 
 
-class Remembered(Enum):
+class InHistory(Enum):
     """Whether what was heard of a reply, or of a sentence of the server's own, goes into the history."""
 
     NEVER = "never"  # an excuse, a notice
@@ -41,7 +41,7 @@ Action = Callable[[], Awaitable[ToolResult]]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ReplyPlan:
     """What a reply is made of.
 
     Attributes:
@@ -53,7 +53,7 @@ class Plan:
         action: what to do, once the turn is committed, instead of asking the model.
         name: of the exact intent behind script or action, for the turn's record; empty for none.
         unasked: no user waits for it: without a sound it is never ready.
-        remembered: whether it goes into the history.
+        in_history: whether it goes into the history.
         ends: the conversation is over after it.
         names: words that belong to this user alone: an answer with one of them is not for others.
         error: why it is no more than an excuse, for the turn's record; empty for an answer.
@@ -68,7 +68,7 @@ class Plan:
     action: Action | None = None
     name: str = ""
     unasked: bool = False
-    remembered: Remembered = Remembered.ALWAYS
+    in_history: InHistory = InHistory.ALWAYS
     ends: bool = False
     names: Sequence[str] = ()
     error: str = ""
@@ -80,16 +80,16 @@ class Intents:
 
     Args:
         context: who there is to switch to.
-        manners: what ends the conversation, and the words for it.
+        greetings: what ends the conversation, and the words for it.
         toolbox: what this agent may do: a translator translates a sum and does not solve it.
     """
 
-    def __init__(self, context: ConversationContext, manners: Manners, toolbox: Toolbox) -> None:
+    def __init__(self, context: ConversationContext, greetings: Greetings, toolbox: Toolbox) -> None:
         self._context = context
-        self._manners = manners
+        self._greetings = greetings
         self._toolbox = toolbox
 
-    def of(self, text: str, language: str) -> Plan | None:
+    def of(self, text: str, language: str) -> ReplyPlan | None:
         """What an exact intent is answered with; None for everything that is the model's to answer. Has no effect.
 
         Args:
@@ -102,31 +102,33 @@ class Intents:
         rules = (self._switch, self._leave, self._dial, self._reckon)
         return next((plan for rule in rules if (plan := rule(text, language)) is not None), None)
 
-    def _switch(self, text: str, language: str) -> Plan | None:
+    def _switch(self, text: str, language: str) -> ReplyPlan | None:
         agent = self._context.wanted(text)
-        return None if agent is None else Plan(language, agent=agent, name="agent", script=[acknowledgement(agent)])
+        return (
+            None if agent is None else ReplyPlan(language, agent=agent, name="agent", script=[acknowledgement(agent)])
+        )
 
-    def _leave(self, text: str, language: str) -> Plan | None:
-        if not self._manners.leaves(text):
+    def _leave(self, text: str, language: str) -> ReplyPlan | None:
+        if not self._greetings.leaves(text):
             return None
-        goodbye = script_of(self._manners.farewell(language), language=language)
-        return Plan(language, name="goodbye", script=goodbye, ends=True)
+        goodbye = script_of(self._greetings.farewell(language), language=language)
+        return ReplyPlan(language, name="goodbye", script=goodbye, ends=True)
 
-    def _dial(self, text: str, language: str) -> Plan | None:
+    def _dial(self, text: str, language: str) -> ReplyPlan | None:
         wanted, device = wish(text), self._toolbox.context.device
         if wanted is None or device is None:
             return None
         tool = dial_tool(wanted.dial)
         if not (device.offers(tool) or device.listing) or not self._toolbox.permits(tool, "device"):
             return None
-        return Plan(language, name=wanted.dial, action=partial(_turn_dial, wanted, device, language))
+        return ReplyPlan(language, name=wanted.dial, action=partial(_turn_dial, wanted, device, language))
 
-    def _reckon(self, text: str, language: str) -> Plan | None:
+    def _reckon(self, text: str, language: str) -> ReplyPlan | None:
         answer = local_answer(text, language)
         tool = "calculate" if units.asked(text) is None else "convert_units"
         if answer is None or not self._toolbox.offers(tool):
             return None
-        return Plan(language, name=tool, script=script_of(answer, language=language))
+        return ReplyPlan(language, name=tool, script=script_of(answer, language=language))
 
 
 async def _turn_dial(wanted: Wish, device: DeviceCalls, language: str) -> ToolResult:
@@ -145,18 +147,18 @@ class Planner:
         tools: what models may call.
         device_id: whose conversation it is.
         context: the agent and the past.
-        manners: takes the agent's own words.
+        greetings: takes the agent's own words.
     """
 
     def __init__(
-        self, engines: Engines, tools: SharedTools, device_id: str, context: ConversationContext, manners: Manners
+        self, engines: Engines, tools: SharedTools, device_id: str, context: ConversationContext, greetings: Greetings
     ) -> None:
         self._device_id = device_id
         self._engines = engines
         self._context = context
-        self._manners = manners
+        self._greetings = greetings
         self._toolbox = tools.toolbox(ToolContext(device_id, now=context.now, conversation=context))
-        self._intents = Intents(context, manners, self._toolbox)
+        self._intents = Intents(context, greetings, self._toolbox)
         self._switch_to: Agent | None = None  # with the newest plan
 
     def use_device(self, device: DeviceTools | None) -> None:
@@ -164,7 +166,7 @@ class Planner:
         self._toolbox.context.device = device
         self._toolbox.attach(device)
 
-    def plan(self, text: str, transcript: Transcript, user: str) -> Plan:
+    def plan(self, text: str, transcript: Transcript, user: str) -> ReplyPlan:
         """How to answer a text; an excuse where that cannot be found out.
 
         Args:
@@ -179,23 +181,23 @@ class Planner:
             _log.exception("no reply could be planned", extra={"device": self._device_id})
             return self.excuse(user)
 
-    def excuse(self, user: str) -> Plan:
+    def excuse(self, user: str) -> ReplyPlan:
         """What to say where no reply can be made."""
         self._switch_to = None
         script = script_of(message("apology", user), language=user, emotion="sad")
-        return Plan(user, agent=self._context.agent, script=script, error="internal error")
+        return ReplyPlan(user, agent=self._context.agent, script=script, error="internal error")
 
-    def _plan(self, text: str, transcript: Transcript, user: str) -> Plan:
+    def _plan(self, text: str, transcript: Transcript, user: str) -> ReplyPlan:
         agent = self._context.agent
         known = languages_of(self._engines.ears.engine)
         if is_unknown(transcript, known, self._context.expected_language):
             said = only_understands(known or EMBEDDED, soon=self._engines.ears_are_coming)
-            return Plan(
+            return ReplyPlan(
                 "zh",
                 agent=agent,
                 script=[Clause(text, text, language, "sad") for text, language in zip(said, ("zh", "en"), strict=True)],
                 name="unknown language",
-                remembered=Remembered.NEVER,
+                in_history=InHistory.NEVER,
                 unknown_language=True,
             )
         language = agent.language if agent.language != "auto" else user
@@ -206,7 +208,7 @@ class Planner:
         intended = self._intents.of(text, language)
         if intended is None:
             messages = self._context.messages(text, transcript)
-            return Plan(language, messages, agent, toolbox, names=self._context.names)
+            return ReplyPlan(language, messages, agent, toolbox, names=self._context.names)
         self._switch_to = intended.agent
         return dataclasses.replace(intended, agent=intended.agent or agent)
 
@@ -215,12 +217,12 @@ class Planner:
         try:
             if self._switch_to is not None:
                 self._context.switch(self._switch_to)
-            self.take_manners()
+            self.take_greetings()
             self._toolbox.begin_turn(text)
         except Exception:  # noqa: BLE001 - the reply is there and is heard all the same; it is logged whole
             _log.exception("a plan could not be carried out whole", extra={"device": self._device_id})
 
-    def take_manners(self) -> None:
+    def take_greetings(self) -> None:
         """An agent's own words are said where the settings leave it to the agent."""
         agent = self._context.agent
-        self._manners.take(wake_reply=agent.wake_reply, greeting=agent.greeting, goodbye=agent.goodbye)
+        self._greetings.take(wake_reply=agent.wake_reply, greeting=agent.greeting, goodbye=agent.goodbye)

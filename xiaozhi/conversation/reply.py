@@ -17,7 +17,7 @@ from xiaozhi.concurrency.channel import CLAUSES, PACKETS, Channel, ChannelClosed
 from xiaozhi.conversation.device_link import DeviceLink
 from xiaozhi.conversation.engines import Engines
 from xiaozhi.conversation.pacer import Pacer
-from xiaozhi.conversation.planning import Action, Plan
+from xiaozhi.conversation.planning import Action, ReplyPlan
 from xiaozhi.events import Clause, ClauseStart, Message, SoundSource, SpokenItem, ToolSpec
 from xiaozhi.overload.admission import TurnedAway
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest
@@ -75,7 +75,7 @@ class Reply:
         self,
         engines: Engines,
         link: DeviceLink,
-        plan: Plan,
+        plan: ReplyPlan,
         trace: TurnTrace,
         notify: Callable[["Reply", ReplyEvent], None],
     ) -> None:

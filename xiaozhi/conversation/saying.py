@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from xiaozhi.conversation.planning import Remembered
+from xiaozhi.conversation.planning import InHistory
 from xiaozhi.events import Clause
 
 
@@ -25,13 +25,13 @@ class Saying:
     Attributes:
         script: the clauses.
         told: resolved with what became of it.
-        remembered: whether it goes into the history.
+        in_history: whether it goes into the history.
         timer: gives it up while it has no sound.
     """
 
     script: Sequence[Clause]
     told: asyncio.Future[Told]
-    remembered: Remembered
+    in_history: InHistory
     timer: asyncio.TimerHandle
 
     def settle(self, told: Told) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from xiaozhi.conversation.context import ConversationContext
 from xiaozhi.conversation.device_link import DeviceLink
 from xiaozhi.conversation.engines import Engines
-from xiaozhi.conversation.planning import Remembered
+from xiaozhi.conversation.planning import InHistory
 from xiaozhi.conversation.reply import Reply
 from xiaozhi.turn.trace import TurnTrace
 
@@ -46,8 +46,8 @@ class TurnRecords:
         trace, plan = reply.trace, reply.plan
         if not reply.committed:
             return
-        if plan.remembered is Remembered.ALWAYS or (
-            plan.remembered is Remembered.BROKEN_OFF and trace.interrupted is not None
+        if plan.in_history is InHistory.ALWAYS or (
+            plan.in_history is InHistory.BROKEN_OFF and trace.interrupted is not None
         ):
             untaken_ms = self._link.untaken_ms(trace.generation)
             heard_ms = min(reply.pacer.played_ms(), reply.pacer.sent_ms - untaken_ms)

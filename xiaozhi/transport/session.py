@@ -119,7 +119,7 @@ class DeviceSession:
     async def recall(self) -> None:
         """Read what was said before; over within half a second, and before the device is listened to."""
         if self.admitted:  # nobody else learns, or changes, what is kept of the device
-            await self._conversation.recall()
+            await self._conversation.load()
 
     async def run(self) -> None:
         """Converse until cancelled; everything the conversation holds is freed when this returns."""

@@ -44,7 +44,7 @@ class ListeningMode(Enum):
     REALTIME = "realtime"  # the server ends it; the microphone is always open
 
 
-class State(Enum):
+class TurnState(Enum):
     """Where a conversation is."""
 
     IDLE = "idle"  # the device does not listen
@@ -56,14 +56,16 @@ class State(Enum):
     PROBING = "probing"  # the reply is held while that speech is recognised
 
 
-_ALLOWED: Final[dict[State, frozenset[State]]] = {
-    State.IDLE: frozenset({State.WAITING, State.REPLYING}),
-    State.WAITING: frozenset({State.IDLE, State.HEARING, State.REPLYING}),
-    State.HEARING: frozenset({State.IDLE, State.WAITING, State.PAUSED, State.REPLYING}),
-    State.PAUSED: frozenset({State.IDLE, State.WAITING, State.HEARING, State.REPLYING}),
-    State.REPLYING: frozenset({State.IDLE, State.WAITING, State.OVERLAP}),
-    State.OVERLAP: frozenset({State.IDLE, State.WAITING, State.REPLYING, State.PROBING, State.HEARING}),
-    State.PROBING: frozenset({State.IDLE, State.WAITING, State.REPLYING, State.HEARING}),
+_ALLOWED: Final[dict[TurnState, frozenset[TurnState]]] = {
+    TurnState.IDLE: frozenset({TurnState.WAITING, TurnState.REPLYING}),
+    TurnState.WAITING: frozenset({TurnState.IDLE, TurnState.HEARING, TurnState.REPLYING}),
+    TurnState.HEARING: frozenset({TurnState.IDLE, TurnState.WAITING, TurnState.PAUSED, TurnState.REPLYING}),
+    TurnState.PAUSED: frozenset({TurnState.IDLE, TurnState.WAITING, TurnState.HEARING, TurnState.REPLYING}),
+    TurnState.REPLYING: frozenset({TurnState.IDLE, TurnState.WAITING, TurnState.OVERLAP}),
+    TurnState.OVERLAP: frozenset(
+        {TurnState.IDLE, TurnState.WAITING, TurnState.REPLYING, TurnState.PROBING, TurnState.HEARING}
+    ),
+    TurnState.PROBING: frozenset({TurnState.IDLE, TurnState.WAITING, TurnState.REPLYING, TurnState.HEARING}),
 }
 
 # A reply is kept this long into resumed speech, in case the words turn out to be the same (a breath, a cough).
@@ -148,7 +150,7 @@ class TurnMachine:
         """May be exchanged at any time: every decision reads them afresh."""
         self._commands = commands
         self.pace = UserPace()
-        self.state = State.IDLE
+        self.state = TurnState.IDLE
         self.mode = ListeningMode.AUTO
         self.turn = 0
         self.revision = 0
@@ -167,14 +169,14 @@ class TurnMachine:
         self._closing = False  # the utterance is over
         self._afresh = False  # and what has come since is no part of the next
 
-    def _go(self, state: State) -> None:
+    def _go(self, state: TurnState) -> None:
         if state is not self.state:
             if state not in _ALLOWED[self.state]:
                 raise RuntimeError(f"no way from {self.state.value} to {state.value}")
             self.state = state
 
-    def _rest_state(self) -> State:
-        return State.IDLE if self.mode is ListeningMode.MANUAL else State.WAITING
+    def _rest_state(self) -> TurnState:
+        return TurnState.IDLE if self.mode is ListeningMode.MANUAL else TurnState.WAITING
 
     # The microphone -----------------------------------------------------------------------------------------------
 
@@ -196,11 +198,11 @@ class TurnMachine:
     def _wanted(self) -> Mic:
         """The microphone counts while a turn may begin or go on; in realtime mode also during the reply."""
         match self.state:
-            case State.IDLE:
+            case TurnState.IDLE:
                 return Mic.SHUT
-            case State.WAITING if self.finishing:
+            case TurnState.WAITING if self.finishing:
                 return Mic.SHUT
-            case State.REPLYING:
+            case TurnState.REPLYING:
                 realtime = self.mode is ListeningMode.REALTIME and self.settings.barge_in
                 over = self._reply is not None and self._reply.interruptible
                 return Mic.OPEN if realtime and over and not self.finishing else Mic.SHUT
@@ -214,7 +216,7 @@ class TurnMachine:
         """`listen/start`: listen afresh. Repeating it is harmless; during a reply only a pressed key interrupts."""
         self.mode = mode
         decisions: list[Decision] = []
-        if self.state in (State.REPLYING, State.OVERLAP, State.PROBING):
+        if self.state in (TurnState.REPLYING, TurnState.OVERLAP, TurnState.PROBING):
             if mode is not ListeningMode.MANUAL:
                 return []
             decisions += self._interrupt()
@@ -222,7 +224,7 @@ class TurnMachine:
             # Who presses a key wants to speak now; other devices only say that they listen, so what waits may follow.
             decisions += self._drop_reply()
         self._ticket += 1
-        self._go(State.WAITING)
+        self._go(TurnState.WAITING)
         self._close(afresh=True)
         self._pressed = self.utterance + 1
         return decisions
@@ -237,11 +239,11 @@ class TurnMachine:
         if utterance < (self._pressed if self.mode is ListeningMode.MANUAL else self.utterance):
             return []
         match self.state:
-            case State.WAITING:
-                self._go(State.IDLE)
-            case State.HEARING if self._heard.silence_ms + self._heard.voiced_ms < self.settings.min_utterance_ms:
-                return self._discard(State.IDLE)
-            case State.HEARING | State.PAUSED:
+            case TurnState.WAITING:
+                self._go(TurnState.IDLE)
+            case TurnState.HEARING if self._heard.silence_ms + self._heard.voiced_ms < self.settings.min_utterance_ms:
+                return self._discard(TurnState.IDLE)
+            case TurnState.HEARING | TurnState.PAUSED:
                 return self._force()
         return []
 
@@ -250,11 +252,11 @@ class TurnMachine:
         """A wake word, or a sign of life without words: what was said before it counts no more."""
         self._close(afresh=True)
         match self.state:
-            case State.HEARING:
-                return self._discard(State.WAITING)  # a key that is held is held on
-            case State.PAUSED:
+            case TurnState.HEARING:
+                return self._discard(TurnState.WAITING)  # a key that is held is held on
+            case TurnState.PAUSED:
                 return self._discard(self._rest_state())
-            case State.OVERLAP | State.PROBING:
+            case TurnState.OVERLAP | TurnState.PROBING:
                 return self._go_on_replying()
         return []
 
@@ -262,11 +264,11 @@ class TurnMachine:
     def abort(self) -> list[Decision]:
         """`abort`: be silent now."""
         match self.state:
-            case State.IDLE | State.WAITING:
+            case TurnState.IDLE | TurnState.WAITING:
                 return self._drop_reply()
-            case State.HEARING:
-                return self._discard(State.WAITING)  # a key that is held is held on
-            case State.PAUSED:
+            case TurnState.HEARING:
+                return self._discard(TurnState.WAITING)  # a key that is held is held on
+            case TurnState.PAUSED:
                 return self._discard(self._rest_state())
         self._close()
         decisions = self._interrupt()
@@ -276,7 +278,7 @@ class TurnMachine:
     @_event
     def typed(self, text: str) -> list[Decision]:
         """A text typed by the user: a whole turn at once."""
-        if self.state in (State.REPLYING, State.OVERLAP, State.PROBING):
+        if self.state in (TurnState.REPLYING, TurnState.OVERLAP, TurnState.PROBING):
             decisions = self._interrupt()
             self._go(self._rest_state())
         else:
@@ -300,7 +302,7 @@ class TurnMachine:
         It is let out by `reply_ready`, unless the user speaks first. With `interruptible` off, speech does not stop
         it once it sounds; an `abort` always does.
         """
-        if self._reply is not None or self.state not in (State.IDLE, State.WAITING):
+        if self._reply is not None or self.state not in (TurnState.IDLE, TurnState.WAITING):
             return []
         self._reply = _Reply("", saying=True, interruptible=interruptible)
         return [StartSaying(self.generation)]
@@ -320,14 +322,14 @@ class TurnMachine:
             return []
         heard = _Utterance(began_ms=start_ms, voiced_until_ms=end_ms)
         match self.state:
-            case State.WAITING:
+            case TurnState.WAITING:
                 decisions = self._drop_reply()
                 self._begin_turn(heard)
-                self._go(State.HEARING)
+                self._go(TurnState.HEARING)
                 return decisions
-            case State.REPLYING if self._mic is Mic.OPEN:
+            case TurnState.REPLYING if self._mic is Mic.OPEN:
                 self._heard = heard
-                self._go(State.OVERLAP)
+                self._go(TurnState.OVERLAP)
             case _:  # the microphone is shut, or its utterance has begun: whoever speaks now is found once more
                 self._close()
         return []
@@ -335,7 +337,7 @@ class TurnMachine:
     @_event
     def not_speech(self, utterance: int) -> list[Decision]:
         """What the VAD has found was nobody, such as the device's own voice: it may look for the next."""
-        if utterance == self.utterance and self.state in (State.WAITING, State.REPLYING):
+        if utterance == self.utterance and self.state in (TurnState.WAITING, TurnState.REPLYING):
             self._close()
         return []
 
@@ -362,15 +364,15 @@ class TurnMachine:
         heard.voiced_until_ms = max(heard.voiced_until_ms, until_ms)
         now_ms = end_ms + unsent_ms
         match self.state:
-            case State.HEARING:
+            case TurnState.HEARING:
                 return self._heard_speech(now_ms)
-            case State.PAUSED if resumed and not heard.forced:
+            case TurnState.PAUSED if resumed and not heard.forced:
                 return self._went_on(now_ms, pause_ms)
-            case State.PAUSED:
+            case TurnState.PAUSED:
                 return self._heard_silence()
-            case State.OVERLAP:
+            case TurnState.OVERLAP:
                 return self._heard_overlap(now_ms)
-            case State.PROBING:
+            case TurnState.PROBING:
                 return self._heard_probe(now_ms)
             case _:
                 return []
@@ -379,14 +381,14 @@ class TurnMachine:
     def overdue(self) -> list[Decision]:
         """Nothing has come of this state for longer than anything it waits for may take: leave it."""
         match self.state:
-            case State.HEARING:
+            case TurnState.HEARING:
                 return self._force()
-            case State.PAUSED if not self._heard.text:
+            case TurnState.PAUSED if not self._heard.text:
                 return self._discard(self._rest_state())
-            case State.PAUSED:
+            case TurnState.PAUSED:
                 self._heard.provisional = False
                 return self._force()
-            case State.OVERLAP | State.PROBING:
+            case TurnState.OVERLAP | TurnState.PROBING:
                 return self._go_on_replying()
         return []
 
@@ -400,7 +402,7 @@ class TurnMachine:
         if self.mode is ListeningMode.MANUAL or (heard.silence_ms < needed_ms and not self._stalled):
             return decisions
         heard.attempts += 1
-        self._go(State.PAUSED)
+        self._go(TurnState.PAUSED)
         return [*decisions, self._recognise()]
 
     @property
@@ -423,7 +425,7 @@ class TurnMachine:
         self._heard.text = None
         self._heard.failures = 0
         self._heard.resumed_ms = now_ms if self._reply is not None else None
-        self._go(State.HEARING)
+        self._go(TurnState.HEARING)
         return []
 
     def _heard_silence(self) -> list[Decision]:
@@ -439,7 +441,7 @@ class TurnMachine:
 
     def awaits(self, ticket: int) -> bool:
         """Whether the answer to this question still matters."""
-        return ticket == self._ticket and self.state in (State.PAUSED, State.PROBING)
+        return ticket == self._ticket and self.state in (TurnState.PAUSED, TurnState.PROBING)
 
     @_event
     def recognised(self, ticket: int, text: str, *, provisional: bool = False) -> list[Decision]:
@@ -450,7 +452,7 @@ class TurnMachine:
         text = text.strip()
         if not self.awaits(ticket) or (provisional and not plain(text)):
             return []
-        if self.state is State.PROBING:
+        if self.state is TurnState.PROBING:
             return self._probed(text)
         heard = self._heard
         heard.text, heard.provisional = text, provisional
@@ -477,11 +479,11 @@ class TurnMachine:
             return []
         if reply.saying:
             reply.saying = False
-            self._go(State.REPLYING)
+            self._go(TurnState.REPLYING)
             self._close()
             return [CommitSaying(generation)]
         reply.ready = True
-        return self._advance() if self.state is State.PAUSED else []
+        return self._advance() if self.state is TurnState.PAUSED else []
 
     @_event
     def question_known(self, generation: int) -> list[Decision]:
@@ -489,7 +491,7 @@ class TurnMachine:
         if self._reply is None or generation != self.generation:
             return []
         self._reply.known = True
-        return self._advance() if self.state is State.PAUSED else []
+        return self._advance() if self.state is TurnState.PAUSED else []
 
     @_event
     def reply_done(self, generation: int) -> list[Decision]:
@@ -502,14 +504,14 @@ class TurnMachine:
             return []
         self._forget_reply()
         match self.state:
-            case State.HEARING:
+            case TurnState.HEARING:
                 self._heard.failures += 1
-            case State.PAUSED:
+            case TurnState.PAUSED:
                 self._heard.failures += 1
                 return self._advance() if self._heard.failures == 1 else self._discard(self._rest_state())
-            case State.REPLYING:
+            case TurnState.REPLYING:
                 self._go(self._rest_state())
-            case State.OVERLAP | State.PROBING:
+            case TurnState.OVERLAP | TurnState.PROBING:
                 self._ticket += 1
                 return self._overlap_becomes_turn()  # the user who spoke over its end has the floor
         return []
@@ -563,15 +565,15 @@ class TurnMachine:
         heard = self._heard
         if self.revision == 0:
             self.pace.finished()
-        self._go(State.REPLYING)
+        self._go(TurnState.REPLYING)
         self._close()
         assert heard.text is not None
         return [Commit(self.turn, self.revision, self.generation, heard.text)]
 
     def _force(self) -> list[Decision]:
         self._heard.forced = True
-        if self.state is State.HEARING:
-            self._go(State.PAUSED)
+        if self.state is TurnState.HEARING:
+            self._go(TurnState.PAUSED)
             return [self._recognise()]
         if self._heard.text == "":
             return self._discard(self._rest_state())
@@ -590,7 +592,7 @@ class TurnMachine:
         self._reply = None
         self.generation += 1
 
-    def _discard(self, rest: State) -> list[Decision]:
+    def _discard(self, rest: TurnState) -> list[Decision]:
         self._ticket += 1
         self._go(rest)
         self._close()
@@ -609,7 +611,7 @@ class TurnMachine:
             return self._go_on_replying()
         if self._heard.voiced_ms < self.settings.barge_in_ms:
             return []
-        self._go(State.PROBING)
+        self._go(TurnState.PROBING)
         return [PauseReply(), self._probe(now_ms)]
 
     def _falls_silent(self) -> bool:
@@ -638,9 +640,9 @@ class TurnMachine:
 
     def _go_on_replying(self) -> list[Decision]:
         """What was heard over the reply is over, and did not mean to stop it."""
-        held = self.state is State.PROBING
+        held = self.state is TurnState.PROBING
         self._ticket += 1
-        self._go(State.REPLYING)
+        self._go(TurnState.REPLYING)
         self._close()
         return [ResumeReply()] if held else []
 
@@ -648,5 +650,5 @@ class TurnMachine:
         self.turn += 1
         self.revision = 0
         self._heard.text = None
-        self._go(State.HEARING)
+        self._go(TurnState.HEARING)
         return []

@@ -11,8 +11,8 @@ from xiaozhi.turn.machine import ListeningMode
 _AUTO: Final = "auto"
 
 
-class Manners:
-    """The manners of one conversation. Of the settings an empty text means silence, `auto` the agent's own words.
+class Greetings:
+    """What one conversation says so. Of the settings an empty text means silence, `auto` the agent's own words.
 
     Args:
         settings: the `[turn]` table.

@@ -36,7 +36,7 @@ def _heard_ms(item: SpeechEvent | KeyReleased | Ask | Forget) -> float:
     return 0.0 if isinstance(item, KeyReleased | Ask | Forget) else len(item.pcm) * 1000.0 / UPLINK_RATE_HZ
 
 
-class Microphone:
+class SpeechInput:
     """One conversation's way from packets to words.
 
     Args:
