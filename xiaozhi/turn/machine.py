@@ -34,6 +34,7 @@ from xiaozhi.turn.decisions import (
     StartSaying,
 )
 from xiaozhi.turn.endpointing import UserPace, hangover_ms, interrupts, plain
+from xiaozhi.turn.utterance import OpenUtterance
 
 
 class ListeningMode(Enum):
@@ -68,48 +69,7 @@ _ALLOWED: Final[dict[TurnState, frozenset[TurnState]]] = {
     TurnState.PROBING: frozenset({TurnState.IDLE, TurnState.WAITING, TurnState.REPLYING, TurnState.HEARING}),
 }
 
-# A reply is kept this long into resumed speech, in case the words turn out to be the same (a breath, a cough).
-_KEEP_REPLY_MS: Final = 400.0
-# Speech over a reply is recognised again after this much more of it, and given up after this long without words.
-_PROBE_EVERY_MS: Final = 300.0
-_MAX_PROBE_MS: Final = 2000.0
-# A provisional text is committed when its confirmation keeps everything else waiting for this long.
-_MAX_CONFIRM_MS: Final = 400.0
-# Doubtful silence delays a commit by this much at the most.
-_MAX_DOUBT_MS: Final = 400.0
-# No reply is prepared ahead for speech longer than this: the user is telling something, not asking.
-_MAX_SPECULATE_MS: Final = 10_000.0
-# Speech goes on where a voiced sample is later than the last one by more than rounding.
-_LATER_MS: Final = 1.0
-
 P = ParamSpec("P")
-
-
-@dataclass(slots=True)
-class _Utterance:
-    """What is known of the speech that is heard now."""
-
-    began_ms: float = 0.0
-    voiced_until_ms: float = 0.0
-    silence_ms: float = 0.0
-    unsent_ms: float = 0.0  # of that silence, what was not sent but taken from the clock
-    pause_ms: float = 0.0  # of that silence, what counts as this user's habit
-    doubtful: bool = False  # the newest silence may be speech
-    resumed_ms: float | None = None  # when speech went on with a reply already prepared
-    attempts: int = 0  # soft ends
-    forced: bool = False  # the end is not ours to judge: key released, utterance too long
-    text: str | None = None  # recognised text of this revision; None while unknown
-    provisional: bool = False  # that text may still be corrected
-    unconfirmed_ms: float | None = None  # silence at which only its confirmation was missing
-    wait_ms: float = 0.0
-    failures: int = 0  # replies to this revision that failed before they were heard
-    probed_ms: float = 0.0
-    probe_open: bool = False
-
-    @property
-    def voiced_ms(self) -> float:
-        """From its beginning to the last voiced sample."""
-        return max(0.0, self.voiced_until_ms - self.began_ms)
 
 
 @dataclass(slots=True)
@@ -162,7 +122,7 @@ class TurnMachine:
         self.finishing = False
         """No new turn may begin."""
         self._ticket = 0
-        self._heard = _Utterance()
+        self._heard = OpenUtterance()
         self._reply: _Reply | None = None
         self._mic = Mic.SHUT  # as it was told last
         self._pressed = 0  # the first utterance since the device said that it listens
@@ -284,7 +244,7 @@ class TurnMachine:
         else:
             decisions = self._drop_reply()
         self._close()
-        self._begin_turn(_Utterance(text=text))
+        self._begin_turn(OpenUtterance(text=text))
         return [*decisions, *self._start_reply(text), *self._commit()]
 
     @_event
@@ -320,7 +280,7 @@ class TurnMachine:
         """The VAD has found speech, from `start_ms` to `end_ms`: it begins an utterance, or is out of date."""
         if utterance != self.utterance:
             return []
-        heard = _Utterance(began_ms=start_ms, voiced_until_ms=end_ms)
+        heard = OpenUtterance(began_ms=start_ms, voiced_until_ms=end_ms)
         match self.state:
             case TurnState.WAITING:
                 decisions = self._drop_reply()
@@ -357,16 +317,12 @@ class TurnMachine:
         if utterance != self.utterance:
             return []
         heard = self._heard
-        until_ms = end_ms - (silence_ms - unsent_ms)
-        resumed = until_ms > heard.voiced_until_ms + _LATER_MS
-        pause_ms, heard.pause_ms = heard.pause_ms, silence_ms - (unsent_ms if doubtful else 0.0)
-        heard.silence_ms, heard.unsent_ms, heard.doubtful = silence_ms, unsent_ms, doubtful
-        heard.voiced_until_ms = max(heard.voiced_until_ms, until_ms)
+        pause_ms = heard.grew(end_ms, silence_ms, unsent_ms, doubtful)
         now_ms = end_ms + unsent_ms
         match self.state:
             case TurnState.HEARING:
                 return self._heard_speech(now_ms)
-            case TurnState.PAUSED if resumed and not heard.forced:
+            case TurnState.PAUSED if pause_ms is not None and not heard.forced:
                 return self._went_on(now_ms, pause_ms)
             case TurnState.PAUSED:
                 return self._heard_silence()
@@ -394,29 +350,19 @@ class TurnMachine:
 
     def _heard_speech(self, now_ms: float) -> list[Decision]:
         heard, decisions = self._heard, list[Decision]()
-        if heard.resumed_ms is not None and heard.voiced_until_ms - heard.resumed_ms > _KEEP_REPLY_MS:
+        if heard.outgrows_reply():
             decisions += self._drop_reply()
         if now_ms - heard.began_ms >= self.settings.max_utterance_s * 1000.0:
             return [*decisions, *self._force()]
         needed_ms = self.settings.soft_end_ms if self._speculates() else self.settings.neutral_ms
-        if self.mode is ListeningMode.MANUAL or (heard.silence_ms < needed_ms and not self._stalled):
+        if self.mode is ListeningMode.MANUAL or (heard.silence_ms < needed_ms and not heard.stalled(self.settings)):
             return decisions
         heard.attempts += 1
         self._go(TurnState.PAUSED)
         return [*decisions, self._recognise()]
 
-    @property
-    def _stalled(self) -> bool:
-        """Nothing has come for so long that what was said is all there is."""
-        return self._heard.unsent_ms >= self.settings.stall_s * 1000.0
-
     def _speculates(self) -> bool:
-        return (
-            self.settings.speculate
-            and self.may_speculate
-            and self._heard.attempts < self.settings.max_speculations
-            and self._heard.voiced_ms <= _MAX_SPECULATE_MS
-        )
+        return self.settings.speculate and self.may_speculate and self._heard.may_be_a_question(self.settings)
 
     def _went_on(self, now_ms: float, pause_ms: float) -> list[Decision]:
         self.pace.paused_and_went_on(pause_ms)
@@ -429,9 +375,13 @@ class TurnMachine:
         return []
 
     def _heard_silence(self) -> list[Decision]:
-        if self._heard.text == "" and (self._stalled or self._heard.silence_ms >= self.settings.neutral_ms):
+        if self._heard.text == "" and self._is_quiet():
             return self._discard(self._rest_state())
         return self._advance()
+
+    def _is_quiet(self) -> bool:
+        """Who has said nothing that can be understood says nothing more."""
+        return self._heard.stalled(self.settings) or self._heard.silence_ms >= self.settings.neutral_ms
 
     def _recognise(self, *, probe: bool = False) -> Recognise:
         self._ticket += 1
@@ -460,7 +410,7 @@ class TurnMachine:
         if not plain(text):
             heard.text = ""
             decisions = self._drop_reply()
-            if heard.forced or self._stalled or heard.silence_ms >= self.settings.neutral_ms:
+            if heard.forced or self._is_quiet():
                 decisions += self._discard(self._rest_state())
             return decisions
         heard.wait_ms = hangover_ms(text, self.pace, self.settings, self._commands)
@@ -518,7 +468,7 @@ class TurnMachine:
 
     # Parts --------------------------------------------------------------------------------------------------------
 
-    def _begin_turn(self, heard: _Utterance) -> None:
+    def _begin_turn(self, heard: OpenUtterance) -> None:
         self.turn += 1
         self.revision = 0
         self._heard = heard
@@ -526,35 +476,17 @@ class TurnMachine:
     def _advance(self) -> list[Decision]:
         """Start and commit the reply of a paused turn as far as its text, silence and reply allow."""
         heard, decisions = self._heard, list[Decision]()
-        if not heard.text or not (heard.forced or self._stalled or heard.silence_ms >= self._needed_ms()):
+        known = self._reply is not None and self._reply.known
+        needed_ms = min(heard.wait_ms, self.settings.known_ms) if known else heard.wait_ms
+        if not heard.text or not heard.has_finished(needed_ms, self.settings):
             return []
         if self._reply is None:
             decisions += self._start_reply(heard.text)
         ready = self._reply is not None and self._reply.ready
         due = heard.forced or ready or heard.silence_ms >= self.settings.commit_max_ms
-        if due and not self._awaits_confirmation() and not self._may_go_on():
+        if due and not heard.awaits_confirmation() and not heard.may_go_on(needed_ms, self.settings):
             decisions += self._commit()
         return decisions
-
-    def _needed_ms(self) -> float:
-        """The silence after which the turn may be committed."""
-        known = self._reply is not None and self._reply.known
-        return min(self._heard.wait_ms, self.settings.known_ms) if known else self._heard.wait_ms
-
-    def _may_go_on(self) -> bool:
-        """Whether the user seems to begin again just now. Steady background noise holds nobody up for ever."""
-        heard = self._heard
-        held_up = heard.silence_ms < self._needed_ms() + _MAX_DOUBT_MS
-        return heard.doubtful and not heard.forced and not self._stalled and held_up
-
-    def _awaits_confirmation(self) -> bool:
-        """Whether a turn that could be committed has to wait for its words to be confirmed."""
-        heard = self._heard
-        if not heard.provisional:
-            return False
-        if heard.unconfirmed_ms is None:
-            heard.unconfirmed_ms = heard.silence_ms
-        return heard.silence_ms - heard.unconfirmed_ms < _MAX_CONFIRM_MS
 
     def _start_reply(self, text: str) -> list[Decision]:
         self._reply = _Reply(text)
@@ -607,30 +539,21 @@ class TurnMachine:
     # Speech over the reply (realtime mode) ------------------------------------------------------------------------
 
     def _heard_overlap(self, now_ms: float) -> list[Decision]:
-        if self._falls_silent():
+        if self._heard.falls_silent(self.settings):
             return self._go_on_replying()
         if self._heard.voiced_ms < self.settings.barge_in_ms:
             return []
         self._go(TurnState.PROBING)
         return [PauseReply(), self._probe(now_ms)]
 
-    def _falls_silent(self) -> bool:
-        """Whether who speaks over the reply has stopped; what may come late is waited for a little."""
-        late_ms = _MAX_DOUBT_MS if self._heard.unsent_ms and self._heard.doubtful else 0.0
-        return self._heard.silence_ms >= self.settings.soft_end_ms + late_ms
-
     def _probe(self, now_ms: float) -> Recognise:
-        self._heard.probed_ms = now_ms
-        self._heard.probe_open = True
+        self._heard.probed(now_ms)
         return self._recognise(probe=True)
 
     def _heard_probe(self, now_ms: float) -> list[Decision]:
-        heard = self._heard
-        if (self._falls_silent() and not heard.probe_open) or now_ms - heard.began_ms >= _MAX_PROBE_MS:
+        if self._heard.was_nothing(now_ms, self.settings):
             return self._go_on_replying()
-        if heard.probe_open or now_ms - heard.probed_ms < _PROBE_EVERY_MS:
-            return []
-        return [self._probe(now_ms)]
+        return [self._probe(now_ms)] if self._heard.probe_is_due(now_ms) else []
 
     def _probed(self, text: str) -> list[Decision]:
         self._heard.probe_open = False
