@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench.standins.embeddings import EmbeddingsStandIn
 from xiaozhi.cache.answers import AnswerCache, Found
@@ -160,3 +162,21 @@ async def test_an_endpoint_that_fails_is_left_alone_for_a_while(fault: str) -> N
         clock.now += 31
         assert await embeddings.vector("什么是黑洞") is not None
         await embeddings.close()
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=60), st.integers(1, 6))
+def test_what_is_found_by_other_words_is_what_is_held(steps: list[tuple[int, bool]], max_entries: int) -> None:
+    answers = cache(max_entries=max_entries)
+    held: list[int] = []  # least recently used first
+    for number, asked in steps:
+        question = f"how far away is planet {number} from the sun"
+        if asked:
+            found = answers.find_exact(question, "agent")
+            assert (found is not None) == (number in held)
+        else:
+            answers.keep(question, str(number), "agent")
+        if number in held or not asked:
+            held = [*(one for one in held if one != number), number][-max_entries:]
+    for number in range(13):
+        found = answers.find_similar(f"tell me how far away planet {number} is from the sun", "agent")
+        assert (found.answer if found is not None else None) == (str(number) if number in held else None)

@@ -23,8 +23,10 @@ from xiaozhi.audio.pcm import PcmFloat, PcmInt
 from xiaozhi.concurrency.channel import Channel
 from xiaozhi.conversation.reply import Reply
 from xiaozhi.conversation.services import Services
+from xiaozhi.settings import LlmSettings
 from xiaozhi.stages.asr.engine import Recognizer, Transcript
-from xiaozhi.stages.llm.engine import ChatModel, ChatRequest, Delta
+from xiaozhi.stages.llm.chat import Chat
+from xiaozhi.stages.llm.engine import ChatRequest, Delta
 from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 from xiaozhi.text.messages import message
@@ -240,7 +242,8 @@ class Failing:
             yield delta
         raise self._error
 
-    async def warm(self) -> None: ...
+    async def warm(self) -> str:
+        return ""
 
     async def close(self) -> None: ...
 
@@ -260,8 +263,8 @@ def test_a_reply_that_fails_in_any_way_is_excused_and_the_next_is_heard(
 ) -> None:
     async def scene() -> None:
         async with conversation(mode, ASKED, ASKED) as (device, services):
-            works: ChatModel = services.chat
-            services.chat = Failing(error, after_s)
+            works = services.chat
+            services.chat = Chat(LlmSettings(), [Failing(error, after_s)])
             await device.speak(1.0)
             if mode is MANUAL:
                 device.stop()
@@ -360,7 +363,8 @@ class Story:
         for number in "一二三四五六七八":
             yield Delta(f"这是故事的第{number}句话。")
 
-    async def warm(self) -> None: ...
+    async def warm(self) -> str:
+        return ""
 
     async def close(self) -> None: ...
 
@@ -369,7 +373,7 @@ class Story:
 def test_a_backchannel_and_then_no_more_packets_leave_no_reply_half_unheard(recognised_s: float) -> None:
     async def scene() -> None:
         async with conversation(REALTIME, *["嗯"] * 9) as (device, services):
-            services.chat = Story()
+            services.chat = Chat(LlmSettings(), [Story()])
             device.talk.typed("讲个故事")
             await answered(device, now())
             asyncio.get_running_loop().decode_s = lambda: recognised_s  # type: ignore[attr-defined]

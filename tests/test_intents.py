@@ -5,12 +5,13 @@ from typing import Any, cast
 
 import pytest
 
+from tests.tool_host import tool_host
 from xiaozhi.agents import Agent
 from xiaozhi.conversation.context import ConversationContext
 from xiaozhi.conversation.planning import Intents
 from xiaozhi.settings import ToolsSettings, TurnSettings
 from xiaozhi.text.tool_note import tool_note
-from xiaozhi.tools.local_answer import calculator_tools
+from xiaozhi.tools.built_in import calculator
 from xiaozhi.tools.registry import Registry
 from xiaozhi.tools.tool import ToolContext, ToolResult
 from xiaozhi.tools.toolbox import Toolbox
@@ -44,7 +45,7 @@ class Dials:
 
 
 def intents(device: Dials | None = None, allow: Sequence[str] = ("*",)) -> Intents:
-    box = Toolbox(Registry(calculator_tools()), ToolContext(device=device), ToolsSettings(), allow=allow)
+    box = Toolbox(Registry(calculator.tools(tool_host())), ToolContext(device=device), ToolsSettings(), allow=allow)
     return Intents(cast(ConversationContext, People()), Greetings(TurnSettings()), box)
 
 

@@ -6,18 +6,19 @@ from typing import Any
 
 import pytest
 
+from tests.tool_host import tool_host
 from xiaozhi.client.mcp import DeviceTools, Parameter
 from xiaozhi.client.mcp import Tool as ClientTool
 from xiaozhi.events import ToolCall
 from xiaozhi.settings import ToolsSettings
 from xiaozhi.settings.tools import DeviceToolSettings
+from xiaozhi.tools.built_in import volume
+from xiaozhi.tools.built_in.volume import Wish, carry_out, wish
 from xiaozhi.tools.device_mcp import DeviceMcp
 from xiaozhi.tools.device_rpc import DeviceRpc, call_text
 from xiaozhi.tools.registry import Registry
 from xiaozhi.tools.tool import ToolContext, ToolError
 from xiaozhi.tools.toolbox import Toolbox
-from xiaozhi.tools.volume import carry_out, volume_tools
-from xiaozhi.tools.volume_wish import Wish, wish
 
 Answer = Callable[[dict[str, Any]], object]
 
@@ -68,7 +69,7 @@ async def test_the_model_sets_the_volume_of_the_device() -> None:
     wire = Wire(device.answer)
     await wire.mcp.start()
     context = ToolContext(language="en", device=wire.mcp)
-    tools = Toolbox(Registry(volume_tools()), context, ToolsSettings(), device=wire.mcp)
+    tools = Toolbox(Registry(volume.tools(tool_host())), context, ToolsSettings(), device=wire.mcp)
     tools.begin_turn("louder")
     names = [spec.name for spec in tools.specs()]
     assert names[0] == "adjust_device" and "self_audio_speaker_set_volume" in names

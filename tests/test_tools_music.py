@@ -15,8 +15,7 @@ from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ
 from xiaozhi.events import ToolCall
 from xiaozhi.settings import ToolsSettings
 from xiaozhi.settings.tools import MusicSettings
-from xiaozhi.tools.music import MusicBox
-from xiaozhi.tools.music_library import Track, scan, search
+from xiaozhi.tools.built_in.music import MusicBox, Track, scan, search
 from xiaozhi.tools.music_stream import FileDecoder
 from xiaozhi.tools.shared_tools import SharedTools
 from xiaozhi.tools.tool import ToolContext

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from tests.tool_host import tool_host
 from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.events import Message, ProviderFields, ToolCall, ToolSpec
 from xiaozhi.settings import ToolsSettings
+from xiaozhi.tools.built_in import calculator
 from xiaozhi.tools.declare import tool
-from xiaozhi.tools.local_answer import calculator_tools
 from xiaozhi.tools.registry import Registry
 from xiaozhi.tools.rounds import with_tools
 from xiaozhi.tools.tool import ToolContext, ToolResult
@@ -45,7 +46,7 @@ def calculation(number: str, expression: str) -> ToolCall:
 
 
 def box(*extra: object, **settings: object) -> Toolbox:
-    registry = Registry([*calculator_tools(), *extra])  # type: ignore[list-item]  # tools, kept short in the tests
+    registry = Registry([*calculator.tools(tool_host()), *extra])  # type: ignore[list-item]  # tools, kept short in the tests
     made = Toolbox(registry, ToolContext(language="en"), ToolsSettings.model_validate(settings))
     made.begin_turn("")
     return made

@@ -35,6 +35,7 @@ from xiaozhi.stages.asr.engine import EngineError, Recognizer, Transcript
 from xiaozhi.stages.asr.remote import RemoteError, RemoteRecognizer, WithFallback
 from xiaozhi.stages.asr.two_pass import TwoPass
 from xiaozhi.stages.asr.utterance import Ears
+from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
@@ -222,8 +223,8 @@ class _Chat:
                 )
             )
 
-    async def warm(self) -> None:
-        pass
+    async def warm(self) -> str:
+        return ""
 
     async def close(self) -> None:
         pass
@@ -309,7 +310,7 @@ def virtual_services(settings: Settings, fate: Fate, engine: Recognizer | None =
     """
     loop = cast(ConversationLoop, asyncio.get_running_loop())
     loop.decode_s = lambda: fate.delay_s(3.0)
-    dice, store, chat = fate.dice, _store(), _Chat(fate)
+    dice, store, chat = fate.dice, _store(), Chat(settings.llm, [_Chat(fate)])
     recognition, codec = WorkerPool(dice.randint(1, 2), "asr"), WorkerPool(1, "codec")
     voices = [_Voice(fate, "flaky"), _Voice(fate, "local", works=True)]
     parts: dict[str, Any] = {

@@ -1,22 +1,12 @@
 """A server joins its cluster: tells how it does, sends devices where they belong, and shares what it finds dead."""
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
 
 from xiaozhi import __version__
 from xiaozhi.cluster.hints import BreakerHints
 from xiaozhi.cluster.node import ClusterNode, endpoint_ids, pressure_of
 from xiaozhi.conversation.services import Services
-from xiaozhi.observability.health.upstreams import endpoint_states
 from xiaozhi.upstream.breaker import BreakerState
-from xiaozhi.upstream.pool import UpstreamPool
-
-
-@runtime_checkable
-class _Pooled(Protocol):
-    """A chat model over several endpoints."""
-
-    pool: UpstreamPool[object]
 
 
 class Membership:
@@ -82,15 +72,14 @@ class Membership:
 
     def _suspect(self, endpoint: str) -> bool:
         name = endpoint_ids(self._services.settings).get(endpoint, "")
-        chat = self._services.chat
-        return bool(name) and isinstance(chat, _Pooled) and chat.pool.suspect(name)
+        return bool(name) and self._services.chat.pool.suspect(name)
 
     def _tell(self) -> None:
         """Let the others know of endpoints whose circuit has opened since the last look."""
         if self.node is None or self.node.hints is None:
             return
         ids = {name: identity for identity, name in endpoint_ids(self._services.settings).items()}
-        for state in endpoint_states(self._services):
+        for state in self._services.chat.states():
             before = self._told.get(state.name, 0)
             self._told[state.name] = state.opened
             if state.opened > before and state.breaker is BreakerState.OPEN and state.name in ids:

@@ -42,7 +42,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     codec = WorkerPool(settings.audio.codec_workers, "codec")
     silero = await asyncio.to_thread(load_silero, settings.vad, models_dir)
     built = await asyncio.to_thread(build_recognizer, settings.asr, models_dir, SPOKEN_COMMANDS_EN)
-    chat = build_chat(settings.llm, settings.server.timezone, edge=settings.cluster.tier == "edge")
+    built_chat = build_chat(settings.llm, settings.server.timezone, edge=settings.cluster.tier == "edge")
     voices = build_voices(settings.tts, models_dir)
     tick = VadBatcher(silero, settings.vad)
     keeper = await StoreKeeper.open(settings)
@@ -70,20 +70,20 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
             batch_size=settings.asr.batch_size,
             max_waiting=settings.asr.max_concurrent,
         ),
-        chat=chat.model,
+        chat=built_chat.chat,
         voice=voices.chain,
         codec=codec,
         load_shedder=LoadShedder(settings.load, recognition, codec),
         admission=Admission(settings.load.turns_at_once, settings.load.turn_wait_s),
         store=keeper.store,
         roster=roster,
-        summaries=Summariser(chat.model, settings, keeper.store),
+        summaries=Summariser(built_chat.chat, settings, keeper.store),
         caches=caches,
         shared=shared,
         about={
             "vad": About((silero.name,)),
             "asr": About((built.why,), built.hint),
-            "llm": About((chat.why,), chat.hint),
+            "llm": About((built_chat.why,), built_chat.hint),
             "tts": About(voices.why, voices.hint),
         },
     )

@@ -3,26 +3,18 @@
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final
 
 from xiaozhi.console.series import Series
 from xiaozhi.conversation.services import Services
 from xiaozhi.overload.memory import used_bytes
 from xiaozhi.stages.asr.known_languages import languages_of
-from xiaozhi.stages.llm.engine import ChatModel
-from xiaozhi.upstream.pool import UpstreamState
+from xiaozhi.stages.llm.chat import Chat
 
 _MB: Final = 1024 * 1024
 
 Alerts = Callable[[], Sequence[Mapping[str, Any]]]
 """Alerts that hold now, each with `name`, `since`, `text_zh`, `text_en`, `value`, `limit`."""
-
-
-@runtime_checkable
-class _Routed(Protocol):
-    """A chat model over several endpoints; its module loads the client, so it is not imported here."""
-
-    def states(self) -> list[UpstreamState]: ...
 
 
 class CpuMeter:
@@ -100,10 +92,8 @@ def caches(services: Services) -> dict[str, Any]:
     return shown
 
 
-def endpoints(chat: ChatModel) -> list[dict[str, Any]]:
+def endpoints(chat: Chat) -> list[dict[str, Any]]:
     """Every endpoint of the language model; the built-in responder has none."""
-    if not isinstance(chat, _Routed):
-        return []
     return [
         {
             "name": state.name,

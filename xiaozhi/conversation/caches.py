@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypedDict, get_args
 
-from xiaozhi.cache.answers import AnswerCache, How
+from xiaozhi.cache.answers import AnswerCache
 from xiaozhi.cache.disk import DiskTier
 from xiaozhi.cache.disk_file import FILE_NAME
 from xiaozhi.cache.embeddings import Embeddings
@@ -20,12 +20,11 @@ from xiaozhi.cache.tier import Tier, Tiers
 from xiaozhi.cluster.link import RedisLink
 from xiaozhi.concurrency.channel import Channel
 from xiaozhi.concurrency.workers import WorkerPool
-from xiaozhi.events import Clause, Message
+from xiaozhi.events import Clause
 from xiaozhi.settings import Settings
 from xiaozhi.settings.cache import CacheSettings
 from xiaozhi.settings.llm import DEFAULT_SYSTEM_PROMPT
-from xiaozhi.stages.llm.cached import Recall, models_key
-from xiaozhi.stages.llm.engine import ChatModel, ChatRequest, Delta
+from xiaozhi.stages.llm.cached import CachedAnswers, models_key, said
 from xiaozhi.stages.llm.stage import run_llm
 from xiaozhi.stages.tts.cached import CachedSpeech, voice_fingerprints
 from xiaozhi.stages.tts.fallback import VoiceChain
@@ -60,11 +59,12 @@ class Caches:
     _models: str = ""
     _premaking: asyncio.Task[None] | None = field(default=None, init=False)
 
-    def recall(self, chat: ChatModel, on_hit: Callable[[How], None]) -> Recall | None:
-        """The chat model for one turn, in front of it the answers; None when they are switched off."""
+    @property
+    def lookup(self) -> CachedAnswers | None:
+        """Answers that need no model; None when they are switched off."""
         if self.answers is None:
             return None
-        return Recall(chat, self.answers, self._embeddings, self._models, on_hit, self.shared)
+        return CachedAnswers(self.answers, self._embeddings, self._models, self.shared)
 
     def premake(self) -> None:
         """Have common phrases spoken in the background; call it when it is known which voices work."""
@@ -223,32 +223,13 @@ def own_sentences() -> list[Clause]:
 async def clauses_of(answer: str, settings: Settings) -> list[Clause]:
     """The clauses in which an answer is spoken when it is there all at once."""
     clauses: Channel[Clause] = Channel(float("inf"))
-    language = language_of(answer)
     await run_llm(
-        _Said(answer),
-        ChatRequest([Message("user", answer)], language),
+        said(answer),
         clauses,
+        language=language_of(answer),
         settings=settings,
         on_first_token=lambda: None,
         on_first_clause=lambda: None,
         queued_ms=lambda: 0.0,
     )
     return clauses.drain()
-
-
-class _Said:
-    """A `ChatModel` that says one thing."""
-
-    name = "common"
-
-    def __init__(self, answer: str) -> None:
-        self._answer = answer
-
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        yield Delta(self._answer)
-
-    async def warm(self) -> None:
-        """There is nothing to open."""
-
-    async def close(self) -> None:
-        """There is nothing to close."""

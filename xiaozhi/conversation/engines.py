@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from xiaozhi.settings import Settings
 from xiaozhi.stages.asr.engine import OfflineRecognizer, Recognizer
 from xiaozhi.stages.asr.remote import WithFallback
 from xiaozhi.stages.asr.utterance import Ears
-from xiaozhi.stages.llm.engine import ChatModel
+from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.stages.vad.batcher import VadBatcher
@@ -61,13 +61,6 @@ class About:
     hint: str = ""
 
 
-@runtime_checkable
-class Hedges(Protocol):
-    """A chat model that may ask a second endpoint; named by what it does, because its module loads a large client."""
-
-    hedging_allowed: bool
-
-
 @dataclass(slots=True, kw_only=True)
 class Engines:
     """What is exchanged while the process runs, when other settings need it (`xiaozhi.reload`), or given up under load.
@@ -79,7 +72,7 @@ class Engines:
     model: SileroModel
     tick: VadBatcher
     ears: Ears
-    chat: ChatModel
+    chat: Chat
     voice: VoiceChain
     codec: WorkerPool
     caches: Caches
@@ -152,8 +145,7 @@ class Engines:
             case Step.QUALITY:
                 pass  # asked for by every reply
             case Step.HEDGING:
-                if isinstance(self.chat, Hedges):
-                    self.chat.hedging_allowed = not taken
+                self.chat.hedging_allowed = not taken
             case Step.TURNS:
                 self.admission.open = not taken
             case Step.DEVICES:

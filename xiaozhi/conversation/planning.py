@@ -15,14 +15,12 @@ from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.known_languages import EMBEDDED, is_unknown, languages_of
 from xiaozhi.text.messages import message, only_understands
 from xiaozhi.text.script import script_of
-from xiaozhi.tools import units
+from xiaozhi.tools.built_in.calculator import asked_conversion, local_answer
+from xiaozhi.tools.built_in.volume import Wish, carry_out, dial_tool, wish
 from xiaozhi.tools.device import DeviceTools
-from xiaozhi.tools.local_answer import local_answer
 from xiaozhi.tools.shared_tools import SharedTools
 from xiaozhi.tools.tool import DeviceCalls, ToolContext, ToolError, ToolResult
 from xiaozhi.tools.toolbox import Toolbox
-from xiaozhi.tools.volume import carry_out, dial_tool
-from xiaozhi.tools.volume_wish import Wish, wish
 from xiaozhi.turn.greetings import Greetings
 
 _log = logging.getLogger(__name__)
@@ -125,7 +123,7 @@ class Intents:
 
     def _reckon(self, text: str, language: str) -> ReplyPlan | None:
         answer = local_answer(text, language)
-        tool = "calculate" if units.asked(text) is None else "convert_units"
+        tool = "calculate" if asked_conversion(text) is None else "convert_units"
         if answer is None or not self._toolbox.offers(tool):
             return None
         return ReplyPlan(language, name=tool, script=script_of(answer, language=language))

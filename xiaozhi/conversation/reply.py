@@ -20,6 +20,7 @@ from xiaozhi.conversation.pacer import Pacer
 from xiaozhi.conversation.planning import Action, ReplyPlan
 from xiaozhi.events import Clause, ClauseStart, Message, SoundSource, SpokenItem, ToolSpec
 from xiaozhi.overload.admission import TurnedAway
+from xiaozhi.stages.llm.cached import Lookup, said
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest
 from xiaozhi.stages.llm.stage import Outcome, run_llm
 from xiaozhi.stages.tts.engine import VoiceError
@@ -30,7 +31,7 @@ from xiaozhi.text.script import script_of
 from xiaozhi.text.units import join_pieces
 from xiaozhi.tools.rounds import with_tools
 from xiaozhi.tools.toolbox import ToolAnswer
-from xiaozhi.turn.trace import ToolUse, TurnTrace
+from xiaozhi.turn.trace import RouteNote, ToolUse, TurnTrace
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +101,8 @@ class Reply:
         self._request = voice_request(agent) if agent is not None else ANY_VOICE
         # Replies that are there from the start are in the house's own tone: other agents answer for themselves.
         own_tone = agent is not None and agent.name != HOUSE_AGENT
-        self._recall = None if own_tone else engines.caches.recall(engines.chat, self._recalled)
+        self._cached = None if own_tone else engines.caches.lookup
+        self._asked: tuple[Lookup, Outcome] | None = None  # what the cache had no answer to, and the model's
         self._has_place = False
         if plan.name:
             trace.route = f"intent: {plan.name}"
@@ -170,8 +172,8 @@ class Reply:
             async with asyncio.TaskGroup() as tasks:
                 producing = tasks.create_task(self._produce(), name="reply-produce")
                 tasks.create_task(self._speak(producing), name="reply-speak")
-            if self.committed and self._recall is not None:
-                self._recall.keep(self.plan.names)  # what was only prepared leaves nothing behind
+            if self.committed:  # what was only prepared leaves nothing behind
+                self._heard_out()
         except Exception:
             self._nothing_comes()
             raise
@@ -181,6 +183,12 @@ class Reply:
                 self._ready_timer.cancel()
             self.stop()
             self.close_trace()
+
+    def _heard_out(self) -> None:
+        """It was played to its end: others may have this answer, too, if it is for everybody."""
+        if self._cached is not None and self._asked is not None:
+            lookup, outcome = self._asked
+            self._cached.keep(lookup, outcome.whole, used_tools=bool(self.trace.tools), names=self.plan.names)
 
     async def _speak(self, producing: asyncio.Task[None]) -> None:
         first = await self._items.peek()
@@ -342,17 +350,25 @@ class Reply:
         await self._close_with(clauses, done.closing, done.audio)
 
     async def _ask(self, clauses: Channel[Clause], messages: Sequence[Message], specs: tuple[ToolSpec, ...]) -> Outcome:
+        """Let the cache answer, or the model where it cannot; a question that tools were called for is the model's."""
         tier = self.plan.agent.tier if self.plan.agent is not None else ""
-        return await run_llm(
-            self._recall or self._engines.chat,
-            ChatRequest(messages, self.plan.language, specs, tier=tier, on_note=self.trace.note_route),
+        request = ChatRequest(messages, self.plan.language, specs, tier=tier, on_note=self.trace.note_route)
+        lookup = await self._cached.look_up(request) if self._cached is not None else None
+        found = lookup.found if lookup is not None else None
+        if found is not None:
+            self._found(found.how)
+        outcome = await run_llm(
+            self._engines.chat.stream(request) if found is None else said(found.answer),
             clauses,
+            language=self.plan.language,
             settings=self._engines.settings,
             on_first_token=self._first_token,
             on_first_clause=self._first_clause,
             queued_ms=lambda: self._items.weight + self.pacer.unplayed_ms(),
             more_follows=True,
         )
+        self._asked = (lookup, outcome) if lookup is not None and found is None else None
+        return outcome
 
     async def _permission(self) -> None:
         """Tools have effects: nothing is called before the turn is committed, for which all is ready now."""
@@ -438,8 +454,9 @@ class Reply:
         if voice not in names:
             self.trace.voice = "+".join([*names, voice])
 
-    def _recalled(self, how: How) -> None:
+    def _found(self, how: How) -> None:
         self.trace.cached = how
+        self.trace.note_route(RouteNote("cache", f"cache: {how}", attempts=0))
         if how == "exact":
             self._notify(self, ReplyEvent.KNOWN)
 

@@ -10,8 +10,8 @@ from xiaozhi.conversation.engines import Engines
 from xiaozhi.memory import MemoryKeeper
 from xiaozhi.memory.summaries import Summariser
 from xiaozhi.store import Store
-from xiaozhi.tools.announce import Announce, announce_tools
-from xiaozhi.tools.reminder_book import Reminder
+from xiaozhi.store.reminders import Reminder
+from xiaozhi.tools.host import Announce
 from xiaozhi.tools.shared_tools import SharedTools
 from xiaozhi.turn.trace import TurnTrace
 
@@ -77,7 +77,8 @@ class Services(Engines):
             self.settings.tools,
             book=self.store.reminders,
             ring=lambda due: self.ring(due),
-            extra=announce_tools(self.settings.push, lambda *said: self.announce(*said)),
+            push=self.settings.push,
+            announce=lambda *said: self.announce(*said),
         )
         self.memory = MemoryKeeper(self)
         self.on_turn += [self.memory.turn, lambda device, trace: self.unknown_language.note(device, trace)]

@@ -16,7 +16,7 @@ from xiaozhi.stages.asr.cached import memory_of, remember
 from xiaozhi.stages.asr.engine import Recognizer
 from xiaozhi.stages.asr.registry import build_recognizer
 from xiaozhi.stages.asr.remote import WithFallback
-from xiaozhi.stages.llm.engine import ChatModel
+from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.llm.registry import build_chat
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
@@ -65,7 +65,7 @@ class Parts:
     settings: Settings
     model: SileroModel | None = None
     recognizer: Recognizer | None = None
-    chat: ChatModel | None = None
+    chat: Chat | None = None
     voice: VoiceChain | None = None
     roster: Roster | None = None
     caches: Caches | None = None
@@ -108,11 +108,11 @@ async def _build(parts: Parts, services: Services, keys: Collection[str]) -> Non
             await parts.recognizer.warm()
     if _any(keys, ("llm",), NOT_OF_CHAT):
         chat = build_chat(settings.llm, settings.server.timezone, edge=settings.cluster.tier == "edge")
-        parts.chat = chat.model
+        parts.chat = chat.chat
         parts.about["llm"] = About((chat.why,), chat.hint)
         try:
             async with asyncio.timeout(_WARM_S):
-                await chat.model.warm()
+                await chat.chat.warm()
         except TimeoutError:
             _log.warning("the new endpoints do not answer yet")
     if _any(keys, ("tts",), NOT_OF_VOICES):

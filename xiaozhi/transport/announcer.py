@@ -15,9 +15,9 @@ from xiaozhi.conversation.saying import Told
 from xiaozhi.conversation.services import Services
 from xiaozhi.settings.push import minutes_of
 from xiaozhi.store import Device
-from xiaozhi.tools.loudness import set_volume, turned
-from xiaozhi.tools.reminder_book import Reminder
-from xiaozhi.tools.reminders import is_alarm, spoken_reminder
+from xiaozhi.store.reminders import Reminder
+from xiaozhi.tools.built_in.reminders import is_alarm, spoken_reminder
+from xiaozhi.tools.built_in.volume import set_volume, turned
 from xiaozhi.transport.connected_devices import ConnectedDevice, ConnectedDevices
 from xiaozhi.turn.trace import TurnTrace
 
@@ -133,7 +133,7 @@ class Announcer:
         return outcomes
 
     async def announce_for_tool(self, text: str, devices: Sequence[str], without: str) -> Mapping[str, str]:
-        """As `announce`, by names; for `xiaozhi.tools.announce`."""
+        """As `announce`, by names; for `xiaozhi.tools.built_in.announce`."""
         outcomes = await self.announce(Announcement(text, devices, without=without))
         named = {device.id: device.label for device in await self._services.store.devices.list()}
         return {named.get(name, name): outcome.value for name, outcome in outcomes.items()}

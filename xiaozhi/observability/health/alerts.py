@@ -15,7 +15,7 @@ from xiaozhi.conversation.services import Services
 from xiaozhi.observability.health.readings import Outcomes, Readings
 from xiaozhi.observability.health.rules import Alert, AlertRules, Change
 from xiaozhi.observability.health.texts import text_of
-from xiaozhi.observability.health.upstreams import endpoint_states, none_well, remote_recognition, voice_states
+from xiaozhi.observability.health.upstreams import none_well, remote_recognition, voice_states
 from xiaozhi.observability.health.webhook import Webhook
 from xiaozhi.settings import Settings
 from xiaozhi.turn.trace import TurnTrace
@@ -108,7 +108,7 @@ class Alerts:
             disk_percent=disk,
             error_percent=self._outcomes.percent(now_s, settings.error_least_turns),
             cache_hit_percent=100.0 * hits / lookups if lookups >= settings.cache_least_lookups else None,
-            chat_gone=none_well([state.breaker for state in endpoint_states(services)]),
+            chat_gone=none_well([state.breaker for state in services.chat.states()]),
             voices_gone=none_well([state.breaker for state in voice_states(services)]),
             recognition_gone=none_well([remote.breaker.state(now_s)]) if remote is not None else None,
         )

@@ -11,7 +11,7 @@ from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.conversation.services import Services
 from xiaozhi.observability.health.alerts import Alerts
 from xiaozhi.observability.health.texts import text_of
-from xiaozhi.observability.health.upstreams import endpoint_states, remote_recognition, voice_states
+from xiaozhi.observability.health.upstreams import remote_recognition, voice_states
 from xiaozhi.stages.asr.cached import memory_of
 
 
@@ -111,7 +111,7 @@ def _endpoints(services: Services) -> list[dict[str, Any]]:
             "failures": state.failures,
             "last_error": state.last_error,
         }
-        for state in endpoint_states(services)
+        for state in services.chat.states()
     ]
 
 

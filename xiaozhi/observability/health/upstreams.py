@@ -2,27 +2,10 @@
 
 import time
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from xiaozhi.conversation.services import Services
 from xiaozhi.stages.asr.remote import WithFallback
 from xiaozhi.upstream.breaker import BreakerState
-from xiaozhi.upstream.pool import UpstreamPool, UpstreamState
-
-
-@runtime_checkable
-class Routed(Protocol):
-    """A chat model over several endpoints; named by what it does, because its module loads a large client."""
-
-    answered: int
-    failed: int
-    continued: int
-    offline: int
-    pool: UpstreamPool[object]
-
-    def states(self) -> list[UpstreamState]:
-        """How every endpoint does."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +17,6 @@ class VoiceState:
     spoken: int
     failed: int
     last_error: str
-
-
-def endpoint_states(services: Services) -> list[UpstreamState]:
-    """Of the chat endpoints, in the order of the settings; none for the built-in responder."""
-    return services.chat.states() if isinstance(services.chat, Routed) else []
 
 
 def voice_states(services: Services) -> list[VoiceState]:

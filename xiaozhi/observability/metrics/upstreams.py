@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from prometheus_client.metrics_core import Metric
 
 from xiaozhi.conversation.services import Services
-from xiaozhi.observability.health.upstreams import Routed, endpoint_states, remote_recognition, voice_states
+from xiaozhi.observability.health.upstreams import remote_recognition, voice_states
 from xiaozhi.observability.metrics.families import Figures, counter, counters, gauge, gauges
 from xiaozhi.upstream.breaker import BreakerState
 from xiaozhi.upstream.failure import FailureKind
@@ -29,7 +29,8 @@ class UpstreamMetrics(Figures):
         yield from self._recognition()
 
     def _endpoints(self) -> Iterator[Metric]:
-        states = endpoint_states(self._services)
+        chat = self._services.chat
+        states = chat.states()
         if not states:
             return
         one = ("endpoint",)
@@ -78,21 +79,19 @@ class UpstreamMetrics(Figures):
             {s.name: float(s.healthy) for s in states if s.healthy is not None},
         )
         yield _breakers("endpoint", {s.name: s.breaker for s in states})
-        chat = self._services.chat
-        if isinstance(chat, Routed):
-            yield counter("xiaozhi_chat_answered", "Replies that came to their end.", chat.answered)
-            yield counter("xiaozhi_chat_failed", "Replies that no endpoint could give, or finish.", chat.failed)
-            yield counter(
-                "xiaozhi_chat_continued", "Replies that another endpoint went on with in the middle.", chat.continued
-            )
-            yield counter(
-                "xiaozhi_chat_offline", "Replies given here because the cloud could not be reached.", chat.offline
-            )
-            yield counter(
-                "xiaozhi_hedges_refused",
-                "Second requests that were wanted, and not made for want of budget.",
-                chat.pool.budget.refused,
-            )
+        yield counter("xiaozhi_chat_answered", "Replies that came to their end.", chat.answered)
+        yield counter("xiaozhi_chat_failed", "Replies that no endpoint could give, or finish.", chat.failed)
+        yield counter(
+            "xiaozhi_chat_continued", "Replies that another endpoint went on with in the middle.", chat.continued
+        )
+        yield counter(
+            "xiaozhi_chat_offline", "Replies given here because the cloud could not be reached.", chat.offline
+        )
+        yield counter(
+            "xiaozhi_hedges_refused",
+            "Second requests that were wanted, and not made for want of budget.",
+            chat.pool.budget.refused,
+        )
 
     def _voices(self) -> Iterator[Metric]:
         states = voice_states(self._services)

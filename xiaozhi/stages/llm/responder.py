@@ -8,6 +8,7 @@ from typing import Final
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta
 from xiaozhi.stages.llm.small_talk import Question, answer
 from xiaozhi.text.language import is_chinese, language_of
+from xiaozhi.upstream.failure import FailureKind
 
 # A Chinese character, a word with the blanks behind it, or blanks: about what a language model sends at a time.
 _WORD: Final = re.compile(r"[\u3400-\u9fff]|[^\u3400-\u9fff\s]+\s*|\s+")
@@ -37,15 +38,16 @@ class BuiltInResponder:
         """
         messages = request.messages
         if not messages or messages[-1].role != "user":
-            raise ChatError("built-in responder: there is no question")
+            raise ChatError("built-in responder: there is no question", kind=FailureKind.REQUEST)
         text = messages[-1].content
         said_before = "\n".join(message.content for message in messages if message.role == "assistant")
         chinese = is_chinese(language_of(text, default=request.language))
         for word in _WORD.findall(answer(Question(text, chinese, self._now(), said_before))):
             yield Delta(word)
 
-    async def warm(self) -> None:
+    async def warm(self) -> str:
         """There is nothing to open."""
+        return ""
 
     async def close(self) -> None:
         """There is nothing to close."""

@@ -1,18 +1,47 @@
-"""Messages and tools in the shape of chat completions."""
+"""Requests in the shape of chat completions, and what may be left out of them."""
 
 import re
 from dataclasses import replace
 from typing import Any, Final
 
-from openai.types.chat import ChatCompletionFunctionToolParam
+import orjson
 
 from xiaozhi.events import Message, ToolSpec
+from xiaozhi.settings import LlmEndpoint
 from xiaozhi.stages.llm.engine import ChatRequest
 from xiaozhi.text.loose_json import wire_object
 from xiaozhi.text.surrogates import without_halves
 
 _NO_NAME: Final = re.compile(r"[^a-zA-Z0-9_-]+")
 _MAX_NAME_CHARS: Final = 64
+
+
+def completion_body(request: ChatRequest, endpoint: LlmEndpoint, *, max_tokens_name: str) -> bytes:
+    """The JSON that asks for a streamed completion, its fields in the order in which the `openai` client has them.
+
+    Args:
+        request: what is asked.
+        endpoint: the model, its limits, and what else its owner wants sent.
+        max_tokens_name: what this endpoint calls the limit of an answer.
+
+    Raises:
+        TypeError: `extra_body` of the endpoint holds something that JSON does not know.
+    """
+    messages = [message_param(message, endpoint.name) for message in request.messages]
+    body: dict[str, Any] = {"model": endpoint.model, "stream": True, "messages": messages}
+    if endpoint.max_tokens is not None:
+        body[max_tokens_name] = endpoint.max_tokens
+    if endpoint.temperature is not None:
+        body["temperature"] = endpoint.temperature
+    if request.tools:
+        body["tool_choice"] = request.tool_choice
+        body["tools"] = [_tool_param(tool) for tool in request.tools]
+    return orjson.dumps(body | (endpoint.extra_body or {}))
+
+
+def _tool_param(tool: ToolSpec) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+    return {"type": "function", "function": function}
 
 
 def message_param(message: Message, endpoint: str) -> dict[str, Any]:
@@ -52,14 +81,6 @@ def _calling(message: Message, content: str, endpoint: str) -> dict[str, Any]:
         "role": "assistant",
         "content": content or None,  # some servers refuse an empty text beside calls
         "tool_calls": calls,
-    }
-
-
-def tool_param(tool: ToolSpec) -> ChatCompletionFunctionToolParam:
-    """One tool as the API wants it."""
-    return {
-        "type": "function",
-        "function": {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)},
     }
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from xiaozhi.text.language import is_chinese
 from xiaozhi.tools.declare import tool
+from xiaozhi.tools.host import ToolHost
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError
 from xiaozhi.tools.wording import pick
 
@@ -39,7 +40,7 @@ def zone(name: str, language: str) -> tzinfo:
         ) from None
 
 
-def clock_tools() -> list[Tool]:
+def tools(host: ToolHost) -> list[Tool]:
     """`get_time`."""
 
     @tool(repeats=True)

@@ -1,17 +1,25 @@
-"""Headlines out of RSS (0.9 to 2.0, RDF) and Atom, as they are found in the wild and as they are made to hurt. Pure.
+"""Headlines out of RSS (0.9 to 2.0, RDF) and Atom, as they are found in the wild and as they are made to hurt.
 
-Read in one pass by expat, which is linear, until enough has been found. Lenient parsers cost seconds for 64 kB of `<`
-and hold the interpreter meanwhile. A feed that breaks off or is not well-formed gives what stands before.
+Feeds are read in one pass by expat, which is linear, until enough has been found. Lenient parsers cost seconds for 64
+kB of `<` and hold the interpreter meanwhile. A feed that breaks off or is not well-formed gives what stands before.
 """
 
+import asyncio
 import codecs
 import contextlib
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html.entities import html5
 from typing import Final
 from xml.parsers import expat
+
+from xiaozhi.text.language import is_chinese
+from xiaozhi.tools.declare import tool
+from xiaozhi.tools.host import ToolHost
+from xiaozhi.tools.tool import Tool, ToolContext, ToolError
+from xiaozhi.tools.web import ServiceAnswers, WebError
+from xiaozhi.tools.wording import pick, shortened
 
 MAX_HEADLINES: Final = 60
 _MAX_BYTES: Final = 524_288
@@ -37,6 +45,57 @@ _PIECE_CHARS: Final = 16_384
 
 Headline = tuple[str, str]
 """Title and summary, without markup."""
+
+
+def tools(host: ToolHost) -> list[Tool]:
+    """`get_news`."""
+    settings, web = host.settings.news, host.web
+    cache: ServiceAnswers[str, list[Headline]] = ServiceAnswers(settings.cache_s)
+
+    async def headlines(feed: str) -> list[Headline]:
+        body = await web.fetch("GET", feed)
+        try:
+            return await asyncio.to_thread(headlines_in, body)
+        except NoFeed as error:
+            raise WebError(str(error)) from None
+
+    @tool(slow=True)
+    async def get_news(context: ToolContext, about: str = "") -> str:
+        """Today's headlines.
+
+        Takes:
+            about: only headlines with this word; empty for all.
+        """
+        language = context.language
+        feeds = settings.feeds if is_chinese(language) else settings.feeds_en
+        asked = [cache.get(feed, lambda feed=feed: headlines(feed)) for feed in feeds]  # type: ignore[misc]  # bound now
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, WebError):
+                raise answer
+        found = _mixed([answer for answer in answers if isinstance(answer, list)])
+        if not found:
+            raise ToolError(pick(language, "现在看不到新闻，网络好像不通。", "I can't get the news right now."))
+        word = about.strip().casefold()
+        chosen = [each for each in found if word in (each[0] + each[1]).casefold()][: settings.items]
+        if not chosen:
+            return pick(language, f"没有关于{about[:40]}的新闻。", f"There is no news about {about[:40]}.")
+        return "\n".join(
+            f"{number}. {title}" + (f" — {summary}" if summary else "")
+            for number, (title, summary) in enumerate(chosen, start=1)
+        )
+
+    return [get_news]
+
+
+def _mixed(feeds: Sequence[list[Headline]]) -> list[Headline]:
+    """One of each feed in turn, none twice."""
+    found: dict[str, str] = {}
+    for place in range(max(map(len, feeds), default=0)):
+        for feed in feeds:
+            if place < len(feed):
+                found.setdefault(*feed[place])
+    return list(found.items())
 
 
 class NoFeed(ValueError):
@@ -118,15 +177,11 @@ class _Reader:
 
 def _headline(title: str, summary: str) -> Headline:
     title, summary = _plain(title), _plain(summary)
-    return _shortened(title, _TITLE_CHARS), "" if summary == title else _shortened(summary, _SUMMARY_CHARS)
+    return shortened(title, _TITLE_CHARS), "" if summary == title else shortened(summary, _SUMMARY_CHARS)
 
 
 def _plain(text: str) -> str:
     return " ".join(html.unescape(_TAGS.sub(" ", text)).split())
-
-
-def _shortened(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _decoded(body: bytes) -> str:

@@ -1,16 +1,16 @@
 """Timers, alarms and reminders by voice; the model works out the time, here it is checked and written down."""
 
 import re
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Annotated, Final
 
 from pydantic import Field
 
-from xiaozhi.settings.tools import ReminderSettings
+from xiaozhi.store.reminders import Reminder
 from xiaozhi.text.language import is_chinese
 from xiaozhi.tools.declare import tool
-from xiaozhi.tools.reminder_book import Reminder, ReminderBook, Repeat
+from xiaozhi.tools.host import ToolHost
+from xiaozhi.tools.reminder_clock import Repeat
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError
 from xiaozhi.tools.wording import pick, shortened
 
@@ -43,14 +43,11 @@ def due_time(at: str, in_seconds: int, now: datetime, language: str) -> datetime
     return due
 
 
-def reminder_tools(settings: ReminderSettings, book: ReminderBook, changed: Callable[[], None]) -> list[Tool]:
-    """`set_reminder`, `list_reminders`, `cancel_reminder`.
-
-    Args:
-        settings: bounds.
-        book: where they are kept.
-        changed: told whenever one was made or taken away.
-    """
+def tools(host: ToolHost) -> list[Tool]:
+    """`set_reminder`, `list_reminders`, `cancel_reminder`; none where nothing could ring."""
+    if host.reminders is None:
+        return []
+    clock, book, max_reminders = host.reminders, host.reminders.book, host.settings.reminders.max_per_device
 
     @tool()
     async def set_reminder(
@@ -71,14 +68,14 @@ def reminder_tools(settings: ReminderSettings, book: ReminderBook, changed: Call
         language = context.language
         now = context.now()
         due = due_time(at, in_seconds, now, language)
-        if len(await book.list(context.device_id)) >= settings.max_per_device:
+        if len(await book.list(context.device_id)) >= max_reminders:
             raise ToolError(
                 pick(language, "提醒太多了，请先取消几个。", "There are too many reminders already; cancel some first.")
             )
         kept = await book.add(
             context.device_id, shortened(text.strip(), _MAX_TEXT_CHARS), due.timestamp(), repeat=repeat
         )
-        changed()
+        clock.changed()
         return pick(language, "已设好：", "Set: ") + reminder_text(kept, now, language)
 
     @tool(repeats=True)
@@ -107,7 +104,7 @@ def reminder_tools(settings: ReminderSettings, book: ReminderBook, changed: Call
                 raise ToolError(pick(language, "要取消哪一个？", "Which one? ") + choice)
             raise ToolError(pick(language, "没有这个提醒。", "There is no such reminder."))
         gone = [each for each in wanted if await book.remove(context.device_id, each.id)]
-        changed()
+        clock.changed()
         return pick(language, f"取消了{len(gone)}个提醒。", f"Cancelled {len(gone)} of them.")
 
     return [set_reminder, list_reminders, cancel_reminder]

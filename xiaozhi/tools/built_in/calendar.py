@@ -8,8 +8,9 @@ from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 from xiaozhi.text.language import is_chinese
-from xiaozhi.tools.clock import day_text
+from xiaozhi.tools.built_in.clock import day_text
 from xiaozhi.tools.declare import tool
+from xiaozhi.tools.host import ToolHost
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError
 from xiaozhi.tools.wording import pick
 
@@ -127,7 +128,7 @@ def from_lunar(year: int, month: int, day: int, language: str) -> date:
     return date(solar.getYear(), solar.getMonth(), solar.getDay())
 
 
-def lunar_tools() -> list[Tool]:
+def tools(host: ToolHost) -> list[Tool]:
     """`get_calendar`."""
 
     @tool(name="get_calendar")

@@ -3,6 +3,7 @@
 from typing import Final
 
 from xiaozhi.tools.declare import tool
+from xiaozhi.tools.host import ToolHost
 from xiaozhi.tools.tool import CallingConversation, Tool, ToolContext, ToolError, ToolResult
 from xiaozhi.tools.wording import pick, shortened
 
@@ -10,7 +11,7 @@ _MAX_FACT_CHARS: Final = 300
 _MAX_TOLD: Final = 60
 
 
-def conversation_tools() -> list[Tool]:
+def tools(host: ToolHost) -> list[Tool]:
     """`change_agent`, `remember`, `forget`, `what_is_remembered`, `end_conversation`."""
 
     @tool(usable=lambda context: context.conversation is not None and len(context.conversation.agents()) > 1)
@@ -43,7 +44,7 @@ def conversation_tools() -> list[Tool]:
         if not text:
             raise ToolError(pick(context.language, "要记住什么呢？", "What should I remember?"))
         await _conversation(context).remember(shortened(text, _MAX_FACT_CHARS))
-        return pick(context.language, "记住了。", "CachedRecognizer.")
+        return pick(context.language, "记住了。", "Remembered.")
 
     @tool(usable=_in_conversation)
     async def forget(context: ToolContext, about: str = "", everything: bool = False) -> str:

@@ -1,24 +1,15 @@
 """Saying something on other devices, for agents that may."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-
-from xiaozhi.settings import PushSettings
 from xiaozhi.tools.declare import tool
+from xiaozhi.tools.host import ToolHost
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError, ToolResult
 from xiaozhi.tools.wording import pick, shortened
 
-Announce = Callable[[str, Sequence[str], str], Awaitable[Mapping[str, str]]]
-"""Says a text on devices called so (none: on all others but the one that is given last); what became of it on each."""
 
-
-def announce_tools(settings: PushSettings, announce: Announce) -> list[Tool]:
-    """`announce`; nothing where the settings do not want it.
-
-    Args:
-        settings: the table `push`.
-        announce: carries it out.
-    """
-    if not settings.enabled or not settings.tool:
+def tools(host: ToolHost) -> list[Tool]:
+    """`announce`; nothing where the settings do not want it, or there is nobody to announce to."""
+    settings, announce = host.push, host.announce
+    if announce is None or settings is None or not settings.enabled or not settings.tool:
         return []
 
     @tool(name="announce", slow=True, timeout_s=settings.patience_s + 30.0)

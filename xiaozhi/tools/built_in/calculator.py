@@ -1,4 +1,4 @@
-"""Units of everyday life, in Chinese and English, and questions about them. Pure and exact.
+"""Sums and units, exact and at once: answered without a model, and offered to models, which miscalculate.
 
 Factors are the legal definitions (international yard and pound 1959, 市制 of 1959); a month and a year are left out,
 they have no fixed length.
@@ -7,10 +7,91 @@ they have no fixed length.
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
+from typing import Annotated, Final
 
-from xiaozhi.text.arithmetic import spoken_number
+from pydantic import Field
+
+from xiaozhi.text.arithmetic import calculate, spoken_number
+from xiaozhi.text.language import is_chinese
 from xiaozhi.text.numbers import chinese_number, english_number
+from xiaozhi.tools.declare import tool
+from xiaozhi.tools.host import ToolHost
+from xiaozhi.tools.tool import Tool, ToolContext, ToolError
+from xiaozhi.tools.wording import pick
+
+
+def local_answer(text: str, language: str) -> str | None:
+    """The answer to a calculation or a conversion of units; None when the text is anything else. Pure.
+
+    Args:
+        text: what was said.
+        language: of the answer.
+    """
+    try:
+        value = calculate(text)
+    except ZeroDivisionError:
+        return pick(language, "零不能做除数。", "Nothing can be divided by zero.")
+    except OverflowError:
+        return pick(language, "这个数太大了，我算不过来。", "That number is too big for me.")
+    if value is not None:
+        return _result(value, language)
+    conversion = asked_conversion(text)
+    return None if conversion is None else conversion.spoken(is_chinese(language))
+
+
+def tools(host: ToolHost) -> list[Tool]:
+    """`calculate` and `convert_units`."""
+
+    @tool(name="calculate")
+    async def calculator(context: ToolContext, expression: str) -> str:
+        """Exact arithmetic with + - * / ^ and brackets.
+
+        Takes:
+            expression: such as (3.5 + 2) * 12 / 7.
+        """
+        try:
+            value = calculate(expression)
+        except (ZeroDivisionError, OverflowError):
+            answer = local_answer(expression, context.language)
+            raise ToolError(answer or expression) from None
+        if value is None:
+            raise ToolError("That is no calculation; use numbers, + - * / ^ and brackets.")
+        return spoken_number(value)
+
+    @tool(name="convert_units")
+    async def convert_units(
+        context: ToolContext, value: Annotated[float, Field(ge=-1e15, le=1e15)], from_unit: str, to_unit: str
+    ) -> str:
+        """Convert length, mass, volume, area, speed, temperature, time, data, energy or power.
+
+        Takes:
+            value: how much.
+            from_unit: its unit, such as mile, kg, 斤, fahrenheit.
+            to_unit: the unit wanted.
+        """
+        source, target = find_unit(from_unit), find_unit(to_unit)
+        if source is None or target is None:
+            raise ToolError(f"The unit {(from_unit if source is None else to_unit)[:40]!r} is not known.")
+        exact = Fraction(str(value))
+        result = convert(exact, source, target)
+        if result is None:
+            raise ToolError(f"{source.english} and {target.english} measure different things.")
+        return Conversion(exact, source, target, result).spoken(is_chinese(context.language))
+
+    return [calculator, convert_units]
+
+
+def _result(value: Fraction, language: str) -> str:
+    number = spoken_number(value)
+    exact = Fraction(number) == value
+    return pick(
+        language,
+        f"{'等于' if exact else '大约等于'}{number}。",
+        f"That makes {number}." if exact else f"That makes about {number}.",
+    )
+
+
+# Units ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +205,7 @@ _EN_ASKED: Final = (
         rf"{_EN_VALUE} ?(?P<from>{_WORDS})$"
     ),
 )
-_MAX_CHARS: Final = 80
+_MAX_ASKED_CHARS: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +240,9 @@ def convert(value: Fraction, source: Unit, target: Unit) -> Fraction | None:
     return (value + source.offset) * source.factor / target.factor - target.offset
 
 
-def asked(text: str) -> Conversion | None:
+def asked_conversion(text: str) -> Conversion | None:
     """The conversion that a user asks for: "3英里是多少公里", "how many grams are in two pounds"; else None."""
-    if len(text) > _MAX_CHARS:
+    if len(text) > _MAX_ASKED_CHARS:
         return None
     plain = " ".join(re.sub(r"[，。,.!！?？、]+(?!\d)", " ", text.lower()).split())
     match = _ZH_ASKED.match(plain.replace(" ", ""))

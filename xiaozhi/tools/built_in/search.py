@@ -6,6 +6,7 @@ from typing import Any, Final
 from xiaozhi.settings.tools import SearchSettings
 from xiaozhi.text.language import is_chinese
 from xiaozhi.tools.declare import tool
+from xiaozhi.tools.host import ToolHost
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError
 from xiaozhi.tools.web import WebClient, WebError
 from xiaozhi.tools.wording import pick, shortened
@@ -15,8 +16,9 @@ _MAX_QUERY_CHARS: Final = 300
 _SNIPPET_CHARS: Final = 400
 
 
-def search_tools(settings: SearchSettings, web: WebClient) -> list[Tool]:
+def tools(host: ToolHost) -> list[Tool]:
     """`search_web`; none when no provider is set up."""
+    settings, web = host.settings.search, host.web
     if settings.provider == "none":
         return []
 
