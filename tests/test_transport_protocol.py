@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xiaozhi.events import MicPacket
 from xiaozhi.transport import framing, protocol
 from xiaozhi.turn.machine import ListeningMode
 
@@ -52,12 +53,12 @@ def test_an_unknown_framing_version_means_1(value: object, expected: int) -> Non
 @given(st.sampled_from([1, 2, 3]), st.binary(max_size=5000))
 def test_no_binary_message_raises(version: int, message: bytes) -> None:
     event = protocol.DeviceProtocol(version).receive_binary(message)
-    assert isinstance(event, protocol.Audio | protocol.Ignored)
+    assert isinstance(event, MicPacket | protocol.Ignored)
 
 
 def test_an_empty_packet_is_silence() -> None:
-    assert protocol.DeviceProtocol(1).receive_binary(b"") == protocol.Audio(b"", 0)
-    assert protocol.DeviceProtocol(3).receive_binary(struct.pack("!BBH", 0, 0, 0)) == protocol.Audio(b"", 0)
+    assert protocol.DeviceProtocol(1).receive_binary(b"") == MicPacket(b"")
+    assert protocol.DeviceProtocol(3).receive_binary(struct.pack("!BBH", 0, 0, 0)) == MicPacket(b"")
 
 
 @pytest.mark.parametrize(

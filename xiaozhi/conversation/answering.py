@@ -123,7 +123,7 @@ class Answering:
         self._on_pause = on_pause
         self._loop = asyncio.get_running_loop()
         self._tier = agent.tier if agent is not None else ""
-        self._wish = voice_request(agent) if agent is not None else ANY_VOICE
+        self._request = voice_request(agent) if agent is not None else ANY_VOICE
         # Replies that are there from the start are in the house's own tone: other agents answer for themselves.
         own_tone = agent is not None and agent.name != HOUSE_AGENT
         self._recall = None if own_tone else services.caches.recall(services.chat, self._recalled)
@@ -330,12 +330,10 @@ class Answering:
             await run_tts(
                 clauses,
                 self._items,
-                services.voice.overheard(self._spoke, self._wish),
-                services.codec,
+                services.caches.speech,
                 services.speech_settings(),
+                request=self._request,
                 on_first_speech=self._first_speech,
-                kept=services.caches.kept,
-                wish=self._wish,
                 on_voice=self._spoke,
                 on_hit=self._needed_no_voice,
             )

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 import orjson
 
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ
+from xiaozhi.events import MicPacket
 from xiaozhi.text import bounded_json
 from xiaozhi.transport import framing
 from xiaozhi.turn.machine import ListeningMode
@@ -73,14 +74,6 @@ class Iot:
 
 
 @dataclass(frozen=True, slots=True)
-class Audio:
-    """One Opus packet from the microphone."""
-
-    opus: bytes
-    timestamp_ms: int
-
-
-@dataclass(frozen=True, slots=True)
 class Ping:
     """A client's own keepalive (browser clients)."""
 
@@ -92,7 +85,7 @@ class Ignored:
     why: str
 
 
-Event: TypeAlias = Hello | ListenStart | ListenStop | Detect | Abort | Mcp | Iot | Audio | Ping | Ignored
+Event: TypeAlias = Hello | ListenStart | ListenStop | Detect | Abort | Mcp | Iot | MicPacket | Ping | Ignored
 
 
 @dataclass(slots=True)
@@ -141,10 +134,9 @@ class DeviceProtocol:
     def receive_binary(self, message: bytes) -> Event:
         """Understand a binary frame. Never raises: a wrong one is `Ignored`. An empty packet is silence (a DTX gap)."""
         try:
-            frame = framing.unpack(self.version, message)
+            return framing.unpack(self.version, message)
         except framing.FramingError as error:
             return Ignored(str(error))
-        return Audio(frame.opus, frame.timestamp_ms)
 
     def pack(self, opus: bytes, timestamp_ms: int) -> bytes:
         """One binary message around an Opus packet in this connection's framing."""

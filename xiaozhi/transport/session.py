@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final, Protocol
 
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ
@@ -19,7 +20,6 @@ from xiaozhi.text.emotions import emoji_of
 from xiaozhi.tools.device import DeviceTools
 from xiaozhi.transport.protocol import (
     Abort,
-    Audio,
     Detect,
     DeviceProtocol,
     Event,
@@ -131,8 +131,8 @@ class DeviceSession:
         """What the device has just said. Never waits."""
         talk = self._conversation
         match event:
-            case Audio(opus, timestamp_ms):
-                talk.hear(MicPacket(opus, timestamp_ms, self._bare))
+            case MicPacket():
+                talk.hear(replace(event, bare=True) if self._bare else event)
             case Hello():
                 self._traces, self._bare = event.traces, event.bare
                 self._services.prewarm()
