@@ -16,6 +16,7 @@ from tests.virtual_house import (
     VirtualDevice,
     VirtualRecogniser,
     remote_engine,
+    use_voices,
     virtual_services,
     virtual_settings,
 )
@@ -27,7 +28,7 @@ from xiaozhi.settings import LlmSettings
 from xiaozhi.stages.asr.engine import Recognizer, Transcript
 from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.llm.engine import ChatRequest, Delta
-from xiaozhi.stages.tts.fallback import VoiceChain
+from xiaozhi.stages.tts.engine import ClauseVoice
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 from xiaozhi.text.messages import message
 from xiaozhi.turn.machine import ListeningMode, TurnState
@@ -127,18 +128,16 @@ def test_a_wake_word_while_a_key_is_held_is_not_what_was_said_and_the_key_is_hel
     run(scene())
 
 
-class Late:
+class Late(ClauseVoice):
     """A voice that takes its time."""
 
     name = "late"
 
-    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
+    async def speak(
+        self, text: str, *, language: str, request: VoiceRequest = ANY_VOICE
+    ) -> AsyncGenerator[PcmInt, None]:
         await asyncio.sleep(1.0)
         yield np.full(12_000, 3000, np.int16)
-
-    async def warm(self) -> None: ...
-
-    async def close(self) -> None: ...
 
 
 @pytest.mark.parametrize("over_s", [0.0, 0.4])
@@ -148,7 +147,8 @@ def test_an_onset_that_waits_while_the_server_begins_to_speak_leaves_nobody_deaf
     async def scene() -> None:
         async with conversation(REALTIME) as (device, services):
             talk, machine = device.talk, device.talk._machine
-            voices, services.voice = services.voice, VoiceChain([Late()], 2.0, 2.0, 5.0, now)
+            voices = services.voice._voices
+            use_voices(services, Late())
             put = Channel.put
 
             async def put_in_the_last_moment(channel: Channel[Any], item: object) -> None:
@@ -161,7 +161,7 @@ def test_an_onset_that_waits_while_the_server_begins_to_speak_leaves_nobody_deaf
             monkeypatch.setattr(Channel, "put", put_in_the_last_moment)
             talk.say("茶好了，快来喝吧。")
             await device.speak(0.5 + over_s, 3.0)
-            services.voice = voices
+            use_voices(services, *voices)
             for _ in range(2):
                 await said_and_answered(device)
                 await asyncio.sleep(0.5)
@@ -325,26 +325,24 @@ def test_a_prompt_that_cannot_be_rendered_is_excused(monkeypatch: pytest.MonkeyP
     run(scene())
 
 
-class Broken:
+class Broken(ClauseVoice):
     """A voice with a fault that is no `VoiceError`."""
 
     name = "broken"
     _said: Sequence[PcmInt] = ()
 
-    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
+    async def speak(
+        self, text: str, *, language: str, request: VoiceRequest = ANY_VOICE
+    ) -> AsyncGenerator[PcmInt, None]:
         for pcm in self._said:
             yield pcm
         raise UnicodeEncodeError("ascii", "clé", 2, 3, "ordinal not in range(128)")
-
-    async def warm(self) -> None: ...
-
-    async def close(self) -> None: ...
 
 
 def test_a_voice_that_fails_in_any_way_is_passed_over() -> None:
     async def scene() -> None:
         async with conversation() as (device, services):
-            services.voice = VoiceChain([Broken(), *services.voice._voices], 2.0, 2.0, 5.0, now)
+            use_voices(services, Broken(), *services.voice._voices)
             await said_and_answered(device)
             assert services.voice.states[0].last_error == "broken: UnicodeEncodeError"
 

@@ -144,19 +144,20 @@ async def test_caches_keep_what_they_hold_with_other_sizes_and_go_when_they_are_
     async with house(tmp_path, answer="Bees make honey.", cache=caches) as home, home.device() as device:
         services, reloader = home.server.services, home.server.reloader
         assert (await device.turn_text("what do bees make")).answered
-        answers, kept, recognised = services.caches.answers, services.caches.kept, memory_of(services.ears.engine)
+        answers, kept = services.caches.answers, services.caches.speech.cache
+        recognised = memory_of(services.ears.engine)
         assert answers is not None and kept is not None and recognised is not None
-        assert len(answers) == 1 and kept.cache.misses >= 1
+        assert len(answers) == 1 and kept.misses >= 1
         smaller = changed(services.settings, cache={"max_entries": 5, "speech_memory_mb": 1, "recognition_entries": 3})
         assert len((await reloader.apply(smaller)).applied) == 3
-        assert services.caches.answers is answers and services.caches.kept is not None
-        assert services.caches.kept.cache is kept.cache
+        assert services.caches.answers is answers and services.caches.speech.cache is not None
+        assert services.caches.speech.cache is kept
         assert (await device.turn_text("what do bees make")).answered
-        assert answers.hits == 1 and kept.cache.hits >= 1 and len(home.asked) == 1
+        assert answers.hits == 1 and kept.hits >= 1 and len(home.asked) == 1
         off = changed(services.settings, cache={"answers": False, "speech": False})
         assert (await reloader.apply(off)).applied == ("cache.answers", "cache.speech")
         now = services.caches
-        assert now.answers is None and now.kept is None
+        assert now.answers is None and now.speech.cache is None
         assert (await device.turn_text("what do bees make")).answered and len(home.asked) == 2
 
 

@@ -37,7 +37,8 @@ from xiaozhi.stages.asr.two_pass import TwoPass
 from xiaozhi.stages.asr.utterance import Ears
 from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta
-from xiaozhi.stages.tts.engine import VoiceError
+from xiaozhi.stages.tts.clause_speech import ClauseSpeech
+from xiaozhi.stages.tts.engine import ClauseVoice, Voice, VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 from xiaozhi.stages.vad.batcher import VadBatcher
@@ -231,14 +232,16 @@ class _Chat:
 
 
 @dataclass
-class _Voice:
+class _Voice(ClauseVoice):
     """Speaks a tone, or fails; the last of a chain always speaks."""
 
     fate: Fate
     name: str
     works: bool = False
 
-    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
+    async def speak(
+        self, text: str, *, language: str, request: VoiceRequest = ANY_VOICE
+    ) -> AsyncGenerator[PcmInt, None]:
         fate = self.fate
         await asyncio.sleep(fate.delay_s(0.3 if self.works else 3.0))
         if not self.works and fate.one_in(5):
@@ -247,12 +250,6 @@ class _Voice:
             yield np.full(DOWNLINK_RATE_HZ // 5, 3000, np.int16)
             if not self.works and fate.one_in(10):
                 raise VoiceError("dice: broke off")
-
-    async def warm(self) -> None:
-        pass
-
-    async def close(self) -> None:
-        pass
 
 
 def _store() -> Store:
@@ -323,14 +320,14 @@ def virtual_services(settings: Settings, fate: Fate, engine: Recognizer | None =
             partials=dice.random() < 0.3,
         ),
         "chat": chat,
-        "voice": VoiceChain(voices, 2.0, 2.0, 5.0, loop.time),
+        "voice": (chain := VoiceChain(voices, 2.0, 2.0, 5.0, loop.time)),
         "codec": codec,
         "load_shedder": LoadShedder(settings.load, recognition, codec),
         "admission": Admission(settings.load.turns_at_once, settings.load.turn_wait_s),
         "store": store,
         "roster": Roster(settings, _PRESETS),
         "summaries": Summariser(chat, settings, store),
-        "caches": Caches(settings, None, None),
+        "caches": Caches(settings, ClauseSpeech(chain, codec, settings), None),
     }
     if not _HOUSE:  # its tools take a tenth of a second to be made
         _HOUSE.append(Services(model=cast(Any, None), **parts))
@@ -344,6 +341,12 @@ def virtual_services(settings: Settings, fate: Fate, engine: Recognizer | None =
 
 
 _HOUSE: Final[list[Services]] = []
+
+
+def use_voices(services: Services, *voices: Voice) -> None:
+    """Have replies spoken by these from now on, the best first."""
+    services.voice = VoiceChain(voices, 2.0, 2.0, 5.0, asyncio.get_running_loop().time)
+    services.caches.speech = ClauseSpeech(services.voice, services.codec, services.settings)
 
 
 class VirtualDevice:

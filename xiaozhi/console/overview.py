@@ -79,7 +79,7 @@ def hearing(services: Services) -> dict[str, Any]:
 
 def caches(services: Services) -> dict[str, Any]:
     """Hits and misses; a cache that is switched off is null."""
-    answers, kept = services.caches.answers, services.caches.kept
+    answers, kept = services.caches.answers, services.caches.speech.cache
     shown: dict[str, Any] = {"answers": None, "speech": None}
     if answers is not None:
         shown["answers"] = {
@@ -88,7 +88,7 @@ def caches(services: Services) -> dict[str, Any]:
             "entries": len(answers),
         }
     if kept is not None:
-        shown["speech"] = {"hits": kept.cache.hits + kept.cache.joined, "misses": kept.cache.misses}
+        shown["speech"] = {"hits": kept.hits + kept.joined, "misses": kept.misses}
     return shown
 
 

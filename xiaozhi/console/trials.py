@@ -26,6 +26,7 @@ from xiaozhi.stages.asr.utterance import Ears
 from xiaozhi.stages.llm.engine import ChatError
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.registry import build_voices
+from xiaozhi.stages.tts.reply_voices import ReplyPart, ReplyVoices
 from xiaozhi.stages.tts.voice_request import VoiceRequest
 from xiaozhi.stages.vad.silero import VadError
 from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
@@ -211,13 +212,14 @@ class Trials:
         )
         text = _text(body, _GREETING)
         voice = body.get("voice", "")
-        wish = VoiceRequest(voice=voice[:100] if isinstance(voice, str) else "")
+        request = VoiceRequest(voice=voice[:100] if isinstance(voice, str) else "")
         built = await asyncio.to_thread(build_voices, tts, settings.models.dir)
         pieces: list[PcmInt] = []
         samples, first_s = 0, None
         began_s = time.monotonic()
         try:
-            speech = built.chain.speak(text, language=language_of(text), wish=wish, urgent=True)
+            part = ReplyPart(ReplyVoices(request))
+            speech = built.chain.speak(text, language=language_of(text), part=part, urgent=True)
             async with aclosing(speech):
                 async for pcm in speech:
                     if first_s is None:

@@ -409,12 +409,10 @@ class Reply:
             await run_tts(
                 clauses,
                 self._items,
-                engines.voice.overheard(self._spoke, self._request),
-                engines.codec,
+                engines.caches.speech,
                 engines.speech_settings(),
+                request=self._request,
                 on_first_speech=self._first_speech,
-                kept=engines.caches.kept,
-                wish=self._request,
                 on_voice=self._spoke,
                 on_hit=self._needed_no_voice,
             )

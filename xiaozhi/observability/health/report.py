@@ -130,15 +130,15 @@ def _voices(services: Services) -> list[dict[str, Any]]:
 
 def _caches(services: Services) -> Mapping[str, Any]:
     shown: dict[str, Any] = {}
-    answers, kept = services.caches.answers, services.caches.kept
+    answers, kept = services.caches.answers, services.caches.speech.cache
     if answers is not None:
         shown["answers"] = {"hit_rate": round(answers.hit_rate, 3), "entries": len(answers), "bytes": answers.bytes}
     if kept is not None:
         shown["speech"] = {
-            "hit_rate": round(kept.cache.hit_rate, 3),
+            "hit_rate": round(kept.hit_rate, 3),
             "tiers": {
                 tier.name: {"entries": len(tier), "bytes": tier.bytes, "hits": tier.hits, "misses": tier.misses}
-                for tier in kept.cache.tiers.tiers
+                for tier in kept.tiers.tiers
                 if isinstance(tier, MemoryTier | DiskTier)
             },
         }

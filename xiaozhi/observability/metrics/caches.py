@@ -36,7 +36,7 @@ class CacheMetrics(Figures):
         entries: dict[str, float] = {}
         evicted: dict[str, float] = {}
         held: dict[str, float] = {}
-        answers, kept = self._services.caches.answers, self._services.caches.kept
+        answers, kept = self._services.caches.answers, self._services.caches.speech.cache
         if answers is not None:
             hits |= {
                 ("answers", "exact"): answers.hits,
@@ -47,9 +47,9 @@ class CacheMetrics(Figures):
             evicted["answers"], held["answers"] = answers.evicted, answers.bytes
             yield counter("xiaozhi_cache_refused", "Questions that must not be answered from a cache.", answers.refused)
         if kept is not None:
-            hits |= {("speech", "exact"): kept.cache.hits, ("speech", "joined"): kept.cache.joined}
-            misses["speech"] = kept.cache.misses
-            yield counter("xiaozhi_speech_unkept", "Clauses made and not kept.", kept.cache.unkept)
+            hits |= {("speech", "exact"): kept.hits, ("speech", "joined"): kept.joined}
+            misses["speech"] = kept.misses
+            yield counter("xiaozhi_speech_unkept", "Clauses made and not kept.", kept.unkept)
         if (memory := memory_of(self._services.ears.engine)) is not None:
             hits["recognition", "exact"] = memory.hits
             misses["recognition"], entries["recognition"] = memory.misses, len(memory)
@@ -60,10 +60,10 @@ class CacheMetrics(Figures):
         yield gauges("xiaozhi_cache_bytes", "Size of what is held.", _CACHE, held)
 
     def _speech(self) -> Iterator[Metric]:
-        kept = self._services.caches.kept
+        kept = self._services.caches.speech.cache
         if kept is None:
             return
-        tiers = [tier for tier in kept.cache.tiers.tiers if isinstance(tier, MemoryTier | DiskTier)]
+        tiers = [tier for tier in kept.tiers.tiers if isinstance(tier, MemoryTier | DiskTier)]
         one = ("tier",)
         yield counters("xiaozhi_speech_tier_hits", "Clauses found.", one, {t.name: t.hits for t in tiers})
         yield counters("xiaozhi_speech_tier_misses", "Clauses not found.", one, {t.name: t.misses for t in tiers})

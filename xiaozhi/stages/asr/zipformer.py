@@ -10,8 +10,8 @@ from xiaozhi.settings.section import Language, Provider
 from xiaozhi.stages.asr.engine import EngineError, Transcript
 from xiaozhi.stages.asr.level import RunningGain
 from xiaozhi.stages.asr.model_files import ZIPFORMER_ADVICE, TransducerFiles
-from xiaozhi.stages.asr.one_line import one_line
 from xiaozhi.stages.asr.provider import require_provider
+from xiaozhi.text.one_line import one_line
 
 # Quiet that makes the last word come out: the frames of one encoder step, so that the step with the last voiced
 # frame is complete, and as long again as the model waits before it emits. Measured on 112 clips cut at their last

@@ -1,4 +1,4 @@
-"""Which voice comes closest to a wish, and who speaks first when voices are scarce."""
+"""Which voice comes closest to what is asked for, and who speaks first when voices are scarce."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ XIAOXIAO, EMMA = "zh-CN-XiaoxiaoNeural", "en-US-EmmaMultilingualNeural"
 
 
 @pytest.mark.parametrize(
-    ("engine", "wish", "language", "configured", "expected"),
+    ("engine", "asked", "language", "configured", "expected"),
     [
         ("edge", VoiceRequest(), "zh", XIAOXIAO, XIAOXIAO),
         ("edge", VoiceRequest("zh-CN-YunyangNeural"), "zh", XIAOXIAO, "zh-CN-YunyangNeural"),
@@ -35,8 +35,8 @@ XIAOXIAO, EMMA = "zh-CN-XiaoxiaoNeural", "en-US-EmmaMultilingualNeural"
         ("sherpa", VoiceRequest(gender="male"), "zh", "", ""),
     ],
 )
-def test_the_closest_voice(engine: str, wish: VoiceRequest, language: str, configured: str, expected: str) -> None:
-    assert closest(engine, wish, language, configured) == expected
+def test_the_closest_voice(engine: str, asked: VoiceRequest, language: str, configured: str, expected: str) -> None:
+    assert closest(engine, asked, language, configured) == expected
 
 
 @given(
