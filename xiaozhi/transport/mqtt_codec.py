@@ -207,6 +207,7 @@ def parse(first: int, body: bytes) -> Packet:
             raise MqttError("a body where none belongs")
         return _EMPTY[first]
     rest = _Body(body)
+    packet: Packet
     match first:
         case 0x10:
             packet = _connect(rest)
@@ -275,7 +276,8 @@ class _Body:
 
     def filters(self, *, qos: bool) -> tuple[tuple[str, ...], int]:
         """Topic filters, and the highest QoS that stands behind them."""
-        filters, highest = [], 0
+        filters: list[str] = []
+        highest = 0
         while self._at < len(self._data):
             if len(filters) == _MAX_FILTERS:
                 raise MqttError(f"more than {_MAX_FILTERS} topic filters")
