@@ -60,7 +60,7 @@ _LINGER_S: Final = 1.0
 _UNACKNOWLEDGED_S: Final = 30.0
 
 
-class MqttDevice(Protocol):
+class MqttReceiver(Protocol):
     """Whose connection it is: gets what the device publishes."""
 
     def connected(self, connection: "MqttConnection") -> None:
@@ -79,7 +79,7 @@ class MqttDevice(Protocol):
 class MqttAccess(Protocol):
     """Decides who may connect."""
 
-    async def admit(self, connect: Connect, address: str) -> MqttDevice | ConnectCode:
+    async def admit(self, connect: Connect, address: str) -> MqttReceiver | ConnectCode:
         """Whose connection this is, or why it is refused."""
         ...
 
@@ -96,7 +96,7 @@ class MqttConnection(asyncio.Protocol):
         self._bytes = Budget(_BYTES_PER_S, _MAX_BYTES, now_s)
         self._transport: asyncio.Transport | None = None
         self._admitting: asyncio.Task[None] | None = None
-        self._device: MqttDevice | None = None
+        self._device: MqttReceiver | None = None
         self._abort: asyncio.TimerHandle | None = None
         self._why = ""
         self.address = ""

@@ -4,6 +4,7 @@ Written from what clients really send (firmware 1.6 to 2.4, desktop and browser 
 optional, unknown messages are ignored, nothing a client sends closes the connection, `session_id` is never relied on.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -74,10 +75,18 @@ class Iot:
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """One Opus packet from the microphone."""
+    """One Opus packet from the microphone; `lost` packets before it have not come."""
 
     opus: bytes
     timestamp_ms: int
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Goodbye:
+    """The channel is closed (MQTT; on a WebSocket its end says so)."""
+
+    session_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +101,7 @@ class Ignored:
     why: str
 
 
-Event: TypeAlias = Hello | ListenStart | ListenStop | Detect | Abort | Mcp | Iot | Audio | Ping | Ignored
+Event: TypeAlias = Hello | ListenStart | ListenStop | Detect | Abort | Mcp | Iot | Audio | Goodbye | Ping | Ignored
 
 
 @dataclass(slots=True)
@@ -101,22 +110,26 @@ class DeviceProtocol:
 
     Args:
         version: the `Protocol-Version` header, or None where there was none.
+        session_id: of the server's hello.
+        transport: what carries it, as the server's hello names it.
+        udp: where sound goes beside MQTT, with key and nonce, for the server's hello.
     """
 
     version: int = 1
     session_id: str = ""
+    transport: str = "websocket"
+    udp: Mapping[str, object] | None = None
     echoes_session: bool = field(default=False, init=False)
     """The client has repeated our session id: a mark of the firmware, never a condition for being understood."""
     _greeted: bool = field(default=False, init=False)
 
     def receive_text(self, text: str) -> Event:
         """Understand a text frame. Never raises: what cannot be understood is `Ignored`."""
-        try:
-            message = bounded_json.loads(text)
-        except orjson.JSONDecodeError as error:
-            return Ignored(f"not JSON: {error}")
-        if not isinstance(message, dict):
-            return Ignored(f"JSON, but {type(message).__name__} instead of an object")
+        message = read_message(text)
+        return message if isinstance(message, Ignored) else self.receive_message(message)
+
+    def receive_message(self, message: dict[str, Any]) -> Event:
+        """Understand a message that `read_message` has read. Never raises."""
         if self.session_id and message.get("session_id") == self.session_id:
             self.echoes_session = True
         match message.get("type"):
@@ -131,6 +144,8 @@ class DeviceProtocol:
                 return Mcp(payload) if isinstance(payload, dict) else Ignored("mcp without a payload object")
             case "iot":
                 return Iot(message)
+            case "goodbye" if self.transport == "udp":
+                return Goodbye(_string(message, "session_id"))
             case "ping":
                 return Ping()
             case str() as kind:
@@ -176,8 +191,9 @@ class DeviceProtocol:
         """The answer to the client's hello. `transport` is not optional: without it the firmware crashes."""
         return {
             "type": "hello",
-            "transport": "websocket",
+            "transport": self.transport,
             "session_id": self.session_id,
+            **({"version": self.version, "udp": self.udp} if self.udp is not None else {}),
             "audio_params": {
                 "format": "opus",
                 "sample_rate": sample_rate_hz,
@@ -213,6 +229,17 @@ class DeviceProtocol:
     def pong(self, timestamp_ms: int) -> dict[str, object]:
         """The answer to a client's own ping message."""
         return self._message("pong", timestamp=timestamp_ms)
+
+
+def read_message(text: str | bytes) -> dict[str, Any] | Ignored:
+    """The JSON object of a text frame, or why there is none. Never raises."""
+    try:
+        message = bounded_json.loads(text)
+    except orjson.JSONDecodeError as error:
+        return Ignored(f"not JSON: {error}")
+    if not isinstance(message, dict):
+        return Ignored(f"JSON, but {type(message).__name__} instead of an object")
+    return message
 
 
 def _string(message: dict[str, Any], key: str) -> str:

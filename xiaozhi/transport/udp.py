@@ -89,7 +89,8 @@ class UdpSession:
         self.lost = 0
         """Packets that never came."""
         self._aes = AES(self.key)
-        self._control_host = control_host
+        self.control_host = control_host
+        """Where its control connection comes from; empty for nowhere."""
         self._budget = Budget(_PACKETS_PER_S, _MAX_PACKETS, now_s)
         self._last = 0  # sequence of the newest packet used
         self._packet_ms = 0.0  # its length
@@ -158,7 +159,7 @@ class UdpSession:
 
     def _may_send(self, count: int) -> bool:
         assert self.address is not None
-        if self.address[0] == self._control_host or self._proof >= _PROOF_PACKETS:
+        if self.address[0] == self.control_host or self._proof >= _PROOF_PACKETS:
             return True
         if count > self._owed_bytes:
             return False
@@ -220,6 +221,7 @@ class UdpEndpoint(asyncio.DatagramProtocol):
         """That session is over; ending it twice is harmless."""
         if self._sessions.pop(session.ssrc, None) is not None:
             self.lost += session.lost
+        session.address = None  # nothing more is sent
 
     def send(self, session: UdpSession, opus: bytes) -> bool:
         """Send one packet; whether it has left."""
