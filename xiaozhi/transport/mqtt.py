@@ -19,11 +19,11 @@ from xiaozhi.access.access_control import AccessControl
 from xiaozhi.access.guests import is_guest
 from xiaozhi.access.identity import Identity
 from xiaozhi.access.mqtt import MqttOffer, shown, topic_of
+from xiaozhi.access.rate_limits import TokenBucket
 from xiaozhi.concurrency.channel import ChannelClosed
 from xiaozhi.conversation.services import Services
 from xiaozhi.tools.device import DeviceTools
 from xiaozhi.transport.connected_devices import ConnectedDevices, NotAdmitted
-from xiaozhi.transport.flood_guard import Budget
 from xiaozhi.transport.mqtt_codec import Connect, ConnectCode
 from xiaozhi.transport.mqtt_listener import MqttConnection, MqttReceiver
 from xiaozhi.transport.protocol import Audio, DeviceProtocol, Goodbye, Hello, Ignored, Mcp, read_message
@@ -250,7 +250,7 @@ class MqttDevice:
         self._asleep = DeviceProtocol(transport="udp")  # understands what comes outside of sessions
         self._session: _Session | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._hellos = Budget(_HELLOS_PER_S, _MAX_HELLOS, self._loop.time())
+        self._hellos = TokenBucket(_HELLOS_PER_S, _MAX_HELLOS, self._loop.time())
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: deque[bytes] = deque(maxlen=_MAX_WAITING)  # for the connection to come back
         self._timer: asyncio.TimerHandle | None = None  # asks for its tools, or gives it up

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from xiaozhi.access.loopback import is_loopback_address
+from xiaozhi.access.rate_limits import TokenBucket
 from xiaozhi.access.visitors import group_of
 from xiaozhi.transport.mqtt_codec import (
     Connack,
@@ -33,7 +34,6 @@ from xiaozhi.transport.mqtt_codec import (
     UnsupportedLevel,
     encode,
 )
-from xiaozhi.transport.uplink import Budget
 
 _log = logging.getLogger(__name__)
 
@@ -92,8 +92,8 @@ class MqttConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         now_s = self._loop.time()
         self._reader = MqttReader(_MAX_CONNECT_BYTES)
-        self._messages = Budget(_MESSAGES_PER_S, _MAX_MESSAGES, now_s)
-        self._bytes = Budget(_BYTES_PER_S, _MAX_BYTES, now_s)
+        self._messages = TokenBucket(_MESSAGES_PER_S, _MAX_MESSAGES, now_s)
+        self._bytes = TokenBucket(_BYTES_PER_S, _MAX_BYTES, now_s)
         self._transport: asyncio.Transport | None = None
         self._admitting: asyncio.Task[None] | None = None
         self._device: MqttReceiver | None = None

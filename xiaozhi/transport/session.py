@@ -49,6 +49,10 @@ class Downlink(Protocol):
 
     written_at: float
     """When something was last written, on the loop's clock."""
+    start_margin_ms: float
+    """So much longer than over one ordered connection sound has to wait behind `tts/start`."""
+    stop_margin_ms: float
+    """So much longer `tts/stop` has to wait behind the sound."""
 
     @property
     def empty(self) -> bool:
@@ -131,8 +135,8 @@ class DeviceSession:
         """What the device has just said. Never waits."""
         talk = self._conversation
         match event:
-            case Audio(opus, timestamp_ms):
-                talk.hear(MicPacket(opus, timestamp_ms, self._bare))
+            case Audio(opus, timestamp_ms, lost):
+                talk.hear(MicPacket(opus, timestamp_ms, self._bare, lost))
             case Hello():
                 self._traces, self._bare = event.traces, event.bare
                 self._services.prewarm()
@@ -169,6 +173,16 @@ class DeviceSession:
     def is_firmware(self) -> bool:
         """The client repeats the session id it was given."""
         return self.protocol.echoes_session
+
+    @property
+    def start_margin_ms(self) -> float:
+        """So much longer than over one ordered connection sound has to wait behind `tts_start`."""
+        return self._downlink.start_margin_ms
+
+    @property
+    def stop_margin_ms(self) -> float:
+        """So much longer `tts_stop` has to wait behind the sound."""
+        return self._downlink.stop_margin_ms
 
     def stt(self, text: str) -> None:
         """Show what was heard."""

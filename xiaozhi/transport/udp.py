@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
+from xiaozhi.access.rate_limits import TokenBucket
 from xiaozhi.audio.packet_time import packet_ms
-from xiaozhi.transport.uplink import Budget
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class UdpSession:
         self._aes = AES(self.key)
         self.control_host = control_host
         """Where its control connection comes from; empty for nowhere."""
-        self._budget = Budget(_PACKETS_PER_S, _MAX_PACKETS, now_s)
+        self._budget = TokenBucket(_PACKETS_PER_S, _MAX_PACKETS, now_s)
         self._last = 0  # sequence of the newest packet used
         self._packet_ms = 0.0  # its length
         self._resumes_at = 0  # the sequence that would prove a jump
