@@ -21,7 +21,7 @@ from xiaozhi.client.link import Link, device_session, open_socket
 from xiaozhi.client.manners import Flush, Manners, Send
 from xiaozhi.client.mcp import DeviceTools
 from xiaozhi.client.microphone import Microphone, SpeechMicrophone, Utterance
-from xiaozhi.client.mqtt_link import MqttClient, MqttCredentials, MqttLink, Network, UdpLink
+from xiaozhi.client.mqtt_link import Carrier, MqttClient, MqttCredentials, MqttLink, UdpLink, at_once
 from xiaozhi.client.notification import Notification
 from xiaozhi.client.ota import Identity, OtaReply, ask_ota
 from xiaozhi.client.report import TurnLog
@@ -109,7 +109,8 @@ class Handset:
         self._tls: ssl.SSLContext | None = None
         self.mqtt_lost_because = ""
         """Why the control connection is gone; empty while it was never lost."""
-        self.uplink_network, self.downlink_network = Network(), Network()
+        self.uplink_network: Carrier = at_once
+        self.downlink_network: Carrier = at_once
         """What happens to datagrams of channels that are opened from now on."""
         self.notifications: list[Notification] = []
         """What came while it was idle, and what became of it."""

@@ -1,11 +1,10 @@
-"""MQTT and UDP as the firmware's client speaks them, and a network that loses, delays and turns packets round."""
+"""MQTT and UDP as the firmware's client speaks them."""
 
 import asyncio
-import random
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, cast
 
 import orjson
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -13,17 +12,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from xiaozhi.client.errors import ConnectFailed, Unreachable
-from xiaozhi.transport.mqtt_codec import (
-    Connack,
-    Connect,
-    ConnectCode,
-    Disconnect,
-    MqttError,
-    MqttReader,
-    PingRequest,
-    Publish,
-    encode,
-)
+from xiaozhi.transport.mqtt_codec import Connect, ConnectCode, Kind, MqttError, MqttReader, Packet, Publish
 from xiaozhi.transport.udp import HEADER
 
 # Firmware: the connection has to stand, and the server's hello to come, within 10 s.
@@ -134,27 +123,20 @@ class MqttClient(asyncio.Protocol):
     def _say_hello(self, credentials: MqttCredentials) -> None:
         self._topic = credentials.publish_topic
         keepalive_s = credentials.keepalive_s
-        self._send(Connect(credentials.client_id, credentials.username, credentials.password, keepalive_s))
+        connect = Connect(credentials.client_id, credentials.username, credentials.password, keepalive_s)
+        self._send(connect.packet())
         self._ping_in(keepalive_s / 2.0)  # as the library of the firmware does
 
     def _ping_in(self, seconds: float) -> None:
         def ping() -> None:
-            self._send(PingRequest())
+            self._send(Packet(Kind.PINGREQ))
             self._ping_in(seconds)
 
         self._ping = self._loop.call_later(seconds, ping)
 
     def publish(self, message: Mapping[str, Any]) -> None:
         """Say something."""
-        self._send(Publish(self._topic, orjson.dumps(message)))
-
-    def close(self) -> None:
-        """Leave properly."""
-        if not self._closed:
-            self._send(Disconnect())
-            self._end()
-            if self._transport is not None:
-                self._transport.close()
+        self._send(Publish(self._topic, orjson.dumps(message)).packet())
 
     def drop(self) -> None:
         """Be gone, as a device that loses its network."""
@@ -167,26 +149,25 @@ class MqttClient(asyncio.Protocol):
         if self._ping is not None:
             self._ping.cancel()
 
-    def _send(self, packet: Connect | Publish | PingRequest | Disconnect) -> None:
+    def _send(self, packet: Packet) -> None:
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(encode(packet))
+            self._transport.write(packet.encode())
 
     # As asyncio's transports call it --------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It is open."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's do not derive from it
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
         try:
             for packet in self._reader.feed(data):
-                if isinstance(packet, Connack) and not self._answer.done():
-                    self._answer.set_result(packet.code)
-                elif isinstance(packet, Publish) and not self._closed:
-                    self._on_message(packet.payload)
-        except MqttError:
+                if packet.kind is Kind.CONNACK and not self._answer.done():
+                    self._answer.set_result(ConnectCode(packet.body[1]))
+                elif packet.kind is Kind.PUBLISH and not self._closed:
+                    self._on_message(Publish.read(packet).payload)
+        except (MqttError, IndexError, ValueError):
             self.drop()
             self._on_lost("the server speaks no MQTT")
 
@@ -199,37 +180,13 @@ class MqttClient(asyncio.Protocol):
             self._on_lost(str(exc) if exc else "the server closed the connection")
 
 
-@dataclass
-class Network:
-    """What happens to datagrams, by the dice. One that never fails unless told otherwise.
+Carrier: TypeAlias = Callable[[bytes, Callable[[bytes], None]], None]
+"""Brings a datagram to the other end by calling the second argument with it: at once, late, or never."""
 
-    Attributes:
-        loss: share of datagrams that never arrive.
-        jitter_ms: each is late by up to so much, in its order.
-        reordered: share of those that come behind the next one.
-    """
 
-    loss: float = 0.0
-    jitter_ms: float = 0.0
-    reordered: float = 0.0
-    dice: random.Random = field(default_factory=lambda: random.Random(1))
-    _free_at: float = 0.0
-
-    def carry(self, datagram: bytes, deliver: Callable[[bytes], None]) -> None:
-        """Bring one to the other end, perhaps."""
-        if self.dice.random() < self.loss:
-            return
-        loop = asyncio.get_running_loop()
-        now_s = loop.time()
-        due_s = now_s + self.dice.uniform(0.0, self.jitter_ms) / 1000.0
-        if self.dice.random() < self.reordered:
-            due_s = max(due_s, self._free_at) + 0.1
-        else:
-            self._free_at = due_s = max(due_s, self._free_at)
-        if due_s <= now_s:
-            deliver(datagram)
-        else:
-            loop.call_at(due_s, deliver, datagram)
+def at_once(datagram: bytes, deliver: Callable[[bytes], None]) -> None:
+    """A network that never fails."""
+    deliver(datagram)
 
 
 class UdpLink(asyncio.DatagramProtocol):
@@ -248,8 +205,8 @@ class UdpLink(asyncio.DatagramProtocol):
         key: bytes,
         nonce: bytes,
         on_audio: Callable[[bytes], None],
-        uplink: Network | None = None,
-        downlink: Network | None = None,
+        uplink: Carrier = at_once,
+        downlink: Carrier = at_once,
     ) -> None:
         if len(key) != 16 or len(nonce) != 16:
             raise ConnectFailed("key and nonce must have 16 bytes")
@@ -257,8 +214,8 @@ class UdpLink(asyncio.DatagramProtocol):
         self._aes = AES(key)
         self._nonce = nonce
         self._on_audio = on_audio
-        self._uplink = uplink or Network()
-        self._downlink = downlink or Network()
+        self._uplink = uplink
+        self._downlink = downlink
         self._transport: asyncio.DatagramTransport | None = None
         self._sent = self._last = 0
         self.ssrc = int.from_bytes(nonce[4:8], "big")
@@ -292,7 +249,7 @@ class UdpLink(asyncio.DatagramProtocol):
             + timestamp_ms.to_bytes(4, "big")
             + self._sent.to_bytes(4, "big")
         )
-        self._uplink.carry(header + self._crypt(header, opus), self._put)
+        self._uplink(header + self._crypt(header, opus), self._put)
 
     def _put(self, datagram: bytes) -> None:
         if self._transport is not None:
@@ -305,12 +262,11 @@ class UdpLink(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The port is there."""
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)  # uvloop's do not derive from it
 
     def datagram_received(self, data: bytes, addr: tuple[str | int, ...]) -> None:
         """A datagram has come."""
-        self._downlink.carry(data, self._take)
+        self._downlink(data, self._take)
 
     def _take(self, data: bytes) -> None:
         if self._transport is None:

@@ -6,6 +6,7 @@ and leaves the connection. Where the connection breaks in a session, sound goes 
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import uuid
@@ -26,7 +27,18 @@ from xiaozhi.tools.device import DeviceTools
 from xiaozhi.transport.connected_devices import ConnectedDevices, NotAdmitted
 from xiaozhi.transport.mqtt_codec import Connect, ConnectCode
 from xiaozhi.transport.mqtt_listener import MqttConnection, MqttReceiver
-from xiaozhi.transport.protocol import Audio, DeviceProtocol, Goodbye, Hello, Ignored, Mcp, read_message
+from xiaozhi.transport.protocol import (
+    Audio,
+    Detect,
+    DeviceProtocol,
+    Event,
+    Goodbye,
+    Hello,
+    Ignored,
+    ListenStart,
+    Mcp,
+    read_message,
+)
 from xiaozhi.transport.session import DeviceSession
 from xiaozhi.transport.udp import UdpEndpoint, UdpSession
 
@@ -36,11 +48,11 @@ _log = logging.getLogger(__name__)
 GRACE_S: Final = 30.0
 # After a restart all devices come back within 10 s: they are asked for their tools one after the other.
 MAX_JITTER_S: Final = 30.0
-# The device cannot be spoken to before it was heard, and its first packet comes 180 ms after `listen/start`: so long,
-# what it is to hear waits for that. With the usual lead no more than the device can hold comes then at once.
+# A device's first packet comes 180 ms after `listen/start`; one whose microphone is off sends none.
 _UNHEARD_S: Final = 0.6
 # Messages that wait for the control connection to come back.
 _MAX_WAITING: Final = 64
+_MAX_EVENTS: Final = 256
 
 # A device begins a session when somebody talks to it.
 _HELLOS_PER_S: Final = 0.5
@@ -66,6 +78,8 @@ class MqttDownlink:
     """So much later than over one ordered connection sound follows `tts/start`, which modems bring late."""
     stop_margin_ms = 150.0
     """So much later `tts/stop` follows the last sound, which a rough Wi-Fi brings late."""
+    empty = True
+    """Nothing waits here."""
 
     def __init__(self, device: "MqttDevice", udp: UdpEndpoint, sound: UdpSession) -> None:
         self._device = device
@@ -74,41 +88,30 @@ class MqttDownlink:
         self._loop = asyncio.get_running_loop()
         self.written_at = self._loop.time()
         self.dropped = 0
-        self._closed = False
+        self.closed = False
+        """Nothing is said to the device any more."""
         self._silenced = -1
         self._generation = -1
         self._untaken = 0  # packets at the end of that generation that did not leave
-        # While the device has not been heard what it is to hear waits, and all behind it keeps that distance.
-        self._delay_s = 0.0
-        self._unheard_since_s: float | None = None
-        self._waiting: deque[tuple[float, Callable[[], None]]] = deque()  # when each was to leave
-        self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def empty(self) -> bool:
-        """Nothing waits to be written."""
-        return not self._waiting
 
     def send(self, message: Mapping[str, object]) -> None:
-        """Publish one message, behind what was sent before."""
-        if message.get("type") == "tts" and message.get("state") == "start" and self._sound.address is None:
-            self._wait_to_be_heard()
-        self._put(lambda: self._device.publish(message))
+        """Publish one message."""
+        if not self.closed:
+            self.written_at = self._loop.time()
+            self._device.publish(message)
 
     def send_audio(self, opus: bytes, generation: int, timestamp_ms: int) -> None:
-        """Send one Opus packet, unless by then its generation or a later one is silenced."""
-        if generation != self._generation:
-            self._generation, self._untaken = generation, 0
-        self._untaken += 1
-        self._put(lambda: self._send_sound(opus, generation))
-
-    def _send_sound(self, opus: bytes, generation: int) -> None:
+        """Send one Opus packet, unless its generation or a later one is silenced."""
         if generation <= self._silenced:
             return
-        if not self._udp.send(self._sound, opus):
-            self.dropped += 1
-        elif generation == self._generation:
+        if generation != self._generation:
+            self._generation, self._untaken = generation, 0
+        self.written_at = self._loop.time()
+        if not self.closed and self._udp.send(self._sound, opus):
             self._untaken = 0
+        else:
+            self._untaken += 1
+            self.dropped += 1
 
     def silence(self, generation: int) -> None:
         """Send no packet of this generation or an older one any more."""
@@ -118,53 +121,12 @@ class MqttDownlink:
         """Packets at the end of this generation that the device cannot have; 0 where it is not the newest."""
         return self._untaken if generation == self._generation else 0
 
-    def close(self) -> None:
-        """Forget what waits, and take no more."""
-        self._closed = True
-        self._waiting.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-
-    # Waiting to be heard --------------------------------------------------------------------------------------------
-
-    def _wait_to_be_heard(self) -> None:
-        if self._unheard_since_s is None:
-            self._unheard_since_s = self._loop.time()
-            self._timer = self._loop.call_later(_UNHEARD_S, self.device_heard)
-
-    def device_heard(self) -> None:
-        """The device was heard, or will not be in time: what waits leaves now, in the distances it came in."""
-        if self._unheard_since_s is None:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._delay_s = self._loop.time() - self._unheard_since_s
-        self._unheard_since_s = None
-        self._leave()
-
-    def _put(self, action: Callable[[], None]) -> None:
-        self.written_at = self._loop.time()
-        if self._closed:
-            return
-        if self._unheard_since_s is None and not self._waiting:
-            self._delay_s = 0.0
-            action()
-            return
-        self._waiting.append((self._loop.time(), action))
-
-    def _leave(self) -> None:
-        """Let out what is due, and come again for the next."""
-        self._timer = None
-        while self._waiting:
-            due_s = self._waiting[0][0] + self._delay_s
-            if due_s > self._loop.time() + 1e-3:
-                self._timer = self._loop.call_at(due_s, self._leave)
-                return
-            self._waiting.popleft()[1]()
-
 
 class _Session:
     """One session of a device: from its hello until either side says goodbye.
+
+    Nothing can be sent to a device that was not heard, so what it says first waits for its first packet of sound: a
+    greeting would be lost. It also waits until it has been read what was said before.
 
     Args:
         device: whose.
@@ -189,44 +151,50 @@ class _Session:
         self.talk = DeviceSession(
             endpoint.services, device.device_id, self.protocol, self._downlink, device.tools, notice=notice
         )
-        self._says_goodbye = True
+        self._events: asyncio.Queue[Event] = asyncio.Queue(_MAX_EVENTS)
+        self._heard = asyncio.Event()
+
+    def receive(self, event: Event) -> None:
+        """What the device has just said."""
+        with contextlib.suppress(asyncio.QueueFull):  # nobody says so much within half a second
+            self._events.put_nowait(event)
 
     def heard(self, opus: bytes, timestamp_ms: int, lost: int) -> None:
         """A packet has come by UDP."""
-        self._downlink.device_heard()
-        self.talk.receive(Audio(opus, timestamp_ms, lost))
+        self._heard.set()
+        self.receive(Audio(opus, timestamp_ms, lost))
+
+    async def _read(self) -> None:
+        while True:
+            event = await self._events.get()
+            if isinstance(event, ListenStart | Detect):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_UNHEARD_S):
+                        await self._heard.wait()
+            self.talk.receive(event)
 
     def end(self, why: str) -> None:
         """The device has ended it: nothing of it reaches the device any more, which would take it for the next one's.
 
         The firmware looks at no ssrc and, in most messages, at no session id.
         """
-        self._says_goodbye = False
         self._udp.end(self.sound)
-        self._downlink.close()
+        self._downlink.closed = True
         self.talk.end(why)
 
     async def run(self, devices: ConnectedDevices) -> None:
         """Converse until either side ends it, and free everything."""
-        talk = self.talk
-        conversing = asyncio.create_task(talk.run(), name="conversation")
-        ended = asyncio.create_task(talk.ended.wait(), name="ended")
-        with devices.connected(talk, self._device.identity.client_id):
+        why = ""
+        with devices.connected(self.talk, self._device.identity.client_id):
             try:
-                done, _ = await asyncio.wait((conversing, ended), return_when=asyncio.FIRST_COMPLETED)
-                if conversing in done and (error := conversing.exception()) is not None:
-                    _log.error("the conversation failed", exc_info=error, extra=talk.about)
+                await self.talk.recall()
+                why = await self.talk.run(read=self._read())
             finally:
-                conversing.cancel()
-                ended.cancel()
-                await asyncio.gather(conversing, ended, return_exceptions=True)
                 self._udp.end(self.sound)
-                self._downlink.close()
-                if self._says_goodbye:
-                    self._device.publish({"type": "goodbye", "session_id": self.protocol.session_id})
+                self._downlink.send({"type": "goodbye", "session_id": self.protocol.session_id})
+                self._downlink.closed = True
                 self._device.session_over(self)
-                after = {"device": talk.device_id, "after_s": round(talk.age_s)}
-                _log.info("disconnected: %s", talk.ended_because or "an internal error", extra=after)
+                self.talk.gone(why)
 
 
 class MqttDevice:
@@ -316,7 +284,7 @@ class MqttDevice:
             case Ignored(why):
                 self._note_ignored(why)
             case _ if session is not None:
-                session.talk.receive(event)
+                session.receive(event)
             case _ if self._opening is None:
                 self._tell_over(message.get("session_id"))
 

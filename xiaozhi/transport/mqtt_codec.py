@@ -10,13 +10,16 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, TypeAlias
+from typing import Final
 
 MAX_PACKET_BYTES: Final = 16_384
 """The firmware caps messages at 8 KB in both directions (its gateway does); names and topics come on top."""
 
 _MAX_LENGTH_BYTES: Final = 4  # of the remaining length, section 2.2.3
 _MAX_FILTERS: Final = 64
+_LEVELS: Final = {"MQTT": 4, "MQIsdp": 3}
+# Flags of CONNECT, section 3.1.2.
+_RESERVED, _CLEAN_SESSION, _WILL, _WILL_DETAILS, _PASSWORD, _USERNAME = 0x01, 0x02, 0x04, 0x38, 0x40, 0x80
 
 
 class MqttError(Exception):
@@ -38,114 +41,38 @@ class ConnectCode(IntEnum):
     NOT_AUTHORIZED = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Connect:
-    """A client introduces itself.
+class Kind(IntEnum):
+    """The first byte of a packet with the flags that belong to it, section 2.2.1; of PUBLISH without its flags."""
 
-    Attributes:
-        client_id: may be empty, which asks the server for one.
-        username, password: empty where there is none.
-        keep_alive_s: the client sends something at least so often; 0 for a client that promises nothing.
-    """
-
-    client_id: str
-    username: str = ""
-    password: str = ""
-    keep_alive_s: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Connack:
-    """Whether it is let in."""
-
-    code: ConnectCode
+    CONNECT = 0x10
+    CONNACK = 0x20
+    PUBLISH = 0x30
+    PUBACK = 0x40
+    SUBSCRIBE = 0x82
+    SUBACK = 0x90
+    UNSUBSCRIBE = 0xA2
+    UNSUBACK = 0xB0
+    PINGREQ = 0xC0
+    PINGRESP = 0xD0
+    DISCONNECT = 0xE0
 
 
 @dataclass(frozen=True, slots=True)
-class Publish:
-    """A message. `packet_id` is 0 for QoS 0, which is not acknowledged."""
+class Packet:
+    """One packet: `flags` are those of PUBLISH, 0 to 15; `body` is what follows the length."""
 
-    topic: str
-    payload: bytes
-    qos: int = 0
-    packet_id: int = 0
+    kind: Kind
+    body: bytes = b""
+    flags: int = 0
 
-
-@dataclass(frozen=True, slots=True)
-class Puback:
-    """A message of QoS 1 has come."""
-
-    packet_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class Subscribe:
-    """A client wants messages of these topics; `qos` is the highest it wants for all of them."""
-
-    packet_id: int
-    filters: tuple[str, ...]
-    qos: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Suback:
-    """The QoS granted for each filter."""
-
-    packet_id: int
-    granted: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Unsubscribe:
-    """A client wants no more messages of these topics."""
-
-    packet_id: int
-    filters: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Unsuback:
-    """It gets none any more."""
-
-    packet_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class PingRequest:
-    """The client is there."""
-
-
-@dataclass(frozen=True, slots=True)
-class PingResponse:
-    """So is the server."""
-
-
-@dataclass(frozen=True, slots=True)
-class Disconnect:
-    """The client leaves."""
-
-
-Packet: TypeAlias = (
-    Connect
-    | Connack
-    | Publish
-    | Puback
-    | Subscribe
-    | Suback
-    | Unsubscribe
-    | Unsuback
-    | PingRequest
-    | PingResponse
-    | Disconnect
-)
-
-# Packet types, section 2.2.1, with the flags that belong to each.
-_CONNECT, _CONNACK, _PUBLISH, _PUBACK = 0x10, 0x20, 0x30, 0x40
-_SUBSCRIBE, _SUBACK, _UNSUBSCRIBE, _UNSUBACK = 0x82, 0x90, 0xA2, 0xB0
-_PINGREQ, _PINGRESP, _DISCONNECT = 0xC0, 0xD0, 0xE0
-_EMPTY: Final[dict[int, Packet]] = {_PINGREQ: PingRequest(), _PINGRESP: PingResponse(), _DISCONNECT: Disconnect()}
-_LEVELS: Final = {"MQTT": 4, "MQIsdp": 3}
-_WILL, _PASSWORD, _USERNAME = 0x04, 0x40, 0x80
+    def encode(self) -> bytes:
+        """As it goes over the wire."""
+        length, left = bytearray(), len(self.body)
+        while True:
+            left, byte = left >> 7, left & 0x7F
+            length.append(byte | (0x80 if left else 0))
+            if not left:
+                return bytes((self.kind | self.flags,)) + bytes(length) + self.body
 
 
 class MqttReader:
@@ -163,16 +90,16 @@ class MqttReader:
         """May be changed at any time."""
 
     def feed(self, data: bytes) -> Iterator[Packet]:
-        """Yield the packets that these bytes complete. The iterator has to be run to its end, or not used again.
+        """Yield the packets that these bytes complete; those that nobody takes wait for the next call.
 
         Raises:
             MqttError: the stream is broken here, and nothing behind can be understood.
         """
         self._buffer += data
-        while (whole := self._next()) is not None:
-            yield parse(*whole)
+        while (packet := self._next()) is not None:
+            yield packet
 
-    def _next(self) -> tuple[int, bytes] | None:
+    def _next(self) -> Packet | None:
         length, shift = 0, 0
         for at in range(1, 1 + _MAX_LENGTH_BYTES):
             if at >= len(self._buffer):
@@ -191,46 +118,15 @@ class MqttReader:
             return None
         first, body = self._buffer[0], bytes(self._buffer[begin:end])
         del self._buffer[:end]
-        return first, body
+        flags = first & 0x0F if first & 0xF0 == Kind.PUBLISH else 0
+        try:
+            return Packet(Kind(first - flags), body, flags)
+        except ValueError:
+            raise MqttError(f"a packet that begins with {first:#04x}") from None
 
 
-def parse(first: int, body: bytes) -> Packet:
-    """One packet from its first byte and what follows its length.
-
-    Raises:
-        MqttError: it is malformed, or of a kind that is not understood here.
-    """
-    if first & 0xF0 == _PUBLISH:
-        return _publish(first & 0x0F, _Body(body))
-    if first in _EMPTY:
-        if body:
-            raise MqttError("a body where none belongs")
-        return _EMPTY[first]
-    rest = _Body(body)
-    packet: Packet
-    match first:
-        case 0x10:
-            packet = _connect(rest)
-        case 0x20:
-            packet = _connack(rest)
-        case 0x40:
-            packet = Puback(rest.packet_id())
-        case 0x82:
-            packet = _subscribe(rest)
-        case 0x90:
-            packet = Suback(rest.packet_id(), tuple(rest.rest()))
-        case 0xA2:
-            packet = Unsubscribe(rest.packet_id(), rest.filters(qos=False)[0])
-        case 0xB0:
-            packet = Unsuback(rest.packet_id())
-        case _:
-            raise MqttError(f"a packet that begins with {first:#04x}")
-    rest.must_be_over()
-    return packet
-
-
-class _Body:
-    """Reads the fields of one packet."""
+class _Fields:
+    """Reads the fields of one packet, one after the other."""
 
     __slots__ = ("_at", "_data")
 
@@ -238,13 +134,10 @@ class _Body:
         self._data = data
         self._at = 0
 
-    def number(self) -> int:
-        """Two bytes."""
-        return int.from_bytes(self.take(2), "big")
-
-    def byte(self) -> int:
-        """One byte."""
-        return self.take(1)[0]
+    @property
+    def over(self) -> bool:
+        """Nothing is left."""
+        return self._at == len(self._data)
 
     def take(self, count: int) -> bytes:
         """So many bytes."""
@@ -253,6 +146,20 @@ class _Body:
             raise MqttError("a packet that ends too soon")
         self._at += count
         return taken
+
+    def rest(self) -> bytes:
+        """All that is left."""
+        return self.take(len(self._data) - self._at)
+
+    def number(self) -> int:
+        """Two bytes."""
+        return int.from_bytes(self.take(2), "big")
+
+    def packet_id(self) -> int:
+        """Never 0, section 2.3.1."""
+        if not (number := self.number()):
+            raise MqttError("packet identifier 0")
+        return number
 
     def binary(self) -> bytes:
         """Bytes behind their length."""
@@ -268,134 +175,101 @@ class _Body:
             raise MqttError("text with a null character")
         return text
 
-    def packet_id(self) -> int:
-        """Never 0, section 2.3.1."""
-        if not (number := self.number()):
-            raise MqttError("packet identifier 0")
-        return number
 
-    def filters(self, *, qos: bool) -> tuple[tuple[str, ...], int]:
-        """Topic filters, and the highest QoS that stands behind them."""
-        filters: list[str] = []
-        highest = 0
-        while self._at < len(self._data):
-            if len(filters) == _MAX_FILTERS:
-                raise MqttError(f"more than {_MAX_FILTERS} topic filters")
-            if not (text := self.text()):
-                raise MqttError("an empty topic filter")
-            filters.append(text)
-            if qos and (wanted := self.byte()) > 2:
-                raise MqttError("a QoS above 2")
-            highest = max(highest, wanted if qos else 0)
-        if not filters:
-            raise MqttError("no topic filter")
-        return tuple(filters), highest
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """A client introduces itself, section 3.1. A will is read and forgotten: nobody is told of it here.
 
-    def rest(self) -> bytes:
-        """All that is left."""
-        return self.take(len(self._data) - self._at)
+    Attributes:
+        client_id: may be empty, which asks the server for one.
+        username, password: empty where there is none.
+        keep_alive_s: the client sends something at least so often; 0 for a client that promises nothing.
+    """
 
-    def must_be_over(self) -> None:
-        """Nothing is left."""
-        if self._at != len(self._data):
-            raise MqttError("a packet that is longer than what it holds")
+    client_id: str
+    username: str = ""
+    password: str = ""
+    keep_alive_s: int = 0
 
-
-def _connect(body: _Body) -> Connect:
-    """Section 3.1. A will is read and forgotten: nobody is told of it here."""
-    name, level = body.text(), body.byte()
-    if _LEVELS.get(name) is None:
-        raise MqttError("another protocol")
-    if level != _LEVELS[name]:
-        raise UnsupportedLevel(f"level {level} of the protocol")
-    flags, keep_alive_s = body.byte(), body.number()
-    if flags & 0x01:
-        raise MqttError("the reserved flag of CONNECT is set")
-    client_id = body.text()
-    if flags & _WILL:
-        body.text()
-        body.binary()
-    elif flags & 0x38:
-        raise MqttError("flags of a will without one")
-    username = body.text() if flags & _USERNAME else ""
-    password = ""
-    if flags & _PASSWORD:
-        if not flags & _USERNAME:
+    @classmethod
+    def read(cls, body: bytes) -> "Connect":
+        """Understand the body of a CONNECT. Raises `MqttError`."""
+        fields = _Fields(body)
+        name, level = fields.text(), fields.take(1)[0]
+        if name not in _LEVELS:
+            raise MqttError("another protocol")
+        if level != _LEVELS[name]:
+            raise UnsupportedLevel(f"level {level} of the protocol")
+        flags, keep_alive_s = fields.take(1)[0], fields.number()
+        if flags & _RESERVED or (flags & _WILL_DETAILS and not flags & _WILL):
+            raise MqttError("flags of CONNECT that do not go together")
+        if flags & _PASSWORD and not flags & _USERNAME:
             raise MqttError("a password without a user name")
-        password = body.binary().decode("utf-8", "replace")
-    return Connect(client_id, username, password, keep_alive_s)
+        client_id = fields.text()
+        if flags & _WILL:
+            fields.text()
+            fields.binary()
+        username = fields.text() if flags & _USERNAME else ""
+        password = fields.binary().decode("utf-8", "replace") if flags & _PASSWORD else ""
+        if not fields.over:
+            raise MqttError("a CONNECT that is longer than what it holds")
+        return cls(client_id, username, password, keep_alive_s)
+
+    def packet(self) -> Packet:
+        """As a client sends it."""
+        flags = _CLEAN_SESSION | (_USERNAME if self.username else 0) | (_PASSWORD if self.password else 0)
+        words = [self.client_id, *(word for word in (self.username, self.password) if word)]
+        head = _text("MQTT") + struct.pack("!BBH", 4, flags, self.keep_alive_s)
+        return Packet(Kind.CONNECT, head + b"".join(map(_text, words)))
 
 
-def _connack(body: _Body) -> Connack:
-    body.byte()
-    try:
-        return Connack(ConnectCode(body.byte()))
-    except ValueError:
-        raise MqttError("an unknown answer to CONNECT") from None
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """A message, section 3.3. `packet_id` is 0 for QoS 0, which is not acknowledged."""
+
+    topic: str
+    payload: bytes
+    packet_id: int = 0
+
+    @classmethod
+    def read(cls, packet: Packet) -> "Publish":
+        """Understand a PUBLISH. Raises `MqttError`."""
+        fields = _Fields(packet.body)
+        if (qos := packet.flags >> 1 & 0x03) > 1:
+            raise MqttError(f"a message of QoS {qos}; 0 and 1 are taken")
+        topic = fields.text()
+        if not topic or "+" in topic or "#" in topic:
+            raise MqttError("a message without a proper topic")
+        packet_id = fields.packet_id() if qos else 0
+        return cls(topic, fields.rest(), packet_id)
+
+    def packet(self) -> Packet:
+        """As it is sent, with QoS 0."""
+        return Packet(Kind.PUBLISH, _text(self.topic) + self.payload)
 
 
-def _publish(flags: int, body: _Body) -> Publish:
-    """Section 3.3."""
-    qos = flags >> 1 & 0x03
-    if qos > 1:
-        raise MqttError(f"a message of QoS {qos}; 0 and 1 are taken")
-    topic = body.text()
-    if not topic or "+" in topic or "#" in topic:
-        raise MqttError("a message without a proper topic")
-    packet_id = body.packet_id() if qos else 0
-    return Publish(topic, body.rest(), qos, packet_id)
+def acknowledged(packet: Packet) -> Packet:
+    """The answer to a SUBSCRIBE or UNSUBSCRIBE: QoS 0 is granted for every filter, sections 3.8 to 3.11.
 
-
-def _subscribe(body: _Body) -> Subscribe:
-    packet_id = body.packet_id()
-    return Subscribe(packet_id, *body.filters(qos=True))
-
-
-def encode(packet: Packet) -> bytes:
-    """A packet as it goes over the wire. The inverse of what `MqttReader` does with the packets of this module."""
-    match packet:
-        case Connect():
-            return _whole(_CONNECT, _encoded_connect(packet))
-        case Connack(code):
-            return _whole(_CONNACK, bytes((0, code)))
-        case Publish(topic, payload, qos, packet_id):
-            number = packet_id.to_bytes(2, "big") if qos else b""
-            return _whole(_PUBLISH | qos << 1, _text(topic) + number + payload)
-        case Puback(packet_id):
-            return _whole(_PUBACK, packet_id.to_bytes(2, "big"))
-        case Subscribe(packet_id, filters, qos):
-            wanted = b"".join(_text(one) + bytes((qos,)) for one in filters)
-            return _whole(_SUBSCRIBE, packet_id.to_bytes(2, "big") + wanted)
-        case Suback(packet_id, granted):
-            return _whole(_SUBACK, packet_id.to_bytes(2, "big") + bytes(granted))
-        case Unsubscribe(packet_id, filters):
-            return _whole(_UNSUBSCRIBE, packet_id.to_bytes(2, "big") + b"".join(map(_text, filters)))
-        case Unsuback(packet_id):
-            return _whole(_UNSUBACK, packet_id.to_bytes(2, "big"))
-        case PingRequest():
-            return _whole(_PINGREQ, b"")
-        case PingResponse():
-            return _whole(_PINGRESP, b"")
-        case Disconnect():
-            return _whole(_DISCONNECT, b"")
-
-
-def _encoded_connect(packet: Connect) -> bytes:
-    clean_session = 0x02
-    flags = clean_session | (_USERNAME if packet.username else 0) | (_PASSWORD if packet.password else 0)
-    words = [packet.client_id, *(word for word in (packet.username, packet.password) if word)]
-    return _text("MQTT") + struct.pack("!BBH", 4, flags, packet.keep_alive_s) + b"".join(map(_text, words))
+    Raises:
+        MqttError: it is malformed.
+    """
+    fields = _Fields(packet.body)
+    packet_id, filters = fields.packet_id(), 0
+    while not fields.over:
+        filters += 1
+        if not fields.text() or filters > _MAX_FILTERS:
+            raise MqttError("an empty topic filter, or too many")
+        if packet.kind is Kind.SUBSCRIBE and fields.take(1)[0] > 2:
+            raise MqttError("a QoS above 2")
+    if not filters:
+        raise MqttError("no topic filter")
+    number = packet_id.to_bytes(2, "big")
+    if packet.kind is Kind.SUBSCRIBE:
+        return Packet(Kind.SUBACK, number + bytes(filters))
+    return Packet(Kind.UNSUBACK, number)
 
 
 def _text(text: str) -> bytes:
     encoded = text.encode()
     return len(encoded).to_bytes(2, "big") + encoded
-
-
-def _whole(first: int, body: bytes) -> bytes:
-    length, left = bytearray(), len(body)
-    while True:
-        left, byte = left >> 7, left & 0x7F
-        length.append(byte | (0x80 if left else 0))
-        if not left:
-            return bytes((first,)) + bytes(length) + body

@@ -10,29 +10,21 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from xiaozhi.access.loopback import is_loopback_address
 from xiaozhi.access.rate_limits import TokenBucket
 from xiaozhi.access.visitors import group_of
 from xiaozhi.transport.mqtt_codec import (
-    Connack,
     Connect,
     ConnectCode,
-    Disconnect,
+    Kind,
     MqttError,
     MqttReader,
     Packet,
-    PingRequest,
-    PingResponse,
-    Puback,
     Publish,
-    Suback,
-    Subscribe,
-    Unsuback,
-    Unsubscribe,
     UnsupportedLevel,
-    encode,
+    acknowledged,
 )
 
 _log = logging.getLogger(__name__)
@@ -120,8 +112,7 @@ class MqttConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It is open."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's do not derive from it
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if peer else ""
         sock = transport.get_extra_info("socket")
@@ -164,36 +155,36 @@ class MqttConnection(asyncio.Protocol):
     # What a client says ---------------------------------------------------------------------------------------------
 
     def _receive(self, packet: Packet) -> None:
-        if isinstance(packet, Connect) and self._admitting is None:
-            assert self._transport is not None
-            self._transport.pause_reading()
-            self._admitting = self._loop.create_task(self._admit(packet), name="mqtt-admit")
-            return
         if self._device is None:
-            self.close("something else instead of CONNECT")
-        if self._device is None or self.is_over:
+            if packet.kind is not Kind.CONNECT or self._admitting is not None:
+                raise MqttError("something else instead of CONNECT")
+            assert self._transport is not None
+            connect = Connect.read(packet.body)
+            self._transport.pause_reading()
+            self._admitting = self._loop.create_task(self._admit(connect), name="mqtt-admit")
+            return
+        if self.is_over:
             return
         if not self._messages.spend(1.0, self.heard_s):
             self._flooded()
             return
-        match packet:
-            case Publish(topic, payload, qos, packet_id):
-                if qos:
-                    self._send(Puback(packet_id))
-                if topic == self._listener.topic:
-                    self._device.received(payload)
-            case PingRequest():
-                self._send(PingResponse())
-            case Subscribe(packet_id, filters):
-                self._send(Suback(packet_id, (0,) * len(filters)))
-            case Unsubscribe(packet_id):
-                self._send(Unsuback(packet_id))
-            case Puback():
+        match packet.kind:
+            case Kind.PUBLISH:
+                message = Publish.read(packet)
+                if message.packet_id:
+                    self._send(Packet(Kind.PUBACK, message.packet_id.to_bytes(2, "big")))
+                if message.topic == self._listener.topic:
+                    self._device.received(message.payload)
+            case Kind.PINGREQ:
+                self._send(Packet(Kind.PINGRESP))
+            case Kind.SUBSCRIBE | Kind.UNSUBSCRIBE:
+                self._send(acknowledged(packet))
+            case Kind.PUBACK:
                 pass
-            case Disconnect():
+            case Kind.DISCONNECT:
                 self.close("it said DISCONNECT")
             case _:
-                self.close(f"a client sends no {type(packet).__name__}")
+                raise MqttError(f"a client sends no {packet.kind.name}")
 
     async def _admit(self, connect: Connect) -> None:
         if not connect.client_id:
@@ -213,7 +204,7 @@ class MqttConnection(asyncio.Protocol):
         self._listener.admitted(self)
         self._reader.max_bytes = self._listener.max_packet_bytes
         self.silent_s = (connect.keep_alive_s or _NO_PROMISE_S) * _PATIENCE
-        self._send(Connack(ConnectCode.ACCEPTED))
+        self._send(Packet(Kind.CONNACK, bytes((0, ConnectCode.ACCEPTED))))
         device.connected(self)
         self._transport.resume_reading()
         self._read(b"")
@@ -222,7 +213,7 @@ class MqttConnection(asyncio.Protocol):
 
     def publish(self, topic: str, payload: bytes) -> None:
         """Send a message; it is lost where the connection is."""
-        self._send(Publish(topic, payload))
+        self._send(Publish(topic, payload).packet())
 
     def close(self, why: str) -> None:
         """Close it once what was sent has left; `why` is for the log."""
@@ -234,7 +225,7 @@ class MqttConnection(asyncio.Protocol):
 
     def _refuse(self, code: ConnectCode, why: str) -> None:
         self._listener.refused += 1
-        self._send(Connack(code))
+        self._send(Packet(Kind.CONNACK, bytes((0, code))))
         self.close(why)
 
     def _flooded(self) -> None:
@@ -244,7 +235,7 @@ class MqttConnection(asyncio.Protocol):
     def _send(self, packet: Packet) -> None:
         if self._transport is None or self._transport.is_closing():
             return
-        self._transport.write(encode(packet))
+        self._transport.write(packet.encode())
         if self._transport.get_write_buffer_size() > _MAX_WAITING_BYTES:
             self._why = self._why or "the device does not read"
             self._transport.abort()

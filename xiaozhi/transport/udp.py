@@ -16,8 +16,9 @@ import secrets
 import socket
 import struct
 from collections import Counter
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias, cast
 
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
@@ -198,8 +199,9 @@ class UdpEndpoint(asyncio.DatagramProtocol):
         """How many sessions are open."""
         return len(self._sessions)
 
-    async def listen(self, sock: socket.socket) -> None:
-        """Take datagrams on a bound socket. Raises `OSError`."""
+    async def listen(self, sockets: Sequence[socket.socket]) -> None:
+        """Take datagrams on one of bound sockets: devices know no IPv6. Raises `OSError`."""
+        sock = next((one for one in sockets if one.family is socket.AF_INET), sockets[0])
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER_BYTES)
         await self._loop.create_datagram_endpoint(lambda: self, sock=sock)
@@ -240,8 +242,7 @@ class UdpEndpoint(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is ready."""
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)  # uvloop's do not derive from it
 
     def datagram_received(self, data: bytes, addr: tuple[str | int, ...]) -> None:
         """A datagram has come."""

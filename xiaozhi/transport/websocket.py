@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Collection
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -135,40 +135,18 @@ class WebSocketConnection:
             self._writer.bind(request.transport)
             self.flood_guard.bind(request.transport)
         await session.recall()
-        tasks = {
-            asyncio.create_task(session.run(), name="conversation"),
-            asyncio.create_task(self._writer.run(), name="writer"),
-            asyncio.create_task(self._read(vision), name="read"),
-            asyncio.create_task(session.ended.wait(), name="ended"),
-        }
         why = ""
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            why = self._why(done)
+            why = await session.run(writer=self._writer.run(), read=self._read(vision))
+            if self.flood_guard.flooded:
+                why = "it sends more than any device does"
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await self._tools.close()
             await self._close(WSCloseCode.OK if session.ended.is_set() else WSCloseCode.GOING_AWAY)
             if self._writer.drop():
                 _log.debug("dropped what the device has not taken", extra=session.about)
-            after = {"device": session.device_id, "after_s": round(session.age_s)}
-            _log.info("disconnected: %s", why or session.ended_because or "the device went away", extra=after)
+            session.gone(why)
         return self._socket
-
-    def _why(self, done: Collection[asyncio.Task[Any]]) -> str:
-        """Why it ends, where it is the server's doing or an error."""
-        if self.flood_guard.flooded:
-            return "it sends more than any device does"
-        for task in done:
-            error = task.exception()
-            if isinstance(error, TimeoutError):
-                return "the device does not read"
-            if error is not None and not isinstance(error, ConnectionError):
-                _log.error("%s failed", task.get_name(), exc_info=error, extra=self.session.about)
-                return "an internal error"
-        return ""
 
     async def _close(self, code: WSCloseCode) -> None:
         try:
