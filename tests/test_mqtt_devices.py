@@ -248,7 +248,7 @@ async def test_a_session_whose_device_does_not_come_back_ends(tmp_path: Path) ->
         device.lose_mqtt()
         async with asyncio.timeout(40):
             await home.server.devices.empty()
-        assert not home.server.devices.reachable()
+        assert not home.server.devices.online()
 
 
 async def test_the_same_device_connecting_again_takes_its_own_place(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ async def test_a_client_that_is_silent_for_longer_than_it_promised_is_gone(tmp_p
         client._ping.cancel()
         await asyncio.sleep(70)
         assert lost == ["the server closed the connection"]
-        assert not home.server.devices.reachable()
+        assert not home.server.devices.online()
 
 
 async def test_a_device_that_roams_is_heard_and_hears_at_its_new_address(tmp_path: Path) -> None:

@@ -36,6 +36,6 @@ def announce_tools(settings: PushSettings, announce: Announce) -> list[Tool]:
         if not outcomes:
             raise ToolError(pick(context.language, "没有别的设备连着。", "No other device is connected."))
         lines = [f"{name}: {outcome}" for name, outcome in outcomes.items()]
-        return ToolResult("\n".join(lines), failed="spoken" not in outcomes.values())
+        return ToolResult("\n".join(lines), failed=not {"spoken", "shown"} & set(outcomes.values()))
 
     return [announce_elsewhere]

@@ -161,16 +161,12 @@ class ConnectedDevices:
         return self._dropped + sum(device.packets_dropped for device in self._open)
 
     def online(self) -> frozenset[str]:
-        """Ids of the devices that are connected; of those that wait to be let in there are none."""
-        return frozenset(self._connected)
+        """Ids of the devices that are connected, asleep or not; of those that wait to be let in there are none."""
+        return frozenset((*self._connected, *self._reachable))
 
     def find(self, device_id: str) -> ConnectedDevice | None:
-        """A connected device; None where it is not."""
+        """A device in a conversation; None where it is in none."""
         return self._connected.get(device_id)
-
-    def reachable(self) -> frozenset[str]:
-        """Ids of the devices that are connected, and of those that sleep and can be reached."""
-        return frozenset((*self._connected, *self._reachable))
 
     def asleep(self, device_id: str) -> SleepingDevice | None:
         """A device that is in no conversation and can be reached; None where it is not."""
