@@ -170,7 +170,7 @@ class DeviceProtocol:
             # A second server hello would leave a stale event in the firmware: its next connection would not wait.
             return Ignored("a second hello")
         self._greeted = True
-        if "version" in message and isinstance(message["version"], int):
+        if self.version != framing.MQTT_GATEWAY and isinstance(message.get("version"), int):
             self.version = framing.version_of(message["version"])
         features = message.get("features")
         names = (
