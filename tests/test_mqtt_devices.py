@@ -10,12 +10,15 @@ import pytest
 
 from tests.house import SPEED, House, house, question
 from tests.networks import Network
+from xiaozhi.access.identity import Identity as Shown
+from xiaozhi.access.mqtt import MqttOffer, shown
 from xiaozhi.client.device import Device
 from xiaozhi.client.errors import ChannelLost, ConnectFailed
 from xiaozhi.client.manners import DeviceState, Manners
 from xiaozhi.client.mqtt_link import MqttClient, MqttCredentials, MqttLink, UdpLink
 from xiaozhi.client.ota import Identity, OtaReply
 from xiaozhi.client.speaker import NEW_QUEUE_PACKETS
+from xiaozhi.settings import MqttSettings
 from xiaozhi.turn.machine import ListeningMode
 
 PORTS: dict[str, Any] = {"enabled": True, "port": 0, "udp_port": 0}
@@ -75,7 +78,7 @@ async def test_mqtt_is_offered_beside_the_websocket_to_the_devices_that_shall_us
             reply = await boot(home, device)
             assert reply.url == home.url
             section = reply.body["mqtt"]
-            port = home.server.mqtt._ports.plain.number if home.server.mqtt else 0
+            port = home.server.mqtt.offer.port if home.server.mqtt else 0
             assert section["endpoint"] == f"127.0.0.1:{port}"
             assert section["client_id"] == f"xiaozhi@@@02_00_00_00_00_01@@@{chosen.client_id}"
             assert (section["publish_topic"], section["subscribe_topic"]) == ("device-server", "null")
@@ -305,3 +308,15 @@ async def test_a_bad_network_leaves_no_device_stuck(tmp_path: Path, up: Network,
             assert report.text.endswith("sentence number 15 of a long reply.")
             assert report.reply_ms > 0.85 * 15 * 1200
             assert device.manners.state in (DeviceState.LISTENING, DeviceState.SPEAKING)
+
+
+def test_a_device_that_belongs_to_another_node_is_told_that_nodes_address() -> None:
+    offer = MqttOffer(MqttSettings(enabled=True, tls_port=8883), 1883, 8883, 8884)
+    identity = Shown("02:00:00:00:00:01", "a-client", "")
+    section = offer.section(identity, "a-token", "wss://node-1.example.org/xiaozhi/v1/")
+    assert section["endpoint"] == "node-1.example.org:8883"
+    read = shown(str(section["username"]), str(section["password"]))
+    assert read is not None
+    assert read.base == "https://node-1.example.org"
+    assert offer.udp(read.base) == ("node-1.example.org", 8884)
+    assert offer.section(identity, "a-token", "http://192.0.2.1:8000")["endpoint"] == "192.0.2.1:1883"

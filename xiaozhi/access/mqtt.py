@@ -67,6 +67,12 @@ def _is_base(base: str) -> bool:
         return False
 
 
+def http_base(address: str) -> str:
+    """`http://host[:port]` of an address as settings write it, perhaps with another scheme and a path."""
+    address = "http" + address[len("ws") :] if address.startswith("ws") else address
+    return address.split("/xiaozhi/")[0].rstrip("/")
+
+
 class MqttOffer:
     """What devices are told; made once the ports are open.
 
@@ -78,7 +84,7 @@ class MqttOffer:
     def __init__(self, settings: MqttSettings, port: int, tls_port: int, udp_port: int) -> None:
         self._settings = settings
         self._devices = {normal_id(one) for one in settings.devices}
-        self._port = port
+        self.port = port
         self._tls_port = tls_port
         self._udp_port = udp_port
 
@@ -92,15 +98,17 @@ class MqttOffer:
         Args:
             identity: who asks.
             token: that it may show, the same one as at a WebSocket: any node can check it.
-            base: `http://host[:port]` by which it belongs to this node; https means that it trusts the certificate.
+            base: `http://host[:port]` of the node where it belongs, which listens on the same ports as this one; https
+                means that it trusts the certificate.
         """
+        base = http_base(base)
         secure = base.startswith("https:") and self._tls_port
         host = urlsplit(base).hostname or ""
-        words = {"device": identity.device_id, "client": identity.client_id, "base": base.split("/xiaozhi/")[0]}
+        words = {"device": identity.device_id, "client": identity.client_id, "base": base}
         # The field's scheme, for people who look at it; who it is stands in the user name.
         client_id = "@@@".join((_GROUP, identity.device_id.replace(":", "_"), identity.client_id))
         return {
-            "endpoint": self._settings.endpoint or f"{host}:{TLS_PORT if secure else self._port}",
+            "endpoint": self._settings.endpoint or f"{host}:{TLS_PORT if secure else self.port}",
             "client_id": client_id,
             "username": b64encode(orjson.dumps(words)).decode(),
             "password": token,

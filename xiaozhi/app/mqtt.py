@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 from xiaozhi.access.access_control import AccessControl
@@ -48,6 +49,7 @@ class MqttServer:
         devices: the register they are in.
         ports: bound.
         vision: where their cameras send pictures; None for nowhere.
+        own_base: see `MqttEndpoint`.
     """
 
     def __init__(
@@ -57,13 +59,14 @@ class MqttServer:
         devices: ConnectedDevices,
         ports: MqttPorts,
         vision: Vision | None,
+        own_base: Callable[[], str],
     ) -> None:
         self._ports = ports
         tls_port = ports.tls.number if ports.tls is not None else 0
         self.offer = MqttOffer(services.settings.mqtt, ports.plain.number, tls_port, ports.udp.number)
         """What devices are told."""
         self.udp = UdpEndpoint()
-        self.endpoint = MqttEndpoint(services, access, devices, self.udp, self.offer, vision)
+        self.endpoint = MqttEndpoint(services, access, devices, self.udp, self.offer, vision, own_base)
         self.listener = MqttListener(self.endpoint, PUBLISH_TOPIC, MAX_PACKET_BYTES)
         self._watching: asyncio.Task[None] | None = None
 

@@ -14,6 +14,7 @@ from aiohttp import web
 from xiaozhi.access.access_control import AccessControl
 from xiaozhi.access.idle_connections import Patience
 from xiaozhi.access.lan import reachable_host
+from xiaozhi.access.mqtt import http_base
 from xiaozhi.access.proxies import proxy_watch
 from xiaozhi.access.tls import TlsError, TlsFiles, distrusted_because
 from xiaozhi.access.token_keys import load_keys
@@ -162,7 +163,14 @@ async def _serving(
             mqtt = None
             if mqtt_ports is not None:
                 place = doors.vision.place if doors.vision is not None else None
-                mqtt = MqttServer(services, access, devices, mqtt_ports, place)
+                mqtt = MqttServer(
+                    services,
+                    access,
+                    devices,
+                    mqtt_ports,
+                    place,
+                    lambda: http_base(membership.node.address) if membership.node is not None else "",
+                )
             patience = Patience(access.trusted)
             runner = web.AppRunner(
                 build_app(

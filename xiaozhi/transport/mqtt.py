@@ -430,6 +430,7 @@ class MqttEndpoint:
         udp: for the sound of their sessions.
         offer: what they were told.
         vision: where their cameras send pictures; None for nowhere.
+        own_base: `http://host[:port]` of this node among others; empty for a server that is alone.
     """
 
     def __init__(
@@ -440,12 +441,14 @@ class MqttEndpoint:
         udp: UdpEndpoint,
         offer: MqttOffer,
         vision: Vision | None = None,
+        own_base: Callable[[], str] = str,
     ) -> None:
         self.services = services
         self.devices = devices
         self.udp = udp
         self.offer = offer
         self.vision = vision
+        self._own_base = own_base
         self._access = access
         self._devices: dict[str, MqttDevice] = {}  # who only hears a code is there by device and client
         self._closing: set[asyncio.Task[None]] = set()
@@ -474,10 +477,12 @@ class MqttEndpoint:
             notice = await self.devices.admit(identity, address)
         except NotAdmitted as error:
             return ConnectCode.NOT_AUTHORIZED if error.status == 403 else ConnectCode.UNAVAILABLE
+        # Which node it belongs to it was told by; it may have come to this one by an address that all of them share.
+        base = self._own_base() or who.base
         device = self._devices.get(_place(identity, notice))
         if device is None or device.identity.client_id != identity.client_id:
-            return MqttDevice(self, identity, who.base, notice)
-        device.identity, device.base = identity, who.base
+            return MqttDevice(self, identity, base, notice)
+        device.identity, device.base = identity, base
         return device
 
     def came(self, device: MqttDevice) -> None:
