@@ -371,6 +371,7 @@ class VirtualDevice:
         self.sends = sends or dice.choice(("always", "always", "gated", "dtx", "empty"))
         self.frame_ms = frame_ms or dice.choice((20, 60, 60, 60, 120, 120, 120, 120, 120, 120, 120, 120))
         self.is_firmware = dice.random() < 0.5
+        self.start_margin_ms, self.stop_margin_ms = dice.choice(((0.0, 0.0), (40.0, 150.0)))
         self.heard_at = -1.0
         """When the last packet of a reply came."""
         self.told: list[tuple[float, str]] = []

@@ -8,6 +8,7 @@ import aiohttp
 import orjson
 
 from xiaozhi.client.errors import ConnectFailed, connect_error
+from xiaozhi.client.mqtt_link import MqttCredentials
 
 # Firmware: longer replies make its HTTP client hang for ever.
 MAX_REPLY_BYTES = 8191
@@ -85,12 +86,25 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class OtaReply:
-    """Where to connect; `version` None leaves the device's framing as it was. `body` is everything the server said."""
+    """Where to connect; `version` None leaves the device's framing as it was. `body` is everything the server said.
+
+    The firmware prefers `mqtt` where it is there.
+    """
 
     url: str
     token: str
     version: int | None
     body: dict[str, Any]
+
+    @property
+    def mqtt(self) -> MqttCredentials | None:
+        """Where to connect by MQTT; None where it is not offered.
+
+        Raises:
+            ConnectFailed: the firmware would crash on it, or be mute with it.
+        """
+        section = self.body.get("mqtt")
+        return MqttCredentials.read(section) if isinstance(section, dict) else None
 
 
 async def ask_ota(session: aiohttp.ClientSession, url: str, identity: Identity) -> OtaReply:
@@ -99,7 +113,7 @@ async def ask_ota(session: aiohttp.ClientSession, url: str, identity: Identity) 
     Raises:
         Unreachable: no server there.
         ConnectFailed: an answer with which the firmware would stay mute: another status than 200,
-            a redirect, more than 8191 bytes, no JSON object, no `websocket.url`, or an `mqtt` section, which wins.
+            a redirect, more than 8191 bytes, no JSON object, or no `websocket.url`.
     """
     headers = {
         "Activation-Version": "1",
@@ -131,8 +145,6 @@ def _understand(url: str, body: bytes) -> OtaReply:
         raise ConnectFailed(f"{url} did not answer JSON: {error}") from error
     if not isinstance(reply, dict):
         raise ConnectFailed(f"{url} answered JSON, but no object")
-    if "mqtt" in reply:
-        raise ConnectFailed(f"{url} offers MQTT, which the firmware prefers to WebSocket")
     section = reply.get("websocket")
     target = section.get("url") if isinstance(section, dict) else None
     if not isinstance(section, dict) or not isinstance(target, str) or not target:

@@ -204,10 +204,11 @@ class Reply:
         if isinstance(first, ClauseStart):
             self._link.emotion(first.clause.emotion or "neutral")
         # The firmware handles tts/start on its main loop and drops audio that arrives before it has.
-        await asyncio.sleep(max(0.0, self._started_at + self._audio.start_gap_ms / 1000.0 - self._loop.time()))
+        gap_ms = self._audio.start_gap_ms + self._link.start_margin_ms
+        await asyncio.sleep(max(0.0, self._started_at + gap_ms / 1000.0 - self._loop.time()))
         await self.pacer.play(self._items, self._first_packet)
         producing.cancel()  # where it has not ended by itself, the reply is as long as it may be
-        await asyncio.sleep(self._audio.stop_margin_ms / 1000.0)
+        await asyncio.sleep((self._audio.stop_margin_ms + self._link.stop_margin_ms) / 1000.0)
 
     async def _produce(self) -> None:
         """Think and voice the reply; whatever fails before its first word is answered for with an apology."""

@@ -16,6 +16,7 @@ class Told(Enum):
     INTERRUPTED = "interrupted"  # while it sounded
     DROPPED = "dropped"  # before its first sound: the user spoke first, or it took too long, or no voice worked
     REFUSED = "refused"  # never begun: somebody was speaking or being answered
+    SHOWN = "shown"  # on the screen of a device that sleeps and plays nothing
 
 
 @dataclass(frozen=True, slots=True)

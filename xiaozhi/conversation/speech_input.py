@@ -26,7 +26,7 @@ def _packet_ms(item: MicInput) -> float:
     if isinstance(item, MicPacket) and item.bare:
         return max(1.0, duration_ms(len(item.opus) // 2, UPLINK_RATE_HZ))
     try:
-        return _ASSUMED_PACKET_MS if isinstance(item, KeyReleased) else packet_ms(item.opus)
+        return _ASSUMED_PACKET_MS if isinstance(item, KeyReleased) else packet_ms(item.opus) * (1 + item.lost)
     except ValueError:
         return _ASSUMED_PACKET_MS
 

@@ -15,15 +15,22 @@ from xiaozhi.http.push import ANNOUNCE_PATH, AnnounceRoutes
 from xiaozhi.http.vision import VISION_PATH, VisionRoutes
 from xiaozhi.transport.announcer import Announcer
 from xiaozhi.transport.connected_devices import ConnectedDevices
+from xiaozhi.transport.notifications import NOTIFY_PATH, Notifications
 
 
 class HttpServices:
     """Made by `open`; each part is None where it is switched off."""
 
     def __init__(
-        self, announcer: Announcer, vision: VisionRoutes | None, push: AnnounceRoutes | None, mcp: McpEndpoint | None
+        self,
+        announcer: Announcer,
+        notifications: Notifications,
+        vision: VisionRoutes | None,
+        push: AnnounceRoutes | None,
+        mcp: McpEndpoint | None,
     ) -> None:
         self.announcer = announcer
+        self._notifications = notifications
         self.vision = vision
         self.push = push
         self.mcp = mcp
@@ -41,7 +48,8 @@ class HttpServices:
         data_dir, trusted = settings.server.data_dir, access.trusted
         push_token = await _token(settings.push.token, data_dir, PUSH_TOKEN) if settings.push.enabled else ""
         mcp_token = await _token(settings.mcp_server.token, data_dir, MCP_TOKEN) if settings.mcp_server.enabled else ""
-        announcer = Announcer(services, devices)
+        notifications = Notifications(services)
+        announcer = Announcer(services, devices, notifications)
         push = AnnounceRoutes(settings.push, announcer, push_token, trusted) if settings.push.enabled else None
         mcp = None
         if settings.mcp_server.enabled:
@@ -50,11 +58,12 @@ class HttpServices:
         vision = None
         if settings.vision.enabled:
             vision = VisionRoutes(services, access.token_auth, lan_host, trusted)
-        return cls(announcer, vision, push, mcp)
+        return cls(announcer, notifications, vision, push, mcp)
 
     def add_to(self, app: web.Application) -> None:
         """Register the paths."""
         router = app.router
+        router.add_get(NOTIFY_PATH + "{token}.ogg", self._notifications.fetch)
         if self.vision is not None:
             for path in (VISION_PATH, VISION_PATH + "/"):
                 router.add_post(path, self.vision.explain)

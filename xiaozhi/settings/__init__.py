@@ -6,6 +6,7 @@ from xiaozhi.settings.console import ConsoleSettings
 from xiaozhi.settings.llm import LlmEndpoint, LlmSettings, RoutingSettings
 from xiaozhi.settings.memory import MemorySettings
 from xiaozhi.settings.model import Settings
+from xiaozhi.settings.mqtt import MqttSettings
 from xiaozhi.settings.operation import LoadSettings, LoadStep, LogSettings, MetricsSettings, ModelsSettings
 from xiaozhi.settings.push import McpServerSettings, PushSettings, VisionSettings
 from xiaozhi.settings.server import AuthSettings, OtaSettings, ServerSettings
@@ -38,6 +39,7 @@ __all__ = [
     "MemorySettings",
     "MetricsSettings",
     "ModelsSettings",
+    "MqttSettings",
     "OpenAIVoiceSettings",
     "OtaSettings",
     "PushSettings",

@@ -21,6 +21,7 @@ APPLIES: Final[Mapping[str, Applies]] = {
     "server.origins": "next connection",
     "auth": "restart",
     "ota": "restart",
+    "mqtt": "restart",
     "log": "next turn",
     "log.format": "restart",
     "models": "restart",

@@ -12,7 +12,7 @@ class AudioSettings(Section):
 
     bitrate_bps: int = Field(24_000, ge=6_000, le=128_000)
     complexity: int = Field(5, ge=0, le=10)
-    lead_ms: int = Field(240, ge=120, le=2000)
+    lead_ms: int = Field(240, ge=120, le=900)
     stop_margin_ms: int = Field(200, ge=0, le=2000)
     start_gap_ms: int = Field(80, ge=0, le=500)
     codec_workers: int = Field(1, ge=1, le=32)

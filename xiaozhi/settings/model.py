@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from pydantic import model_validator
+
 from xiaozhi.settings.alerts import AlertsSettings
 from xiaozhi.settings.asr import AsrSettings
 from xiaozhi.settings.audio import AudioSettings, VadSettings
@@ -10,6 +12,7 @@ from xiaozhi.settings.cluster import ClusterSettings
 from xiaozhi.settings.console import ConsoleSettings
 from xiaozhi.settings.llm import LlmSettings
 from xiaozhi.settings.memory import MemorySettings
+from xiaozhi.settings.mqtt import MqttSettings
 from xiaozhi.settings.operation import LoadSettings, LogSettings, MetricsSettings, ModelsSettings
 from xiaozhi.settings.push import McpServerSettings, PushSettings, VisionSettings
 from xiaozhi.settings.section import Section
@@ -29,6 +32,7 @@ class Settings(Section):
     server: ServerSettings = ServerSettings()
     auth: AuthSettings = AuthSettings()
     ota: OtaSettings = OtaSettings()
+    mqtt: MqttSettings = MqttSettings()
     log: LogSettings = LogSettings()
     models: ModelsSettings = ModelsSettings()
     audio: AudioSettings = AudioSettings()
@@ -51,3 +55,9 @@ class Settings(Section):
     alerts: AlertsSettings = AlertsSettings()
     tracing: TracingSettings = TracingSettings()
     console: ConsoleSettings = ConsoleSettings()
+
+    @model_validator(mode="after")
+    def _mqtt_has_a_certificate(self) -> "Settings":
+        if self.mqtt.enabled and self.mqtt.tls_port and self.server.tls_cert is None:
+            raise ValueError("mqtt.tls_port needs server.tls_cert and server.tls_key")
+        return self

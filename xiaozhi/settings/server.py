@@ -11,6 +11,20 @@ from xiaozhi.settings.origins import as_sent
 from xiaozhi.settings.section import Port, Section
 
 
+def addresses_or_networks(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """The texts as they are.
+
+    Raises:
+        ValueError: one is neither an address nor a network.
+    """
+    for text in texts:
+        try:
+            ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise ValueError('must be IP addresses or networks such as "10.0.0.0/8"') from None
+    return texts
+
+
 class ServerSettings(Section):
     """Where devices connect and what one of them may cost."""
 
@@ -48,15 +62,7 @@ class ServerSettings(Section):
     def _pages(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(as_sent(origin) for origin in origins)
 
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _addresses(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
-        for proxy in proxies:
-            try:
-                ipaddress.ip_network(proxy, strict=False)
-            except ValueError:
-                raise ValueError('must be IP addresses or networks such as "10.0.0.0/8"') from None
-        return proxies
+    _proxies = field_validator("trusted_proxies")(addresses_or_networks)
 
     @model_validator(mode="after")
     def _certificate(self) -> "ServerSettings":

@@ -7,8 +7,8 @@ events to a `DeviceSession`, and brings what the session has to say down to the 
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
-from typing import Final, Protocol
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final, Protocol
 
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ
 from xiaozhi.conversation.conversation import Conversation
@@ -48,6 +48,10 @@ class Downlink(Protocol):
 
     written_at: float
     """When something was last written, on the loop's clock."""
+    start_margin_ms: float
+    """So much longer than over one ordered connection sound has to wait behind `tts/start`."""
+    stop_margin_ms: float
+    """So much longer `tts/stop` has to wait behind the sound."""
 
     @property
     def empty(self) -> bool:
@@ -121,9 +125,36 @@ class DeviceSession:
         if self.admitted:  # nobody else learns, or changes, what is kept of the device
             await self._conversation.load()
 
-    async def run(self) -> None:
-        """Converse until cancelled; everything the conversation holds is freed when this returns."""
-        await self._conversation.run()
+    async def run(self, **carrying: Coroutine[Any, Any, None]) -> str:
+        """Converse until either side ends it or what carries it is over; everything is freed when this returns.
+
+        Args:
+            carrying: what reads from the device and writes to it, each under its name.
+
+        Returns:
+            Why, where it is an error; else `ended_because` says it, or the device went away.
+        """
+        running = {"conversation": self._conversation.run(), "ended": self.ended.wait(), **carrying}
+        tasks = [asyncio.create_task(one, name=name) for name, one in running.items()]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                error = task.exception()
+                if isinstance(error, TimeoutError):
+                    return "the device does not read"
+                if error is not None and not isinstance(error, ConnectionError):
+                    _log.error("%s failed", task.get_name(), exc_info=error, extra=self.about)
+                    return "an internal error"
+            return ""
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def gone(self, why: str = "") -> None:
+        """It is over: say so in the log."""
+        after = {"device": self.device_id, "after_s": round(self.age_s)}
+        _log.info("disconnected: %s", why or self.ended_because or "the device went away", extra=after)
 
     def receive(self, event: Event) -> None:
         """What the device has just said. Never waits."""
@@ -167,6 +198,16 @@ class DeviceSession:
     def is_firmware(self) -> bool:
         """The client repeats the session id it was given."""
         return self.protocol.echoes_session
+
+    @property
+    def start_margin_ms(self) -> float:
+        """So much longer than over one ordered connection sound has to wait behind `tts_start`."""
+        return self._downlink.start_margin_ms
+
+    @property
+    def stop_margin_ms(self) -> float:
+        """So much longer `tts_stop` has to wait behind the sound."""
+        return self._downlink.stop_margin_ms
 
     def stt(self, text: str) -> None:
         """Show what was heard."""

@@ -27,6 +27,6 @@ def tools(host: ToolHost) -> list[Tool]:
         if not outcomes:
             raise ToolError(pick(context.language, "没有别的设备连着。", "No other device is connected."))
         lines = [f"{name}: {outcome}" for name, outcome in outcomes.items()]
-        return ToolResult("\n".join(lines), failed="spoken" not in outcomes.values())
+        return ToolResult("\n".join(lines), failed=not {"spoken", "shown"} & set(outcomes.values()))
 
     return [announce_elsewhere]
