@@ -61,8 +61,8 @@ _PASSING: Final = (TurnState.HEARING, TurnState.PAUSED, TurnState.OVERLAP, TurnS
 # A sentence of the server's own is meant for this moment; a goodbye may take longer, since nobody waits for it.
 _PATIENCE_S: Final = 2.0
 _GOODBYE_PATIENCE_S: Final = 8.0
-# Where recognition is broken and a television is on, the device need not say so after its every sentence.
-_OWN_UP_EVERY_S: Final = 5.0
+# Where recognition is broken and a television is on, the device need not say so after every sentence of its.
+_MISSED_EVERY_S: Final = 5.0
 # A key that was held for less is a tap, and nobody expects an answer to it (shared with the protocol's checklist);
 # where no sound has come at all the clock has to tell, which knows nothing of what is still on its way.
 _TAP_MS: Final = 300.0
@@ -110,7 +110,7 @@ class Conversation:
         self._at = (self._machine.state, 0, 0)  # where it is: its state, turn and revision
         self._there_since = self._active_at
         self._listening_since = 0.0
-        self._owned_up_at = -math.inf
+        self._told_missed_at = -math.inf
         if notice:
             self.finish()
 
@@ -294,7 +294,7 @@ class Conversation:
         held_s = self._loop.time() - self._listening_since
         no_sound = self.listens and held_s >= _LONG_PRESS_S
         self._apply(self._machine.stop(key.utterance))
-        self._own_up()
+        self._tell_missed()
         if no_sound:
             self.say(message("not_understood", self.language), in_history=InHistory.NEVER)
 
@@ -313,7 +313,7 @@ class Conversation:
                 event.utterance, event.end_ms, event.silence_ms, unsent_ms=event.unsent_ms, doubtful=event.doubtful
             )
             self._apply(decisions)
-        self._own_up()
+        self._tell_missed()
 
     async def _follow_texts(self) -> None:
         """Take what is recognised, until cancelled."""
@@ -344,9 +344,9 @@ class Conversation:
         if wordless and not self._heard.missed and held_a_key:
             # Whoever has held a key and said nothing that can be understood is not left without an answer.
             self.say(message("not_understood", self.language), in_history=InHistory.NEVER)
-        self._own_up()
+        self._tell_missed()
 
-    def _own_up(self) -> None:
+    def _tell_missed(self) -> None:
         """Whoever has finished speaking and was not understood by a fault of ours hears so, and not nothing."""
         now, engine = self._loop.time(), self._services.ears
         if not self._heard.missed or not self._rests:
@@ -356,8 +356,8 @@ class Conversation:
         self._heard.note(trace, now)
         self._records.unheard(trace)
         self._heard.missed = ""
-        if now - self._owned_up_at >= _OWN_UP_EVERY_S:
-            self._owned_up_at = now
+        if now - self._told_missed_at >= _MISSED_EVERY_S:
+            self._told_missed_at = now
             self.say(message("busy" if engine.full else "not_understood", self.language), in_history=InHistory.NEVER)
 
     def _sounding(self) -> tuple[bytes, ...]:
@@ -585,4 +585,4 @@ class Conversation:
             self._apply(self._machine.overdue())
             if self.idle_s() > 0.0:
                 self._heard.missed = self._heard.missed or "nothing came of it"
-                self._own_up()
+                self._tell_missed()

@@ -6,7 +6,7 @@ What it is made of is its plan: fixed sentences, an action, or a model and its t
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from enum import Enum
 
 from xiaozhi.agents import Agent
@@ -301,19 +301,17 @@ class Reply:
 
     async def _think(self, clauses: Channel[Clause]) -> bool:
         try:
-            try:
-                await self._converse(clauses)
-            except ChannelClosed:
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever it is, what has been said so far is said to its end
-                self.trace.error = str(error) if isinstance(error, ChatError) else "internal error"
-                _log.warning("turn %d: %s", self.trace.turn, error, exc_info=not isinstance(error, ChatError))
-                if self.trace.tools:  # what was said before them does not stand for an answer
-                    done = any(not use.failed for use in self.trace.tools)
-                    await clauses.put(self._own("done_untold" if done else "apology", "sad"))
-                    self._first_clause()
+            await self._converse(clauses)
         except ChannelClosed:
             pass  # the voice has given up and said why
+        except Exception as error:  # noqa: BLE001 - whatever it is, what has been said so far is said to its end
+            self.trace.error = str(error) if isinstance(error, ChatError) else "internal error"
+            _log.warning("turn %d: %s", self.trace.turn, error, exc_info=not isinstance(error, ChatError))
+            if self.trace.tools:  # what was said before them does not stand for an answer
+                done = any(not use.failed for use in self.trace.tools)
+                with suppress(ChannelClosed):
+                    await clauses.put(self._own("done_untold" if done else "apology", "sad"))
+                    self._first_clause()
         finally:
             clauses.close()
         return self.trace.first_clause is not None
@@ -393,13 +391,26 @@ class Reply:
                 self._first_clause()
         if sound is None:
             return
-        playing = _Playing(sound)
-        await clauses.put(Clause(_MUSIC, _MUSIC, self.plan.language, sound=playing.open))
+        ended = asyncio.Event()
+        failure = ""
+
+        async def played() -> AsyncGenerator[PcmInt, None]:
+            nonlocal failure
+            try:
+                async with aclosing(sound()) as pieces:
+                    async for piece in pieces:
+                        yield piece
+            except Exception as error:  # noqa: BLE001 - any tool's sound; told in one sentence, the reply goes on
+                failure = f"{type(error).__name__}: {error}"
+            finally:
+                ended.set()
+
+        await clauses.put(Clause(_MUSIC, _MUSIC, self.plan.language, sound=played))
         self._first_clause()
-        await playing.ended.wait()
-        if playing.error:
-            self.trace.error = playing.error
-            _log.warning("turn %d: the sound of a tool ended: %s", self.trace.turn, playing.error)
+        await ended.wait()
+        if failure:
+            self.trace.error = failure
+            _log.warning("turn %d: the sound of a tool ended: %s", self.trace.turn, failure)
             await clauses.put(self._own("no_sound", "sad"))
 
     # The voice ----------------------------------------------------------------------------------------------------
@@ -461,22 +472,3 @@ class Reply:
 
     def _needed_no_voice(self) -> None:
         self.trace.kept_clauses += 1
-
-
-class _Playing:
-    """Sound of a tool, watched: whether it has ended, and how."""
-
-    def __init__(self, source: SoundSource) -> None:
-        self._source = source
-        self.ended = asyncio.Event()
-        self.error = ""
-
-    async def open(self) -> AsyncGenerator[PcmInt, None]:
-        try:
-            async with aclosing(self._source()) as pieces:
-                async for piece in pieces:
-                    yield piece
-        except Exception as error:  # noqa: BLE001 - any tool's sound; told in one sentence, the reply goes on
-            self.error = f"{type(error).__name__}: {error}"
-        finally:
-            self.ended.set()
