@@ -21,9 +21,8 @@ from xiaozhi.tools.built_in import calculator, calendar, clock, reminders
 from xiaozhi.tools.built_in.calculator import local_answer
 from xiaozhi.tools.built_in.home_assistant import Entity, meant
 from xiaozhi.tools.built_in.news import MAX_HEADLINES, NoFeed, headlines_in
-from xiaozhi.tools.registry import Registry
 from xiaozhi.tools.tool import Tool, ToolContext
-from xiaozhi.tools.toolbox import Toolbox
+from xiaozhi.tools.toolbox import Registry, Toolbox
 
 HALF_A_MEGABYTE = 500_000
 

@@ -12,9 +12,8 @@ from xiaozhi.conversation.planning import Intents
 from xiaozhi.settings import ToolsSettings, TurnSettings
 from xiaozhi.text.tool_note import tool_note
 from xiaozhi.tools.built_in import calculator
-from xiaozhi.tools.registry import Registry
 from xiaozhi.tools.tool import ToolContext, ToolResult
-from xiaozhi.tools.toolbox import Toolbox
+from xiaozhi.tools.toolbox import Registry, Toolbox
 from xiaozhi.turn.greetings import Greetings
 
 CHEF = Agent(name="chef", aliases=("大厨",))

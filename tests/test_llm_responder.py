@@ -10,8 +10,7 @@ from xiaozhi.events import Message
 from xiaozhi.settings import LlmEndpoint, LlmSettings
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest
 from xiaozhi.stages.llm.registry import build_chat
-from xiaozhi.stages.llm.responder import BuiltInResponder
-from xiaozhi.stages.llm.small_talk import JOKES_EN, JOKES_ZH, Question, answer
+from xiaozhi.stages.llm.responder import JOKES_EN, JOKES_ZH, BuiltInResponder, Question, answer
 from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
 from xiaozhi.text.emotions import emotion_in, is_emoji
 from xiaozhi.text.speakable import speakable

@@ -14,7 +14,8 @@ from xiaozhi.settings import LlmEndpoint, LlmSettings
 from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta
 from xiaozhi.upstream.failure import FailureKind
-from xiaozhi.upstream.pool import Upstream, UpstreamPool
+from xiaozhi.upstream.member import Upstream
+from xiaozhi.upstream.pool import UpstreamPool
 
 FIRST_TOKEN_S = 0.3
 TOKEN_S = 0.025
@@ -90,7 +91,7 @@ class Drill:
             rng=random.Random(self.seed),
             clock=loop.time,
         )
-        chat.pool.start_checks(lambda target: target.warm())
+        chat.pool.checks.start(lambda target: target.warm())
         await self._half(chat, servers, self.healthy_s, wrong=False)
         await self._half(chat, servers, self.first_s, wrong=True)
         self.requests = chat.pool.requests
@@ -103,7 +104,8 @@ class Drill:
         faults = asyncio.create_task(self._go_wrong(servers)) if wrong else None
         async with asyncio.TaskGroup() as users:
             for number in range(self.devices):
-                users.create_task(self._talk(chat, number, until_s, into))
+                dice = random.Random(f"{self.seed}/{number}/{wrong}")
+                users.create_task(self._talk(chat, dice, until_s, into))
         if faults is not None:
             faults.cancel()
 
@@ -116,8 +118,8 @@ class Drill:
                 server.slow_s = FIRST_TOKEN_S * dice.uniform(3.0, 8.0)
             await asyncio.sleep(self.every_s)
 
-    async def _talk(self, chat: Chat, number: int, until_s: float, into: list[float]) -> None:
-        loop, dice = asyncio.get_running_loop(), random.Random(f"{self.seed}/{number}/{until_s}")
+    async def _talk(self, chat: Chat, dice: random.Random, until_s: float, into: list[float]) -> None:
+        loop = asyncio.get_running_loop()
         await asyncio.sleep(dice.uniform(0.0, 4.0))
         while loop.time() < until_s:
             began_s, first_s = loop.time(), None

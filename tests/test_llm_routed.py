@@ -296,12 +296,12 @@ async def test_health_checks_find_a_dead_endpoint_without_asking_a_question() ->
     async with rig() as house:
         house.servers[0].fault = "refuse"
         for _ in range(2):
-            await house.chat.pool.check_all(lambda chat: chat.warm())
+            await house.chat.pool.checks.check_all(lambda chat: chat.warm())
         assert [state.healthy for state in house.chat.states()] == [False, True]
         assert await house.say() == ANSWER
         assert house.questions(0) == []
         house.servers[0].fault = ""
-        await house.chat.pool.check_all(lambda chat: chat.warm())
+        await house.chat.pool.checks.check_all(lambda chat: chat.warm())
         assert house.chat.states()[0].healthy is True
 
 

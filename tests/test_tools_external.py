@@ -21,10 +21,9 @@ from xiaozhi.settings import ToolsSettings
 from xiaozhi.settings.tools import McpServer
 from xiaozhi.tools.external import ExternalServer, ServerState
 from xiaozhi.tools.external_config import McpConfigError, configured_servers, read_config
-from xiaozhi.tools.registry import Registry
 from xiaozhi.tools.shared_tools import SharedTools
 from xiaozhi.tools.tool import ToolContext, ToolResult
-from xiaozhi.tools.toolbox import ToolAnswer, Toolbox
+from xiaozhi.tools.toolbox import Registry, ToolAnswer, Toolbox
 
 pytestmark = pytest.mark.real_time  # servers in processes of their own
 

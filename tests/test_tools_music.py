@@ -139,7 +139,6 @@ async def test_music_is_played_by_voice(folder: Path) -> None:
         return answer.result
 
     tools.begin_turn("放首歌")
-    assert tools.speaks(ToolCall("1", "play_music", ""))
     by_title, by_artist, unknown = await asyncio.gather(
         call(query="甜蜜蜜"), call(query="邓丽君的歌"), call(query="十面埋伏")
     )

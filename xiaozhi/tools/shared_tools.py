@@ -11,10 +11,9 @@ from xiaozhi.tools import built_in
 from xiaozhi.tools.external import ExternalServers
 from xiaozhi.tools.external_config import configured_servers
 from xiaozhi.tools.host import Announce, ToolHost
-from xiaozhi.tools.registry import Registry, ToolSource
 from xiaozhi.tools.reminder_clock import ReminderClock, Ring
 from xiaozhi.tools.tool import Tool, ToolContext
-from xiaozhi.tools.toolbox import Toolbox, ToolCounters
+from xiaozhi.tools.toolbox import Registry, Toolbox, ToolCounters, ToolSource
 from xiaozhi.tools.web import WebClient
 
 

@@ -117,8 +117,6 @@ class Tool:
         source: where it comes from: `built-in`, `device`, or the name of an external server.
         dangerous: done only after the user has said yes.
         user_only: for people, never offered to a model.
-        slow: takes seconds as a rule, so that the user should hear something before.
-        speaks: the result is sound, such as music.
         repeats: the same call with the same arguments is sensible within one turn (it reads what changes).
         timeout_s: the most it may take, in seconds; None for the usual.
         usable: whether it makes sense in this conversation; None for always.
@@ -132,8 +130,6 @@ class Tool:
     source: str = "built-in"
     dangerous: bool = False
     user_only: bool = False
-    slow: bool = False
-    speaks: bool = False
     repeats: bool = False
     timeout_s: float | None = None
     usable: Callable[[ToolContext], bool] | None = field(default=None)

@@ -18,7 +18,8 @@ from xiaozhi.text.complexity import Question, Route, choose_tier
 from xiaozhi.text.messages import message
 from xiaozhi.upstream.breaker import BreakerRules
 from xiaozhi.upstream.failure import FailureKind
-from xiaozhi.upstream.pool import Lease, PoolRules, Upstream, UpstreamPool, UpstreamState
+from xiaozhi.upstream.member import Upstream, UpstreamState
+from xiaozhi.upstream.pool import Lease, PoolRules, UpstreamPool
 
 _log = logging.getLogger(__name__)
 
@@ -127,12 +128,12 @@ class Chat:
         for name, why in wrong:
             _log.warning("%s cannot be reached now: %s", name, why)
         if self._settings.endpoints:
-            self.pool.start_checks(lambda model: model.warm())
+            self.pool.checks.start(lambda model: model.warm())
         return "; ".join(f"{name}: {why}" for name, why in wrong)
 
     async def close(self) -> None:
         """End the health checks and close all connections."""
-        await self.pool.close()
+        await self.pool.checks.close()
         for look in self._looks:
             look.cancel()
         await asyncio.gather(*self._looks, return_exceptions=True)

@@ -3,12 +3,12 @@
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import httpx2
 import openai
@@ -19,7 +19,6 @@ from xiaozhi.settings.pasted import key_fault
 from xiaozhi.stages.llm.connections import HostConnections
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta
 from xiaozhi.stages.llm.event_stream import NotAChatStream
-from xiaozhi.stages.llm.patience import Patience
 from xiaozhi.stages.llm.request_body import completion_body, speaks_of_tools, without_provider_fields, without_tools
 from xiaozhi.stages.llm.sse import ChunkReader, Declined, declined_by_error, error_text
 from xiaozhi.stages.llm.tool_calls import CallAssembler, KeptFields
@@ -29,6 +28,8 @@ from xiaozhi.upstream.failure import FailureKind
 from xiaozhi.upstream.retry_after import retry_after_s
 
 _log = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 SPENT: Final = "had spent its max_tokens before a word to be spoken"
 """What is said of a model whose thoughts have used up what it may say."""
@@ -99,7 +100,7 @@ class OpenAIChat:
         limits = self._settings
         reader, calls, kept = ChunkReader(), CallAssembler(), KeptFields()
         hidden = HiddenParts(unsure=self.begins_in_thought, tools=[tool.name for tool in request.tools])
-        patience = Patience(limits.first_token_timeout_s, "no first token within", limits.thinking_timeout_s)
+        patience = _Patience(limits.first_token_timeout_s, "no first token within", limits.thinking_timeout_s)
         answered = finished = cut = ended = declined = False
         async with self._failures_explained(), AsyncExitStack() as stack:
             try:
@@ -303,6 +304,60 @@ class OpenAIChat:
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
+
+
+class _Patience:
+    """How long may still be waited; only waiting counts, not the time in which nobody asks for more.
+
+    Args:
+        seconds: until the first sign of life.
+        complaint: what is said, with the seconds, when patience is at its end.
+        thinking_s: the longest stretch of signs of life without a word to be spoken.
+    """
+
+    def __init__(self, seconds: float, complaint: str, thinking_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thinking_s = thinking_s
+        self._thinks_since: float | None = None
+        self.renew(seconds, complaint)
+
+    def renew(self, seconds: float, complaint: str) -> None:
+        """There was a sign of life."""
+        self._left_s = seconds
+        self._complaint = f"{complaint} {seconds:g} s"
+
+    def think(self) -> None:
+        """There was a sign of life, but nothing to be spoken.
+
+        Raises:
+            TimeoutError: patience with thoughts is at its end.
+        """
+        now = self._loop.time()
+        self._thinks_since = now if self._thinks_since is None else self._thinks_since
+        if now - self._thinks_since > self._thinking_s:
+            raise TimeoutError(f"thought for more than {self._thinking_s:g} s")
+
+    def spoke(self) -> None:
+        """There was a word: what it thinks next is another thought."""
+        self._thinks_since = None
+
+    async def spend(self, work: Awaitable[R]) -> R:
+        """Wait for `work`.
+
+        Raises:
+            TimeoutError: patience is at its end.
+        """
+        began = self._loop.time()
+        limit = asyncio.timeout(self._left_s)
+        try:
+            async with limit:
+                result = await work
+        except TimeoutError:
+            if limit.expired():
+                raise TimeoutError(self._complaint) from None
+            raise
+        self._left_s -= self._loop.time() - began
+        return result
 
 
 def _status_line(error: openai.APIStatusError, rest_s: float | None) -> str:

@@ -12,7 +12,7 @@ def tools(host: ToolHost) -> list[Tool]:
     if announce is None or settings is None or not settings.enabled or not settings.tool:
         return []
 
-    @tool(name="announce", slow=True, timeout_s=settings.patience_s + 30.0)
+    @tool(name="announce", timeout_s=settings.patience_s + 30.0)
     async def announce_elsewhere(context: ToolContext, text: str, device: str = "") -> ToolResult:
         """Say something aloud on another device of this house, or on all others, when the user asks for it.
 

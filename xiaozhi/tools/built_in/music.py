@@ -102,7 +102,7 @@ def tools(host: ToolHost) -> list[Tool]:
     box = MusicBox(settings.folder, settings)
     host.on_close.append(box.close)
 
-    @tool(speaks=True)
+    @tool()
     async def play_music(context: ToolContext, query: str = "", shuffle: bool = False) -> ToolResult:
         """Play music from the owner's collection on this device; it plays until the user speaks.
 

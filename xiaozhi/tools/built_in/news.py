@@ -59,7 +59,7 @@ def tools(host: ToolHost) -> list[Tool]:
         except NoFeed as error:
             raise WebError(str(error)) from None
 
-    @tool(slow=True)
+    @tool()
     async def get_news(context: ToolContext, about: str = "") -> str:
         """Today's headlines.
 

@@ -22,7 +22,7 @@ def tools(host: ToolHost) -> list[Tool]:
     if settings.provider == "none":
         return []
 
-    @tool(slow=True)
+    @tool()
     async def search_web(context: ToolContext, query: str) -> str:
         """Search the web for what is recent or not known; returns titles, addresses and excerpts.
 

@@ -97,7 +97,7 @@ def tools(host: ToolHost) -> list[Tool]:
     cache: ServiceAnswers[tuple[str, bool], Weather] = ServiceAnswers(settings.cache_s)
     usual = f" Empty for {settings.city}." if settings.city else ""
 
-    @tool(slow=True, describe={"city": f"Name of the city or town, without the province or country.{usual}"})
+    @tool(describe={"city": f"Name of the city or town, without the province or country.{usual}"})
     async def get_weather(context: ToolContext, city: str = "", days: Annotated[int, Field(ge=1, le=7)] = 3) -> str:
         """Weather now and forecast for the coming days.
 
