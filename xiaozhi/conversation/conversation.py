@@ -317,7 +317,7 @@ class Conversation:
         user = language_of(text, default=transcript.language or "zh")
         mode = self._machine.mode.value
         trace = TurnTrace(wanted.turn, wanted.revision, wanted.generation, mode=mode, language=user)
-        trace.engine = self._services.ears.engine.name
+        trace.engine = self._services.recognition.engine.name
         trace.heard = text
         plan = self._planner.excuse(user) if wanted.excuse else self._planner.plan(text, transcript, user)
         trace.unknown_language = plan.unknown_language

@@ -173,10 +173,10 @@ class Listener:
         if not self.missed or self._machine.state not in (State.IDLE, State.WAITING):
             return
         trace = TurnTrace(self._machine.turn, mode=self._machine.mode.value, language=self.language, unheard=True)
-        trace.engine, trace.error, trace.end = self._services.ears.engine.name, self.missed, now
+        trace.engine, trace.error, trace.end = self._services.recognition.engine.name, self.missed, now
         self.times.note(trace, now)
         self._replies.forgotten(trace)
         self.missed = ""
         if now - self._owned_up_at >= _OWN_UP_EVERY_S:
             self._owned_up_at = now
-            self._say(message("busy" if self._services.ears.full else "not_understood", self.language))
+            self._say(message("busy" if self._services.recognition.full else "not_understood", self.language))

@@ -77,7 +77,11 @@ class Microphone:
                 )
                 tasks.create_task(
                     run_asr(
-                        self._to_recognise, self.texts, self._services.ears, settings.asr.timeout_s, self._on_partial
+                        self._to_recognise,
+                        self.texts,
+                        self._services.recognition,
+                        settings.asr.timeout_s,
+                        self._on_partial,
                     ),
                     name="asr",
                 )

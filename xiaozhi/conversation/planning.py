@@ -8,7 +8,7 @@ from xiaozhi.conversation.recall import Recollection
 from xiaozhi.conversation.services import Services
 from xiaozhi.events import Clause
 from xiaozhi.stages.asr.engine import Transcript
-from xiaozhi.stages.asr.known_languages import EMBEDDED, is_unknown, languages_of
+from xiaozhi.stages.asr.known_languages import EMBEDDED, is_unknown
 from xiaozhi.text.messages import message, only_understands
 from xiaozhi.text.script import script_of
 from xiaozhi.tools.device import DeviceTools
@@ -64,9 +64,9 @@ class Planner:
 
     def _plan(self, text: str, transcript: Transcript, user: str) -> Plan:
         agent = self._recall.agent
-        known = languages_of(self._services.ears.engine)
+        known = self._services.recognition.engine.languages
         if is_unknown(transcript, known, self._recall.expected_language):
-            said = only_understands(known or EMBEDDED, soon=self._services.ears_are_coming)
+            said = only_understands(known or EMBEDDED, soon=self._services.recogniser_is_coming)
             script = [Clause(text, text, language, "sad") for text, language in zip(said, ("zh", "en"), strict=True)]
             self._intent = None
             return Plan(

@@ -9,11 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol, runtime_checkable
 
-import numpy as np
-
 from xiaozhi.agents import Roster
 from xiaozhi.audio.echo_likeness import Echoes
-from xiaozhi.audio.pcm import UPLINK_RATE_HZ
 from xiaozhi.cluster.shared import Shared, join_shared
 from xiaozhi.concurrency.retirement import Retirement
 from xiaozhi.concurrency.workers import WorkerPool
@@ -24,11 +21,9 @@ from xiaozhi.overload.admission import Admission
 from xiaozhi.overload.load_shedder import LoadShedder
 from xiaozhi.overload.steps import Step
 from xiaozhi.settings import Settings
-from xiaozhi.stages.asr.cached import remember
-from xiaozhi.stages.asr.engine import OfflineRecognizer, Recognizer
+from xiaozhi.stages.asr.recogniser import Recognizer
+from xiaozhi.stages.asr.recognition import Recognition
 from xiaozhi.stages.asr.registry import Built, build_recognizer
-from xiaozhi.stages.asr.remote import WithFallback
-from xiaozhi.stages.asr.utterance import Ears
 from xiaozhi.stages.llm.engine import ChatModel
 from xiaozhi.stages.llm.registry import BuiltChat, build_chat
 from xiaozhi.stages.tts.engine import VoiceError
@@ -146,7 +141,7 @@ class Services:
     settings: Settings
     model: SileroModel
     tick: VadBatcher
-    ears: Ears
+    recognition: Recognition
     chat: ChatModel
     voice: VoiceChain
     codec: WorkerPool
@@ -171,7 +166,7 @@ class Services:
     may_speculate: bool = True
     """Replies may be prepared before their turn is over; False under load."""
     unknown_language: UnknownLanguage = field(default_factory=UnknownLanguage)
-    ears_are_coming: bool = False
+    recogniser_is_coming: bool = False
     """A better recogniser is being fetched."""
     takes_devices: bool = True
     """New devices are welcome; False under load."""
@@ -238,7 +233,7 @@ class Services:
         """Give something up, or take it back."""
         match step:
             case Step.EXTRAS:
-                self.ears.early.allowed = self.ears.partials.allowed = not taken
+                self.recognition.early.allowed = self.recognition.partials.allowed = not taken
             case Step.SPECULATION:
                 self.may_speculate = not taken
             case Step.QUALITY:
@@ -294,14 +289,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         settings=settings,
         model=silero,
         tick=tick,
-        ears=Ears(
-            remember(built.recognizer, settings.cache),
-            recognition,
-            early_decode=settings.asr.early_decode,
-            partials=settings.asr.partials,
-            batch_size=settings.asr.batch_size,
-            max_waiting=settings.asr.max_concurrent,
-        ),
+        recognition=Recognition(built.recognizer, recognition, settings.asr, settings.cache),
         chat=chat.model,
         voice=voices.chain,
         codec=codec,
@@ -324,7 +312,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     try:
         services.prewarm()
         services.tools.start()
-        await warm_recognizer(services.ears.engine, recognition)
+        await warm_recognizer(built.recognizer, recognition)
         yield services
     finally:
         await services.stop_warming()
@@ -341,34 +329,26 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         tick.close()
         recognition.close()
         codec.close()
-        await close_recognizer(services.ears.engine)
+        await close_recognizer(services.recognition.engine)
 
 
 async def close_recognizer(engine: Recognizer) -> None:
     """Free a recogniser and its connections."""
-    if isinstance(engine, WithFallback):
-        await engine.aclose()
+    await engine.disconnect()
     await asyncio.to_thread(engine.close)
 
 
 async def warm_recognizer(engine: Recognizer, pool: WorkerPool) -> None:
-    """Decode a second of faint noise once, so that the first user does not pay for the first run."""
-    noise = np.random.default_rng(1).normal(0.0, 1e-3, UPLINK_RATE_HZ).astype(np.float32)
+    """Run a recogniser once, so that the first user does not pay for the first run."""
     began = time.monotonic()
-    if isinstance(engine, OfflineRecognizer):
-        await pool.run(engine.decode, noise)
-    else:
-        stream = engine.open()
-        await pool.run(stream.accept, noise)
-        await pool.run(stream.finish)
+    await engine.warm(pool)
     _log.info("recogniser %s warm after %.0f ms", engine.name, (time.monotonic() - began) * 1000.0)
 
 
 async def _warm_upstreams(services: Services) -> None:
     """Open connections ahead and find out now, not in somebody's first turn, which voices cannot be reached."""
     await services.chat.warm()
-    if isinstance(services.ears.engine, WithFallback):
-        await services.ears.engine.warm()
+    await services.recognition.engine.connect()
     try:
         await services.voice.warm()
     except VoiceError as error:
