@@ -25,7 +25,8 @@ from xiaozhi.concurrency.channel import Channel
 from xiaozhi.conversation.reply import Reply
 from xiaozhi.conversation.services import Services
 from xiaozhi.settings import LlmSettings
-from xiaozhi.stages.asr.engine import Recognizer, Transcript
+from xiaozhi.stages.asr.engine import Transcript
+from xiaozhi.stages.asr.recogniser import Recognizer
 from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.llm.engine import ChatRequest, Delta
 from xiaozhi.stages.tts.engine import ClauseVoice
@@ -389,12 +390,11 @@ def test_a_backchannel_and_then_no_more_packets_leave_no_reply_half_unheard(reco
 # Recognition on another machine ---------------------------------------------------------------------------------------
 
 
-class Slow:
+class Slow(VirtualRecogniser):
     """A recogniser on another machine that takes its time."""
 
-    name = "slow"
-
     def __init__(self, takes_s: float) -> None:
+        super().__init__(Fate(random.Random(1)))
         self.takes_s = takes_s
         self.asked = 0
 
@@ -402,10 +402,6 @@ class Slow:
         self.asked += 1
         await asyncio.sleep(self.takes_s)
         return Transcript(ASKED, language="zh")
-
-    async def warm(self) -> None: ...
-
-    async def aclose(self) -> None: ...
 
 
 @pytest.mark.parametrize("mode", [AUTO, MANUAL])

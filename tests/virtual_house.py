@@ -30,11 +30,17 @@ from xiaozhi.events import MicPacket, ToolCall
 from xiaozhi.memory.summaries import Summariser
 from xiaozhi.overload.admission import Admission
 from xiaozhi.overload.load_shedder import LoadShedder
-from xiaozhi.settings import Settings
-from xiaozhi.stages.asr.engine import EngineError, Recognizer, Transcript
-from xiaozhi.stages.asr.remote import RemoteError, RemoteRecognizer, WithFallback
+from xiaozhi.settings import AsrSettings, Settings
+from xiaozhi.settings.asr import RemoteAsrSettings
+from xiaozhi.stages.asr.engine import EngineError, Transcript
+from xiaozhi.stages.asr.fallback import Fallback
+from xiaozhi.stages.asr.offline import OfflineRecognizer
+from xiaozhi.stages.asr.recogniser import Recognizer
+from xiaozhi.stages.asr.recognition import Recognition
+from xiaozhi.stages.asr.remote import RemoteRecognizer
+from xiaozhi.stages.asr.remote_use import RemoteError
+from xiaozhi.stages.asr.streaming import StreamingRecognizer
 from xiaozhi.stages.asr.two_pass import TwoPass
-from xiaozhi.stages.asr.utterance import Ears
 from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta
 from xiaozhi.stages.tts.clause_speech import ClauseSpeech
@@ -146,8 +152,8 @@ class _Model:
 
 
 @dataclass
-class VirtualRecogniser:
-    """Offline, streaming, or on another machine."""
+class VirtualRecogniser(OfflineRecognizer):
+    """On this machine, or behind `remote_engine` on another."""
 
     fate: Fate
     name: str = "dice"
@@ -161,22 +167,25 @@ class VirtualRecogniser:
             raise RemoteError("dice: HTTP 500")
         return self.decode(pcm)
 
-    async def warm(self) -> None:
-        pass
 
-    async def aclose(self) -> None:
-        pass
+class _Service(RemoteRecognizer):
+    name = "dice"
 
-    def close(self) -> None:
-        pass
+    def __init__(self, asked: VirtualRecogniser, settings: RemoteAsrSettings) -> None:
+        super().__init__(settings)
+        self._asked = asked
+
+    async def recognise(self, pcm: PcmFloat) -> Transcript:
+        return await self._asked.recognise(pcm)
 
 
 @dataclass
-class _Streaming:
+class _Streaming(StreamingRecognizer):
     fate: Fate
     name: str = "streaming dice"
+    wants_samples: int = 0
 
-    def open(self) -> "_Streaming":
+    def begin(self) -> "_Streaming":
         return self
 
     def accept(self, pcm: PcmFloat) -> str:
@@ -184,9 +193,6 @@ class _Streaming:
 
     def finish(self) -> Transcript:
         return Transcript(self.fate.words(), language="zh")
-
-    def close(self) -> None:
-        pass
 
 
 @dataclass
@@ -291,10 +297,12 @@ def some_engine(fate: Fate, settings: Settings) -> Recognizer:
     return VirtualRecogniser(fate)
 
 
-def remote_engine(remote: RemoteRecognizer, fate: Fate, settings: Settings, *, early_decode: bool) -> WithFallback:
+def remote_engine(asked: VirtualRecogniser, fate: Fate, settings: Settings, *, early_decode: bool) -> Fallback:
     """A recogniser on another machine, with one here behind it."""
     rules = settings.asr.remote.model_copy(update={"early_decode": early_decode})
-    return WithFallback(remote, VirtualRecogniser(fate), rules, asyncio.get_running_loop().time)
+    service = _Service(asked, rules)
+    service.remote.clock = asyncio.get_running_loop().time
+    return Fallback(service, service.remote, VirtualRecogniser(fate))
 
 
 def virtual_services(settings: Settings, fate: Fate, engine: Recognizer | None = None) -> Services:
@@ -313,11 +321,10 @@ def virtual_services(settings: Settings, fate: Fate, engine: Recognizer | None =
     parts: dict[str, Any] = {
         "settings": settings,
         "tick": VadBatcher(_Model(), settings.vad),
-        "ears": Ears(
+        "recognition": Recognition(
             engine or VirtualRecogniser(fate),
             recognition,
-            early_decode=dice.random() < 0.7,
-            partials=dice.random() < 0.3,
+            AsrSettings(early_decode=dice.random() < 0.7, partials=dice.random() < 0.3),
         ),
         "chat": chat,
         "voice": (chain := VoiceChain(voices, 2.0, 2.0, 5.0, loop.time)),

@@ -14,9 +14,8 @@ from xiaozhi.memory.summaries import Summariser
 from xiaozhi.overload.admission import Admission
 from xiaozhi.overload.load_shedder import LoadShedder
 from xiaozhi.settings import Settings
-from xiaozhi.stages.asr.cached import remember
+from xiaozhi.stages.asr.recognition import Recognition
 from xiaozhi.stages.asr.registry import build_recognizer
-from xiaozhi.stages.asr.utterance import Ears
 from xiaozhi.stages.llm.registry import build_chat
 from xiaozhi.stages.tts.registry import build_voices
 from xiaozhi.stages.vad.batcher import VadBatcher
@@ -62,14 +61,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         settings=settings,
         model=silero,
         tick=tick,
-        ears=Ears(
-            remember(built.recognizer, settings.cache),
-            recognition,
-            early_decode=settings.asr.early_decode,
-            partials=settings.asr.partials,
-            batch_size=settings.asr.batch_size,
-            max_waiting=settings.asr.max_concurrent,
-        ),
+        recognition=Recognition(built.recognizer, recognition, settings.asr, settings.cache),
         chat=built_chat.chat,
         voice=voices.chain,
         codec=codec,
@@ -90,7 +82,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     try:
         services.prewarm()
         services.tools.start()
-        await warm_recognizer(services.ears.engine, recognition)
+        await warm_recognizer(built.recognizer, recognition)
         yield services
     finally:
         await services.stop_warming()
@@ -107,4 +99,4 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         tick.close()
         recognition.close()
         codec.close()
-        await close_recognizer(services.ears.engine)
+        await close_recognizer(services.recognition.engine)

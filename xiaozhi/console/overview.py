@@ -8,7 +8,6 @@ from typing import Any, Final
 from xiaozhi.console.series import Series
 from xiaozhi.conversation.services import Services
 from xiaozhi.overload.memory import used_bytes
-from xiaozhi.stages.asr.known_languages import languages_of
 from xiaozhi.stages.llm.chat import Chat
 
 _MB: Final = 1024 * 1024
@@ -41,7 +40,7 @@ def gauges(services: Services, devices_online: int, cpu: CpuMeter) -> dict[str, 
     readings = services.load_shedder.readings
     return {
         "devices_online": devices_online,
-        "asr_queue_ms": round(services.ears.pool.oldest_wait_s() * 1000.0, 1),
+        "asr_queue_ms": round(services.recognition.pool.oldest_wait_s() * 1000.0, 1),
         "loop_lag_ms": round(services.load_shedder.lag.lag_ms(), 1),
         "cpu_percent": cpu.read(),
         "memory_mb": round(used_bytes() / _MB, 1),
@@ -68,10 +67,10 @@ def overview(
 
 def hearing(services: Services) -> dict[str, Any]:
     """What the recogniser in use understands, and how often somebody spoke another language."""
-    engine, unknown = services.ears.engine, services.unknown_language
+    engine, unknown = services.recognition.engine, services.unknown_language
     return {
         "engine": engine.name,
-        "languages": sorted(languages_of(engine)),
+        "languages": sorted(engine.languages),
         "unknown": unknown.utterances,
         "unknown_at": round(unknown.last_at, 1),
     }

@@ -93,7 +93,7 @@ class Conversation:
             services, services.store, services.memory, services.summaries, conversations, device_id
         )
         self._records = TurnRecords(services, self._context, services.on_turn, link, device_id)
-        self._speech_input = SpeechInput(services.tick, services.ears, settings)
+        self._speech_input = SpeechInput(services.tick, services.recognition, settings)
         self._echo_guard = EchoGuard(services.codec, services.echoes)
         self._heard = HeardUtterance()
         self.greetings = Greetings(settings.turn)
@@ -348,17 +348,19 @@ class Conversation:
 
     def _tell_missed(self) -> None:
         """Whoever has finished speaking and was not understood by a fault of ours hears so, and not nothing."""
-        now, engine = self._loop.time(), self._services.ears
+        now, recognition = self._loop.time(), self._services.recognition
         if not self._heard.missed or not self._rests:
             return
         trace = TurnTrace(self._machine.turn, mode=self._machine.mode.value, language=self.language, unheard=True)
-        trace.engine, trace.error, trace.end = engine.engine.name, self._heard.missed, now
+        trace.engine, trace.error, trace.end = recognition.engine.name, self._heard.missed, now
         self._heard.note(trace, now)
         self._records.unheard(trace)
         self._heard.missed = ""
         if now - self._told_missed_at >= _MISSED_EVERY_S:
             self._told_missed_at = now
-            self.say(message("busy" if engine.full else "not_understood", self.language), in_history=InHistory.NEVER)
+            self.say(
+                message("busy" if recognition.full else "not_understood", self.language), in_history=InHistory.NEVER
+            )
 
     def _sounding(self) -> tuple[bytes, ...]:
         """What an open microphone may hear of the device itself: Opus packets."""
@@ -451,7 +453,7 @@ class Conversation:
         transcript, text = self._heard.transcript, wanted.text
         user = language_of(text, default=transcript.language or "zh")
         trace = TurnTrace(wanted.turn, wanted.revision, wanted.generation, heard=text)
-        trace.engine = self._services.ears.engine.name
+        trace.engine = self._services.recognition.engine.name
         plan = self._planner.excuse(user) if wanted.excuse else self._planner.plan(text, transcript, user)
         trace.unknown_language = plan.unknown_language
         self._services.speculation.started += 1

@@ -7,10 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-import numpy as np
-
 from xiaozhi.agents import Roster
-from xiaozhi.audio.pcm import UPLINK_RATE_HZ
 from xiaozhi.concurrency.retirement import Retirement
 from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.conversation.caches import Caches
@@ -18,9 +15,8 @@ from xiaozhi.overload.admission import Admission
 from xiaozhi.overload.load_shedder import LoadShedder
 from xiaozhi.overload.steps import Step
 from xiaozhi.settings import Settings
-from xiaozhi.stages.asr.engine import OfflineRecognizer, Recognizer
-from xiaozhi.stages.asr.remote import WithFallback
-from xiaozhi.stages.asr.utterance import Ears
+from xiaozhi.stages.asr.recogniser import Recognizer
+from xiaozhi.stages.asr.recognition import Recognition
 from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
@@ -71,7 +67,7 @@ class Engines:
     settings: Settings
     model: SileroModel
     tick: VadBatcher
-    ears: Ears
+    recognition: Recognition
     chat: Chat
     voice: VoiceChain
     codec: WorkerPool
@@ -85,7 +81,7 @@ class Engines:
     """Who uses the engines, and former ones that wait to be closed."""
     voice_delay: DelayEstimate = field(default_factory=lambda: DelayEstimate(0.1))
     """From a first clause to its first sound."""
-    ears_are_coming: bool = False
+    recogniser_is_coming: bool = False
     """A better recogniser is being fetched."""
     may_speculate: bool = True
     """Replies may be prepared before their turn is over; False under load."""
@@ -139,7 +135,7 @@ class Engines:
         """Give something up, or take it back."""
         match step:
             case Step.EXTRAS:
-                self.ears.early.allowed = self.ears.partials.allowed = not taken
+                self.recognition.early.allowed = self.recognition.partials.allowed = not taken
             case Step.SPECULATION:
                 self.may_speculate = not taken
             case Step.QUALITY:
@@ -160,8 +156,7 @@ class Engines:
     async def _warm_upstreams(self) -> None:
         """Open connections ahead and find out now, not in somebody's first turn, which voices cannot be reached."""
         await self.chat.warm()
-        if isinstance(self.ears.engine, WithFallback):
-            await self.ears.engine.warm()
+        await self.recognition.engine.connect()
         try:
             await self.voice.warm()
         except VoiceError as error:
@@ -171,19 +166,12 @@ class Engines:
 
 async def close_recognizer(engine: Recognizer) -> None:
     """Free a recogniser and its connections."""
-    if isinstance(engine, WithFallback):
-        await engine.aclose()
+    await engine.disconnect()
     await asyncio.to_thread(engine.close)
 
 
 async def warm_recognizer(engine: Recognizer, pool: WorkerPool) -> None:
-    """Decode a second of faint noise once, so that the first user does not pay for the first run."""
-    noise = np.random.default_rng(1).normal(0.0, 1e-3, UPLINK_RATE_HZ).astype(np.float32)
+    """Run a recogniser once, so that the first user does not pay for the first run."""
     began = time.monotonic()
-    if isinstance(engine, OfflineRecognizer):
-        await pool.run(engine.decode, noise)
-    else:
-        stream = engine.open()
-        await pool.run(stream.accept, noise)
-        await pool.run(stream.finish)
+    await engine.warm(pool)
     _log.info("recogniser %s warm after %.0f ms", engine.name, (time.monotonic() - began) * 1000.0)

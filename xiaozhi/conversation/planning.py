@@ -12,7 +12,7 @@ from xiaozhi.conversation.context import ConversationContext, acknowledgement
 from xiaozhi.conversation.engines import Engines
 from xiaozhi.events import Clause, Message
 from xiaozhi.stages.asr.engine import Transcript
-from xiaozhi.stages.asr.known_languages import EMBEDDED, is_unknown, languages_of
+from xiaozhi.stages.asr.known_languages import EMBEDDED, is_unknown
 from xiaozhi.text.messages import message, only_understands
 from xiaozhi.text.script import script_of
 from xiaozhi.tools.built_in.calculator import asked_conversion, local_answer
@@ -187,9 +187,9 @@ class Planner:
 
     def _plan(self, text: str, transcript: Transcript, user: str) -> ReplyPlan:
         agent = self._context.agent
-        known = languages_of(self._engines.ears.engine)
+        known = self._engines.recognition.engine.languages
         if is_unknown(transcript, known, self._context.expected_language):
-            said = only_understands(known or EMBEDDED, soon=self._engines.ears_are_coming)
+            said = only_understands(known or EMBEDDED, soon=self._engines.recogniser_is_coming)
             return ReplyPlan(
                 "zh",
                 agent=agent,

@@ -9,8 +9,8 @@ from xiaozhi.concurrency.channel import MICROPHONE, RECOGNITION, SPEECH, TEXTS, 
 from xiaozhi.concurrency.workers import Priority, Rank
 from xiaozhi.events import KeyReleased, MicInput, MicPacket, SpeechEvent
 from xiaozhi.settings import Settings
+from xiaozhi.stages.asr.recognition import Recognition
 from xiaozhi.stages.asr.stage import Ask, AsrInput, Forget, PartialText, Recognised, run_asr
-from xiaozhi.stages.asr.utterance import Ears
 from xiaozhi.stages.vad.batcher import VadBatcher
 from xiaozhi.stages.vad.stage import VadControl, run_vad
 from xiaozhi.turn.decisions import Mic
@@ -41,13 +41,13 @@ class SpeechInput:
 
     Args:
         vad: the shared decoder and model.
-        ears: the shared recogniser.
+        recognition: the shared recogniser.
         settings: of the moment the device connects.
     """
 
-    def __init__(self, vad: VadBatcher, ears: Ears, settings: Settings) -> None:
+    def __init__(self, vad: VadBatcher, recognition: Recognition, settings: Settings) -> None:
         self._vad = vad
-        self._ears = ears
+        self._recognition = recognition
         self._settings = settings
         self._packets: Channel[MicInput] = Channel(_MIC_MS, _packet_ms, drop_oldest=True, kind=MICROPHONE)
         self._to_recognise: Channel[AsrInput] = Channel(_MIC_MS, _heard_ms, kind=RECOGNITION)
@@ -79,7 +79,7 @@ class SpeechInput:
                     name="vad",
                 )
                 tasks.create_task(
-                    run_asr(self._to_recognise, self.texts, self._ears, settings.asr.timeout_s),
+                    run_asr(self._to_recognise, self.texts, self._recognition, settings.asr.timeout_s),
                     name="asr",
                 )
         finally:

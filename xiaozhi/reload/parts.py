@@ -12,10 +12,8 @@ from xiaozhi.conversation.engines import About, close_recognizer, warm_recognize
 from xiaozhi.conversation.services import Services, UnknownLanguage
 from xiaozhi.overload.steps import Step
 from xiaozhi.settings import Settings
-from xiaozhi.stages.asr.cached import memory_of, remember
-from xiaozhi.stages.asr.engine import Recognizer
+from xiaozhi.stages.asr.recogniser import Recognizer
 from xiaozhi.stages.asr.registry import build_recognizer
-from xiaozhi.stages.asr.remote import WithFallback
 from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.llm.registry import build_chat
 from xiaozhi.stages.tts.engine import VoiceError
@@ -101,11 +99,10 @@ async def _build(parts: Parts, services: Services, keys: Collection[str]) -> Non
         parts.about["vad"] = About((parts.model.name,))
     if _any(keys, ("asr",), NOT_OF_RECOGNIZER):
         built = await asyncio.to_thread(build_recognizer, settings.asr, models_dir, SPOKEN_COMMANDS_EN)
-        parts.recognizer = remember(built.recognizer, settings.cache)
+        parts.recognizer = built.recognizer
         parts.about["asr"] = About((built.why,), built.hint)
-        await warm_recognizer(parts.recognizer, services.ears.pool)
-        if isinstance(parts.recognizer, WithFallback):
-            await parts.recognizer.warm()
+        await warm_recognizer(parts.recognizer, services.recognition.pool)
+        await parts.recognizer.connect()
     if _any(keys, ("llm",), NOT_OF_CHAT):
         chat = build_chat(settings.llm, settings.server.timezone, edge=settings.cluster.tier == "edge")
         parts.chat = chat.chat
@@ -176,23 +173,15 @@ def exchange(services: Services, parts: Parts) -> None:
 
 
 def _exchange_recognizer(services: Services, parts: Parts, before: Settings) -> None:
-    asr, cache = parts.settings.asr, parts.settings.cache
-    former = services.ears.engine
-    hearings = services.ears.exchange(
-        parts.recognizer or former,
-        early_decode=asr.early_decode,
-        partials=asr.partials,
-        batch_size=asr.batch_size,
-        max_waiting=asr.max_concurrent,
+    former = services.recognition.engine
+    open_utterances = services.recognition.exchange(
+        parts.recognizer or former, parts.settings.asr, parts.settings.cache
     )
-    memory = memory_of(services.ears.engine)
-    if memory is not None:
-        memory.resize(cache.recognition_ttl_s, cache.recognition_entries)
     if parts.recognizer is not None:
         services.unknown_language = UnknownLanguage()
         # An utterance is over by then, and its last decode given up.
         max_s = before.turn.max_utterance_s + before.asr.timeout_s
-        services.retirement.retire(lambda: close_recognizer(former), in_use=lambda: bool(hearings), max_s=max_s)
+        services.retirement.retire(lambda: close_recognizer(former), in_use=lambda: bool(open_utterances), max_s=max_s)
 
 
 def _any(keys: Iterable[str], tables: Iterable[str], but: Collection[str] = ()) -> bool:

@@ -104,7 +104,7 @@ class Alerts:
         return Readings(
             memory_percent=services.load_shedder.readings.memory_percent or None,
             cpu_percent=self._cpu.percent(),
-            asr_wait_ms=services.ears.pool.oldest_wait_s() * 1000.0,
+            asr_wait_ms=services.recognition.pool.oldest_wait_s() * 1000.0,
             disk_percent=disk,
             error_percent=self._outcomes.percent(now_s, settings.error_least_turns),
             cache_hit_percent=100.0 * hits / lookups if lookups >= settings.cache_least_lookups else None,

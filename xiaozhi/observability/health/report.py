@@ -12,7 +12,6 @@ from xiaozhi.conversation.services import Services
 from xiaozhi.observability.health.alerts import Alerts
 from xiaozhi.observability.health.texts import text_of
 from xiaozhi.observability.health.upstreams import remote_recognition, voice_states
-from xiaozhi.stages.asr.cached import memory_of
 
 
 def report(services: Services, alerts: Alerts, *, started_at: float, not_ready: str) -> dict[str, Any]:
@@ -83,7 +82,7 @@ def _pool(pool: WorkerPool) -> dict[str, Any]:
 
 
 def _recognition(services: Services) -> dict[str, Any]:
-    shown: dict[str, Any] = {"engines": services.about["asr"].lines, **_pool(services.ears.pool)}
+    shown: dict[str, Any] = {"engines": services.about["asr"].lines, **_pool(services.recognition.pool)}
     if (remote := remote_recognition(services)) is not None:
         shown["remote"] = {
             "breaker": remote.breaker.state(time.monotonic()).value,
@@ -142,7 +141,7 @@ def _caches(services: Services) -> Mapping[str, Any]:
                 if isinstance(tier, MemoryTier | DiskTier)
             },
         }
-    if (memory := memory_of(services.ears.engine)) is not None:
+    if (memory := services.recognition.cache) is not None:
         asked = memory.hits + memory.misses
         shown["recognition"] = {
             "hit_rate": round(memory.hits / asked, 3) if asked else 0.0,

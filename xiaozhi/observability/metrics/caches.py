@@ -9,7 +9,6 @@ from xiaozhi.cache.disk import DiskTier
 from xiaozhi.cache.memory import MemoryTier
 from xiaozhi.conversation.services import Services
 from xiaozhi.observability.metrics.families import Figures, counter, counters, gauges
-from xiaozhi.stages.asr.cached import memory_of
 
 _CACHE: Final = ("cache",)
 
@@ -50,7 +49,7 @@ class CacheMetrics(Figures):
             hits |= {("speech", "exact"): kept.hits, ("speech", "joined"): kept.joined}
             misses["speech"] = kept.misses
             yield counter("xiaozhi_speech_unkept", "Clauses made and not kept.", kept.unkept)
-        if (memory := memory_of(self._services.ears.engine)) is not None:
+        if (memory := self._services.recognition.cache) is not None:
             hits["recognition", "exact"] = memory.hits
             misses["recognition"], entries["recognition"] = memory.misses, len(memory)
         yield counters("xiaozhi_cache_hits", "Questions answered, by how.", ("cache", "how"), hits)

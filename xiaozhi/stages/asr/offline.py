@@ -1,9 +1,10 @@
-"""An utterance on its way to text with a recogniser that decodes whole utterances."""
+"""Recognisers on this machine that decode whole utterances."""
 
 import asyncio
 import functools
 import logging
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,9 +12,9 @@ import numpy as np
 
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat
 from xiaozhi.concurrency.workers import Batch, Priority, WorkerPool
-from xiaozhi.stages.asr.engine import EngineError, OfflineRecognizer, Transcript
-from xiaozhi.stages.asr.joining import join
-from xiaozhi.stages.asr.load_gates import EarlyDecodes, Partials, Say
+from xiaozhi.stages.asr.decoding import Decoding
+from xiaozhi.stages.asr.engine import EngineError, Transcript, join
+from xiaozhi.stages.asr.recogniser import Engine, Say, Utterance
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +40,48 @@ PARTIAL_EVERY_S: Final = 0.6
 PARTIAL_NEW_SHARE: Final = 0.2
 
 
+class OfflineRecognizer(Engine, ABC):
+    """The base of engines that decode a whole utterance at once; they have to write `decode` alone."""
+
+    _batch: Batch[PcmFloat, Transcript] | None = None
+
+    @abstractmethod
+    def decode(self, pcm: PcmFloat) -> Transcript:
+        """Recognise float32[n] at 16 kHz. Blocking, thread-safe, holds the GIL for less than 5 ms at a time.
+
+        Raises:
+            EngineError: it failed on this audio.
+        """
+
+    def decode_many(self, pcms: Sequence[PcmFloat]) -> list[Transcript]:
+        """Recognise utterances, each float32[n] at 16 kHz; the transcripts come in their order. Blocking."""
+        return [self.decode(pcm) for pcm in pcms]
+
+    def open(self, decoding: Decoding, say: Say | None = None) -> Utterance:
+        """Begin an utterance."""
+        return OfflineUtterance(self, decoding, say)
+
+    def batch(self, decoding: Decoding) -> Batch[PcmFloat, Transcript] | None:
+        """What several conversations ask at once is decoded as one; None where settings or engine do not allow it."""
+        if not self.batches or decoding.batch_size <= 1:
+            return None
+        if self._batch is None or self._batch.most != decoding.batch_size:
+            cache, many = decoding.cache, self.decode_many
+            self._batch = Batch(
+                many if cache is None else lambda pcms: cache.decode_many(pcms, many), decoding.batch_size
+            )
+        return self._batch
+
+    async def warm(self, pool: WorkerPool) -> None:
+        """Decode a second of faint noise once."""
+        await pool.run(self.decode, faint_noise())
+
+
+def faint_noise() -> PcmFloat:
+    """A second in which nothing is said, float32[16000] at 16 kHz."""
+    return np.random.default_rng(1).normal(0.0, 1e-3, UPLINK_RATE_HZ).astype(np.float32)
+
+
 @dataclass(frozen=True, slots=True)
 class _Ahead:
     """A decode from sample `start` to sample `end`, behind the text `prefix` of what lies before.
@@ -58,7 +101,7 @@ class _Ahead:
         return self.end if self.in_silence else self.end - round(EARLY_SILENCE_MS * UPLINK_RATE_HZ / 1000.0)
 
 
-class OfflineHearing:
+class OfflineUtterance:
     """Buffers the utterance and decodes it whole, or from the last long-enough part that is decoded already.
 
     Idle workers decode ahead: when the voice falls silent, in case the utterance is over, and, where partial texts are
@@ -67,29 +110,18 @@ class OfflineHearing:
 
     Args:
         engine: the recogniser.
-        pool: the threads it runs in.
-        early: whether to decode at the first silence.
-        partials: whether to decode while somebody speaks.
+        decoding: what it decodes with.
         say: takes the partial texts; None where nobody wants them.
-        batch: decodes what several conversations ask at the same moment as one.
     """
 
-    def __init__(
-        self,
-        engine: OfflineRecognizer,
-        pool: WorkerPool,
-        early: EarlyDecodes,
-        *,
-        partials: Partials | None = None,
-        say: Say | None = None,
-        batch: Batch[PcmFloat, Transcript] | None = None,
-    ) -> None:
+    def __init__(self, engine: OfflineRecognizer, decoding: Decoding, say: Say | None = None) -> None:
         self._engine = engine
-        self._pool = pool
-        self._early = early
-        self._partials = partials or Partials()
+        self._pool = decoding.pool
+        self._early = decoding.early
+        self._partials = decoding.partials
+        self._cache = decoding.cache
+        self._batch = engine.batch(decoding)
         self._say = say
-        self._batch = batch
         self._chunks: list[PcmFloat] = []
         self._samples = 0
         self._voiced_samples = 0  # up to the last voiced one
@@ -128,7 +160,7 @@ class OfflineHearing:
         pcm = self._audio()[start:end]
         # A partial text is worth less than anybody's answer: one worker stays free for those, where there are two.
         leave = 0 if in_silence else min(1, self._pool.workers - 1)
-        tail = self._pool.start_if_idle(lambda: self._engine.decode(pcm), leave=leave)
+        tail = self._pool.start_if_idle(lambda: self._decode(pcm), leave=leave)
         if tail is None:
             return
         (self._early if in_silence else self._partials).begun += 1
@@ -196,8 +228,12 @@ class OfflineHearing:
         if self._batch is not None:
             tail = await self._pool.submit_to(self._batch, pcm, priority, is_stale)
         else:
-            tail = await self._pool.submit(lambda: self._engine.decode(pcm), priority, is_stale)
+            tail = await self._pool.submit(lambda: self._decode(pcm), priority, is_stale)
         return self._join(prefix, tail, start, end, priority)
+
+    def _decode(self, pcm: PcmFloat) -> Transcript:
+        """In a worker."""
+        return self._engine.decode(pcm) if self._cache is None else self._cache.decode(pcm, self._engine.decode)
 
     def _join(self, prefix: Transcript, tail: Transcript, start: int, end: int, priority: Priority) -> Transcript:
         whole = join(prefix, tail)
