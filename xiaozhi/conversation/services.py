@@ -39,7 +39,7 @@ from xiaozhi.stages.vad.silero import SileroModel, load_silero
 from xiaozhi.store import Store
 from xiaozhi.store.keeper import StoreKeeper
 from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
-from xiaozhi.tools.announce import Announce, announce_tools
+from xiaozhi.tools.announce import Announce, Call, announce_tools
 from xiaozhi.tools.external_config import configured_servers
 from xiaozhi.tools.reminder_book import Reminder
 from xiaozhi.tools.shared_tools import SharedTools
@@ -135,6 +135,10 @@ async def _nobody_else(_text: str, _devices: Sequence[str], _without: str) -> Ma
     return {}
 
 
+async def _nobody_called(_caller_id: str, _name: str, _language: str) -> str:
+    return ""
+
+
 @dataclass(slots=True)
 class Services:
     """The shared engines and pools of one process.
@@ -183,6 +187,8 @@ class Services:
     """Says a reminder on its device; False when it is not connected."""
     announce: Announce = field(default=_nobody_else)
     """Says something on other devices, for the tool."""
+    call: Call = field(default=_nobody_called)
+    """Rings on another device, for the tool."""
     _lesser_sound: Settings = field(init=False)
     _warming: asyncio.Task[None] | None = None
     _warmed_at: float = -math.inf
@@ -192,7 +198,9 @@ class Services:
             self.settings.tools,
             book=self.store.reminders,
             ring=lambda due: self.ring(due),
-            extra=announce_tools(self.settings.push, lambda *said: self.announce(*said)),
+            extra=announce_tools(
+                self.settings.push, lambda *said: self.announce(*said), lambda *called: self.call(*called)
+            ),
         )
         self.use(self.settings)
         self.memory = MemoryKeeper(self)

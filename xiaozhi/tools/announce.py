@@ -11,15 +11,18 @@ Announce = Callable[[str, Sequence[str], str], Awaitable[Mapping[str, str]]]
 """Says a text on devices called so (none: on all others but the one that is given last); what became of it on each."""
 
 
-def announce_tools(settings: PushSettings, announce: Announce) -> list[Tool]:
-    """`announce`; nothing where the settings do not want it.
+Call = Callable[[str, str, str], Awaitable[str]]
+"""Rings, from a device, on another one that is called so; why not, in the language given last, empty when it rings."""
+
+
+def announce_tools(settings: PushSettings, announce: Announce, call: Call) -> list[Tool]:
+    """`announce` and `call_device`, as far as the settings want them.
 
     Args:
         settings: the table `push`.
         announce: carries it out.
+        call: carries it out.
     """
-    if not settings.enabled or not settings.tool:
-        return []
 
     @tool(name="announce", slow=True, timeout_s=settings.patience_s + 30.0)
     async def announce_elsewhere(context: ToolContext, text: str, device: str = "") -> ToolResult:
@@ -38,4 +41,16 @@ def announce_tools(settings: PushSettings, announce: Announce) -> list[Tool]:
         lines = [f"{name}: {outcome}" for name, outcome in outcomes.items()]
         return ToolResult("\n".join(lines), failed=not {"spoken", "shown"} & set(outcomes.values()))
 
-    return [announce_elsewhere]
+    @tool(name="call_device")
+    async def call_elsewhere(context: ToolContext, device: str) -> ToolResult:
+        """Call another device of this house when the user asks for it: the two then talk with each other.
+
+        Takes:
+            device: the name of the device or its room.
+        """
+        if why := await call(context.device_id, device.strip(), context.language):
+            raise ToolError(why)
+        return ToolResult(pick(context.language, "正在呼叫，请稍等。", "It rings; the user has to wait a moment."))
+
+    wanted = ((settings.tool, announce_elsewhere), (settings.calls, call_elsewhere))
+    return [one for on, one in wanted if on and settings.enabled]
