@@ -42,14 +42,19 @@ async def quiet_server(*sets: str) -> AsyncIterator[ServerProcess]:
 
 @asynccontextmanager
 async def connected(
-    server: ServerProcess, count: int, progress: Callable[[int], None] = lambda _count: None
+    server: ServerProcess,
+    count: int,
+    progress: Callable[[int], None] = lambda _count: None,
+    *,
+    asleep: bool = False,
 ) -> AsyncIterator[list[Handset]]:
-    """So many devices that have said hello and nothing more; they hang up at the end.
+    """So many devices that have said hello and nothing more, or sleep by MQTT; they hang up at the end.
 
     Args:
         server: to connect to.
         count: how many.
         progress: told how many are there.
+        asleep: they have asked the OTA address, are connected by MQTT and have no channel.
 
     Raises:
         ConnectFailed: the server refused one.
@@ -63,7 +68,12 @@ async def connected(
         async def call(device: Handset) -> None:
             nonlocal there
             async with doors:
-                await device.connect(server.url)
+                if asleep:
+                    credentials = (await device.boot(f"{server.base_url}/xiaozhi/ota/")).mqtt
+                    assert credentials is not None
+                    await device.connect_mqtt(credentials)
+                else:
+                    await device.connect(server.url)
             there += 1
             progress(there)
 
