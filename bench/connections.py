@@ -9,6 +9,7 @@ from typing import Final
 
 from bench.first_word import settings_toml
 from bench.harness import ServerProcess, server_process
+from bench.mqtt_device import MqttDevice
 from bench.sense_voice_model import build_tiny
 from xiaozhi.client.handset import Handset
 from xiaozhi.client.link import device_session
@@ -62,16 +63,15 @@ async def connected(
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(device_session())
         doors = asyncio.Semaphore(_AT_ONCE)
-        devices = [Handset(Identity.numbered(number), session=session) for number in range(1, count + 1)]
+        kind = MqttDevice if asleep else Handset
+        devices = [kind(Identity.numbered(number), session=session) for number in range(1, count + 1)]
         there = 0
 
         async def call(device: Handset) -> None:
             nonlocal there
             async with doors:
-                if asleep:
-                    credentials = (await device.boot(f"{server.base_url}/xiaozhi/ota/")).mqtt
-                    assert credentials is not None
-                    await device.connect_mqtt(credentials)
+                if isinstance(device, MqttDevice):
+                    await device.start(f"{server.base_url}/xiaozhi/ota/")
                 else:
                     await device.connect(server.url)
             there += 1

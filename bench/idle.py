@@ -17,6 +17,7 @@ from typing import Final
 from bench import sampling
 from bench.connections import connected, quiet_server, settled_mb
 from bench.harness import allow_files, free_port
+from bench.mqtt_device import MqttDevice
 from bench.progress import Progress
 from bench.verdict import Line, broken
 from xiaozhi.client.errors import ConnectFailed
@@ -81,7 +82,7 @@ async def measure(devices: int, idle_s: float, *, mqtt: bool) -> Idle:
             await watcher.look()
             await asyncio.sleep(idle_s)
             sample = await watcher.look()
-            alive = sum(device.online if mqtt else device.connected for device in there)
+            alive = sum(device.online if isinstance(device, MqttDevice) else device.connected for device in there)
         gone_mb = await settled_mb(server)
     return Idle(devices, base_mb, connected_mb, sample.rss_mb, gone_mb, sample.cpu_share, alive, sample.tasks)
 

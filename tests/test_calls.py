@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench.mqtt_device import MqttDevice
 from bench.sense_voice_model import build_tiny
 from tests.house import House, question
 from tests.test_mqtt_devices import kinds, mqtt_house, sleeping
@@ -48,7 +49,7 @@ async def until_listening(device: Device) -> None:
     await device.until(lambda: device.manners.state is DeviceState.LISTENING and device.manners.settled, 60)
 
 
-async def connected(caller: Device, callee: Device) -> None:
+async def connected(caller: Device, callee: MqttDevice) -> None:
     """Have the call asked for, and taken by voice."""
     callee.listen()
     assert (await caller.turn_text(WISH)).answered

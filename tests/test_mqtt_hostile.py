@@ -11,10 +11,9 @@ from pathlib import Path
 import orjson
 import pytest
 
+from bench.mqtt_device import MqttClient, MqttCredentials, MqttDevice
 from tests.house import House, question
-from tests.test_mqtt_devices import boot, kinds, mqtt_house, sleeping, sound_of, talking
-from xiaozhi.client.device import Device
-from xiaozhi.client.mqtt_link import MqttClient, MqttCredentials
+from tests.test_mqtt_devices import boot, kinds, mqtt_house, sleeping, talking
 from xiaozhi.client.ota import Identity
 from xiaozhi.transport.mqtt_codec import Connect, Kind, Packet, Publish
 from xiaozhi.transport.udp import HEADER, Drop
@@ -88,10 +87,10 @@ async def test_a_crowd_of_silent_connections_keeps_no_device_out(tmp_path: Path)
 async def test_noise_of_any_kind_leaves_the_server_serving(tmp_path: Path) -> None:
     dice = random.Random(7)
     async with mqtt_house(tmp_path) as home, talking(home) as device:
-        assert device._credentials is not None
-        shows = device._credentials
+        assert device.credentials is not None
+        shows = device.credentials
         identity = Identity.of("02:00:00:00:00:02")
-        async with Device(identity) as other:
+        async with MqttDevice(identity) as other:
             section = (await boot(home, other)).body["mqtt"]
         connect = Connect(shows.client_id, section["username"], section["password"], 60).packet().encode()
         for number in range(60):
@@ -113,7 +112,7 @@ async def test_noise_of_any_kind_leaves_the_server_serving(tmp_path: Path) -> No
 
 
 async def test_a_device_that_floods_is_hung_up(tmp_path: Path) -> None:
-    async with mqtt_house(tmp_path) as home, talking(home, 2) as device, Device(Identity.numbered(1)) as flooding:
+    async with mqtt_house(tmp_path) as home, talking(home, 2) as device, MqttDevice(Identity.numbered(1)) as flooding:
         section = (await boot(home, flooding)).body["mqtt"]
         for message in ({"type": "ping"}, {"type": "hello", "version": 3, "transport": "udp"}):
             lost: list[str] = []
@@ -131,9 +130,9 @@ async def test_a_device_that_does_not_read_is_hung_up_and_costs_little(tmp_path:
     async with mqtt_house(tmp_path) as home, sleeping(home) as device:
         sleeper = home.server.devices.asleep(device.identity.device_id)
         assert sleeper is not None
-        assert device._mqtt is not None
-        assert device._mqtt._transport is not None
-        device._mqtt._transport.pause_reading()
+        assert device.client is not None
+        assert device.client._transport is not None
+        device.client._transport.pause_reading()
         for _ in range(3000):
             sleeper.publish({"type": "alert", "status": "x", "message": "y" * 4000, "emotion": "neutral"})
         await asyncio.sleep(2.0)
@@ -147,7 +146,7 @@ async def test_datagrams_of_strangers_are_never_answered_and_change_nothing(tmp_
         assert home.server.mqtt is not None
         udp = home.server.mqtt.udp
         address = ("127.0.0.1", home.server.mqtt.offer.udp("http://127.0.0.1")[1])
-        ssrc = sound_of(device).ssrc
+        ssrc = device.sound.ssrc
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
             for number in range(300):
