@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from bench.mqtt_device import MqttCredentials, MqttDevice
 from bench.standins.chat import ChatStandIn
 from tests.house import House, house, question
 from tests.redis_server import RedisServer, needs_redis
 from xiaozhi.client.device import Device
 from xiaozhi.client.errors import ConnectFailed
-from xiaozhi.client.mqtt_link import MqttCredentials
+from xiaozhi.client.ota import Identity
 from xiaozhi.settings import LlmEndpoint, LlmSettings
 from xiaozhi.stages.llm.chat import Chat, offline_notice
 from xiaozhi.stages.llm.engine import ChatRequest, Message
@@ -231,7 +232,7 @@ async def test_a_device_by_mqtt_is_let_in_by_every_node_and_hears_from_the_one_i
     ports = {"enabled": True, "port": 0, "udp_port": 0}
     async with two_houses(redis, tmp_path, mqtt=ports) as houses:
         for one, other in (houses, houses[::-1]):
-            async with one.device(connect=False) as device:
+            async with MqttDevice(Identity.numbered(1), trace=True) as device:
                 section = (await device.boot(one.server.ota_url)).body["mqtt"]
                 assert other.server.mqtt is not None
                 endpoint = f"127.0.0.1:{other.server.mqtt.offer.port}"

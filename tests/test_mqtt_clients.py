@@ -15,6 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from bench.harness import ServerProcess, free_port, server_process
+from bench.mqtt_device import MqttCredentials, MqttDevice
 from bench.sense_voice_model import build_tiny
 from bench.standins.chat import ChatStandIn
 from bench.standins.speech import SpeechStandIn
@@ -23,7 +24,6 @@ from tests.test_entrance import certificate, trusting
 from tests.test_reminder_restart import settings
 from xiaozhi.client.device import Device
 from xiaozhi.client.manners import Manners
-from xiaozhi.client.mqtt_link import MqttCredentials
 from xiaozhi.client.ota import Identity
 from xiaozhi.client.speaker import NEW_QUEUE_PACKETS
 
@@ -44,9 +44,7 @@ async def server(folder: Path, *sets: str) -> AsyncIterator[ServerProcess]:
 
 
 async def credentials_of(one: ServerProcess, device: Device) -> MqttCredentials:
-    credentials = (await device.boot(f"{one.base_url}/xiaozhi/ota/")).mqtt
-    assert credentials is not None
-    return credentials
+    return MqttCredentials.read((await device.boot(f"{one.base_url}/xiaozhi/ota/")).body["mqtt"])
 
 
 class Paho:
@@ -91,7 +89,7 @@ class Paho:
 async def test_turns_with_a_server_as_it_is_run(tmp_path: Path) -> None:
     async with (
         server(tmp_path) as one,
-        Device(Identity.of("02:00:00:00:00:01"), manners=Manners(queue_packets=NEW_QUEUE_PACKETS)) as device,
+        MqttDevice(Identity.of("02:00:00:00:00:01"), manners=Manners(queue_packets=NEW_QUEUE_PACKETS)) as device,
     ):
         await device.connect_mqtt(await credentials_of(one, device))
         await device.open_channel()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bench.mqtt_device import MqttClient, MqttCredentials, MqttDevice
 from tests.house import SPEED, House, house, question
 from tests.networks import Network
 from xiaozhi.access.identity import Identity as Shown
@@ -15,7 +16,6 @@ from xiaozhi.access.mqtt import MqttOffer, shown
 from xiaozhi.client.device import Device
 from xiaozhi.client.errors import ChannelLost, ConnectFailed
 from xiaozhi.client.manners import DeviceState, Manners
-from xiaozhi.client.mqtt_link import MqttClient, MqttCredentials, MqttLink, UdpLink
 from xiaozhi.client.ota import Identity, OtaReply
 from xiaozhi.client.speaker import NEW_QUEUE_PACKETS
 from xiaozhi.settings import MqttSettings
@@ -39,29 +39,21 @@ async def boot(home: House, device: Device) -> OtaReply:
 @asynccontextmanager
 async def sleeping(
     home: House, number: int = 1, *, mode: ListeningMode = ListeningMode.AUTO, queue_packets: int = NEW_QUEUE_PACKETS
-) -> AsyncIterator[Device]:
+) -> AsyncIterator[MqttDevice]:
     """A device that has started and sleeps, connected by MQTT."""
     identity = Identity.of(f"02:00:00:00:00:{number:02x}")
     manners = Manners(queue_packets=queue_packets)
-    async with Device(identity, mode=mode, manners=manners, speed=SPEED, trace=True) as device:
-        credentials = (await boot(home, device)).mqtt
-        assert credentials is not None
-        await device.connect_mqtt(credentials)
+    async with MqttDevice(identity, mode=mode, manners=manners, speed=SPEED, trace=True) as device:
+        await device.start(home.server.ota_url)
         yield device
 
 
 @asynccontextmanager
-async def talking(home: House, number: int = 1, **options: Any) -> AsyncIterator[Device]:
+async def talking(home: House, number: int = 1, **options: Any) -> AsyncIterator[MqttDevice]:
     """A device with an open channel."""
     async with sleeping(home, number, **options) as device:
         await device.open_channel()
         yield device
-
-
-def sound_of(device: Device) -> UdpLink:
-    assert isinstance(device._link, MqttLink)
-    assert device._link.udp is not None
-    return device._link.udp
 
 
 def kinds(device: Device, kind: str) -> list[dict[str, Any]]:
@@ -88,7 +80,7 @@ async def test_mqtt_is_offered_beside_the_websocket_to_the_devices_that_shall_us
 
 
 async def test_without_a_listener_nothing_is_offered(tmp_path: Path) -> None:
-    async with house(tmp_path) as home, Device(Identity.numbered(1)) as device:
+    async with house(tmp_path) as home, MqttDevice(Identity.numbered(1)) as device:
         assert "mqtt" not in (await boot(home, device)).body
 
 
@@ -105,7 +97,7 @@ async def test_without_a_listener_nothing_is_offered(tmp_path: Path) -> None:
 async def test_who_does_not_show_what_the_ota_address_gave_to_this_device_is_refused(
     tmp_path: Path, stolen: dict[str, str]
 ) -> None:
-    async with mqtt_house(tmp_path, auth={"mode": "token"}) as home, Device(Identity.numbered(1)) as device:
+    async with mqtt_house(tmp_path, auth={"mode": "token"}) as home, MqttDevice(Identity.numbered(1)) as device:
         section = (await boot(home, device)).body["mqtt"]
         with pytest.raises(ConnectFailed, match=r"NOT_AUTHORIZED|without an answer"):
             await device.connect_mqtt(MqttCredentials.read({**section, **stolen}))
@@ -150,13 +142,13 @@ async def test_a_long_reply_is_heard_whole_by_old_and_new_firmware(tmp_path: Pat
         assert report.answered
         assert report.text.endswith("sentence number 15 of a long reply.")
         assert not report.dropped
-        assert report.reply_ms == pytest.approx(sound_of(device).received * 60.0, abs=1.0)
+        assert report.reply_ms == pytest.approx(device.sound.received * 60.0, abs=1.0)
 
 
 async def test_an_abort_silences_the_reply_and_the_device_can_be_spoken_to_again(tmp_path: Path) -> None:
     async with mqtt_house(tmp_path, LONG) as home, talking(home) as device:
         reply = asyncio.create_task(device.turn(question()))
-        await device.until(lambda: sound_of(device).received > 20, 20)
+        await device.until(lambda: device.sound.received > 20, 20)
         device.abort()
         assert (await reply).reply_ms < 5000
         report = await device.turn(question())
@@ -201,7 +193,7 @@ async def test_a_device_that_goes_on_with_a_session_that_is_over_is_told_so(tmp_
         (session_id,) = {message["session_id"] for message in kinds(device, "hello")}
         await device.close_channel()
         await home.server.devices.empty()
-        client = device._mqtt
+        client = device.client
         assert client is not None
         client.publish({"type": "listen", "state": "start", "mode": "auto", "session_id": session_id})
         await asyncio.sleep(0.5)
@@ -214,8 +206,8 @@ async def test_a_device_that_goes_on_with_a_session_that_is_over_is_told_so(tmp_
 
 async def test_a_goodbye_of_an_older_session_ends_nothing(tmp_path: Path) -> None:
     async with mqtt_house(tmp_path) as home, talking(home) as device:
-        assert device._mqtt is not None
-        device._mqtt.publish({"type": "goodbye", "session_id": "another"})
+        assert device.client is not None
+        device.client.publish({"type": "goodbye", "session_id": "another"})
         assert (await device.turn(question())).answered
 
 
@@ -233,13 +225,13 @@ async def test_a_server_that_stops_says_goodbye(tmp_path: Path) -> None:
 async def test_a_turn_goes_on_while_the_control_connection_breaks_and_comes_back(tmp_path: Path) -> None:
     async with mqtt_house(tmp_path, LONG) as home, talking(home) as device:
         reply = asyncio.create_task(device.turn(question()))
-        await device.until(lambda: sound_of(device).received > 20, 20)
+        await device.until(lambda: device.sound.received > 20, 20)
         device.lose_mqtt()
-        received = sound_of(device).received
+        received = device.sound.received
         await asyncio.sleep(10.0)
-        assert sound_of(device).received > received + 100, "sound goes on"
-        assert device._credentials is not None
-        await device.connect_mqtt(device._credentials)
+        assert device.sound.received > received + 100, "sound goes on"
+        assert device.credentials is not None
+        await device.connect_mqtt(device.credentials)
         report = await reply
         assert report.answered, "what was said in between has come"
         assert report.text.endswith("sentence number 15 of a long reply.")
@@ -263,7 +255,7 @@ async def test_the_same_device_connecting_again_takes_its_own_place(tmp_path: Pa
 
 
 async def test_a_client_that_is_silent_for_longer_than_it_promised_is_gone(tmp_path: Path) -> None:
-    async with mqtt_house(tmp_path) as home, Device(Identity.numbered(1)) as device:
+    async with mqtt_house(tmp_path) as home, MqttDevice(Identity.numbered(1)) as device:
         section = (await boot(home, device)).body["mqtt"]
         lost: list[str] = []
         client = await MqttClient.open(
@@ -281,7 +273,7 @@ async def test_a_client_that_is_silent_for_longer_than_it_promised_is_gone(tmp_p
 async def test_a_device_that_roams_is_heard_and_hears_at_its_new_address(tmp_path: Path) -> None:
     async with mqtt_house(tmp_path) as home, talking(home) as device:
         assert (await device.turn(question())).answered
-        await sound_of(device).rebind()
+        await device.sound.rebind()
         report = await device.turn(question())
         assert report.reply_ms >= 600
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import aiohttp
 
+from bench.mqtt_device import MqttDevice
 from tests.house import House, question
 from tests.test_mqtt_devices import kinds, mqtt_house, sleeping
 from tests.test_push import ONE, TOKEN, announce, announcer
 from tests.test_tool_turns import call, in_pieces
-from xiaozhi.client.device import Device
 from xiaozhi.client.manners import DeviceState
 from xiaozhi.transport.announcer import Announcement, Outcome
 
@@ -18,7 +18,7 @@ PUSH = {"token": TOKEN}
 WISH = "remind me to feed Momo in ten seconds"
 
 
-def old_firmware(device: Device) -> None:
+def old_firmware(device: MqttDevice) -> None:
     """Firmware that knows no `notify`."""
     device.notified = lambda message: None  # type: ignore[method-assign] # an older one
 
@@ -94,7 +94,7 @@ async def test_a_device_that_is_asleep_lets_its_volume_be_set(tmp_path: Path) ->
 # Reminders ------------------------------------------------------------------------------------------------------------
 
 
-async def set_reminder(home: House, device: Device) -> None:
+async def set_reminder(home: House, device: MqttDevice) -> None:
     """By voice, in a conversation; then the device sleeps."""
     home.chat.tool_pieces = lambda messages: (
         in_pieces((call("set_reminder", text="feed Momo", in_seconds=10),)) if messages[-1]["role"] == "user" else []

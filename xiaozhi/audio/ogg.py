@@ -12,7 +12,6 @@ from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt, to_int16
 
 _PAGE_HEADER_BYTES: Final = 27
 _CONTINUED: Final = 0x01
-_END: Final = 0x04
 _OPUS_CLOCK_HZ: Final = 48_000
 _EMPTY: Final[PcmInt] = np.empty(0, np.int16)
 
@@ -56,23 +55,6 @@ class OpusStreamDecoder:
         skipped = min(self._skip, len(pcm))
         self._skip -= skipped
         return pcm[skipped:]
-
-
-def opus_packets(data: bytes) -> list[bytes]:
-    """The packets of a whole mono file, without its two headers.
-
-    Raises:
-        DecodeError: it holds no mono Opus, or does not end properly.
-    """
-    head, *rest = list(_PageReader().feed(data)) or [b""]
-    if not head.startswith(b"OpusHead") or len(head) < 19 or head[9] != 1:
-        raise DecodeError("no mono Opus in Ogg")
-    last = data.rfind(b"OggS")
-    if not data[last + 5] & _END or len(data) != last + _PAGE_HEADER_BYTES + data[last + 26] + sum(
-        data[last + _PAGE_HEADER_BYTES : last + _PAGE_HEADER_BYTES + data[last + 26]]
-    ):
-        raise DecodeError("an Ogg stream without its end")
-    return rest[1:]
 
 
 class _PageReader:

@@ -4,9 +4,8 @@ Light enough for hundreds in one process: two tasks and at most two timers each,
 """
 
 import asyncio
-import ssl
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -21,8 +20,6 @@ from xiaozhi.client.link import Link, device_session, open_socket
 from xiaozhi.client.manners import Flush, Manners, Send
 from xiaozhi.client.mcp import DeviceTools
 from xiaozhi.client.microphone import Microphone, SpeechMicrophone, Utterance
-from xiaozhi.client.mqtt_link import Carrier, MqttClient, MqttCredentials, MqttLink, UdpLink, at_once
-from xiaozhi.client.notification import Notification
 from xiaozhi.client.ota import Identity, OtaReply, ask_ota
 from xiaozhi.client.report import TurnLog
 from xiaozhi.client.speaker import Drop
@@ -103,23 +100,13 @@ class Handset:
         self._owned_session: aiohttp.ClientSession | None = None
         self._longest_packet_ms = DEFAULT_FRAME_MS
         self._uplink = Uplink(self.microphone, speed, self._microphone_gave, self._voiced)
-        self._link: Link | MqttLink | None = None
-        self._mqtt: MqttClient | None = None
-        self._credentials: MqttCredentials | None = None
-        self._tls: ssl.SSLContext | None = None
-        self.mqtt_lost_because = ""
-        """Why the control connection is gone; empty while it was never lost."""
-        self.uplink_network: Carrier = at_once
-        self.downlink_network: Carrier = at_once
-        """What happens to datagrams of channels that are opened from now on."""
-        self.notifications: list[Notification] = []
-        """What came while it was idle, and what became of it."""
+        self._link: Link | None = None
         self._lost = "the device is not connected"  # empty while the channel is open
-        self._greeting: asyncio.Future[ServerHello] | None = None
+        self._greeting: asyncio.Future[None] | None = None
         self._barged_in = False
         self._alarm: asyncio.TimerHandle | None = None
         self._waiting = Waiting()
-        self._errands: set[asyncio.Task[None]] = set()
+        self._photos: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -169,89 +156,9 @@ class Handset:
             raise
         self._act(self.manners.go_idle)
 
-    async def connect_mqtt(self, credentials: MqttCredentials, tls: ssl.SSLContext | None = None) -> None:
-        """Connect by MQTT, as at boot: the device is reachable and asleep, no channel is open.
-
-        Args:
-            credentials: of the OTA reply.
-            tls: what is trusted on port 8883; the public authorities unless given.
-
-        Raises:
-            ConnectFailed: refused or unreachable.
-        """
-        self._credentials, self._tls = credentials, tls
-        older, self._mqtt = self._mqtt, None
-        if older is not None:
-            older.drop()
-        self._mqtt = await MqttClient.open(
-            credentials, lambda payload: self._text(payload.decode("utf-8", "replace")), self._mqtt_lost, tls
-        )
-
-    @property
-    def online(self) -> bool:
-        """It is connected by MQTT."""
-        return self._mqtt is not None
-
-    def lose_mqtt(self) -> None:
-        """The control connection breaks; an open channel goes on, as in the firmware."""
-        if self._mqtt is not None:
-            self._mqtt.drop()
-            self._mqtt = None
-
-    def _mqtt_lost(self, why: str) -> None:
-        self._mqtt = None
-        self.mqtt_lost_because = why
-        self._waiting.look()
-
-    async def open_channel(self) -> None:
-        """Publish a hello and open the channel that the answer names; what was open before is forgotten.
-
-        Raises:
-            ConnectFailed: not connected, no hello within 10 s, or a server to which nothing can be sent.
-        """
-        if self._mqtt is None:
-            raise ConnectFailed("the device is not connected")
-        self._act(self.manners.connecting)
-        try:
-            if self._link is not None:
-                await self._link.close()
-            self.session_id = ""
-            self._greeting = asyncio.get_running_loop().create_future()
-            link = self._link = MqttLink(self._mqtt)
-            self._lost = ""
-            self._put(client_hello(3, self.microphone.frame_ms, trace=self.traces, transport="udp"))
-            try:
-                async with asyncio.timeout(HELLO_TIMEOUT_S):
-                    udp = (await self._greeting).udp
-            except TimeoutError as error:
-                raise ConnectFailed(f"no hello within {HELLO_TIMEOUT_S:g} s") from error
-            try:
-                server = str(udp["server"]), int(udp["port"])
-                key, nonce = bytes.fromhex(udp["key"]), bytes.fromhex(udp["nonce"])
-            except (KeyError, TypeError, ValueError) as error:
-                raise ConnectFailed(f"the server's hello names no place for sound: {error!r}") from error
-            link.udp = UdpLink(server, key, nonce, self._audio, self.uplink_network, self.downlink_network)
-            await link.udp.open()
-        except BaseException:
-            self._lost = "the device is not connected"
-            self._act(self.manners.go_idle)
-            raise
-        self._act(self.manners.go_idle)
-
-    async def close_channel(self) -> None:
-        """Say goodbye, as a toggle while listening does; the control connection stays."""
-        self._put({"type": "goodbye"})
-        self._channel_lost("the device said goodbye")
-        link, self._link = self._link, None
-        if link is not None:
-            await link.close()
-
     async def close(self) -> None:
         """Drop the connection as a device does: TCP ends without a Close frame. The device can connect again."""
         self._channel_lost("the device hung up")
-        if self._mqtt is not None:
-            self._mqtt.drop()
-            self._mqtt = None
         link, self._link = self._link, None
         try:
             if link is not None:
@@ -260,9 +167,9 @@ class Handset:
             if self._alarm is not None:
                 self._alarm.cancel()
                 self._alarm = None
-            for errand in self._errands:
-                errand.cancel()
-            await asyncio.gather(*self._errands, return_exceptions=True)
+            for photographing in self._photos:
+                photographing.cancel()
+            await asyncio.gather(*self._photos, return_exceptions=True)
             if self._owned_session is not None:
                 session, self._owned_session = self._owned_session, None
                 await session.close()
@@ -364,33 +271,13 @@ class Handset:
             case "mcp", _ if isinstance(message.get("payload"), dict):
                 question = self.tools.photo_wanted(message["payload"])
                 if question is not None:
-                    self._run_errand(self._photograph(message["payload"]["id"], question))
+                    photographing = asyncio.create_task(self._photograph(message["payload"]["id"], question))
+                    self._photos.add(photographing)
+                    photographing.add_done_callback(self._photos.discard)
                 elif (answer := self.tools.answer(message["payload"])) is not None:
                     self._put({"type": "mcp", "payload": answer})
-            case "goodbye", _ if self._mqtt is not None and message.get("session_id") == self.session_id:
-                self._channel_lost("the server said goodbye")
-            case "notify", _ if isinstance(message.get("audio_url"), str):
-                self.notified(message)
         self.turn_log.server_said(message, now_ms)
         self.advance()
-
-    def _run_errand(self, errand: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(errand)
-        self._errands.add(task)
-        task.add_done_callback(self._errands.discard)
-
-    def notified(self, message: dict[str, Any]) -> None:
-        """Play a notification, in idle only; older firmware ignores it."""
-        if self.manners.notify(self.now_ms()):
-            notification = Notification.read(message)
-            self.notifications.append(notification)
-            self._run_errand(self._play_notification(notification))
-
-    async def _play_notification(self, notification: Notification) -> None:
-        try:
-            await notification.play(self._http())
-        finally:
-            self._act(self.manners.go_idle)
 
     async def _photograph(self, number: int | float, question: str) -> None:
         """Answer the camera's tool with what the server says about the picture."""
@@ -406,7 +293,7 @@ class Handset:
         if self._greeting is None or self._greeting.done():
             return
         try:
-            hello = ServerHello.read(message, "websocket" if self._mqtt is None else "udp")
+            hello = ServerHello.read(message)
         except ConnectFailed as error:
             self._greeting.set_exception(error)
             return
@@ -417,7 +304,7 @@ class Handset:
             self._longest_packet_ms = hello.frame_ms
         else:
             self._longest_packet_ms = _LONGEST_OPUS_MS
-        self._greeting.set_result(hello)
+        self._greeting.set_result(None)
 
     def _audio(self, message: bytes) -> None:
         now_ms = self.now_ms()
@@ -425,7 +312,7 @@ class Handset:
             self.turn_log.first_packet_ms = now_ms
         speaker = self.manners.speaker
         try:
-            opus = message if isinstance(self._link, MqttLink) else framing.unpack(self.version, message).opus
+            opus = framing.unpack(self.version, message).opus
             duration_ms = packet_ms(opus)
         except (framing.FramingError, ValueError):
             speaker.refuse(Drop.MALFORMED)
@@ -446,19 +333,16 @@ class Handset:
         self._waiting.fail(ChannelLost(why))
 
     def _put(self, message: dict[str, Any]) -> None:
+        if self._link is None or self._lost:
+            return
         if message["type"] != "hello":
             message = {"session_id": self.session_id, **message}
-        if self._mqtt is not None:
-            self._mqtt.publish(message)
-        elif self._link is not None and not self._lost:
-            self._link.outbox.put(orjson.dumps(message).decode())
-        else:
-            return
         self.sent.append((self.now_ms(), message))
+        self._link.outbox.put(orjson.dumps(message).decode())
 
     def _microphone_gave(self, opus: bytes) -> None:
         if self._link is not None and not self._lost:
-            self._link.outbox.put(opus if isinstance(self._link, MqttLink) else framing.pack(self.version, opus))
+            self._link.outbox.put(framing.pack(self.version, opus))
 
     def _voiced(self, at_ms: float) -> None:
         if self.turn_log.tts_start_ms is None:

@@ -1,7 +1,6 @@
 """The first message in each direction. Pure."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ
@@ -11,28 +10,24 @@ from xiaozhi.client.errors import ConnectFailed
 DEFAULT_FRAME_MS: Final = 60.0
 
 
-def client_hello(version: int, frame_ms: int, *, trace: bool, transport: str = "websocket") -> dict[str, Any]:
+def client_hello(version: int, frame_ms: int, *, trace: bool) -> dict[str, Any]:
     """What firmware 2.4.2 says of itself; with `trace`, the server is asked for its times of every turn."""
     features = {"mcp": True, "glyph_push": False, **({"trace": True} if trace else {})}
     audio = {"format": "opus", "sample_rate": UPLINK_RATE_HZ, "channels": 1, "frame_duration": frame_ms}
-    hello = {"type": "hello", "version": version, "features": features, "transport": transport}
+    hello = {"type": "hello", "version": version, "features": features, "transport": "websocket"}
     return {**hello, "audio_params": audio}
 
 
 @dataclass(frozen=True, slots=True)
 class ServerHello:
-    """What the firmware takes from the server's hello; `frame_ms` is the longest packet its decoder will accept.
-
-    `udp` is where sound goes, for a session by MQTT.
-    """
+    """What the firmware takes from the server's hello; `frame_ms` is the longest packet its decoder will accept."""
 
     session_id: str | None
     frame_ms: float
-    udp: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, message: dict[str, Any], expected: str = "websocket") -> "ServerHello | None":
-        """Understand it; None where it is meant for another transport than the expected one and ignored.
+    def read(cls, message: dict[str, Any]) -> "ServerHello | None":
+        """Understand it; None where it is meant for another transport and ignored.
 
         Raises:
             ConnectFailed: no `transport`, or no text there: every published firmware crashes on it.
@@ -40,13 +35,11 @@ class ServerHello:
         transport = message.get("transport")
         if not isinstance(transport, str):
             raise ConnectFailed("the server's hello names no transport: the firmware would crash")
-        udp = message.get("udp", {})
-        if transport != expected or not isinstance(udp, dict):
+        if transport != "websocket":
             return None
         session_id, audio = message.get("session_id"), message.get("audio_params")
         declared = audio.get("frame_duration") if isinstance(audio, dict) else None
         return cls(
             session_id if isinstance(session_id, str) else None,
             float(declared) if isinstance(declared, int | float) else DEFAULT_FRAME_MS,
-            udp,
         )

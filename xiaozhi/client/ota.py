@@ -8,7 +8,6 @@ import aiohttp
 import orjson
 
 from xiaozhi.client.errors import ConnectFailed, connect_error
-from xiaozhi.client.mqtt_link import MqttCredentials
 
 # Firmware: longer replies make its HTTP client hang for ever.
 MAX_REPLY_BYTES = 8191
@@ -86,25 +85,12 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class OtaReply:
-    """Where to connect; `version` None leaves the device's framing as it was. `body` is everything the server said.
-
-    The firmware prefers `mqtt` where it is there.
-    """
+    """Where to connect; `version` None leaves the device's framing as it was. `body` is everything the server said."""
 
     url: str
     token: str
     version: int | None
     body: dict[str, Any]
-
-    @property
-    def mqtt(self) -> MqttCredentials | None:
-        """Where to connect by MQTT; None where it is not offered.
-
-        Raises:
-            ConnectFailed: the firmware would crash on it, or be mute with it.
-        """
-        section = self.body.get("mqtt")
-        return MqttCredentials.read(section) if isinstance(section, dict) else None
 
 
 async def ask_ota(session: aiohttp.ClientSession, url: str, identity: Identity) -> OtaReply:

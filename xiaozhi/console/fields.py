@@ -20,6 +20,7 @@ TITLES: Final[Mapping[str, tuple[str, str]]] = {
     "server": ("服务器", "Server"),
     "auth": ("设备接入", "Who may connect"),
     "ota": ("设备升级", "Device updates"),
+    "mqtt": ("MQTT", "MQTT"),
     "log": ("日志", "Log"),
     "models": ("本地模型", "Local models"),
     "audio": ("下行声音", "Sound to devices"),

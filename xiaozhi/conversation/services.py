@@ -11,7 +11,7 @@ from xiaozhi.memory import MemoryKeeper
 from xiaozhi.memory.summaries import Summariser
 from xiaozhi.store import Store
 from xiaozhi.store.reminders import Reminder
-from xiaozhi.tools.host import Announce
+from xiaozhi.tools.host import Announce, Call
 from xiaozhi.tools.shared_tools import SharedTools
 from xiaozhi.turn.trace import TurnTrace
 
@@ -49,6 +49,10 @@ async def _nobody_else(_text: str, _devices: Sequence[str], _without: str) -> Ma
     return {}
 
 
+async def _nobody_called(_caller_id: str, _name: str, _language: str) -> str:
+    return ""
+
+
 @dataclass(slots=True, kw_only=True)
 class Services(Engines):
     """The engines, and what stays as it is as long as the process runs: what is kept, what may be done, who is told."""
@@ -65,6 +69,8 @@ class Services(Engines):
     """Says a reminder on its device; False when it is not connected."""
     announce: Announce = field(default=_nobody_else)
     """Says something on other devices, for the tool."""
+    call: Call = field(default=_nobody_called)
+    """Rings on another device, for the tool."""
     on_turn: list[Callable[[str, TurnTrace], None]] = field(default_factory=list)
     """Told of every finished turn: whose it was and its record."""
     speculation: Speculation = field(default_factory=Speculation)
@@ -79,6 +85,7 @@ class Services(Engines):
             ring=lambda due: self.ring(due),
             push=self.settings.push,
             announce=lambda *said: self.announce(*said),
+            call=lambda *called: self.call(*called),
         )
         self.memory = MemoryKeeper(self)
         self.on_turn += [self.memory.turn, lambda device, trace: self.unknown_language.note(device, trace)]

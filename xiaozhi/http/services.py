@@ -14,6 +14,7 @@ from xiaozhi.http.mcp_tools import server_tools
 from xiaozhi.http.push import ANNOUNCE_PATH, AnnounceRoutes
 from xiaozhi.http.vision import VISION_PATH, VisionRoutes
 from xiaozhi.transport.announcer import Announcer
+from xiaozhi.transport.calls import Calls
 from xiaozhi.transport.connected_devices import ConnectedDevices
 from xiaozhi.transport.notifications import NOTIFY_PATH, Notifications
 
@@ -25,12 +26,14 @@ class HttpServices:
         self,
         announcer: Announcer,
         notifications: Notifications,
+        calls: Calls,
         vision: VisionRoutes | None,
         push: AnnounceRoutes | None,
         mcp: McpEndpoint | None,
     ) -> None:
         self.announcer = announcer
         self._notifications = notifications
+        self.calls = calls
         self.vision = vision
         self.push = push
         self.mcp = mcp
@@ -50,6 +53,7 @@ class HttpServices:
         mcp_token = await _token(settings.mcp_server.token, data_dir, MCP_TOKEN) if settings.mcp_server.enabled else ""
         notifications = Notifications(services)
         announcer = Announcer(services, devices, notifications)
+        calls = Calls(services, devices, notifications)
         push = AnnounceRoutes(settings.push, announcer, push_token, trusted) if settings.push.enabled else None
         mcp = None
         if settings.mcp_server.enabled:
@@ -58,7 +62,7 @@ class HttpServices:
         vision = None
         if settings.vision.enabled:
             vision = VisionRoutes(services, access.token_auth, lan_host, trusted)
-        return cls(announcer, notifications, vision, push, mcp)
+        return cls(announcer, notifications, calls, vision, push, mcp)
 
     def add_to(self, app: web.Application) -> None:
         """Register the paths."""
@@ -80,6 +84,7 @@ class HttpServices:
     async def close(self) -> None:
         """End what is under way."""
         await self.announcer.close()
+        await self.calls.close()
         if self.vision is not None:
             self.vision.close()
 

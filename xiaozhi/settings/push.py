@@ -55,6 +55,7 @@ class PushSettings(Section):
     max_waiting: int = Field(8, ge=1, le=100)
     quiet_hours: str = ""
     tool: bool = False
+    calls: bool = False
     alarm_repeats: int = Field(3, ge=0, le=20)
     alarm_every_s: float = Field(60.0, ge=5, le=3600)
 

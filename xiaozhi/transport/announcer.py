@@ -155,7 +155,7 @@ class Announcer:
         if not announcement.devices:
             return {name: name for name in sorted(self._devices.online()) if name != announcement.without}
         known = await self._services.store.devices.list()
-        return {name: _id_of(name, known, self._devices.online()) for name in announcement.devices}
+        return {name: id_of(name, known, self._devices.online()) for name in announcement.devices}
 
     async def _announce_on(self, device: str | Outcome, announcement: Announcement) -> Outcome:
         if isinstance(device, Outcome):
@@ -285,7 +285,7 @@ class Announcer:
                     await set_volume(there.tools, before)
 
 
-def _id_of(name: str, known: Sequence[Device], online: frozenset[str]) -> str | Outcome:
+def id_of(name: str, known: Sequence[Device], online: frozenset[str]) -> str | Outcome:
     """The id of a device that is called so; guests of the console have only an id."""
     wanted = name.strip().casefold()
     if wanted in online:

@@ -80,6 +80,17 @@ class Downlink(Protocol):
         ...
 
 
+class CallLeg(Protocol):
+    """One device's end of a call."""
+
+    hung_up: asyncio.Event
+    """A key was pressed, or the device is gone."""
+
+    def heard(self, opus: bytes) -> None:
+        """A packet of its microphone."""
+        ...
+
+
 class DeviceSession:
     """One device's conversation over whatever carries it. Implements `DeviceLink` and `ConnectedDevice`.
 
@@ -110,6 +121,8 @@ class DeviceSession:
         self.ended = asyncio.Event()
         """Somebody here wants it closed; `ended_because` says why."""
         self.ended_because = ""
+        self.leg: CallLeg | None = None
+        """The call that the device is in."""
         self._services = services
         self._downlink = downlink
         self._conversation = Conversation(services, self, device_id, notice=notice)
@@ -152,7 +165,9 @@ class DeviceSession:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def gone(self, why: str = "") -> None:
-        """It is over: say so in the log."""
+        """It is over: a call ends, and the log says so."""
+        if self.leg is not None:
+            self.leg.hung_up.set()
         after = {"device": self.device_id, "after_s": round(self.age_s)}
         _log.info("disconnected: %s", why or self.ended_because or "the device went away", extra=after)
 
@@ -160,6 +175,8 @@ class DeviceSession:
         """What the device has just said. Never waits."""
         talk = self._conversation
         match event:
+            case MicPacket() if self.leg is not None:
+                self.leg.heard(event.opus)
             case MicPacket():
                 talk.hear(event)
             case Hello():
@@ -172,6 +189,8 @@ class DeviceSession:
                 talk.stop_listening()
             case Detect(text):
                 talk.detect(text)
+            case Abort() if self.leg is not None:
+                self.leg.hung_up.set()
             case Abort(reason):
                 talk.abort(reason)
             case Ping():
@@ -271,7 +290,7 @@ class DeviceSession:
             self.end("no hello")
             return
         self._conversation.check_stall()
-        if self._conversation.idle_s() > server.idle_close_s:
+        if self.leg is None and self._conversation.idle_s() > server.idle_close_s:
             if not self._conversation.farewell():
                 self.end(f"nothing said for {server.idle_close_s:g} s")
         elif now - self._downlink.written_at > server.keepalive_s:
@@ -294,8 +313,8 @@ class DeviceSession:
 
     @property
     def busy(self) -> bool:
-        """A turn is under way."""
-        return self._conversation.idle_s() == 0.0
+        """A turn is under way, or a call."""
+        return self.leg is not None or self._conversation.idle_s() == 0.0
 
     @property
     def is_stranger(self) -> bool:
@@ -316,7 +335,7 @@ class DeviceSession:
     def settled(self) -> bool:
         """No turn is under way, what was said is listened to, and the device has acted on the last `tts/stop`."""
         talk = self._conversation
-        return talk.idle_s() >= _SETTLE_S and self._downlink.empty and not talk.behind
+        return self.leg is None and talk.idle_s() >= _SETTLE_S and self._downlink.empty and not talk.behind
 
     @property
     def packets_dropped(self) -> int:

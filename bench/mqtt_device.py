@@ -1,17 +1,25 @@
-"""MQTT and UDP as the firmware's client speaks them."""
+"""A device in software that is connected by MQTT and UDP as the firmware is, sleeps, and plays notifications."""
 
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, cast
 
+import aiohttp
 import orjson
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
+from xiaozhi.audio.errors import DecodeError
+from xiaozhi.audio.ogg import _PageReader
+from xiaozhi.audio.packet_time import packet_ms
+from xiaozhi.client.device import Device
 from xiaozhi.client.errors import ConnectFailed, Unreachable
+from xiaozhi.client.handset import HELLO_TIMEOUT_S
+from xiaozhi.client.hello import client_hello
+from xiaozhi.client.link import Link
 from xiaozhi.transport.mqtt_codec import Connect, ConnectCode, Kind, MqttError, MqttReader, Packet, Publish
 from xiaozhi.transport.udp import HEADER
 
@@ -312,3 +320,235 @@ class MqttLink:
         """Close the sound."""
         if self.udp is not None:
             self.udp.close()
+
+
+# Ogg: the length of a page's header without its lacing, and the flag of the last page.
+_PAGE_HEADER_BYTES: Final = 27
+_END: Final = 0x04
+# Firmware: connecting and every read may take so long; no redirects.
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=5.0)
+_HEADERS: Final = {"Accept": "audio/ogg, application/ogg", "Accept-Encoding": "identity"}
+
+
+@dataclass(slots=True)
+class Notification:
+    """One that is played, or was.
+
+    Attributes:
+        url: of its sound.
+        subtitles: each with the millisecond at which it is shown.
+        packets: its sound, Opus, as far as it has been fetched.
+        error: why it was not played to its end.
+        played: it was.
+    """
+
+    url: str
+    subtitles: list[tuple[float, str]] = field(default_factory=list)
+    packets: list[bytes] = field(default_factory=list)
+    error: str = ""
+    played: bool = False
+
+    @classmethod
+    def read(cls, message: dict[str, Any]) -> "Notification":
+        """Understand the message; subtitles without a time or a text are left out."""
+        given = message.get("subtitles", [])
+        pairs = [(one.get("start_ms"), one.get("text")) for one in given if isinstance(one, dict)]
+        subtitles = [
+            (float(at_ms), text) for at_ms, text in pairs if isinstance(at_ms, int | float) and isinstance(text, str)
+        ]
+        return cls(message["audio_url"], subtitles)
+
+    @property
+    def text(self) -> str:
+        """What is shown, one subtitle after the other."""
+        return " ".join(text for _, text in self.subtitles)
+
+    async def play(self, session: aiohttp.ClientSession) -> None:
+        """Fetch it and let it sound for as long as it takes. Never raises for what a server does."""
+        try:
+            async with session.get(self.url, headers=_HEADERS, allow_redirects=False, timeout=_TIMEOUT) as response:
+                if not 200 <= response.status < 300:
+                    self.error = f"status {response.status}"
+                    return
+                self.packets = opus_packets(await response.read())
+        except (aiohttp.ClientError, TimeoutError, DecodeError) as error:
+            self.error = str(error) or type(error).__name__
+            return
+        await asyncio.sleep(sum(map(packet_ms, self.packets)) / 1000.0)
+        self.played = True
+
+
+def opus_packets(data: bytes) -> list[bytes]:
+    """The packets of a whole mono file, without its two headers.
+
+    Raises:
+        DecodeError: it holds no mono Opus, or does not end properly.
+    """
+    head, *rest = list(_PageReader().feed(data)) or [b""]
+    if not head.startswith(b"OpusHead") or len(head) < 19 or head[9] != 1:
+        raise DecodeError("no mono Opus in Ogg")
+    last = data.rfind(b"OggS")
+    if not data[last + 5] & _END or len(data) != last + _PAGE_HEADER_BYTES + data[last + 26] + sum(
+        data[last + _PAGE_HEADER_BYTES : last + _PAGE_HEADER_BYTES + data[last + 26]]
+    ):
+        raise DecodeError("an Ogg stream without its end")
+    return rest[1:]
+
+
+class MqttDevice(Device):
+    """A device with somebody who talks to it, by MQTT and UDP; see `Device` for its arguments."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.credentials: MqttCredentials | None = None
+        """Of the OTA reply."""
+        self.client: MqttClient | None = None
+        """The control connection; None while there is none."""
+        self.mqtt_lost_because = ""
+        """Why the control connection is gone; empty while it was never lost."""
+        self.uplink_network: Carrier = at_once
+        self.downlink_network: Carrier = at_once
+        """What happens to datagrams of channels that are opened from now on."""
+        self.notifications: list[Notification] = []
+        """What came while it was idle, and what became of it."""
+        self._udp: Mapping[str, Any] = {}  # where sound goes, of the last hello
+        self._playing: set[asyncio.Task[None]] = set()
+
+    async def start(self, ota_url: str) -> None:
+        """Start: ask the OTA address, and be connected by MQTT and asleep.
+
+        Raises:
+            ConnectFailed: see `boot` and `connect_mqtt`; or MQTT is not offered.
+        """
+        section = (await self.boot(ota_url)).body.get("mqtt")
+        if not isinstance(section, dict):
+            raise ConnectFailed(f"{ota_url} offers no MQTT")
+        await self.connect_mqtt(MqttCredentials.read(section))
+
+    async def connect_mqtt(self, credentials: MqttCredentials, tls: ssl.SSLContext | None = None) -> None:
+        """Connect by MQTT: the device is reachable and asleep, no channel is open.
+
+        Args:
+            credentials: of the OTA reply.
+            tls: what is trusted on port 8883; the public authorities unless given.
+
+        Raises:
+            ConnectFailed: refused or unreachable.
+        """
+        self.credentials = credentials
+        self.lose_mqtt()
+        self.client = await MqttClient.open(credentials, self._told, self._mqtt_lost, tls)
+
+    @property
+    def online(self) -> bool:
+        """It is connected by MQTT."""
+        return self.client is not None
+
+    @property
+    def sound(self) -> "UdpLink":
+        """The sound of its channel."""
+        link = cast(MqttLink, self._link)
+        assert link.udp is not None
+        return link.udp
+
+    def lose_mqtt(self) -> None:
+        """The control connection breaks; an open channel goes on, as in the firmware."""
+        if self.client is not None:
+            self.client.drop()
+            self.client = None
+
+    def _mqtt_lost(self, why: str) -> None:
+        self.client = None
+        self.mqtt_lost_because = why
+        self._waiting.look()
+
+    async def open_channel(self) -> None:
+        """Publish a hello and open the channel that the answer names; what was open before is forgotten.
+
+        Raises:
+            ConnectFailed: not connected, no hello within 10 s, or a server to which nothing can be sent.
+        """
+        if self.client is None:
+            raise ConnectFailed("the device is not connected")
+        self._act(self.manners.connecting)
+        try:
+            if self._link is not None:
+                await self._link.close()
+            self.session_id, self.version = "", 1  # a datagram holds the bare packet
+            self._greeting = asyncio.get_running_loop().create_future()
+            link = MqttLink(self.client)
+            self._link = cast(Link, link)  # it has all that a device needs of one
+            self._lost = ""
+            self._put({**client_hello(3, self.microphone.frame_ms, trace=self.traces), "transport": "udp"})
+            try:
+                async with asyncio.timeout(HELLO_TIMEOUT_S):
+                    await self._greeting
+            except TimeoutError as error:
+                raise ConnectFailed(f"no hello within {HELLO_TIMEOUT_S:g} s") from error
+            try:
+                server = str(self._udp["server"]), int(self._udp["port"])
+                key, nonce = bytes.fromhex(self._udp["key"]), bytes.fromhex(self._udp["nonce"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise ConnectFailed(f"the server's hello names no place for sound: {error!r}") from error
+            link.udp = UdpLink(server, key, nonce, self._audio, self.uplink_network, self.downlink_network)
+            await link.udp.open()
+        except BaseException:
+            self._lost = "the device is not connected"
+            self._act(self.manners.go_idle)
+            raise
+        self._act(self.manners.go_idle)
+
+    async def close_channel(self) -> None:
+        """Say goodbye, as a toggle while listening does; the control connection stays."""
+        self._put({"type": "goodbye"})
+        self._channel_lost("the device said goodbye")
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+    async def close(self) -> None:
+        """See `Handset.close`."""
+        self.lose_mqtt()
+        for task in self._playing:
+            task.cancel()
+        await asyncio.gather(*self._playing, return_exceptions=True)
+        await super().close()
+
+    def _told(self, payload: bytes) -> None:
+        self._text(payload.decode("utf-8", "replace"))
+        try:
+            message = orjson.loads(payload)
+        except orjson.JSONDecodeError:
+            return
+        match message:
+            case {"type": "goodbye", "session_id": self.session_id}:
+                self._channel_lost("the server said goodbye")
+            case {"type": "notify", "audio_url": str()}:
+                self.notified(message)
+
+    def notified(self, message: dict[str, Any]) -> None:
+        """Play a notification, in idle only; older firmware ignores it."""
+        if self.manners.notify(self.now_ms()):
+            notification = Notification.read(message)
+            self.notifications.append(notification)
+            task = asyncio.create_task(self._play(notification))
+            self._playing.add(task)
+            task.add_done_callback(self._playing.discard)
+
+    async def _play(self, notification: Notification) -> None:
+        try:
+            await notification.play(self._http())
+        finally:
+            self._act(self.manners.go_idle)
+
+    def _greeted(self, message: dict[str, Any]) -> None:
+        if message.get("transport") == "udp" and isinstance(message.get("udp"), dict):
+            self._udp = message["udp"]
+            super()._greeted({**message, "transport": "websocket"})
+
+    def _put(self, message: dict[str, Any]) -> None:
+        if message["type"] != "hello":
+            message = {"session_id": self.session_id, **message}
+        if self.client is not None:
+            self.client.publish(message)
+            self.sent.append((self.now_ms(), message))
