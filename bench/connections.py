@@ -9,6 +9,7 @@ from typing import Final
 
 from bench.first_word import settings_toml
 from bench.harness import ServerProcess, server_process
+from bench.mqtt_device import MqttDevice
 from bench.sense_voice_model import build_tiny
 from xiaozhi.client.handset import Handset
 from xiaozhi.client.link import device_session
@@ -42,14 +43,19 @@ async def quiet_server(*sets: str) -> AsyncIterator[ServerProcess]:
 
 @asynccontextmanager
 async def connected(
-    server: ServerProcess, count: int, progress: Callable[[int], None] = lambda _count: None
+    server: ServerProcess,
+    count: int,
+    progress: Callable[[int], None] = lambda _count: None,
+    *,
+    asleep: bool = False,
 ) -> AsyncIterator[list[Handset]]:
-    """So many devices that have said hello and nothing more; they hang up at the end.
+    """So many devices that have said hello and nothing more, or sleep by MQTT; they hang up at the end.
 
     Args:
         server: to connect to.
         count: how many.
         progress: told how many are there.
+        asleep: they have asked the OTA address, are connected by MQTT and have no channel.
 
     Raises:
         ConnectFailed: the server refused one.
@@ -57,13 +63,17 @@ async def connected(
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(device_session())
         doors = asyncio.Semaphore(_AT_ONCE)
-        devices = [Handset(Identity.numbered(number), session=session) for number in range(1, count + 1)]
+        kind = MqttDevice if asleep else Handset
+        devices = [kind(Identity.numbered(number), session=session) for number in range(1, count + 1)]
         there = 0
 
         async def call(device: Handset) -> None:
             nonlocal there
             async with doors:
-                await device.connect(server.url)
+                if isinstance(device, MqttDevice):
+                    await device.start(f"{server.base_url}/xiaozhi/ota/")
+                else:
+                    await device.connect(server.url)
             there += 1
             progress(there)
 

@@ -1,6 +1,7 @@
 """A thousand devices that are only connected: what they cost in memory. Exit code 1 when it is 120 MB or more.
 
-Every device has said hello and listens to nothing. The recogniser is a small one: what is measured is the difference.
+Every device has said hello and listens to nothing; with `--mqtt` it sleeps, and has been asked for its tools. The
+recogniser is a small one: what is measured is the difference.
 For another number of devices the limit is in proportion.
 """
 
@@ -15,7 +16,8 @@ from typing import Final
 
 from bench import sampling
 from bench.connections import connected, quiet_server, settled_mb
-from bench.harness import allow_files
+from bench.harness import allow_files, free_port
+from bench.mqtt_device import MqttDevice
 from bench.progress import Progress
 from bench.verdict import Line, broken
 from xiaozhi.client.errors import ConnectFailed
@@ -63,19 +65,24 @@ class Idle:
         ]
 
 
-async def measure(devices: int, idle_s: float) -> Idle:
+async def measure(devices: int, idle_s: float, *, mqtt: bool) -> Idle:
     """Connect them, let them idle, let them go."""
     progress = Progress()
-    async with quiet_server(f"server.max_devices={devices + 1}", "server.idle_close_s=86400") as server:
+    sets = [f"server.max_devices={devices + 1}", "server.idle_close_s=86400"]
+    if mqtt:
+        sets += ["mqtt.enabled=true", f"mqtt.port={free_port()}", f"mqtt.udp_port={free_port()}"]
+    async with quiet_server(*sets) as server:
         watcher = sampling.Watcher(server.pid, server.base_url)
         base_mb = await settled_mb(server)
-        async with connected(server, devices, lambda there: progress.say(f"{there} of {devices} connected")) as there:
+        async with connected(
+            server, devices, lambda there: progress.say(f"{there} of {devices} connected"), asleep=mqtt
+        ) as there:
             progress.end()
             connected_mb = await settled_mb(server)
             await watcher.look()
             await asyncio.sleep(idle_s)
             sample = await watcher.look()
-            alive = sum(device.connected for device in there)
+            alive = sum(device.online if isinstance(device, MqttDevice) else device.connected for device in there)
         gone_mb = await settled_mb(server)
     return Idle(devices, base_mb, connected_mb, sample.rss_mb, gone_mb, sample.cpu_share, alive, sample.tasks)
 
@@ -85,6 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.idle", description=__doc__)
     parser.add_argument("--devices", type=int, default=1000)
     parser.add_argument("--idle", type=float, default=20.0, help="seconds to idle")
+    parser.add_argument("--mqtt", action="store_true", help="devices that sleep, by MQTT")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
     if given.devices < 1 or given.idle < 0:
@@ -93,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if files < given.devices + _SPARE_FILES:
         parser.error(f"{files} files may be open here (ulimit -n): too few for {given.devices} devices")
     try:
-        found = asyncio.run(measure(given.devices, given.idle))
+        found = asyncio.run(measure(given.devices, given.idle, mqtt=given.mqtt))
     except ConnectFailed as error:
         print(f"a device could not connect: {error}", file=sys.stderr)
         return 1

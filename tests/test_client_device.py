@@ -127,7 +127,6 @@ async def test_an_ota_answer_without_a_version_leaves_the_framing_as_it_was(scri
         (web.Response(text=" " * 9000), "9000 bytes"),
         ({"websocket": None}, "no websocket.url"),
         ({"websocket": {"url": ""}}, "no websocket.url"),
-        ({"websocket": {"url": "ws://x"}, "mqtt": {}}, "MQTT"),
     ],
 )
 async def test_an_ota_answer_that_would_leave_a_device_mute_is_an_error(

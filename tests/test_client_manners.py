@@ -88,6 +88,8 @@ def test_the_table_refuses_what_the_firmware_refuses(state: DeviceState, to: Dev
         (DeviceState.LISTENING, DeviceState.CONNECTING),
         (DeviceState.SPEAKING, DeviceState.CONNECTING),
     }
+    for other in {*DeviceState} - {DeviceState.IDLE, DeviceState.NOTIFYING}:
+        refused |= {(other, DeviceState.NOTIFYING), (DeviceState.NOTIFYING, other)}
     assert transition(state, to) is (state if (state, to) in refused else to)
 
 

@@ -9,16 +9,19 @@ from typing import Any
 
 import pytest
 
+from bench.mqtt_device import MqttCredentials, MqttDevice
 from bench.standins.chat import ChatStandIn
-from tests.house import House, house
+from tests.house import House, house, question
 from tests.redis_server import RedisServer, needs_redis
 from xiaozhi.client.device import Device
 from xiaozhi.client.errors import ConnectFailed
+from xiaozhi.client.ota import Identity
 from xiaozhi.settings import LlmEndpoint, LlmSettings
 from xiaozhi.stages.llm.chat import Chat, offline_notice
 from xiaozhi.stages.llm.engine import ChatRequest, Message
 from xiaozhi.stages.llm.registry import build_chat
 from xiaozhi.text.messages import message
+from xiaozhi.transport.announcer import Announcement, Outcome
 
 pytestmark = pytest.mark.real_time  # a real Redis
 
@@ -220,3 +223,25 @@ async def test_an_endpoint_another_node_found_dead_gets_one_careful_request() ->
             await ask(chat, "hello", [])
         assert chat.pool.is_well("cloud")
         await chat.close()
+
+
+@needs_redis
+async def test_a_device_by_mqtt_is_let_in_by_every_node_and_hears_from_the_one_it_came_to(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    ports = {"enabled": True, "port": 0, "udp_port": 0}
+    async with two_houses(redis, tmp_path, mqtt=ports) as houses:
+        for one, other in (houses, houses[::-1]):
+            async with MqttDevice(Identity.numbered(1), trace=True) as device:
+                section = (await device.boot(one.server.ota_url)).body["mqtt"]
+                assert other.server.mqtt is not None
+                endpoint = f"127.0.0.1:{other.server.mqtt.offer.port}"
+                await device.connect_mqtt(MqttCredentials.read({**section, "endpoint": endpoint}))
+                await device.open_channel()
+                assert (await device.turn(question())).answered
+                await device.close_channel()
+                await other.server.devices.empty()
+                announcement = Announcement("Dinner is ready.")
+                told = await other.server.http.announcer.announce(announcement)
+                assert list(told.values()) == [Outcome.SPOKEN]
+                assert device.notifications[0].played

@@ -18,7 +18,8 @@ from xiaozhi.access.auth import TokenAuth
 from xiaozhi.access.identity import Identity
 from xiaozhi.access.tls import TlsError, TlsFiles, distrusted_because, load_context
 from xiaozhi.access.token_keys import load_keys
-from xiaozhi.app.server import CannotServe, serving
+from xiaozhi.app.ports import CannotServe
+from xiaozhi.app.server import serving
 from xiaozhi.settings import AuthSettings, Settings
 from xiaozhi.turn.machine import ListeningMode
 

@@ -56,3 +56,9 @@ def test_a_stage_knows_no_other_stage(stage: str) -> None:
         f"{f.name} imports {n}" for f in files_of(f"stages/{stage}") for n in imports_of(f) if n.startswith(others)
     ]
     assert found == []
+
+
+def test_the_parts_of_a_conversation_are_given_what_they_use() -> None:
+    """Only the conversation itself knows all that a process shares."""
+    users = {f.name for f in files_of("conversation") if "conversation.services" in imports_of(f)}
+    assert users == {"conversation.py"}

@@ -223,7 +223,8 @@ def test_external_mcp_servers_and_the_redis_of_a_cluster_are_shown_by_name() -> 
     talks = SimpleNamespace(taken_over=4, written=9, dropped=0)
     answers = SimpleNamespace(hits=7, misses=1, dropped=0)
     services = SimpleNamespace(
-        shared=SimpleNamespace(link=link, conversations=talks), caches=SimpleNamespace(kept=None, shared=answers)
+        shared=SimpleNamespace(link=link, conversations=talks),
+        caches=SimpleNamespace(speech=SimpleNamespace(cache=None), shared=answers),
     )
     nodes = ClusterMetrics(cast(Services, services), lambda: None)
     values = {(s.name, *s.labels.values()): s.value for metric in nodes.collect() for s in metric.samples}

@@ -27,7 +27,6 @@ from xiaozhi.reload.watch import Changes, FileWatch
 from xiaozhi.settings import Settings
 from xiaozhi.settings.documents import readme_table
 from xiaozhi.settings.load import load_settings
-from xiaozhi.stages.asr.cached import memory_of
 
 
 def changed(settings: Settings, **tables: dict[str, Any]) -> Settings:
@@ -143,26 +142,27 @@ async def test_caches_keep_what_they_hold_with_other_sizes_and_go_when_they_are_
     async with house(tmp_path, answer="Bees make honey.", cache=caches) as home, home.device() as device:
         services, reloader = home.server.services, home.server.reloader
         assert (await device.turn_text("what do bees make")).answered
-        answers, kept, recognised = services.caches.answers, services.caches.kept, memory_of(services.ears.engine)
+        answers, kept = services.caches.answers, services.caches.speech.cache
+        recognised = services.recognition.cache
         assert answers is not None and kept is not None and recognised is not None
-        assert len(answers) == 1 and kept.cache.misses >= 1
+        assert len(answers) == 1 and kept.misses >= 1
         smaller = changed(services.settings, cache={"max_entries": 5, "speech_memory_mb": 1, "recognition_entries": 3})
         assert len((await reloader.apply(smaller)).applied) == 3
-        assert services.caches.answers is answers and services.caches.kept is not None
-        assert services.caches.kept.cache is kept.cache
+        assert services.caches.answers is answers and services.caches.speech.cache is not None
+        assert services.caches.speech.cache is kept
         assert (await device.turn_text("what do bees make")).answered
-        assert answers.hits == 1 and kept.cache.hits >= 1 and len(home.asked) == 1
+        assert answers.hits == 1 and kept.hits >= 1 and len(home.asked) == 1
         off = changed(services.settings, cache={"answers": False, "speech": False})
         assert (await reloader.apply(off)).applied == ("cache.answers", "cache.speech")
         now = services.caches
-        assert now.answers is None and now.kept is None
+        assert now.answers is None and now.speech.cache is None
         assert (await device.turn_text("what do bees make")).answered and len(home.asked) == 2
 
 
 async def test_what_cannot_be_used_changes_nothing_and_says_why(tmp_path: Path) -> None:
     async with house(tmp_path) as home, home.device() as device:
         services, reloader = home.server.services, home.server.reloader
-        before = services.settings, services.chat, services.voice, services.ears.engine, services.caches
+        before = services.settings, services.chat, services.voice, services.recognition.engine, services.caches
         wanted = changed(
             services.settings, asr={"model_dir": tmp_path / "nothing-here"}, llm={"system_prompt": "Other."}
         )
@@ -170,7 +170,7 @@ async def test_what_cannot_be_used_changes_nothing_and_says_why(tmp_path: Path) 
         assert len(outcome.errors) == 1 and "nothing-here" in outcome.errors[0] and not outcome.applied
         outcome = await reloader.apply(changed(services.settings, llm={"system_prompt": "{{ broken"}))
         assert len(outcome.errors) == 1 and outcome.errors[0].startswith("llm.system_prompt")
-        after = services.settings, services.chat, services.voice, services.ears.engine, services.caches
+        after = services.settings, services.chat, services.voice, services.recognition.engine, services.caches
         assert all(one is other for one, other in zip(before, after, strict=True))
         assert (await device.turn(question())).outcome == "answered" and reloader.refused == 2
 

@@ -273,6 +273,20 @@ async def test_lost_packets_take_their_time_in_silence(make_rig: MakeRig) -> Non
     assert rig.tick.stats.errors == 1
 
 
+async def test_packets_that_were_lost_on_the_way_are_made_up_for_by_the_decoder(make_rig: MakeRig) -> None:
+    rig = await make_rig()
+    packets = rig.encoder.encode(to_int16(tone(960)))
+    lost = packets[5:7]
+    for packet in packets[:5]:
+        rig.mic.put_nowait(MicPacket(packet))
+    rig.mic.put_nowait(MicPacket(packets[7], lost=len(lost)))
+    (event,) = await rig.said()
+    assert isinstance(event, SpeechBegan)
+    assert event.end_ms == pytest.approx(480, abs=2), "the time of what was lost has passed"
+    made_up = event.pcm[-3 * 960 : -960]
+    assert len(made_up) == 1920 and np.abs(made_up[:480]).max() > 0.02, "and the voice has not broken off"
+
+
 async def test_the_end_of_the_microphone_ends_the_speech(make_rig: MakeRig) -> None:
     rig = await make_rig()
     rig.put(tone(600))

@@ -54,7 +54,8 @@ def install() -> None:
     And count what sockets send and receive.
     """
     time.monotonic, time.time = _monotonic, _wall_time
-    for name, sends in (("send", True), ("sendmsg", True), ("recv", False), ("recv_into", False)):
+    ways = (("send", True), ("sendto", True), ("sendmsg", True), ("recv", False), ("recv_into", False))
+    for name, sends in (*ways, ("recvfrom", False)):
         setattr(socket.socket, name, _counted(getattr(socket.socket, name), sends=sends))
 
 
@@ -64,7 +65,7 @@ def _counted(call: Callable[..., Any], *, sends: bool) -> Callable[..., Any]:
         global _on_their_way
         done = call(sock, *args, **kwargs)
         if sock.family is not socket.AF_UNIX:  # by which threads wake a loop
-            count = done if isinstance(done, int) else len(done)
+            count = done if isinstance(done, int) else len(done[0] if isinstance(done, tuple) else done)
             _on_their_way += count if sends else -count
         return done
 

@@ -11,12 +11,14 @@ from xiaozhi.audio.pcm import PcmFloat, PcmInt
 class MicPacket:
     """One Opus packet from the device's microphone, 20 to 120 ms; `timestamp_ms` is 0 where the framing has none.
 
-    `bare`: no Opus, but the samples themselves, int16 in little-endian order at 16 kHz.
+    `bare`: no Opus, but the samples themselves, int16 in little-endian order at 16 kHz. `lost` packets of its length
+    were sent before it and have not come.
     """
 
     opus: bytes
     timestamp_ms: int = 0
     bare: bool = False
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)

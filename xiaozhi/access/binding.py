@@ -5,26 +5,27 @@ import os
 import socket
 
 
-def bind(host: str, port: int) -> list[socket.socket]:
+def bind(host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> list[socket.socket]:
     """One bound socket for every address of the host; nobody can connect before one listens. Blocking for names.
 
     Args:
         host: an address or name of this machine; empty for all of them.
         port: 0 for a free one, which is then the same for all.
+        kind: of TCP, or of UDP.
 
     Raises:
         OSError: none of them can be bound, or one is taken.
     """
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    found = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)
     bound: list[socket.socket] = []
     try:
-        for family, kind, protocol, _, address in dict.fromkeys(found):
+        for family, one_kind, protocol, _, address in dict.fromkeys(found):
             try:
-                one = socket.socket(family, kind, protocol)
+                one = socket.socket(family, one_kind, protocol)
             except OSError:  # a family that the kernel does not know
                 continue
             bound.append(one)
-            if os.name == "posix":  # the port of a server that has just ended is free
+            if os.name == "posix" and kind is socket.SOCK_STREAM:  # the port of a server that has just ended is free
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

@@ -15,7 +15,8 @@ from types import FrameType
 from typing import Final
 
 from xiaozhi import __version__
-from xiaozhi.app.server import CannotServe, Server, serving
+from xiaozhi.app.ports import CannotServe
+from xiaozhi.app.server import Server, serving
 from xiaozhi.app.service_manager import Notifier, service_manager
 from xiaozhi.logs import set_up_logging
 from xiaozhi.overload.memory import give_back

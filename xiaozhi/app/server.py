@@ -12,21 +12,24 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from xiaozhi.access.access_control import AccessControl
-from xiaozhi.access.binding import bind, port_of, why_not
 from xiaozhi.access.idle_connections import Patience
 from xiaozhi.access.lan import reachable_host
+from xiaozhi.access.mqtt import http_base
 from xiaozhi.access.proxies import proxy_watch
 from xiaozhi.access.tls import TlsError, TlsFiles, distrusted_because
 from xiaozhi.access.token_keys import load_keys
 from xiaozhi.agents import AgentError
 from xiaozhi.app.cluster_membership import Membership
 from xiaozhi.app.http_app import build_app
+from xiaozhi.app.mqtt import MqttPorts, MqttServer
 from xiaozhi.app.observability import health_routes, metrics_routes, tracer_of
+from xiaozhi.app.ports import CannotServe, Port
+from xiaozhi.app.services import running_services
 from xiaozhi.cluster.link import ClusterError
 from xiaozhi.cluster.node import ClusterNode
 from xiaozhi.console.password import PasswordError
 from xiaozhi.console.routes import Console
-from xiaozhi.conversation.services import Services, running_services
+from xiaozhi.conversation.services import Services
 from xiaozhi.http.headers import read_as_text
 from xiaozhi.http.ota import OTA_PATH, WEBSOCKET_PATH, OtaRoutes
 from xiaozhi.http.services import HttpServices
@@ -51,10 +54,6 @@ _log = logging.getLogger(__name__)
 
 # Who has got an answer, and goes on sending a body that nobody reads, is hung up after this time.
 _LINGERING_S: Final = 2.0
-
-
-class CannotServe(Exception):
-    """Serving is not possible; one line says why and what to do."""
 
 
 @dataclass(slots=True)
@@ -86,6 +85,8 @@ class Server:
     console: Console | None = None
     node: ClusterNode | None = None
     """This server among others; None when it is alone."""
+    mqtt: MqttServer | None = None
+    """Devices by MQTT; None where that is switched off."""
     turns: int = 0
     """Turns that were answered since the start."""
 
@@ -122,12 +123,17 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
     """
     with ExitStack() as stack:
         ports = [stack.enter_context(port) for port in await asyncio.to_thread(_bound, settings)]
-        async with _serving(settings, origin, ports) as server:
+        mqtt = await asyncio.to_thread(MqttPorts, settings) if settings.mqtt.enabled else None
+        if mqtt is not None:
+            stack.enter_context(mqtt)
+        async with _serving(settings, origin, ports, mqtt) as server:
             yield server
 
 
 @asynccontextmanager
-async def _serving(settings: Settings, origin: SettingsSource | None, bound: list["_Port"]) -> AsyncIterator[Server]:
+async def _serving(
+    settings: Settings, origin: SettingsSource | None, bound: list[Port], mqtt_ports: MqttPorts | None
+) -> AsyncIterator[Server]:
     """`serving` on ports that are bound already."""
     try:
         ring = await asyncio.to_thread(load_keys, settings.server.data_dir, time.time())
@@ -155,6 +161,17 @@ async def _serving(settings: Settings, origin: SettingsSource | None, bound: lis
             if console is not None:
                 reloader.on_settings.append(console.retune)
             doors = await _doors(services, devices, access, host)
+            mqtt = None
+            if mqtt_ports is not None:
+                place = doors.vision.place if doors.vision is not None else None
+                mqtt = MqttServer(
+                    services,
+                    access,
+                    devices,
+                    mqtt_ports,
+                    place,
+                    lambda: http_base(membership.node.address) if membership.node is not None else "",
+                )
             patience = Patience(access.trusted)
             runner = web.AppRunner(
                 build_app(
@@ -165,6 +182,7 @@ async def _serving(settings: Settings, origin: SettingsSource | None, bound: lis
                         host,
                         membership.place if membership.shared else None,
                         console=console is not None,
+                        mqtt=mqtt.offer if mqtt is not None else None,
                     ),
                     metrics_routes(
                         services,
@@ -194,6 +212,8 @@ async def _serving(settings: Settings, origin: SettingsSource | None, bound: lis
                 read_as_text(runner.server)
             watching: list[asyncio.Task[None]] = []
             try:
+                if mqtt is not None:  # before anybody is told of it
+                    await mqtt.start(tls)
                 ports = await _listen(runner, bound, tls)
                 # Not before: a loop that is busy with starting says nothing about load.
                 watching.append(asyncio.create_task(services.load_shedder.watch(), name="watch-load"))
@@ -207,7 +227,9 @@ async def _serving(settings: Settings, origin: SettingsSource | None, bound: lis
                 tls_port = ports[1] if len(ports) > 1 else 0
                 await membership.join(f"http{'s' * secure}://{host}:{ports[0]}")
                 node = membership.node
-                yield Server(ports[0], host, services, devices, reloader, pulls, doors, secure, tls_port, console, node)
+                server = Server(ports[0], host, services, devices, reloader, pulls, doors, secure, tls_port, console)
+                server.node, server.mqtt = node, mqtt
+                yield server
                 await membership.drain()
                 await devices.drain(services.settings.server.drain_s)
             finally:
@@ -216,6 +238,8 @@ async def _serving(settings: Settings, origin: SettingsSource | None, bound: lis
                 await asyncio.gather(*watching, return_exceptions=True)
                 await pulls.close()
                 await membership.leave()
+                if mqtt is not None:
+                    await mqtt.close()
                 await runner.cleanup()
                 if tracer is not None:
                     await tracer.close()
@@ -280,52 +304,20 @@ async def _console(
         raise CannotServe(str(error)) from error
 
 
-class _Port:
-    """A port that is bound and perhaps not listened on yet; a context that closes what nobody took over.
-
-    Args:
-        host: the address.
-        port: its number; 0 for any.
-        name: of the setting.
-
-    Raises:
-        CannotServe: it is taken or may not be used.
-    """
-
-    def __init__(self, host: str, port: int, name: str) -> None:
-        self._name, self._where = name, f"{host}:{port}"
-        try:
-            self.sockets = bind(host, port)
-        except OSError as error:
-            raise self.failure(error) from error
-
-    def failure(self, error: OSError) -> CannotServe:
-        """Why it cannot be listened on."""
-        other = "" if self._name == "port" else f" (server.{self._name})"
-        return CannotServe(f"cannot listen on {self._where}{other}: {why_not(error)}")
-
-    def __enter__(self) -> "_Port":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for one in self.sockets:
-            one.close()
-
-
-def _bound(settings: Settings) -> list[_Port]:
+def _bound(settings: Settings) -> list[Port]:
     """The plain port and that of TLS, or one of both. Blocking. Raises `CannotServe`."""
     server = settings.server
-    first = _Port(server.host, server.port, "port")
+    first = Port(server.host, server.port, "server.port")
     if not (server.tls_cert and server.tls_key and server.tls_port):
         return [first]
     try:
-        return [first, _Port(server.host, server.tls_port, "tls_port")]
+        return [first, Port(server.host, server.tls_port, "server.tls_port")]
     except CannotServe:
         first.__exit__()
         raise
 
 
-async def _listen(runner: web.AppRunner, ports: list[_Port], tls: TlsFiles | None) -> list[int]:
+async def _listen(runner: web.AppRunner, ports: list[Port], tls: TlsFiles | None) -> list[int]:
     """Listen on them, the last one with TLS where there is a certificate; returns their real numbers.
 
     Raises:
@@ -338,7 +330,7 @@ async def _listen(runner: web.AppRunner, ports: list[_Port], tls: TlsFiles | Non
                 await web.SockSite(runner, one, backlog=1024, ssl_context=context).start()
         except OSError as error:
             raise port.failure(error) from error
-    return [port_of(port.sockets) for port in ports]
+    return [port.number for port in ports]
 
 
 def _certificate(settings: Settings) -> TlsFiles | None:

@@ -93,6 +93,16 @@ class LibopusDecoder:
             raise LibopusError(_words(count))
         return pcm[:count].copy()
 
+    def conceal(self, samples: int) -> PcmFloat:
+        """What may have been in a packet that was lost: float32[samples], a multiple of 2.5 ms. As `decode`."""
+        if _library is None:
+            raise RuntimeError("libopus was not found")
+        pcm = np.zeros(samples, np.float32)
+        count = _library.opus_decode_float(self._state.ctypes.data, None, 0, pcm.ctypes.data, samples, 0)
+        if count < 0:
+            raise LibopusError(_words(count))
+        return pcm
+
 
 def _words(error: int) -> str:
     return "unknown" if _library is None else str(_library.opus_strerror(error).decode("ascii", "replace"))

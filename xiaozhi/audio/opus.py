@@ -132,6 +132,15 @@ class OpusDecoder:
         except av.error.FFmpegError as error:
             raise OpusError(f"{len(packet)} bytes are not an Opus packet: {error.strerror}") from error
 
+    def conceal(self, samples: int) -> PcmFloat:
+        """What may have been in a packet that was lost, float32[samples]; silence through libav."""
+        if not isinstance(self._decoder, libopus.LibopusDecoder):
+            return np.zeros(samples, np.float32)
+        try:
+            return self._decoder.conceal(samples)
+        except libopus.LibopusError as error:
+            raise OpusError(f"{samples} samples cannot be made up for: {error}") from error
+
 
 class _LibavDecoder:
     """libav's libopus, which decodes to 48 kHz whatever was encoded, and a resampler behind it."""

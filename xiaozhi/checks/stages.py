@@ -5,18 +5,18 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
 
-import numpy as np
-
 # PyAV cannot be imported by two threads at once, and the voices are built in threads.
 import xiaozhi.audio.stream_decode  # noqa: F401 - see above
-from xiaozhi.audio.pcm import UPLINK_RATE_HZ
 from xiaozhi.checks.finding import Finding, Level, bad, ok, warn
+from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.settings import AsrSettings, TtsSettings, VadSettings
-from xiaozhi.stages.asr.engine import EngineError, OfflineRecognizer
+from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.asr.funasr import Funasr
 from xiaozhi.stages.asr.openai_transcription import OpenAITranscription
+from xiaozhi.stages.asr.recogniser import Recognizer
 from xiaozhi.stages.asr.registry import build_recognizer
-from xiaozhi.stages.asr.remote import RemoteError, RemoteRecognizer
+from xiaozhi.stages.asr.remote import RemoteRecognizer
+from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.registry import build_voices
 from xiaozhi.stages.vad.silero import VadError, load_silero
@@ -42,18 +42,20 @@ def recognition(settings: AsrSettings, models_dir: Path) -> Finding:
     try:
         built = build_recognizer(settings, models_dir, SPOKEN_COMMANDS_EN)
         try:
-            quiet = np.zeros(UPLINK_RATE_HZ // 2, np.float32)
-            if isinstance(built.recognizer, OfflineRecognizer):
-                built.recognizer.decode(quiet)
-            else:
-                stream = built.recognizer.open()
-                stream.accept(quiet)
-                stream.finish()
+            asyncio.run(_run_once(built.recognizer))
         finally:
             built.recognizer.close()
     except EngineError as error:
         return bad("asr", str(error))
     return warn("asr", f"{built.why}; {built.hint}") if built.hint else ok("asr", built.why)
+
+
+async def _run_once(recognizer: Recognizer) -> None:
+    pool = WorkerPool(1, "check")
+    try:
+        await recognizer.warm(pool)
+    finally:
+        pool.close()
 
 
 async def voices(settings: TtsSettings, models_dir: Path) -> list[Finding]:
@@ -98,13 +100,13 @@ async def remote_recognition(settings: AsrSettings) -> Finding | None:
     subject = f"asr {remote.name}"
     try:
         async with asyncio.timeout(settings.remote.timeout_s):
-            await remote.warm()
+            await remote.connect()
     except RemoteError as error:
         return bad(subject, str(error), required=False)
     except TimeoutError:
         return warn(subject, f"does not answer within {settings.remote.timeout_s:g} s")
     finally:
-        await remote.aclose()
+        await remote.disconnect()
     return ok(subject, "answers")
 
 

@@ -208,7 +208,8 @@ async def _ota_url(args: argparse.Namespace, settings: "Settings", stack: AsyncE
         return str(args.ota or "")
     host, port = settings.server.host, settings.server.port
     if args.serve:
-        from xiaozhi.app.server import CannotServe, serving
+        from xiaozhi.app.ports import CannotServe
+        from xiaozhi.app.server import serving
         from xiaozhi.logs import set_up_logging
 
         inside = {"host": "127.0.0.1", "port": 0, "public_url": ""}

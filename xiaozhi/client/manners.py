@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar, Final, TypeAlias
 
-from xiaozhi.client.speaker import DESKTOP_QUEUE_MS, Drop, Speaker
+from xiaozhi.client.speaker import DESKTOP_QUEUE_MS, FIRMWARE_QUEUE_PACKETS, Drop, Speaker
 from xiaozhi.turn.machine import ListeningMode
 
 
@@ -23,10 +23,14 @@ class DeviceState(Enum):
     CONNECTING = "connecting"
     LISTENING = "listening"
     SPEAKING = "speaking"
+    NOTIFYING = "notifying"
 
 
 _ALLOWED: Final[dict[DeviceState, frozenset[DeviceState]]] = {
-    DeviceState.IDLE: frozenset({DeviceState.CONNECTING, DeviceState.LISTENING, DeviceState.SPEAKING}),
+    DeviceState.IDLE: frozenset(
+        {DeviceState.CONNECTING, DeviceState.LISTENING, DeviceState.SPEAKING, DeviceState.NOTIFYING}
+    ),
+    DeviceState.NOTIFYING: frozenset({DeviceState.IDLE}),
     DeviceState.CONNECTING: frozenset({DeviceState.IDLE, DeviceState.LISTENING}),
     DeviceState.LISTENING: frozenset({DeviceState.SPEAKING, DeviceState.IDLE}),
     DeviceState.SPEAKING: frozenset({DeviceState.LISTENING, DeviceState.IDLE}),
@@ -68,6 +72,7 @@ class Manners:
             it collapse into one.
         microphone_ms: from `listen/start` to the first sample (observed: 120 ms, so the first 60 ms packet leaves
             after 180).
+        queue_packets: how many packets the device holds, see `FIRMWARE_QUEUE_PACKETS` and `NEW_QUEUE_PACKETS`.
     """
 
     frame_ms: ClassVar[int] = 60
@@ -83,9 +88,11 @@ class Manners:
         task_ms: float = 10.0,
         handler_ms: float = 10.0,
         microphone_ms: float = 120.0,
+        queue_packets: int = FIRMWARE_QUEUE_PACKETS,
     ) -> None:
         self.state = DeviceState.IDLE
         self.mode = ListeningMode.AUTO
+        self._queue_packets = queue_packets
         self.speaker = self._new_speaker()
         self.microphone_from_ms: float | None = None
         """When the open microphone has given, or will give, its first sample; None while it is shut."""
@@ -161,6 +168,14 @@ class Manners:
         """The device opens the channel."""
         self._schedule(lambda at_ms: self._go(DeviceState.CONNECTING, at_ms), now_ms)
 
+    def notify(self, now_ms: float) -> bool:
+        """A notification has come; whether it is played, which is in idle only."""
+        self.advance(now_ms)
+        if self.state is not DeviceState.IDLE or not self.settled:
+            return False
+        self._go(DeviceState.NOTIFYING, now_ms)
+        return True
+
     def go_idle(self, now_ms: float) -> None:
         """The channel has just been opened without anything to say yet, or is gone; what waits is played out."""
         self._schedule(lambda at_ms: self._go(DeviceState.IDLE, at_ms), now_ms)
@@ -199,7 +214,7 @@ class Manners:
     # What differs between clients ---------------------------------------------------------------------------------
 
     def _new_speaker(self) -> Speaker:
-        return Speaker()
+        return Speaker(self._queue_packets)
 
     def _accepts_audio(self) -> bool:
         return self.state is DeviceState.SPEAKING

@@ -99,7 +99,7 @@ async def ask_ota(session: aiohttp.ClientSession, url: str, identity: Identity) 
     Raises:
         Unreachable: no server there.
         ConnectFailed: an answer with which the firmware would stay mute: another status than 200,
-            a redirect, more than 8191 bytes, no JSON object, no `websocket.url`, or an `mqtt` section, which wins.
+            a redirect, more than 8191 bytes, no JSON object, or no `websocket.url`.
     """
     headers = {
         "Activation-Version": "1",
@@ -131,8 +131,6 @@ def _understand(url: str, body: bytes) -> OtaReply:
         raise ConnectFailed(f"{url} did not answer JSON: {error}") from error
     if not isinstance(reply, dict):
         raise ConnectFailed(f"{url} answered JSON, but no object")
-    if "mqtt" in reply:
-        raise ConnectFailed(f"{url} offers MQTT, which the firmware prefers to WebSocket")
     section = reply.get("websocket")
     target = section.get("url") if isinstance(section, dict) else None
     if not isinstance(section, dict) or not isinstance(target, str) or not target:

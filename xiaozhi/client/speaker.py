@@ -12,6 +12,8 @@ from typing import Final
 # Firmware 2.4.2: 40 waiting for the decoder, 1 being decoded, 2 decoded, 1 at the output. Observed: a burst of 6 s in
 # 60 ms packets is heard for exactly 44 packets, 2.64 s.
 FIRMWARE_QUEUE_PACKETS: Final = 44
+# Builds since August 2026 have room for 20 before the decoder.
+NEW_QUEUE_PACKETS: Final = 24
 
 # py-xiaozhi 2.1.1: decoded audio waits in a buffer of 10 s that forgets its oldest part.
 DESKTOP_QUEUE_MS: Final = 10_000.0

@@ -8,7 +8,6 @@ from typing import Any, Final
 from xiaozhi.console.series import Series
 from xiaozhi.conversation.services import Services
 from xiaozhi.overload.memory import used_bytes
-from xiaozhi.stages.asr.known_languages import languages_of
 from xiaozhi.stages.llm.chat import Chat
 
 _MB: Final = 1024 * 1024
@@ -41,7 +40,7 @@ def gauges(services: Services, devices_online: int, cpu: CpuMeter) -> dict[str, 
     readings = services.load_shedder.readings
     return {
         "devices_online": devices_online,
-        "asr_queue_ms": round(services.ears.pool.oldest_wait_s() * 1000.0, 1),
+        "asr_queue_ms": round(services.recognition.pool.oldest_wait_s() * 1000.0, 1),
         "loop_lag_ms": round(services.load_shedder.lag.lag_ms(), 1),
         "cpu_percent": cpu.read(),
         "memory_mb": round(used_bytes() / _MB, 1),
@@ -68,10 +67,10 @@ def overview(
 
 def hearing(services: Services) -> dict[str, Any]:
     """What the recogniser in use understands, and how often somebody spoke another language."""
-    engine, unknown = services.ears.engine, services.unknown_language
+    engine, unknown = services.recognition.engine, services.unknown_language
     return {
         "engine": engine.name,
-        "languages": sorted(languages_of(engine)),
+        "languages": sorted(engine.languages),
         "unknown": unknown.utterances,
         "unknown_at": round(unknown.last_at, 1),
     }
@@ -79,7 +78,7 @@ def hearing(services: Services) -> dict[str, Any]:
 
 def caches(services: Services) -> dict[str, Any]:
     """Hits and misses; a cache that is switched off is null."""
-    answers, kept = services.caches.answers, services.caches.kept
+    answers, kept = services.caches.answers, services.caches.speech.cache
     shown: dict[str, Any] = {"answers": None, "speech": None}
     if answers is not None:
         shown["answers"] = {
@@ -88,7 +87,7 @@ def caches(services: Services) -> dict[str, Any]:
             "entries": len(answers),
         }
     if kept is not None:
-        shown["speech"] = {"hits": kept.cache.hits + kept.cache.joined, "misses": kept.cache.misses}
+        shown["speech"] = {"hits": kept.hits + kept.joined, "misses": kept.misses}
     return shown
 
 

@@ -26,7 +26,7 @@ from xiaozhi.settings.cache import CacheSettings
 from xiaozhi.settings.llm import DEFAULT_SYSTEM_PROMPT
 from xiaozhi.stages.llm.cached import CachedAnswers, models_key, said
 from xiaozhi.stages.llm.stage import run_llm
-from xiaozhi.stages.tts.cached import CachedSpeech, voice_fingerprints
+from xiaozhi.stages.tts.clause_speech import ClauseSpeech, voice_fingerprints
 from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.text.language import language_of
 from xiaozhi.text.messages import Key, message
@@ -43,14 +43,14 @@ class Caches:
     """What one process keeps.
 
     Attributes:
-        kept: speech; None when switched off.
+        speech: makes clauses into packets, through a cache where that is not switched off.
         answers: of the language model; None when switched off or when there is no model.
         common: answers that are there from the start, for making their speech ahead.
         shared: answers of all nodes; None for a node that is alone.
     """
 
     settings: Settings
-    kept: CachedSpeech | None
+    speech: ClauseSpeech
     answers: AnswerCache | None
     common: tuple[str, ...] = ()
     shared: SharedAnswers | None = None
@@ -68,14 +68,14 @@ class Caches:
 
     def premake(self) -> None:
         """Have common phrases spoken in the background; call it when it is known which voices work."""
-        if self.kept is not None and self.settings.cache.premake and self._premaking is None:
-            self._premaking = asyncio.create_task(self._premake(self.kept), name="premake")
+        if self.speech.cache is not None and self.settings.cache.premake and self._premaking is None:
+            self._premaking = asyncio.create_task(self._premake(), name="premake")
 
-    async def _premake(self, kept: CachedSpeech) -> None:
+    async def _premake(self) -> None:
         clauses = own_sentences()
         for answer in self.common[:_MAX_PREMADE]:
             clauses += await clauses_of(answer, self.settings)
-        ready = await kept.premake(clauses)
+        ready = await self.speech.premake(clauses)
         _log.info("%d common phrases can be said without synthesis", ready)
 
     async def premade(self) -> None:
@@ -97,10 +97,9 @@ class Caches:
         self.give_up_premaking()
         if self._premaking is not None:
             await asyncio.gather(self._premaking, return_exceptions=True)
-        speech = self.kept.cache if self.kept is not None else None
-        taken = others.kept.cache if others is not None and others.kept is not None else None
-        if speech is not None and speech is not taken:
-            await speech.close()
+        cache = self.speech.cache
+        if cache is not None and (others is None or cache is not others.speech.cache):
+            await cache.close()
         if self.shared is not None and (others is None or self.shared is not others.shared):
             await self.shared.close()
         if self._embeddings is not None and (others is None or self._embeddings is not others._embeddings):
@@ -127,13 +126,11 @@ async def open_caches(
     """
     cache = settings.cache
     link = link or (before.link if before is not None else None)
-    kept = None
-    if cache.speech:
-        speech = await _speech_cache(settings, before.kept.cache if before is not None and before.kept else None, link)
-        names = [state.name for state in chain.states]
-        kept = CachedSpeech(speech, chain, codec, settings, voice_fingerprints(names, settings.tts, about))
+    names = [state.name for state in chain.states]
+    kept = await _speech_cache(settings, before.speech.cache if before is not None else None, link)
+    speech = ClauseSpeech(chain, codec, settings, kept, voice_fingerprints(names, settings.tts, about))
     if not cache.answers or not settings.llm.endpoints:  # the built-in responder answers at once anyway
-        return Caches(settings, kept, None, link=link)
+        return Caches(settings, speech, None, link=link)
     answers = _answer_cache(cache, before.answers if before is not None else None)
     replies = await asyncio.to_thread(_common_replies, cache, settings.llm.system_prompt)
     answers.forget_common()
@@ -147,12 +144,14 @@ async def open_caches(
     if shared is None and link is not None:
         shared = SharedAnswers(link, link.settings.cache_ttl_s)
     common = tuple(dict.fromkeys(answer for _, answer in replies))
-    return Caches(settings, kept, answers, common, shared, link, embeddings, models_key(settings.llm))
+    return Caches(settings, speech, answers, common, shared, link, embeddings, models_key(settings.llm))
 
 
-async def _speech_cache(settings: Settings, before: SpeechCache | None, link: RedisLink | None) -> SpeechCache:
-    """That of before with other limits, or a new one where the tiers are not the same."""
+async def _speech_cache(settings: Settings, before: SpeechCache | None, link: RedisLink | None) -> SpeechCache | None:
+    """That of before with other limits, or a new one where the tiers are not the same; None when switched off."""
     cache = settings.cache
+    if not cache.speech:
+        return None
     had_disk = before is not None and any(isinstance(tier, DiskTier) for tier in before.tiers.tiers)
     # The longest life that any tier gives; each has its own below it.
     longest_s = max(cache.speech_memory_ttl_s, cache.disk_ttl_s)

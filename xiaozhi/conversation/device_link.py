@@ -12,6 +12,16 @@ class DeviceLink(Protocol):
         """The client repeats the session id it was given, as the firmware does and desktop clients do not."""
         ...
 
+    @property
+    def start_margin_ms(self) -> float:
+        """So much longer than over one ordered connection sound has to wait behind `tts_start`, in milliseconds."""
+        ...
+
+    @property
+    def stop_margin_ms(self) -> float:
+        """So much longer `tts_stop` has to wait behind the sound, in milliseconds."""
+        ...
+
     def stt(self, text: str) -> None:
         """Show what was heard."""
         ...

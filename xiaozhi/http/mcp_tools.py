@@ -60,7 +60,9 @@ def server_tools(services: Services, devices: ConnectedDevices, announcer: Annou
             raise ToolError(f"text must have 1 to {services.settings.push.max_chars} characters.")
         outcomes = await announcer.announce(Announcement(text, devices, volume, urgent=urgent))
         told = {name: outcome.value for name, outcome in outcomes.items()}
-        return ToolResult(_json(told) if told else "No device is connected.", failed="spoken" not in told.values())
+        return ToolResult(
+            _json(told) if told else "No device is connected.", failed=not {"spoken", "shown"} & set(told.values())
+        )
 
     @tool(name="list_devices")
     async def list_all(context: ToolContext) -> str:

@@ -24,6 +24,7 @@ from xiaozhi.access.addresses import (
 )
 from xiaozhi.access.firmware import Running
 from xiaozhi.access.identity import Identity, from_body
+from xiaozhi.access.mqtt import MqttOffer
 from xiaozhi.access.rate_limits import too_many
 from xiaozhi.http.openapi import takes
 from xiaozhi.http.ota_page import page
@@ -54,6 +55,7 @@ class OtaRoutes:
         place: the base address of the node that a device belongs to, empty for the one it has asked; None without
             other nodes.
         console: there are pages on which an owner can enter the code of a device.
+        mqtt: what devices are told of MQTT; None where there is no listener.
     """
 
     def __init__(
@@ -64,12 +66,14 @@ class OtaRoutes:
         place: Callable[[str], Awaitable[str]] | None = None,
         *,
         console: bool = True,
+        mqtt: MqttOffer | None = None,
     ) -> None:
         self._settings = settings
         self._access = access
         self._lan_host = lan_host
         self._place = place
         self._console = console
+        self._mqtt = mqtt
         self._trusted: tuple[Network, ...] = networks(settings.trusted_proxies)
         self._zone: tzinfo | None = ZoneInfo(settings.timezone) if settings.timezone else None
         self.answered = 0
@@ -87,7 +91,7 @@ class OtaRoutes:
         """POST: where to connect. Identity comes from headers; the body may be anything (SSIDs break its JSON).
 
         Only names the firmware knows are sent: it stores every member under its own name, and one longer than 15
-        characters aborts it. No `mqtt`, whose presence wins over `websocket`.
+        characters aborts it. The presence of `mqtt` wins over `websocket`, until the next start.
         """
         if (limited := await self._limited(request)) is not None:
             return limited
@@ -96,11 +100,14 @@ class OtaRoutes:
         base = self._base(request)
         placed = await self._place(identity.device_id) if self._place is not None else ""
         url = websocket_url(placed or base)
+        token = self._access.token_auth.token_for(identity)
         answer: dict[str, object] = {
             "server_time": self._server_time(),
             # `version` is always sent: a device that once met a version 3 server would otherwise stay with it.
-            "websocket": {"url": url, "token": self._access.token_auth.token_for(identity), "version": 1},
+            "websocket": {"url": url, "token": token, "version": 1},
         }
+        if self._mqtt is not None and self._mqtt.is_for(identity.device_id) and not identity.is_anonymous:
+            answer["mqtt"] = self._mqtt.section(identity, token, placed or base)
         try:
             standing = await self._access.activation.standing(identity)
             if standing is Standing.BLOCKED:

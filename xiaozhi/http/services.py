@@ -15,16 +15,26 @@ from xiaozhi.http.mcp_tools import server_tools
 from xiaozhi.http.push import ANNOUNCE_PATH, AnnounceRoutes
 from xiaozhi.http.vision import VisionRoutes
 from xiaozhi.transport.announcer import Announcer
+from xiaozhi.transport.calls import Calls
 from xiaozhi.transport.connected_devices import ConnectedDevices
+from xiaozhi.transport.notifications import NOTIFY_PATH, Notifications
 
 
 class HttpServices:
     """Made by `open`; each part is None where it is switched off."""
 
     def __init__(
-        self, announcer: Announcer, vision: VisionRoutes | None, push: AnnounceRoutes | None, mcp: McpEndpoint | None
+        self,
+        announcer: Announcer,
+        notifications: Notifications,
+        calls: Calls,
+        vision: VisionRoutes | None,
+        push: AnnounceRoutes | None,
+        mcp: McpEndpoint | None,
     ) -> None:
         self.announcer = announcer
+        self._notifications = notifications
+        self.calls = calls
         self.vision = vision
         self.push = push
         self.mcp = mcp
@@ -42,7 +52,9 @@ class HttpServices:
         data_dir, trusted = settings.server.data_dir, access.trusted
         push_token = await _token(settings.push.token, data_dir, PUSH_TOKEN) if settings.push.enabled else ""
         mcp_token = await _token(settings.mcp_server.token, data_dir, MCP_TOKEN) if settings.mcp_server.enabled else ""
-        announcer = Announcer(services, devices)
+        notifications = Notifications(services)
+        announcer = Announcer(services, devices, notifications)
+        calls = Calls(services, devices, notifications)
         push = AnnounceRoutes(settings.push, announcer, push_token, trusted) if settings.push.enabled else None
         mcp = None
         if settings.mcp_server.enabled:
@@ -51,11 +63,12 @@ class HttpServices:
         vision = None
         if settings.vision.enabled:
             vision = VisionRoutes(services, access.token_auth, lan_host, trusted)
-        return cls(announcer, vision, push, mcp)
+        return cls(announcer, notifications, calls, vision, push, mcp)
 
     def add_to(self, app: web.Application) -> None:
         """Register the paths."""
         router = app.router
+        router.add_get(NOTIFY_PATH + "{token}.ogg", self._notifications.fetch)
         if self.vision is not None:
             for path in (VISION_PATH, VISION_PATH + "/"):
                 router.add_post(path, self.vision.explain)
@@ -72,6 +85,7 @@ class HttpServices:
     async def close(self) -> None:
         """End what is under way."""
         await self.announcer.close()
+        await self.calls.close()
         if self.vision is not None:
             self.vision.close()
 

@@ -133,8 +133,11 @@ class VisionRoutes:
             request: its WebSocket upgrade: the picture goes to the host it came to.
             identity: the token is for this device only, and expires.
         """
-        base = base_of(request, self._services.settings.server, self._lan_host).split("/xiaozhi/")[0].rstrip("/")
-        return base + VISION_PATH, self._token(identity.device_id)
+        return self.place(base_of(request, self._services.settings.server, self._lan_host), identity)
+
+    def place(self, base: str, identity: Identity) -> tuple[str, str]:
+        """As `address`, for a device that reaches this server by `base`."""
+        return base.split("/xiaozhi/")[0].rstrip("/") + VISION_PATH, self._token(identity.device_id)
 
     def _token(self, device_id: str) -> str:
         expires_s = int(self._now_s() + self._settings.token_hours * 3600.0)

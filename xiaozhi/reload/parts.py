@@ -8,23 +8,13 @@ from typing import Final
 
 from xiaozhi.agents import Roster
 from xiaozhi.conversation.caches import Caches, open_caches
-from xiaozhi.conversation.services import (
-    About,
-    Services,
-    UnknownLanguage,
-    about_chat,
-    about_recognizer,
-    about_voices,
-    close_recognizer,
-    warm_recognizer,
-)
+from xiaozhi.conversation.engines import About, close_recognizer, warm_recognizer
+from xiaozhi.conversation.services import Services, UnknownLanguage
 from xiaozhi.overload.steps import Step
 from xiaozhi.settings import Settings
 from xiaozhi.settings.schema import applies
-from xiaozhi.stages.asr.cached import memory_of, remember
-from xiaozhi.stages.asr.engine import Recognizer
+from xiaozhi.stages.asr.recogniser import Recognizer
 from xiaozhi.stages.asr.registry import build_recognizer
-from xiaozhi.stages.asr.remote import WithFallback
 from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.llm.registry import build_chat
 from xiaozhi.stages.tts.engine import VoiceError
@@ -93,15 +83,14 @@ async def _build(parts: Parts, services: Services, keys: Collection[str]) -> Non
         parts.about["vad"] = About((parts.model.name,))
     if "asr" in engines:
         built = await asyncio.to_thread(build_recognizer, settings.asr, models_dir, SPOKEN_COMMANDS_EN)
-        parts.recognizer = remember(built.recognizer, settings.cache)
-        parts.about["asr"] = about_recognizer(built)
-        await warm_recognizer(parts.recognizer, services.ears.pool)
-        if isinstance(parts.recognizer, WithFallback):
-            await parts.recognizer.warm()
+        parts.recognizer = built.recognizer
+        parts.about["asr"] = About((built.why,), built.hint)
+        await warm_recognizer(parts.recognizer, services.recognition.pool)
+        await parts.recognizer.connect()
     if "llm" in engines:
         chat = build_chat(settings.llm, settings.server.timezone, edge=settings.cluster.tier == "edge")
         parts.chat = chat.chat
-        parts.about["llm"] = about_chat(chat)
+        parts.about["llm"] = About((chat.why,), chat.hint)
         try:
             async with asyncio.timeout(_WARM_S):
                 await chat.chat.warm()
@@ -110,7 +99,7 @@ async def _build(parts: Parts, services: Services, keys: Collection[str]) -> Non
     if "tts" in engines:
         voices = await asyncio.to_thread(build_voices, settings.tts, models_dir)
         parts.voice = voices.chain
-        parts.about["tts"] = about_voices(voices)
+        parts.about["tts"] = About(voices.why, voices.hint)
         try:
             async with asyncio.timeout(_WARM_S):
                 await voices.chain.warm()
@@ -168,20 +157,12 @@ def exchange(services: Services, parts: Parts) -> None:
 
 
 def _exchange_recognizer(services: Services, parts: Parts, before: Settings) -> None:
-    asr, cache = parts.settings.asr, parts.settings.cache
-    former = services.ears.engine
-    hearings = services.ears.exchange(
-        parts.recognizer or former,
-        early_decode=asr.early_decode,
-        partials=asr.partials,
-        batch_size=asr.batch_size,
-        max_waiting=asr.max_concurrent,
+    former = services.recognition.engine
+    open_utterances = services.recognition.exchange(
+        parts.recognizer or former, parts.settings.asr, parts.settings.cache
     )
-    memory = memory_of(services.ears.engine)
-    if memory is not None:
-        memory.resize(cache.recognition_ttl_s, cache.recognition_entries)
     if parts.recognizer is not None:
         services.unknown_language = UnknownLanguage()
         # An utterance is over by then, and its last decode given up.
         max_s = before.turn.max_utterance_s + before.asr.timeout_s
-        services.retirement.retire(lambda: close_recognizer(former), in_use=lambda: bool(hearings), max_s=max_s)
+        services.retirement.retire(lambda: close_recognizer(former), in_use=lambda: bool(open_utterances), max_s=max_s)

@@ -5,12 +5,15 @@
 
 from typing import ClassVar
 
+from pydantic import model_validator
+
 from xiaozhi.settings.asr import AsrSettings
 from xiaozhi.settings.audio import AudioSettings, VadSettings
 from xiaozhi.settings.cache import CacheSettings
 from xiaozhi.settings.cluster import ClusterSettings
 from xiaozhi.settings.console import ConsoleSettings
 from xiaozhi.settings.llm import LlmEndpoint, LlmSettings, RoutingSettings
+from xiaozhi.settings.mqtt import MqttSettings
 from xiaozhi.settings.operation import (
     AlertsSettings,
     LoadSettings,
@@ -52,6 +55,7 @@ __all__ = [
     "MemorySettings",
     "MetricsSettings",
     "ModelsSettings",
+    "MqttSettings",
     "OpenAIVoiceSettings",
     "OtaSettings",
     "PushSettings",
@@ -103,6 +107,7 @@ class Settings(Section):
     server: ServerSettings = ServerSettings()
     auth: AuthSettings = AuthSettings()
     ota: OtaSettings = OtaSettings()
+    mqtt: MqttSettings = MqttSettings()
     log: LogSettings = LogSettings()
     models: ModelsSettings = ModelsSettings()
     audio: AudioSettings = AudioSettings()
@@ -125,3 +130,9 @@ class Settings(Section):
     alerts: AlertsSettings = AlertsSettings()
     tracing: TracingSettings = TracingSettings()
     console: ConsoleSettings = ConsoleSettings()
+
+    @model_validator(mode="after")
+    def _mqtt_has_a_certificate(self) -> "Settings":
+        if self.mqtt.enabled and self.mqtt.tls_port and self.server.tls_cert is None:
+            raise ValueError("mqtt.tls_port needs server.tls_cert and server.tls_key")
+        return self

@@ -18,11 +18,11 @@ class AudioSettings(Section, applies="next turn"):
     speak at once need 0.8 core at 5. Lower it on a small box.
     zh: Opus 编码的计算量，0 到 10。一帧 60 毫秒的声音在 0、5、10 时分别占用一个核 0.24、0.50、0.73 毫秒：100 台设备
     同时说话，取 5 需要 0.8 个核。机器弱就调低。"""
-    lead_ms: int = Field(240, ge=120, le=2000)
+    lead_ms: int = Field(240, ge=120, le=900)
     """Audio is sent ahead of its playing; this much waits in the device at most. More rides over a rough Wi-Fi; less is
-    forgotten when somebody interrupts. Devices hold 44 frames of 60 ms and drop what comes above.
-    zh: 声音提前发给设备的量（毫秒）。多一些能扛住不稳的 Wi-Fi，少一些打断时丢弃得少。设备最多存 44 帧（每帧 60 毫
-    秒），再多就会丢掉。"""
+    forgotten when somebody interrupts. New firmware holds 20 frames of 60 ms and drops what comes above.
+    zh: 声音提前发给设备的量（毫秒）。多一些能扛住不稳的 Wi-Fi，少一些打断时丢弃得少。新固件最多存 20 帧（每帧 60
+    毫秒），再多就会丢掉。"""
     stop_margin_ms: int = Field(200, ge=0, le=2000)
     """Between the end of the last frame and the message that ends the reply, so that nothing is cut off.
     zh: 最后一帧播完到“回答结束”消息之间留的时间（毫秒），免得尾音被切掉。"""

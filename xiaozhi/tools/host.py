@@ -11,6 +11,9 @@ from xiaozhi.tools.web import WebClient
 Announce: TypeAlias = Callable[[str, Sequence[str], str], Awaitable[Mapping[str, str]]]
 """Says a text on devices called so (none: on all others but the one that is given last); what became of it on each."""
 
+Call: TypeAlias = Callable[[str, str, str], Awaitable[str]]
+"""Rings, from a device, on another one that is called so; why not, in the language given last, empty when it rings."""
+
 
 @dataclass(frozen=True, slots=True)
 class ToolHost:
@@ -21,6 +24,7 @@ class ToolHost:
         web: the way to the internet.
         push: the table `push`; None where nothing is announced.
         announce: says something on other devices; None where there are none.
+        call: rings on another device; None where there are none.
         reminders: rings them; None where nothing could ring.
         on_close: called when the process ends, for tools that hold something open.
     """
@@ -29,5 +33,6 @@ class ToolHost:
     web: WebClient
     push: PushSettings | None = None
     announce: Announce | None = None
+    call: Call | None = None
     reminders: ReminderClock | None = None
     on_close: list[Callable[[], Awaitable[None]]] = field(default_factory=list)

@@ -10,7 +10,7 @@ from xiaozhi.store.reminders import Reminders
 from xiaozhi.tools import built_in
 from xiaozhi.tools.external import ExternalServers
 from xiaozhi.tools.external_config import configured_servers
-from xiaozhi.tools.host import Announce, ToolHost
+from xiaozhi.tools.host import Announce, Call, ToolHost
 from xiaozhi.tools.reminder_clock import ReminderClock, Ring
 from xiaozhi.tools.tool import Tool, ToolContext
 from xiaozhi.tools.toolbox import Registry, Toolbox, ToolCounters, ToolSource
@@ -26,6 +26,7 @@ class SharedTools:
         ring: says a reminder on its device.
         push: the table `push`; None where nothing is announced.
         announce: says something on other devices; None where there are none.
+        call: rings on another device; None where there are none.
 
     Raises:
         McpConfigError: the file `tools.mcp_config` cannot be used.
@@ -39,6 +40,7 @@ class SharedTools:
         ring: Ring | None = None,
         push: PushSettings | None = None,
         announce: Announce | None = None,
+        call: Call | None = None,
     ) -> None:
         self.settings = settings
         self.web = WebClient(settings)
@@ -47,7 +49,7 @@ class SharedTools:
         self.reminders: ReminderClock | None = None
         if ring is not None and book is not None:
             self.reminders = ReminderClock(book, ring, late_s=settings.reminders.late_s)
-        self._host = ToolHost(settings, self.web, push, announce, self.reminders)
+        self._host = ToolHost(settings, self.web, push, announce, call, self.reminders)
         self.registry = Registry(built_in_tools(self._host), [self.external])
         self._ticking: asyncio.Task[None] | None = None
 

@@ -33,7 +33,7 @@ class ToolResult:
     ends_conversation: bool = False
 
 
-class Conversation(Protocol):
+class CallingConversation(Protocol):
     """What built-in tools may ask of the conversation they are called in."""
 
     def agents(self) -> Sequence[str]:
@@ -98,7 +98,7 @@ class ToolContext:
     language: str = "zh"
     now: Callable[[], datetime] = _local_now
     device: DeviceCalls | None = None
-    conversation: Conversation | None = None
+    conversation: CallingConversation | None = None
 
 
 ToolRun: TypeAlias = Callable[[dict[str, Any], ToolContext], Awaitable[ToolResult]]

@@ -11,14 +11,16 @@ from enum import Enum
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from xiaozhi.conversation.saying import Told
 from xiaozhi.conversation.services import Services
-from xiaozhi.conversation.speaking import Told
 from xiaozhi.settings.push import minutes_of
 from xiaozhi.store import Device
 from xiaozhi.store.reminders import Reminder
+from xiaozhi.text.language import language_of
 from xiaozhi.tools.built_in.reminders import is_alarm, spoken_reminder
 from xiaozhi.tools.built_in.volume import set_volume, turned
-from xiaozhi.transport.connected_devices import ConnectedDevice, ConnectedDevices
+from xiaozhi.transport.connected_devices import ConnectedDevices
+from xiaozhi.transport.notifications import Notifications
 from xiaozhi.turn.trace import TurnTrace
 
 _log = logging.getLogger(__name__)
@@ -39,6 +41,7 @@ class Outcome(Enum):
 
     SPOKEN = "spoken"
     INTERRUPTED = "interrupted"
+    SHOWN = "shown"  # on the screen of a device that sleeps, whose firmware plays nothing then
     BUSY = "busy"  # somebody was talking there all the time
     OFFLINE = "not connected"
     UNKNOWN = "unknown device"
@@ -48,6 +51,11 @@ class Outcome(Enum):
 
 
 _HEARD: Final = frozenset({Outcome.SPOKEN, Outcome.INTERRUPTED})
+_OUTCOMES: Final[Mapping[Told, Outcome]] = {
+    Told.SPOKEN: Outcome.SPOKEN,
+    Told.INTERRUPTED: Outcome.INTERRUPTED,
+    Told.SHOWN: Outcome.SHOWN,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +97,16 @@ class Announcer:
     Args:
         services: the settings, the store, the reminders.
         devices: the connected devices.
+        notifications: speaks to those that sleep.
         grace_s: what waits for a device that connects is said no sooner than this after it has.
     """
 
-    def __init__(self, services: Services, devices: ConnectedDevices, *, grace_s: float = GRACE_S) -> None:
+    def __init__(
+        self, services: Services, devices: ConnectedDevices, notifications: Notifications, *, grace_s: float = GRACE_S
+    ) -> None:
         self._services = services
         self._devices = devices
+        self._notifications = notifications
         self._grace_s = grace_s
         self._turns: dict[str, asyncio.Lock] = {}  # who speaks next, of devices where something waits
         self._waiting: dict[str, int] = {}
@@ -141,10 +153,9 @@ class Announcer:
     async def _targets(self, announcement: Announcement) -> dict[str, str | Outcome]:
         """The devices that are meant: their ids, or why not."""
         if not announcement.devices:
-            online = sorted(self._devices.online())
-            return {name: name for name in online if name != announcement.without and self._find(name) is not None}
+            return {name: name for name in sorted(self._devices.online()) if name != announcement.without}
         known = await self._services.store.devices.list()
-        return {name: _id_of(name, known, self._devices.online()) for name in announcement.devices}
+        return {name: id_of(name, known, self._devices.online()) for name in announcement.devices}
 
     async def _announce_on(self, device: str | Outcome, announcement: Announcement) -> Outcome:
         if isinstance(device, Outcome):
@@ -160,20 +171,26 @@ class Announcer:
     # Reminders ----------------------------------------------------------------------------------------------------
 
     async def ring(self, reminder: Reminder) -> bool:
-        """Say a reminder on its device, as soon as nobody talks there; False when it is not connected.
+        """Say a reminder on its device, as soon as nobody talks there; False when it was not heard.
 
-        For `ReminderClock`: a reminder is done only when this says so, which is when it was heard. An alarm rings
-        again afterwards until somebody says something.
+        For `ReminderClock`: a reminder is done only when this says so, which is when it was heard; what a device could
+        only show is said when somebody talks to it next. An alarm rings again until somebody says something.
         """
-        connection = self._find(reminder.device)
-        if connection is None:
+        if reminder.device not in self._devices.online():
             return False
-        await asyncio.sleep(max(0.0, self._grace_s - connection.age_s))
-        text = spoken_reminder(reminder, time.time(), connection.language)
+        device = self._devices.find(reminder.device)
+        if device is not None:
+            await asyncio.sleep(max(0.0, self._grace_s - device.age_s))
+            language = device.language
+        else:
+            usual = "en" if self._services.settings.asr.language == "en" else "zh"
+            language = language_of(reminder.text, default=usual)
+        text = spoken_reminder(reminder, time.time(), language)
         outcome = await self._speak(reminder.device, text, "", float("inf"), urgent=True)
         if outcome is Outcome.SPOKEN and is_alarm(reminder) and self._services.settings.push.alarm_repeats:
             self._again(reminder.device, text)
-        elif outcome is Outcome.FAILED:  # the device is there, only its voice is not: once more after a while
+        _log.info("reminder: %s", outcome.value, extra={"device": reminder.device})
+        if outcome is Outcome.FAILED:  # the device is there, only its voice is not: once more after a while
             asyncio.get_running_loop().call_later(_VOICE_BACK_S, self._connected, reminder.device)
         return outcome in _HEARD
 
@@ -242,16 +259,19 @@ class Announcer:
         before: int | None = None
         try:
             while True:
-                connection = self._find(device_id)
-                if connection is None:
+                if device_id not in self._devices.online():
                     return Outcome.OFFLINE
                 told = Told.REFUSED
-                if not connection.busy:
-                    if volume is not None and before is None:
-                        before = await turned(connection.tools, volume)
-                    told = await connection.say(text, _SOUND_S, language=language, interruptible=False)
-                if told is Told.SPOKEN or told is Told.INTERRUPTED:
-                    return Outcome[told.name]
+                device, sleeper = self._devices.find(device_id), self._devices.asleep(device_id)
+                free = sleeper if device is None or device.busy else device
+                if free is not None and volume is not None and before is None:
+                    before = await turned(free.tools, volume)
+                if device is not None and not device.busy:
+                    told = await device.say(text, _SOUND_S, language=language, interruptible=False)
+                elif sleeper is not None:
+                    told = await self._notifications.speak(sleeper, text, language)
+                if told in _OUTCOMES:
+                    return _OUTCOMES[told]
                 drops += told is Told.DROPPED
                 if drops >= _MAX_DROPS:
                     return Outcome.FAILED
@@ -260,20 +280,12 @@ class Announcer:
                 await asyncio.sleep(_AFTER_DROP_S if told is Told.DROPPED else _TRY_AGAIN_S)
         finally:
             if before is not None and volume is not None and before >= 0:
-                await self._restore(device_id, before)
-
-    def _find(self, device_id: str) -> ConnectedDevice | None:
-        """The connection of a device that may converse; one that only waits for its code hears nothing else."""
-        connection = self._devices.find(device_id)
-        return connection if connection is not None and connection.admitted else None
-
-    async def _restore(self, device_id: str, volume: int) -> None:
-        connection = self._find(device_id)
-        if connection is not None:
-            await set_volume(connection.tools, volume)
+                there = self._devices.find(device_id) or self._devices.asleep(device_id)
+                if there is not None:
+                    await set_volume(there.tools, before)
 
 
-def _id_of(name: str, known: Sequence[Device], online: frozenset[str]) -> str | Outcome:
+def id_of(name: str, known: Sequence[Device], online: frozenset[str]) -> str | Outcome:
     """The id of a device that is called so; guests of the console have only an id."""
     wanted = name.strip().casefold()
     if wanted in online:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, Protocol
 
@@ -11,8 +11,8 @@ from xiaozhi.access.activation import Crowded, Standing
 from xiaozhi.access.guests import is_guest
 from xiaozhi.access.identity import Identity
 from xiaozhi.access.rate_limits import OncePer
+from xiaozhi.conversation.saying import Told
 from xiaozhi.conversation.services import Services
-from xiaozhi.conversation.speaking import Told
 from xiaozhi.store import StoreError
 from xiaozhi.tools.device import DeviceTools
 from xiaozhi.transport.draining import Drain, Drained
@@ -73,6 +73,34 @@ class ConnectedDevice(Drained, Protocol):
         ...
 
 
+class SleepingDevice(Protocol):
+    """A device that can be reached though nobody talks to it: it fetches sound, shows a text, and has its tools."""
+
+    base: str
+    """`http://host[:port]` by which it reaches this server; empty where that is not known."""
+    tools: DeviceTools
+    """What the device itself can do."""
+
+    @property
+    def device_id(self) -> str:
+        """Whose it is."""
+        ...
+
+    @property
+    def admitted(self) -> bool:
+        """It may converse: it does not only hear a notice."""
+        ...
+
+    @property
+    def in_session(self) -> bool:
+        """It is in a conversation, or about to be."""
+        ...
+
+    def publish(self, message: Mapping[str, object]) -> None:
+        """Send it a message that needs no session: `notify`, `alert`, `system`."""
+        ...
+
+
 class NotAdmitted(Exception):
     """A device may not connect now; the message says why.
 
@@ -99,6 +127,7 @@ class ConnectedDevices:
         self._services = services
         self._access = access
         self._connected: dict[str, ConnectedDevice] = {}
+        self._reachable: dict[str, SleepingDevice] = {}  # asleep or in a conversation
         self._pending: dict[str, ConnectedDevice] = {}  # by device and client: they only hear a code
         self.refused = 0
         """Devices turned away for want of room, since the start."""
@@ -132,12 +161,30 @@ class ConnectedDevices:
         return self._dropped + sum(device.packets_dropped for device in self._open)
 
     def online(self) -> frozenset[str]:
-        """Ids of the devices that are connected; of those that wait to be let in there are none."""
-        return frozenset(self._connected)
+        """Ids of the devices that are connected, asleep or not; of those that wait to be let in there are none."""
+        return frozenset((*self._connected, *self._reachable))
 
     def find(self, device_id: str) -> ConnectedDevice | None:
-        """A connected device; None where it is not."""
+        """A device in a conversation; None where it is in none."""
         return self._connected.get(device_id)
+
+    def asleep(self, device_id: str) -> SleepingDevice | None:
+        """A device that is in no conversation and can be reached; None where it is not."""
+        device = self._reachable.get(device_id)
+        return None if device is None or device.in_session or device_id in self._connected else device
+
+    def came(self, device: SleepingDevice) -> None:
+        """A device can be reached from now on."""
+        if not device.admitted:
+            return
+        self._reachable[device.device_id] = device
+        for tell in self.on_connect:
+            tell(device.device_id)
+
+    def gone(self, device: SleepingDevice) -> None:
+        """A device cannot be reached any more."""
+        if self._reachable.get(device.device_id) is device:
+            del self._reachable[device.device_id]
 
     async def admit(self, identity: Identity, address: str) -> str:
         """Whether a client that has shown who it is may connect: a guest of the console, or a device with its token.

@@ -4,16 +4,22 @@
 * 2: `u16 version=2 | u16 type | u32 reserved=0 | u32 timestamp_ms | u32 payload_size | payload`
 * 3: `u8 type | u8 reserved=0 | u16 payload_size | payload`
 
+`MQTT_GATEWAY` is what xiaozhi-mqtt-gateway makes of 2: it sets and reads the last two fields, and leaves the others 0.
+
 The firmware trusts `payload_size` without a bounds check, so what we write must be exact; what we read must be checked.
 """
 
 import struct
-from dataclasses import dataclass
 from typing import Final
+
+from xiaozhi.events import MicPacket
 
 _V2: Final = struct.Struct("!HHIII")
 _V3: Final = struct.Struct("!BBH")
 _OPUS: Final = 0
+
+MQTT_GATEWAY: Final = 16
+"""A framing that no header asks for."""
 
 # RFC 6716 allows 1275 bytes a frame; 120 ms packets hold several. Real microphones send 80 to 130 bytes for 60 ms.
 MAX_OPUS_BYTES: Final = 4000
@@ -21,14 +27,6 @@ MAX_OPUS_BYTES: Final = 4000
 
 class FramingError(Exception):
     """A binary message that is not what its framing says; the message names what is wrong."""
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """An Opus packet and, in framing 2, the timestamp that came with it (0 elsewhere)."""
-
-    opus: bytes
-    timestamp_ms: int
 
 
 def version_of(value: object) -> int:
@@ -39,28 +37,33 @@ def version_of(value: object) -> int:
 
 def pack(version: int, opus: bytes, timestamp_ms: int = 0) -> bytes:
     """One binary message around an Opus packet; `timestamp_ms` wraps at 32 bits and only framing 2 carries it."""
-    if version == 2:
+    if version in (2, MQTT_GATEWAY):
         return _V2.pack(2, _OPUS, 0, timestamp_ms & 0xFFFFFFFF, len(opus)) + opus
     if version == 3:
         return _V3.pack(_OPUS, 0, len(opus)) + opus
     return opus
 
 
-def unpack(version: int, message: bytes) -> Frame:
+def unpack(version: int, message: bytes, *, bare: bool = False) -> MicPacket:
     """Take an Opus packet out of one binary message.
+
+    Args:
+        version: of the framing.
+        message: as it came.
+        bare: its payload is no Opus but samples.
 
     Raises:
         FramingError: too short, a length that does not match, another type than audio, or too much for one packet.
     """
     timestamp_ms = 0
     opus = message
-    if version == 2:
+    if version in (2, MQTT_GATEWAY):
         if len(message) < _V2.size:
             raise FramingError(f"framing 2: {len(message)} bytes are less than a header")
         marked, kind, _reserved, timestamp_ms, size = _V2.unpack_from(message)
         opus = message[_V2.size :]
-        _check(2, size, len(opus), kind)
-        if marked != 2:
+        _check(2, size, len(opus), kind if version == 2 else _OPUS)
+        if version == 2 and marked != 2:
             raise FramingError(f"framing 2: header says version {marked}")
     elif version == 3:
         if len(message) < _V3.size:
@@ -70,7 +73,7 @@ def unpack(version: int, message: bytes) -> Frame:
         _check(3, size, len(opus), kind)
     if len(opus) > MAX_OPUS_BYTES:
         raise FramingError(f"{len(opus)} bytes are more than one Opus packet can be")
-    return Frame(opus, timestamp_ms)
+    return MicPacket(opus, timestamp_ms, bare)
 
 
 def _check(version: int, size: int, present: int, kind: int) -> None:

@@ -4,12 +4,14 @@ Written from what clients really send (firmware 1.6 to 2.4, desktop and browser 
 optional, unknown messages are ignored, nothing a client sends closes the connection, `session_id` is never relied on.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 import orjson
 
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ
+from xiaozhi.events import MicPacket
 from xiaozhi.text import bounded_json
 from xiaozhi.transport import framing
 from xiaozhi.turn.machine import ListeningMode
@@ -22,14 +24,12 @@ MAX_TYPED_CHARS: Final = 2000
 class Hello:
     """The client introduced itself.
 
-    `features` holds the names it says it can do; `traces` whether it wants a record of every turn (our own clients);
-    `bare` whether its microphone's frames are samples and not Opus (desktop clients; what it plays is Opus even so).
+    `features` holds the names it says it can do; `traces` whether it wants a record of every turn (our own clients).
     """
 
     version: int
     features: frozenset[str] = frozenset()
     traces: bool = False
-    bare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +73,10 @@ class Iot:
 
 
 @dataclass(frozen=True, slots=True)
-class Audio:
-    """One Opus packet from the microphone."""
+class Goodbye:
+    """The channel is closed (MQTT; on a WebSocket its end says so)."""
 
-    opus: bytes
-    timestamp_ms: int
+    session_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +91,7 @@ class Ignored:
     why: str
 
 
-Event: TypeAlias = Hello | ListenStart | ListenStop | Detect | Abort | Mcp | Iot | Audio | Ping | Ignored
+Event: TypeAlias = Hello | ListenStart | ListenStop | Detect | Abort | Mcp | Iot | MicPacket | Goodbye | Ping | Ignored
 
 
 @dataclass(slots=True)
@@ -101,22 +100,28 @@ class DeviceProtocol:
 
     Args:
         version: the `Protocol-Version` header, or None where there was none.
+        session_id: of the server's hello.
+        transport: what carries it, as the server's hello names it.
+        udp: where sound goes beside MQTT, with key and nonce, for the server's hello.
     """
 
     version: int = 1
     session_id: str = ""
+    transport: str = "websocket"
+    udp: Mapping[str, object] | None = None
     echoes_session: bool = field(default=False, init=False)
     """The client has repeated our session id: a mark of the firmware, never a condition for being understood."""
+    bare: bool = field(default=False, init=False)
+    """Its microphone's frames are samples and not Opus (desktop clients; what it plays is Opus even so)."""
     _greeted: bool = field(default=False, init=False)
 
     def receive_text(self, text: str) -> Event:
         """Understand a text frame. Never raises: what cannot be understood is `Ignored`."""
-        try:
-            message = bounded_json.loads(text)
-        except orjson.JSONDecodeError as error:
-            return Ignored(f"not JSON: {error}")
-        if not isinstance(message, dict):
-            return Ignored(f"JSON, but {type(message).__name__} instead of an object")
+        message = read_message(text)
+        return message if isinstance(message, Ignored) else self.receive_message(message)
+
+    def receive_message(self, message: dict[str, Any]) -> Event:
+        """Understand a message that `read_message` has read. Never raises."""
         if self.session_id and message.get("session_id") == self.session_id:
             self.echoes_session = True
         match message.get("type"):
@@ -131,6 +136,8 @@ class DeviceProtocol:
                 return Mcp(payload) if isinstance(payload, dict) else Ignored("mcp without a payload object")
             case "iot":
                 return Iot(message)
+            case "goodbye" if self.transport == "udp":
+                return Goodbye(_string(message, "session_id"))
             case "ping":
                 return Ping()
             case str() as kind:
@@ -141,10 +148,9 @@ class DeviceProtocol:
     def receive_binary(self, message: bytes) -> Event:
         """Understand a binary frame. Never raises: a wrong one is `Ignored`. An empty packet is silence (a DTX gap)."""
         try:
-            frame = framing.unpack(self.version, message)
+            return framing.unpack(self.version, message, bare=self.bare)
         except framing.FramingError as error:
             return Ignored(str(error))
-        return Audio(frame.opus, frame.timestamp_ms)
 
     def pack(self, opus: bytes, timestamp_ms: int) -> bytes:
         """One binary message around an Opus packet in this connection's framing."""
@@ -155,7 +161,7 @@ class DeviceProtocol:
             # A second server hello would leave a stale event in the firmware: its next connection would not wait.
             return Ignored("a second hello")
         self._greeted = True
-        if "version" in message and isinstance(message["version"], int):
+        if self.version != framing.MQTT_GATEWAY and isinstance(message.get("version"), int):
             self.version = framing.version_of(message["version"])
         features = message.get("features")
         names = (
@@ -164,8 +170,10 @@ class DeviceProtocol:
             else frozenset()
         )
         audio = message.get("audio_params")
-        bare = isinstance(audio, dict) and audio.get("format") == "pcm" and audio.get("sample_rate") == UPLINK_RATE_HZ
-        return Hello(self.version, names, "trace" in names, bare)
+        self.bare = (
+            isinstance(audio, dict) and audio.get("format") == "pcm" and audio.get("sample_rate") == UPLINK_RATE_HZ
+        )
+        return Hello(self.version, names, "trace" in names)
 
     # What the server says -----------------------------------------------------------------------------------------
 
@@ -176,8 +184,9 @@ class DeviceProtocol:
         """The answer to the client's hello. `transport` is not optional: without it the firmware crashes."""
         return {
             "type": "hello",
-            "transport": "websocket",
+            "transport": self.transport,
             "session_id": self.session_id,
+            **({"version": self.version, "udp": self.udp} if self.udp is not None else {}),
             "audio_params": {
                 "format": "opus",
                 "sample_rate": sample_rate_hz,
@@ -213,6 +222,17 @@ class DeviceProtocol:
     def pong(self, timestamp_ms: int) -> dict[str, object]:
         """The answer to a client's own ping message."""
         return self._message("pong", timestamp=timestamp_ms)
+
+
+def read_message(text: str | bytes) -> dict[str, Any] | Ignored:
+    """The JSON object of a text frame, or why there is none. Never raises."""
+    try:
+        message = bounded_json.loads(text)
+    except orjson.JSONDecodeError as error:
+        return Ignored(f"not JSON: {error}")
+    if not isinstance(message, dict):
+        return Ignored(f"JSON, but {type(message).__name__} instead of an object")
+    return message
 
 
 def _string(message: dict[str, Any], key: str) -> str:

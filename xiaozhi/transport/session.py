@@ -7,19 +7,18 @@ events to a `DeviceSession`, and brings what the session has to say down to the 
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
-from typing import Final, Protocol
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final, Protocol
 
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ
 from xiaozhi.conversation.conversation import Conversation
+from xiaozhi.conversation.saying import Told
 from xiaozhi.conversation.services import Services
-from xiaozhi.conversation.speaking import Told
 from xiaozhi.events import MicPacket
 from xiaozhi.text.emotions import emoji_of
 from xiaozhi.tools.device import DeviceTools
 from xiaozhi.transport.protocol import (
     Abort,
-    Audio,
     Detect,
     DeviceProtocol,
     Event,
@@ -49,6 +48,10 @@ class Downlink(Protocol):
 
     written_at: float
     """When something was last written, on the loop's clock."""
+    start_margin_ms: float
+    """So much longer than over one ordered connection sound has to wait behind `tts/start`."""
+    stop_margin_ms: float
+    """So much longer `tts/stop` has to wait behind the sound."""
 
     @property
     def empty(self) -> bool:
@@ -74,6 +77,17 @@ class Downlink(Protocol):
 
     def untaken(self, generation: int) -> int:
         """Packets at the end of this generation that the device cannot have; 0 where it is not the newest."""
+        ...
+
+
+class CallLeg(Protocol):
+    """One device's end of a call."""
+
+    hung_up: asyncio.Event
+    """A key was pressed, or the device is gone."""
+
+    def heard(self, opus: bytes) -> None:
+        """A packet of its microphone."""
         ...
 
 
@@ -107,6 +121,8 @@ class DeviceSession:
         self.ended = asyncio.Event()
         """Somebody here wants it closed; `ended_because` says why."""
         self.ended_because = ""
+        self.leg: CallLeg | None = None
+        """The call that the device is in."""
         self._services = services
         self._downlink = downlink
         self._conversation = Conversation(services, self, device_id, notice=notice)
@@ -115,26 +131,56 @@ class DeviceSession:
         self._opened_at = self._loop.time()
         self._spoke = False  # the client has said anything at all
         self._traces = False
-        self._bare = False  # its microphone sends samples instead of Opus
         self._ignored = 0
 
     async def recall(self) -> None:
         """Read what was said before; over within half a second, and before the device is listened to."""
         if self.admitted:  # nobody else learns, or changes, what is kept of the device
-            await self._conversation.recall()
+            await self._conversation.load()
 
-    async def run(self) -> None:
-        """Converse until cancelled; everything the conversation holds is freed when this returns."""
-        await self._conversation.run()
+    async def run(self, **carrying: Coroutine[Any, Any, None]) -> str:
+        """Converse until either side ends it or what carries it is over; everything is freed when this returns.
+
+        Args:
+            carrying: what reads from the device and writes to it, each under its name.
+
+        Returns:
+            Why, where it is an error; else `ended_because` says it, or the device went away.
+        """
+        running = {"conversation": self._conversation.run(), "ended": self.ended.wait(), **carrying}
+        tasks = [asyncio.create_task(one, name=name) for name, one in running.items()]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                error = task.exception()
+                if isinstance(error, TimeoutError):
+                    return "the device does not read"
+                if error is not None and not isinstance(error, ConnectionError):
+                    _log.error("%s failed", task.get_name(), exc_info=error, extra=self.about)
+                    return "an internal error"
+            return ""
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def gone(self, why: str = "") -> None:
+        """It is over: a call ends, and the log says so."""
+        if self.leg is not None:
+            self.leg.hung_up.set()
+        after = {"device": self.device_id, "after_s": round(self.age_s)}
+        _log.info("disconnected: %s", why or self.ended_because or "the device went away", extra=after)
 
     def receive(self, event: Event) -> None:
         """What the device has just said. Never waits."""
         talk = self._conversation
         match event:
-            case Audio(opus, timestamp_ms):
-                talk.hear(MicPacket(opus, timestamp_ms, self._bare))
+            case MicPacket() if self.leg is not None:
+                self.leg.heard(event.opus)
+            case MicPacket():
+                talk.hear(event)
             case Hello():
-                self._traces, self._bare = event.traces, event.bare
+                self._traces = event.traces
                 self._services.prewarm()
                 self._downlink.send(self.protocol.hello(DOWNLINK_RATE_HZ, FRAME_MS))
             case ListenStart(mode):
@@ -143,6 +189,8 @@ class DeviceSession:
                 talk.stop_listening()
             case Detect(text):
                 talk.detect(text)
+            case Abort() if self.leg is not None:
+                self.leg.hung_up.set()
             case Abort(reason):
                 talk.abort(reason)
             case Ping():
@@ -169,6 +217,16 @@ class DeviceSession:
     def is_firmware(self) -> bool:
         """The client repeats the session id it was given."""
         return self.protocol.echoes_session
+
+    @property
+    def start_margin_ms(self) -> float:
+        """So much longer than over one ordered connection sound has to wait behind `tts_start`."""
+        return self._downlink.start_margin_ms
+
+    @property
+    def stop_margin_ms(self) -> float:
+        """So much longer `tts_stop` has to wait behind the sound."""
+        return self._downlink.stop_margin_ms
 
     def stt(self, text: str) -> None:
         """Show what was heard."""
@@ -232,7 +290,7 @@ class DeviceSession:
             self.end("no hello")
             return
         self._conversation.check_stall()
-        if self._conversation.idle_s() > server.idle_close_s:
+        if self.leg is None and self._conversation.idle_s() > server.idle_close_s:
             if not self._conversation.farewell():
                 self.end(f"nothing said for {server.idle_close_s:g} s")
         elif now - self._downlink.written_at > server.keepalive_s:
@@ -255,8 +313,8 @@ class DeviceSession:
 
     @property
     def busy(self) -> bool:
-        """A turn is under way."""
-        return self._conversation.idle_s() == 0.0
+        """A turn is under way, or a call."""
+        return self.leg is not None or self._conversation.idle_s() == 0.0
 
     @property
     def is_stranger(self) -> bool:
@@ -277,7 +335,7 @@ class DeviceSession:
     def settled(self) -> bool:
         """No turn is under way, what was said is listened to, and the device has acted on the last `tts/stop`."""
         talk = self._conversation
-        return talk.idle_s() >= _SETTLE_S and self._downlink.empty and not talk.behind
+        return self.leg is None and talk.idle_s() >= _SETTLE_S and self._downlink.empty and not talk.behind
 
     @property
     def packets_dropped(self) -> int:

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Collection
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from xiaozhi.access.access_control import AccessControl
-from xiaozhi.access.addresses import address_of
+from xiaozhi.access.addresses import address_of, is_in, networks
 from xiaozhi.access.guests import is_guest
 from xiaozhi.access.identity import Identity
 from xiaozhi.access.rate_limits import too_many
@@ -48,6 +48,7 @@ class WebSocketEndpoint:
         self._access = access
         self._devices = devices
         self._vision = vision
+        self._gateways = networks(services.settings.mqtt.gateways)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer a request on the WebSocket path. Refusals are HTTP answers, before the upgrade.
@@ -59,11 +60,14 @@ class WebSocketEndpoint:
         if not request.headers.get("Sec-WebSocket-Key", "").isascii():  # the library would fail over it
             return web.Response(status=400, text="Sec-WebSocket-Key is not valid\n")
         access = self._access
-        address = address_of(request, access.trusted)
+        gateway = request.query.get("from") == "mqtt_gateway" and is_in(request.remote or "", self._gateways)
+        address = address_of(request, self._gateways if gateway else access.trusted)
         if wait_s := await access.upgrades.take(address, asyncio.get_running_loop().time()):
             return too_many(wait_s)
         identity = Identity.of(request.headers, request.query)
-        if is_guest(identity.device_id):  # the console's talk page
+        if gateway and not is_guest(identity.device_id):
+            refused = ""  # the gateway has looked at what the device showed, and shows nothing of it here
+        elif is_guest(identity.device_id):  # the console's talk page
             refused = "" if access.admits_guest(identity, request.headers) else "no pass of the console's talk page"
         else:
             refused = access.token_auth.refusal(identity)
@@ -75,7 +79,9 @@ class WebSocketEndpoint:
         except NotAdmitted as error:
             again = {"Retry-After": str(int(error.wait_s))} if error.wait_s else None
             return web.Response(status=error.status, text=f"{error}\n", headers=again)
-        connection = WebSocketConnection(self._services, identity, request, notice)
+        version = framing.version_of(request.headers.get("Protocol-Version", 1))
+        protocol = DeviceProtocol(framing.MQTT_GATEWAY if gateway else version, uuid.uuid4().hex[:12])
+        connection = WebSocketConnection(self._services, identity, protocol, notice)
         vision = self._vision(request, identity) if self._vision is not None else ("", "")
         with self._devices.connected(connection.session, identity.client_id):
             try:
@@ -90,11 +96,11 @@ class WebSocketConnection:
     Args:
         services: the shared engines.
         identity: whose it is.
-        request: its upgrade.
+        protocol: with the framing that it speaks.
         notice: what it hears instead of a conversation.
     """
 
-    def __init__(self, services: Services, identity: Identity, request: web.Request, notice: str) -> None:
+    def __init__(self, services: Services, identity: Identity, protocol: DeviceProtocol, notice: str) -> None:
         server = services.settings.server
         # The firmware never answers pings in time on old versions and Wi-Fi: no heartbeat. No compression is offered.
         self._socket = web.WebSocketResponse(
@@ -104,8 +110,7 @@ class WebSocketConnection:
             timeout=_CLOSE_S,
             max_msg_size=server.max_message_bytes,
         )
-        version = framing.version_of(request.headers.get("Protocol-Version", 1))
-        self._protocol = DeviceProtocol(version, uuid.uuid4().hex[:12])
+        self._protocol = protocol
         self._writer = WebSocketWriter(self._socket, self._protocol, server.send_timeout_s)
         self._tools = DeviceTools(
             # The firmware looks for the session in what is meant for its tools.
@@ -135,40 +140,18 @@ class WebSocketConnection:
             self._writer.bind(request.transport)
             self.flood_guard.bind(request.transport)
         await session.recall()
-        tasks = {
-            asyncio.create_task(session.run(), name="conversation"),
-            asyncio.create_task(self._writer.run(), name="writer"),
-            asyncio.create_task(self._read(vision), name="read"),
-            asyncio.create_task(session.ended.wait(), name="ended"),
-        }
         why = ""
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            why = self._why(done)
+            why = await session.run(writer=self._writer.run(), read=self._read(vision))
+            if self.flood_guard.flooded:
+                why = "it sends more than any device does"
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await self._tools.close()
             await self._close(WSCloseCode.OK if session.ended.is_set() else WSCloseCode.GOING_AWAY)
             if self._writer.drop():
                 _log.debug("dropped what the device has not taken", extra=session.about)
-            after = {"device": session.device_id, "after_s": round(session.age_s)}
-            _log.info("disconnected: %s", why or session.ended_because or "the device went away", extra=after)
+            session.gone(why)
         return self._socket
-
-    def _why(self, done: Collection[asyncio.Task[Any]]) -> str:
-        """Why it ends, where it is the server's doing or an error."""
-        if self.flood_guard.flooded:
-            return "it sends more than any device does"
-        for task in done:
-            error = task.exception()
-            if isinstance(error, TimeoutError):
-                return "the device does not read"
-            if error is not None and not isinstance(error, ConnectionError):
-                _log.error("%s failed", task.get_name(), exc_info=error, extra=self.session.about)
-                return "an internal error"
-        return ""
 
     async def _close(self, code: WSCloseCode) -> None:
         try:

@@ -21,7 +21,7 @@ from xiaozhi.transport.protocol import DeviceProtocol
 _log = logging.getLogger(__name__)
 
 # More audio than this waiting here means a device that does not read: late audio would only raise its delay.
-_MAX_AUDIO: Final = 16
+_MAX_AUDIO: Final = 15
 
 # A reply's texts are a few for each sentence. A client that asks on and on (each ping has an answer) and never reads
 # may not fill the memory; answers of the device's tools are asked for one by one.
@@ -72,6 +72,8 @@ class WebSocketWriter:
         protocol: frames packets.
         timeout_s: a single write that takes longer means the device is gone.
     """
+
+    start_margin_ms = stop_margin_ms = 0.0
 
     def __init__(self, sink: FrameSink, protocol: DeviceProtocol, timeout_s: float) -> None:
         self._sink = sink

@@ -104,7 +104,7 @@ class Alerts:
         return Readings(
             memory_percent=services.load_shedder.readings.memory_percent or None,
             cpu_percent=self._cpu.percent(),
-            asr_wait_ms=services.ears.pool.oldest_wait_s() * 1000.0,
+            asr_wait_ms=services.recognition.pool.oldest_wait_s() * 1000.0,
             disk_percent=disk,
             error_percent=self._outcomes.percent(now_s, settings.error_least_turns),
             cache_hit_percent=100.0 * hits / lookups if lookups >= settings.cache_least_lookups else None,
@@ -146,15 +146,15 @@ def message_of(change: Change) -> dict[str, object]:
 def cache_lookups(services: Services) -> tuple[int, int]:
     """Hits and questions of the caches of answers and speech, since the start."""
     hits = lookups = 0
-    answers, kept = services.caches.answers, services.caches.kept
+    answers, kept = services.caches.answers, services.caches.speech.cache
     if answers is not None:
         found = answers.hits + answers.similar_hits + answers.common_hits
         hits += found
         lookups += found + answers.misses
     if kept is not None:
-        found = kept.cache.hits + kept.cache.joined
+        found = kept.hits + kept.joined
         hits += found
-        lookups += found + kept.cache.misses
+        lookups += found + kept.misses
     return hits, lookups
 
 

@@ -12,7 +12,6 @@ from xiaozhi.conversation.services import Services
 from xiaozhi.observability.health.alerts import Alerts
 from xiaozhi.observability.health.texts import text_of
 from xiaozhi.observability.health.upstreams import remote_recognition, voice_states
-from xiaozhi.stages.asr.cached import memory_of
 
 
 def report(services: Services, alerts: Alerts, *, started_at: float, not_ready: str) -> dict[str, Any]:
@@ -83,7 +82,7 @@ def _pool(pool: WorkerPool) -> dict[str, Any]:
 
 
 def _recognition(services: Services) -> dict[str, Any]:
-    shown: dict[str, Any] = {"engines": services.about["asr"].lines, **_pool(services.ears.pool)}
+    shown: dict[str, Any] = {"engines": services.about["asr"].lines, **_pool(services.recognition.pool)}
     if (remote := remote_recognition(services)) is not None:
         shown["remote"] = {
             "breaker": remote.breaker.state(time.monotonic()).value,
@@ -130,19 +129,19 @@ def _voices(services: Services) -> list[dict[str, Any]]:
 
 def _caches(services: Services) -> Mapping[str, Any]:
     shown: dict[str, Any] = {}
-    answers, kept = services.caches.answers, services.caches.kept
+    answers, kept = services.caches.answers, services.caches.speech.cache
     if answers is not None:
         shown["answers"] = {"hit_rate": round(answers.hit_rate, 3), "entries": len(answers), "bytes": answers.bytes}
     if kept is not None:
         shown["speech"] = {
-            "hit_rate": round(kept.cache.hit_rate, 3),
+            "hit_rate": round(kept.hit_rate, 3),
             "tiers": {
                 tier.name: {"entries": len(tier), "bytes": tier.bytes, "hits": tier.hits, "misses": tier.misses}
-                for tier in kept.cache.tiers.tiers
+                for tier in kept.tiers.tiers
                 if isinstance(tier, MemoryTier | DiskTier)
             },
         }
-    if (memory := memory_of(services.ears.engine)) is not None:
+    if (memory := services.recognition.cache) is not None:
         asked = memory.hits + memory.misses
         shown["recognition"] = {
             "hit_rate": round(memory.hits / asked, 3) if asked else 0.0,

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 
 from xiaozhi.conversation.services import Services
-from xiaozhi.stages.asr.remote import WithFallback
+from xiaozhi.stages.asr.remote_use import RemoteUse
 from xiaozhi.upstream.breaker import BreakerState
 
 
@@ -28,9 +28,9 @@ def voice_states(services: Services) -> list[VoiceState]:
     ]
 
 
-def remote_recognition(services: Services) -> WithFallback | None:
-    """The remote recogniser, where there is one."""
-    return services.ears.engine if isinstance(services.ears.engine, WithFallback) else None
+def remote_recognition(services: Services) -> RemoteUse | None:
+    """How the recognition service does, where there is one."""
+    return services.recognition.engine.remote
 
 
 def none_well(states: list[BreakerState]) -> bool:

@@ -9,7 +9,6 @@ from xiaozhi.cache.disk import DiskTier
 from xiaozhi.cache.memory import MemoryTier
 from xiaozhi.conversation.services import Services
 from xiaozhi.observability.metrics.families import Figures, counter, counters, gauges
-from xiaozhi.stages.asr.cached import memory_of
 
 _CACHE: Final = ("cache",)
 
@@ -36,7 +35,7 @@ class CacheMetrics(Figures):
         entries: dict[str, float] = {}
         evicted: dict[str, float] = {}
         held: dict[str, float] = {}
-        answers, kept = self._services.caches.answers, self._services.caches.kept
+        answers, kept = self._services.caches.answers, self._services.caches.speech.cache
         if answers is not None:
             hits |= {
                 ("answers", "exact"): answers.hits,
@@ -47,10 +46,10 @@ class CacheMetrics(Figures):
             evicted["answers"], held["answers"] = answers.evicted, answers.bytes
             yield counter("xiaozhi_cache_refused", "Questions that must not be answered from a cache.", answers.refused)
         if kept is not None:
-            hits |= {("speech", "exact"): kept.cache.hits, ("speech", "joined"): kept.cache.joined}
-            misses["speech"] = kept.cache.misses
-            yield counter("xiaozhi_speech_unkept", "Clauses made and not kept.", kept.cache.unkept)
-        if (memory := memory_of(self._services.ears.engine)) is not None:
+            hits |= {("speech", "exact"): kept.hits, ("speech", "joined"): kept.joined}
+            misses["speech"] = kept.misses
+            yield counter("xiaozhi_speech_unkept", "Clauses made and not kept.", kept.unkept)
+        if (memory := self._services.recognition.cache) is not None:
             hits["recognition", "exact"] = memory.hits
             misses["recognition"], entries["recognition"] = memory.misses, len(memory)
         yield counters("xiaozhi_cache_hits", "Questions answered, by how.", ("cache", "how"), hits)
@@ -60,10 +59,10 @@ class CacheMetrics(Figures):
         yield gauges("xiaozhi_cache_bytes", "Size of what is held.", _CACHE, held)
 
     def _speech(self) -> Iterator[Metric]:
-        kept = self._services.caches.kept
+        kept = self._services.caches.speech.cache
         if kept is None:
             return
-        tiers = [tier for tier in kept.cache.tiers.tiers if isinstance(tier, MemoryTier | DiskTier)]
+        tiers = [tier for tier in kept.tiers.tiers if isinstance(tier, MemoryTier | DiskTier)]
         one = ("tier",)
         yield counters("xiaozhi_speech_tier_hits", "Clauses found.", one, {t.name: t.hits for t in tiers})
         yield counters("xiaozhi_speech_tier_misses", "Clauses not found.", one, {t.name: t.misses for t in tiers})

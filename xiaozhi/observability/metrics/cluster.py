@@ -51,7 +51,7 @@ class ClusterMetrics(Figures):
 
     def _caches(self) -> Iterator[Metric]:
         caches = self._services.caches
-        kept = caches.kept.cache.tiers.tiers if caches.kept is not None else ()
+        kept = caches.speech.cache.tiers.tiers if caches.speech.cache is not None else ()
         tiers = dict[str, tuple[int, int, int]]()
         if (speech := next((tier for tier in kept if isinstance(tier, RedisTier)), None)) is not None:
             tiers["speech"] = (speech.hits, speech.misses, speech.dropped)

@@ -90,10 +90,10 @@ class LiveMetrics(Figures):
         )
 
     def _recognition(self) -> Iterator[Metric]:
-        ears, speculation = self._services.ears, self._services.speculation
-        yield from _pool(ears.pool, "asr")
-        yield counter("xiaozhi_asr_early", "Decodes begun before anybody asked.", ears.early.begun)
-        yield counter("xiaozhi_asr_early_used", "Early decodes that were the answer.", ears.early.used)
+        recognition, speculation = self._services.recognition, self._services.speculation
+        yield from _pool(recognition.pool, "asr")
+        yield counter("xiaozhi_asr_early", "Decodes begun before anybody asked.", recognition.early.begun)
+        yield counter("xiaozhi_asr_early_used", "Early decodes that were the answer.", recognition.early.used)
         yield counter("xiaozhi_speculations", "Replies begun before their turn was over.", speculation.started)
         yield counter("xiaozhi_speculations_committed", "Of these, replies that were spoken.", speculation.committed)
         yield counter("xiaozhi_speculations_wasted", "Of these, replies dropped unheard.", speculation.wasted)

@@ -111,7 +111,7 @@ class UpstreamMetrics(Figures):
         yield counter("xiaozhi_remote_asr_failures", "Of these, requests that failed or were late.", remote.failures)
         yield counter("xiaozhi_remote_asr_fallbacks", "Utterances recognised here instead.", remote.fallbacks)
         yield gauge("xiaozhi_remote_asr_in_flight", "Requests under way.", remote.in_flight)
-        yield _breakers("remote_asr", {remote.remote.name: remote.breaker.state(time.monotonic())})
+        yield _breakers("remote_asr", {remote.name: remote.breaker.state(time.monotonic())})
 
 
 def _breakers(kind: str, states: Mapping[str, BreakerState]) -> Metric:

@@ -8,7 +8,8 @@ from typing import Final
 
 from xiaozhi.program import program
 from xiaozhi.settings import AsrSettings
-from xiaozhi.stages.asr.engine import EngineError, OfflineRecognizer, Recognizer, StreamingRecognizer
+from xiaozhi.stages.asr.engine import EngineError
+from xiaozhi.stages.asr.recogniser import Recognizer
 
 _log = logging.getLogger(__name__)
 _EMBEDDED_HINT: Final = (
@@ -120,16 +121,14 @@ def _two_pass(settings: AsrSettings, models_dir: Path) -> Built:
     # The small one first: where it is missing, nobody has waited for the large one.
     first = _zipformer(settings, settings.streaming_model_dir or models_dir / "zipformer")
     second = _sense_voice(settings, settings.model_dir or models_dir / "sense-voice")
-    streaming, offline = first.recognizer, second.recognizer
-    assert isinstance(streaming, StreamingRecognizer) and isinstance(offline, OfflineRecognizer)
-    return Built(TwoPass(streaming, offline), f"two-pass: {first.why}, confirmed by {second.why}")
+    return Built(TwoPass(first.recognizer, second.recognizer), f"two-pass: {first.why}, confirmed by {second.why}")
 
 
 def _remote(settings: AsrSettings, models_dir: Path, phrases: Sequence[str]) -> Built:
-    from xiaozhi.stages.asr.remote import RemoteRecognizer, Whole, WithFallback
+    from xiaozhi.stages.asr.fallback import Fallback
+    from xiaozhi.stages.asr.remote import RemoteRecognizer
 
     here = build_recognizer(settings.model_copy(update={"engine": settings.fallback}), models_dir, phrases)
-    local = here.recognizer if isinstance(here.recognizer, OfflineRecognizer) else Whole(here.recognizer)
     remote: RemoteRecognizer
     hint = ""
     if settings.engine == "openai":
@@ -145,7 +144,7 @@ def _remote(settings: AsrSettings, models_dir: Path, phrases: Sequence[str]) -> 
 
         remote = Funasr(settings.funasr, settings.remote, settings.language, itn=settings.itn)
         why = f"funasr {settings.funasr.mode} from {settings.funasr.url}"
-    return Built(WithFallback(remote, local, settings.remote), f"{why}; when it fails: {here.why}", hint)
+    return Built(Fallback(remote, remote.remote, here.recognizer), f"{why}; when it fails: {here.why}", hint)
 
 
 def _pocketsphinx(phrases: Sequence[str], why: str) -> Built:

@@ -11,9 +11,9 @@ import sherpa_onnx
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat
 from xiaozhi.settings.section import Language, Provider
 from xiaozhi.stages.asr.engine import EngineError, Transcript
-from xiaozhi.stages.asr.model_files import SENSE_VOICE_ADVICE, SenseVoiceFiles
-from xiaozhi.stages.asr.one_line import one_line
-from xiaozhi.stages.asr.provider import require_provider
+from xiaozhi.stages.asr.model_files import SENSE_VOICE_ADVICE, SenseVoiceFiles, require_provider
+from xiaozhi.stages.asr.offline import OfflineRecognizer
+from xiaozhi.text.one_line import one_line
 
 # Seven FBANK frames of 25 ms every 10 ms make the first frame of the model, that is 85 ms. With fewer, sherpa-onnx
 # reads beyond its buffer (from its source: the frame count is rounded towards zero, so 2 to 6 frames count as one).
@@ -60,7 +60,7 @@ def _name(tag: str) -> str:
     return tag.removeprefix("<|").removesuffix("|>").lower()
 
 
-class SenseVoice:
+class SenseVoice(OfflineRecognizer):
     """One recogniser for all conversations. `decode` may run in several threads at once and releases the GIL.
 
     Args:
@@ -76,7 +76,8 @@ class SenseVoice:
     """
 
     name = "sense-voice"
-    languages = frozenset({"zh", "en", "ja", "ko", "yue"})
+    languages = _LANGUAGES
+    batches = True
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """Which of an engine's voices comes closest to what an agent asks for. Pure."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -97,11 +98,12 @@ KNOWN: Final[Mapping[str, tuple[KnownVoice, ...]]] = {
 }
 """The voices that are known of each engine. Engines that are not named here number their voices."""
 
+_HAN: Final = re.compile(r"[\u3400-\u9fff]")
 # What reads English too: a Chinese voice does, an English one makes nothing of Chinese characters.
 _BILINGUAL: Final = frozenset({"zh", "yue", "*"})
 
 
-def closest(engine: str, wish: VoiceRequest, language: str, configured: str) -> str:
+def closest(engine: str, request: VoiceRequest, language: str, configured: str) -> str:
     """The voice of `engine` for a text.
 
     A voice that is named is taken as it is where it is this engine's and can speak the language. Otherwise the first
@@ -110,15 +112,15 @@ def closest(engine: str, wish: VoiceRequest, language: str, configured: str) -> 
 
     Args:
         engine: the engine's name.
-        wish: what the agent asks for.
+        request: what the agent asks for.
         language: of the text, `zh`, `en` …
         configured: the engine's voice for this text where nothing is wished.
     """
     known = KNOWN.get(engine, ())
-    owner, name = _split(wish.voice)
+    owner, name = _split(request.voice)
     if name and _is_of(engine, owner, name) and _speaks(engine, name, language):
         return name
-    gender = wish.gender or gender_of(name)
+    gender = request.gender or gender_of(name)
     if not gender or _known(known, configured, gender):
         return configured
     for voice in known:
@@ -129,14 +131,29 @@ def closest(engine: str, wish: VoiceRequest, language: str, configured: str) -> 
     return spoken[0].name if spoken else configured
 
 
+def bilingual(engine: str, request: VoiceRequest, text: str, language: str, voice: str, voice_en: str) -> str:
+    """The voice of an engine that is configured with two, the second for English texts.
+
+    Args:
+        engine: the engine's name.
+        request: what the agent asks for.
+        text: with a Chinese character in it, it is no English text whatever its language.
+        language: of the text, `zh`, `en` …
+        voice: the configured voice.
+        voice_en: that for English; empty where there is none.
+    """
+    english = language.startswith("en") and not _HAN.search(text)
+    return closest(engine, request, "en" if english else language, (voice_en if english else "") or voice)
+
+
 def gender_of(name: str) -> Literal["", "female", "male"]:
     """Of a voice that some engine is known to have; empty when it is not known."""
     return next((voice.gender for voices in KNOWN.values() for voice in voices if voice.name == name), "")
 
 
-def numbered(engine: str, wish: VoiceRequest) -> int | None:
+def numbered(engine: str, request: VoiceRequest) -> int | None:
     """The voice of an engine that numbers its voices, such as `sherpa:3`; None where none is wished."""
-    owner, name = _split(wish.voice)
+    owner, name = _split(request.voice)
     return int(name) if owner == engine and name.isascii() and name.isdigit() and len(name) < 6 else None
 
 

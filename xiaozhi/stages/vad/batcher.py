@@ -9,7 +9,7 @@ together with what came in the same turn of the loop or while the thread was bus
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -72,7 +72,7 @@ class BatcherStats:
 @dataclass(slots=True, eq=False)
 class _Job:
     ear: UplinkStream
-    packets: list[bytes]
+    packets: Sequence[bytes | None]
     judge: bool
     asked_at_s: float
     future: asyncio.Future[Heard]
@@ -130,7 +130,7 @@ class VadBatcher:
         """A new device's ear; close it when the device is gone."""
         return UplinkStream()
 
-    async def hear(self, ear: UplinkStream, packets: list[bytes], *, judge: bool = True) -> Heard:
+    async def hear(self, ear: UplinkStream, packets: Sequence[bytes | None], *, judge: bool = True) -> Heard:
         """Decode packets of one device and judge the windows they complete.
 
         Without `judge` they are only decoded, which keeps the decoder in step; the next judged window then follows

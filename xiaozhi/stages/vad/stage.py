@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import Final, TypeVar
 
 import numpy as np
@@ -177,13 +178,14 @@ class _Listener:
         """Read until the microphone ends."""
         while await self._mic.peek() is not None:
             resets = self._resets
-            packets: list[bytes] = []
+            packets: list[bytes | None] = []
             released: KeyReleased | None = None
             while len(self._mic) and released is None:
                 item = await self._mic.get()
                 if isinstance(item, KeyReleased):
                     released = item
                 else:
+                    packets += [None] * item.lost
                     packets.append(item.opus)
                     self._ear.bare = item.bare
             if packets:
@@ -191,7 +193,7 @@ class _Listener:
             if released is not None:
                 await self._speech.put(released)
 
-    async def _hear(self, packets: list[bytes], resets: int) -> None:
+    async def _hear(self, packets: Sequence[bytes | None], resets: int) -> None:
         if self._overtaken:
             overtaken = list(self._overtaken)
             self._overtaken.clear()
@@ -214,7 +216,7 @@ class _Listener:
             self._segmenter.reset(began_ms)
         await self._follow(heard.pcm, heard.probabilities, resets)
 
-    async def _pass(self, packets: list[bytes]) -> None:
+    async def _pass(self, packets: Sequence[bytes | None]) -> None:
         """Sound that is not listened to: only time passes."""
         heard = await self._tick.hear(self._ear, packets, judge=False)
         self._samples += len(heard.pcm)

@@ -1,5 +1,6 @@
 """What is kept of one device's microphone between ticks: decoder, unjudged samples, the model's memory."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -135,10 +136,11 @@ class UplinkStream:
 
     # In the tick's thread -----------------------------------------------------------------------------------------
 
-    def decode(self, packets: list[bytes]) -> tuple[PcmFloat, int]:
+    def decode(self, packets: Sequence[bytes | None]) -> tuple[PcmFloat, int]:
         """Decode packets to float32[n] in [-1, 1] at 16 kHz; also how many were not what they should be.
 
-        Those and empty ones (the encoder had nothing to say) become as much silence as the last good packet lasted.
+        Those and empty ones (the encoder had nothing to say) become as much silence as the last good packet lasted;
+        one that was lost on the way (None) as much of what the decoder takes for its sound.
         """
         if self._decoder is None and not self.bare:
             self._decoder = OpusDecoder()
@@ -147,11 +149,13 @@ class UplinkStream:
         errors = 0
         for packet in packets:
             pcm: PcmFloat | None = None
-            if packet:
-                try:
+            try:
+                if packet:
                     pcm = decode(packet)
-                except OpusError:
-                    errors += 1
+                elif packet is None and self._decoder is not None and not self.bare:
+                    pcm = self._decoder.conceal(self._packet_samples)
+            except OpusError:
+                errors += 1
             if pcm is None:
                 pcm = np.zeros(self._packet_samples, np.float32)
             elif len(pcm):

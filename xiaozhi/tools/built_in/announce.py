@@ -7,9 +7,9 @@ from xiaozhi.tools.wording import pick, shortened
 
 
 def tools(host: ToolHost) -> list[Tool]:
-    """`announce`; nothing where the settings do not want it, or there is nobody to announce to."""
-    settings, announce = host.push, host.announce
-    if announce is None or settings is None or not settings.enabled or not settings.tool:
+    """`announce` and `call_device`, as far as the settings want them and there is somebody to reach."""
+    settings, announce, call = host.push, host.announce, host.call
+    if announce is None or call is None or settings is None or not settings.enabled:
         return []
 
     @tool(name="announce", timeout_s=settings.patience_s + 30.0)
@@ -27,6 +27,18 @@ def tools(host: ToolHost) -> list[Tool]:
         if not outcomes:
             raise ToolError(pick(context.language, "没有别的设备连着。", "No other device is connected."))
         lines = [f"{name}: {outcome}" for name, outcome in outcomes.items()]
-        return ToolResult("\n".join(lines), failed="spoken" not in outcomes.values())
+        return ToolResult("\n".join(lines), failed=not {"spoken", "shown"} & set(outcomes.values()))
 
-    return [announce_elsewhere]
+    @tool(name="call_device")
+    async def call_elsewhere(context: ToolContext, device: str) -> ToolResult:
+        """Call another device of this house when the user asks for it: the two then talk with each other.
+
+        Takes:
+            device: the name of the device or its room.
+        """
+        if why := await call(context.device_id, device.strip(), context.language):
+            raise ToolError(why)
+        return ToolResult(pick(context.language, "正在呼叫，请稍等。", "It rings; the user has to wait a moment."))
+
+    wanted = ((settings.tool, announce_elsewhere), (settings.calls, call_elsewhere))
+    return [one for on, one in wanted if on]

@@ -4,7 +4,7 @@ from typing import Final
 
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.host import ToolHost
-from xiaozhi.tools.tool import Conversation, Tool, ToolContext, ToolError, ToolResult
+from xiaozhi.tools.tool import CallingConversation, Tool, ToolContext, ToolError, ToolResult
 from xiaozhi.tools.wording import pick, shortened
 
 _MAX_FACT_CHARS: Final = 300
@@ -88,7 +88,7 @@ def _in_conversation(context: ToolContext) -> bool:
     return context.conversation is not None
 
 
-def _conversation(context: ToolContext) -> Conversation:
+def _conversation(context: ToolContext) -> CallingConversation:
     if context.conversation is None:
         raise ToolError(pick(context.language, "现在没有对话。", "There is no conversation."))
     return context.conversation

@@ -1,0 +1,132 @@
+"""What a recogniser is: one for all conversations, an utterance opened for each thing that somebody says."""
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+from xiaozhi.audio.pcm import PcmFloat
+from xiaozhi.concurrency.workers import Priority, WorkerPool
+from xiaozhi.stages.asr.decoding import Decoding
+from xiaozhi.stages.asr.engine import Transcript
+from xiaozhi.stages.asr.remote_use import RemoteUse
+
+Say: TypeAlias = Callable[[str], None]
+"""Called on the loop with the whole text of an utterance so far, while it goes on."""
+
+
+class Utterance(Protocol):
+    """Sound on its way to text."""
+
+    @property
+    def ready(self) -> bool:
+        """The whole text is known without waiting."""
+        ...
+
+    def feed(self, pcm: PcmFloat, silence_ms: float = 0.0) -> None:
+        """Add float32[n] at 16 kHz, after which the voice has been silent for `silence_ms`. Never waits.
+
+        Sound comes from the onset (with pre-roll) to the end of the utterance; a recogniser that streams sends or
+        decodes it as it comes.
+        """
+        ...
+
+    async def transcribe(
+        self,
+        priority: Priority,
+        is_stale: Callable[[], bool],
+        provisional: Callable[[Transcript], None],
+        *,
+        held: bool = True,
+    ) -> Transcript:
+        """Recognise everything fed so far. More may be fed while this runs and afterwards.
+
+        Args:
+            priority: of the decode.
+            is_stale: nobody waits for the answer any more.
+            provisional: called at most once, with a text that is known before the one that is returned.
+            held: a key is held, and a long silence may hold a whisper that the VAD missed; otherwise all that is
+                silent holds nothing, and what has been recognised up to there is the whole text.
+
+        Raises:
+            JobDropped: `is_stale()` became true before a worker was free, or the pool is closed.
+            EngineError: recognition failed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Forget the audio and show nothing any more; a running decode is left to finish, a request is closed."""
+        ...
+
+
+class Recognizer(Protocol):
+    """Recognises speech: here, on another machine, or by other recognisers. One object serves every conversation.
+
+    Engines build on `OfflineRecognizer`, `StreamingRecognizer` or `RemoteRecognizer`, which bring all but the decoding;
+    one that is like none of them (a service that takes sound while somebody speaks) on `Engine`, and opens utterances
+    of its own.
+
+    """
+
+    @property
+    def name(self) -> str:
+        """Of the engine, as in `asr.engine`."""
+        ...
+
+    @property
+    def languages(self) -> frozenset[str]:
+        """What it knows (`zh`, `en` …); empty where nobody can tell."""
+        ...
+
+    @property
+    def batches(self) -> bool:
+        """Several utterances are decoded as one for less than they cost one by one."""
+        ...
+
+    @property
+    def remote(self) -> RemoteUse | None:
+        """How its service does, where it recognises elsewhere."""
+        ...
+
+    def open(self, decoding: Decoding, say: Say | None = None) -> Utterance:
+        """Begin an utterance; `say` takes its text while it goes on, where `decoding.partials` are on."""
+        ...
+
+    async def warm(self, pool: WorkerPool) -> None:
+        """Run local models once, so that the first user does not pay for the first run."""
+        ...
+
+    async def connect(self) -> None:
+        """Open what can be opened ahead at a service, without spending money.
+
+        Raises:
+            RemoteError: it cannot be reached, or refuses the key.
+        """
+        ...
+
+    async def disconnect(self) -> None:
+        """Close the connections to a service."""
+        ...
+
+    def close(self) -> None:
+        """Free what is held here (processes, models). Blocking."""
+        ...
+
+
+class Engine:
+    """A recogniser that holds nothing and opens nothing: what the bases of engines have in common."""
+
+    name: str = ""
+    languages: frozenset[str] = frozenset()
+    batches: bool = False
+    remote: RemoteUse | None = None
+
+    async def warm(self, pool: WorkerPool) -> None:
+        """There is no model."""
+
+    async def connect(self) -> None:
+        """There is no service."""
+
+    async def disconnect(self) -> None:
+        """There is no connection."""
+
+    def close(self) -> None:
+        """There is nothing to free."""
