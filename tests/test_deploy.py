@@ -150,11 +150,15 @@ def test_rules_have_what_alertmanager_shows_and_the_thresholds_of_the_settings(t
     for rule in rules.values():
         assert set(rule) == {"alert", "expr", "for", "labels", "annotations"}
         assert rule["labels"]["severity"] in ("info", "warning", "critical")
-        assert set(rule["annotations"]) == {"summary", "summary_zh", "description"}
+        assert set(rule["annotations"]) == {"summary", "summary_zh", "description", "description_zh"}
         assert re.fullmatch(r"\d+[sm]", rule["for"])
         for note in rule["annotations"].values():
             assert note.count("{{") == note.count("}}")
+            assert "{{ $value }}" not in note and "{value}" not in note
+        assert rule["annotations"]["summary_zh"] != rule["annotations"]["summary"]
+        assert "JOB" not in rule["expr"] and "LIMIT" not in rule["expr"] and "LEAST" not in rule["expr"]
     assert "> 0.75" in rules["XiaozhiRecognitionQueue"]["expr"]
+    assert "above 750 ms" in rules["XiaozhiRecognitionQueue"]["annotations"]["summary"]
     assert "XiaozhiCacheMisses" not in rules, "0 switches an alert off"
     assert {"XiaozhiDown", "XiaozhiMemory", "XiaozhiProcessor", "XiaozhiErrors", "XiaozhiSlow"} < set(rules)
 

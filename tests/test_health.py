@@ -18,9 +18,8 @@ from pydantic import SecretStr
 
 from tests.house import House, house, question
 from xiaozhi.observability.health.alerts import Alerts, message_of
-from xiaozhi.observability.health.readings import Outcomes, Readings
-from xiaozhi.observability.health.rules import RULES, Alert, AlertRules, Change
-from xiaozhi.observability.health.texts import text_of
+from xiaozhi.observability.health.readings import AlertRules, Change, Outcomes, Readings
+from xiaozhi.observability.health.rules import WATCHED, Alert
 from xiaozhi.observability.health.webhook import Webhook
 from xiaozhi.settings.alerts import AlertsSettings
 from xiaozhi.settings.errors import SettingsError
@@ -30,7 +29,7 @@ from xiaozhi.upstream.breaker import Admission
 
 
 def told(changes: list[Change]) -> list[tuple[str, bool]]:
-    return [(change.alert.name, change.raised) for change in changes]
+    return [(change.alert.rule.name, change.raised) for change in changes]
 
 
 # Rules ----------------------------------------------------------------------------------------------------------------
@@ -41,7 +40,7 @@ def test_an_alert_is_raised_after_a_while_and_over_when_it_has_been_well_for_a_w
     bad, between, well = (Readings(memory_percent=value) for value in (90.0, 80.0, 70.0))
     assert told(rules.update(0, bad)) == [] and told(rules.update(9, bad)) == []
     assert told(rules.update(10, bad)) == [("memory", True)]
-    assert [(one.name, one.value, one.since_s) for one in rules.active] == [("memory", 90.0, 10)]
+    assert [(one.rule.name, one.value, one.since_s) for one in rules.active] == [("memory", 90.0, 10)]
     assert told(rules.update(15, between)) == [], "below the threshold, but not clearly"
     assert told(rules.update(20, well)) == [] and told(rules.update(30, between)) == []
     assert told(rules.update(31, well)) == [] and told(rules.update(50, well)) == []
@@ -74,8 +73,8 @@ def test_each_reading_has_its_alert_in_both_languages(readings: Readings, name: 
     rules = AlertRules(AlertsSettings(after_s=0, clear_s=0))
     assert told(rules.update(0, readings)) == [(name, True)]
     (alert,) = rules.active
-    assert text_of(alert, "en").isascii() and not text_of(alert, "zh").isascii()
-    assert "{" not in text_of(alert, "zh") + text_of(alert, "en")
+    assert alert.text("en").isascii() and not alert.text("zh").isascii()
+    assert "{" not in alert.text("zh") + alert.text("en")
     assert told(rules.update(1, Readings())) == [(name, False)]
 
 
@@ -93,7 +92,7 @@ def test_a_threshold_of_0_and_a_switch_turn_alerts_off() -> None:
     )
     assert AlertRules(never).update(0, everything) == []
     assert AlertRules(AlertsSettings(enabled=False, after_s=0)).update(0, everything) == []
-    assert len(AlertRules(AlertsSettings(after_s=0)).update(0, everything)) == len(RULES)
+    assert len(AlertRules(AlertsSettings(after_s=0)).update(0, everything)) == len(WATCHED)
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.one_of(st.none(), st.floats(0, 100))), max_size=60))
@@ -158,7 +157,7 @@ async def hook(*statuses: int) -> AsyncIterator[Hook]:
 
 
 def alert() -> Change:
-    return Change(Alert("memory", 91.234, 85, "%", 3.0), True)
+    return Change(Alert(WATCHED[0], 91.234, 85, 3.0), True)
 
 
 async def test_the_webhook_gets_json_again_when_it_failed_and_the_log_keeps_its_address_secret(

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.house import House, house, question
 from xiaozhi.client.ota import Identity
 from xiaozhi.conversation.services import Services
-from xiaozhi.observability.health.rules import RULES
+from xiaozhi.observability.health.rules import WATCHED
 from xiaozhi.observability.metrics.cluster import ClusterMetrics
 from xiaozhi.observability.metrics.memory import MemoryMetrics
 from xiaozhi.observability.metrics.turns import TurnMetrics
@@ -107,7 +107,7 @@ async def test_engines_caches_store_and_the_house_itself_are_shown(tmp_path: Pat
         assert shown["xiaozhi_store_failed_total"] == shown["xiaozhi_store_dropped_total"] == 0
         assert shown["xiaozhi_tool_calls_total"] == 0 and shown["xiaozhi_summaries_made_total"] == 0
         assert {name for name in shown if name.startswith("xiaozhi_alert{")} == {
-            f"xiaozhi_alert{{name={rule.name}}}" for rule in RULES
+            f"xiaozhi_alert{{name={rule.name}}}" for rule in WATCHED
         }
         assert shown["xiaozhi_reloads_total{outcome=applied}"] == 0
         assert shown["xiaozhi_refused_total{why=token_or_blocked}"] == 0

@@ -13,8 +13,7 @@ from xiaozhi.http.health import HealthRoutes
 from xiaozhi.http.metrics import MetricsRoutes, Watchers
 from xiaozhi.http.services import HttpServices
 from xiaozhi.observability.health.alerts import Alerts
-from xiaozhi.observability.health.ready import not_ready_because
-from xiaozhi.observability.health.report import report
+from xiaozhi.observability.health.report import not_ready_because, report
 from xiaozhi.observability.metrics.access import AccessMetrics
 from xiaozhi.observability.metrics.caches import CacheMetrics
 from xiaozhi.observability.metrics.cluster import ClusterMetrics

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from xiaozhi import __version__
 from xiaozhi.conversation.services import Services
-from xiaozhi.observability.health.readings import Outcomes, Readings
-from xiaozhi.observability.health.rules import Alert, AlertRules, Change
-from xiaozhi.observability.health.texts import text_of
+from xiaozhi.observability.health.readings import AlertRules, Change, Outcomes, Readings
+from xiaozhi.observability.health.rules import Alert
 from xiaozhi.observability.health.upstreams import endpoint_states, none_well, remote_recognition, voice_states
 from xiaozhi.observability.health.webhook import Webhook
 from xiaozhi.settings import Settings
@@ -56,13 +55,13 @@ class Alerts:
         offset_s = time.time() - self._clock()
         return [
             {
-                "name": alert.name,
+                "name": alert.rule.name,
                 "since": alert.since_s + offset_s,
-                "text_zh": text_of(alert, "zh"),
-                "text_en": text_of(alert, "en"),
+                "text_zh": alert.text("zh"),
+                "text_en": alert.text("en"),
                 "value": alert.value,
                 "limit": alert.threshold,
-                "unit": alert.unit,
+                "unit": alert.rule.unit,
             }
             for alert in self.active
         ]
@@ -116,11 +115,11 @@ class Alerts:
     def _tell(self, change: Change) -> None:
         alert = change.alert
         self.raised += change.raised
-        english = text_of(alert, "en")
+        english = alert.text("en")
         if change.raised:
-            _log.warning("alert %s: %s", alert.name, english)
+            _log.warning("alert %s: %s", alert.rule.name, english)
         else:
-            _log.info("alert %s is over", alert.name)
+            _log.info("alert %s is over", alert.rule.name)
         self.webhook.post(message_of(change))
         for listener in self.listeners:
             listener(change)
@@ -131,12 +130,12 @@ def message_of(change: Change) -> dict[str, object]:
     alert = change.alert
     return {
         "event": "raised" if change.raised else "over",
-        "alert": alert.name,
+        "alert": alert.rule.name,
         "value": round(alert.value, 2),
         "threshold": alert.threshold,
-        "unit": alert.unit,
-        "text": text_of(alert, "en"),
-        "text_zh": text_of(alert, "zh"),
+        "unit": alert.rule.unit,
+        "text": alert.text("en"),
+        "text_zh": alert.text("zh"),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
         "version": __version__,

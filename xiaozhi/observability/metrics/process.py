@@ -7,7 +7,7 @@ from prometheus_client.metrics_core import Metric
 from xiaozhi import __version__
 from xiaozhi.conversation.services import Services
 from xiaozhi.observability.health.alerts import Alerts
-from xiaozhi.observability.health.rules import RULES
+from xiaozhi.observability.health.rules import WATCHED
 from xiaozhi.observability.metrics.families import Figures, counter, counters, gauge, gauges
 from xiaozhi.reload.reloader import Reloader
 
@@ -32,12 +32,12 @@ class ProcessMetrics(Figures):
 
     def collect(self) -> Iterator[Metric]:
         """Read everything once."""
-        active = {alert.name for alert in self._alerts.active}
+        active = {alert.rule.name for alert in self._alerts.active}
         yield gauges(
             "xiaozhi_alert",
             "1 while somebody should look.",
             ("name",),
-            {rule.name: float(rule.name in active) for rule in RULES},
+            {rule.name: float(rule.name in active) for rule in WATCHED},
         )
         yield counter("xiaozhi_alerts_raised", "Alerts raised.", self._alerts.raised)
         yield counters(
