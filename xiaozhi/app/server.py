@@ -31,6 +31,7 @@ from xiaozhi.http.headers import read_as_text
 from xiaozhi.http.ota import OTA_PATH, WEBSOCKET_PATH, OtaRoutes
 from xiaozhi.http.services import HttpServices
 from xiaozhi.observability.health.alerts import Alerts
+from xiaozhi.observability.metrics.tables import Sources
 from xiaozhi.observability.tracing import TracingError
 from xiaozhi.reload.model_pulls import Pulls
 from xiaozhi.reload.reloader import Reloader
@@ -167,14 +168,7 @@ async def _serving(settings: Settings, origin: SettingsSource | None, bound: lis
                         console=console is not None,
                     ),
                     metrics_routes(
-                        services,
-                        devices,
-                        access,
-                        alerts,
-                        reloader,
-                        doors=doors,
-                        console=console,
-                        node=lambda: membership.node,
+                        Sources(services, devices, access, doors, alerts, reloader, console, lambda: membership.node)
                     ),
                     console,
                     health_routes(services, devices, access, alerts),
