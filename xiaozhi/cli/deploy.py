@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xiaozhi.cli.options import load
-from xiaozhi.program import executable, program
+from xiaozhi.cli.frame import load
+from xiaozhi.program import PlainError, executable, program
 
 if TYPE_CHECKING:
     from xiaozhi.deploy.facts import Plan
@@ -24,6 +24,7 @@ KINDS = {
     "kubernetes": "manifests: StatefulSet, autoscaling, Ingress, NetworkPolicy, Redis, ServiceMonitor",
 }
 
+ABOUT = "Prints a configuration of what runs, watches or fronts the server."
 EXAMPLES = """\
 examples:
   xiaozhi deploy systemd --binary /usr/local/bin/xiaozhi --out /etc/systemd/system/xiaozhi.service
@@ -37,14 +38,8 @@ first lines where it goes. Nothing is installed. `xiaozhi deploy KIND --help` na
 """
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the command and its options."""
-    parser = subparsers.add_parser(
-        "deploy",
-        help="print configurations: systemd, Prometheus, Grafana, HAProxy, nginx, Docker, Kubernetes",
-        description="Prints a configuration of what runs, watches or fronts the server.",
-        epilog=EXAMPLES,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", title="kinds", required=True)
     made = {name: kinds.add_parser(name, help=text, description=f"Prints {text}.") for name, text in KINDS.items()}
     for kind in made.values():
@@ -101,26 +96,20 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Print or write it; returns the exit code."""
-    from xiaozhi.deploy.facts import DeployError
+def run(args: argparse.Namespace) -> None:
+    """Print or write it."""
     from xiaozhi.deploy.render import render
 
+    # Their first lines say how they are made; what they tell those who operate the server stays as it is.
+    text = render(args.kind, _plan(args)).replace("xiaozhi deploy", f"{program()} deploy")
+    if args.out is None:
+        sys.stdout.write(text)
+        return
     try:
-        # Their first lines say how they are made; what they tell those who operate the server stays as it is.
-        text = render(args.kind, _plan(args)).replace("xiaozhi deploy", f"{program()} deploy")
-        if args.out is None:
-            sys.stdout.write(text)
-        else:
-            args.out.write_text(text, encoding="utf-8")
-            print(f"wrote {args.out}", file=sys.stderr)
-    except DeployError as error:
-        print(f"xiaozhi: {error}", file=sys.stderr)
-        return 1
+        args.out.write_text(text, encoding="utf-8")
     except OSError as error:
-        print(f"xiaozhi: {args.out} cannot be written: {error.strerror}", file=sys.stderr)
-        return 1
-    return 0
+        raise PlainError(f"{args.out} cannot be written: {error.strerror}") from error
+    print(f"wrote {args.out}", file=sys.stderr)
 
 
 def _plan(args: argparse.Namespace) -> "Plan":

@@ -7,11 +7,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from xiaozhi.cli.stored import fail
+from xiaozhi.cli.frame import WrongUsage
 
 if TYPE_CHECKING:
-    from argparse import _SubParsersAction  # argparse has no public name for it
-
     from xiaozhi.plan.costs import Costs
     from xiaozhi.plan.planner import Box, Demand, Fleet, Limits
 
@@ -20,20 +18,19 @@ DOCUMENTS: Final = ((1000, 20), (100, 8))
 
 _ENGINES = ("sense-voice", "zipformer", "two-pass", "remote")
 
+ABOUT = "Compute nodes, cores, memory, bandwidth, tokens and cost from what a turn was measured to cost."
+EXAMPLES = (
+    "examples:\n"
+    "  xiaozhi plan --devices 1000\n"
+    "  xiaozhi plan --devices 300 --turns-per-minute 3 --cores 8 --memory-gb 16 --engine two-pass\n"
+    "  xiaozhi plan --devices 1000 --explain\n"
+    "  xiaozhi plan --devices 1000 --price-in 0.4 --price-out 1.2 --currency USD --node-price 40\n"
+    "exit codes: 0 planned, 1 no such node can carry a device or the figures cannot be read, 2 wrong usage"
+)
 
-def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the command and its options."""
-    parser = subparsers.add_parser(
-        "plan",
-        help="compute nodes, memory, bandwidth and cost for a number of devices",
-        description="Compute nodes, cores, memory, bandwidth, tokens and cost from what a turn was measured to cost.",
-        epilog="examples:\n"
-        "  xiaozhi plan --devices 1000\n"
-        "  xiaozhi plan --devices 300 --turns-per-minute 3 --cores 8 --memory-gb 16 --engine two-pass\n"
-        "  xiaozhi plan --devices 1000 --explain\n"
-        "  xiaozhi plan --devices 1000 --price-in 0.4 --price-out 1.2 --currency USD --node-price 40\n"
-        "exit codes: 0 planned, 1 no such node can carry a device or the figures cannot be read, 2 wrong usage",
-    )
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument("--devices", type=int, required=True, metavar="N")
     parser.add_argument("--turns-per-minute", type=float, default=1.0, help="of each device at the busiest time; 1")
     parser.add_argument("--speech-s", type=float, default=3.0, help="length of what is said; 3")
@@ -57,10 +54,10 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Print the plan."""
-    from xiaozhi.plan.costs import DEFAULT_FILE, CostsError, read_costs
-    from xiaozhi.plan.planner import Box, Demand, Limits, Unplannable, explain, month, numbers_of, plan
+    from xiaozhi.plan.costs import DEFAULT_FILE, read_costs
+    from xiaozhi.plan.planner import Box, Demand, Limits, explain, month, numbers_of, plan
 
     limits = Limits()
     prices = {
@@ -81,10 +78,7 @@ def run(args: argparse.Namespace) -> int:
         fleet = plan(demand, box, costs, limits)
         bought = month(demand, costs, hours_per_day=args.hours_per_day, request_tokens=args.tokens_in)
     except ValueError as error:
-        fail(str(error))
-        return 2
-    except (CostsError, Unplannable) as error:
-        return fail(str(error))
+        raise WrongUsage(str(error)) from error
     amounts = {**bought, "nodes": fleet.nodes}
     paid = {name: amounts[of] / unit * price for name, (of, unit, price) in prices.items() if price is not None}
     compared = [
@@ -104,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
             "assumptions": assumed, "provenance": costs.provenance.model_dump(), "steps": steps,
         }  # fmt: skip
         print(json.dumps(told, ensure_ascii=False))
-        return 0
+        return
     print(table_of(demand, box, fleet, bought, paid, args.currency))
     if not paid:
         print("\nno cost: give --price-in and --price-out (a million tokens), --price-voice, --node-price")
@@ -117,7 +111,6 @@ def run(args: argparse.Namespace) -> int:
             print(f"{step['name']:<{width}} = {step['formula']}")
             print(f"{'':<{width}} = {step['numbers']} = {step['value']:.6g} {step['unit']}".rstrip())
     print("\nassumed:\n" + "\n".join(f"- {line}" for line in assumed))
-    return 0
 
 
 def table_of(

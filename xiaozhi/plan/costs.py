@@ -5,13 +5,15 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from xiaozhi.program import PlainError
+
 ModelName: TypeAlias = Literal["sense-voice", "zipformer"]
 
 DEFAULT_FILE: Final = Path(__file__).with_name("costs.json")
 _Cost: TypeAlias = Annotated[float, Field(ge=0, le=1e6)]
 
 
-class CostsError(Exception):
+class CostsError(PlainError):
     """A file of costs cannot be used; one line that names it and says why."""
 
 

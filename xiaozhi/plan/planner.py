@@ -18,6 +18,7 @@ from types import CodeType
 from typing import Final, Literal, TypeAlias
 
 from xiaozhi.plan.costs import Costs, ModelName
+from xiaozhi.program import PlainError
 
 EngineName: TypeAlias = Literal["sense-voice", "zipformer", "two-pass", "remote"]
 MODELS: Final[Mapping[EngineName, Sequence[ModelName]]] = {
@@ -109,7 +110,7 @@ MONTH: Final = (
 """What is bought from clouds in a month of 30 days."""
 
 
-class Unplannable(Exception):
+class Unplannable(PlainError):
     """Not even one device fits on such a node; says why."""
 
 

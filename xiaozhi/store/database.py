@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from xiaozhi.program import PlainError
 from xiaozhi.store.opening import MEMORY, OpenedDatabase, is_damage, is_database, open_database, set_aside
 
 _log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ _QUEUE: Final = 4096
 _BATCH: Final = 256
 
 
-class StoreError(Exception):
+class StoreError(PlainError):
     """The store could not do what was asked; one line says why."""
 
 
