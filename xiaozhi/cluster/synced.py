@@ -8,7 +8,7 @@ from typing import Final
 
 from xiaozhi.cluster.link import Gone, RedisLink, Use
 from xiaozhi.store import StoreError
-from xiaozhi.store.meta import Meta
+from xiaozhi.store.named import Meta
 
 _log = logging.getLogger(__name__)
 

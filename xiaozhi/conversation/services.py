@@ -37,7 +37,7 @@ from xiaozhi.stages.tts.registry import BuiltVoices, build_voices
 from xiaozhi.stages.vad.batcher import VadBatcher
 from xiaozhi.stages.vad.silero import SileroModel, load_silero
 from xiaozhi.store import Store
-from xiaozhi.store.keeper import StoreKeeper
+from xiaozhi.store.store import StoreKeeper
 from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
 from xiaozhi.tools.announce import Announce, announce_tools
 from xiaozhi.tools.external_config import configured_servers
