@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from xiaozhi import __version__
-from xiaozhi.cluster.hints import BreakerHints
 from xiaozhi.cluster.node import ClusterNode, endpoint_ids, pressure_of
 from xiaozhi.conversation.services import Services
 from xiaozhi.observability.health.upstreams import endpoint_states
@@ -32,7 +31,6 @@ class Membership:
         """This node, once it has joined."""
         self._services = services
         self._devices = devices
-        self._told: dict[str, int] = {}
 
     @property
     def shared(self) -> bool:
@@ -55,9 +53,9 @@ class Membership:
             version=__version__,
             devices=self._devices,
             pressure=self._pressure,
+            dead=self._dead,
+            suspect=self._suspect,
         )
-        self.node.share_hints(BreakerHints(services.shared.link, self.node.name, self._suspect))
-        self.node.registry.on_beat.append(self._tell)
         await self.node.start()
 
     async def place(self, device_id: str) -> str:
@@ -85,13 +83,7 @@ class Membership:
         chat = self._services.chat
         return bool(name) and isinstance(chat, _Pooled) and chat.pool.suspect(name)
 
-    def _tell(self) -> None:
-        """Let the others know of endpoints whose circuit has opened since the last look."""
-        if self.node is None or self.node.hints is None:
-            return
-        ids = {name: identity for identity, name in endpoint_ids(self._services.settings).items()}
-        for state in endpoint_states(self._services):
-            before = self._told.get(state.name, 0)
-            self._told[state.name] = state.opened
-            if state.opened > before and state.breaker is BreakerState.OPEN and state.name in ids:
-                self.node.hints.tell(ids[state.name])
+    def _dead(self) -> tuple[str, ...]:
+        """Endpoints whose circuit is open, by the ids that all nodes know them by."""
+        open_ = {state.name for state in endpoint_states(self._services) if state.breaker is BreakerState.OPEN}
+        return tuple(one for one, name in endpoint_ids(self._services.settings).items() if name in open_)
