@@ -130,7 +130,7 @@ def _plan(args: argparse.Namespace) -> "Plan":
         "certificate": given.get("cert") or "",
         "key": given.get("key") or "",
         "job": given.get("job") or "xiaozhi",
-        "namespace": _namespace(given.get("namespace") or "xiaozhi"),
+        "kubernetes_namespace": _namespace(given.get("namespace") or "xiaozhi"),
         "plain": bool(given.get("plain")),
         "redis": not given["no_redis"] if args.kind == "kubernetes" else bool(given.get("redis")),
         "prometheus": bool(given.get("prometheus")),

@@ -57,7 +57,10 @@ def render(kind: str, plan: Plan) -> str:
     Raises:
         DeployError: the settings file holds a secret that others could read.
     """
-    return _environment.get_template(TEMPLATES[kind]).render(_values(kind, plan))
+    text = _environment.get_template(TEMPLATES[kind]).render(_values(kind, plan))
+    if TEMPLATES[kind].endswith(".json"):  # its template is laid out for whoever changes it
+        text = json.dumps(json.loads(text), ensure_ascii=False, indent=2) + "\n"
+    return text
 
 
 def _values(kind: str, plan: Plan) -> dict[str, Any]:
