@@ -23,7 +23,7 @@ from xiaozhi.access import addresses
 from xiaozhi.app.server import Server, serving
 from xiaozhi.cli import main
 from xiaozhi.console import routes as console
-from xiaozhi.deploy.facts import LIVE_PATH, METRICS_PATH, READY_PATH, Plan
+from xiaozhi.deploy.facts import LIVE_PATH, METRICS_PATH, READY_PATH, Deployment
 from xiaozhi.deploy.render import render
 from xiaozhi.http import health, mcp_endpoint, push, vision
 from xiaozhi.http import metrics as figures
@@ -235,7 +235,7 @@ async def test_devices_talk_through_haproxy_and_go_to_the_other_node_when_theirs
         async with serving(settings) as other:
             nodes = {server.port: server for server in (home.server, other)}
             port = free_port()
-            plan = Plan(
+            plan = Deployment(
                 home.server.services.settings,
                 domain=DOMAIN,
                 nodes=tuple(f"127.0.0.1:{node}" for node in nodes),
@@ -260,7 +260,7 @@ async def test_devices_talk_through_haproxy_and_go_to_the_other_node_when_theirs
 async def test_devices_talk_through_nginx(tmp_path: Path) -> None:
     async with house(tmp_path, server={"trusted_proxies": ["127.0.0.1"]}) as home:
         port = free_port()
-        plan = Plan(
+        plan = Deployment(
             home.server.services.settings,
             nodes=(f"127.0.0.1:{home.server.port}",),
             choices={"plain": True, "certificate": "", "key": ""},

@@ -27,7 +27,7 @@ from xiaozhi.conversation.conversation import Conversation
 from xiaozhi.conversation.services import DelayEstimate, Services, Speculation
 from xiaozhi.events import MicPacket, ToolCall
 from xiaozhi.memory.summaries import Summariser
-from xiaozhi.overload.admission import Admission
+from xiaozhi.overload.admission import TurnAdmission
 from xiaozhi.overload.load_shedder import LoadShedder
 from xiaozhi.settings import Settings
 from xiaozhi.stages.asr.engine import EngineError, Recognizer, Transcript
@@ -325,7 +325,7 @@ def virtual_services(settings: Settings, fate: Fate, engine: Recognizer | None =
         "voice": VoiceChain(voices, 2.0, 2.0, 5.0, loop.time),
         "codec": codec,
         "load_shedder": LoadShedder(settings.load, recognition, codec),
-        "admission": Admission(settings.load.turns_at_once, settings.load.turn_wait_s),
+        "admission": TurnAdmission(settings.load.turns_at_once, settings.load.turn_wait_s),
         "store": store,
         "roster": Roster(settings, _PRESETS),
         "summaries": Summariser(chat, settings, store),

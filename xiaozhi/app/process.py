@@ -18,7 +18,7 @@ from xiaozhi import __version__
 from xiaozhi.app.server import CannotServe, Server, serving
 from xiaozhi.app.service_manager import Notifier, service_manager
 from xiaozhi.logs import set_up_logging
-from xiaozhi.overload.memory import give_back
+from xiaozhi.overload.usage import give_back
 from xiaozhi.program import program
 from xiaozhi.reload.model_pulls import missing_models
 from xiaozhi.reload.watch import FileWatch

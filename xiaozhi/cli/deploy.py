@@ -11,7 +11,7 @@ from xiaozhi.cli.frame import load
 from xiaozhi.program import PlainError, executable, program
 
 if TYPE_CHECKING:
-    from xiaozhi.deploy.facts import Plan
+    from xiaozhi.deploy.facts import Deployment
 
 KINDS = {
     "systemd": "a hardened service unit with watchdog, limits and keys from files",
@@ -112,8 +112,8 @@ def run(args: argparse.Namespace) -> None:
     print(f"wrote {args.out}", file=sys.stderr)
 
 
-def _plan(args: argparse.Namespace) -> "Plan":
-    from xiaozhi.deploy.facts import DeployError, Plan
+def _plan(args: argparse.Namespace) -> "Deployment":
+    from xiaozhi.deploy.facts import DeployError, Deployment
 
     loaded = load(args)
     given = vars(args)
@@ -144,7 +144,7 @@ def _plan(args: argparse.Namespace) -> "Plan":
         ],
         "command": _command(args, file, loaded.settings.server.port) if args.kind == "systemd" else "",
     }
-    return Plan(
+    return Deployment(
         settings=loaded.settings,
         settings_file=file,
         domain=domain,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from xiaozhi.cluster.placement import NodeView
-from xiaozhi.cluster.registry import Registry
+from xiaozhi.cluster.registry import NodeRegistry
 from xiaozhi.cluster.shared import Shared
 from xiaozhi.overload.steps import Readings
 from xiaozhi.settings import LoadStep, Settings
@@ -59,7 +59,7 @@ class ClusterNode:
         self._dead = dead
         self._beat = 0
         self._shared = shared
-        self.registry = Registry(shared.link, self.view, suspect=suspect)
+        self.registry = NodeRegistry(shared.link, self.view, suspect=suspect)
         self._tasks: list[asyncio.Task[None]] = []
 
     def view(self) -> NodeView:

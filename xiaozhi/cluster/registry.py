@@ -38,7 +38,7 @@ _KINDS: Final[dict[str, tuple[type, ...]]] = {
 }  # fmt: skip
 
 
-class Registry:
+class NodeRegistry:
     """Knows the nodes.
 
     Args:

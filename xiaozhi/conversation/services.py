@@ -20,7 +20,7 @@ from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.conversation.caches import Caches, open_caches
 from xiaozhi.memory import MemoryKeeper
 from xiaozhi.memory.summaries import Summariser
-from xiaozhi.overload.admission import Admission
+from xiaozhi.overload.admission import TurnAdmission
 from xiaozhi.overload.load_shedder import LoadShedder
 from xiaozhi.overload.steps import Step
 from xiaozhi.settings import Settings
@@ -151,7 +151,7 @@ class Services:
     voice: VoiceChain
     codec: WorkerPool
     load_shedder: LoadShedder
-    admission: Admission
+    admission: TurnAdmission
     store: Store
     roster: Roster
     summaries: Summariser
@@ -306,7 +306,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         voice=voices.chain,
         codec=codec,
         load_shedder=LoadShedder(settings.load, recognition, codec),
-        admission=Admission(settings.load.turns_at_once, settings.load.turn_wait_s),
+        admission=TurnAdmission(settings.load.turns_at_once, settings.load.turn_wait_s),
         store=keeper.store,
         roster=roster,
         summaries=Summariser(chat.model, settings, keeper.store),

@@ -46,7 +46,7 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Deployment:
     """One deployment.
 
     Attributes:

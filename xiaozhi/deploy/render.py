@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from xiaozhi.deploy.facts import LIVE_PATH, METRICS_PATH, READY_PATH, Plan
+from xiaozhi.deploy.facts import LIVE_PATH, METRICS_PATH, READY_PATH, Deployment
 from xiaozhi.observability.health.rules import RULES, shown_value
 from xiaozhi.settings.alerts import AlertsSettings
 
@@ -47,7 +47,7 @@ _environment: Final = Environment(
 _environment.filters["quoted"] = lambda text: json.dumps(text, ensure_ascii=False)  # as YAML takes it, too
 
 
-def render(kind: str, plan: Plan) -> str:
+def render(kind: str, plan: Deployment) -> str:
     """One configuration as text.
 
     Args:
@@ -63,7 +63,7 @@ def render(kind: str, plan: Plan) -> str:
     return text
 
 
-def _values(kind: str, plan: Plan) -> dict[str, Any]:
+def _values(kind: str, plan: Deployment) -> dict[str, Any]:
     settings = plan.settings
     scheme = "https" if plan.node_speaks_tls else "http"
     nodes = plan.nodes or (f"127.0.0.1:{plan.port}",)

@@ -49,7 +49,7 @@ REMOTE_S: Final = 0.4
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Formula:
     """One figure.
 
     Attributes:
@@ -64,48 +64,48 @@ class Step:
 
 
 FLEET: Final = (
-    Step("nodes", "ceil(devices / most_per_node)", ""),
-    Step("node_devices", "ceil(devices / nodes)", "devices"),
+    Formula("nodes", "ceil(devices / most_per_node)", ""),
+    Formula("node_devices", "ceil(devices / nodes)", "devices"),
 )
 QUEUE: Final = (
-    Step("waits", "erlang_c(recognition_share * workers, workers)", "of decodes"),
-    Step(
+    Formula("waits", "erlang_c(recognition_share * workers, workers)", "of decodes"),
+    Formula(
         "mean_wait_s", "waits * service_s / (workers * max(1e-9, 1 - recognition_share)) * (1 + scatter ** 2) / 2", "s"
     ),
     # Those that wait are taken to wait for an exponential time, which is exact for exponential service.
-    Step("wait_p95_s", "mean_wait_s / max(1e-9, waits) * log(max(0.05, waits) / 0.05)", "s for 95 %"),
+    Formula("wait_p95_s", "mean_wait_s / max(1e-9, waits) * log(max(0.05, waits) / 0.05)", "s for 95 %"),
 )
 """What waits for a recognizer, from `recognition_share`, `service_s`, `scatter` and `workers`."""
 NODE: Final = (
-    Step("turns", "devices * turns_per_minute / 60", "a second"),
-    Step("heard_s", "speech_s + tail_s", "s a turn"),
-    Step("loop_share", "(base_cores + turns * other_s * (speech_s + reply_s)) / speed", "cores"),
-    Step("threads", "turns * (heard_s * (vad_s + decode_s + streaming_s) + reply_s * encode_s) / speed", "cores"),
-    Step("work_s", "(fixed_s + per_audio_s * heard_s) / speed", "s a decode"),
-    Step("cpu_cores", "loop_share + threads + turns * whole_decodes * work_s", "cores"),
-    Step("free", "max(1e-9, min(workers, cores - loop_share - threads))", "cores for recognition"),
-    Step("service_s", "work_s * workers / free", "s a decode"),  # the workers share what is free
-    Step("scatter", "length_cv * per_audio_s * heard_s / max(1e-9, fixed_s + per_audio_s * heard_s)", "of the mean"),
-    Step("recognition_share", "turns * decodes * service_s / workers", "of the recognizers"),
+    Formula("turns", "devices * turns_per_minute / 60", "a second"),
+    Formula("heard_s", "speech_s + tail_s", "s a turn"),
+    Formula("loop_share", "(base_cores + turns * other_s * (speech_s + reply_s)) / speed", "cores"),
+    Formula("threads", "turns * (heard_s * (vad_s + decode_s + streaming_s) + reply_s * encode_s) / speed", "cores"),
+    Formula("work_s", "(fixed_s + per_audio_s * heard_s) / speed", "s a decode"),
+    Formula("cpu_cores", "loop_share + threads + turns * whole_decodes * work_s", "cores"),
+    Formula("free", "max(1e-9, min(workers, cores - loop_share - threads))", "cores for recognition"),
+    Formula("service_s", "work_s * workers / free", "s a decode"),  # the workers share what is free
+    Formula("scatter", "length_cv * per_audio_s * heard_s / max(1e-9, fixed_s + per_audio_s * heard_s)", "of the mean"),
+    Formula("recognition_share", "turns * decodes * service_s / workers", "of the recognizers"),
     *QUEUE,
     # A long utterance: two deviations above the mean.
-    Step("recognized_s", "remote_s + service_s * (1 + 2 * scatter)", "s"),
-    Step("ready_s", "soft_end_s + wait_p95_s + recognized_s + first_token_s + voice_s", "s for 95 %"),
-    Step("first_audio_p95_s", "max(commit_s, ready_s)", "s for 95 %"),
-    Step("talking", "min(devices, turns * (heard_s + reply_s))", "devices"),
-    Step(
+    Formula("recognized_s", "remote_s + service_s * (1 + 2 * scatter)", "s"),
+    Formula("ready_s", "soft_end_s + wait_p95_s + recognized_s + first_token_s + voice_s", "s for 95 %"),
+    Formula("first_audio_p95_s", "max(commit_s, ready_s)", "s for 95 %"),
+    Formula("talking", "min(devices, turns * (heard_s + reply_s))", "devices"),
+    Formula(
         "memory_gb", "(process_mb + models_mb) / 1000 + (devices * connection_kb + talking * turn_kb) / 1000000", "GB"
     ),
-    Step("up_bps", "turns * heard_s * device_up_bps * copies", "bit/s"),
-    Step("down_bps", "turns * reply_s * device_down_bps", "bit/s"),
+    Formula("up_bps", "turns * heard_s * device_up_bps * copies", "bit/s"),
+    Formula("down_bps", "turns * reply_s * device_down_bps", "bit/s"),
 )
 """What a number of devices does to one node."""
 MONTH: Final = (
-    Step("turns", "devices * turns_per_minute * 60 * hours_per_day * 30", "a month"),
-    Step("requests", "turns * replies_per_turn * hedges", "a month"),
-    Step("tokens_in", "requests * request_tokens", "a month"),
-    Step("tokens_out", "requests * reply_s * chars_per_s", "a month"),
-    Step("voice_chars", "turns * replies_per_turn * reply_s * chars_per_s", "a month"),
+    Formula("turns", "devices * turns_per_minute * 60 * hours_per_day * 30", "a month"),
+    Formula("requests", "turns * replies_per_turn * hedges", "a month"),
+    Formula("tokens_in", "requests * request_tokens", "a month"),
+    Formula("tokens_out", "requests * reply_s * chars_per_s", "a month"),
+    Formula("voice_chars", "turns * replies_per_turn * reply_s * chars_per_s", "a month"),
 )
 """What is bought from clouds in a month of 30 days."""
 
@@ -252,7 +252,7 @@ def _compiled(formula: str) -> CodeType:
     return compile(formula, "<formula>", "eval")
 
 
-def evaluate(steps: Sequence[Step], given: Mapping[str, float]) -> dict[str, float]:
+def evaluate(steps: Sequence[Formula], given: Mapping[str, float]) -> dict[str, float]:
     """`given` and `CONSTANTS` with every figure of `steps` added, in their order."""
     values = {**CONSTANTS, **given}
     for step in steps:
@@ -260,7 +260,7 @@ def evaluate(steps: Sequence[Step], given: Mapping[str, float]) -> dict[str, flo
     return values
 
 
-def numbers_of(step: Step, values: Mapping[str, float]) -> str:
+def numbers_of(step: Formula, values: Mapping[str, float]) -> str:
     """A formula with its numbers put in, to six digits: it can be worked out again by hand."""
     return re.sub(r"\b[a-z_]\w*", lambda name: f"{values[name[0]]:.6g}" if name[0] in values else name[0], step.formula)
 
@@ -343,7 +343,7 @@ def plan(demand: Demand, box: Box, costs: Costs, limits: Limits = Limits()) -> F
     return Fleet(int(shared["nodes"]), fits, load_of(share, box, costs), bottleneck)
 
 
-def explain(demand: Demand, box: Box, costs: Costs, fleet: Fleet) -> list[tuple[Step, dict[str, float]]]:
+def explain(demand: Demand, box: Box, costs: Costs, fleet: Fleet) -> list[tuple[Formula, dict[str, float]]]:
     """Every step on the way to a plan, with the figures that it was computed from and its own."""
     shared = evaluate(FLEET, {"devices": demand.devices, "most_per_node": fleet.most_per_node})
     node = figures_of(replace(demand, devices=fleet.node.devices), box, costs)

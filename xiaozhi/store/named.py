@@ -42,7 +42,7 @@ def write_value(connection: sqlite3.Connection, key: str, value: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Agent:
+class StoredAgent:
     """An agent as stored: its definition is the JSON text of what `xiaozhi.agents` reads; here it is only kept."""
 
     name: str
@@ -57,9 +57,9 @@ class Agents:
         self._database = database
         self._now_s = now_s
 
-    async def list(self) -> list[Agent]:
+    async def list(self) -> list[StoredAgent]:
         """Every stored agent by name. Raises `StoreError`."""
-        return [record(Agent, row) for row in await self._database.rows("SELECT * FROM agents ORDER BY name")]
+        return [record(StoredAgent, row) for row in await self._database.rows("SELECT * FROM agents ORDER BY name")]
 
     async def put(self, name: str, definition: str) -> None:
         """Make or replace one. Raises `StoreError`."""

@@ -18,7 +18,7 @@ _PARTS: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Readings:
+class HealthReadings:
     """How the process is doing; None where it is not known, or too little is known to judge.
 
     Attributes:
@@ -75,7 +75,7 @@ class Outcomes:
         return 100.0 * failed / turns if turns >= least else None
 
 
-class State(Enum):
+class AlertState(Enum):
     """Of one rule."""
 
     CALM = "calm"
@@ -85,7 +85,7 @@ class State(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class AlertChange:
     """An alert was raised, or is over."""
 
     alert: Alert
@@ -94,7 +94,7 @@ class Change:
 
 @dataclass(slots=True)
 class _Standing:
-    state: State = State.CALM
+    state: AlertState = AlertState.CALM
     since_s: float = 0.0  # in this state
     raised_s: float = 0.0
     value: float = 0.0
@@ -115,10 +115,12 @@ class AlertRules:
     def active(self) -> tuple[Alert, ...]:
         """What is wrong now, in the order of the rules."""
         return tuple(
-            self._alert(rule) for rule in WATCHED if self._standing[rule.name].state in (State.RAISED, State.EASING)
+            self._alert(rule)
+            for rule in WATCHED
+            if self._standing[rule.name].state in (AlertState.RAISED, AlertState.EASING)
         )
 
-    def update(self, now_s: float, readings: Readings) -> list[Change]:
+    def update(self, now_s: float, readings: HealthReadings) -> list[AlertChange]:
         """Take readings at a monotonic time and return what changes."""
         changes = []
         for rule in WATCHED:
@@ -129,13 +131,13 @@ class AlertRules:
             state = _next(standing, bad, well, now_s, self.settings.after_s, self.settings.clear_s)
             if state is standing.state:
                 continue
-            was_active = standing.state in (State.RAISED, State.EASING)
-            is_active = state in (State.RAISED, State.EASING)
+            was_active = standing.state in (AlertState.RAISED, AlertState.EASING)
+            is_active = state in (AlertState.RAISED, AlertState.EASING)
             standing.state, standing.since_s = state, now_s
             if is_active and not was_active:
                 standing.raised_s = now_s
             if is_active != was_active:
-                changes.append(Change(self._alert(rule), is_active))
+                changes.append(AlertChange(self._alert(rule), is_active))
         return changes
 
     def _judge(self, rule: Rule, reading: float | bool | None) -> tuple[bool, bool, float | None]:
@@ -157,24 +159,24 @@ class AlertRules:
         return Alert(rule, standing.value, rule.threshold(self.settings), standing.raised_s)
 
 
-def _next(standing: _Standing, bad: bool, well: bool, now_s: float, after_s: float, clear_s: float) -> State:
+def _next(standing: _Standing, bad: bool, well: bool, now_s: float, after_s: float, clear_s: float) -> AlertState:
     """The state after a reading; a state that has been held for long enough is left in the same step."""
     state, held_s = standing.state, now_s - standing.since_s
     match state:
-        case State.CALM:
+        case AlertState.CALM:
             if bad:
-                return State.RAISED if after_s <= 0.0 else State.PRESSED
-        case State.PRESSED:
+                return AlertState.RAISED if after_s <= 0.0 else AlertState.PRESSED
+        case AlertState.PRESSED:
             if not bad:
-                return State.CALM
+                return AlertState.CALM
             if held_s >= after_s:
-                return State.RAISED
-        case State.RAISED:
+                return AlertState.RAISED
+        case AlertState.RAISED:
             if well:
-                return State.CALM if clear_s <= 0.0 else State.EASING
-        case State.EASING:
+                return AlertState.CALM if clear_s <= 0.0 else AlertState.EASING
+        case AlertState.EASING:
             if not well:
-                return State.RAISED
+                return AlertState.RAISED
             if held_s >= clear_s:
-                return State.CALM
+                return AlertState.CALM
     return state

@@ -14,7 +14,7 @@ class Rule:
 
     Attributes:
         name: of the alert in the process; of its rule in Prometheus it is `title`.
-        reading: the field of `Readings` that the process judges by; empty where only Prometheus can.
+        reading: the field of `HealthReadings` that the process judges by; empty where only Prometheus can.
         setting: of `[alerts]`, the threshold or a switch: 0 and false take the rule out; empty where it always holds.
         unit: of reading and threshold, for people; empty where the reading itself says yes or no.
         zh, en: what is wrong, and what to do. Filled in are `{value}`, `{limit}` and `{program}`; where Prometheus

@@ -11,7 +11,7 @@ from xiaozhi.access.access_control import AccessControl
 from xiaozhi.cache.disk import DiskTier
 from xiaozhi.cache.memory import MemoryTier
 from xiaozhi.cache.redis_tier import RedisTier
-from xiaozhi.cluster.registry import Registry
+from xiaozhi.cluster.registry import NodeRegistry
 from xiaozhi.cluster.shared import Shared
 from xiaozhi.concurrency.channel import KINDS, ChannelKind
 from xiaozhi.concurrency.workers import WorkerPool
@@ -283,12 +283,12 @@ _REDIS_CACHES: Final[Table[Any]] = Table(_redis_caches, (
 ), "cache")  # fmt: skip
 
 
-def _registry(sources: Sources) -> Registry | None:
+def _registry(sources: Sources) -> NodeRegistry | None:
     node = sources.node() if sources.services.shared is not None else None
     return node.registry if node is not None else None
 
 
-_NODES: Final[Table[Registry]] = Table(lambda s: sole(_registry(s)), (
+_NODES: Final[Table[NodeRegistry]] = Table(lambda s: sole(_registry(s)), (
     Row(GAUGE, "xiaozhi_nodes", "Nodes that are known, this one among them.", lambda r: len(r.nodes)),
     Row(COUNTER, "xiaozhi_heartbeats", "Heartbeats of this node, by outcome.",
         lambda r: {"written": r.beats, "missed": r.missed}, ("outcome",)),
