@@ -1,21 +1,12 @@
 """A server joins its cluster: tells how it does, sends devices where they belong, and shares what it finds dead."""
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
 
 from xiaozhi import __version__
 from xiaozhi.cluster.node import ClusterNode, endpoint_ids, pressure_of
 from xiaozhi.conversation.services import Services
-from xiaozhi.observability.health.upstreams import endpoint_states
+from xiaozhi.observability.health.upstreams import Routed, endpoint_states
 from xiaozhi.upstream.breaker import BreakerState
-from xiaozhi.upstream.pool import UpstreamPool
-
-
-@runtime_checkable
-class _Pooled(Protocol):
-    """A chat model over several endpoints."""
-
-    pool: UpstreamPool[object]
 
 
 class Membership:
@@ -81,7 +72,7 @@ class Membership:
     def _suspect(self, endpoint: str) -> bool:
         name = endpoint_ids(self._services.settings).get(endpoint, "")
         chat = self._services.chat
-        return bool(name) and isinstance(chat, _Pooled) and chat.pool.suspect(name)
+        return bool(name) and isinstance(chat, Routed) and chat.pool.suspect(name)
 
     def _dead(self) -> tuple[str, ...]:
         """Endpoints whose circuit is open, by the ids that all nodes know them by."""

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Awaitable, Sequence
 from contextlib import aclosing
 from typing import Final, Protocol
+
+from cachetools import LRUCache
 
 from xiaozhi.concurrency.retirement import Retirement
 from xiaozhi.memory.extraction import MAX_ANSWER_CHARS, FoundFacts, Said, questions, read_answer, talk_language
@@ -64,7 +66,7 @@ class MemoryKeeper:
         self._settings = house.settings.memory
         self._store = house.store
         self._service = Mem0(self._settings) if self._settings.engine == "mem0" else None
-        self._said: OrderedDict[str, deque[Said]] = OrderedDict()
+        self._said: LRUCache[str, deque[Said]] = LRUCache(_MAX_DEVICES)
         self._forgetting: set[str] = set()  # the turn that asked to forget is not to be remembered
         self._forgotten: dict[str, int] = {}  # of devices whose conversation is being read: how often they forgot
         self._slots = asyncio.Semaphore(_AT_ONCE)
@@ -106,11 +108,7 @@ class MemoryKeeper:
             return
         if not self.enabled or not trace.heard.strip() or device_id.startswith(_ANONYMOUS):
             return
-        said = self._said.setdefault(device_id, deque(maxlen=_MAX_TURNS))
-        self._said.move_to_end(device_id)
-        said.append(Said(trace.heard, trace.said))
-        if len(self._said) > _MAX_DEVICES:
-            self._said.popitem(last=False)
+        self._said.setdefault(device_id, deque(maxlen=_MAX_TURNS)).append(Said(trace.heard, trace.said))
 
     def ended(self, device_id: str) -> bool:
         """A conversation is over: read it for facts in the background, unless it was short. Never waits.

@@ -255,7 +255,7 @@ def _compiled(formula: str) -> CodeType:
 def evaluate(steps: Sequence[Formula], given: Mapping[str, float]) -> dict[str, float]:
     """`given` and `CONSTANTS` with every figure of `steps` added, in their order."""
     values = {**CONSTANTS, **given}
-    for step in steps:
+    for step in steps:  # every formula is a line of this module
         values[step.name] = eval(_compiled(step.formula), {"__builtins__": {}, **FUNCTIONS}, values)
     return values
 
