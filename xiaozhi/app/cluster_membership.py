@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 
-from xiaozhi import __version__
-from xiaozhi.cluster.node import ClusterNode, endpoint_ids, pressure_of
+from xiaozhi.cluster.node import ClusterNode, LiveFigures, endpoint_ids, pressure_of
 from xiaozhi.conversation.services import Services
 from xiaozhi.observability.health.upstreams import Routed, endpoint_states
 from xiaozhi.upstream.breaker import BreakerState
@@ -37,16 +36,7 @@ class Membership:
         services = self._services
         if services.shared is None:
             return
-        self.node = ClusterNode(
-            services.settings,
-            services.shared,
-            address,
-            version=__version__,
-            devices=self._devices,
-            pressure=self._pressure,
-            dead=self._dead,
-            suspect=self._suspect,
-        )
+        self.node = ClusterNode(services.settings, services.shared, address, self._live, self._suspect)
         await self.node.start()
 
     async def place(self, device_id: str) -> str:
@@ -63,18 +53,14 @@ class Membership:
         if self.node is not None:
             await self.node.stop()
 
-    def _pressure(self) -> float:
+    def _live(self) -> LiveFigures:
         services = self._services
-        if not services.takes_devices:
-            return 1.0
-        return pressure_of(services.load_shedder.readings, services.settings.load.devices)
+        pressure = pressure_of(services.load_shedder.readings, services.settings.load.devices)
+        open_ = {state.name for state in endpoint_states(services) if state.breaker is BreakerState.OPEN}
+        dead = tuple(one for one, name in endpoint_ids(services.settings).items() if name in open_)
+        return LiveFigures(self._devices(), pressure if services.takes_devices else 1.0, dead)
 
     def _suspect(self, endpoint: str) -> bool:
         name = endpoint_ids(self._services.settings).get(endpoint, "")
         chat = self._services.chat
         return bool(name) and isinstance(chat, Routed) and chat.pool.suspect(name)
-
-    def _dead(self) -> tuple[str, ...]:
-        """Endpoints whose circuit is open, by the ids that all nodes know them by."""
-        open_ = {state.name for state in endpoint_states(self._services) if state.breaker is BreakerState.OPEN}
-        return tuple(one for one, name in endpoint_ids(self._services.settings).items() if name in open_)

@@ -6,8 +6,9 @@ import logging
 import re
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
+from xiaozhi import __version__
 from xiaozhi.cluster.placement import NodeView
 from xiaozhi.cluster.registry import NodeRegistry
 from xiaozhi.cluster.shared import Shared
@@ -20,6 +21,14 @@ _log = logging.getLogger(__name__)
 _MAX_BEATS: Final = 2**53
 
 
+class LiveFigures(NamedTuple):
+    """What a node tells of itself at each heartbeat; see `NodeView`."""
+
+    devices: int
+    pressure: float
+    dead: tuple[str, ...]
+
+
 class ClusterNode:
     """Made when the port is known.
 
@@ -27,11 +36,8 @@ class ClusterNode:
         settings: all of them.
         shared: what is shared.
         address: base URL that devices reach this node at, where `cluster.address` does not say.
-        version: of the program.
-        devices: how many are connected.
-        pressure: the highest load reading as a share, 0 idle, 1 sheds devices.
-        dead: ids of the endpoints whose circuit is open here, see `endpoint_ids`.
-        suspect: called with one that another node has found dead.
+        live: this node's figures of the moment.
+        suspect: called with the id of an endpoint that another node has found dead, see `endpoint_ids`.
     """
 
     def __init__(
@@ -39,11 +45,7 @@ class ClusterNode:
         settings: Settings,
         shared: Shared,
         address: str,
-        *,
-        version: str,
-        devices: Callable[[], int],
-        pressure: Callable[[], float],
-        dead: Callable[[], tuple[str, ...]],
+        live: Callable[[], LiveFigures],
         suspect: Callable[[str], object],
     ) -> None:
         cluster = settings.cluster
@@ -53,10 +55,7 @@ class ClusterNode:
         self._explicit = bool(cluster.address)
         self._capacity = cluster.capacity or settings.server.max_devices
         self._tier = cluster.tier
-        self._version = version
-        self._devices = devices
-        self._pressure = pressure
-        self._dead = dead
+        self._live = live
         self._beat = 0
         self._shared = shared
         self.registry = NodeRegistry(shared.link, self.view, suspect=suspect)
@@ -65,17 +64,18 @@ class ClusterNode:
     def view(self) -> NodeView:
         """This node as it is now."""
         self._beat = (self._beat + 1) % _MAX_BEATS
+        live = self._live()
         return NodeView(
             self.name,
             self.address,
             self._capacity,
-            self._devices(),
-            round(self._pressure(), 3),
+            live.devices,
+            round(live.pressure, 3),
             self._tier,
             self.draining,
-            self._version,
+            __version__,
             self._beat,
-            self._dead(),
+            live.dead,
         )
 
     async def start(self) -> None:
