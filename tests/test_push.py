@@ -19,7 +19,7 @@ from xiaozhi.access.own_token import PUSH_TOKEN, made_token, read_token
 from xiaozhi.client.device import Device
 from xiaozhi.client.mcp import DeviceTools
 from xiaozhi.settings import PushSettings, Settings
-from xiaozhi.store.reminders import Reminder
+from xiaozhi.store.notes import Reminder
 from xiaozhi.text.messages import message
 from xiaozhi.tools.built_in.reminders import is_alarm
 from xiaozhi.transport.announcer import Announcement, Announcer, Outcome, is_quiet

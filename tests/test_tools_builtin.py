@@ -15,7 +15,7 @@ from tests.tool_host import MemoryBook, never
 from xiaozhi.events import ToolCall
 from xiaozhi.settings import ToolsSettings
 from xiaozhi.settings.tools import ReminderSettings
-from xiaozhi.store.reminders import Reminder
+from xiaozhi.store.notes import Reminder
 from xiaozhi.store.store import Store
 from xiaozhi.tools import built_in
 from xiaozhi.tools.built_in.calculator import asked_conversion, local_answer

@@ -4,7 +4,7 @@ import itertools
 from dataclasses import replace
 
 from xiaozhi.settings import ToolsSettings
-from xiaozhi.store.reminders import Reminder, Reminders
+from xiaozhi.store.notes import Reminder, Reminders
 from xiaozhi.tools.host import ToolHost
 from xiaozhi.tools.reminder_clock import ReminderClock
 from xiaozhi.tools.web import WebClient

@@ -28,7 +28,7 @@ from xiaozhi.conversation.engines import DelayEstimate
 from xiaozhi.conversation.services import Services, Speculation
 from xiaozhi.events import MicPacket, ToolCall
 from xiaozhi.memory.summaries import Summariser
-from xiaozhi.overload.admission import Admission
+from xiaozhi.overload.admission import TurnAdmission
 from xiaozhi.overload.load_shedder import LoadShedder
 from xiaozhi.settings import AsrSettings, Settings
 from xiaozhi.settings.asr import RemoteAsrSettings
@@ -330,7 +330,7 @@ def virtual_services(settings: Settings, fate: Fate, engine: Recognizer | None =
         "voice": (chain := VoiceChain(voices, 2.0, 2.0, 5.0, loop.time)),
         "codec": codec,
         "load_shedder": LoadShedder(settings.load, recognition, codec),
-        "admission": Admission(settings.load.turns_at_once, settings.load.turn_wait_s),
+        "admission": TurnAdmission(settings.load.turns_at_once, settings.load.turn_wait_s),
         "store": store,
         "roster": Roster(settings, _PRESETS),
         "summaries": Summariser(chat, settings, store),

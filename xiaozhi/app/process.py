@@ -19,7 +19,7 @@ from xiaozhi.app.ports import CannotServe
 from xiaozhi.app.server import Server, serving
 from xiaozhi.app.service_manager import Notifier, service_manager
 from xiaozhi.logs import set_up_logging
-from xiaozhi.overload.memory import give_back
+from xiaozhi.overload.usage import give_back
 from xiaozhi.program import program
 from xiaozhi.reload.model_pulls import missing_models
 from xiaozhi.reload.watch import FileWatch

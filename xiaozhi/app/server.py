@@ -34,6 +34,7 @@ from xiaozhi.http.headers import read_as_text
 from xiaozhi.http.ota import OTA_PATH, WEBSOCKET_PATH, OtaRoutes
 from xiaozhi.http.services import HttpServices
 from xiaozhi.observability.health.alerts import Alerts
+from xiaozhi.observability.metrics.tables import Sources
 from xiaozhi.observability.tracing import TracingError
 from xiaozhi.reload.model_pulls import Pulls
 from xiaozhi.reload.reloader import Reloader
@@ -185,14 +186,7 @@ async def _serving(
                         mqtt=mqtt.offer if mqtt is not None else None,
                     ),
                     metrics_routes(
-                        services,
-                        devices,
-                        access,
-                        alerts,
-                        reloader,
-                        doors=doors,
-                        console=console,
-                        node=lambda: membership.node,
+                        Sources(services, devices, access, doors, alerts, reloader, console, lambda: membership.node)
                     ),
                     console,
                     health_routes(services, devices, access, alerts),

@@ -11,7 +11,7 @@ from xiaozhi.conversation.caches import open_caches
 from xiaozhi.conversation.engines import About, close_recognizer, warm_recognizer
 from xiaozhi.conversation.services import Services
 from xiaozhi.memory.summaries import Summariser
-from xiaozhi.overload.admission import Admission
+from xiaozhi.overload.admission import TurnAdmission
 from xiaozhi.overload.load_shedder import LoadShedder
 from xiaozhi.settings import Settings
 from xiaozhi.stages.asr.recognition import Recognition
@@ -20,7 +20,7 @@ from xiaozhi.stages.llm.registry import build_chat
 from xiaozhi.stages.tts.registry import build_voices
 from xiaozhi.stages.vad.batcher import VadBatcher
 from xiaozhi.stages.vad.silero import load_silero
-from xiaozhi.store.keeper import StoreKeeper
+from xiaozhi.store.store import StoreKeeper
 from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
 from xiaozhi.tools.external_config import configured_servers
 
@@ -66,7 +66,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         voice=voices.chain,
         codec=codec,
         load_shedder=LoadShedder(settings.load, recognition, codec),
-        admission=Admission(settings.load.turns_at_once, settings.load.turn_wait_s),
+        admission=TurnAdmission(settings.load.turns_at_once, settings.load.turn_wait_s),
         store=keeper.store,
         roster=roster,
         summaries=Summariser(built_chat.chat, settings, keeper.store),

@@ -1,38 +1,18 @@
 """How the server does right now, as the overview page shows it; read from the shared engines, costs nothing between."""
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from xiaozhi.console.series import Series
 from xiaozhi.conversation.services import Services
-from xiaozhi.overload.memory import used_bytes
+from xiaozhi.overload.usage import CpuMeter, used_bytes
 from xiaozhi.stages.llm.chat import Chat
 
 _MB: Final = 1024 * 1024
 
 Alerts = Callable[[], Sequence[Mapping[str, Any]]]
 """Alerts that hold now, each with `name`, `since`, `text_zh`, `text_en`, `value`, `limit`."""
-
-
-class CpuMeter:
-    """How much of the machine's processors this process has used since the last question."""
-
-    def __init__(self) -> None:
-        self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._at_s = time.monotonic()
-        self._used_s = time.process_time()
-        self.percent = 0.0
-        """At the last question, 0 to 100 of all cores that the process may use."""
-
-    def read(self) -> float:
-        """Percent since the last call."""
-        now_s, used_s = time.monotonic(), time.process_time()
-        if now_s - self._at_s >= 0.5:  # two questions in a moment would say nothing
-            self.percent = min(100.0, 100.0 * (used_s - self._used_s) / (now_s - self._at_s) / self._cores)
-            self._at_s, self._used_s = now_s, used_s
-        return round(self.percent, 1)
 
 
 def gauges(services: Services, devices_online: int, cpu: CpuMeter) -> dict[str, Any]:
@@ -42,7 +22,7 @@ def gauges(services: Services, devices_online: int, cpu: CpuMeter) -> dict[str, 
         "devices_online": devices_online,
         "asr_queue_ms": round(services.recognition.pool.oldest_wait_s() * 1000.0, 1),
         "loop_lag_ms": round(services.load_shedder.lag.lag_ms(), 1),
-        "cpu_percent": cpu.read(),
+        "cpu_percent": round(cpu.percent() or 0.0, 1),
         "memory_mb": round(used_bytes() / _MB, 1),
         "memory_percent": round(readings.memory_percent, 1),
     }

@@ -11,7 +11,7 @@ from xiaozhi.agents import Roster
 from xiaozhi.concurrency.retirement import Retirement
 from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.conversation.caches import Caches
-from xiaozhi.overload.admission import Admission
+from xiaozhi.overload.admission import TurnAdmission
 from xiaozhi.overload.load_shedder import LoadShedder
 from xiaozhi.overload.steps import Step
 from xiaozhi.settings import Settings
@@ -74,7 +74,7 @@ class Engines:
     caches: Caches
     roster: Roster
     load_shedder: LoadShedder
-    admission: Admission
+    admission: TurnAdmission
     about: dict[str, About] = field(default_factory=dict)
     """By stage: `vad`, `asr`, `llm`, `tts`."""
     retirement: Retirement = field(default_factory=Retirement)

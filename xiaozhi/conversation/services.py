@@ -10,7 +10,7 @@ from xiaozhi.conversation.engines import Engines
 from xiaozhi.memory import MemoryKeeper
 from xiaozhi.memory.summaries import Summariser
 from xiaozhi.store import Store
-from xiaozhi.store.reminders import Reminder
+from xiaozhi.store.notes import Reminder
 from xiaozhi.tools.host import Announce, Call
 from xiaozhi.tools.shared_tools import SharedTools
 from xiaozhi.turn.trace import TurnTrace

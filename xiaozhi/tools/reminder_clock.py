@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Final, Literal, TypeAlias, get_args
 
-from xiaozhi.store.reminders import Reminder, Reminders
+from xiaozhi.store.notes import Reminder, Reminders
 
 _log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import pkgutil
 from collections.abc import Sequence
 
 from xiaozhi.settings import PushSettings, ToolsSettings
-from xiaozhi.store.reminders import Reminders
+from xiaozhi.store.notes import Reminders
 from xiaozhi.tools import built_in
 from xiaozhi.tools.external import ExternalServers
 from xiaozhi.tools.external_config import configured_servers

@@ -15,7 +15,7 @@ from xiaozhi.conversation.saying import Told
 from xiaozhi.conversation.services import Services
 from xiaozhi.settings.push import minutes_of
 from xiaozhi.store import Device
-from xiaozhi.store.reminders import Reminder
+from xiaozhi.store.notes import Reminder
 from xiaozhi.text.language import language_of
 from xiaozhi.tools.built_in.reminders import is_alarm, spoken_reminder
 from xiaozhi.tools.built_in.volume import set_volume, turned

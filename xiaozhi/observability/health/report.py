@@ -1,4 +1,4 @@
-"""What `/health` shows: every stage and upstream, queues, caches, load and alerts, for people and their programs."""
+"""Whether the process should get devices, and what `/health` shows: for load balancers, people and their programs."""
 
 import time
 from collections.abc import Mapping
@@ -10,8 +10,26 @@ from xiaozhi.cache.memory import MemoryTier
 from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.conversation.services import Services
 from xiaozhi.observability.health.alerts import Alerts
-from xiaozhi.observability.health.texts import text_of
-from xiaozhi.observability.health.upstreams import remote_recognition, voice_states
+from xiaozhi.observability.health.upstreams import all_resting, remote_recognition, voice_states
+
+
+def not_ready_because(services: Services, *, draining: bool, no_room: str) -> str:
+    """Why devices should go elsewhere, in a word or two; empty when they are welcome.
+
+    The models are loaded before the port is opened, and behind every remote recogniser a local one stands in, so what
+    is left to ask is whether there is room and whether any voice may be asked now. A chat model that cannot be reached
+    does not count: the server then says so, and a balancer that took all servers out would leave devices with nothing.
+
+    Args:
+        services: of the process.
+        draining: it is about to stop.
+        no_room: why it takes no further device.
+    """
+    if draining:
+        return "draining"
+    if no_room:
+        return no_room
+    return "no voice" if all_resting([state.breaker for state in voice_states(services)]) else ""
 
 
 def report(services: Services, alerts: Alerts, *, started_at: float, not_ready: str) -> dict[str, Any]:
@@ -33,13 +51,13 @@ def report(services: Services, alerts: Alerts, *, started_at: float, not_ready: 
         "uptime_s": round(now_s - started_at, 1),
         "alerts": [
             {
-                "alert": alert.name,
+                "alert": alert.rule.name,
                 "value": round(alert.value, 2),
                 "threshold": alert.threshold,
-                "unit": alert.unit,
+                "unit": alert.rule.unit,
                 "for_s": round(now_s - alert.since_s, 1),
-                "text": text_of(alert, "en"),
-                "text_zh": text_of(alert, "zh"),
+                "text": alert.text("en"),
+                "text_zh": alert.text("zh"),
             }
             for alert in alerts.active
         ],

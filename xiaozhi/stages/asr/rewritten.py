@@ -22,7 +22,7 @@ import onnx
 from numpy.typing import NDArray
 
 from xiaozhi.models.onnx_session import ORT_ERRORS, quiet_session
-from xiaozhi.overload.memory import give_back
+from xiaozhi.overload.usage import give_back
 from xiaozhi.stages.asr.cheaper_layers import cheapen
 from xiaozhi.stages.asr.signed_weights import sign_weights
 from xiaozhi.text.one_line import one_line

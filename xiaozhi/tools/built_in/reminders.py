@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from xiaozhi.store.reminders import Reminder
+from xiaozhi.store.notes import Reminder
 from xiaozhi.text.language import is_chinese
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.host import ToolHost

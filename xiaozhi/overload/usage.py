@@ -1,7 +1,10 @@
-"""How much memory the process uses, how much it may use, and giving back what it does not."""
+"""How much memory and processor the process uses and may use, and giving back what memory it does not need."""
 
 import ctypes
+import os
 import sys
+import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -10,6 +13,34 @@ _STATUS: Final = Path("/proc/self/status")
 # Where a container's or a service's own limit stands: control groups version 2, then 1.
 _LIMITS: Final = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _MEMINFO: Final = Path("/proc/meminfo")
+# Two questions in a moment would say nothing.
+_CPU_EVERY_S: Final = 0.5
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class CpuMeter:
+    """How much of the processor this process has used since the last question.
+
+    Args:
+        clock: monotonic time in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._at_s, self._used_s = clock(), time.process_time()
+        self._percent: float | None = None
+
+    def percent(self) -> float | None:
+        """Of all cores that it may use, 0 to 100; None when not enough time has passed to say."""
+        at_s, used_s = self._clock(), time.process_time()
+        if at_s - self._at_s >= _CPU_EVERY_S:
+            self._percent = min(100.0, 100.0 * (used_s - self._used_s) / (at_s - self._at_s) / cores())
+            self._at_s, self._used_s = at_s, used_s
+        return self._percent
 
 
 def used_bytes() -> int:
