@@ -13,6 +13,7 @@ from xiaozhi.settings import Settings
 from xiaozhi.settings.applies import applies
 from xiaozhi.settings.chinese import in_chinese
 from xiaozhi.settings.documentation import Documentation
+from xiaozhi.settings.engines import EngineSettings
 from xiaozhi.settings.load import Origin
 from xiaozhi.settings.schema import Key, dotted, keys
 
@@ -27,19 +28,11 @@ TITLES: Final[Mapping[str, tuple[str, str]]] = {
     "turn": ("对话节奏", "Turn taking"),
     "asr": ("语音识别 ASR", "Speech recognition"),
     "asr.remote": ("远程识别", "Remote recognition"),
-    "asr.openai": ("识别：OpenAI 接口", "Recognition: OpenAI"),
-    "asr.funasr": ("识别：FunASR", "Recognition: FunASR"),
     "llm": ("语言模型 LLM", "Language model"),
     "llm.breaker": ("熔断", "Circuit breaker"),
     "llm.hedge": ("抢答请求", "Second requests"),
     "llm.routing": ("问题分流", "Routing of questions"),
     "tts": ("语音合成 TTS", "Voices"),
-    "tts.edge": ("声音：Edge", "Voice: Edge"),
-    "tts.openai": ("声音：OpenAI 接口", "Voice: OpenAI"),
-    "tts.azure": ("声音：Azure", "Voice: Azure"),
-    "tts.iflytek": ("声音：讯飞", "Voice: iFlytek"),
-    "tts.sherpa": ("声音：本地模型", "Voice: local model"),
-    "tts.espeak": ("声音：内置", "Voice: embedded"),
     "cache": ("缓存", "Caches"),
     "cache.embeddings": ("语义匹配", "Likeness of questions"),
     "tools": ("工具", "Tools"),
@@ -101,8 +94,9 @@ def tables(
             continue
         table = dotted(key.path[:-1])
         if table not in found:
-            chinese, english = TITLES.get(table, (table, table))
             section = _section(settings, key.path[:-1])
+            own = section.title if isinstance(section, EngineSettings) else ("", "")
+            chinese, english = TITLES.get(table) or (own if all(own) else (table, table))
             found[table] = {
                 "name": table,
                 "title_zh": chinese,

@@ -1,11 +1,13 @@
 """`[asr]`: speech to text."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from pydantic import Field, SecretStr, field_validator
 
-from xiaozhi.settings.pasted import Address, ApiKey, SocketAddress, key_of
+from xiaozhi.settings.engines import EngineSettings, tables_of, with_plugins
+from xiaozhi.settings.pasted import Address, ApiKey, SocketAddress
 from xiaozhi.settings.section import Language, Precision, Provider, Section
 
 
@@ -22,8 +24,11 @@ class RemoteAsrSettings(Section):
     early_decode: bool = False
 
 
-class OpenAIAsrSettings(Section):
+class OpenAIAsrSettings(EngineSettings):
     """Any transcription server that speaks OpenAI's `/audio/transcriptions`."""
+
+    implementation = "xiaozhi.stages.asr.openai_transcription:OpenAITranscription"
+    title = ("识别：OpenAI 接口", "Recognition: OpenAI")
 
     base_url: Address = "https://api.openai.com/v1"
     api_key: ApiKey = SecretStr("")
@@ -31,13 +36,17 @@ class OpenAIAsrSettings(Section):
     model: str = Field("whisper-1", min_length=1, max_length=200)
     prompt: str = Field("", max_length=1000)
 
-    def key(self) -> str:
-        """The API key, from the file or from the environment; empty when neither is set."""
-        return key_of(self.api_key, self.api_key_env)
+    @property
+    def needs_credentials(self) -> bool:
+        """Services on the internet do."""
+        return self.base_url.startswith("https://")
 
 
-class FunasrSettings(Section):
+class FunasrSettings(EngineSettings):
     """A FunASR runtime, over its WebSocket."""
+
+    implementation = "xiaozhi.stages.asr.funasr:Funasr"
+    title = ("识别：FunASR", "Recognition: FunASR")
 
     url: SocketAddress = "ws://127.0.0.1:10095"
     mode: Literal["offline", "2pass"] = "offline"
@@ -52,10 +61,34 @@ class FunasrSettings(Section):
         return url
 
 
-class AsrSettings(Section):
+class RecognizerTables(Section):
+    """The recognisers that have a table of their own: a line here, or an entry point, registers one."""
+
+    openai: OpenAIAsrSettings = OpenAIAsrSettings()
+    funasr: FunasrSettings = FunasrSettings()
+
+
+if not TYPE_CHECKING:
+    RecognizerTables = with_plugins("xiaozhi.recognisers", RecognizerTables)
+
+RECOGNIZERS: Final[Mapping[str, str]] = {
+    "sense-voice": "xiaozhi.stages.asr.sense_voice:SenseVoice",
+    "zipformer": "xiaozhi.stages.asr.zipformer:Zipformer",
+    "two-pass": "xiaozhi.stages.asr.two_pass:TwoPass",
+    "pocketsphinx": "xiaozhi.stages.asr.pocketsphinx_engine:Pocketsphinx",
+} | {name: kind.implementation for name, kind in tables_of(RecognizerTables).items()}
+"""The class of each recogniser; the first four go by the settings that all have."""
+
+if TYPE_CHECKING:
+    EngineName: TypeAlias = str
+else:
+    EngineName = Literal["auto", *RECOGNIZERS]
+
+
+class AsrSettings(RecognizerTables):
     """Speech to text."""
 
-    engine: Literal["auto", "sense-voice", "zipformer", "two-pass", "pocketsphinx", "openai", "funasr"] = "auto"
+    engine: EngineName = "auto"
     fallback: Literal["auto", "sense-voice", "zipformer", "pocketsphinx"] = "auto"
     model_dir: Path | None = None
     streaming_model_dir: Path | None = None
@@ -73,5 +106,3 @@ class AsrSettings(Section):
     rewrite: bool = True  # made once and compared with the original; see stages/asr/rewritten.py
     timeout_s: float = Field(10.0, ge=0.5, le=120)
     remote: RemoteAsrSettings = RemoteAsrSettings()
-    openai: OpenAIAsrSettings = OpenAIAsrSettings()
-    funasr: FunasrSettings = FunasrSettings()

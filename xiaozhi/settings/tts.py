@@ -1,17 +1,75 @@
 """`[tts]`: text to speech."""
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from xiaozhi.settings.pasted import Address, ApiKey, SocketAddress, key_of
+from xiaozhi.settings.engines import EngineSettings, KnownVoice, tables_of, with_plugins
+from xiaozhi.settings.pasted import Address, ApiKey, SocketAddress
 from xiaozhi.settings.section import Provider, Section
 
+# Microsoft's neural voices, the same behind the read-aloud service and Azure; the most liked of each kind first.
+MICROSOFT: Final = (
+    KnownVoice("zh-CN-XiaoxiaoNeural", "zh", "female"),
+    KnownVoice("zh-CN-XiaoyiNeural", "zh", "female"),
+    KnownVoice("zh-CN-YunxiNeural", "zh", "male"),
+    KnownVoice("zh-CN-YunyangNeural", "zh", "male"),
+    KnownVoice("zh-CN-YunjianNeural", "zh", "male"),
+    KnownVoice("zh-CN-YunxiaNeural", "zh", "male"),
+    KnownVoice("zh-HK-HiuMaanNeural", "yue", "female"),
+    KnownVoice("zh-HK-HiuGaaiNeural", "yue", "female"),
+    KnownVoice("zh-HK-WanLungNeural", "yue", "male"),
+    KnownVoice("en-US-EmmaMultilingualNeural", "en", "female"),
+    KnownVoice("en-US-AvaMultilingualNeural", "en", "female"),
+    KnownVoice("en-US-AndrewMultilingualNeural", "en", "male"),
+    KnownVoice("en-US-BrianMultilingualNeural", "en", "male"),
+    KnownVoice("en-US-AriaNeural", "en", "female"),
+    KnownVoice("en-US-JennyNeural", "en", "female"),
+    KnownVoice("en-US-GuyNeural", "en", "male"),
+    KnownVoice("en-GB-SoniaNeural", "en", "female"),
+    KnownVoice("en-GB-RyanNeural", "en", "male"),
+    KnownVoice("ja-JP-NanamiNeural", "ja", "female"),
+    KnownVoice("ja-JP-KeitaNeural", "ja", "male"),
+    KnownVoice("ko-KR-SunHiNeural", "ko", "female"),
+    KnownVoice("ko-KR-InJoonNeural", "ko", "male"),
+)
+# OpenAI's voices speak every language, each with the same voice; `*` stands for that.
+_OPENAI: Final = (
+    KnownVoice("nova", "*", "female"),
+    KnownVoice("alloy", "*", "female"),
+    KnownVoice("shimmer", "*", "female"),
+    KnownVoice("coral", "*", "female"),
+    KnownVoice("sage", "*", "female"),
+    KnownVoice("onyx", "*", "male"),
+    KnownVoice("echo", "*", "male"),
+    KnownVoice("fable", "*", "male"),
+    KnownVoice("ash", "*", "male"),
+    KnownVoice("ballad", "*", "male"),
+)
+# The basic voices, which every application has; they read English words within Chinese.
+_IFLYTEK: Final = (
+    KnownVoice("xiaoyan", "zh", "female"),
+    KnownVoice("aisxping", "zh", "female"),
+    KnownVoice("aisjinger", "zh", "female"),
+    KnownVoice("aisjiuxu", "zh", "male"),
+    KnownVoice("aisbabyxu", "zh", "male"),
+)
+_ESPEAK: Final = (
+    KnownVoice("cmn+f2", "zh", "female"),
+    KnownVoice("cmn+m3", "zh", "male"),
+    KnownVoice("en-us+f2", "en", "female"),
+    KnownVoice("en-us+m3", "en", "male"),
+)
 
-class EdgeVoiceSettings(Section):
+
+class EdgeVoiceSettings(EngineSettings):
     """Microsoft Edge's read-aloud service: free, needs internet."""
+
+    implementation = "xiaozhi.stages.tts.edge:EdgeVoice"
+    title = ("声音：Edge", "Voice: Edge")
+    known_voices = MICROSOFT
 
     voice: str = "zh-CN-XiaoxiaoNeural"
     voice_en: str = "en-US-EmmaMultilingualNeural"
@@ -19,8 +77,12 @@ class EdgeVoiceSettings(Section):
     url: SocketAddress = ""
 
 
-class OpenAIVoiceSettings(Section):
+class OpenAIVoiceSettings(EngineSettings):
     """Any speech server that speaks OpenAI's `/audio/speech`."""
+
+    implementation = "xiaozhi.stages.tts.openai_speech:OpenAIVoice"
+    title = ("声音：OpenAI 接口", "Voice: OpenAI")
+    known_voices = _OPENAI
 
     base_url: Address = "https://api.openai.com/v1"
     api_key: ApiKey = SecretStr("")
@@ -31,13 +93,18 @@ class OpenAIVoiceSettings(Section):
     pcm_rate_hz: int = Field(24_000, ge=8000, le=48_000)
     speed: float = Field(1.0, ge=0.25, le=4.0)
 
-    def key(self) -> str:
-        """The API key, from the file or from the environment; empty when neither is set."""
-        return key_of(self.api_key, self.api_key_env)
+    @property
+    def needs_credentials(self) -> bool:
+        """Services on the internet do."""
+        return self.base_url.startswith("https://")
 
 
-class SherpaVoiceSettings(Section):
+class SherpaVoiceSettings(EngineSettings):
     """A local voice through sherpa-onnx (Matcha, VITS or Kokoro)."""
+
+    implementation = "xiaozhi.stages.tts.sherpa:SherpaVoice"
+    title = ("声音：本地模型", "Voice: local model")
+    needs_network = False
 
     model_dir: Path | None = None
     speaker: int = Field(0, ge=0, le=10_000)
@@ -46,16 +113,25 @@ class SherpaVoiceSettings(Section):
     provider: Provider = "cpu"
 
 
-class EspeakVoiceSettings(Section):
+class EspeakVoiceSettings(EngineSettings):
     """The embedded voice: always there, plain."""
+
+    implementation = "xiaozhi.stages.tts.espeak:EspeakVoice"
+    title = ("声音：内置", "Voice: embedded")
+    needs_network = False
+    known_voices = _ESPEAK
 
     voice: str = "cmn"
     voice_en: str = "en-us+f2"
     rate_wpm: int = Field(160, ge=80, le=450)
 
 
-class AzureVoiceSettings(Section):
+class AzureVoiceSettings(EngineSettings):
     """Azure's speech service: natural, streamed, needs a key."""
+
+    implementation = "xiaozhi.stages.tts.azure:AzureVoice"
+    title = ("声音：Azure", "Voice: Azure")
+    known_voices = MICROSOFT
 
     region: str = Field("eastasia", pattern=r"^[a-z0-9-]{0,40}$")
     endpoint: Address = ""
@@ -72,13 +148,13 @@ class AzureVoiceSettings(Section):
             raise ValueError("needs a region or an endpoint")
         return self
 
-    def key(self) -> str:
-        """The key of the speech resource, from the file or from the environment; empty when neither is set."""
-        return key_of(self.api_key, self.api_key_env)
 
-
-class IflytekVoiceSettings(Section):
+class IflytekVoiceSettings(EngineSettings):
     """iFlytek's online speech synthesis: natural Chinese, streamed, needs an application with key and secret."""
+
+    implementation = "xiaozhi.stages.tts.iflytek:IflytekVoice"
+    title = ("声音：讯飞", "Voice: iFlytek")
+    known_voices = _IFLYTEK
 
     app_id: str = Field("", max_length=100)
     app_id_env: str = "IFLYTEK_APP_ID"
@@ -98,25 +174,34 @@ class IflytekVoiceSettings(Section):
             raise ValueError('must begin with "ws://" or "wss://"')
         return url
 
-    def app(self) -> str:
-        """The application's id, from the file or from the environment."""
-        return self.app_id or (os.environ.get(self.app_id_env, "") if self.app_id_env else "")
 
-    def key(self) -> str:
-        """The API key, from the file or from the environment."""
-        return key_of(self.api_key, self.api_key_env)
+class VoiceTables(Section):
+    """The voices: a line here, or an entry point, registers one."""
 
-    def secret(self) -> str:
-        """The API secret, from the file or from the environment."""
-        return key_of(self.api_secret, self.api_secret_env)
+    edge: EdgeVoiceSettings = EdgeVoiceSettings()
+    openai: OpenAIVoiceSettings = OpenAIVoiceSettings()
+    azure: AzureVoiceSettings = AzureVoiceSettings()
+    iflytek: IflytekVoiceSettings = IflytekVoiceSettings()
+    sherpa: SherpaVoiceSettings = SherpaVoiceSettings()
+    espeak: EspeakVoiceSettings = EspeakVoiceSettings()
 
 
-class TtsSettings(Section):
+if not TYPE_CHECKING:
+    VoiceTables = with_plugins("xiaozhi.voices", VoiceTables)
+
+VOICES: Final[Mapping[str, type[EngineSettings]]] = tables_of(VoiceTables)
+"""The settings of each voice, by its name."""
+
+if TYPE_CHECKING:
+    VoiceName: TypeAlias = str
+else:
+    VoiceName = Literal[tuple(VOICES)]
+
+
+class TtsSettings(VoiceTables):
     """Text to speech: engines in order of preference."""
 
-    engines: tuple[Literal["edge", "openai", "azure", "iflytek", "sherpa", "espeak"], ...] = Field(
-        ("edge", "espeak"), min_length=1
-    )
+    engines: tuple[VoiceName, ...] = Field(("edge", "espeak"), min_length=1)
     first_audio_timeout_s: float = Field(2.0, gt=0, le=30)
     idle_timeout_s: float = Field(5.0, gt=0, le=60)
     retry_after_s: float = Field(30.0, ge=0, le=3600)
@@ -125,12 +210,6 @@ class TtsSettings(Section):
     first_clause_min_chars: int = Field(2, ge=1, le=40)
     first_clause_max_chars: int = Field(24, ge=4, le=200)
     first_clause_wait_ms: int = Field(250, ge=0, le=5000)
-    edge: EdgeVoiceSettings = EdgeVoiceSettings()
-    openai: OpenAIVoiceSettings = OpenAIVoiceSettings()
-    azure: AzureVoiceSettings = AzureVoiceSettings()
-    iflytek: IflytekVoiceSettings = IflytekVoiceSettings()
-    sherpa: SherpaVoiceSettings = SherpaVoiceSettings()
-    espeak: EspeakVoiceSettings = EspeakVoiceSettings()
 
     @model_validator(mode="after")
     def _distinct(self) -> "TtsSettings":

@@ -10,13 +10,13 @@ from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.concurrency.workers import Priority, WorkerPool
 from xiaozhi.stages.asr.decoding import Decoding
 from xiaozhi.stages.asr.engine import EngineError, Transcript
-from xiaozhi.stages.asr.recogniser import Engine, Recognizer, Say, Utterance
+from xiaozhi.stages.asr.recogniser import Recognizer, Say, Utterance
 from xiaozhi.stages.asr.remote_use import RemoteError, RemoteUse
 
 _log = logging.getLogger(__name__)
 
 
-class Fallback(Engine):
+class Fallback(Recognizer):
     """Asks the first recogniser, and the second where the first fails: in mid-utterance, with all the sound of it.
 
     Args:

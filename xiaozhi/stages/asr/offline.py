@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import logging
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,7 +14,7 @@ from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat
 from xiaozhi.concurrency.workers import Batch, Priority, WorkerPool
 from xiaozhi.stages.asr.decoding import Decoding
 from xiaozhi.stages.asr.engine import EngineError, Transcript, join
-from xiaozhi.stages.asr.recogniser import Engine, Say, Utterance
+from xiaozhi.stages.asr.recogniser import Recognizer, Say, Utterance
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ PARTIAL_EVERY_S: Final = 0.6
 PARTIAL_NEW_SHARE: Final = 0.2
 
 
-class OfflineRecognizer(Engine, ABC):
+class OfflineRecognizer(Recognizer):
     """The base of engines that decode a whole utterance at once; they have to write `decode` alone."""
 
     _batch: Batch[PcmFloat, Transcript] | None = None

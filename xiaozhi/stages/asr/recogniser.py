@@ -1,10 +1,13 @@
 """What a recogniser is: one for all conversations, an utterance opened for each thing that somebody says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.concurrency.workers import Priority, WorkerPool
+from xiaozhi.settings import AsrSettings
 from xiaozhi.stages.asr.decoding import Decoding
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.remote_use import RemoteUse
@@ -57,34 +60,54 @@ class Utterance(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class BuildContext:
+    """What an engine is built from.
+
+    Attributes:
+        settings: the `[asr]` table; an engine's own one has its name.
+        models_dir: `dir` of the `[models]` table.
+        phrases: what the built-in responder understands.
+    """
+
+    settings: AsrSettings
+    models_dir: Path
+    phrases: Sequence[str]
+
+    def folder(self, name: str) -> Path:
+        """Where a model is: where the settings say, else in the folder of its name."""
+        return self.settings.model_dir or self.models_dir / name
+
+
 class Recognizer(Protocol):
     """Recognises speech: here, on another machine, or by other recognisers. One object serves every conversation.
 
     Engines build on `OfflineRecognizer`, `StreamingRecognizer` or `RemoteRecognizer`, which bring all but the decoding;
-    one that is like none of them (a service that takes sound while somebody speaks) on `Engine`, and opens utterances
-    of its own.
+    one that is like none of them (a service that takes sound while somebody speaks) opens utterances of its own. What
+    an engine says nothing about is as it is here.
 
+    Attributes:
+        name: of the engine, as in `asr.engine`.
+        about: one line for the start-up banner, its name first.
+        languages: what it knows (`zh`, `en` …); empty where nobody can tell.
+        batches: several utterances are decoded as one for less than they cost one by one.
+        remote: how its service does, where it recognises elsewhere; a local recogniser is put behind it then.
     """
 
-    @property
-    def name(self) -> str:
-        """Of the engine, as in `asr.engine`."""
-        ...
+    name: str = ""
+    about: str = ""
+    languages: frozenset[str] = frozenset()
+    batches: bool = False
+    remote: RemoteUse | None = None
 
-    @property
-    def languages(self) -> frozenset[str]:
-        """What it knows (`zh`, `en` …); empty where nobody can tell."""
-        ...
+    @classmethod
+    def build(cls, context: BuildContext) -> "Recognizer":
+        """Build the engine from settings. Blocking.
 
-    @property
-    def batches(self) -> bool:
-        """Several utterances are decoded as one for less than they cost one by one."""
-        ...
-
-    @property
-    def remote(self) -> RemoteUse | None:
-        """How its service does, where it recognises elsewhere."""
-        ...
+        Raises:
+            EngineError: it cannot be used; one line with what to do.
+        """
+        return cls()
 
     def open(self, decoding: Decoding, say: Say | None = None) -> Utterance:
         """Begin an utterance; `say` takes its text while it goes on, where `decoding.partials` are on."""
@@ -92,7 +115,7 @@ class Recognizer(Protocol):
 
     async def warm(self, pool: WorkerPool) -> None:
         """Run local models once, so that the first user does not pay for the first run."""
-        ...
+        return
 
     async def connect(self) -> None:
         """Open what can be opened ahead at a service, without spending money.
@@ -100,33 +123,12 @@ class Recognizer(Protocol):
         Raises:
             RemoteError: it cannot be reached, or refuses the key.
         """
-        ...
+        return
 
     async def disconnect(self) -> None:
         """Close the connections to a service."""
-        ...
+        return
 
     def close(self) -> None:
         """Free what is held here (processes, models). Blocking."""
-        ...
-
-
-class Engine:
-    """A recogniser that holds nothing and opens nothing: what the bases of engines have in common."""
-
-    name: str = ""
-    languages: frozenset[str] = frozenset()
-    batches: bool = False
-    remote: RemoteUse | None = None
-
-    async def warm(self, pool: WorkerPool) -> None:
-        """There is no model."""
-
-    async def connect(self) -> None:
-        """There is no service."""
-
-    async def disconnect(self) -> None:
-        """There is no connection."""
-
-    def close(self) -> None:
-        """There is nothing to free."""
+        return

@@ -1,7 +1,7 @@
 """Recognisers on other machines that are sent whole utterances."""
 
 import asyncio
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,11 +13,11 @@ from xiaozhi.settings.asr import RemoteAsrSettings
 from xiaozhi.stages.asr.decoding import Decoding
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.offline import EARLY_SILENCE_MS, MAX_UNHEARD_S
-from xiaozhi.stages.asr.recogniser import Engine, Say, Utterance
+from xiaozhi.stages.asr.recogniser import Recognizer, Say, Utterance
 from xiaozhi.stages.asr.remote_use import RemoteError, RemoteUse
 
 
-class RemoteRecognizer(Engine, ABC):
+class RemoteRecognizer(Recognizer):
     """The base of engines that recognise whole utterances on another machine; they have to write `recognise` alone.
 
     Args:

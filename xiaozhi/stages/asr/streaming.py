@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -14,7 +14,7 @@ from xiaozhi.concurrency.workers import JobDropped, Priority, WorkerPool
 from xiaozhi.stages.asr.decoding import Decoding
 from xiaozhi.stages.asr.engine import EngineError, Transcript
 from xiaozhi.stages.asr.offline import faint_noise
-from xiaozhi.stages.asr.recogniser import Engine, Say, Utterance
+from xiaozhi.stages.asr.recogniser import Recognizer, Say, Utterance
 
 
 class ModelStream(Protocol):
@@ -34,7 +34,7 @@ class ModelStream(Protocol):
         ...
 
 
-class StreamingRecognizer(Engine, ABC):
+class StreamingRecognizer(Recognizer):
     """The base of engines that decode as sound comes; they have to write `begin` and its stream alone."""
 
     @abstractmethod

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.concurrency.workers import Priority, WorkerPool
 from xiaozhi.stages.asr.decoding import Decoding
 from xiaozhi.stages.asr.engine import EngineError, Transcript
-from xiaozhi.stages.asr.recogniser import Engine, Recognizer, Say, Utterance
+from xiaozhi.stages.asr.recogniser import BuildContext, Recognizer, Say, Utterance
 
 _log = logging.getLogger(__name__)
 
@@ -18,7 +19,7 @@ _log = logging.getLogger(__name__)
 MAX_CONFIRM_S: Final = 2.0
 
 
-class TwoPass(Engine):
+class TwoPass(Recognizer):
     """A streaming recogniser in front of one that is better.
 
     Args:
@@ -33,6 +34,20 @@ class TwoPass(Engine):
         self.offline = offline
         self.languages = offline.languages
         self.batches = offline.batches
+
+    @classmethod
+    def build(cls, context: BuildContext) -> "TwoPass":
+        """A zipformer and a SenseVoice, each from its folder."""
+        from xiaozhi.stages.asr.sense_voice import SenseVoice
+        from xiaozhi.stages.asr.zipformer import Zipformer
+
+        streaming = context.settings.model_copy(update={"model_dir": context.settings.streaming_model_dir})
+        # The small one first: where it is missing, nobody has waited for the large one.
+        first = Zipformer.build(replace(context, settings=streaming))
+        second = SenseVoice.build(context)
+        both = cls(first, second)
+        both.about = f"{cls.name}: {first.about}, confirmed by {second.about}"
+        return both
 
     def open(self, decoding: Decoding, say: Say | None = None) -> Utterance:
         """Begin an utterance with both."""
