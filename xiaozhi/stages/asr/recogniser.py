@@ -16,6 +16,24 @@ Say: TypeAlias = Callable[[str], None]
 """Called on the loop with the whole text of an utterance so far, while it goes on."""
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What was said up to here?
+
+    Attributes:
+        priority: of the decode.
+        is_stale: nobody waits for the answer any more.
+        provisional: called at most once, with a text that is known before the one that is returned.
+        held: a key is held, and a long silence may hold a whisper that the VAD missed; otherwise all that is silent
+            holds nothing, and what has been recognised up to there is the whole text.
+    """
+
+    priority: Priority = Priority.FINAL
+    is_stale: Callable[[], bool] = lambda: False
+    provisional: Callable[[Transcript], None] = lambda _text: None
+    held: bool = True
+
+
 class Utterance(Protocol):
     """Sound on its way to text."""
 
@@ -32,25 +50,11 @@ class Utterance(Protocol):
         """
         ...
 
-    async def transcribe(
-        self,
-        priority: Priority,
-        is_stale: Callable[[], bool],
-        provisional: Callable[[Transcript], None],
-        *,
-        held: bool = True,
-    ) -> Transcript:
+    async def transcribe(self, question: Question) -> Transcript:
         """Recognise everything fed so far. More may be fed while this runs and afterwards.
 
-        Args:
-            priority: of the decode.
-            is_stale: nobody waits for the answer any more.
-            provisional: called at most once, with a text that is known before the one that is returned.
-            held: a key is held, and a long silence may hold a whisper that the VAD missed; otherwise all that is
-                silent holds nothing, and what has been recognised up to there is the whole text.
-
         Raises:
-            JobDropped: `is_stale()` became true before a worker was free, or the pool is closed.
+            JobDropped: `question.is_stale()` became true before a worker was free, or the pool is closed.
             EngineError: recognition failed.
         """
         ...

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -10,7 +9,7 @@ from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.concurrency.workers import Priority, WorkerPool
 from xiaozhi.stages.asr.decoding import Decoding
 from xiaozhi.stages.asr.engine import EngineError, Transcript
-from xiaozhi.stages.asr.recogniser import BuildContext, Recognizer, Say, Utterance
+from xiaozhi.stages.asr.recogniser import BuildContext, Question, Recognizer, Say, Utterance
 
 _log = logging.getLogger(__name__)
 
@@ -100,27 +99,19 @@ class TwoPassUtterance:
         self._streaming.feed(pcm, silence_ms)
         self._offline.feed(pcm, silence_ms)
 
-    async def transcribe(
-        self,
-        priority: Priority,
-        is_stale: Callable[[], bool],
-        provisional: Callable[[Transcript], None],
-        *,
-        held: bool = True,
-    ) -> Transcript:
+    async def transcribe(self, question: Question) -> Transcript:
         """Recognise with both at once; the streaming one goes first where there is one worker."""
-        if priority is not Priority.FINAL:
-            return await self._streaming.transcribe(priority, is_stale, provisional)
+        if question.priority is not Priority.FINAL:
+            return await self._streaming.transcribe(question)
         if self._offline.ready:
-            return await self._offline.transcribe(priority, is_stale, provisional, held=held)
-        confirming = asyncio.create_task(
-            self._offline.transcribe(priority, is_stale, provisional, held=held), name="asr-confirm"
-        )  # begins when this coroutine first waits, that is behind the question to the streaming recogniser
+            return await self._offline.transcribe(question)
+        # Begins when this coroutine first waits, that is behind the question to the streaming recogniser.
+        confirming = asyncio.create_task(self._offline.transcribe(question), name="asr-confirm")
         try:
-            first = await self._first(priority, is_stale)
+            first = await self._first(question)
             if not first.text or confirming.done():
                 return await confirming
-            provisional(first)
+            question.provisional(first)
             try:
                 async with asyncio.timeout(MAX_CONFIRM_S):
                     return await confirming
@@ -131,9 +122,9 @@ class TwoPassUtterance:
             confirming.cancel()
             await asyncio.gather(confirming, return_exceptions=True)
 
-    async def _first(self, priority: Priority, is_stale: Callable[[], bool]) -> Transcript:
+    async def _first(self, question: Question) -> Transcript:
         try:
-            return await self._streaming.transcribe(priority, is_stale, lambda _text: None)
+            return await self._streaming.transcribe(Question(question.priority, question.is_stale))
         except EngineError as error:
             _log.warning("no provisional text: %s", error)
             return Transcript("")
