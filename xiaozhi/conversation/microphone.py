@@ -59,7 +59,7 @@ class Microphone:
     async def run(self) -> None:
         """Find and recognise speech until cancelled."""
         settings = self._services.settings
-        ear = self._services.tick.open()
+        stream = self._services.batcher.open()
         segmenter = Segmenter(settings.vad.threshold, settings.vad.release_threshold, settings.vad.min_speech_ms)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -67,8 +67,8 @@ class Microphone:
                     run_vad(
                         self._packets,
                         self.speech,
-                        self._services.tick,
-                        ear,
+                        self._services.batcher,
+                        stream,
                         segmenter,
                         pre_roll_ms=settings.vad.pre_roll_ms,
                         control=self._control,
@@ -86,7 +86,7 @@ class Microphone:
                     name="asr",
                 )
         finally:
-            ear.close()
+            stream.close()
 
     def put(self, packet: MicPacket) -> None:
         """Take one packet. Never waits: the oldest is dropped when the VAD cannot keep up."""

@@ -73,7 +73,7 @@ class LiveMetrics(Figures):
         )
 
     def _hearing(self) -> Iterator[Metric]:
-        stats = self._services.tick.stats
+        stats = self._services.batcher.stats
         yield counter("xiaozhi_vad_windows", "Windows of 32 ms that the model judged.", stats.windows)
         yield counter("xiaozhi_vad_still_windows", "Windows that needed no model.", stats.still_windows)
         yield counter("xiaozhi_vad_runs", "Runs of the model, each for several devices.", stats.runs)
