@@ -43,7 +43,7 @@ def conversation_tools() -> list[Tool]:
         if not text:
             raise ToolError(pick(context.language, "要记住什么呢？", "What should I remember?"))
         await _conversation(context).remember(shortened(text, _MAX_FACT_CHARS))
-        return pick(context.language, "记住了。", "CachedRecognizer.")
+        return pick(context.language, "记住了。", "Remembered.")
 
     @tool(usable=_in_conversation)
     async def forget(context: ToolContext, about: str = "", everything: bool = False) -> str:
