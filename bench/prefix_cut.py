@@ -27,12 +27,13 @@ from bench.endpointing_material import SAMPLES_PER_MS, Clip, Utterance, judge, n
 from bench.stats import table
 from bench.word_errors import edits, pieces
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat
-from xiaozhi.concurrency.workers import Priority, WorkerPool
+from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.settings import TurnSettings, VadSettings
 from xiaozhi.stages.asr.decoding import Decoding, EarlyDecodes
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.model_files import find_transducer
 from xiaozhi.stages.asr.offline import OfflineRecognizer, OfflineUtterance
+from xiaozhi.stages.asr.recogniser import Question
 from xiaozhi.stages.asr.zipformer import Zipformer
 from xiaozhi.stages.vad.silero import WINDOW_SAMPLES, SpeechModel, load_silero
 
@@ -125,7 +126,7 @@ async def hear(
         if segmenter.silence_ms >= soft_end_ms and not asked:
             asked = True
             if way.in_parts or segmenter.last_voiced_ms >= utterance.last_voiced_ms:
-                text = (await hearing.transcribe(Priority.FINAL, lambda: False, lambda _text: None)).text
+                text = (await hearing.transcribe(Question())).text
     hearing.close()
     return Heard(text, counted.parts, counted.last_s)
 

@@ -19,7 +19,7 @@ from xiaozhi.stages.asr import two_pass
 from xiaozhi.stages.asr.decoding import Decoding, EarlyDecodes
 from xiaozhi.stages.asr.engine import EngineError, Transcript, join
 from xiaozhi.stages.asr.offline import OfflineUtterance
-from xiaozhi.stages.asr.recogniser import Recognizer, Utterance
+from xiaozhi.stages.asr.recogniser import Question, Recognizer, Utterance
 from xiaozhi.stages.asr.recognition import Recognition
 from xiaozhi.stages.asr.streaming import StreamingUtterance
 from xiaozhi.stages.asr.two_pass import TwoPass, TwoPassUtterance
@@ -44,7 +44,7 @@ async def ask(
     is_stale: Callable[[], bool] = lambda: False,
     provisional: Callable[[Transcript], None] = lambda _text: None,
 ) -> str:
-    return (await hearing.transcribe(priority, is_stale, provisional)).text
+    return (await hearing.transcribe(Question(priority, is_stale, provisional))).text
 
 
 async def hold(pool: WorkerPool, engine: Offline) -> asyncio.Task[Transcript]:
@@ -460,7 +460,7 @@ async def test_a_provisional_text_comes_before_the_one_that_counts(pool: WorkerP
     offline.free.clear()
     heard: list[Transcript] = []
     hearing.feed(sound(1.0))
-    question = asyncio.create_task(hearing.transcribe(Priority.FINAL, lambda: False, heard.append))
+    question = asyncio.create_task(hearing.transcribe(Question(provisional=heard.append)))
     await until(lambda: len(heard) == 1)
     assert heard == [Transcript("10")]
     assert not question.done()
@@ -474,7 +474,7 @@ async def test_a_text_that_is_known_already_is_not_asked_of_the_stream(pool: Wor
     heard: list[Transcript] = []
     hearing.feed(sound(1.0), silence_ms=60)
     await until(lambda: hearing._offline.ready)
-    assert (await hearing.transcribe(Priority.FINAL, lambda: False, heard.append)).emotion == "happy"
+    assert (await hearing.transcribe(Question(provisional=heard.append))).emotion == "happy"
     assert heard == []
 
 
@@ -518,7 +518,7 @@ async def test_a_confirmation_is_not_waited_for_for_ever(
     offline.free.clear()
     hearing = TwoPassUtterance(TwoPass(Streaming(), offline), Decoding(pool))
     hearing.feed(sound(1.0))
-    assert await hearing.transcribe(Priority.FINAL, lambda: False, lambda _text: None) == Transcript("10")
+    assert await hearing.transcribe(Question()) == Transcript("10")
     assert "going on with the provisional text" in caplog.text
     offline.free.set()
 
@@ -577,7 +577,7 @@ async def test_a_real_stream_is_first_and_a_real_whole_decode_confirms(tmp_path:
     for start in range(0, len(pcm), 960):
         hearing.feed(pcm[start : start + 960])
     heard: list[Transcript] = []
-    whole = await hearing.transcribe(Priority.FINAL, lambda: False, heard.append)
+    whole = await hearing.transcribe(Question(provisional=heard.append))
     assert heard == [Transcript("go forward ten meters", "en")]
     assert (whole.language, whole.emotion) == ("en", "happy")
     hearing.close()

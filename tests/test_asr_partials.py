@@ -20,7 +20,7 @@ from xiaozhi.settings import AsrSettings
 from xiaozhi.stages.asr.decoding import Decoding, EarlyDecodes, Partials
 from xiaozhi.stages.asr.engine import EngineError, Transcript
 from xiaozhi.stages.asr.offline import OfflineUtterance
-from xiaozhi.stages.asr.recogniser import Utterance
+from xiaozhi.stages.asr.recogniser import Question, Utterance
 from xiaozhi.stages.asr.recognition import Recognition
 from xiaozhi.stages.asr.stage import AsrInput, Forget, PartialText, Recognised, run_asr
 from xiaozhi.stages.asr.streaming import StreamingUtterance
@@ -53,7 +53,7 @@ class Listener:
 
 
 async def ask(hearing: Utterance) -> str:
-    return (await hearing.transcribe(Priority.FINAL, lambda: False, lambda _text: None)).text
+    return (await hearing.transcribe(Question())).text
 
 
 async def test_a_text_is_shown_for_every_600_ms_of_new_speech(pool: WorkerPool) -> None:

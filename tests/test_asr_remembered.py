@@ -7,12 +7,12 @@ import pytest
 
 from tests.recognisers import Offline, Streaming
 from xiaozhi.audio.pcm import PcmFloat
-from xiaozhi.concurrency.workers import Priority, WorkerPool
+from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.settings import AsrSettings
 from xiaozhi.settings.cache import CacheSettings
 from xiaozhi.stages.asr.decoding import TranscriptCache
 from xiaozhi.stages.asr.engine import EngineError, Transcript
-from xiaozhi.stages.asr.recogniser import Recognizer
+from xiaozhi.stages.asr.recogniser import Question, Recognizer
 from xiaozhi.stages.asr.recognition import Recognition
 from xiaozhi.stages.asr.two_pass import TwoPass
 
@@ -113,7 +113,7 @@ async def test_an_utterance_is_known_again_whatever_stands_around_the_recogniser
     async def said(seed: int) -> str:
         utterance = recognition.begin()
         utterance.feed(audio(16_000, seed))
-        return (await utterance.transcribe(Priority.FINAL, lambda: False, lambda _text: None)).text
+        return (await utterance.transcribe(Question())).text
 
     assert [await said(1), await said(1), await said(2)] == ["10", "10", "10"]
     assert len(engine.decoded) == 2

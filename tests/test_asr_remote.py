@@ -15,7 +15,7 @@ from tests.recognisers import Offline, sound
 from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.checks.finding import Level
 from xiaozhi.checks.stages import remote_recognition
-from xiaozhi.concurrency.workers import JobDropped, Priority, WorkerPool
+from xiaozhi.concurrency.workers import JobDropped, WorkerPool
 from xiaozhi.settings import AsrSettings
 from xiaozhi.settings.asr import FunasrSettings, OpenAIAsrSettings, RemoteAsrSettings
 from xiaozhi.stages.asr.decoding import Decoding
@@ -23,7 +23,7 @@ from xiaozhi.stages.asr.engine import EngineError, Transcript
 from xiaozhi.stages.asr.fallback import Fallback
 from xiaozhi.stages.asr.funasr import Funasr
 from xiaozhi.stages.asr.openai_transcription import OpenAITranscription
-from xiaozhi.stages.asr.recogniser import Utterance
+from xiaozhi.stages.asr.recogniser import Question, Utterance
 from xiaozhi.stages.asr.recognition import Recognition
 from xiaozhi.stages.asr.registry import build_recognizer
 from xiaozhi.stages.asr.remote import to_text
@@ -239,7 +239,7 @@ async def said(engine: Fallback, pcm: PcmFloat, pool: WorkerPool) -> str:
 
 
 async def ask(utterance: Utterance) -> str:
-    return (await utterance.transcribe(Priority.FINAL, lambda: False, lambda _text: None)).text
+    return (await utterance.transcribe(Question())).text
 
 
 # With a fallback ----------------------------------------------------------------------------------------------------
@@ -403,7 +403,7 @@ async def test_where_it_is_wanted_the_request_begins_at_the_first_silence(
     hearing.feed(sound(0.05), 50.0)
     await transcription.asked()
     hearing.feed(sound(0.05), 100.0)
-    await hearing.transcribe(Priority.FINAL, lambda: False, lambda _text: None)
+    await hearing.transcribe(Question())
     assert (len(transcription.requests), ears.early.begun, ears.early.used) == (1, 1, 1)
 
 

@@ -11,10 +11,11 @@ from tests.bad_models import ZIPFORMERS, copy_zipformer, silence
 from tests.recognisers import until
 from tests.speech import SPEECH_DIR, needs_speech, read_wav, recordings
 from xiaozhi.audio.pcm import PcmFloat
-from xiaozhi.concurrency.workers import Priority, WorkerPool
+from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.stages.asr.decoding import Decoding
 from xiaozhi.stages.asr.engine import EngineError, Transcript
 from xiaozhi.stages.asr.model_files import find_transducer
+from xiaozhi.stages.asr.recogniser import Question
 from xiaozhi.stages.asr.streaming import StreamingRecognizer, StreamingUtterance
 from xiaozhi.stages.asr.zipformer import RunningGain, Zipformer, ZipformerStream
 
@@ -208,7 +209,7 @@ async def test_an_utterance_takes_a_worker_once_for_each_step_of_the_model(engli
     for start in range(0, len(pcm), 960):
         utterance.feed(pcm[start : start + 960])
         await until(lambda: utterance._feeding is None or utterance._feeding.done())
-    text = await utterance.transcribe(Priority.FINAL, lambda: False, lambda _text: None)
+    text = await utterance.transcribe(Question())
     assert text.text == "go forward ten meters"
     assert calls == 9 and len(pcm) // 960 > 40, "eight steps and the question, not one for each packet"
     pool.close()

@@ -30,7 +30,7 @@ async def codec() -> AsyncIterator[WorkerPool]:
     pool.close()
 
 
-class Spanning:
+class Spanning(Voice):
     """Speaks whatever a session is sent; a piece that is an error is raised, and the session is over."""
 
     name = "spanning"
@@ -43,10 +43,6 @@ class Spanning:
     def open(self, request: VoiceRequest = ANY_VOICE) -> "Session":
         self.sessions.append(Session(self, request))
         return self.sessions[-1]
-
-    async def warm(self) -> None: ...
-
-    async def close(self) -> None: ...
 
 
 class Session:

@@ -320,7 +320,7 @@ def virtual_services(settings: Settings, fate: Fate, engine: Recognizer | None =
     voices = [_Voice(fate, "flaky"), _Voice(fate, "local", works=True)]
     parts: dict[str, Any] = {
         "settings": settings,
-        "tick": VadBatcher(_Model(), settings.vad),
+        "batcher": VadBatcher(_Model(), settings.vad),
         "recognition": Recognition(
             engine or VirtualRecogniser(fate),
             recognition,

@@ -43,7 +43,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     built = await asyncio.to_thread(build_recognizer, settings.asr, models_dir, SPOKEN_COMMANDS_EN)
     built_chat = build_chat(settings.llm, settings.server.timezone, edge=settings.cluster.tier == "edge")
     voices = build_voices(settings.tts, models_dir)
-    tick = VadBatcher(silero, settings.vad)
+    batcher = VadBatcher(silero, settings.vad)
     keeper = await StoreKeeper.open(settings)
     try:
         roster = await Roster.load(settings, keeper.store)
@@ -60,7 +60,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     services = Services(
         settings=settings,
         model=silero,
-        tick=tick,
+        batcher=batcher,
         recognition=Recognition(built.recognizer, recognition, settings.asr, settings.cache),
         chat=built_chat.chat,
         voice=voices.chain,
@@ -96,7 +96,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         if services.shared is not None:
             await services.shared.close()
         await keeper.close()
-        tick.close()
+        batcher.close()
         recognition.close()
         codec.close()
         await close_recognizer(services.recognition.engine)

@@ -10,12 +10,10 @@ import xiaozhi.audio.stream_decode  # noqa: F401 - see above
 from xiaozhi.checks.finding import Finding, Level, bad, ok, warn
 from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.settings import AsrSettings, TtsSettings, VadSettings
+from xiaozhi.settings.tts import VOICES
 from xiaozhi.stages.asr.engine import EngineError
-from xiaozhi.stages.asr.funasr import Funasr
-from xiaozhi.stages.asr.openai_transcription import OpenAITranscription
-from xiaozhi.stages.asr.recogniser import Recognizer
-from xiaozhi.stages.asr.registry import build_recognizer
-from xiaozhi.stages.asr.remote import RemoteRecognizer
+from xiaozhi.stages.asr.recogniser import BuildContext, Recognizer
+from xiaozhi.stages.asr.registry import build_alone, build_recognizer
 from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.registry import build_voices
@@ -25,7 +23,7 @@ from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
 VOICE_TRIAL_S = 8.0
 """Longest wait for a voice to say two syllables."""
 
-LOCAL_VOICES = frozenset({"sherpa", "espeak"})
+LOCAL_VOICES = frozenset(name for name, table in VOICES.items() if not table.needs_network)
 """Voices that need no network."""
 
 
@@ -90,13 +88,12 @@ async def voice(name: str, settings: TtsSettings, models_dir: Path) -> Finding:
 
 async def remote_recognition(settings: AsrSettings) -> Finding | None:
     """Whether the recogniser on another machine can be reached and takes the key; None where there is none."""
-    remote: RemoteRecognizer
-    if settings.engine == "openai":
-        remote = OpenAITranscription(settings.openai, settings.remote, settings.language)
-    elif settings.engine == "funasr":
-        remote = Funasr(settings.funasr, settings.remote, settings.language, itn=settings.itn)
-    else:
+    if not getattr(getattr(settings, settings.engine, None), "needs_network", False):
         return None
+    try:
+        remote = build_alone(settings.engine, BuildContext(settings, Path(), ()))
+    except EngineError:
+        return None  # said of the recogniser as a whole
     subject = f"asr {remote.name}"
     try:
         async with asyncio.timeout(settings.remote.timeout_s):

@@ -12,9 +12,9 @@ import numpy as np
 
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, UPLINK_RATE_HZ, PcmFloat, PcmInt, to_float
 from xiaozhi.audio.resample import StreamResampler
-from xiaozhi.concurrency.workers import Priority
 from xiaozhi.settings import EspeakVoiceSettings, Settings
 from xiaozhi.stages.asr.engine import Transcript
+from xiaozhi.stages.asr.recogniser import Question
 from xiaozhi.stages.asr.recognition import Recognition
 from xiaozhi.stages.llm.engine import ChatError, ChatModel, ChatRequest, Message
 from xiaozhi.stages.tts.espeak import say
@@ -124,7 +124,7 @@ async def decoded(recognition: Recognition, pcm: PcmFloat) -> tuple[Transcript, 
     try:
         utterance.feed(pcm)
         began_s = time.monotonic()
-        found = await utterance.transcribe(Priority.FINAL, lambda: False, lambda _early: None)
+        found = await utterance.transcribe(Question())
         return found, time.monotonic() - began_s
     finally:
         utterance.close()

@@ -93,7 +93,7 @@ class Conversation:
             services, services.store, services.memory, services.summaries, conversations, device_id
         )
         self._records = TurnRecords(services, self._context, services.on_turn, link, device_id)
-        self._speech_input = SpeechInput(services.tick, services.recognition, settings)
+        self._speech_input = SpeechInput(services.batcher, services.recognition, settings)
         self._echo_guard = EchoGuard(services.codec, services.echoes)
         self._heard = HeardUtterance()
         self.greetings = Greetings(settings.turn)

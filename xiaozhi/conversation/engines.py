@@ -66,7 +66,7 @@ class Engines:
 
     settings: Settings
     model: SileroModel
-    tick: VadBatcher
+    batcher: VadBatcher
     recognition: Recognition
     chat: Chat
     voice: VoiceChain

@@ -62,7 +62,7 @@ class SpeechInput:
     async def run(self) -> None:
         """Find and recognise speech until cancelled."""
         settings = self._settings
-        ear = self._vad.open()
+        stream = self._vad.open()
         segmenter = Segmenter(settings.vad.threshold, settings.vad.release_threshold, settings.vad.min_speech_ms)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -71,7 +71,7 @@ class SpeechInput:
                         self._packets,
                         self.speech,
                         self._vad,
-                        ear,
+                        stream,
                         segmenter,
                         pre_roll_ms=settings.vad.pre_roll_ms,
                         control=self._control,
@@ -83,7 +83,7 @@ class SpeechInput:
                     name="asr",
                 )
         finally:
-            ear.close()
+            stream.close()
 
     def put(self, packet: MicPacket) -> None:
         """Take one packet. Never waits: the oldest is dropped when the VAD cannot keep up."""

@@ -137,7 +137,7 @@ def exchange(services: Services, parts: Parts) -> None:
         services.roster = parts.roster
     if parts.model is not None:
         services.model = parts.model
-    services.tick.exchange(services.model, settings.vad)
+    services.batcher.exchange(services.model, settings.vad)
     if parts.chat is not None:
         retirement.retire(services.chat.close)
         services.chat = chat

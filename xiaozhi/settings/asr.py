@@ -1,10 +1,12 @@
 """`[asr]`: speech to text."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from pydantic import Field, SecretStr
 
+from xiaozhi.settings.engines import EngineSettings, tables_of, with_plugins
 from xiaozhi.settings.pasted import Address, ApiKey, KeyedSection, SocketAddress
 from xiaozhi.settings.section import AtOnce, Language, NextConnection, OnRestart, Precision, Provider, Section
 
@@ -36,11 +38,13 @@ class RemoteAsrSettings(Section):
     zh: 声音一停就先请求识别。能快 60 到 100 毫秒，但每次中途停顿都多一次收费的请求。不会为边说边显示而请求。"""
 
 
-class OpenAIAsrSettings(KeyedSection):
+class OpenAIAsrSettings(EngineSettings, KeyedSection):
     """Recognition, OpenAI: any transcription server that speaks OpenAI's `/audio/transcriptions`.
 
     zh: 识别 · OpenAI 接口：任何有 OpenAI /audio/transcriptions 接口的识别服务。
     """
+
+    implementation = "xiaozhi.stages.asr.openai_transcription:OpenAITranscription"
 
     base_url: Address = "https://api.openai.com/v1"
     """Address of the service, to its /v1. zh: 服务的地址，以 /v1 结尾，例如“https://api.siliconflow.cn/v1”。"""
@@ -55,9 +59,16 @@ class OpenAIAsrSettings(KeyedSection):
     """Names and words that should be recognised; empty for none.
     zh: 希望识别准的人名和词语，最多 1000 字；没有就留空。"""
 
+    @property
+    def needs_credentials(self) -> bool:
+        """Services on the internet do."""
+        return self.base_url.startswith("https://")
 
-class FunasrSettings(Section):
+
+class FunasrSettings(EngineSettings):
     """Recognition, FunASR: a FunASR runtime, over its WebSocket. zh: 识别 · FunASR：FunASR 服务，走它的 WebSocket。"""
+
+    implementation = "xiaozhi.stages.asr.funasr:Funasr"
 
     url: SocketAddress = "ws://127.0.0.1:10095"
     """Its address: "wss://…" for a server with TLS, which a FunASR runtime has unless it was started with --certfile 0.
@@ -73,10 +84,34 @@ class FunasrSettings(Section):
     zh: 希望识别准的词及其权重，最多 1000 个：{ "小智" = 20 }"""
 
 
-class AsrSettings(Section, applies="next turn"):
+class RecognizerTables(Section):
+    """The recognisers that have a table of their own: a line here, or an entry point, registers one."""
+
+    openai: OpenAIAsrSettings = OpenAIAsrSettings()
+    funasr: FunasrSettings = FunasrSettings()
+
+
+if not TYPE_CHECKING:
+    RecognizerTables = with_plugins("xiaozhi.recognisers", RecognizerTables)
+
+RECOGNIZERS: Final[Mapping[str, str]] = {
+    "sense-voice": "xiaozhi.stages.asr.sense_voice:SenseVoice",
+    "zipformer": "xiaozhi.stages.asr.zipformer:Zipformer",
+    "two-pass": "xiaozhi.stages.asr.two_pass:TwoPass",
+    "pocketsphinx": "xiaozhi.stages.asr.pocketsphinx_engine:Pocketsphinx",
+} | {name: kind.implementation for name, kind in tables_of(RecognizerTables).items()}
+"""The class of each recogniser; the first four go by the settings that all have."""
+
+if TYPE_CHECKING:
+    EngineName: TypeAlias = str
+else:
+    EngineName = Literal["auto", *RECOGNIZERS]
+
+
+class AsrSettings(RecognizerTables, applies="next turn"):
     """Speech recognition: speech to text. zh: 语音识别 ASR：把语音变成文字。"""
 
-    engine: Literal["auto", "sense-voice", "zipformer", "two-pass", "pocketsphinx", "openai", "funasr"] = "auto"
+    engine: EngineName = "auto"
     """Who recognises.
       "auto"         SenseVoice or else a zipformer where a model is found in [models] dir, otherwise pocketsphinx
       "sense-voice"  Chinese, English, Japanese, Korean, Cantonese; the best of them. `xiaozhi models pull sense-voice`
@@ -173,5 +208,3 @@ class AsrSettings(Section, applies="next turn"):
     timeout_s: NextConnection[float] = Field(10.0, ge=0.5, le=120)
     """An utterance that is not recognised by then is given up. zh: 这么久（秒）还没识别出来就放弃这句话。"""
     remote: RemoteAsrSettings = RemoteAsrSettings()
-    openai: OpenAIAsrSettings = OpenAIAsrSettings()
-    funasr: FunasrSettings = FunasrSettings()

@@ -83,7 +83,10 @@ def _texts_of(model: type[Section]) -> Mapping[str, Text]:
 def _texts_in(module: str) -> Mapping[str, Mapping[str, Text]]:
     """By the names of classes and fields. Blocking."""
     package, _, name = (f"{module}.__init__" if hasattr(sys.modules[module], "__path__") else module).rpartition(".")
-    source = resources.files(package).joinpath(f"{name}.py").read_text(encoding="utf-8")
+    if package:
+        source = resources.files(package).joinpath(f"{name}.py").read_text(encoding="utf-8")
+    else:  # a package from outside, that is one file
+        source = inspect.getsource(sys.modules[module])
     classes = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
     return {one.name: dict(_below_fields(one.body)) for one in classes}
 

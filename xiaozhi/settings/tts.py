@@ -1,20 +1,77 @@
 """`[tts]`: text to speech."""
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from pydantic import Field, SecretStr, model_validator
 
-from xiaozhi.settings.pasted import Address, ApiKey, KeyedSection, SocketAddress, key_of
+from xiaozhi.settings.engines import EngineSettings, KnownVoice, tables_of, with_plugins
+from xiaozhi.settings.pasted import Address, ApiKey, KeyedSection, SocketAddress
 from xiaozhi.settings.section import AtOnce, Provider, Section
 
+# Microsoft's neural voices, the same behind the read-aloud service and Azure; the most liked of each kind first.
+MICROSOFT: Final = (
+    KnownVoice("zh-CN-XiaoxiaoNeural", "zh", "female"),
+    KnownVoice("zh-CN-XiaoyiNeural", "zh", "female"),
+    KnownVoice("zh-CN-YunxiNeural", "zh", "male"),
+    KnownVoice("zh-CN-YunyangNeural", "zh", "male"),
+    KnownVoice("zh-CN-YunjianNeural", "zh", "male"),
+    KnownVoice("zh-CN-YunxiaNeural", "zh", "male"),
+    KnownVoice("zh-HK-HiuMaanNeural", "yue", "female"),
+    KnownVoice("zh-HK-HiuGaaiNeural", "yue", "female"),
+    KnownVoice("zh-HK-WanLungNeural", "yue", "male"),
+    KnownVoice("en-US-EmmaMultilingualNeural", "en", "female"),
+    KnownVoice("en-US-AvaMultilingualNeural", "en", "female"),
+    KnownVoice("en-US-AndrewMultilingualNeural", "en", "male"),
+    KnownVoice("en-US-BrianMultilingualNeural", "en", "male"),
+    KnownVoice("en-US-AriaNeural", "en", "female"),
+    KnownVoice("en-US-JennyNeural", "en", "female"),
+    KnownVoice("en-US-GuyNeural", "en", "male"),
+    KnownVoice("en-GB-SoniaNeural", "en", "female"),
+    KnownVoice("en-GB-RyanNeural", "en", "male"),
+    KnownVoice("ja-JP-NanamiNeural", "ja", "female"),
+    KnownVoice("ja-JP-KeitaNeural", "ja", "male"),
+    KnownVoice("ko-KR-SunHiNeural", "ko", "female"),
+    KnownVoice("ko-KR-InJoonNeural", "ko", "male"),
+)
+# OpenAI's voices speak every language, each with the same voice; `*` stands for that.
+_OPENAI: Final = (
+    KnownVoice("nova", "*", "female"),
+    KnownVoice("alloy", "*", "female"),
+    KnownVoice("shimmer", "*", "female"),
+    KnownVoice("coral", "*", "female"),
+    KnownVoice("sage", "*", "female"),
+    KnownVoice("onyx", "*", "male"),
+    KnownVoice("echo", "*", "male"),
+    KnownVoice("fable", "*", "male"),
+    KnownVoice("ash", "*", "male"),
+    KnownVoice("ballad", "*", "male"),
+)
+# The basic voices, which every application has; they read English words within Chinese.
+_IFLYTEK: Final = (
+    KnownVoice("xiaoyan", "zh", "female"),
+    KnownVoice("aisxping", "zh", "female"),
+    KnownVoice("aisjinger", "zh", "female"),
+    KnownVoice("aisjiuxu", "zh", "male"),
+    KnownVoice("aisbabyxu", "zh", "male"),
+)
+_ESPEAK: Final = (
+    KnownVoice("cmn+f2", "zh", "female"),
+    KnownVoice("cmn+m3", "zh", "male"),
+    KnownVoice("en-us+f2", "en", "female"),
+    KnownVoice("en-us+m3", "en", "male"),
+)
 
-class EdgeVoiceSettings(Section):
+
+class EdgeVoiceSettings(EngineSettings):
     """Voice, Edge: Microsoft Edge's read-aloud service: free, needs internet.
 
     zh: 声音 · Edge：微软 Edge 的朗读服务：免费，要联网。
     """
+
+    implementation = "xiaozhi.stages.tts.edge:EdgeVoice"
+    known_voices = MICROSOFT
 
     voice: str = "zh-CN-XiaoxiaoNeural"
     """Chinese: zh-CN-XiaoxiaoNeural, zh-CN-XiaoyiNeural (women), zh-CN-YunxiNeural, zh-CN-YunyangNeural (men), and
@@ -30,11 +87,14 @@ class EdgeVoiceSettings(Section):
     zh: 服务的另一个地址（例如代理）。留空用微软的。"""
 
 
-class OpenAIVoiceSettings(KeyedSection):
+class OpenAIVoiceSettings(EngineSettings, KeyedSection):
     """Voice, OpenAI: any server that speaks OpenAI's `/audio/speech`.
 
     zh: 声音 · OpenAI 接口：任何有 OpenAI /audio/speech 接口的语音服务。
     """
+
+    implementation = "xiaozhi.stages.tts.openai_speech:OpenAIVoice"
+    known_voices = _OPENAI
 
     base_url: Address = "https://api.openai.com/v1"
     """Address of the service, to its /v1. zh: 服务的地址，以 /v1 结尾。"""
@@ -55,12 +115,20 @@ class OpenAIVoiceSettings(KeyedSection):
     speed: float = Field(1.0, ge=0.25, le=4.0)
     """zh: 语速，1 是正常。"""
 
+    @property
+    def needs_credentials(self) -> bool:
+        """Services on the internet do."""
+        return self.base_url.startswith("https://")
 
-class SherpaVoiceSettings(Section):
+
+class SherpaVoiceSettings(EngineSettings):
     """Voice, local model: through sherpa-onnx (Matcha, VITS or Kokoro).
 
     zh: 声音 · 本地模型：用 sherpa-onnx 运行的本地声音（Matcha、VITS 或 Kokoro）。
     """
+
+    implementation = "xiaozhi.stages.tts.sherpa:SherpaVoice"
+    needs_network = False
 
     model_dir: Path | None = Field(None, examples=["models/matcha-zh"])
     """Folder of a Matcha, VITS or Kokoro model for sherpa-onnx. Not set: the first one found in [models] dir.
@@ -76,8 +144,12 @@ class SherpaVoiceSettings(Section):
     zh: 用 cpu 还是 cuda（需要带 CUDA 的 sherpa-onnx，没有时会告诉你装哪个包）。"""
 
 
-class EspeakVoiceSettings(Section):
+class EspeakVoiceSettings(EngineSettings):
     """Voice, embedded: always there, plain. zh: 声音 · 内置：永远可用，不加修饰。"""
+
+    implementation = "xiaozhi.stages.tts.espeak:EspeakVoice"
+    needs_network = False
+    known_voices = _ESPEAK
 
     voice: str = "cmn"
     """espeak-ng voices; "cmn" is Mandarin. A variant is added with a plus sign: "cmn+f2", "en-us+m3". voice_en speaks
@@ -89,11 +161,14 @@ class EspeakVoiceSettings(Section):
     """zh: 语速，每分钟词数。"""
 
 
-class AzureVoiceSettings(KeyedSection):
+class AzureVoiceSettings(EngineSettings, KeyedSection):
     """Voice, Azure: Microsoft's speech service: natural, streamed, needs a key.
 
     zh: 声音 · Azure：Azure 语音服务：自然、流式，要密钥。
     """
+
+    implementation = "xiaozhi.stages.tts.azure:AzureVoice"
+    known_voices = MICROSOFT
 
     region: str = Field("eastasia", pattern=r"^[a-z0-9-]{0,40}$")
     """The region of your speech resource ("eastasia", "westeurope", "chinaeast2" …), or its endpoint instead, where it
@@ -120,11 +195,14 @@ class AzureVoiceSettings(KeyedSection):
         return self
 
 
-class IflytekVoiceSettings(KeyedSection):
+class IflytekVoiceSettings(EngineSettings, KeyedSection):
     """Voice, iFlytek: natural Chinese, streamed, needs an application with key and secret.
 
     zh: 声音 · 讯飞：讯飞在线语音合成：中文自然、流式，要应用的密钥。
     """
+
+    implementation = "xiaozhi.stages.tts.iflytek:IflytekVoice"
+    known_voices = _IFLYTEK
 
     app_id: str = Field("", max_length=100)
     """From the console of the application (https://console.xfyun.cn, online speech synthesis): from environment
@@ -152,21 +230,34 @@ class IflytekVoiceSettings(KeyedSection):
     url: SocketAddress = "wss://tts-api.xfyun.cn/v2/tts"
     """Address of the service; to be changed for a proxy only. zh: 服务的 WebSocket 地址；除非走代理，否则不用改。"""
 
-    def app(self) -> str:
-        """The application's id, from the file or from the environment."""
-        return self.app_id or (os.environ.get(self.app_id_env, "") if self.app_id_env else "")
 
-    def secret(self) -> str:
-        """The API secret, from the file or from the environment."""
-        return key_of(self.api_secret, self.api_secret_env)
+class VoiceTables(Section):
+    """The voices: a line here, or an entry point, registers one."""
+
+    edge: EdgeVoiceSettings = EdgeVoiceSettings()
+    openai: OpenAIVoiceSettings = OpenAIVoiceSettings()
+    azure: AzureVoiceSettings = AzureVoiceSettings()
+    iflytek: IflytekVoiceSettings = IflytekVoiceSettings()
+    sherpa: SherpaVoiceSettings = SherpaVoiceSettings()
+    espeak: EspeakVoiceSettings = EspeakVoiceSettings()
 
 
-class TtsSettings(Section, applies="next turn"):
+if not TYPE_CHECKING:
+    VoiceTables = with_plugins("xiaozhi.voices", VoiceTables)
+
+VOICES: Final[Mapping[str, type[EngineSettings]]] = tables_of(VoiceTables)
+"""The settings of each voice, by its name."""
+
+if TYPE_CHECKING:
+    VoiceName: TypeAlias = str
+else:
+    VoiceName = Literal[tuple(VOICES)]
+
+
+class TtsSettings(VoiceTables, applies="next turn"):
     """Voices: who speaks. zh: 语音合成 TTS：把文字说出来：按顺序使用的引擎。"""
 
-    engines: tuple[Literal["edge", "openai", "azure", "iflytek", "sherpa", "espeak"], ...] = Field(
-        ("edge", "espeak"), min_length=1
-    )
+    engines: tuple[VoiceName, ...] = Field(("edge", "espeak"), min_length=1)
     """Voices in order of preference: "edge" (free, needs internet), "openai" (any server with OpenAI's /audio/speech),
     "azure" and "iflytek" (natural, need keys), "sherpa" (local model), "espeak" (embedded, robotic, always works). One
     that fails or is late is passed over for the same sentence and left alone for retry_after_s; the next one speaks
@@ -197,12 +288,6 @@ class TtsSettings(Section, applies="next turn"):
     """zh: 第一段最多这么多字，没有标点也会切开。"""
     first_clause_wait_ms: AtOnce[int] = Field(250, ge=0, le=5000)
     """zh: 语言模型停了这么久（毫秒），就先把已有的说出来。"""
-    edge: EdgeVoiceSettings = EdgeVoiceSettings()
-    openai: OpenAIVoiceSettings = OpenAIVoiceSettings()
-    azure: AzureVoiceSettings = AzureVoiceSettings()
-    iflytek: IflytekVoiceSettings = IflytekVoiceSettings()
-    sherpa: SherpaVoiceSettings = SherpaVoiceSettings()
-    espeak: EspeakVoiceSettings = EspeakVoiceSettings()
 
     @model_validator(mode="after")
     def _distinct(self) -> "TtsSettings":

@@ -20,10 +20,11 @@ import numpy as np
 from xiaozhi.access.guests import is_guest
 from xiaozhi.audio.packet_time import packet_ms
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat
-from xiaozhi.concurrency.workers import JobDropped, Priority
+from xiaozhi.concurrency.workers import JobDropped
 from xiaozhi.conversation.saying import Told
 from xiaozhi.conversation.services import Services
 from xiaozhi.stages.asr.engine import EngineError
+from xiaozhi.stages.asr.recogniser import Question
 from xiaozhi.stages.asr.recognition import Recognition
 from xiaozhi.tools.wording import pick
 from xiaozhi.transport.announcer import GRACE_S, id_of, is_quiet
@@ -91,7 +92,7 @@ class CallLeg:
         self._services = services
         self._loop = asyncio.get_running_loop()
         self._packets: asyncio.Queue[bytes] = asyncio.Queue(_MAX_WAITING)
-        self._stream = services.tick.open()
+        self._stream = services.batcher.open()
         self._segmenter = Segmenter(vad.threshold, vad.release_threshold, vad.min_speech_ms)
         self._pcm: deque[PcmFloat] = deque()
         self._recent: deque[bytes] = deque(maxlen=_PRE_ROLL_PACKETS)
@@ -129,7 +130,7 @@ class CallLeg:
                 opus = await self._packets.get()
         except TimeoutError:
             return _Step(ended=self._end())
-        heard = await self._services.tick.hear(self._stream, [opus])
+        heard = await self._services.batcher.hear(self._stream, [opus])
         self._pcm.append(heard.pcm)
         self._recent.append(opus)
         began = False
@@ -209,7 +210,7 @@ async def _understood(recognition: Recognition, pcm: PcmFloat) -> str:
     hearing = recognition.begin()
     try:
         hearing.feed(pcm)
-        return (await hearing.transcribe(Priority.FINAL, lambda: False, lambda _early: None)).text
+        return (await hearing.transcribe(Question())).text
     except (JobDropped, EngineError) as error:
         _log.warning("what was said in a call cannot be understood: %s", error)
         return ""

@@ -62,7 +62,7 @@ def report(services: Services, alerts: Alerts, *, started_at: float, not_ready: 
             for alert in alerts.active
         ],
         "stages": {
-            "vad": {"engines": services.about["vad"].lines, "late": services.tick.stats.late},
+            "vad": {"engines": services.about["vad"].lines, "late": services.batcher.stats.late},
             "asr": _recognition(services),
             "llm": {"engines": services.about["llm"].lines, "endpoints": _endpoints(services)},
             "tts": {

@@ -2,21 +2,20 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
 
 import numpy as np
 
 from xiaozhi.audio.pcm import PcmFloat
-from xiaozhi.concurrency.workers import Priority, WorkerPool
+from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.stages.asr.decoding import Decoding
 from xiaozhi.stages.asr.engine import EngineError, Transcript
-from xiaozhi.stages.asr.recogniser import Engine, Recognizer, Say, Utterance
+from xiaozhi.stages.asr.recogniser import Question, Recognizer, Say, Utterance
 from xiaozhi.stages.asr.remote_use import RemoteError, RemoteUse
 
 _log = logging.getLogger(__name__)
 
 
-class Fallback(Engine):
+class Fallback(Recognizer):
     """Asks the first recogniser, and the second where the first fails: in mid-utterance, with all the sound of it.
 
     Args:
@@ -77,22 +76,15 @@ class _FallbackUtterance:
             self._chunks.append(pcm)
         self._now.feed(pcm, silence_ms)
 
-    async def transcribe(
-        self,
-        priority: Priority,
-        is_stale: Callable[[], bool],
-        provisional: Callable[[Transcript], None],
-        *,
-        held: bool = True,
-    ) -> Transcript:
+    async def transcribe(self, question: Question) -> Transcript:
         if self._failed is None:
             try:
-                return await self._now.transcribe(priority, is_stale, provisional, held=held)
+                return await self._now.transcribe(question)
             except RemoteError as error:
                 if self._failed is None:  # else another question has found out first
                     self._go_local(str(error))
         try:
-            return await self._now.transcribe(priority, is_stale, provisional, held=held)
+            return await self._now.transcribe(question)
         except EngineError as error:
             raise EngineError("; ".join(filter(None, (self._failed, str(error))))) from error
 

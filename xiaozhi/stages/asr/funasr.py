@@ -27,6 +27,7 @@ from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16
 from xiaozhi.settings.asr import FunasrSettings, RemoteAsrSettings
 from xiaozhi.settings.section import Language
 from xiaozhi.stages.asr.engine import Transcript
+from xiaozhi.stages.asr.recogniser import BuildContext
 from xiaozhi.stages.asr.remote import RemoteRecognizer, to_text
 from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.text import bounded_json
@@ -72,6 +73,14 @@ class Funasr(RemoteRecognizer):
         self._itn = itn
         self._connections = Connections(None, connect_s=remote.connect_timeout_s)
         self._says_end = False  # this server says so behind the last text
+
+    @classmethod
+    def build(cls, context: BuildContext) -> "Funasr":
+        """The runtime of `[asr.funasr]`."""
+        asr = context.settings
+        engine = cls(asr.funasr, asr.remote, asr.language, itn=asr.itn)
+        engine.about = f"{cls.name} {asr.funasr.mode} from {asr.funasr.url}"
+        return engine
 
     def config(self) -> dict[str, Any]:
         """The first message."""

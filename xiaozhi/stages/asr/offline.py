@@ -3,8 +3,8 @@
 import asyncio
 import functools
 import logging
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +14,7 @@ from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat
 from xiaozhi.concurrency.workers import Batch, Priority, WorkerPool
 from xiaozhi.stages.asr.decoding import Decoding
 from xiaozhi.stages.asr.engine import EngineError, Transcript, join
-from xiaozhi.stages.asr.recogniser import Engine, Say, Utterance
+from xiaozhi.stages.asr.recogniser import Question, Recognizer, Say, Utterance
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ PARTIAL_EVERY_S: Final = 0.6
 PARTIAL_NEW_SHARE: Final = 0.2
 
 
-class OfflineRecognizer(Engine, ABC):
+class OfflineRecognizer(Recognizer):
     """The base of engines that decode a whole utterance at once; they have to write `decode` alone."""
 
     _batch: Batch[PcmFloat, Transcript] | None = None
@@ -203,33 +203,26 @@ class OfflineUtterance:
         """The whole text is known without waiting."""
         return self.covered and self._ahead is not None and self._ahead.tail.done()
 
-    async def transcribe(
-        self,
-        priority: Priority,
-        is_stale: Callable[[], bool],
-        provisional: Callable[[Transcript], None],
-        *,
-        held: bool = True,
-    ) -> Transcript:
+    async def transcribe(self, question: Question) -> Transcript:
         """Decode what is not decoded yet and join it to what is; nothing is provisional."""
         ahead = self._ahead
-        if ahead is not None and self._covers(held=held):
+        if ahead is not None and self._covers(held=question.held):
             try:
                 tail = await asyncio.shield(ahead.tail)
             except EngineError as error:
                 _log.warning("early recognition failed, trying again: %s", error)
             else:
                 (self._early if ahead.in_silence else self._partials).used += 1
-                return self._join(ahead.prefix, tail, ahead.start, ahead.end, priority)
+                return self._join(ahead.prefix, tail, ahead.start, ahead.end, question.priority)
         prefix, start, end = self._prefix, self._prefix_samples, self._samples
         pcm = self._audio()[start:end]
         if not len(pcm):
             return prefix
         if self._batch is not None:
-            tail = await self._pool.submit_to(self._batch, pcm, priority, is_stale)
+            tail = await self._pool.submit_to(self._batch, pcm, question.priority, question.is_stale)
         else:
-            tail = await self._pool.submit(lambda: self._decode(pcm), priority, is_stale)
-        return self._join(prefix, tail, start, end, priority)
+            tail = await self._pool.submit(lambda: self._decode(pcm), question.priority, question.is_stale)
+        return self._join(prefix, tail, start, end, question.priority)
 
     def _decode(self, pcm: PcmFloat) -> Transcript:
         """In a worker."""

@@ -12,6 +12,7 @@ from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16
 from xiaozhi.settings.asr import OpenAIAsrSettings, RemoteAsrSettings
 from xiaozhi.settings.section import Language
 from xiaozhi.stages.asr.engine import Transcript
+from xiaozhi.stages.asr.recogniser import BuildContext
 from xiaozhi.stages.asr.remote import RemoteRecognizer, to_text
 from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.text import bounded_json
@@ -49,6 +50,14 @@ class OpenAITranscription(RemoteRecognizer):
         self._connections = Connections(
             remote.timeout_s, connect_s=remote.connect_timeout_s, limit=remote.max_concurrent + 1
         )
+
+    @classmethod
+    def build(cls, context: BuildContext) -> "OpenAITranscription":
+        """The server of `[asr.openai]`."""
+        asr = context.settings
+        engine = cls(asr.openai, asr.remote, asr.language)
+        engine.about = f"{cls.name} {asr.openai.model} from {asr.openai.base_url}"
+        return engine
 
     async def recognise(self, pcm: PcmFloat) -> Transcript:
         """Recognise float32[n] at 16 kHz.

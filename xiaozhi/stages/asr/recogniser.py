@@ -1,16 +1,37 @@
 """What a recogniser is: one for all conversations, an utterance opened for each thing that somebody says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.concurrency.workers import Priority, WorkerPool
+from xiaozhi.settings import AsrSettings
 from xiaozhi.stages.asr.decoding import Decoding
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.remote_use import RemoteUse
 
 Say: TypeAlias = Callable[[str], None]
 """Called on the loop with the whole text of an utterance so far, while it goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What was said up to here?
+
+    Attributes:
+        priority: of the decode.
+        is_stale: nobody waits for the answer any more.
+        provisional: called at most once, with a text that is known before the one that is returned.
+        held: a key is held, and a long silence may hold a whisper that the VAD missed; otherwise all that is silent
+            holds nothing, and what has been recognised up to there is the whole text.
+    """
+
+    priority: Priority = Priority.FINAL
+    is_stale: Callable[[], bool] = lambda: False
+    provisional: Callable[[Transcript], None] = lambda _text: None
+    held: bool = True
 
 
 class Utterance(Protocol):
@@ -29,25 +50,11 @@ class Utterance(Protocol):
         """
         ...
 
-    async def transcribe(
-        self,
-        priority: Priority,
-        is_stale: Callable[[], bool],
-        provisional: Callable[[Transcript], None],
-        *,
-        held: bool = True,
-    ) -> Transcript:
+    async def transcribe(self, question: Question) -> Transcript:
         """Recognise everything fed so far. More may be fed while this runs and afterwards.
 
-        Args:
-            priority: of the decode.
-            is_stale: nobody waits for the answer any more.
-            provisional: called at most once, with a text that is known before the one that is returned.
-            held: a key is held, and a long silence may hold a whisper that the VAD missed; otherwise all that is
-                silent holds nothing, and what has been recognised up to there is the whole text.
-
         Raises:
-            JobDropped: `is_stale()` became true before a worker was free, or the pool is closed.
+            JobDropped: `question.is_stale()` became true before a worker was free, or the pool is closed.
             EngineError: recognition failed.
         """
         ...
@@ -57,34 +64,54 @@ class Utterance(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class BuildContext:
+    """What an engine is built from.
+
+    Attributes:
+        settings: the `[asr]` table; an engine's own one has its name.
+        models_dir: `dir` of the `[models]` table.
+        phrases: what the built-in responder understands.
+    """
+
+    settings: AsrSettings
+    models_dir: Path
+    phrases: Sequence[str]
+
+    def folder(self, name: str) -> Path:
+        """Where a model is: where the settings say, else in the folder of its name."""
+        return self.settings.model_dir or self.models_dir / name
+
+
 class Recognizer(Protocol):
     """Recognises speech: here, on another machine, or by other recognisers. One object serves every conversation.
 
     Engines build on `OfflineRecognizer`, `StreamingRecognizer` or `RemoteRecognizer`, which bring all but the decoding;
-    one that is like none of them (a service that takes sound while somebody speaks) on `Engine`, and opens utterances
-    of its own.
+    one that is like none of them (a service that takes sound while somebody speaks) opens utterances of its own. What
+    an engine says nothing about is as it is here.
 
+    Attributes:
+        name: of the engine, as in `asr.engine`.
+        about: one line for the start-up banner, its name first.
+        languages: what it knows (`zh`, `en` …); empty where nobody can tell.
+        batches: several utterances are decoded as one for less than they cost one by one.
+        remote: how its service does, where it recognises elsewhere; a local recogniser is put behind it then.
     """
 
-    @property
-    def name(self) -> str:
-        """Of the engine, as in `asr.engine`."""
-        ...
+    name: str = ""
+    about: str = ""
+    languages: frozenset[str] = frozenset()
+    batches: bool = False
+    remote: RemoteUse | None = None
 
-    @property
-    def languages(self) -> frozenset[str]:
-        """What it knows (`zh`, `en` …); empty where nobody can tell."""
-        ...
+    @classmethod
+    def build(cls, context: BuildContext) -> "Recognizer":
+        """Build the engine from settings. Blocking.
 
-    @property
-    def batches(self) -> bool:
-        """Several utterances are decoded as one for less than they cost one by one."""
-        ...
-
-    @property
-    def remote(self) -> RemoteUse | None:
-        """How its service does, where it recognises elsewhere."""
-        ...
+        Raises:
+            EngineError: it cannot be used; one line with what to do.
+        """
+        return cls()
 
     def open(self, decoding: Decoding, say: Say | None = None) -> Utterance:
         """Begin an utterance; `say` takes its text while it goes on, where `decoding.partials` are on."""
@@ -92,7 +119,7 @@ class Recognizer(Protocol):
 
     async def warm(self, pool: WorkerPool) -> None:
         """Run local models once, so that the first user does not pay for the first run."""
-        ...
+        return
 
     async def connect(self) -> None:
         """Open what can be opened ahead at a service, without spending money.
@@ -100,33 +127,12 @@ class Recognizer(Protocol):
         Raises:
             RemoteError: it cannot be reached, or refuses the key.
         """
-        ...
+        return
 
     async def disconnect(self) -> None:
         """Close the connections to a service."""
-        ...
+        return
 
     def close(self) -> None:
         """Free what is held here (processes, models). Blocking."""
-        ...
-
-
-class Engine:
-    """A recogniser that holds nothing and opens nothing: what the bases of engines have in common."""
-
-    name: str = ""
-    languages: frozenset[str] = frozenset()
-    batches: bool = False
-    remote: RemoteUse | None = None
-
-    async def warm(self, pool: WorkerPool) -> None:
-        """There is no model."""
-
-    async def connect(self) -> None:
-        """There is no service."""
-
-    async def disconnect(self) -> None:
-        """There is no connection."""
-
-    def close(self) -> None:
-        """There is nothing to free."""
+        return

@@ -1,23 +1,22 @@
 """Recognisers on other machines that are sent whole utterances."""
 
 import asyncio
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat
-from xiaozhi.concurrency.workers import JobDropped, Priority
+from xiaozhi.concurrency.workers import JobDropped
 from xiaozhi.settings.asr import RemoteAsrSettings
 from xiaozhi.stages.asr.decoding import Decoding
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.offline import EARLY_SILENCE_MS, MAX_UNHEARD_S
-from xiaozhi.stages.asr.recogniser import Engine, Say, Utterance
+from xiaozhi.stages.asr.recogniser import Question, Recognizer, Say, Utterance
 from xiaozhi.stages.asr.remote_use import RemoteError, RemoteUse
 
 
-class RemoteRecognizer(Engine, ABC):
+class RemoteRecognizer(Recognizer):
     """The base of engines that recognise whole utterances on another machine; they have to write `recognise` alone.
 
     Args:
@@ -93,14 +92,7 @@ class RequestUtterance:
             return False
         return not asked.task.done() or not held or self._samples - asked.samples <= MAX_UNHEARD_S * UPLINK_RATE_HZ
 
-    async def transcribe(
-        self,
-        priority: Priority,
-        is_stale: Callable[[], bool],
-        provisional: Callable[[Transcript], None],
-        *,
-        held: bool = True,
-    ) -> Transcript:
+    async def transcribe(self, question: Question) -> Transcript:
         """Ask for the whole utterance, unless that text is known or on its way; nothing is provisional.
 
         Raises:
@@ -108,7 +100,7 @@ class RequestUtterance:
         """
         if not self._samples:
             return Transcript("")
-        asked = self._asked if self._covers(held=held) else None
+        asked = self._asked if self._covers(held=question.held) else None
         if asked is None:
             asked = self._ask(early=False)
         elif asked.early and self._early is not None:

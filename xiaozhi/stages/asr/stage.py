@@ -10,7 +10,7 @@ from xiaozhi.concurrency.channel import Channel
 from xiaozhi.concurrency.workers import JobDropped, Priority, Rank, client_rank
 from xiaozhi.events import SpeechAudio, SpeechBegan
 from xiaozhi.stages.asr.engine import EngineError, Transcript
-from xiaozhi.stages.asr.recogniser import Utterance
+from xiaozhi.stages.asr.recogniser import Question, Utterance
 from xiaozhi.stages.asr.recognition import Recognition
 
 _log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ async def run_asr(
         try:
             async with asyncio.timeout(timeout_s):
                 transcript = await utterance.transcribe(
-                    asked.priority, lambda: asked.ticket != newest, provisionally, held=asked.held
+                    Question(asked.priority, lambda: asked.ticket != newest, provisionally, asked.held)
                 )
         except JobDropped:
             if asked.ticket != newest:

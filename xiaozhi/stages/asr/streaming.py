@@ -2,9 +2,8 @@
 
 import asyncio
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +13,7 @@ from xiaozhi.concurrency.workers import JobDropped, Priority, WorkerPool
 from xiaozhi.stages.asr.decoding import Decoding
 from xiaozhi.stages.asr.engine import EngineError, Transcript
 from xiaozhi.stages.asr.offline import faint_noise
-from xiaozhi.stages.asr.recogniser import Engine, Say, Utterance
+from xiaozhi.stages.asr.recogniser import Question, Recognizer, Say, Utterance
 
 
 class ModelStream(Protocol):
@@ -34,7 +33,7 @@ class ModelStream(Protocol):
         ...
 
 
-class StreamingRecognizer(Engine, ABC):
+class StreamingRecognizer(Recognizer):
     """The base of engines that decode as sound comes; they have to write `begin` and its stream alone."""
 
     @abstractmethod
@@ -126,18 +125,11 @@ class StreamingUtterance:
         self._taken_samples += len(pcm)
         return self._stream.accept(pcm)
 
-    async def transcribe(
-        self,
-        priority: Priority,
-        is_stale: Callable[[], bool],
-        provisional: Callable[[Transcript], None],
-        *,
-        held: bool = True,
-    ) -> Transcript:
+    async def transcribe(self, question: Question) -> Transcript:
         """Decode what waits, flush, and return the whole text; nothing is provisional."""
         if self._failure is not None:
             raise self._failure
-        return await self._pool.submit(self._finish, priority, is_stale)
+        return await self._pool.submit(self._finish, question.priority, question.is_stale)
 
     def close(self) -> None:
         """Stop decoding in the background; nothing is shown any more."""

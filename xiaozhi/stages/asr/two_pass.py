@@ -2,14 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.concurrency.workers import Priority, WorkerPool
 from xiaozhi.stages.asr.decoding import Decoding
 from xiaozhi.stages.asr.engine import EngineError, Transcript
-from xiaozhi.stages.asr.recogniser import Engine, Recognizer, Say, Utterance
+from xiaozhi.stages.asr.recogniser import BuildContext, Question, Recognizer, Say, Utterance
 
 _log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 MAX_CONFIRM_S: Final = 2.0
 
 
-class TwoPass(Engine):
+class TwoPass(Recognizer):
     """A streaming recogniser in front of one that is better.
 
     Args:
@@ -33,6 +33,20 @@ class TwoPass(Engine):
         self.offline = offline
         self.languages = offline.languages
         self.batches = offline.batches
+
+    @classmethod
+    def build(cls, context: BuildContext) -> "TwoPass":
+        """A zipformer and a SenseVoice, each from its folder."""
+        from xiaozhi.stages.asr.sense_voice import SenseVoice
+        from xiaozhi.stages.asr.zipformer import Zipformer
+
+        streaming = context.settings.model_copy(update={"model_dir": context.settings.streaming_model_dir})
+        # The small one first: where it is missing, nobody has waited for the large one.
+        first = Zipformer.build(replace(context, settings=streaming))
+        second = SenseVoice.build(context)
+        both = cls(first, second)
+        both.about = f"{cls.name}: {first.about}, confirmed by {second.about}"
+        return both
 
     def open(self, decoding: Decoding, say: Say | None = None) -> Utterance:
         """Begin an utterance with both."""
@@ -85,27 +99,19 @@ class TwoPassUtterance:
         self._streaming.feed(pcm, silence_ms)
         self._offline.feed(pcm, silence_ms)
 
-    async def transcribe(
-        self,
-        priority: Priority,
-        is_stale: Callable[[], bool],
-        provisional: Callable[[Transcript], None],
-        *,
-        held: bool = True,
-    ) -> Transcript:
+    async def transcribe(self, question: Question) -> Transcript:
         """Recognise with both at once; the streaming one goes first where there is one worker."""
-        if priority is not Priority.FINAL:
-            return await self._streaming.transcribe(priority, is_stale, provisional)
+        if question.priority is not Priority.FINAL:
+            return await self._streaming.transcribe(question)
         if self._offline.ready:
-            return await self._offline.transcribe(priority, is_stale, provisional, held=held)
-        confirming = asyncio.create_task(
-            self._offline.transcribe(priority, is_stale, provisional, held=held), name="asr-confirm"
-        )  # begins when this coroutine first waits, that is behind the question to the streaming recogniser
+            return await self._offline.transcribe(question)
+        # Begins when this coroutine first waits, that is behind the question to the streaming recogniser.
+        confirming = asyncio.create_task(self._offline.transcribe(question), name="asr-confirm")
         try:
-            first = await self._first(priority, is_stale)
+            first = await self._first(question)
             if not first.text or confirming.done():
                 return await confirming
-            provisional(first)
+            question.provisional(first)
             try:
                 async with asyncio.timeout(MAX_CONFIRM_S):
                     return await confirming
@@ -116,9 +122,9 @@ class TwoPassUtterance:
             confirming.cancel()
             await asyncio.gather(confirming, return_exceptions=True)
 
-    async def _first(self, priority: Priority, is_stale: Callable[[], bool]) -> Transcript:
+    async def _first(self, question: Question) -> Transcript:
         try:
-            return await self._streaming.transcribe(priority, is_stale, lambda _text: None)
+            return await self._streaming.transcribe(Question(question.priority, question.is_stale))
         except EngineError as error:
             _log.warning("no provisional text: %s", error)
             return Transcript("")

@@ -8,7 +8,14 @@ import sherpa_onnx
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat
 from xiaozhi.settings.section import Language, Provider
 from xiaozhi.stages.asr.engine import EngineError, Transcript
-from xiaozhi.stages.asr.model_files import ZIPFORMER_ADVICE, TransducerFiles, require_provider
+from xiaozhi.stages.asr.model_files import (
+    ZIPFORMER_ADVICE,
+    TransducerFiles,
+    find_transducer,
+    precisions,
+    require_provider,
+)
+from xiaozhi.stages.asr.recogniser import BuildContext
 from xiaozhi.stages.asr.streaming import StreamingRecognizer
 from xiaozhi.text.one_line import one_line
 
@@ -91,6 +98,15 @@ class Zipformer(StreamingRecognizer):
             raise EngineError(
                 f"{files.encoder.parent}: sherpa-onnx cannot use it ({one_line(error)}); {ZIPFORMER_ADVICE}"
             ) from error
+
+    @classmethod
+    def build(cls, context: BuildContext) -> "Zipformer":
+        """The model of the settings."""
+        settings = context.settings
+        files = find_transducer(context.folder(cls.name), precisions(settings.precision, settings.provider))
+        engine = cls(files, language=settings.language, threads=settings.threads, provider=settings.provider)
+        engine.about = f"{cls.name} ({files.encoder}), streaming, on {settings.provider}"
+        return engine
 
     def begin(self) -> "ZipformerStream":
         """Begin an utterance. Costs nothing: the stream's memory is claimed with its first audio."""

@@ -64,6 +64,7 @@ class AzureVoice(ClauseVoice):
     def __init__(self, settings: AzureVoiceSettings, timeout_s: float) -> None:
         self._settings = settings
         self._url = service_url(settings)
+        self.about = f"{settings.voice}, English {settings.voice_en} ({settings.endpoint or settings.region})"
         self._connections = Connections(timeout_s)
 
     def voice_for(self, text: str, language: str, request: VoiceRequest = ANY_VOICE) -> str:
@@ -123,8 +124,8 @@ class AzureVoice(ClauseVoice):
         Raises:
             VoiceError: it cannot be reached, or refuses the key.
         """
-        if not self._settings.key():
-            raise VoiceError(f"{self.name}: no key: set tts.azure.api_key or {self._settings.api_key_env}")
+        if missing := self._settings.missing("tts.azure"):
+            raise VoiceError(f"{self.name}: {missing}")
         try:
             async with self._connections.session.post(self._url, data=b"", headers=self._headers()) as reply:
                 if reply.status in (401, 403, 404):

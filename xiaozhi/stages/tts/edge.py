@@ -58,6 +58,8 @@ class EdgeVoice(ClauseVoice):
 
     def __init__(self, settings: EdgeVoiceSettings, timeout_s: float) -> None:
         self._settings = settings
+        where = settings.url or "Microsoft's read-aloud service, needs internet"
+        self.about = f"{settings.voice}, English {settings.voice_en} ({where})"
         self._timeout_s = max(1, math.ceil(timeout_s))
         self._url = _address(settings.url)
         for voice in filter(None, (settings.voice, settings.voice_en)):

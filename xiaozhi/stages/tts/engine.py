@@ -1,13 +1,15 @@
 """What a voice is: text goes in as it comes, sound comes out as early as it exists."""
 
 import asyncio
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
 
 from xiaozhi.audio.pcm import PcmInt
+from xiaozhi.settings import TtsSettings
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 
 
@@ -66,17 +68,43 @@ class VoiceSession(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class BuildContext:
+    """What a voice is built from.
+
+    Attributes:
+        own: the engine's own table, of the class that the engine is registered with.
+        settings: the `[tts]` table.
+        models_dir: `dir` of the `[models]` table.
+    """
+
+    own: Any
+    settings: TtsSettings
+    models_dir: Path
+
+
 class Voice(Protocol):
-    """Speaks. One object serves every conversation.
+    """Speaks. One object serves every conversation. What an engine says nothing about is as it is here.
 
     Attributes:
         name: of the engine, as in `tts.engines`.
+        about: a few words for the start-up banner, to stand behind the name.
         spans_clauses: a session takes the clauses of a whole reply and marks where the sound of each ends; otherwise
             each clause gets a session of its own, several at once.
     """
 
-    name: str
-    spans_clauses: bool
+    name: str = ""
+    about: str = ""
+    spans_clauses: bool = False
+
+    @classmethod
+    def build(cls, context: BuildContext) -> "Voice":
+        """Build the engine from settings: from its own table and the longest silence of a connection in seconds.
+
+        Raises:
+            VoiceError: it cannot be used; one line with what to do.
+        """
+        return cls(context.own, context.settings.idle_timeout_s)  # type: ignore[call-arg]  # engines take these two
 
     def open(self, request: VoiceRequest = ANY_VOICE) -> VoiceSession:
         """Begin to speak as `request` asks, as far as the engine can. Cheap; connections are opened when text comes."""
@@ -88,18 +116,15 @@ class Voice(Protocol):
         Raises:
             VoiceError: the engine cannot be reached now; the caller skips it for a while.
         """
-        ...
+        return
 
     async def close(self) -> None:
         """Close connections and free libraries."""
-        ...
+        return
 
 
-class ClauseVoice(ABC):
+class ClauseVoice(Voice):
     """A voice that speaks whole texts, each for itself: the base of such engines, which have to write `speak` alone."""
-
-    name: str
-    spans_clauses: bool = False
 
     @abstractmethod
     def speak(self, text: str, *, language: str, request: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
@@ -112,12 +137,6 @@ class ClauseVoice(ABC):
     def open(self, request: VoiceRequest = ANY_VOICE) -> VoiceSession:
         """Texts one after the other."""
         return _ClauseSession(self, request)
-
-    async def warm(self) -> None:  # noqa: B027 - most local voices have nothing to open
-        """Nothing has to be opened."""
-
-    async def close(self) -> None:  # noqa: B027 - nor to close
-        """Nothing is kept open."""
 
 
 class _ClauseSession:

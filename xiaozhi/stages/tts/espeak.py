@@ -18,7 +18,7 @@ import numpy as np
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.audio.resample import StreamResampler
 from xiaozhi.settings import EspeakVoiceSettings
-from xiaozhi.stages.tts.engine import ClauseVoice, VoiceError
+from xiaozhi.stages.tts.engine import BuildContext, ClauseVoice, VoiceError
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, closest
 
 # From espeak-ng's speak_lib.h.
@@ -153,8 +153,14 @@ class EspeakVoice(ClauseVoice):
 
     def __init__(self, settings: EspeakVoiceSettings) -> None:
         self._settings = settings
+        self.about = f"{settings.voice}, English {settings.voice_en} (embedded, always there)"
         for voice in (settings.voice, settings.voice_en):  # loads the library and both voices
             _thread().submit(_choose, voice, settings.rate_wpm).result()
+
+    @classmethod
+    def build(cls, context: BuildContext) -> "EspeakVoice":
+        """The one of the wheel."""
+        return cls(context.own)
 
     async def speak(
         self, text: str, *, language: str, request: VoiceRequest = ANY_VOICE

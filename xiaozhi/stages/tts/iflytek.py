@@ -80,6 +80,7 @@ class IflytekVoice(ClauseVoice):
     def __init__(self, settings: IflytekVoiceSettings, timeout_s: float) -> None:
         self._settings = settings
         self._timeout_s = timeout_s
+        self.about = f"{settings.voice} ({settings.url})"
         self._connections = Connections(timeout_s)
 
     def voice_for(self, text: str, language: str, request: VoiceRequest = ANY_VOICE) -> str:
@@ -91,7 +92,7 @@ class IflytekVoice(ClauseVoice):
         rate = min(100, max(-50, self._settings.rate_percent + request.rate_percent))
         data = text.encode("utf-8", "ignore")[:_MAX_TEXT_BYTES].decode("utf-8", "ignore")
         return {
-            "common": {"app_id": self._settings.app()},
+            "common": {"app_id": self._settings.credential("app_id")},
             "business": {
                 "aue": "raw",
                 "auf": f"audio/L16;rate={_RATE_HZ}",
@@ -160,19 +161,15 @@ class IflytekVoice(ClauseVoice):
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
         settings = self._settings
-        url = signed_url(settings.url, settings.key(), settings.secret(), datetime.now(UTC))
+        url = signed_url(settings.url, settings.key(), settings.credential("api_secret"), datetime.now(UTC))
         # A listener who leaves must not wait for the other side's goodbye.
         waits = aiohttp.ClientWSTimeout(ws_close=0.1)
         async with self._connections.session.ws_connect(url, max_msg_size=_MAX_MESSAGE_BYTES, timeout=waits) as socket:
             yield socket
 
     def _require_keys(self) -> None:
-        settings = self._settings
-        given = {"app_id": settings.app(), "api_key": settings.key(), "api_secret": settings.secret()}
-        missing = [name for name, value in given.items() if not value]
-        if missing:
-            ways = ", ".join(f"tts.iflytek.{name} or IFLYTEK_{name.upper()}" for name in missing)
-            raise VoiceError(f"{self.name}: no {' and no '.join(missing)}: set {ways}")
+        if missing := self._settings.missing("tts.iflytek"):
+            raise VoiceError(f"{self.name}: {missing}")
 
     def _sound(self, message: str) -> tuple[bytes, bool]:
         """The samples of a message, and whether it is the last."""

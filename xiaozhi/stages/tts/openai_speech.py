@@ -40,6 +40,7 @@ class OpenAIVoice(ClauseVoice):
     def __init__(self, settings: OpenAIVoiceSettings, timeout_s: float) -> None:
         self._settings = settings
         self._base = settings.base_url.rstrip("/")
+        self.about = f"{settings.model} {settings.voice}, {settings.format} from {settings.base_url}"
         self._connections = Connections(timeout_s)
 
     async def speak(

@@ -16,7 +16,7 @@ from xiaozhi.concurrency.channel import Channel
 from xiaozhi.models.sherpa_build import without_cuda
 from xiaozhi.settings import SherpaVoiceSettings
 from xiaozhi.settings.section import Provider
-from xiaozhi.stages.tts.engine import ClauseVoice, VoiceError
+from xiaozhi.stages.tts.engine import BuildContext, ClauseVoice, VoiceError
 from xiaozhi.stages.tts.sherpa_files import VoiceFiles, default_voice_dir, voice_files
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, numbered
 
@@ -51,11 +51,16 @@ class SherpaVoice(ClauseVoice):
         config = _config(files, settings.threads, settings.provider)
         if not config.validate():
             raise VoiceError(f"sherpa: {folder}: refused by sherpa-onnx; it has written why to standard error")
-        self.about = f"{files.kind} {folder.name}"
+        self.about = f"{files.kind} {folder.name}, local"
         self._speakers = files.speakers
         self._tts = sherpa_onnx.OfflineTts(config)
         self._rate_hz: int = self._tts.sample_rate  # of what it gives, whatever the file says
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sherpa-tts")
+
+    @classmethod
+    def build(cls, context: BuildContext) -> "SherpaVoice":
+        """The model of the settings, or the best known one that is there."""
+        return cls(context.own, context.models_dir)
 
     async def speak(
         self, text: str, *, language: str, request: VoiceRequest = ANY_VOICE

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Gender = Literal["female", "male"]
+from xiaozhi.settings.engines import KnownVoice
+from xiaozhi.settings.tts import MICROSOFT, VOICES
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,71 +31,8 @@ class VoiceRequest:
 ANY_VOICE: Final = VoiceRequest()
 
 
-@dataclass(frozen=True, slots=True)
-class KnownVoice:
-    """A voice, what it speaks (`zh`, `en` …) and whose it sounds like."""
-
-    name: str
-    language: str
-    gender: Gender
-
-
-# Microsoft's neural voices, the same behind the read-aloud service and Azure; the most liked of each kind first.
-_MICROSOFT: Final = (
-    KnownVoice("zh-CN-XiaoxiaoNeural", "zh", "female"),
-    KnownVoice("zh-CN-XiaoyiNeural", "zh", "female"),
-    KnownVoice("zh-CN-YunxiNeural", "zh", "male"),
-    KnownVoice("zh-CN-YunyangNeural", "zh", "male"),
-    KnownVoice("zh-CN-YunjianNeural", "zh", "male"),
-    KnownVoice("zh-CN-YunxiaNeural", "zh", "male"),
-    KnownVoice("zh-HK-HiuMaanNeural", "yue", "female"),
-    KnownVoice("zh-HK-HiuGaaiNeural", "yue", "female"),
-    KnownVoice("zh-HK-WanLungNeural", "yue", "male"),
-    KnownVoice("en-US-EmmaMultilingualNeural", "en", "female"),
-    KnownVoice("en-US-AvaMultilingualNeural", "en", "female"),
-    KnownVoice("en-US-AndrewMultilingualNeural", "en", "male"),
-    KnownVoice("en-US-BrianMultilingualNeural", "en", "male"),
-    KnownVoice("en-US-AriaNeural", "en", "female"),
-    KnownVoice("en-US-JennyNeural", "en", "female"),
-    KnownVoice("en-US-GuyNeural", "en", "male"),
-    KnownVoice("en-GB-SoniaNeural", "en", "female"),
-    KnownVoice("en-GB-RyanNeural", "en", "male"),
-    KnownVoice("ja-JP-NanamiNeural", "ja", "female"),
-    KnownVoice("ja-JP-KeitaNeural", "ja", "male"),
-    KnownVoice("ko-KR-SunHiNeural", "ko", "female"),
-    KnownVoice("ko-KR-InJoonNeural", "ko", "male"),
-)
-
 KNOWN: Final[Mapping[str, tuple[KnownVoice, ...]]] = {
-    "edge": _MICROSOFT,
-    "azure": _MICROSOFT,
-    # OpenAI's voices speak every language, each with the same voice; `*` stands for that.
-    "openai": (
-        KnownVoice("nova", "*", "female"),
-        KnownVoice("alloy", "*", "female"),
-        KnownVoice("shimmer", "*", "female"),
-        KnownVoice("coral", "*", "female"),
-        KnownVoice("sage", "*", "female"),
-        KnownVoice("onyx", "*", "male"),
-        KnownVoice("echo", "*", "male"),
-        KnownVoice("fable", "*", "male"),
-        KnownVoice("ash", "*", "male"),
-        KnownVoice("ballad", "*", "male"),
-    ),
-    # The basic voices, which every application has; they read English words within Chinese.
-    "iflytek": (
-        KnownVoice("xiaoyan", "zh", "female"),
-        KnownVoice("aisxping", "zh", "female"),
-        KnownVoice("aisjinger", "zh", "female"),
-        KnownVoice("aisjiuxu", "zh", "male"),
-        KnownVoice("aisbabyxu", "zh", "male"),
-    ),
-    "espeak": (
-        KnownVoice("cmn+f2", "zh", "female"),
-        KnownVoice("cmn+m3", "zh", "male"),
-        KnownVoice("en-us+f2", "en", "female"),
-        KnownVoice("en-us+m3", "en", "male"),
-    ),
+    name: kind.known_voices for name, kind in VOICES.items() if kind.known_voices
 }
 """The voices that are known of each engine. Engines that are not named here number their voices."""
 
@@ -165,7 +103,7 @@ def _split(voice: str) -> tuple[str, str]:
 
 def _is_of(engine: str, owner: str, name: str) -> bool:
     if owner:  # the read-aloud service and Azure have the same voices
-        return owner == engine or ({owner, engine} == {"edge", "azure"} and name in {v.name for v in _MICROSOFT})
+        return owner == engine or ({owner, engine} == {"edge", "azure"} and name in {v.name for v in MICROSOFT})
     return any(voice.name == name for voice in KNOWN.get(engine, ())) or (
         engine in ("edge", "azure") and name.endswith("Neural") and name.count("-") >= 2
     )
