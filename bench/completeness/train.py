@@ -1,0 +1,244 @@
+"""Make `xiaozhi/turn/completeness.npz`: `python -m bench.completeness.train [--downloads DIR]`; needs jieba, pypinyin, pyyaml.
+
+A whole utterance counts once as whole; beginnings of it, cut between words, and beginnings with a hesitation behind
+them count as unfinished. What is at once a beginning and a whole utterance counts as whole. Anything that is equal or
+nearly equal to a sentence of `tests/data/completeness.tsv`, the table this is judged by, is left out. Some examples are
+seen again as a recogniser would write them: with a word wrong, with homophones, as toned pinyin.
+"""
+
+import argparse
+import csv
+import math
+import re
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import jieba
+import numpy as np
+import numpy.typing as npt
+from pypinyin import Style, lazy_pinyin
+
+from bench.completeness.sources import Sentence, everything
+from xiaozhi.turn.completeness import MODEL_FILE, features, words
+
+TABLE: Final = Path(__file__).parents[2] / "tests" / "data" / "completeness.tsv"
+_BUCKETS: Final = 1 << 18
+_CUTS: Final = 4  # beginnings of each sentence
+_HESITATIONS: Final = {
+    "zh": "嗯|呃|那个|就是|额|然后|就是说|嗯嗯|呃那个|就|啊就是|这个".split("|"),
+    "en": "um|uh|er|like|you know|and|so|I mean|hmm|the uh|but|and um|or".split("|"),
+}
+# Weights: our own sentences are what people say to a companion, house commands are many of a few kinds.
+_WEIGHT: Final = {"own": 1.0, "chatterbot-corpus": 1.0, "hsk-sentences-audio": 1.0, "home-assistant-intents": 0.5, "ovos-skills": 0.7}
+
+
+@dataclass
+class Example:
+    """A text, whether it is whole, and how much it counts."""
+
+    text: str
+    whole: bool
+    weight: float
+
+
+def near_table(texts: list[str]) -> set[str]:
+    """Those of the texts that equal, or nearly equal, a sentence of the table: 80 % of their pairs of words are alike."""
+
+    def pairs(text: str) -> frozenset[str]:
+        found = ["^", *words(text), "$"]
+        return frozenset(f"{one} {other}" for one, other in zip(found, found[1:], strict=False))
+
+    with TABLE.open(encoding="utf-8") as file:
+        table = [pairs(row["text"]) for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)]
+    holding: dict[str, list[int]] = defaultdict(list)
+    for at, one in enumerate(table):
+        for pair in one:
+            holding[pair].append(at)
+    near = set()
+    for text in texts:
+        own = pairs(text)
+        shared: dict[int, int] = defaultdict(int)
+        for pair in own:
+            for at in holding.get(pair, ()):
+                shared[at] += 1
+        if any(2 * count >= 0.8 * (len(own) + len(table[at])) for at, count in shared.items()):
+            near.add(text)
+    return near
+
+
+def _segments(one: Sentence) -> list[str]:
+    """The words between which a talker may pause, each with the blank behind it."""
+    if one.language == "zh":
+        return [part for part in jieba.lcut(one.text) if part.strip()]
+    return [part + " " for part in one.text.split()]
+
+
+def _misheard(one: Sentence, text: str, random: Random, homophones: dict[str, list[str]], words_en: list[str]) -> str:
+    """The text with one word wrong or missing, never the last."""
+    if one.language == "zh":
+        if len(text) < 4:
+            return text
+        at = random.randrange(len(text) - 1)
+        return text[:at] + random.choice(homophones.get(lazy_pinyin(text[at])[0], [text[at]])) + text[at + 1 :]
+    parts = text.split()
+    if len(parts) < 3:
+        return text
+    at = random.randrange(len(parts) - 1)
+    parts[at : at + 1] = [random.choice(words_en)] if random.random() < 0.6 else []
+    return " ".join(parts)
+
+
+def pinyin(text: str) -> str:
+    """Run together and toned, as the pinyin recogniser writes."""
+    return "".join(lazy_pinyin(text, style=Style.TONE))
+
+
+def examples(sentences: list[Sentence], seed: int) -> list[Example]:
+    """What to learn from."""
+    random = Random(seed)
+    jieba.setLogLevel(60)
+    wholes = {" ".join(words(one.text)) for one in sentences if one.whole}
+    homophones: dict[str, list[str]] = defaultdict(list)
+    for char in sorted({char for one in sentences if one.language == "zh" for char in one.text if "\u4e00" <= char <= "\u9fff"}):
+        homophones[lazy_pinyin(char)[0]].append(char)
+    words_en = sorted({word.lower() for one in sentences if one.language == "en" for word in one.text.split()})
+    made: list[Example] = []
+
+    def add(one: Sentence, text: str, whole: bool, weight: float) -> None:
+        text = text.strip()
+        if not whole and " ".join(words(text)) in wholes:
+            return
+        made.append(Example(text, whole, weight))
+        if random.random() < 0.15:
+            made.append(Example(_misheard(one, text, random, homophones, words_en), whole, 0.5 * weight))
+        if one.language == "zh" and random.random() < 0.25:
+            made.append(Example(pinyin(text), whole, 0.7 * weight))
+
+    for one in sentences:
+        weight = _WEIGHT[one.source]
+        if not one.whole:
+            add(one, one.text, False, weight)
+            continue
+        parts = _segments(one)
+        add(one, one.text + ("?" if one.asked and random.random() < 0.5 else ""), True, weight)
+        cuts = list(range(1, len(parts)))
+        chosen = random.sample(cuts, min(_CUTS, len(cuts)))
+        if cuts and cuts[-1] not in chosen and random.random() < 0.7:
+            chosen[0] = cuts[-1]
+        for cut in chosen:
+            add(one, "".join(parts[:cut]), False, weight / len(chosen))
+        if parts and random.random() < 0.2:
+            cut = random.randrange(1, len(parts) + 1)
+            begun = "".join(parts[:cut])
+            add(one, begun + random.choice(_HESITATIONS[one.language]), False, 0.7 * weight)
+    return made
+
+
+Sparse = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+
+
+def hashed(texts: list[str]) -> Sparse:
+    """All features one after another, and where those of each text begin, with the end behind."""
+    found = [features(text, _BUCKETS) for text in texts]
+    starts = np.zeros(len(found) + 1, np.int64)
+    np.cumsum([len(one) for one in found], out=starts[1:])
+    return np.concatenate(found), starts
+
+
+def fit(sparse: Sparse, whole: npt.NDArray[np.float64], weight: npt.NDArray[np.float64], epochs: int, l2: float, seed: int) -> tuple[npt.NDArray[np.float64], float]:
+    """Weights and bias by Adagrad over small batches."""
+    flat, starts = sparse
+    weights, squares = np.zeros(_BUCKETS), np.full(_BUCKETS, 1e-2)
+    bias, bias_square = 0.0, 1e-2
+    order = np.arange(len(whole))
+    rng = np.random.default_rng(seed)
+    counts = np.diff(starts)
+    for epoch in range(epochs):
+        rng.shuffle(order)
+        rate = 0.15 / (1 + 0.5 * epoch)
+        for first in range(0, len(order), 256):
+            rows = order[first : first + 256]
+            index = np.concatenate([flat[starts[row] : starts[row + 1]] for row in rows])
+            of_row = np.repeat(np.arange(len(rows)), counts[rows])
+            odds = bias + np.bincount(of_row, weights[index], len(rows))
+            error = (1 / (1 + np.exp(-odds)) - whole[rows]) * weight[rows]
+            touched, inverse = np.unique(index, return_inverse=True)
+            gradient = np.bincount(inverse, error[of_row]) + l2 * weights[touched]
+            squares[touched] += gradient**2
+            weights[touched] -= rate * gradient / np.sqrt(squares[touched])
+            bias_square += error.sum() ** 2
+            bias -= rate * error.sum() / math.sqrt(bias_square)
+    return weights, bias
+
+
+def score(sparse: Sparse, weights: npt.NDArray[np.float64], bias: float) -> npt.NDArray[np.float64]:
+    """Log-odds of every text."""
+    flat, starts = sparse
+    return np.asarray(bias + np.add.reduceat(weights[flat], starts[:-1]))
+
+
+def auc(whole: npt.NDArray[np.bool_], odds: npt.NDArray[np.float64]) -> float:
+    """Share of pairs of a whole and an unfinished text that are told apart."""
+    ranks = np.empty(len(odds))
+    ranks[np.argsort(odds)] = np.arange(1, len(odds) + 1)
+    ones = int(whole.sum())
+    return float((ranks[whole].sum() - ones * (ones + 1) / 2) / (ones * (len(odds) - ones)))
+
+
+def save(weights: npt.NDArray[np.float64], bias: float, temperature: float, file: Path) -> None:
+    """Eight bits a weight; the greatest few are clipped."""
+    scale = float(np.quantile(np.abs(weights[weights != 0]), 0.9995)) / 127
+    stored = np.clip(np.rint(weights / scale), -127, 127).astype(np.int8)
+    np.savez_compressed(file, weights=stored, scale=np.float64(scale * temperature), bias=np.float64(bias * temperature))
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m bench.completeness.train", description="Train completeness.")
+    parser.add_argument("--downloads", type=Path, default=Path("build/completeness"))
+    parser.add_argument("--out", type=Path, default=MODEL_FILE)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--l2", type=float, default=2e-4)
+    parser.add_argument("--without", nargs="*", default=[], help="sources to leave out")
+    args = parser.parse_args()
+    began = time.perf_counter()
+    sentences = [one for one in everything(args.downloads) if one.source not in args.without]
+    near = near_table([one.text for one in sentences])
+    sentences = [one for one in sentences if one.text not in near]
+    Random(1).shuffle(sentences)
+    kept = len(sentences) // 20
+    made, held = examples(sentences[kept:], 2), examples(sentences[:kept], 3)
+    close = near_table([one.text for one in made])
+    made = [one for one in made if one.text not in close and words(one.text)]
+    print(f"{len(sentences)} sentences, {len(near)} near the table left out; {len(made)} examples, {len(close)} left out; {time.perf_counter() - began:.0f} s")
+    whole = np.array([one.whole for one in made], np.float64)
+    weight = np.array([one.weight for one in made])
+    # As many whole as unfinished, in each language alike.
+    language = np.array([bool(re.search(r"[\u3400-\u9fffāáǎàēéěèīíǐìōóǒòūúǔùǖǘǚǜ]", one.text)) for one in made])
+    for of_language in (language, ~language):
+        for value in (0.0, 1.0):
+            rows = of_language & (whole == value)
+            weight[rows] *= 0.25 * len(made) / max(1e-9, weight[rows].sum())
+    weights, bias = fit(hashed([one.text for one in made]), whole, weight, args.epochs, args.l2, 4)
+    held = [one for one in held if words(one.text)]
+    held_whole = np.array([one.whole for one in held])
+    odds = score(hashed([one.text for one in held]), weights, bias)
+    share = np.array([one.weight for one in held])
+    share[held_whole] /= share[held_whole].sum()
+    share[~held_whole] /= share[~held_whole].sum()
+    grid = np.linspace(0.2, 1.5, 66)
+    losses = [float((share * np.logaddexp(0, np.where(held_whole, -odds, odds) * one)).sum()) for one in grid]
+    temperature = float(grid[int(np.argmin(losses))])
+    save(weights, bias, temperature, args.out)
+    print(
+        f"held out: {len(held)} examples, AUC {auc(held_whole, odds):.3f}, log loss {min(losses) / 2:.3f}, temperature {temperature:.2f}; "
+        f"{args.out.stat().st_size / 1e3:.0f} kB; {time.perf_counter() - began:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()
