@@ -20,6 +20,8 @@ HERE: Final = Path(__file__).parent
 CORPUS: Final = "chatterbot-corpus==1.3.3"  # BSD-3-Clause
 INTENTS: Final = "home-assistant-intents==2026.11.25"  # data CC-BY-4.0, package Apache-2.0
 GRADED: Final = "hsk-sentences-audio==1.0.0"  # data CC-BY-SA-4.0
+JIEBA: Final = "jieba==0.42.1"  # MIT
+LEXICON: Final = "textblob==0.20.1"  # MIT; Brill's lexicon inside it MIT, its additions CC-BY-3.0
 SKILLS: Final = (  # Apache-2.0
     "ovos-skill-weather==1.0.6",
     "ovos-skill-date-time==1.1.5",
@@ -223,3 +225,22 @@ def everything(folder: Path, seed: int = 0) -> list[Sentence]:
         for one in part:
             found.setdefault((one.text, one.whole), one)
     return list(found.values())
+
+
+def lexicon(folder: Path) -> dict[str, str]:
+    """Words and their classes: the more frequent of jieba's dictionary, names left out, and of Brill's lexicon."""
+    import jieba
+
+    found: dict[str, str] = {}
+    for line in (Path(jieba.__file__).parent / "dict.txt").read_text(encoding="utf-8").splitlines():
+        word, frequency, kind = line.split(" ")
+        frequent = int(frequency) >= (100 if len(word) > 1 else 1)
+        if frequent and len(word) <= 4 and kind[:2] not in ("nr", "nz", "nt", "i", "l") and re.fullmatch("[\u4e00-\u9fff]+", word):
+            found[word] = kind
+    with fetched(LEXICON, folder) as archive:
+        spelt = dict(line.split() for line in archive.read("textblob/en/en-spelling.txt").decode().splitlines() if not line.startswith(";"))
+        for line in archive.read("textblob/en/en-lexicon.txt").decode().splitlines():
+            word, _, kind = line.partition(" ")
+            if re.fullmatch("[a-z']+", word) and int(spelt.get(word, "0")) >= 4 and re.fullmatch("[A-Z$]+", kind):
+                found[word] = kind
+    return found

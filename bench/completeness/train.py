@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from pypinyin import Style, lazy_pinyin
 
-from bench.completeness.sources import Sentence, everything
+from bench.completeness.sources import Sentence, everything, lexicon
 from xiaozhi.turn.completeness import MODEL_FILE, features, words
 
 TABLE: Final = Path(__file__).parents[2] / "tests" / "data" / "completeness.tsv"
@@ -33,7 +33,7 @@ _HESITATIONS: Final = {
     "en": "um|uh|er|like|you know|and|so|I mean|hmm|the uh|but|and um|or".split("|"),
 }
 # Weights: our own sentences are what people say to a companion, house commands are many of a few kinds.
-_WEIGHT: Final = {"own": 1.0, "chatterbot-corpus": 1.0, "hsk-sentences-audio": 1.0, "home-assistant-intents": 0.5, "ovos-skills": 0.7}
+_WEIGHT: Final = {"own": 1.0, "chatterbot-corpus": 1.0, "hsk-sentences-audio": 1.0, "home-assistant-intents": 0.5, "ovos-skills": 0.7, "compound": 0.6}
 
 
 @dataclass
@@ -92,6 +92,12 @@ def _misheard(one: Sentence, text: str, random: Random, homophones: dict[str, li
     return " ".join(parts)
 
 
+def _often(one: Sentence) -> float:
+    """Short utterances are said more often than a list of sentences has them."""
+    count = len(words(one.text)) / (1.6 if one.language == "zh" else 1.0)
+    return 3.0 if count <= 2 else 2.0 if count <= 4 else 1.0
+
+
 def pinyin(text: str) -> str:
     """Run together and toned, as the pinyin recogniser writes."""
     return "".join(lazy_pinyin(text, style=Style.TONE))
@@ -118,13 +124,13 @@ def examples(sentences: list[Sentence], seed: int) -> list[Example]:
         if one.language == "zh" and random.random() < 0.25:
             made.append(Example(pinyin(text), whole, 0.7 * weight))
 
-    for one in sentences:
+    for one in [*sentences, *compounds(sentences, random)]:
         weight = _WEIGHT[one.source]
         if not one.whole:
             add(one, one.text, False, weight)
             continue
         parts = _segments(one)
-        add(one, one.text + ("?" if one.asked and random.random() < 0.5 else ""), True, weight)
+        add(one, one.text + ("?" if one.asked and random.random() < 0.5 else ""), True, weight * _often(one))
         cuts = list(range(1, len(parts)))
         chosen = random.sample(cuts, min(_CUTS, len(cuts)))
         if cuts and cuts[-1] not in chosen and random.random() < 0.7:
@@ -138,12 +144,40 @@ def examples(sentences: list[Sentence], seed: int) -> list[Example]:
     return made
 
 
+_JOINED: Final = {
+    "zh": "因为 但是 可是 不过 所以 然后 而且 或者 还有 于是 结果 就是 要不然 因此 如果 虽然 后来 接着".split(),
+    "en": "because|but|and|so|and then|or|if|when|although|while|until|so that|unless|since|before|after|and also|but then".split("|"),
+}
+_CONDITIONS: Final = {
+    "zh": "如果{}的话|要是{}|如果{}|等{}以后|等{}|当{}的时候|只要{}|虽然{}|因为{}|既然{}|就算{}|除非{}|不管{}|每次{}|自从{}|{}的时候|{}以前|{}之后|假如{}|即使{}".split("|"),
+    "en": "if {}|when {}|because {}|since {}|although {}|while {}|as soon as {}|even if {}|unless {}|after {}|before {}|whenever {}|even though {}|until {}|once {}|in case {}".split("|"),
+}
+
+
+def compounds(sentences: list[Sentence], random: Random) -> list[Sentence]:
+    """Two sentences joined, and what is open until the second comes: "A because", "if A"."""
+    made = []
+    for language in ("zh", "en"):
+        plain = [one for one in sentences if one.language == language and one.whole and not one.asked and one.source in ("own", "hsk-sentences-audio") and 3 <= len(words(one.text)) <= 12]
+        blank = "" if language == "zh" else " "
+        for _ in range(4000):
+            one, other = random.sample(plain, 2)
+            joint = random.choice(_JOINED[language])
+            made.append(Sentence(language, blank.join([one.text, joint, other.text]), "compound"))
+            made.append(Sentence(language, blank.join([one.text, joint]), "compound", whole=False))
+            one, other = random.sample(plain, 2)
+            opened = random.choice(_CONDITIONS[language]).format(one.text)
+            made.append(Sentence(language, blank.join([opened, other.text]), "compound"))
+            made.append(Sentence(language, opened, "compound", whole=False))
+    return made
+
+
 Sparse = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
-def hashed(texts: list[str]) -> Sparse:
+def hashed(texts: list[str], known: dict[str, str]) -> Sparse:
     """All features one after another, and where those of each text begin, with the end behind."""
-    found = [features(text, _BUCKETS) for text in texts]
+    found = [features(text, _BUCKETS, known) for text in texts]
     starts = np.zeros(len(found) + 1, np.int64)
     np.cumsum([len(one) for one in found], out=starts[1:])
     return np.concatenate(found), starts
@@ -189,11 +223,21 @@ def auc(whole: npt.NDArray[np.bool_], odds: npt.NDArray[np.float64]) -> float:
     return float((ranks[whole].sum() - ones * (ones + 1) / 2) / (ones * (len(odds) - ones)))
 
 
-def save(weights: npt.NDArray[np.float64], bias: float, temperature: float, file: Path) -> None:
+def save(weights: npt.NDArray[np.float64], bias: float, temperature: float, known: dict[str, str], file: Path) -> None:
     """Eight bits a weight; the greatest few are clipped."""
     scale = float(np.quantile(np.abs(weights[weights != 0]), 0.9995)) / 127
     stored = np.clip(np.rint(weights / scale), -127, 127).astype(np.int8)
-    np.savez_compressed(file, weights=stored, scale=np.float64(scale * temperature), bias=np.float64(bias * temperature))
+    by_kind: dict[str, list[str]] = defaultdict(list)
+    for word, kind in sorted(known.items()):
+        by_kind[kind].append(word)
+    text = "\n".join(" ".join([kind, *of_kind]) for kind, of_kind in sorted(by_kind.items()))
+    np.savez_compressed(
+        file,
+        weights=stored,
+        scale=np.float64(scale * temperature),
+        bias=np.float64(bias * temperature),
+        lexicon=np.frombuffer(text.encode(), np.uint8),
+    )
 
 
 def main() -> None:
@@ -207,6 +251,7 @@ def main() -> None:
     args = parser.parse_args()
     began = time.perf_counter()
     sentences = [one for one in everything(args.downloads) if one.source not in args.without]
+    known = lexicon(args.downloads)
     near = near_table([one.text for one in sentences])
     sentences = [one for one in sentences if one.text not in near]
     Random(1).shuffle(sentences)
@@ -223,17 +268,17 @@ def main() -> None:
         for value in (0.0, 1.0):
             rows = of_language & (whole == value)
             weight[rows] *= 0.25 * len(made) / max(1e-9, weight[rows].sum())
-    weights, bias = fit(hashed([one.text for one in made]), whole, weight, args.epochs, args.l2, 4)
+    weights, bias = fit(hashed([one.text for one in made], known), whole, weight, args.epochs, args.l2, 4)
     held = [one for one in held if words(one.text)]
     held_whole = np.array([one.whole for one in held])
-    odds = score(hashed([one.text for one in held]), weights, bias)
+    odds = score(hashed([one.text for one in held], known), weights, bias)
     share = np.array([one.weight for one in held])
     share[held_whole] /= share[held_whole].sum()
     share[~held_whole] /= share[~held_whole].sum()
     grid = np.linspace(0.2, 1.5, 66)
     losses = [float((share * np.logaddexp(0, np.where(held_whole, -odds, odds) * one)).sum()) for one in grid]
     temperature = float(grid[int(np.argmin(losses))])
-    save(weights, bias, temperature, args.out)
+    save(weights, bias, temperature, known, args.out)
     print(
         f"held out: {len(held)} examples, AUC {auc(held_whole, odds):.3f}, log loss {min(losses) / 2:.3f}, temperature {temperature:.2f}; "
         f"{args.out.stat().st_size / 1e3:.0f} kB; {time.perf_counter() - began:.0f} s"
