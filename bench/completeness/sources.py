@@ -63,13 +63,17 @@ _PER_TEMPLATE: Final = 40
 
 @dataclass(frozen=True)
 class Sentence:
-    """A whole utterance: its language, text, source, and whether a question mark stood behind it."""
+    """An utterance: its language, text, source, whether a question mark stood behind it and whether it is whole.
+
+    What shares a `group`, a template, is all held out or all learned from.
+    """
 
     language: str
     text: str
     source: str
     asked: bool = False
     whole: bool = True
+    group: str = ""
 
 
 def fetched(requirement: str, folder: Path) -> zipfile.ZipFile:
@@ -123,7 +127,7 @@ def own(language: str, whole: bool, random: Random, most: int) -> Iterator[Sente
         if line and not line.startswith("#"):
             for text in expanded(line, random, most):
                 text = text.replace(" ", "") if language == "zh" else text
-                yield Sentence(language, text, "own", whole=whole)
+                yield Sentence(language, text, "own", whole=whole, group=line)
 
 
 def _sentences(language: str, line: str, source: str) -> Iterator[Sentence]:
@@ -194,7 +198,7 @@ def _filled(
         text = re.sub(r"\{([^{}]+)\}", lambda found: _slot(language, found[1].split(":")[0], lists, random), text)
         if not re.search(r"[<>{}()\[\]|]", text):
             text = text.replace(" ", "") if language == "zh" else text
-            yield Sentence(language, text.rstrip(".!?。！？"), source, asked=text[-1:] in "?？")
+            yield Sentence(language, text.rstrip(".!?。！？"), source, asked=text[-1:] in "?？", group=template)
 
 
 def skills(folder: Path, random: Random, most: int) -> Iterator[Sentence]:

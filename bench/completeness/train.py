@@ -103,7 +103,7 @@ def pinyin(text: str) -> str:
     return "".join(lazy_pinyin(text, style=Style.TONE))
 
 
-def examples(sentences: list[Sentence], seed: int) -> list[Example]:
+def examples(sentences: list[Sentence], joined: int, seed: int) -> list[Example]:
     """What to learn from."""
     random = Random(seed)
     jieba.setLogLevel(60)
@@ -124,7 +124,7 @@ def examples(sentences: list[Sentence], seed: int) -> list[Example]:
         if one.language == "zh" and random.random() < 0.25:
             made.append(Example(pinyin(text), whole, 0.7 * weight))
 
-    for one in [*sentences, *compounds(sentences, random)]:
+    for one in [*sentences, *compounds(sentences, joined, random)]:
         weight = _WEIGHT[one.source]
         if not one.whole:
             add(one, one.text, False, weight)
@@ -154,13 +154,13 @@ _CONDITIONS: Final = {
 }
 
 
-def compounds(sentences: list[Sentence], random: Random) -> list[Sentence]:
+def compounds(sentences: list[Sentence], count: int, random: Random) -> list[Sentence]:
     """Two sentences joined, and what is open until the second comes: "A because", "if A"."""
     made = []
     for language in ("zh", "en"):
         plain = [one for one in sentences if one.language == language and one.whole and not one.asked and one.source in ("own", "hsk-sentences-audio") and 3 <= len(words(one.text)) <= 12]
         blank = "" if language == "zh" else " "
-        for _ in range(4000):
+        for _ in range(count // 2):
             one, other = random.sample(plain, 2)
             joint = random.choice(_JOINED[language])
             made.append(Sentence(language, blank.join([one.text, joint, other.text]), "compound"))
@@ -254,9 +254,10 @@ def main() -> None:
     known = lexicon(args.downloads)
     near = near_table([one.text for one in sentences])
     sentences = [one for one in sentences if one.text not in near]
-    Random(1).shuffle(sentences)
-    kept = len(sentences) // 20
-    made, held = examples(sentences[kept:], 2), examples(sentences[:kept], 3)
+    groups = sorted({one.group or one.text for one in sentences})
+    held_groups = set(Random(1).sample(groups, len(groups) // 12))
+    made = examples([one for one in sentences if (one.group or one.text) not in held_groups], 8000, 2)
+    held = examples([one for one in sentences if (one.group or one.text) in held_groups], 500, 3)
     close = near_table([one.text for one in made])
     made = [one for one in made if one.text not in close and words(one.text)]
     print(f"{len(sentences)} sentences, {len(near)} near the table left out; {len(made)} examples, {len(close)} left out; {time.perf_counter() - began:.0f} s")
