@@ -143,7 +143,6 @@ def main() -> None:
     parser.add_argument("recordings", type=Path, help="a folder of 16 kHz mono WAV files with an index.tsv")
     parser.add_argument("--asr-models", type=Path, help="streaming recognisers; RECORDINGS/models otherwise")
     parser.add_argument("--vad-model", default="auto", help="a silero .onnx file; otherwise what the server would take")
-    parser.add_argument("--models-dir", type=Path, default=Path("models"))
     parser.add_argument("--recognition-ms", type=float, default=110.0, help="from the question to the text")
     parser.add_argument("--reply-ms", type=float, default=REPLY_MS, help="from the text to the first audio")
     parser.add_argument("--gaps", type=int, nargs="*", default=GAPS_MS, help="lengths of the pauses put in, ms")
@@ -156,7 +155,7 @@ def main() -> None:
     clips = read_clips(args.recordings)
     if not clips:
         raise SystemExit(f"{args.recordings}: no sentences")
-    model = load_silero(VadSettings(model=args.vad_model), args.models_dir)
+    model = load_silero(VadSettings(model=args.vad_model))
     utterances = make_utterances(model, clips, args.gaps)
     texts = RecognisedTexts(args.asr_models or args.recordings / "models")
     upstreams = [

@@ -272,7 +272,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     models_dir = settings.models.dir
     recognition = WorkerPool(settings.asr.workers, "asr", niceness=settings.asr.niceness)
     codec = WorkerPool(settings.audio.codec_workers, "codec")
-    silero = await asyncio.to_thread(load_silero, settings.vad, models_dir)
+    silero = await asyncio.to_thread(load_silero, settings.vad)
     built = await asyncio.to_thread(build_recognizer, settings.asr, models_dir, SPOKEN_COMMANDS_EN)
     chat = build_chat(settings.llm, settings.server.timezone, edge=settings.cluster.tier == "edge")
     voices = build_voices(settings.tts, models_dir)

@@ -105,7 +105,7 @@ async def _build(parts: Parts, services: Services, keys: Collection[str]) -> Non
     if _any(keys, ("llm.system_prompt", "agents")):
         parts.roster = await Roster.load(settings, services.store)
     if _any(keys, OF_VAD_MODEL):
-        parts.model = await asyncio.to_thread(load_silero, settings.vad, models_dir)
+        parts.model = await asyncio.to_thread(load_silero, settings.vad)
         parts.about["vad"] = About((parts.model.name,))
     if _any(keys, ("asr",), NOT_OF_RECOGNIZER):
         built = await asyncio.to_thread(build_recognizer, settings.asr, models_dir, SPOKEN_COMMANDS_EN)

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, field_validator
 from xiaozhi.settings.section import Section
 
 Mirror: TypeAlias = Literal["github", "huggingface", "hf-mirror", "modelscope", "tuna"]
-"""Who publishes models, or copies of them; the last three can be reached from mainland China."""
+"""Who publishes models, or copies of them. `tuna` has none any more and stands in older settings files."""
 
 
 class LogSettings(Section):
@@ -25,7 +25,7 @@ class ModelsSettings(Section):
 
     dir: Path = Path("models")
     auto_pull: bool = True
-    mirrors: tuple[Mirror, ...] = ("github", "huggingface", "hf-mirror", "modelscope", "tuna")
+    mirrors: tuple[Mirror, ...] = ("github", "huggingface", "hf-mirror", "modelscope")
     connect_timeout_s: float = Field(5.0, gt=0, le=60)
 
 
