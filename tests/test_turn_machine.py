@@ -459,6 +459,16 @@ def test_a_held_reply_goes_on_when_the_microphone_falls_silent_or_recognition_ne
     assert kinds(machine.heard(machine.utterance, 10_320, 1700, unsent_ms=1700)) == [ResumeReply, NextUtterance]
 
 
+@pytest.mark.parametrize("probing", [False, True])
+def test_speech_over_a_reply_that_turns_out_to_be_its_echo_is_over_and_the_reply_goes_on(probing: bool) -> None:
+    machine = realtime_reply()
+    if probing:
+        machine.heard(machine.utterance, 10_000 + RULES.barge_in_ms + 60, 0)
+    assert state_of(machine) is (State.PROBING if probing else State.OVERLAP)
+    assert kinds(machine.not_speech(machine.utterance)) == [*([ResumeReply] if probing else []), NextUtterance]
+    assert state_of(machine) is State.REPLYING
+
+
 def test_speech_over_a_reply_that_may_come_late_is_waited_for_a_little() -> None:
     machine = realtime_reply()
     assert machine.heard(machine.utterance, 10_160, 500, unsent_ms=500, doubtful=True) == []

@@ -60,7 +60,7 @@ class Listener:
         self._device_id = device_id
         self._machine = machine
         self._microphone = microphone
-        self._own_voice = EchoGuard(services.codec, services.echoes)
+        self._own_voice = EchoGuard(services.codec, services.echoes, microphone.clock)
         self._replies = replies
         self._apply = apply
         self._say = say
@@ -107,7 +107,10 @@ class Listener:
                 continue
             if heard.utterance != self._machine.utterance:
                 continue  # it was over while this was on its way
-            event = await self._own_voice.past(heard, self._replies.sounding(), self._machine.settings.soft_end_ms)
+            taken = self._machine.state in (State.HEARING, State.PAUSED)
+            event = await self._own_voice.past(
+                heard, self._replies.sounding(), self._machine.settings.soft_end_ms, taken=taken
+            )
             if isinstance(event, Echo):
                 if event is Echo.OVER:
                     self._apply(self._machine.not_speech(heard.utterance))

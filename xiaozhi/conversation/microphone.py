@@ -13,6 +13,7 @@ from xiaozhi.events import KeyReleased, MicInput, MicPacket, SpeechEvent
 from xiaozhi.stages.asr.stage import Ask, AsrInput, Forget, Recognised, run_asr
 from xiaozhi.stages.vad.stage import VadControl, run_vad
 from xiaozhi.turn.decisions import Mic
+from xiaozhi.turn.microphone_clock import MicrophoneClock
 from xiaozhi.turn.segmenter import Segmenter
 
 # Microphone audio waits at most this long for the VAD; then the oldest is dropped and counted.
@@ -89,6 +90,11 @@ class Microphone:
         if self._control.mic is Mic.SHUT:
             self.unheard += 1
         self._packets.put_nowait(packet)
+
+    @property
+    def clock(self) -> MicrophoneClock:
+        """When what is heard was said."""
+        return self._control.clock
 
     @property
     def waiting_ms(self) -> float:

@@ -2,10 +2,13 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from xiaozhi.conversation.answering import CachedRecognizer, Plan
 from xiaozhi.conversation.device_link import DeviceLink
+from xiaozhi.conversation.echo_guard import PlayedPacket
+from xiaozhi.conversation.pacer import MAX_RECENT_PACKETS
 from xiaozhi.conversation.recall import Recollection
 from xiaozhi.conversation.reply import Reply
 from xiaozhi.conversation.services import Services
@@ -56,6 +59,7 @@ class Replies:
         self._task: asyncio.Task[None] | None = None
         self.now: Reply | None = None
         """The one that is prepared or spoken."""
+        self._earlier: deque[PlayedPacket] = deque(maxlen=MAX_RECENT_PACKETS)  # of replies that are over
 
     def begin(self, tasks: asyncio.TaskGroup, plan: Plan, trace: TurnTrace, name: str) -> None:
         """Prepare a reply at once; it is heard when it is committed.
@@ -138,6 +142,7 @@ class Replies:
         trace = reply.trace
         if not reply.committed:
             return
+        self._earlier.extend(reply.pacer.recent)
         broken_off = trace.interrupted is not None
         if reply.remembered is CachedRecognizer.ALWAYS or (
             reply.remembered is CachedRecognizer.BROKEN_OFF and broken_off
@@ -160,12 +165,11 @@ class Replies:
         """The device has been told that a reply comes, and it is not over."""
         return self.now is not None and self.now.committed
 
-    def sounding(self) -> Sequence[bytes]:
-        """What an open microphone may hear of the device itself: Opus packets."""
-        reply = self.now
-        if reply is None or not reply.committed or self._machine.mode is not ListeningMode.REALTIME:
+    def sounding(self) -> Sequence[PlayedPacket]:
+        """What an open microphone may hear of the device itself, the oldest first; its echo outlives a reply."""
+        if self._machine.mode is not ListeningMode.REALTIME:
             return ()
-        return tuple(reply.pacer.recent)
+        return (*self._earlier, *(self.now.pacer.recent if self.now is not None else ()))
 
     def spoken_text(self) -> str:
         """What the device has been given to say so far."""

@@ -335,7 +335,11 @@ class TurnMachine:
     @_event
     def not_speech(self, utterance: int) -> list[Decision]:
         """What the VAD has found was nobody, such as the device's own voice: it may look for the next."""
-        if utterance == self.utterance and self.state in (State.WAITING, State.REPLYING):
+        if utterance != self.utterance:
+            return []
+        if self.state in (State.OVERLAP, State.PROBING):
+            return self._go_on_replying()
+        if self.state in (State.WAITING, State.REPLYING):
             self._close()
         return []
 
