@@ -39,7 +39,7 @@ class Says:
         return self.text
 
 
-NEUTRAL = Says("我今天看了一本书")
+NEUTRAL = Says("привет")  # no language of the model of completeness
 
 
 def test_a_hangover_cuts_off_at_a_pause_that_is_longer_and_is_late_by_less_than_a_packet() -> None:

@@ -122,7 +122,7 @@ async def test_the_devices_own_voice_is_held_back_and_a_user_over_it_is_let_thro
     song: list[bytes], pool: WorkerPool
 ) -> None:
     ears = Ears(pool)
-    passed = []
+    passed: list[SpeechBegan | SpeechAudio] = []
     for event in steps(over(echo(song), "please stop the music now", 3.5), 2.5):
         became = await ears.past(event, playing(song), taken=bool(passed))
         assert became is not Echo.OVER

@@ -64,7 +64,7 @@ def test_a_neutral_text_is_committed_when_its_silence_has_passed_and_the_reply_i
     machine = listening()
     speak(machine)
     ticket = soft_end(machine)
-    assert kinds(machine.recognised(ticket, "我今天看了一本书")) == [StartReply]
+    assert kinds(machine.recognised(ticket, "привет")) == [StartReply]  # a language of which nothing is known
     assert machine.reply_ready(machine.generation) == []  # 128 ms of silence are too few for a neutral text
     assert machine.heard(machine.utterance, 1500, 500) == []
     assert kinds(machine.heard(machine.utterance, 1560, 560)) == [Commit, NextUtterance]
@@ -171,10 +171,10 @@ def test_a_correction_drops_the_reply_and_prepares_another() -> None:
     machine.reply_ready(machine.generation)
     machine.heard(machine.utterance, 1560, 560)
     generation = machine.generation
-    decisions = machine.recognised(ticket, "现在几点到")
-    assert decisions == [DropReply(generation), StartReply(1, 0, generation + 1, "现在几点到")]
+    decisions = machine.recognised(ticket, "现在几点了")
+    assert decisions == [DropReply(generation), StartReply(1, 0, generation + 1, "现在几点了")]
     assert machine.reply_ready(generation) == []
-    assert machine.reply_ready(generation + 1)[0] == Commit(1, 0, generation + 1, "现在几点到")
+    assert machine.reply_ready(generation + 1)[0] == Commit(1, 0, generation + 1, "现在几点了")
 
 
 def test_words_that_turn_out_to_be_none_are_no_turn() -> None:
@@ -207,14 +207,14 @@ def test_a_released_key_waits_for_the_confirmation() -> None:
 
 
 def test_speech_that_goes_on_makes_a_missing_confirmation_stale() -> None:
-    machine, ticket = provisional("我想问")
+    machine, ticket = provisional("现在几点了")
     machine.heard(machine.utterance, 1300, 0)
-    assert machine.recognised(ticket, "我想问") == []
+    assert machine.recognised(ticket, "现在几点了") == []
     second = soft_end(machine, 1300)
-    assert machine.recognised(second, "我想问", provisional=True) == []  # the same words: the reply is kept
+    assert machine.recognised(second, "现在几点了", provisional=True) == []  # the same words: the reply is kept
     machine.reply_ready(machine.generation)
     assert machine.heard(machine.utterance, 1900, 600) == []
-    assert kinds(machine.recognised(second, "我想问")) == [Commit, NextUtterance]
+    assert kinds(machine.recognised(second, "现在几点了")) == [Commit, NextUtterance]
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_no_reply_is_prepared_ahead_of_time_under_load() -> None:
     asked = machine.heard(machine.utterance, 1560, 560)
     assert kinds(asked) == [Recognise]
     assert isinstance(asked[0], Recognise)
-    assert kinds(machine.recognised(asked[0].ticket, "我今天看了一本书")) == [StartReply]
+    assert kinds(machine.recognised(asked[0].ticket, "привет")) == [StartReply]  # a language of which nothing is known
 
 
 @pytest.mark.parametrize("text", ["", "  ", "。", "..."])

@@ -86,7 +86,19 @@ def fetched(requirement: str, folder: Path) -> zipfile.ZipFile:
     pattern = f"{name.replace('-', '_')}-{version}-*.whl"
     if not list(folder.glob(pattern)):
         subprocess.run(
-            [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:", "-d", folder, requirement],
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "-q",
+                "--no-deps",
+                "--only-binary",
+                ":all:",
+                "-d",
+                folder,
+                requirement,
+            ],
             check=True,
         )
     found = list(folder.glob(pattern))
@@ -166,7 +178,10 @@ def intents(folder: Path, random: Random, most: int) -> Iterator[Sentence]:
             data = json.loads(archive.read(f"home_assistant_intents/data/{name}.json"))
             rules = data["expansion_rules"]
             lists = {
-                key: [re.sub(r"[\[\]()|]", " ", one["in"] if isinstance(one, dict) else one).split()[0] for one in value["values"]]
+                key: [
+                    re.sub(r"[\[\]()|]", " ", one["in"] if isinstance(one, dict) else one).split()[0]
+                    for one in value["values"]
+                ]
                 for key, value in data["lists"].items()
                 if value.get("values")
             }
@@ -239,10 +254,19 @@ def lexicon(folder: Path) -> dict[str, str]:
     for line in (Path(jieba.__file__).parent / "dict.txt").read_text(encoding="utf-8").splitlines():
         word, frequency, kind = line.split(" ")
         frequent = int(frequency) >= (100 if len(word) > 1 else 1)
-        if frequent and len(word) <= 4 and kind[:2] not in ("nr", "nz", "nt", "i", "l") and re.fullmatch("[\u4e00-\u9fff]+", word):
+        if (
+            frequent
+            and len(word) <= 4
+            and kind[:2] not in ("nr", "nz", "nt", "i", "l")
+            and re.fullmatch("[\u4e00-\u9fff]+", word)
+        ):
             found[word] = kind
     with fetched(LEXICON, folder) as archive:
-        spelt = dict(line.split() for line in archive.read("textblob/en/en-spelling.txt").decode().splitlines() if not line.startswith(";"))
+        spelt = dict(
+            line.split()
+            for line in archive.read("textblob/en/en-spelling.txt").decode().splitlines()
+            if not line.startswith(";")
+        )
         for line in archive.read("textblob/en/en-lexicon.txt").decode().splitlines():
             word, _, kind = line.partition(" ")
             if re.fullmatch("[a-z']+", word) and int(spelt.get(word, "0")) >= 4 and re.fullmatch("[A-Z$]+", kind):

@@ -10,15 +10,15 @@ from xiaozhi.settings.section import Section
 # What a profile stands for. Any single value in the file overrides its profile's.
 TURN_PROFILES: Mapping[str, Mapping[str, int]] = {
     "conservative": {
-        "soft_end_ms": 192, "known_ms": 400, "complete_ms": 600, "neutral_ms": 800, "trailing_ms": 1500,
+        "soft_end_ms": 192, "known_ms": 400, "complete_ms": 500, "neutral_ms": 1100, "trailing_ms": 1700,
         "max_speculations": 2,
     },
     "balanced": {
-        "soft_end_ms": 96, "known_ms": 240, "complete_ms": 400, "neutral_ms": 650, "trailing_ms": 1200,
+        "soft_end_ms": 96, "known_ms": 240, "complete_ms": 350, "neutral_ms": 900, "trailing_ms": 1400,
         "max_speculations": 5,
     },
     "aggressive": {
-        "soft_end_ms": 64, "known_ms": 160, "complete_ms": 300, "neutral_ms": 450, "trailing_ms": 900,
+        "soft_end_ms": 64, "known_ms": 160, "complete_ms": 300, "neutral_ms": 600, "trailing_ms": 1000,
         "max_speculations": 5,
     },
 }  # fmt: skip

@@ -3,7 +3,7 @@
 The units are Chinese characters, Latin words and numbers, so that mixed text is nothing special, and syllables where a
 recogniser writes toned pinyin. The features look at the end, at the beginning, at both together, at what stands between
 and at the classes (verb, measure word, ...) of the words at the end, found in a small lexicon. Weights and lexicon are
-made by `python -m bench.completeness.train` and lie beside this file with their licences.
+made by `python -m bench.completeness.train`; `completeness.txt` says from what, and under which licences.
 """
 
 import math
@@ -19,6 +19,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+PLAINLY_WHOLE: Final = 0.2
+"""Log-odds from which a text is plainly whole: half of the whole ones of the table, 2 to 4 % of the unfinished."""
+PLAINLY_OPEN: Final = -1.0
+"""Log-odds up to which a text plainly goes on."""
 MODEL_FILE: Final = Path(__file__).with_name("completeness.npz")
 # Words before these say nothing about the end.
 MAX_WORDS: Final = 12
@@ -27,6 +31,7 @@ MAX_CHARACTERS: Final = 200
 _VOWEL: Final = "a-zü\u00e0-\u01dc"  # of Latin words, toned pinyin included
 _WORD: Final = re.compile(rf"[\u3400-\u9fff]|[{_VOWEL}][{_VOWEL}'’]*|[0-9]+|[?？]")
 _TONED: Final = re.compile("[āáǎàēéěèīíǐìōóǒòūúǔùǖǘǚǜ]")
+_UNKNOWN: Final = re.compile("[\u3040-\u30ff\uac00-\ud7af]")  # kana and hangul
 _FINAL: Final = "aeiouüāáǎàēéěèīíǐìōóǒòūúǔùǖǘǚǜ"
 _SYLLABLE: Final = re.compile(rf"(?:[zcs]h|[b-df-hj-np-tw-z])?[{_FINAL}]+(?:ng(?![{_FINAL}])|[nr](?![{_FINAL}]))?")
 
@@ -34,8 +39,10 @@ _SYLLABLE: Final = re.compile(rf"(?:[zcs]h|[b-df-hj-np-tw-z])?[{_FINAL}]+(?:ng(?
 def words(text: str) -> list[str]:
     """The words of a text in lower case, without punctuation; a question mark stays when it is the last.
 
-    Chinese characters stand alone; "wǒxiǎngwèn" is three syllables.
+    Chinese characters stand alone; "wǒxiǎngwèn" is three syllables. Of Japanese and Korean nothing is known.
     """
+    if _UNKNOWN.search(text):
+        return []
     found: list[str] = []
     for word in _WORD.findall(unicodedata.normalize("NFKC", text).lower()):
         if _TONED.search(word):
