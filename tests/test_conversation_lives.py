@@ -384,6 +384,26 @@ def test_a_backchannel_and_then_no_more_packets_leave_no_reply_half_unheard(reco
     run(scene())
 
 
+@pytest.mark.parametrize("after_s", [0.3, 4.0])
+def test_who_goes_on_as_the_reply_begins_is_answered_once_and_who_speaks_later_twice(after_s: float) -> None:
+    async def scene() -> None:
+        texts = ["我想听听", *["小猪的故事"] * 9]
+        async with conversation(REALTIME, *texts, trailing_ms=700) as (device, services):
+            services.chat = Story()
+            await device.speak(1.0)
+            await answered(device, now())
+            await asyncio.sleep(after_s)
+            since = now()
+            await device.speak(1.0)
+            await answered(device, since + 0.5)
+            soon = after_s < 1.0
+            assert told(device, "stt") == ["stt 我想听听", f"stt {'我想听听' if soon else ''}小猪的故事"]
+            await ended(device)
+            assert device.talk._recall.turns == (1 if soon else 2)
+
+    run(scene())
+
+
 # Recognition on another machine ---------------------------------------------------------------------------------------
 
 

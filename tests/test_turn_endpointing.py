@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xiaozhi.settings import TurnSettings
-from xiaozhi.turn.endpointing import UserPace, hangover_ms, interrupts, is_echo, plain
+from xiaozhi.turn.endpointing import UserPace, hangover_ms, interrupts, is_echo, joined, plain
 
 RULES = TurnSettings()
 NEUTRAL = "привет"  # no language of the model of completeness
@@ -102,3 +102,18 @@ def test_the_device_hearing_itself_is_an_echo() -> None:
     assert not is_echo("明天上海呢", said)
     assert not is_echo("", said)
     assert not is_echo("停", said)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "both"),
+    [
+        ("我想去。", "北京", "我想去北京"),
+        ("I want to go.", "to Paris", "I want to go to Paris"),
+        ("播放", "hello", "播放 hello"),
+        ("", "北京", "北京"),
+        ("我想去。", " ", "我想去"),
+        ("真的吗？", "不会吧", "真的吗？ 不会吧"),
+    ],
+)
+def test_two_parts_of_what_was_said_are_one_text(first: str, second: str, both: str) -> None:
+    assert joined(first, second) == both

@@ -459,6 +459,66 @@ def test_a_held_reply_goes_on_when_the_microphone_falls_silent_or_recognition_ne
     assert kinds(machine.heard(machine.utterance, 10_320, 1700, unsent_ms=1700)) == [ResumeReply, NextUtterance]
 
 
+def spoken_over(after_ms: float, text: str = "北京") -> tuple[TurnMachine, list[Decision]]:
+    """Who said 我想去 says more so long after the reply to it was committed."""
+    machine = listening(ListeningMode.REALTIME)
+    speak(machine)
+    machine.recognised(soft_end(machine), "我想去")
+    machine.reply_ready(machine.generation)
+    assert Commit in kinds(machine.heard(machine.utterance, 2500, 1500))
+    at_ms = 2500 + after_ms
+    machine.speech_began(machine.utterance, at_ms, at_ms + 100)
+    asked = machine.heard(machine.utterance, at_ms + 400, 0)[-1]
+    assert isinstance(asked, Recognise) and asked.probe
+    return machine, machine.recognised(asked.ticket, text)
+
+
+def goes_on(machine: TurnMachine, text: str) -> str:
+    """What is answered when the speech ends."""
+    heard = machine._heard
+    asked = machine.heard(machine.utterance, heard.voiced_until_ms + 128, 128)[-1]
+    assert isinstance(asked, Recognise)
+    started = [each for each in machine.recognised(asked.ticket, text) if isinstance(each, StartReply)]
+    return started[0].text
+
+
+def test_who_goes_on_in_the_first_second_of_a_reply_says_one_utterance() -> None:
+    machine, decisions = spoken_over(600)
+    assert decisions == [Interrupt(machine.generation - 1, taken_back=True)]
+    assert goes_on(machine, "北京看天安门") == "我想去北京看天安门"
+
+
+def test_of_what_was_taken_back_something_is_answered_though_no_more_can_be_understood() -> None:
+    machine, _ = spoken_over(600)
+    assert goes_on(machine, "") == "我想去"
+
+
+def test_one_word_goes_on_but_a_backchannel_does_not() -> None:
+    assert kinds(spoken_over(600, "tomorrow")[1]) == [Interrupt]
+    assert spoken_over(600, "嗯")[1] == []
+
+
+def test_who_speaks_later_interrupts_and_begins_a_turn_of_his_own() -> None:
+    machine, decisions = spoken_over(1500)
+    assert decisions == [Interrupt(machine.generation - 1)]
+    assert goes_on(machine, "北京看天安门") == "北京看天安门"
+
+
+def test_a_reply_that_has_acted_is_not_taken_back() -> None:
+    machine, _ = spoken_over(600)
+    machine.keep_apart()
+    assert goes_on(machine, "北京看天安门") == "北京看天安门"
+
+
+def test_who_speaks_over_a_reply_to_a_written_question_begins_a_turn_of_his_own() -> None:
+    machine = listening(ListeningMode.REALTIME)
+    machine.typed("讲个故事")
+    machine.speech_began(machine.utterance, 300, 400)
+    asked = machine.heard(machine.utterance, 700, 0)[-1]
+    assert isinstance(asked, Recognise)
+    assert machine.recognised(asked.ticket, "换一个") == [Interrupt(machine.generation - 1)]
+
+
 @pytest.mark.parametrize("probing", [False, True])
 def test_speech_over_a_reply_that_turns_out_to_be_its_echo_is_over_and_the_reply_goes_on(probing: bool) -> None:
     machine = realtime_reply()

@@ -133,6 +133,8 @@ class Answering:
         trace.error = plan.error
         self.ends_conversation = plan.ends
         """The conversation is over after this reply."""
+        self.has_acted = bool(plan.name)
+        """It has done something that saying more does not undo."""
 
     async def run(self) -> None:
         """Think and voice the reply; whatever fails before its first word is answered for with an apology."""
@@ -296,6 +298,7 @@ class Answering:
         self._leave()
         self._gate.ready()
         await self._gate.opened()
+        self.has_acted = True
         self._on_pause()
 
     def _note_tools(self, answers: Sequence[ToolAnswer]) -> None:

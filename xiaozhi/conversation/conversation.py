@@ -294,8 +294,12 @@ class Conversation:
                     self._start_saying(generation)
                 case CommitSaying():
                     self._commit_saying()
-                case Interrupt():
-                    if self._replies.interrupt() and self._machine.mode is ListeningMode.REALTIME:
+                case Interrupt(_, taken_back):
+                    if taken_back and self._replies.has_acted:
+                        self._machine.keep_apart()
+                        taken_back = False
+                    silenced = self._replies.interrupt(taken_back=taken_back)
+                    if silenced and self._machine.mode is ListeningMode.REALTIME:
                         self._flush()
                 case PauseReply():
                     if (reply := self._replies.now) is not None:

@@ -121,8 +121,13 @@ class Replies:
             self._task.cancel()
         self.now = self._task = None
 
-    def interrupt(self) -> bool:
-        """Silence it and remember what was heard of it; False where there is none."""
+    @property
+    def has_acted(self) -> bool:
+        """It has done something that saying more does not undo."""
+        return self.now is not None and self.now.has_acted
+
+    def interrupt(self, *, taken_back: bool = False) -> bool:
+        """Silence it and remember what was heard of it, unless it is taken back; False where there is none."""
         reply = self.now
         if reply is None:
             return False
@@ -130,11 +135,11 @@ class Replies:
         self._speaker.settle(Told.INTERRUPTED)
         reply.stop()
         reply.close_trace()
-        self._remember(reply)
+        self._remember(reply, taken_back=taken_back)
         self.cancel()
         return True
 
-    def _remember(self, reply: Reply) -> None:
+    def _remember(self, reply: Reply, *, taken_back: bool = False) -> None:
         """Put into the history what was heard, whoever began it, and close the turn's record.
 
         A device that is frozen or out of range takes nothing, and hears nothing, long before it is found out.
@@ -144,8 +149,9 @@ class Replies:
             return
         self._earlier.extend(reply.pacer.recent)
         broken_off = trace.interrupted is not None
-        if reply.remembered is CachedRecognizer.ALWAYS or (
-            reply.remembered is CachedRecognizer.BROKEN_OFF and broken_off
+        if not taken_back and (
+            reply.remembered is CachedRecognizer.ALWAYS
+            or (reply.remembered is CachedRecognizer.BROKEN_OFF and broken_off)
         ):
             untaken_ms = self._link.untaken_ms(trace.generation)
             heard_ms = min(reply.pacer.played_ms(), reply.pacer.sent_ms - untaken_ms)

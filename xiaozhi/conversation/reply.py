@@ -79,6 +79,11 @@ class Reply:
         return self._pacer
 
     @property
+    def has_acted(self) -> bool:
+        """It has done something that saying more does not undo."""
+        return self._answering.has_acted
+
+    @property
     def ends_conversation(self) -> bool:
         """The conversation is over after this reply."""
         return self._answering.ends_conversation

@@ -101,10 +101,24 @@ _BACKCHANNELS: Final = frozenset(
 )
 
 
+def is_backchannel(text: str) -> bool:
+    """Whether these words, or none, only say that somebody listens."""
+    bare = plain(text)
+    return not bare or bare in _BACKCHANNELS
+
+
+def joined(first: str, second: str) -> str:
+    """Two parts of what a user said as one text; what a recogniser has put behind the first is no end."""
+    first, second = first.rstrip("。.，,、…！!；;：: "), second.strip()
+    if not first or not second:
+        return first or second
+    return first + ("" if _CJK.match(first[-1]) and _CJK.match(second[0]) else " ") + second
+
+
 def interrupts(text: str) -> bool:
     """Whether words spoken over a reply are meant to stop it: two Chinese characters or two words, no backchannel."""
     bare = plain(text)
-    if not bare or bare in _BACKCHANNELS:
+    if is_backchannel(text):
         return False
     if bare in {"停", "别", "stop", "wait", "quiet", "no"}:
         return True

@@ -12,6 +12,7 @@ AND the reply is ready to be heard, because until then waiting costs the listene
 """
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -33,7 +34,7 @@ from xiaozhi.turn.decisions import (
     StartReply,
     StartSaying,
 )
-from xiaozhi.turn.endpointing import UserPace, hangover_ms, interrupts, plain
+from xiaozhi.turn.endpointing import UserPace, hangover_ms, interrupts, is_backchannel, joined, plain
 
 
 class ListeningMode(Enum):
@@ -77,6 +78,9 @@ _MAX_CONFIRM_MS: Final = 400.0
 _MAX_DOUBT_MS: Final = 400.0
 # No reply is prepared ahead for speech longer than this: the user is telling something, not asking.
 _MAX_SPECULATE_MS: Final = 10_000.0
+# A reply is taken back when speech goes on no later than this after its turn was committed: the first second of sound,
+# behind 80 ms in which the device gets ready, and the 300 ms of pre-roll that a beginning reaches back count for it.
+_TAKE_BACK_MS: Final = 1000.0
 # Speech goes on where a voiced sample is later than the last one by more than rounding.
 _LATER_MS: Final = 1.0
 
@@ -88,6 +92,7 @@ class _Utterance:
     """What is known of the speech that is heard now."""
 
     began_ms: float = 0.0
+    before: str = ""  # what the user said in front of it, where it goes on with a turn whose reply is taken back
     voiced_until_ms: float = 0.0
     silence_ms: float = 0.0
     unsent_ms: float = 0.0  # of that silence, what was not sent but taken from the clock
@@ -119,6 +124,7 @@ class _Reply:
     known: bool = False  # exactly this has been asked before
     saying: bool = False  # a sentence of the server's own that waits for its first sound
     interruptible: bool = True  # speech over it may stop it
+    committed_ms: float = -math.inf  # when, of audio time; never for what was not said aloud
 
 
 def _event(
@@ -326,6 +332,8 @@ class TurnMachine:
                 self._go(State.HEARING)
                 return decisions
             case State.REPLYING if self._mic is Mic.OPEN:
+                if self._reply is not None and start_ms - self._reply.committed_ms <= _TAKE_BACK_MS:
+                    heard.before = self._reply.text
                 self._heard = heard
                 self._go(State.OVERLAP)
             case _:  # the microphone is shut, or its utterance has begun: whoever speaks now is found once more
@@ -457,6 +465,7 @@ class TurnMachine:
         if self.state is State.PROBING:
             return self._probed(text)
         heard = self._heard
+        text = joined(heard.before, text)
         heard.text, heard.provisional = text, provisional
         heard.unconfirmed_ms = heard.resumed_ms = None
         if not plain(text):
@@ -515,6 +524,7 @@ class TurnMachine:
                 self._go(self._rest_state())
             case State.OVERLAP | State.PROBING:
                 self._ticket += 1
+                self._heard.before = ""
                 return self._overlap_becomes_turn()  # the user who spoke over its end has the floor
         return []
 
@@ -570,6 +580,10 @@ class TurnMachine:
         self._go(State.REPLYING)
         self._close()
         assert heard.text is not None
+        assert self._reply is not None
+        self._reply.text = heard.text
+        if heard.voiced_ms:
+            self._reply.committed_ms = heard.voiced_until_ms + heard.silence_ms
         return [Commit(self.turn, self.revision, self.generation, heard.text)]
 
     def _force(self) -> list[Decision]:
@@ -600,11 +614,11 @@ class TurnMachine:
         self._close()
         return self._drop_reply()
 
-    def _interrupt(self) -> list[Decision]:
+    def _interrupt(self, *, taken_back: bool = False) -> list[Decision]:
         interrupted = self.generation
         self._ticket += 1
         self._forget_reply()
-        return [Interrupt(interrupted)]
+        return [Interrupt(interrupted, taken_back)]
 
     # Speech over the reply (realtime mode) ------------------------------------------------------------------------
 
@@ -636,9 +650,14 @@ class TurnMachine:
 
     def _probed(self, text: str) -> list[Decision]:
         self._heard.probe_open = False
-        if not interrupts(text):
+        goes_on = bool(self._heard.before)
+        if is_backchannel(text) if goes_on else not interrupts(text):
             return []
-        return [*self._interrupt(), *self._overlap_becomes_turn()]
+        return [*self._interrupt(taken_back=goes_on), *self._overlap_becomes_turn()]
+
+    def keep_apart(self) -> None:
+        """The reply that was taken back has done something: what is being said is a turn of its own."""
+        self._heard.before = ""
 
     def _go_on_replying(self) -> list[Decision]:
         """What was heard over the reply is over, and did not mean to stop it."""
