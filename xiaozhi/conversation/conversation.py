@@ -101,6 +101,7 @@ class Conversation:
     async def recall(self) -> None:
         """Read what was said before; called before the device may speak, and over within half a second."""
         await self._recall.load()
+        self._machine.pace.restore(self._recall.device.pause_ms)
         self._planner.take_manners()
 
     def use_device(self, device: DeviceTools | None) -> None:
@@ -346,6 +347,7 @@ class Conversation:
         trace.language = language_of(text, default=self._listener.transcript.language or "zh")
         self._listener.times.note(trace, self._active_at)
         self._planner.committed(text)
+        self._recall.keep_pause(self._machine.pace.habit_ms or 0.0)
         reply.commit(text)
 
     def _flush(self) -> None:

@@ -39,6 +39,11 @@ class UserPace:
         self._margin = margin
         self._habit_ms: float | None = None
 
+    def restore(self, habit_ms: float) -> None:
+        """What was learned in an earlier conversation, 0 for nothing; what this one has taught already goes before."""
+        if self._habit_ms is None and habit_ms > 0.0:
+            self._habit_ms = min(habit_ms, _MAX_HABIT_MS)
+
     @property
     def habit_ms(self) -> float | None:
         """How long this user pauses inside sentences, or None before the first pause."""

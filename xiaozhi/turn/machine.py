@@ -575,7 +575,7 @@ class TurnMachine:
 
     def _commit(self) -> list[Decision]:
         heard = self._heard
-        if self.revision == 0:
+        if self.revision == 0 and heard.voiced_ms:
             self.pace.finished()
         self._go(State.REPLYING)
         self._close()
