@@ -84,6 +84,11 @@ def test_any_text_has_odds(text: str) -> None:
     assert 0.0 <= MODEL.probability(text) <= 1.0
 
 
+def test_the_end_of_a_long_text_is_read_and_nothing_more() -> None:
+    end = "and then we all went to the shop because " * 5
+    assert MODEL.log_odds("a b c " * 50_000 + end) == MODEL.log_odds("x y z " * 50_000 + end)
+
+
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "other.npz"
     np.savez(file, weights=np.zeros(3), scale=1.0, bias=0.0, lexicon=np.zeros(0, np.uint8))

@@ -43,6 +43,7 @@ from xiaozhi.tools.announce import Announce, announce_tools
 from xiaozhi.tools.external_config import configured_servers
 from xiaozhi.tools.reminder_book import Reminder
 from xiaozhi.tools.shared_tools import SharedTools
+from xiaozhi.turn.completeness import shipped_model
 from xiaozhi.turn.endpointing import plain
 from xiaozhi.turn.trace import TurnTrace
 
@@ -273,6 +274,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     recognition = WorkerPool(settings.asr.workers, "asr", niceness=settings.asr.niceness)
     codec = WorkerPool(settings.audio.codec_workers, "codec")
     silero = await asyncio.to_thread(load_silero, settings.vad)
+    await asyncio.to_thread(shipped_model)  # 80 ms, which no first turn is to wait for
     built = await asyncio.to_thread(build_recognizer, settings.asr, models_dir, SPOKEN_COMMANDS_EN)
     chat = build_chat(settings.llm, settings.server.timezone, edge=settings.cluster.tier == "edge")
     voices = build_voices(settings.tts, models_dir)

@@ -171,11 +171,12 @@ class CompletenessModel:
             raise ValueError(f"{file}: not weights of completeness")
         self._lexicon = {word: kind for kind, *of_kind in map(str.split, lines) for word in of_kind}
 
-    def log_odds(self, text: str) -> float:
-        """The log-odds of `text` being whole, were as many texts at a pause whole as not; 0.0 without any word."""
+    def log_odds(self, text: str, unknown: float = 0.0) -> float:
+        """The log-odds of `text` being whole, where half of all texts at a pause are; `unknown` without any word."""
+        text = text[-MAX_CHARACTERS:]
         if not words(text):
-            return 0.0
-        found = features(text[-MAX_CHARACTERS:], len(self._weights), self._lexicon)
+            return unknown
+        found = features(text, len(self._weights), self._lexicon)
         return self._bias + self._scale * float(self._weights[found].sum(dtype=np.int64))
 
     def probability(self, text: str) -> float:

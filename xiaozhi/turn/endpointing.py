@@ -8,7 +8,7 @@ import re
 from typing import Final
 
 from xiaozhi.settings import TurnSettings
-from xiaozhi.turn.completeness import PLAINLY_OPEN, PLAINLY_WHOLE, shipped_model, words
+from xiaozhi.turn.completeness import PLAINLY_OPEN, PLAINLY_WHOLE, shipped_model
 
 _CJK: Final = re.compile(r"[\u3400-\u9fff]")
 _WORD: Final = re.compile(r"[a-z']+")
@@ -78,7 +78,7 @@ def hangover_ms(text: str, pace: UserPace, settings: TurnSettings, commands: fro
     if plain(text) in commands:
         return settings.complete_ms
     middle = (PLAINLY_WHOLE + PLAINLY_OPEN) / 2
-    odds = shipped_model().log_odds(text) if words(text) else middle
+    odds = shipped_model().log_odds(text, unknown=middle)
     if odds >= PLAINLY_WHOLE:
         return pace.adapt_ms(settings.complete_ms, settings.neutral_ms)
     if odds >= middle:
