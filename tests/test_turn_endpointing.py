@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xiaozhi.settings import TurnSettings
-from xiaozhi.turn.endpointing import UserPace, hangover_ms, interrupts, is_echo, joined, plain
+from xiaozhi.turn.endpointing import UserPace, hangover_ms, interrupts, is_echo, is_to_reply, joined, plain
 
 RULES = TurnSettings()
 NEUTRAL = "привет"  # no language of the model of completeness
@@ -117,3 +117,10 @@ def test_the_device_hearing_itself_is_an_echo() -> None:
 )
 def test_two_parts_of_what_was_said_are_one_text(first: str, second: str, both: str) -> None:
     assert joined(first, second) == both
+
+
+@pytest.mark.parametrize(
+    "text", ["北京", "不要辣的", "今天的", "notes for tomorrow", "in the kitchen", "stopwatch", ""]
+)
+def test_what_may_go_on_with_a_question_is_not_taken_for_a_word_to_the_reply(text: str) -> None:
+    assert not is_to_reply(text)

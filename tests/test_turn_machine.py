@@ -504,6 +504,17 @@ def test_who_speaks_later_interrupts_and_begins_a_turn_of_his_own() -> None:
     assert goes_on(machine, "北京看天安门") == "北京看天安门"
 
 
+@pytest.mark.parametrize(
+    "text", ["停一下吧", "别说了", "不对，我是说南京", "stop, please", "Please stop", "no I meant Paris"]
+)
+def test_who_tells_a_reply_to_stop_in_its_first_second_has_not_gone_on(text: str) -> None:
+    machine, decisions = spoken_over(600, text)
+    assert decisions == [Interrupt(machine.generation - 1)]
+    assert goes_on(machine, text) == text
+    machine, _ = spoken_over(600, "嗯停")  # only the whole of it can be understood
+    assert goes_on(machine, text) == text
+
+
 def test_a_reply_that_has_acted_is_not_taken_back() -> None:
     machine, _ = spoken_over(600)
     machine.keep_apart()

@@ -106,6 +106,19 @@ _BACKCHANNELS: Final = frozenset(
 )
 
 
+# What begins so is said to a reply, and does not go on with what was said before it.
+_TO_REPLY: Final = re.compile(
+    r"\W*(?:停|暂停|取消|别[说讲唱放吵闹动]|等等|等一下|等会|算了|够了|闭嘴|安静|不对|不是|错了|[不别]要?了"
+    r"|(?:please |hey |ok |okay )*"
+    r"(?:stop|wait|no|nope|quiet|be quiet|hold on|hang on|shut up|enough|never ?mind|cancel|pause|forget it|wrong)\b)"
+)
+
+
+def is_to_reply(text: str) -> bool:
+    """Whether words spoken over a reply are about the reply: it is to stop, or is wrong."""
+    return _TO_REPLY.match(text.lower()) is not None
+
+
 def is_backchannel(text: str) -> bool:
     """Whether these words, or none, only say that somebody listens."""
     bare = plain(text)

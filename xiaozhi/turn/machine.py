@@ -34,7 +34,7 @@ from xiaozhi.turn.decisions import (
     StartReply,
     StartSaying,
 )
-from xiaozhi.turn.endpointing import UserPace, hangover_ms, interrupts, is_backchannel, joined, plain
+from xiaozhi.turn.endpointing import UserPace, hangover_ms, interrupts, is_backchannel, is_to_reply, joined, plain
 
 
 class ListeningMode(Enum):
@@ -465,7 +465,8 @@ class TurnMachine:
         if self.state is State.PROBING:
             return self._probed(text)
         heard = self._heard
-        text = joined(heard.before, text)
+        if heard.before and not is_to_reply(text):
+            text = joined(heard.before, text)
         heard.text, heard.provisional = text, provisional
         heard.unconfirmed_ms = heard.resumed_ms = None
         if not plain(text):
@@ -650,6 +651,8 @@ class TurnMachine:
 
     def _probed(self, text: str) -> list[Decision]:
         self._heard.probe_open = False
+        if is_to_reply(text):
+            self._heard.before = ""
         goes_on = bool(self._heard.before)
         if is_backchannel(text) if goes_on else not interrupts(text):
             return []
