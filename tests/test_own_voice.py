@@ -182,6 +182,19 @@ async def test_who_is_a_turn_already_is_not_looked_at_any_more(song: list[bytes]
         assert await ears.past(event, playing(song), taken=True) is event
 
 
+@pytest.mark.parametrize("own", [True, False])
+async def test_a_beginning_too_short_to_tell_is_held_until_it_can_be_told(
+    song: list[bytes], pool: WorkerPool, own: bool
+) -> None:
+    """Right behind an utterance there is no sound before the first voiced sample."""
+    heard = echo(song) if own else over(echo(song, gain=0.001), "please stop the music now", 2.3)
+    ears = Ears(pool)
+    became = [await ears.past(event, playing(song)) for event in list(steps(heard, 2.5, 0.12))[:8]]
+    assert became[0] is Echo.SOUNDS
+    began = [each for each in became if isinstance(each, SpeechBegan)]
+    assert not began if own else began[0].end_ms < 2800.0
+
+
 async def test_what_was_held_back_is_over_with_a_silence_and_the_next_is_looked_at_afresh(
     song: list[bytes], pool: WorkerPool
 ) -> None:

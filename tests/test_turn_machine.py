@@ -108,8 +108,8 @@ def test_nothing_is_committed_on_a_silence_that_may_be_speech_but_noise_does_not
     speak(machine)
     machine.recognised(soft_end(machine), "现在几点了")
     machine.reply_ready(machine.generation)
-    assert machine.heard(machine.utterance, 1780, 780, doubtful=True) == []
-    assert kinds(machine.heard(machine.utterance, 1820, 820, doubtful=True)) == [Commit, NextUtterance]
+    assert machine.heard(machine.utterance, 1830, 830, doubtful=True) == []
+    assert kinds(machine.heard(machine.utterance, 1870, 870, doubtful=True)) == [Commit, NextUtterance]
 
 
 def test_speech_that_goes_on_raises_the_revision_and_drops_the_reply() -> None:
@@ -544,7 +544,7 @@ def test_speech_over_a_reply_that_may_come_late_is_waited_for_a_little() -> None
     machine = realtime_reply()
     assert machine.heard(machine.utterance, 10_160, 500, unsent_ms=500, doubtful=True) == []
     assert machine.state is State.OVERLAP
-    assert kinds(machine.heard(machine.utterance, 10_160, 560, unsent_ms=560, doubtful=True)) == [NextUtterance]
+    assert kinds(machine.heard(machine.utterance, 10_160, 590, unsent_ms=590, doubtful=True)) == [NextUtterance]
 
 
 def test_a_reply_that_fails_before_its_turn_is_over_is_followed_by_an_excuse_and_then_by_nothing() -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from xiaozhi.audio.echo_likeness import OWN, Echoes, likeness
+from xiaozhi.audio.echo_likeness import MIN_SAMPLES, OWN, Echoes, likeness
 from xiaozhi.audio.opus import OpusDecoder, OpusError
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, duration_ms
 from xiaozhi.concurrency.workers import JobDropped, Priority, WorkerPool
@@ -65,6 +65,7 @@ class EchoGuard:
         self._clock = clock
         self._recent: PcmFloat = np.zeros(0, np.float32)  # the newest of this utterance
         self._held = False
+        self._judged = False  # it is known of this utterance whose it is
         self._looked_ms = 0.0
         self._otherwise = 0  # looks in a row that found the contrary
 
@@ -82,7 +83,7 @@ class EchoGuard:
         if isinstance(event, SpeechBegan):
             self._recent, self._looked_ms, self._otherwise = event.pcm, event.end_ms, 0
             own = await self._is_own(event.end_ms, played)
-            self._held = own is not False
+            self._held, self._judged = own is not False, own is not None
             self._echoes.held_back += own is True
             return Echo.SOUNDS if self._held else event
         most = round(_KEPT_MS * UPLINK_RATE_HZ / 1000.0)
@@ -97,14 +98,16 @@ class EchoGuard:
         own = await self._is_own(event.end_ms, played)
         if own is not None:
             self._otherwise = 0 if own is self._held else self._otherwise + 1
-        if self._otherwise < _SURE_AFTER:
+        if self._otherwise < (_SURE_AFTER if self._judged else 1):
+            self._judged = self._judged or own is not None
             return goes_on
         self._otherwise = 0
         if not self._held:
             self._echoes.held_back += 1
             return Echo.OVER
         self._held = False
-        self._echoes.let_through += 1
+        self._echoes.let_through += self._judged
+        self._judged = True
         start_ms = event.end_ms - duration_ms(len(self._recent), UPLINK_RATE_HZ)
         return SpeechBegan(event.utterance, start_ms, event.end_ms, self._recent)
 
@@ -120,6 +123,8 @@ class EchoGuard:
         ]
         if not over:
             return False
+        if len(heard) < MIN_SAMPLES:
+            return None
         try:
             return await self._pool.submit(
                 lambda: likeness(heard, _sound_between(over, from_ms, between[1])) >= OWN, Priority.PROBE

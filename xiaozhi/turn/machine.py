@@ -74,8 +74,8 @@ _PROBE_EVERY_MS: Final = 300.0
 _MAX_PROBE_MS: Final = 2000.0
 # A provisional text is committed when its confirmation keeps everything else waiting for this long.
 _MAX_CONFIRM_MS: Final = 400.0
-# Doubtful silence delays a commit by this much at the most.
-_MAX_DOUBT_MS: Final = 400.0
+# Doubtful silence delays a commit by this much at the most: with what follows plainly whole words 0.8 s of a stall.
+_MAX_DOUBT_MS: Final = 450.0
 # No reply is prepared ahead for speech longer than this: the user is telling something, not asking.
 _MAX_SPECULATE_MS: Final = 10_000.0
 # A reply is taken back when speech goes on no later than this after its turn was committed: the first second of sound,
