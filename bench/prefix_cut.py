@@ -203,7 +203,6 @@ def main() -> None:
     parser.add_argument("--language", choices=["en", "zh"], default="en", help="which recordings")
     parser.add_argument("--most", type=int, default=1000, help="utterances at the most")
     parser.add_argument("--vad-model", default="auto", help="a silero .onnx file; otherwise what the server would take")
-    parser.add_argument("--models-dir", type=Path, default=Path("models"))
     args = parser.parse_args()
     began = time.perf_counter()
     vad = VadSettings(model=args.vad_model)
@@ -211,7 +210,7 @@ def main() -> None:
     clips = [clip for clip in clips if not clip.transcript.startswith(('"', "INTENT"))][: args.most]
     if len(clips) < 2:
         raise SystemExit(f"{args.recordings}: needs two or more recordings in {args.language} with a transcript")
-    silero = load_silero(vad, args.models_dir)
+    silero = load_silero(vad)
     utterances = make_utterances(silero, clips)
     engine = Whole(Zipformer(find_transducer(args.model)))
     heard = asyncio.run(measure(engine, utterances, TurnSettings().soft_end_ms, vad.pre_roll_ms))

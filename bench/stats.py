@@ -24,6 +24,16 @@ def spread(values: Iterable[float | None]) -> dict[str, float]:
     }
 
 
+def interval(hits: int, of: int) -> tuple[float, float]:
+    """Between which shares, 0 to 1, the true one lies with 95 % (Wilson, 1927); (0, 1) of nothing."""
+    if not of:
+        return 0.0, 1.0
+    z2 = 1.96**2
+    middle = (hits + z2 / 2.0) / (of + z2)
+    half = 1.96 / (of + z2) * math.sqrt(hits * (of - hits) / of + z2 / 4.0)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table; floats without decimals, NaN as a dash."""
 

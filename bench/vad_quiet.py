@@ -184,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     office = next((clip.pcm for clip in clips if not clip.speech), None)
     if not speech or office is None:
         parser.error(f"{given.recordings}: needs recordings of speech and one of noise")
-    model = load_silero(settings, Path("models"))
+    model = load_silero(settings)
     compared = asyncio.run(in_rooms(model, settings, speech, office))
     header = ("room", "clips", "lost", "only found so", "cut otherwise", "known later, ms at most", "end differs, ms")
     rows = ((str(c.room), c.clips, c.lost, c.gained, c.split, c.latest_ms, c.ends_ms) for c in compared)

@@ -8,6 +8,7 @@ import pytest
 from bench.endpointing import measure, policies, report
 from bench.endpointing_material import Clip, Cut, Utterance, make_utterances, quiet_cuts, with_gaps
 from bench.endpointing_run import Hangover, Profile, Upstreams
+from bench.stats import interval
 from tests.speech import say
 from xiaozhi.settings import TurnSettings, VadSettings
 from xiaozhi.stages.vad.silero import SileroModel, built_in_model
@@ -39,7 +40,7 @@ class Says:
         return self.text
 
 
-NEUTRAL = Says("我今天看了一本书")
+NEUTRAL = Says("привет")  # no language of the model of completeness
 
 
 def test_a_hangover_cuts_off_at_a_pause_that_is_longer_and_is_late_by_less_than_a_packet() -> None:
@@ -120,3 +121,9 @@ def test_the_report_has_a_line_for_every_policy() -> None:
     assert row["cut_off"] == 1.0
     assert row["commit_p50_ms"] is None
     assert not any(isinstance(value, float) and math.isnan(value) for value in row.values())
+
+
+def test_a_share_comes_with_the_interval_in_which_it_may_lie() -> None:
+    low, high = interval(5, 50)
+    assert (round(low, 3), round(high, 3)) == (0.043, 0.214)
+    assert interval(0, 10)[0] == 0.0 and interval(10, 10)[1] == 1.0 and interval(0, 0) == (0.0, 1.0)

@@ -1,7 +1,5 @@
 """The bench of cutting utterances: how it joins, cuts, asks and counts."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -83,7 +81,7 @@ def test_pieces_are_words_characters_or_letters() -> None:
 
 
 @needs_speech
-async def test_real_recordings_lose_little_by_a_cut(tmp_path: Path) -> None:
+async def test_real_recordings_lose_little_by_a_cut() -> None:
     from xiaozhi.stages.asr.model_files import find_transducer
     from xiaozhi.stages.asr.zipformer import Zipformer
     from xiaozhi.stages.vad.silero import load_silero
@@ -95,7 +93,7 @@ async def test_real_recordings_lose_little_by_a_cut(tmp_path: Path) -> None:
             ("goforward", "go forward ten meters"),
         )
     ]
-    utterances = make_utterances(load_silero(VadSettings(), tmp_path), clips)
+    utterances = make_utterances(load_silero(VadSettings()), clips)
     engine = Whole(Zipformer(find_transducer(ZIPFORMERS / "zipformer-en")))
     heard = await measure(engine, utterances, 96.0, 320.0)
     for found in heard.values():

@@ -15,7 +15,6 @@ from xiaozhi.cli import main
 from xiaozhi.models.catalogue import MODELS, Model, find
 from xiaozhi.program import program
 from xiaozhi.settings import AsrSettings, TtsSettings, VadSettings
-from xiaozhi.stages.vad.silero import built_in_model
 from xiaozhi.stages.verify import verify
 
 
@@ -33,8 +32,8 @@ def level(finding: Finding) -> tuple[Level, bool]:
     return finding.level, finding.required
 
 
-def test_the_built_in_vad_is_good(tmp_path: Path) -> None:
-    found = stages.voice_activity(VadSettings(), tmp_path)
+def test_the_built_in_vad_is_good() -> None:
+    found = stages.voice_activity(VadSettings())
     assert level(found) == (Level.OK, False)
     assert "silero" in found.text
 
@@ -42,7 +41,7 @@ def test_the_built_in_vad_is_good(tmp_path: Path) -> None:
 def test_a_vad_file_that_is_missing_or_none_is_bad(tmp_path: Path) -> None:
     for name in ("none.onnx", "text.onnx"):
         (tmp_path / "text.onnx").write_text("no model")
-        found = stages.voice_activity(VadSettings(model=str(tmp_path / name)), tmp_path)
+        found = stages.voice_activity(VadSettings(model=str(tmp_path / name)))
         assert level(found) == (Level.BAD, True)
         assert name in found.text
 
@@ -165,13 +164,6 @@ def test_a_check_of_a_missing_model_exits_with_1(
     printed = capsys.readouterr().out
     assert "BAD   asr " in printed
     assert printed.endswith("serving would fail: mend what is BAD\n")
-
-
-def test_a_pulled_vad_is_tried(tmp_path: Path) -> None:
-    shutil.copy(built_in_model(), tmp_path / "silero_vad.onnx")
-    assert verify(known("silero-v6"), tmp_path) == ""
-    (tmp_path / "silero_vad.onnx").write_bytes(b"no model")
-    assert "silero_vad.onnx" in verify(known("silero-v6"), tmp_path)
 
 
 @needs_speech

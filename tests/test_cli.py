@@ -143,7 +143,6 @@ def test_models_list_says_what_is_there(capsys: pytest.CaptureFixture[str]) -> N
         "zipformer-bilingual",
         "zipformer-zh-14m",
         "zipformer-en-20m",
-        "silero-v6",
         "matcha-zh",
         "vits-zh-ll",
     } <= set(there)
@@ -160,9 +159,9 @@ def test_a_pull_that_fails_is_one_line_and_exits_with_1(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("no_proxy", "*")
-    assert main(["models", "pull", "silero-v6", "--url", "http://127.0.0.1:1/there"]) == 1
+    assert main(["models", "pull", "sense-voice", "--url", "http://127.0.0.1:1/there"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("xiaozhi: silero-v6: http://127.0.0.1:1/there: 127.0.0.1:1: ")
+    assert line.startswith("xiaozhi: sense-voice: http://127.0.0.1:1/there: 127.0.0.1:1: ")
 
 
 def test_removing_a_model_deletes_its_folder(capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,13 +176,10 @@ def test_models_are_fetched_only_where_nobody_chose_one_and_none_is_there(tmp_pa
     def missing(**sections: object) -> list[str]:
         return missing_models(Settings.model_validate({"models": {"dir": tmp_path / "m"}} | sections))
 
-    assert missing() == ["silero-v6", "sense-voice"]
-    assert missing(asr={"engine": "pocketsphinx"}) == missing(asr={"model_dir": tmp_path}) == ["silero-v6"]
-    assert missing(vad={"model": "/my/silero.onnx"}) == ["sense-voice"]
+    assert missing() == ["sense-voice"]
+    assert missing(asr={"engine": "pocketsphinx"}) == missing(asr={"model_dir": tmp_path}) == []
     assert missing(models={"dir": tmp_path / "m", "auto_pull": False}) == []
     (tmp_path / "m" / "zipformer").mkdir(parents=True)
-    assert missing() == ["silero-v6"]
-    (tmp_path / "m" / "silero-v6").mkdir()
     assert missing() == []
 
 

@@ -4,12 +4,13 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pytest
 
 from bench.interleavings import ANSWER_WITHIN_S, interleaving
+from tests.speech import say
 from tests.virtual_house import (
     ConversationLoop,
     Fate,
@@ -20,16 +21,19 @@ from tests.virtual_house import (
     virtual_services,
     virtual_settings,
 )
-from xiaozhi.audio.pcm import PcmFloat, PcmInt
+from xiaozhi.audio.opus import OpusDecoder
+from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, UPLINK_RATE_HZ, PcmFloat, PcmInt, to_int16
 from xiaozhi.concurrency.channel import Channel
 from xiaozhi.conversation.reply import Reply
 from xiaozhi.conversation.services import Services
+from xiaozhi.events import MicPacket
 from xiaozhi.settings import LlmSettings
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.recogniser import Recognizer
 from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.llm.engine import ChatRequest, Delta
 from xiaozhi.stages.tts.engine import ClauseVoice
+from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 from xiaozhi.text.messages import message
 from xiaozhi.turn.machine import ListeningMode, TurnState
@@ -383,6 +387,102 @@ def test_a_backchannel_and_then_no_more_packets_leave_no_reply_half_unheard(reco
             assert device.state == "listening" and device.talk.idle_s() > 0.0
             assert len(told(device, "这是故事")) == 8
             assert not told(device, "stt 嗯")
+
+    run(scene())
+
+
+@pytest.mark.parametrize("after_s", [0.3, 4.0])
+def test_who_goes_on_as_the_reply_begins_is_answered_once_and_who_speaks_later_twice(after_s: float) -> None:
+    async def scene() -> None:
+        texts = ["我想听听", *["小猪的故事"] * 9]
+        async with conversation(REALTIME, *texts, trailing_ms=700) as (device, services):
+            services.chat = Chat(LlmSettings(), [Story()])
+            await device.speak(1.0)
+            await answered(device, now())
+            await asyncio.sleep(after_s)
+            since = now()
+            await device.speak(1.0)
+            await answered(device, since + 0.5)
+            soon = after_s < 1.0
+            assert told(device, "stt") == ["stt 我想听听", f"stt {'我想听听' if soon else ''}小猪的故事"]
+            await ended(device)
+            assert device.talk._context.turns == (1 if soon else 2)
+
+    run(scene())
+
+
+class Speaking(ClauseVoice):
+    """A voice that can be told from others."""
+
+    name = "speaking"
+    _said: Final = (
+        "once upon a time there was a little pig",
+        "it lived in a house of bricks beside the river",
+        "every morning a hungry wolf came to the door",
+        "nobody was afraid of him any more",
+    )
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    async def speak(
+        self, text: str, *, language: str, request: VoiceRequest = ANY_VOICE
+    ) -> AsyncGenerator[PcmInt, None]:
+        voice = say(self._said[self._count % len(self._said)])
+        self._count += 1
+        places = np.arange(0, len(voice), UPLINK_RATE_HZ / DOWNLINK_RATE_HZ)
+        yield to_int16(np.interp(places, np.arange(len(voice)), voice).astype(np.float32))
+
+    async def warm(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Echoing(VirtualDevice):
+    """Its microphone hears its loudspeaker, 120 ms late and in a quiet room."""
+
+    async def _send(self) -> None:
+        self._playing = np.zeros(0, np.float32)
+        self._decoder = OpusDecoder(UPLINK_RATE_HZ)
+        dice, frame = np.random.default_rng(1), UPLINK_RATE_HZ * self.frame_ms // 1000
+        while True:
+            await asyncio.sleep(self.frame_ms / 1000.0)
+            echo, self._playing = self._playing[:frame], self._playing[frame:]
+            heard = np.pad(echo, (0, frame - len(echo))) + dice.normal(0.0, 0.0005, frame)
+            if self.sound == "voice":
+                heard = np.frombuffer(self._packet("voice"), np.int16) / 32_768.0
+            self._late.append(to_int16(heard.astype(np.float32)).tobytes())
+            if not self.stalled:
+                for late in self._late:
+                    self.talk.hear(MicPacket(late, bare=True))
+                self._late.clear()
+
+    def audio(self, opus: bytes, generation: int, timestamp_ms: int) -> None:
+        super().audio(opus, generation, timestamp_ms)
+        if not len(self._playing):
+            self._playing = np.zeros(UPLINK_RATE_HZ * 120 // 1000, np.float32)
+        self._playing = np.concatenate([self._playing, 2.0 * self._decoder.decode(opus)])
+
+
+@pytest.mark.parametrize("stall_s", [0.0, 0.3, 1.0])
+def test_a_device_never_answers_its_own_echo_whatever_the_network_does(stall_s: float) -> None:
+    async def scene() -> None:
+        fate = Fate(random.Random(1), calm=True, texts=[ASKED, *["那个小猪住在河边"] * 99])
+        services = virtual_services(virtual_settings(), fate, VirtualRecogniser(fate))
+        services.chat, services.voice = Chat(LlmSettings(), [Story()]), VoiceChain([Speaking()], 2.0, 2.0, 5.0, now)
+        device = Echoing(fate, services, "always", 60)
+        await asyncio.sleep(0)
+        device.listen(REALTIME)
+        await device.speak(1.0)
+        await answered(device, now())
+        while device.state == "speaking":
+            device.stalled = stall_s > 0.0 and not device.stalled
+            await asyncio.sleep(stall_s if device.stalled else 0.7)
+        device.stalled = False
+        await asyncio.sleep(5.0)
+        assert told(device, "stt") == [f"stt {ASKED}"]
+        assert told(device, "这是故事")[-1].endswith("第八句话。"), "nor does it break off"
+        await device.close()
 
     run(scene())
 

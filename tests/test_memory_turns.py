@@ -124,3 +124,17 @@ async def test_a_reminder_set_by_voice_rings_after_a_restart(tmp_path: Path) -> 
 
 async def _away(_reminder: object) -> bool:
     return False
+
+
+async def test_how_long_a_user_pauses_is_known_in_the_next_conversation_and_on_no_other_device(tmp_path: Path) -> None:
+    async with house(tmp_path) as home, home.device(1) as device:
+        pace = home.session()._conversation._machine.pace
+        assert pace.habit_ms is None
+        pace.paused_and_went_on(800.0)
+        assert (await device.turn_text("hello")).answered
+    async with house(tmp_path) as home:
+        async with home.device(1):
+            assert home.session()._conversation._machine.pace.habit_ms == pytest.approx(800.0)
+        await home.server.devices.empty()
+        async with home.device(2):
+            assert home.session()._conversation._machine.pace.habit_ms is None

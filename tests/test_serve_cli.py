@@ -213,7 +213,7 @@ async def test_it_answers_while_a_slow_mirror_sends_a_better_model(folder: Path)
         free = {"XIAOZHI_MODELS__AUTO_PULL": "true", "no_proxy": "*"}
         running = await asyncio.to_thread(lambda: Running(folder, free_port(), argv=argv, more=free))
         with contextlib.closing(running):
-            assert "fetching silero-v6 and sense-voice now" in running.errors()
+            assert "fetching sense-voice now" in running.errors()
             talk = await asyncio.to_thread(run, folder, running.port, "talk", "--text", "what is two plus three")
             assert talk.returncode == 0 and ("5" in talk.stdout or "five" in talk.stdout), talk.stdout
             assert "fetching sense-voice (240 MB) from github" in running.errors()
@@ -225,7 +225,7 @@ async def test_it_answers_while_a_slow_mirror_sends_a_better_model(folder: Path)
             pulled = await asyncio.to_thread(run, folder, running.port, "models", "pull", "sense-voice")
             assert pulled.returncode == 1 and "is being fetched by another process" in pulled.stderr
             assert running.stop() == 0, running.errors()
-        assert "silero-v6 cannot be fetched" in running.errors() and "Traceback" not in running.errors()
+        assert "Traceback" not in running.errors()
 
 
 def test_a_server_inside_talk_answers_too(folder: Path) -> None:

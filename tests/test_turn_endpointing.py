@@ -5,54 +5,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xiaozhi.settings import TurnSettings
-from xiaozhi.turn.endpointing import Completeness, UserPace, completeness, hangover_ms, interrupts, is_echo, plain
+from xiaozhi.turn.endpointing import UserPace, hangover_ms, interrupts, is_echo, is_to_reply, joined, plain
 
 RULES = TurnSettings()
+NEUTRAL = "привет"  # no language of the model of completeness
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("text", "wait_ms"),
     [
-        ("现在几点了", Completeness.COMPLETE),
-        ("今天天气怎么样？", Completeness.COMPLETE),
-        ("你吃饭了吗。", Completeness.COMPLETE),
-        ("谢谢", Completeness.COMPLETE),
-        ("我想去北京，因为", Completeness.TRAILING),
-        ("帮我查一下那个", Completeness.TRAILING),
-        ("如果明天下雨的", Completeness.TRAILING),
-        ("嗯", Completeness.TRAILING),
-        ("我今天看了一本书", Completeness.NEUTRAL),
-        ("what time is it now", Completeness.COMPLETE),
-        ("Turn the volume up, please.", Completeness.COMPLETE),
-        ("Thank you", Completeness.COMPLETE),
-        ("I went to the shop and", Completeness.TRAILING),
-        ("tell me about the", Completeness.TRAILING),
-        ("my dog likes cheese", Completeness.NEUTRAL),
-        ("really?", Completeness.COMPLETE),
-        ("帮我查一下", Completeness.TRAILING),
-        ("我想听这首", Completeness.NEUTRAL),
-        ("给我来一个这种", Completeness.TRAILING),
-        ("你等一下", Completeness.COMPLETE),
-        ("我要去首都", Completeness.NEUTRAL),
-        ("他们都", Completeness.TRAILING),
-        ("对", Completeness.COMPLETE),
-        ("不对", Completeness.COMPLETE),
-        ("我对", Completeness.TRAILING),
-        ("是的", Completeness.COMPLETE),
-        ("turn the light on", Completeness.COMPLETE),
-        ("turn on", Completeness.TRAILING),
-        ("where are you from", Completeness.NEUTRAL),
-        ("what is the", Completeness.TRAILING),
-        ("can i get a single shot", Completeness.NEUTRAL),
-        ("could you tell me", Completeness.TRAILING),
-        ("i like it", Completeness.NEUTRAL),
-        ("", Completeness.NEUTRAL),
-        ("…", Completeness.NEUTRAL),
-        ("42", Completeness.NEUTRAL),
+        ("你吃饭了吗。", RULES.complete_ms),
+        ("谢谢", RULES.complete_ms),
+        ("下一首", RULES.complete_ms),
+        ("hello", RULES.complete_ms),
+        ("what time is it now", RULES.complete_ms),
+        ("我想去北京，因为", RULES.trailing_ms),
+        ("如果明天下雨的话", RULES.trailing_ms),
+        ("I went to the shop and", RULES.trailing_ms),
+        ("tell me about the", RULES.trailing_ms),
+        ("", RULES.neutral_ms),
+        ("…", RULES.neutral_ms),
+        ("привет", RULES.neutral_ms),
+        ("今日はいい天気ですね", RULES.neutral_ms),
+        ("오늘 날씨", RULES.neutral_ms),
     ],
 )
-def test_completeness_reads_the_end_of_the_text(text: str, expected: Completeness) -> None:
-    assert completeness(text) is expected
+def test_what_is_whole_is_answered_soon_and_what_goes_on_is_waited_for(text: str, wait_ms: float) -> None:
+    assert hangover_ms(text, UserPace(), RULES) == wait_ms
 
 
 def test_known_commands_are_complete_whatever_their_words_say() -> None:
@@ -64,15 +43,15 @@ def test_known_commands_are_complete_whatever_their_words_say() -> None:
 
 def test_a_user_who_pauses_long_is_given_longer() -> None:
     pace = UserPace()
-    before = hangover_ms("我今天看了一本书", pace, RULES)
+    before = hangover_ms(NEUTRAL, pace, RULES)
     for _ in range(5):
         pace.paused_and_went_on(800)
-    after = hangover_ms("我今天看了一本书", pace, RULES)
+    after = hangover_ms(NEUTRAL, pace, RULES)
     assert before == RULES.neutral_ms
     assert 900 < after <= RULES.trailing_ms
     for _ in range(30):
         pace.finished()
-    assert hangover_ms("我今天看了一本书", pace, RULES) == RULES.neutral_ms
+    assert hangover_ms(NEUTRAL, pace, RULES) == RULES.neutral_ms
 
 
 def test_one_long_pause_counts_at_once_and_short_ones_do_not_hide_it() -> None:
@@ -123,3 +102,25 @@ def test_the_device_hearing_itself_is_an_echo() -> None:
     assert not is_echo("明天上海呢", said)
     assert not is_echo("", said)
     assert not is_echo("停", said)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "both"),
+    [
+        ("我想去。", "北京", "我想去北京"),
+        ("I want to go.", "to Paris", "I want to go to Paris"),
+        ("播放", "hello", "播放 hello"),
+        ("", "北京", "北京"),
+        ("我想去。", " ", "我想去"),
+        ("真的吗？", "不会吧", "真的吗？ 不会吧"),
+    ],
+)
+def test_two_parts_of_what_was_said_are_one_text(first: str, second: str, both: str) -> None:
+    assert joined(first, second) == both
+
+
+@pytest.mark.parametrize(
+    "text", ["北京", "不要辣的", "今天的", "notes for tomorrow", "in the kitchen", "stopwatch", ""]
+)
+def test_what_may_go_on_with_a_question_is_not_taken_for_a_word_to_the_reply(text: str) -> None:
+    assert not is_to_reply(text)

@@ -64,7 +64,7 @@ def test_a_neutral_text_is_committed_when_its_silence_has_passed_and_the_reply_i
     machine = listening()
     speak(machine)
     ticket = soft_end(machine)
-    assert kinds(machine.recognised(ticket, "我今天看了一本书")) == [StartReply]
+    assert kinds(machine.recognised(ticket, "привет")) == [StartReply]  # a language of which nothing is known
     assert machine.reply_ready(machine.generation) == []  # 128 ms of silence are too few for a neutral text
     assert machine.heard(machine.utterance, 1500, 500) == []
     assert kinds(machine.heard(machine.utterance, 1560, 560)) == [Commit, NextUtterance]
@@ -108,8 +108,8 @@ def test_nothing_is_committed_on_a_silence_that_may_be_speech_but_noise_does_not
     speak(machine)
     machine.recognised(soft_end(machine), "现在几点了")
     machine.reply_ready(machine.generation)
-    assert machine.heard(machine.utterance, 1780, 780, doubtful=True) == []
-    assert kinds(machine.heard(machine.utterance, 1820, 820, doubtful=True)) == [Commit, NextUtterance]
+    assert machine.heard(machine.utterance, 1830, 830, doubtful=True) == []
+    assert kinds(machine.heard(machine.utterance, 1870, 870, doubtful=True)) == [Commit, NextUtterance]
 
 
 def test_speech_that_goes_on_raises_the_revision_and_drops_the_reply() -> None:
@@ -171,10 +171,10 @@ def test_a_correction_drops_the_reply_and_prepares_another() -> None:
     machine.reply_ready(machine.generation)
     machine.heard(machine.utterance, 1560, 560)
     generation = machine.generation
-    decisions = machine.recognised(ticket, "现在几点到")
-    assert decisions == [DropReply(generation), StartReply(1, 0, generation + 1, "现在几点到")]
+    decisions = machine.recognised(ticket, "现在几点了")
+    assert decisions == [DropReply(generation), StartReply(1, 0, generation + 1, "现在几点了")]
     assert machine.reply_ready(generation) == []
-    assert machine.reply_ready(generation + 1)[0] == Commit(1, 0, generation + 1, "现在几点到")
+    assert machine.reply_ready(generation + 1)[0] == Commit(1, 0, generation + 1, "现在几点了")
 
 
 def test_words_that_turn_out_to_be_none_are_no_turn() -> None:
@@ -207,14 +207,14 @@ def test_a_released_key_waits_for_the_confirmation() -> None:
 
 
 def test_speech_that_goes_on_makes_a_missing_confirmation_stale() -> None:
-    machine, ticket = provisional("我想问")
+    machine, ticket = provisional("现在几点了")
     machine.heard(machine.utterance, 1300, 0)
-    assert machine.recognised(ticket, "我想问") == []
+    assert machine.recognised(ticket, "现在几点了") == []
     second = soft_end(machine, 1300)
-    assert machine.recognised(second, "我想问", provisional=True) == []  # the same words: the reply is kept
+    assert machine.recognised(second, "现在几点了", provisional=True) == []  # the same words: the reply is kept
     machine.reply_ready(machine.generation)
     assert machine.heard(machine.utterance, 1900, 600) == []
-    assert kinds(machine.recognised(second, "我想问")) == [Commit, NextUtterance]
+    assert kinds(machine.recognised(second, "现在几点了")) == [Commit, NextUtterance]
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_no_reply_is_prepared_ahead_of_time_under_load() -> None:
     asked = machine.heard(machine.utterance, 1560, 560)
     assert kinds(asked) == [Recognise]
     assert isinstance(asked[0], Recognise)
-    assert kinds(machine.recognised(asked[0].ticket, "我今天看了一本书")) == [StartReply]
+    assert kinds(machine.recognised(asked[0].ticket, "привет")) == [StartReply]  # a language of which nothing is known
 
 
 @pytest.mark.parametrize("text", ["", "  ", "。", "..."])
@@ -459,11 +459,92 @@ def test_a_held_reply_goes_on_when_the_microphone_falls_silent_or_recognition_ne
     assert kinds(machine.heard(machine.utterance, 10_320, 1700, unsent_ms=1700)) == [ResumeReply, NextUtterance]
 
 
+def spoken_over(after_ms: float, text: str = "北京") -> tuple[TurnMachine, list[Decision]]:
+    """Who said 我想去 says more so long after the reply to it was committed."""
+    machine = listening(ListeningMode.REALTIME)
+    speak(machine)
+    machine.recognised(soft_end(machine), "我想去")
+    machine.reply_ready(machine.generation)
+    assert Commit in kinds(machine.heard(machine.utterance, 2500, 1500))
+    at_ms = 2500 + after_ms
+    machine.speech_began(machine.utterance, at_ms, at_ms + 100)
+    asked = machine.heard(machine.utterance, at_ms + 400, 0)[-1]
+    assert isinstance(asked, Recognise) and asked.probe
+    return machine, machine.recognised(asked.ticket, text)
+
+
+def goes_on(machine: TurnMachine, text: str) -> str:
+    """What is answered when the speech ends."""
+    heard = machine._heard
+    asked = machine.heard(machine.utterance, heard.voiced_until_ms + 128, 128)[-1]
+    assert isinstance(asked, Recognise)
+    started = [each for each in machine.recognised(asked.ticket, text) if isinstance(each, StartReply)]
+    return started[0].text
+
+
+def test_who_goes_on_in_the_first_second_of_a_reply_says_one_utterance() -> None:
+    machine, decisions = spoken_over(600)
+    assert decisions == [Interrupt(machine.generation - 1, taken_back=True)]
+    assert goes_on(machine, "北京看天安门") == "我想去北京看天安门"
+
+
+def test_of_what_was_taken_back_something_is_answered_though_no_more_can_be_understood() -> None:
+    machine, _ = spoken_over(600)
+    assert goes_on(machine, "") == "我想去"
+
+
+def test_one_word_goes_on_but_a_backchannel_does_not() -> None:
+    assert kinds(spoken_over(600, "tomorrow")[1]) == [Interrupt]
+    assert spoken_over(600, "嗯")[1] == []
+
+
+def test_who_speaks_later_interrupts_and_begins_a_turn_of_his_own() -> None:
+    machine, decisions = spoken_over(1500)
+    assert decisions == [Interrupt(machine.generation - 1)]
+    assert goes_on(machine, "北京看天安门") == "北京看天安门"
+
+
+@pytest.mark.parametrize(
+    "text", ["停一下吧", "别说了", "不对，我是说南京", "stop, please", "Please stop", "no I meant Paris"]
+)
+def test_who_tells_a_reply_to_stop_in_its_first_second_has_not_gone_on(text: str) -> None:
+    machine, decisions = spoken_over(600, text)
+    assert decisions == [Interrupt(machine.generation - 1)]
+    assert goes_on(machine, text) == text
+    machine, _ = spoken_over(600, "嗯停")  # only the whole of it can be understood
+    assert goes_on(machine, text) == text
+
+
+def test_a_reply_that_has_acted_is_not_taken_back() -> None:
+    machine, _ = spoken_over(600)
+    machine.keep_apart()
+    assert goes_on(machine, "北京看天安门") == "北京看天安门"
+
+
+def test_who_speaks_over_a_reply_to_a_written_question_begins_a_turn_of_his_own() -> None:
+    machine = listening(ListeningMode.REALTIME)
+    machine.typed("讲个故事")
+    machine.speech_began(machine.utterance, 300, 400)
+    asked = machine.heard(machine.utterance, 700, 0)[-1]
+    assert isinstance(asked, Recognise)
+    assert machine.recognised(asked.ticket, "换一个") == [Interrupt(machine.generation - 1)]
+
+
+@pytest.mark.parametrize("probing", [False, True])
+def test_speech_over_a_reply_that_turns_out_to_be_its_echo_is_over_and_the_reply_goes_on(probing: bool) -> None:
+    machine = realtime_reply()
+    if probing:
+        machine.heard(machine.utterance, 10_000 + RULES.barge_in_ms + 60, 0)
+    assert state_of(machine) is (TurnState.PROBING if probing else TurnState.OVERLAP)
+    assert kinds(machine.not_speech(machine.utterance)) == [*([ResumeReply] if probing else []), NextUtterance]
+    assert state_of(machine) is TurnState.REPLYING
+
+
 def test_speech_over_a_reply_that_may_come_late_is_waited_for_a_little() -> None:
     machine = realtime_reply()
     assert machine.heard(machine.utterance, 10_160, 500, unsent_ms=500, doubtful=True) == []
     assert machine.state is TurnState.OVERLAP
-    assert kinds(machine.heard(machine.utterance, 10_160, 560, unsent_ms=560, doubtful=True)) == [NextUtterance]
+    assert kinds(machine.heard(machine.utterance, 10_160, 590, unsent_ms=590, doubtful=True)) == [NextUtterance]
 
 
 def test_a_reply_that_fails_before_its_turn_is_over_is_followed_by_an_excuse_and_then_by_nothing() -> None:

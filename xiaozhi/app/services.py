@@ -23,6 +23,7 @@ from xiaozhi.stages.vad.silero import load_silero
 from xiaozhi.store.store import StoreKeeper
 from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
 from xiaozhi.tools.external_config import configured_servers
+from xiaozhi.turn.completeness import shipped_model
 
 
 @asynccontextmanager
@@ -39,7 +40,8 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     models_dir = settings.models.dir
     recognition = WorkerPool(settings.asr.workers, "asr", niceness=settings.asr.niceness)
     codec = WorkerPool(settings.audio.codec_workers, "codec")
-    silero = await asyncio.to_thread(load_silero, settings.vad, models_dir)
+    silero = await asyncio.to_thread(load_silero, settings.vad)
+    await asyncio.to_thread(shipped_model)  # 80 ms, which no first turn is to wait for
     built = await asyncio.to_thread(build_recognizer, settings.asr, models_dir, SPOKEN_COMMANDS_EN)
     built_chat = build_chat(settings.llm, settings.server.timezone, edge=settings.cluster.tier == "edge")
     voices = build_voices(settings.tts, models_dir)

@@ -30,6 +30,8 @@ _FLOOR: Final = 2.6e-3
 # How much is taken off of what all bands do at once.
 _COMMON: Final = 0.7
 _MIN_FRAMES: Final = 20  # shorter sound fits anywhere
+MIN_SAMPLES: Final = _WINDOW + _MIN_FRAMES * _HOP
+"""Of shorter sound nothing can be told."""
 
 
 @dataclass(slots=True)
@@ -56,11 +58,11 @@ def likeness(heard: PcmFloat, played: PcmFloat) -> float:
     """How much `heard` rises and falls as some part of `played` does: 1 for the same, about 0.3 for something else.
 
     Args:
-        heard: float32[n] at 16 kHz from the microphone, at least 0.24 s or the answer is 0.
+        heard: float32[n] at 16 kHz from the microphone, at least `MIN_SAMPLES` or the answer is 0.
         played: float32[m] at 16 kHz from the loudspeaker, m at least n: it reaches back further than `heard`, by the
             longest delay to be looked for.
     """
-    if len(played) < len(heard) or len(heard) < _WINDOW + _MIN_FRAMES * _HOP:
+    if len(played) < len(heard) or len(heard) < MIN_SAMPLES:
         return 0.0
     here, there = _levels(heard), _levels(played)
     here = _changes(here)

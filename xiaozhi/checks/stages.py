@@ -27,10 +27,10 @@ LOCAL_VOICES = frozenset(name for name, table in VOICES.items() if not table.nee
 """Voices that need no network."""
 
 
-def voice_activity(settings: VadSettings, models_dir: Path) -> Finding:
+def voice_activity(settings: VadSettings) -> Finding:
     """Whether the Silero model is there and loads. Blocking."""
     try:
-        return ok("vad", load_silero(settings, models_dir).name)
+        return ok("vad", load_silero(settings).name)
     except VadError as error:
         return bad("vad", str(error))
 

@@ -69,7 +69,7 @@ async def findings_of(loaded: "Loaded") -> "list[Finding]":
         stages.voices(settings.tts, models_dir),
         upstream.endpoints(settings.llm),
         asyncio.to_thread(stages.recognition, settings.asr, models_dir),
-        asyncio.to_thread(stages.voice_activity, settings.vad, models_dir),
+        asyncio.to_thread(stages.voice_activity, settings.vad),
         asyncio.to_thread(machine.libraries, settings),
     )
     remote = await asking

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pulling.add_argument(
         "--mirror",
         action="append",
-        choices=("github", "huggingface", "hf-mirror", "modelscope", "tuna"),
+        choices=("github", "huggingface", "hf-mirror", "modelscope"),
         help="fetch from here instead of models.mirrors; may be repeated, the first is tried first",
     )
     pulling.add_argument("--url", metavar="BASE", help="fetch from this folder, or archive, instead of the publishers'")

@@ -96,7 +96,7 @@ def spoken(text: str) -> PcmFloat:
 
 def try_vad(settings: Settings) -> Result:
     """Blocking."""
-    model = load_silero(settings.vad, settings.models.dir)
+    model = load_silero(settings.vad)
     pcm = spoken(ENGLISH)
     states = np.zeros((2, 1, STATE_WIDTH), np.float32)
     context = np.zeros(CONTEXT_SAMPLES, np.float32)

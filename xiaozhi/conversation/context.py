@@ -32,6 +32,7 @@ _log = logging.getLogger(__name__)
 _LOAD_S: Final = 0.5
 # Ids made up for clients that give none are different on every connection: nothing is kept under them.
 _ANONYMOUS: Final = "anonymous-"
+_PAUSE_STEP_MS: Final = 20.0  # a habit that has moved less is not worth a write
 _RANKS: Final = {"high": Rank.HIGH, "low": Rank.LOW}
 
 
@@ -64,6 +65,7 @@ class ConversationContext:
         self._shared = shared
         self._device = Device(device_id)
         self._known = not device_id.startswith(_ANONYMOUS)
+        self._kept_pause_ms = 0.0
         self._conversation = 0
         self._memories: tuple[str, ...] = ()
         self._note = ""  # behind the newest text
@@ -137,6 +139,7 @@ class ConversationContext:
 
     def _take(self, device: Device) -> None:
         self._device = device
+        self._kept_pause_ms = device.pause_ms
         agent = self._engines.roster.of(device.agent)
         if agent.name != self.agent.name:
             self._history = self._new_history()
@@ -156,6 +159,12 @@ class ConversationContext:
         self._memory.ended(self._device.id)
         for task in self._tasks:
             task.cancel()
+
+    def keep_pause(self, pause_ms: float) -> None:
+        """Write down how long the user pauses inside sentences, where it has changed."""
+        if self._known and abs(pause_ms - self._kept_pause_ms) >= _PAUSE_STEP_MS:
+            self._kept_pause_ms = pause_ms
+            self._store.devices.note_pause(self._device.id, pause_ms)
 
     # Asking -------------------------------------------------------------------------------------------------------
 

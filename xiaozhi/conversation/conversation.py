@@ -9,12 +9,15 @@ it ends this conversation and no other.
 import asyncio
 import logging
 import math
+from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 from xiaozhi.conversation.context import ConversationContext
 from xiaozhi.conversation.device_link import DeviceLink
-from xiaozhi.conversation.echo_guard import Echo, EchoGuard
+from xiaozhi.conversation.echo_guard import Echo, EchoGuard, PlayedPacket
 from xiaozhi.conversation.heard import HeardUtterance
+from xiaozhi.conversation.pacer import MAX_RECENT_PACKETS
 from xiaozhi.conversation.planning import InHistory, Planner, ReplyPlan
 from xiaozhi.conversation.reply import Reply, ReplyEvent
 from xiaozhi.conversation.saying import Saying, Told
@@ -94,13 +97,14 @@ class Conversation:
         )
         self._records = TurnRecords(services, self._context, services.on_turn, link, device_id)
         self._speech_input = SpeechInput(services.batcher, services.recognition, settings)
-        self._echo_guard = EchoGuard(services.codec, services.echoes)
+        self._echo_guard = EchoGuard(services.codec, services.echoes, self._speech_input.clock)
         self._heard = HeardUtterance()
         self.greetings = Greetings(settings.turn)
         """What the device says unasked; an agent may bring its own."""
         self._planner = Planner(services, services.tools, device_id, self._context, self.greetings)
         self._reply: Reply | None = None  # the one that is prepared or spoken
         self._reply_task: asyncio.Task[None] | None = None
+        self._earlier: deque[PlayedPacket] = deque(maxlen=MAX_RECENT_PACKETS)  # of replies that are over
         self._saying: Saying | None = None  # the sentence of the server's own that it speaks
         self._leaving = False  # a goodbye is being said
         self._turns = 0  # that were committed
@@ -117,6 +121,7 @@ class Conversation:
     async def load(self) -> None:
         """Read what was said before; called before the device may speak, and over within half a second."""
         await self._context.load()
+        self._machine.pace.restore(self._context.device.pause_ms)
         self._planner.take_greetings()
 
     def use_device(self, device: DeviceTools | None) -> None:
@@ -284,7 +289,12 @@ class Conversation:
             if isinstance(heard, KeyReleased):
                 self._key_released(heard)
             elif heard.utterance == self._machine.utterance:  # else it was over while this was on its way
-                event = await self._echo_guard.past(heard, self._sounding(), self._machine.settings.soft_end_ms)
+                event = await self._echo_guard.past(
+                    heard,
+                    self._sounding(),
+                    self._machine.settings.soft_end_ms,
+                    taken=self._machine.state in (TurnState.HEARING, TurnState.PAUSED),
+                )
                 if event is Echo.OVER:
                     self._apply(self._machine.not_speech(heard.utterance))
                 elif not isinstance(event, Echo) and event.utterance == self._machine.utterance:
@@ -362,11 +372,11 @@ class Conversation:
                 message("busy" if recognition.full else "not_understood", self.language), in_history=InHistory.NEVER
             )
 
-    def _sounding(self) -> tuple[bytes, ...]:
-        """What an open microphone may hear of the device itself: Opus packets."""
-        if self._reply is None or not self._speaks or self._machine.mode is not ListeningMode.REALTIME:
+    def _sounding(self) -> Sequence[PlayedPacket]:
+        """What an open microphone may hear of the device itself, the oldest first; its echo outlives a reply."""
+        if self._machine.mode is not ListeningMode.REALTIME:
             return ()
-        return tuple(self._reply.pacer.recent)
+        return (*self._earlier, *(self._reply.pacer.recent if self._reply is not None else ()))
 
     def _spoken_text(self) -> str:
         """What the device has been given to say so far."""
@@ -384,6 +394,11 @@ class Conversation:
             case ReplyEvent.KNOWN:
                 self._apply(self._machine.question_known(generation))
 
+    def _over(self, reply: Reply, *, taken_back: bool = False) -> None:
+        if reply.committed:
+            self._earlier.extend(reply.pacer.recent)
+            self._records.over(reply, taken_back=taken_back)
+
     async def _run_reply(self, reply: Reply) -> None:
         failed = False
         try:
@@ -391,7 +406,7 @@ class Conversation:
         except asyncio.CancelledError:
             if self._reply is reply:  # neither dropped nor interrupted: the device is gone in the midst of it
                 reply.trace.interrupted = self._loop.time()
-                self._records.over(reply)
+                self._over(reply)
             raise
         except Exception:  # noqa: BLE001 - one reply's fault must not end the conversation; it is logged whole
             _log.exception("reply failed", extra={"device": self._device_id})
@@ -401,7 +416,7 @@ class Conversation:
         silent = reply.trace.first_packet is None
         if not asked:
             self._settle(Told.DROPPED if silent else Told.SPOKEN)
-        self._records.over(reply)
+        self._over(reply)
         if reply.committed and reply.ends_conversation:
             self._link.hang_up("the user said goodbye")
         if self._reply is not reply:
@@ -434,8 +449,8 @@ class Conversation:
                 case DropReply():
                     self._services.speculation.wasted += self._saying is None
                     self._drop_reply()
-                case Interrupt():
-                    self._interrupt()
+                case Interrupt(_, taken_back):
+                    self._interrupt(taken_back=taken_back)
                 case PauseReply() if self._reply is not None:
                     self._reply.pacer.hold()
                 case ResumeReply() if self._reply is not None:
@@ -489,6 +504,7 @@ class Conversation:
         trace.language = language_of(text, default=self._heard.transcript.language or "zh")
         self._heard.note(trace, self._active_at)
         self._planner.committed(text)
+        self._context.keep_pause(self._machine.pace.habit_ms or 0.0)
         reply.commit(text)
 
     def _commit_saying(self) -> None:
@@ -505,16 +521,19 @@ class Conversation:
             self._reply_task.cancel()
         self._reply = self._reply_task = None
 
-    def _interrupt(self) -> None:
-        """Silence the reply and remember what was heard of it."""
+    def _interrupt(self, *, taken_back: bool) -> None:
+        """Silence the reply and remember what was heard of it, unless it is taken back."""
         reply = self._reply
         if reply is None:
             return
+        if taken_back and reply.has_acted:
+            self._machine.keep_apart()
+            taken_back = False
         reply.trace.interrupted = self._loop.time()
         self._settle(Told.INTERRUPTED)
         reply.stop()
         reply.close_trace()
-        self._records.over(reply)
+        self._over(reply, taken_back=taken_back)
         self._drop_reply()
         if self._machine.mode is ListeningMode.REALTIME:
             self._flush()

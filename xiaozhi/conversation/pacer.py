@@ -7,11 +7,13 @@ from typing import Final
 
 from xiaozhi.concurrency.channel import Channel
 from xiaozhi.conversation.device_link import DeviceLink
+from xiaozhi.conversation.echo_guard import PlayedPacket
 from xiaozhi.events import Clause, ClauseStart, SpokenItem
 from xiaozhi.turn.playout import PlayoutClock
 
-# What a microphone may hear of the loudspeaker left no longer ago: 0.7 s are compared, up to 1.2 s late, lead included.
-_RECENT_PACKETS: Final = 32
+# What a microphone may hear of the loudspeaker was played no longer ago: 0.7 s are compared, up to 1 s after they were
+# to be played, by sound that comes up to 2 s late; with what waits in the device, and packets of 60 ms.
+MAX_RECENT_PACKETS: Final = 72
 
 
 class Pacer:
@@ -34,8 +36,8 @@ class Pacer:
         self._open.set()
         self._held_at_ms: float | None = None
         self._pause_expected = False
-        self.recent: deque[bytes] = deque(maxlen=_RECENT_PACKETS)
-        """The newest packets that have left, 1.9 s of sound."""
+        self.recent: deque[PlayedPacket] = deque(maxlen=MAX_RECENT_PACKETS)
+        """The newest packets that have left, and when each is played."""
         self._spoken: list[tuple[Clause, float]] = []  # each clause and how much of its audio has left
 
     def _now_ms(self) -> float:
@@ -105,7 +107,8 @@ class Pacer:
             # Framing 2 echoes the timestamp of what is being played; 0 means "nothing plays", so it starts at 1.
             self._link.audio(item.opus, self._generation, 1 + int(self._clock.sent_ms))
             self._clock.sent(item.duration_ms, self._now_ms())
-            self.recent.append(item.opus)
+            ends_ms = self._clock.ends_ms() or 0.0
+            self.recent.append(PlayedPacket(ends_ms - item.duration_ms, item.duration_ms, item.opus))
             if self._spoken:
                 clause, sent_ms = self._spoken[-1]
                 self._spoken[-1] = (clause, sent_ms + item.duration_ms)

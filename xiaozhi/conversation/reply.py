@@ -109,6 +109,8 @@ class Reply:
         trace.error = plan.error
         self.ends_conversation = plan.ends
         """The conversation is over after this reply."""
+        self.has_acted = bool(plan.name)
+        """It has done something that saying more does not undo."""
 
     # The gate -----------------------------------------------------------------------------------------------------
 
@@ -374,6 +376,7 @@ class Reply:
         self._leave()
         self._ready()
         await self._opened.wait()
+        self.has_acted = True
         self.pacer.expect_pause()
 
     def _note_tools(self, answers: Sequence[ToolAnswer]) -> None:

@@ -14,6 +14,7 @@ from xiaozhi.stages.asr.stage import Ask, AsrInput, Forget, PartialText, Recogni
 from xiaozhi.stages.vad.batcher import VadBatcher
 from xiaozhi.stages.vad.stage import VadControl, run_vad
 from xiaozhi.turn.decisions import Mic
+from xiaozhi.turn.microphone_clock import MicrophoneClock
 from xiaozhi.turn.segmenter import Segmenter
 
 # Microphone audio waits at most this long for the VAD; then the oldest is dropped and counted.
@@ -90,6 +91,11 @@ class SpeechInput:
         if self._control.mic is Mic.SHUT:
             self.unheard += 1
         self._packets.put_nowait(packet)
+
+    @property
+    def clock(self) -> MicrophoneClock:
+        """When what is heard was said."""
+        return self._control.clock
 
     @property
     def waiting_ms(self) -> float:

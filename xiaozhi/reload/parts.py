@@ -79,7 +79,7 @@ async def _build(parts: Parts, services: Services, keys: Collection[str]) -> Non
     if "agents" in tables or "llm.system_prompt" in keys:
         parts.roster = await Roster.load(settings, services.store)
     if "vad" in engines:
-        parts.model = await asyncio.to_thread(load_silero, settings.vad, models_dir)
+        parts.model = await asyncio.to_thread(load_silero, settings.vad)
         parts.about["vad"] = About((parts.model.name,))
     if "asr" in engines:
         built = await asyncio.to_thread(build_recognizer, settings.asr, models_dir, SPOKEN_COMMANDS_EN)

@@ -49,10 +49,9 @@ class VadSettings(Section, applies="at once"):
     """
 
     model: NextTurn[str] = "auto"
-    """Silero voice activity detection. "auto" takes v6 (`xiaozhi models pull silero-v6`) where it is there and
-    otherwise v5, which is installed with the server. Or the path of a silero .onnx file.
-    zh: Silero 语音检测模型。auto 优先用 v6（`xiaozhi models pull silero-v6`），没有就用随程序安装的 v5。也可以填一个
-    silero .onnx 文件的路径。"""
+    """Silero voice activity detection. "auto" is v6, which is installed with the server. Or the path of a silero .onnx
+    file.
+    zh: Silero 语音检测模型。auto 是随程序安装的 v6。也可以填一个 silero .onnx 文件的路径。"""
     threshold: NextConnection[float] = Field(0.5, gt=0, lt=1)
     """Speech begins above threshold and ends below release_threshold, which is not above it. A noisy room: raise both.
     Quiet users that are not heard: lower both.

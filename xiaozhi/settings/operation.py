@@ -9,7 +9,7 @@ from xiaozhi.settings.pasted import Address
 from xiaozhi.settings.section import Networks, OnRestart, Section
 
 Mirror: TypeAlias = Literal["github", "huggingface", "hf-mirror", "modelscope", "tuna"]
-"""Who publishes models, or copies of them; the last three can be reached from mainland China."""
+"""Who publishes models, or copies of them. `tuna` has none any more and stands in older settings files."""
 
 
 class LogSettings(Section, applies="next turn"):
@@ -35,15 +35,13 @@ class ModelsSettings(Section, applies="restart"):
     zh: `xiaozhi models pull` 下载的模型所在的文件夹，每个模型一个子文件夹。"""
     auto_pull: bool = True
     """With asr.engine = "auto" and no model there, `xiaozhi serve` fetches SenseVoice (230 MB) while it serves with
-    what is embedded, with vad.model = "auto" Silero v6 (1 MB), and takes each over when it is complete. Offline it says
-    so once and tries again later.
-    zh: asr.engine 为 auto 而又没有模型时，先用内置的开始服务，同时在后台下载 SenseVoice（230 MB）；vad.model 为 auto
-    时下载 Silero v6（1 MB）。下载完整后立即换上，不用重启。没有网络时说一声，过一段时间再试。"""
-    mirrors: tuple[Mirror, ...] = ("github", "huggingface", "hf-mirror", "modelscope", "tuna")
-    """Where to fetch from, in this order. One that is slow is left for a quicker one; "hf-mirror", "modelscope" and
-    "tuna" (a mirror of PyPI) can be reached from mainland China.
-    zh: 下载来源，按这里的顺序尝试，太慢的会换成更快的。“hf-mirror”“modelscope”（魔搭）和“tuna”（清华 PyPI 镜像）在中
-    国大陆可以访问。"""
+    what is embedded, and takes it over when it is complete. Offline it says so once and tries again later.
+    zh: asr.engine 为 auto 而又没有模型时，先用内置的开始服务，同时在后台下载 SenseVoice（230 MB）。下载完整后立即换上，
+    不用重启。没有网络时说一声，过一段时间再试。"""
+    mirrors: tuple[Mirror, ...] = ("github", "huggingface", "hf-mirror", "modelscope")
+    """Where to fetch from, in this order. One that is slow is left for a quicker one; "hf-mirror" and "modelscope" can
+    be reached from mainland China.
+    zh: 下载来源，按这里的顺序尝试，太慢的会换成更快的。“hf-mirror”和“modelscope”（魔搭）在中国大陆可以访问。"""
     connect_timeout_s: float = Field(5.0, gt=0, le=60)
     """Time for one mirror to answer. zh: 等待一个下载源响应的时间（秒）。"""
 

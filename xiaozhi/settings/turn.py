@@ -10,15 +10,15 @@ from xiaozhi.settings.section import NextConnection, Section
 # What a profile stands for. Any single value in the file overrides its profile's.
 TURN_PROFILES: Mapping[str, Mapping[str, int]] = {
     "conservative": {
-        "soft_end_ms": 192, "known_ms": 400, "complete_ms": 600, "neutral_ms": 800, "trailing_ms": 1500,
+        "soft_end_ms": 192, "known_ms": 400, "complete_ms": 500, "neutral_ms": 1100, "trailing_ms": 1700,
         "max_speculations": 2,
     },
     "balanced": {
-        "soft_end_ms": 96, "known_ms": 240, "complete_ms": 400, "neutral_ms": 650, "trailing_ms": 1200,
+        "soft_end_ms": 96, "known_ms": 240, "complete_ms": 350, "neutral_ms": 900, "trailing_ms": 1400,
         "max_speculations": 5,
     },
     "aggressive": {
-        "soft_end_ms": 64, "known_ms": 160, "complete_ms": 300, "neutral_ms": 450, "trailing_ms": 900,
+        "soft_end_ms": 64, "known_ms": 160, "complete_ms": 300, "neutral_ms": 600, "trailing_ms": 1000,
         "max_speculations": 5,
     },
 }  # fmt: skip
@@ -39,30 +39,31 @@ class TurnSettings(Section, applies="next turn"):
     profile: Literal["conservative", "balanced", "aggressive"] = "balanced"
     """After soft_end_ms the words are recognised and, with speculate, a reply is prepared without a sound. The reply
     begins after known_ms when exactly this has been asked and answered before ([cache] answers), complete_ms when the
-    sentence sounds finished (a question, a known command), neutral_ms when nobody can tell, trailing_ms when it ends in
-    "and", "because", 然后, 就是 or the like. Whoever goes on before is not cut off.
+    words are plainly a whole sentence (a question, a command, an answer), neutral_ms when nobody can tell, trailing_ms
+    when they plainly go on ("and", "because", 然后, 帮我放一首), and in between in proportion. Whoever goes on before
+    is not cut off.
 
     A profile sets them all:             soft_end_ms  known_ms  complete_ms  neutral_ms  trailing_ms  max_speculations
-      "conservative"  children, slow users       192       400          600         800         1500                 2
-      "balanced"                                  96       240          400         650         1200                 5
-      "aggressive"    a quick assistant           64       160          300         450          900                 5
+      "conservative"  children, slow users       192       400          500        1100         1700                 2
+      "balanced"                                  96       240          350         900         1400                 5
+      "aggressive"    a quick assistant           64       160          300         600         1000                 5
     Each value can be set by itself as well and then overrides the profile.
     zh: 一组预设的停顿时间。conservative：适合孩子和说话慢的人；balanced：均衡；aggressive：反应快的助手。依次是
     soft_end / known / complete / neutral / trailing（毫秒）和 max_speculations：
-      conservative：192 / 400 / 600 / 800 / 1500，2 次
-      balanced：96 / 240 / 400 / 650 / 1200，5 次
-      aggressive：64 / 160 / 300 / 450 / 900，5 次
+      conservative：192 / 400 / 500 / 1100 / 1700，2 次
+      balanced：96 / 240 / 350 / 900 / 1400，5 次
+      aggressive：64 / 160 / 300 / 600 / 1000，5 次
     下面各项单独设置时，以单独设置的为准。接着说下去的人不会被打断。"""
     soft_end_ms: int = Field(default_factory=_of_profile("soft_end_ms"), ge=32, le=2000)
     """zh: 静音这么久（毫秒）就识别已经说的话，并在打开 speculate 时悄悄准备回答。"""
     known_ms: int = Field(default_factory=_of_profile("known_ms"), ge=32, le=5000)
     """zh: 同样的问题以前回答过（[cache] answers）时，静音这么久（毫秒）就开始回答。"""
     complete_ms: int = Field(default_factory=_of_profile("complete_ms"), ge=32, le=5000)
-    """zh: 句子听起来说完了（问句、已知的命令）时，静音这么久（毫秒）就开始回答。"""
+    """zh: 说的显然是一句完整的话（问句、命令、回答）时，静音这么久（毫秒）就开始回答。"""
     neutral_ms: int = Field(default_factory=_of_profile("neutral_ms"), ge=32, le=5000)
-    """zh: 看不出有没有说完时，静音这么久（毫秒）才开始回答。"""
+    """zh: 看不出有没有说完时，静音这么久（毫秒）才开始回答；介于两者之间的，按比例等待。"""
     trailing_ms: int = Field(default_factory=_of_profile("trailing_ms"), ge=32, le=10_000)
-    """zh: 句尾是“然后”“就是”“and”“because”之类、多半还没说完时，静音这么久（毫秒）才开始回答。"""
+    """zh: 显然还没说完（“然后”“因为”“帮我放一首”“and”）时，静音这么久（毫秒）才开始回答。"""
     commit_max_ms: int = Field(2000, ge=100, le=20_000)
     """Never wait longer than this. zh: 无论如何，静音这么久（毫秒）之后不再等。"""
     speculate: bool = True

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from xiaozhi.models.catalogue import Model
-from xiaozhi.settings import AsrSettings, SherpaVoiceSettings, TtsSettings, VadSettings
+from xiaozhi.settings import AsrSettings, SherpaVoiceSettings, TtsSettings
 
 
 def verify(model: Model, folder: Path) -> str:
@@ -13,8 +13,6 @@ def verify(model: Model, folder: Path) -> str:
     match model.role:
         case "recognition":
             return _recognition(model, folder)
-        case "voice activity":
-            return _voice_activity(folder / model.files[0])
         case "voice":
             return asyncio.run(_voice(folder))
 
@@ -27,16 +25,6 @@ def _recognition(model: Model, folder: Path) -> str:
     try:
         build_recognizer(AsrSettings(engine=engine, model_dir=folder), folder.parent, ()).recognizer.close()
     except EngineError as error:
-        return str(error)
-    return ""
-
-
-def _voice_activity(file: Path) -> str:
-    from xiaozhi.stages.vad.silero import VadError, load_silero
-
-    try:
-        load_silero(VadSettings(model=str(file)), file.parent)
-    except VadError as error:
         return str(error)
     return ""
 

@@ -67,6 +67,7 @@ class Device:
         serial, hmac_key: of boards with a key burnt in, for the activation challenge.
         created_at, last_seen, bound_at: when.
         talked: something that was said to it is kept.
+        pause_ms: how long its user pauses inside sentences; 0 where that is not known.
     """
 
     id: str
@@ -86,6 +87,7 @@ class Device:
     last_seen: float = 0.0
     bound_at: float = 0.0
     talked: bool = False
+    pause_ms: float = 0.0
 
     @property
     def bound(self) -> bool:
@@ -157,6 +159,12 @@ class Devices:
         """Give a device another agent, without waiting; one that was removed meanwhile is not made again."""
         self._database.post(
             lambda connection: connection.execute("UPDATE devices SET agent = ? WHERE id = ?", (agent, device_id))
+        )
+
+    def note_pause(self, device_id: str, pause_ms: float) -> None:
+        """Keep how long its user pauses inside sentences, without waiting; a removed device is not made again."""
+        self._database.post(
+            lambda connection: connection.execute("UPDATE devices SET pause_ms = ? WHERE id = ?", (pause_ms, device_id))
         )
 
     async def allow(self, device_id: str) -> Device:

@@ -115,6 +115,10 @@ STEPS: Final[tuple[str, ...]] = (
     ) WITHOUT ROWID;
     UPDATE devices SET code = '', code_until = 0;
     """,
+    # 8: how long the user of a device pauses inside sentences
+    """
+    ALTER TABLE devices ADD COLUMN pause_ms REAL NOT NULL DEFAULT 0;
+    """,
 )
 
 VERSION: Final = len(STEPS)

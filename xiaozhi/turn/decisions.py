@@ -67,9 +67,14 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """Silence the reply of this generation at once; history keeps what was heard of it."""
+    """Silence the reply of this generation at once; history keeps what was heard of it.
+
+    `taken_back`: the user had not finished, and what it answers is a part of what is being said. Then history keeps
+    nothing of it.
+    """
 
     generation: int
+    taken_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)

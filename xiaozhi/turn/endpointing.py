@@ -1,98 +1,17 @@
 """How long to wait after the last voiced sample before the turn is the user's no more. Pure.
 
-Two things move the wait: what was said (a question is over sooner than a sentence that ends in "because") and how this
-user pauses inside sentences. Silences are audio time in milliseconds.
+Two things move the wait: how likely what was said is a whole utterance (`turn/completeness.py`) and how this user
+pauses inside sentences. Silences are audio time in milliseconds.
 """
 
 import re
-from enum import Enum
 from typing import Final
 
 from xiaozhi.settings import TurnSettings
+from xiaozhi.turn.completeness import PLAINLY_OPEN, PLAINLY_WHOLE, shipped_model
 
-
-class Completeness(Enum):
-    """What the words say about whether the user has finished."""
-
-    COMPLETE = "complete"
-    NEUTRAL = "neutral"
-    TRAILING = "trailing"
-
-
-# Words after which a user of Chinese goes on: fillers, connectives, verbs and particles that want an object.
-_TRAILING_ZH: Final = re.compile(
-    r"(?:嗯|呃|额|唔|那个|这个|那|这|这[种些份位次]|那[种些份位次]|一些|然后|就是|就是说|因为|所以|但是|可是|不过|而且|或者"
-    r"|还是|还有|以及|如果|要是|假如|虽然|比如|例如|比方说|包括|关于|和|跟|与|把|被|给|(?<!不)对|向|从|在|的|得|我想|我要|我觉得"
-    r"|帮我|给我|请|请你|请问|先|再|就|又|也|(?<![首成])都|一个|第一|首先|提供|告诉我|提醒我|[查搜问找讲]一下)$"
-)
-# Final particles and question endings after which a user of Chinese has finished; they go before the list above.
-_COMPLETE_ZH: Final = re.compile(
-    r"(?:吗|呢|吧|了|啊|呀|啦|嘛|哦|谢谢|再见|拜拜|你好|几点|多少|什么|怎么样|怎么办|哪里|哪儿|是谁|天气|停|好的|是的|真的|对的"
-    r"|可以|不用|不要|没有|[等停听试歇]一下|休息一下|再来一个|换一个|不在|来一[首个])$"
-)
-# Whole answers, though sentences go on after some of them.
-_ANSWERS_ZH: Final = frozenset("对 对对 不对 是 不是 好 行 要 有 会".split())
-_TRAILING_EN: Final = frozenset(
-    "and or but because so the a an to of with if that is are was were my your his her our their um uh er erm hmm like "
-    "for in on at from by about than then when while where which who whose as into i we they i'm let's also some any "
-    "another every between without until unless since whether mr mrs maybe well could would should can will do does "
-    "did have has had not very really just".split()
-)
-# Endings in two words after which a user goes on.
-_TRAILING_PAIRS_EN: Final = frozenset(
-    "tell me|give me|show me|remind me|play me|bring me|get me|order me|i want|i need|i'd like|you please|it is".split(
-        "|"
-    )
-)
-_COMPLETE_EN: Final = frozenset(
-    "please thanks bye goodbye now today tomorrow tonight yes no okay ok stop hello hi again right".split()
-)
-# Questions that open with these are short; requests that open with "can" or "would" are not: "can I get a large".
-_QUESTION_EN: Final = frozenset(
-    "what what's who who's where where's when why how how's which whose is are do does did".split()
-)
-# A question may end in these: "what is it for", "where are you from".
-_STRANDED_EN: Final = frozenset("to of with for in on at from by about like do does did are is was were".split())
-# Commands that close with their particle: "turn the light on".
-_SWITCH_EN: Final = frozenset("turn switch put keep leave come go log".split())
 _CJK: Final = re.compile(r"[\u3400-\u9fff]")
 _WORD: Final = re.compile(r"[a-z']+")
-
-
-def completeness(text: str) -> Completeness:
-    """Judge a recognised text, Chinese or English, by its end.
-
-    A full stop is no evidence: recognisers with inverse text normalisation put one behind everything. A question mark
-    is.
-    """
-    bare = text.strip().rstrip("。.，,、…!！;；:： ")
-    if not bare:
-        return Completeness.NEUTRAL
-    if bare[-1] in "?？":
-        return Completeness.COMPLETE
-    return _chinese(bare) if _CJK.search(bare[-1]) else _english(_WORD.findall(bare.lower()))
-
-
-def _chinese(bare: str) -> Completeness:
-    if _COMPLETE_ZH.search(bare) or plain(bare) in _ANSWERS_ZH:
-        return Completeness.COMPLETE
-    return Completeness.TRAILING if _TRAILING_ZH.search(bare) else Completeness.NEUTRAL
-
-
-def _english(words: list[str]) -> Completeness:
-    if not words:
-        return Completeness.NEUTRAL
-    question = words[0] in _QUESTION_EN and len(words) >= 4
-    switched = words[0] in _SWITCH_EN and len(words) >= 3 and words[-1] in {"on", "in", "off", "up", "down"}
-    if " ".join(words[-2:]) in _TRAILING_PAIRS_EN:
-        return Completeness.TRAILING
-    if words[-1] in _TRAILING_EN and not switched:
-        stranded = question and words[-1] in _STRANDED_EN and words[-2] not in _TRAILING_EN
-        return Completeness.NEUTRAL if stranded else Completeness.TRAILING
-    if words[-1] in _COMPLETE_EN or words[-2:] == ["thank", "you"] or question or switched:
-        return Completeness.COMPLETE
-    return Completeness.NEUTRAL
-
 
 # Longer pauses say nothing about the next one: a second thought, or somebody else.
 _MAX_HABIT_MS: Final = 1000.0
@@ -119,6 +38,11 @@ class UserPace:
         self._fall = fall
         self._margin = margin
         self._habit_ms: float | None = None
+
+    def restore(self, habit_ms: float) -> None:
+        """What was learned in an earlier conversation, 0 for nothing; what this one has taught already goes before."""
+        if self._habit_ms is None and habit_ms > 0.0:
+            self._habit_ms = min(habit_ms, _MAX_HABIT_MS)
 
     @property
     def habit_ms(self) -> float | None:
@@ -148,17 +72,24 @@ class UserPace:
 def hangover_ms(text: str, pace: UserPace, settings: TurnSettings, commands: frozenset[str] = frozenset()) -> float:
     """How much silence, in audio milliseconds, must follow `text` before its turn may be committed.
 
-    `commands` are texts known to be whole (`commands` holds them lower-cased and without punctuation).
+    `complete_ms` after what is plainly whole, `trailing_ms` after what is plainly not, `neutral_ms` half-way between,
+    and in between in proportion. `commands` are texts known to be whole, as `plain` writes them.
     """
     if plain(text) in commands:
         return settings.complete_ms
-    match completeness(text):
-        case Completeness.COMPLETE:
-            return pace.adapt_ms(settings.complete_ms, settings.neutral_ms)
-        case Completeness.TRAILING:
-            return settings.trailing_ms
-        case Completeness.NEUTRAL:
-            return pace.adapt_ms(settings.neutral_ms, settings.trailing_ms)
+    middle = (PLAINLY_WHOLE + PLAINLY_OPEN) / 2
+    odds = shipped_model().log_odds(text, unknown=middle)
+    if odds >= PLAINLY_WHOLE:
+        return pace.adapt_ms(settings.complete_ms, settings.neutral_ms)
+    if odds >= middle:
+        share = (odds - middle) / (PLAINLY_WHOLE - middle)
+        return pace.adapt_ms(_between(settings.neutral_ms, settings.complete_ms, share), settings.trailing_ms)
+    share = min(1.0, (middle - odds) / (middle - PLAINLY_OPEN))
+    return pace.adapt_ms(_between(settings.neutral_ms, settings.trailing_ms, share), settings.trailing_ms)
+
+
+def _between(first_ms: float, second_ms: float, share: float) -> float:
+    return first_ms + share * (second_ms - first_ms)
 
 
 _NOISE: Final = re.compile(r"[\W_]+", re.UNICODE)
@@ -175,10 +106,37 @@ _BACKCHANNELS: Final = frozenset(
 )
 
 
+# What begins so is said to a reply, and does not go on with what was said before it.
+_TO_REPLY: Final = re.compile(
+    r"\W*(?:停|暂停|取消|别[说讲唱放吵闹动]|等等|等一下|等会|算了|够了|闭嘴|安静|不对|不是|错了|[不别]要?了"
+    r"|(?:please |hey |ok |okay )*"
+    r"(?:stop|wait|no|nope|quiet|be quiet|hold on|hang on|shut up|enough|never ?mind|cancel|pause|forget it|wrong)\b)"
+)
+
+
+def is_to_reply(text: str) -> bool:
+    """Whether words spoken over a reply are about the reply: it is to stop, or is wrong."""
+    return _TO_REPLY.match(text.lower()) is not None
+
+
+def is_backchannel(text: str) -> bool:
+    """Whether these words, or none, only say that somebody listens."""
+    bare = plain(text)
+    return not bare or bare in _BACKCHANNELS
+
+
+def joined(first: str, second: str) -> str:
+    """Two parts of what a user said as one text; what a recogniser has put behind the first is no end."""
+    first, second = first.rstrip("。.，,、…！!；;：: "), second.strip()
+    if not first or not second:
+        return first or second
+    return first + ("" if _CJK.match(first[-1]) and _CJK.match(second[0]) else " ") + second
+
+
 def interrupts(text: str) -> bool:
     """Whether words spoken over a reply are meant to stop it: two Chinese characters or two words, no backchannel."""
     bare = plain(text)
-    if not bare or bare in _BACKCHANNELS:
+    if is_backchannel(text):
         return False
     if bare in {"停", "别", "stop", "wait", "quiet", "no"}:
         return True

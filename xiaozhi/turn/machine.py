@@ -12,6 +12,7 @@ AND the reply is ready to be heard, because until then waiting costs the listene
 """
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -33,7 +34,7 @@ from xiaozhi.turn.decisions import (
     StartReply,
     StartSaying,
 )
-from xiaozhi.turn.endpointing import UserPace, hangover_ms, interrupts, plain
+from xiaozhi.turn.endpointing import UserPace, hangover_ms, interrupts, is_backchannel, is_to_reply, joined, plain
 from xiaozhi.turn.utterance import OpenUtterance
 
 
@@ -69,6 +70,10 @@ _ALLOWED: Final[dict[TurnState, frozenset[TurnState]]] = {
     TurnState.PROBING: frozenset({TurnState.IDLE, TurnState.WAITING, TurnState.REPLYING, TurnState.HEARING}),
 }
 
+# A reply is taken back when speech goes on no later than this after its turn was committed: the first second of sound,
+# behind 80 ms in which the device gets ready, and the 300 ms of pre-roll that a beginning reaches back count for it.
+_TAKE_BACK_MS: Final = 1000.0
+
 P = ParamSpec("P")
 
 
@@ -81,6 +86,7 @@ class _Reply:
     known: bool = False  # exactly this has been asked before
     saying: bool = False  # a sentence of the server's own that waits for its first sound
     interruptible: bool = True  # speech over it may stop it
+    committed_ms: float = -math.inf  # when, of audio time; never for what was not said aloud
 
 
 def _event(
@@ -288,6 +294,8 @@ class TurnMachine:
                 self._go(TurnState.HEARING)
                 return decisions
             case TurnState.REPLYING if self._mic is Mic.OPEN:
+                if self._reply is not None and start_ms - self._reply.committed_ms <= _TAKE_BACK_MS:
+                    heard.before = self._reply.text
                 self._heard = heard
                 self._go(TurnState.OVERLAP)
             case _:  # the microphone is shut, or its utterance has begun: whoever speaks now is found once more
@@ -297,7 +305,11 @@ class TurnMachine:
     @_event
     def not_speech(self, utterance: int) -> list[Decision]:
         """What the VAD has found was nobody, such as the device's own voice: it may look for the next."""
-        if utterance == self.utterance and self.state in (TurnState.WAITING, TurnState.REPLYING):
+        if utterance != self.utterance:
+            return []
+        if self.state in (TurnState.OVERLAP, TurnState.PROBING):
+            return self._go_on_replying()
+        if self.state in (TurnState.WAITING, TurnState.REPLYING):
             self._close()
         return []
 
@@ -405,6 +417,8 @@ class TurnMachine:
         if self.state is TurnState.PROBING:
             return self._probed(text)
         heard = self._heard
+        if heard.before and not is_to_reply(text):
+            text = joined(heard.before, text)
         heard.text, heard.provisional = text, provisional
         heard.unconfirmed_ms = heard.resumed_ms = None
         if not plain(text):
@@ -463,6 +477,7 @@ class TurnMachine:
                 self._go(self._rest_state())
             case TurnState.OVERLAP | TurnState.PROBING:
                 self._ticket += 1
+                self._heard.before = ""
                 return self._overlap_becomes_turn()  # the user who spoke over its end has the floor
         return []
 
@@ -495,11 +510,15 @@ class TurnMachine:
 
     def _commit(self) -> list[Decision]:
         heard = self._heard
-        if self.revision == 0:
+        if self.revision == 0 and heard.voiced_ms:
             self.pace.finished()
         self._go(TurnState.REPLYING)
         self._close()
         assert heard.text is not None
+        assert self._reply is not None
+        self._reply.text = heard.text
+        if heard.voiced_ms:
+            self._reply.committed_ms = heard.voiced_until_ms + heard.silence_ms
         return [Commit(self.turn, self.revision, self.generation, heard.text)]
 
     def _force(self) -> list[Decision]:
@@ -530,11 +549,11 @@ class TurnMachine:
         self._close()
         return self._drop_reply()
 
-    def _interrupt(self) -> list[Decision]:
+    def _interrupt(self, *, taken_back: bool = False) -> list[Decision]:
         interrupted = self.generation
         self._ticket += 1
         self._forget_reply()
-        return [Interrupt(interrupted)]
+        return [Interrupt(interrupted, taken_back)]
 
     # Speech over the reply (realtime mode) ------------------------------------------------------------------------
 
@@ -557,9 +576,16 @@ class TurnMachine:
 
     def _probed(self, text: str) -> list[Decision]:
         self._heard.probe_open = False
-        if not interrupts(text):
+        if is_to_reply(text):
+            self._heard.before = ""
+        goes_on = bool(self._heard.before)
+        if is_backchannel(text) if goes_on else not interrupts(text):
             return []
-        return [*self._interrupt(), *self._overlap_becomes_turn()]
+        return [*self._interrupt(taken_back=goes_on), *self._overlap_becomes_turn()]
+
+    def keep_apart(self) -> None:
+        """The reply that was taken back has done something: what is being said is a turn of its own."""
+        self._heard.before = ""
 
     def _go_on_replying(self) -> list[Decision]:
         """What was heard over the reply is over, and did not mean to stop it."""

@@ -10,8 +10,8 @@ _PROBE_EVERY_MS: Final = 300.0
 _MAX_PROBE_MS: Final = 2000.0
 # A provisional text is committed when its confirmation keeps everything else waiting for this long.
 _MAX_CONFIRM_MS: Final = 400.0
-# Doubtful silence delays a commit by this much at the most.
-_MAX_DOUBT_MS: Final = 400.0
+# Doubtful silence delays a commit by this much at the most: with what follows plainly whole words 0.8 s of a stall.
+_MAX_DOUBT_MS: Final = 450.0
 # A reply is kept this long into resumed speech, in case the words turn out to be the same (a breath, a cough).
 _KEEP_REPLY_MS: Final = 400.0
 # No reply is prepared ahead for speech longer than this: the user is telling something, not asking.
@@ -25,6 +25,7 @@ class OpenUtterance:
     """What is known of it. Times are audio milliseconds."""
 
     began_ms: float = 0.0
+    before: str = ""  # what the user said in front of it, where it goes on with a turn whose reply is taken back
     voiced_until_ms: float = 0.0
     silence_ms: float = 0.0
     unsent_ms: float = 0.0  # of that silence, what was not sent but taken from the clock

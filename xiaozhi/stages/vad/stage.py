@@ -14,6 +14,7 @@ from xiaozhi.stages.vad.batcher import VadBatcher
 from xiaozhi.stages.vad.uplink import UplinkStream
 from xiaozhi.turn.decisions import Mic
 from xiaozhi.turn.gaps import PacketGaps
+from xiaozhi.turn.microphone_clock import MicrophoneClock
 from xiaozhi.turn.segmenter import Segmenter
 
 # Packets that a reset overtakes are still decoded; more than this many (5 s) are not worth it.
@@ -37,7 +38,7 @@ class VadControl:
         packets: what the VAD reads.
     """
 
-    __slots__ = ("_listener", "_packets", "gap_ms", "mic", "utterance")
+    __slots__ = ("_listener", "_packets", "clock", "gap_ms", "mic", "utterance")
 
     def __init__(self, packets: Channel[MicInput]) -> None:
         self._packets = packets
@@ -47,6 +48,8 @@ class VadControl:
         """What it counts for."""
         self.gap_ms = _GAP_MS
         """Where no packet has come for so long in the middle of an utterance, silence goes on by the clock."""
+        self.clock = MicrophoneClock()
+        """When what is heard was said."""
         self._listener: _Listener | None = None
 
     def expect(self, utterance: int, mic: Mic, *, afresh: bool = False) -> None:
@@ -208,6 +211,7 @@ class _Listener:
         finally:
             self._hearing = False
         self._samples += len(heard.pcm)
+        self._control.clock.came(self._now_ms, came_ms)
         if self._resets != resets:
             return
         self._gaps.packets(duration_ms(len(heard.pcm), UPLINK_RATE_HZ), came_ms, open_utterance=self._open)
@@ -218,8 +222,10 @@ class _Listener:
 
     async def _pass(self, packets: Sequence[bytes | None]) -> None:
         """Sound that is not listened to: only time passes."""
+        came_ms = self._loop.time() * 1000.0
         heard = await self._batcher.hear(self._stream, packets, judge=False)
         self._samples += len(heard.pcm)
+        self._control.clock.came(self._now_ms, came_ms)
         self._start_afresh()
 
     @property

@@ -1,0 +1,1 @@
+"""What the model of completeness is made of and how it is judged."""
