@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from bench.mqtt_device import MqttClient, MqttCredentials, MqttDevice
@@ -312,3 +313,16 @@ def test_a_device_that_belongs_to_another_node_is_told_that_nodes_address() -> N
     assert read.base == "https://node-1.example.org"
     assert offer.udp(read.base) == ("node-1.example.org", 8884)
     assert offer.section(identity, "a-token", "http://192.0.2.1:8000")["endpoint"] == "192.0.2.1:1883"
+
+
+async def test_what_happens_by_mqtt_and_udp_is_in_the_metrics(tmp_path: Path) -> None:
+    async with mqtt_house(tmp_path) as home, talking(home) as device, aiohttp.ClientSession() as http:
+        assert (await device.turn(question())).answered
+        async with http.get(f"http://127.0.0.1:{home.server.port}/metrics") as response:
+            text = await response.text()
+    for line in (
+        "xiaozhi_mqtt_connections 1.0",
+        "xiaozhi_udp_sessions 1.0",
+        'xiaozhi_udp_dropped_total{reason="late"} 0',
+    ):
+        assert line in text

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from xiaozhi.access.access_control import AccessControl
+from xiaozhi.app.mqtt import MqttServer
 from xiaozhi.cluster.node import ClusterNode
 from xiaozhi.console.routes import Console
 from xiaozhi.conversation.services import Services
@@ -20,6 +21,7 @@ from xiaozhi.observability.metrics.caches import CacheMetrics
 from xiaozhi.observability.metrics.cluster import ClusterMetrics
 from xiaozhi.observability.metrics.live import LiveMetrics
 from xiaozhi.observability.metrics.memory import MemoryMetrics
+from xiaozhi.observability.metrics.mqtt import MqttMetrics
 from xiaozhi.observability.metrics.process import ProcessMetrics
 from xiaozhi.observability.metrics.turns import TurnMetrics
 from xiaozhi.observability.metrics.upstreams import UpstreamMetrics
@@ -37,6 +39,7 @@ def metrics_routes(
     *,
     doors: HttpServices,
     console: Console | None = None,
+    mqtt: MqttServer | None = None,
     node: Callable[[], ClusterNode | None] = lambda: None,
 ) -> MetricsRoutes | None:
     """The metrics of this server, in a registry of its own; None when they are switched off."""
@@ -52,6 +55,8 @@ def metrics_routes(
     registry.register(ClusterMetrics(services, node))
     registry.register(AccessMetrics(access, doors, console))
     registry.register(ProcessMetrics(alerts, reloader, services, access.refusals))
+    if mqtt is not None:
+        registry.register(MqttMetrics(mqtt.listener, mqtt.udp))
     turns = TurnMetrics(registry)
     services.on_turn.append(lambda _device, trace: turns.count(trace))
     return MetricsRoutes(registry, Watchers(settings, access.trusted))

@@ -191,6 +191,7 @@ async def _serving(
                         reloader,
                         doors=doors,
                         console=console,
+                        mqtt=mqtt,
                         node=lambda: membership.node,
                     ),
                     console,
