@@ -220,6 +220,18 @@ async def test_a_server_that_stops_says_goodbye(tmp_path: Path) -> None:
             await device.until(lambda: False, 5)
 
 
+async def test_a_device_that_is_hung_up_is_said_goodbye_to_whether_it_talks_or_sleeps(tmp_path: Path) -> None:
+    """As when it is blocked or removed on the console."""
+    async with mqtt_house(tmp_path) as home, talking(home) as device, sleeping(home, 2) as other:
+        for one in (device, other):
+            home.server.devices.hang_up(one.identity.device_id, "blocked on the console")
+        await asyncio.sleep(0.5)
+        assert not device.online
+        assert not other.online
+        assert not device.connected
+        assert not home.server.devices.online()
+
+
 # Connections that break -----------------------------------------------------------------------------------------------
 
 
