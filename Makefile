@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: serve test check lint types binary binary-test systemd-test clean
+.PHONY: serve test check lint types settings binary binary-test systemd-test clean
 
 serve: $(VENV)/.serve            ## install and run the server on embedded defaults
 	$(BIN)/xiaozhi serve
@@ -16,6 +16,9 @@ check: lint types test           ## everything CI runs
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+settings: $(VENV)/.dev           ## write settings.toml and the tables of the READMEs anew from xiaozhi/settings
+	$(BIN)/python -m xiaozhi.settings.documents
 
 types: $(VENV)/.dev
 	$(BIN)/mypy

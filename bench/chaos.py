@@ -36,8 +36,7 @@ from xiaozhi.client.device import Device
 from xiaozhi.client.ota import Identity
 from xiaozhi.client.report import TurnReport
 from xiaozhi.settings import Settings
-from xiaozhi.stages.llm.engine import ChatModel
-from xiaozhi.stages.llm.routed import RoutedChat
+from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.upstream.breaker import BreakerState
 
 V = TypeVar("V")
@@ -139,20 +138,6 @@ def _brief(text: str) -> PcmInt:
     return np.resize(tone("."), max(int(0.3 * DOWNLINK_RATE_HZ), int(0.02 * DOWNLINK_RATE_HZ * len(text))))
 
 
-def routed(model: ChatModel) -> RoutedChat:
-    """The endpoints behind whatever stands in front of them.
-
-    Raises:
-        TypeError: there are none.
-    """
-    inner: object = model
-    while inner is not None and not isinstance(inner, RoutedChat):
-        inner = getattr(inner, "model", None)
-    if inner is None:
-        raise TypeError("the server does not use its endpoints")
-    return inner
-
-
 async def _talk(
     device: Device, number: int, until_s: float, plan: Plan, half: Half, counter: Callable[[], int]
 ) -> None:
@@ -179,7 +164,7 @@ async def _go_wrong(chats: Sequence[ChatStandIn], plan: Plan) -> None:
             chat.fault = ""
 
 
-async def _look(chat: RoutedChat, chats: Sequence[ChatStandIn], looks: list[Look], began_s: float) -> None:
+async def _look(chat: Chat, chats: Sequence[ChatStandIn], looks: list[Look], began_s: float) -> None:
     loop = asyncio.get_running_loop()
     while True:
         breakers = tuple(state.breaker for state in chat.states())
@@ -204,7 +189,7 @@ async def run(plan: Plan) -> tuple[Half, Half, list[Look]]:
         speech = await stack.enter_async_context(SpeechStandIn(sound=_brief))
         settings = await asyncio.to_thread(settings_for, folder, chats, speech.url)
         server = await stack.enter_async_context(serving(settings))
-        chat = routed(server.services.chat)
+        chat = server.services.chat
         devices = []
         for number in range(plan.devices):
             device = Device(Identity.numbered(number + 1), trace=True, decode_reply=False)

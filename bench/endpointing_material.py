@@ -295,7 +295,7 @@ class RecognisedTexts:
 
     @staticmethod
     def _decode(engine: Zipformer, clip: Clip, end: int) -> str:
-        stream = engine.open()
+        stream = engine.begin()
         pause = _room(clip, _HEARD_OF_PAUSE_MS * SAMPLES_PER_MS)
         stream.accept(np.concatenate([clip.pcm[:end], pause]))
         return stream.finish().text

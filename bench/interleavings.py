@@ -32,9 +32,9 @@ from tests.virtual_house import (
     virtual_services,
     virtual_settings,
 )
-from xiaozhi.conversation.recall import Recollection
+from xiaozhi.conversation.context import ConversationContext
 from xiaozhi.settings import Settings
-from xiaozhi.turn.machine import ListeningMode, State
+from xiaozhi.turn.machine import ListeningMode, TurnState
 
 ANSWER_WITHIN_S: Final = 8.0
 """From the end of speech to the first sound, with upstreams that work."""
@@ -162,7 +162,7 @@ class _Run:
         talk = self.device.talk
         if self.device.running.done():
             raise Dead(f"the conversation has ended: {self.device.running.exception()!r}")
-        control = talk._microphone._control
+        control = talk._speech_input._control
         if (control.utterance, control.mic) != (talk._machine.utterance, talk._machine._mic):
             raise Dead("the microphone and the machine are not of one mind")
 
@@ -211,8 +211,8 @@ class _Run:
         machine = self.device.talk._machine
         return (
             self.device.state != "speaking"
-            and machine.state in (State.IDLE, State.WAITING)
-            and self.device.talk._replies.now is None
+            and machine.state in (TurnState.IDLE, TurnState.WAITING)
+            and self.device.talk._reply is None
         )
 
     async def _rest(self) -> None:
@@ -237,18 +237,18 @@ class _Run:
 @contextmanager
 def _broken_prompts(fate: Callable[[], Fate | None]) -> Iterator[None]:
     """Now and then a prompt cannot be rendered."""
-    whole = Recollection._prompt
+    whole = ConversationContext._prompt
 
-    def prompt(recall: Recollection) -> str:
+    def prompt(recall: ConversationContext) -> str:
         if (now := fate()) is not None and now.one_in(15):
             raise TypeError("unsupported operand type(s) for +: 'int' and 'str'")
         return whole(recall)
 
-    Recollection._prompt = prompt  # type: ignore[method-assign, assignment]
+    ConversationContext._prompt = prompt  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
-        Recollection._prompt = whole  # type: ignore[method-assign]
+        ConversationContext._prompt = whole  # type: ignore[method-assign]
 
 
 async def _one(seed: int) -> list[str]:

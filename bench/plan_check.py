@@ -23,11 +23,11 @@ from typing import Final
 from bench.first_word import Upstreams
 from bench.harness import allow_files
 from bench.plan_runs import Run, busy_cores, let_talk, reply_s, spoken_s
-from bench.plan_simulation import simulate
+from bench.plan_simulation import Queue, simulate
 from bench.plan_wire import measured_wire
 from bench.stats import table
 from xiaozhi.plan.costs import DEFAULT_FILE, Costs, CostsError, read_costs
-from xiaozhi.plan.model import Box, Demand, load_of, plan, recognition_queue
+from xiaozhi.plan.planner import Box, Demand, figures_of, load_of, plan
 
 _WAIT_ALLOWED: Final = 0.1
 _WAIT_ALLOWED_SERVICES: Final = 0.15
@@ -50,16 +50,16 @@ def against_simulation(demand: Demand, box: Box, costs: Costs) -> tuple[str, flo
     rows, worst = [], 0.0
     for share in _SHARES:
         one = replace(demand, devices=max(1, int(most * share)))
-        node = load_of(one, box, costs)
-        decoding = node.recognition_share * box.workers
-        queue = recognition_queue(one, box, costs, max(0.0, node.cpu_cores - decoding))
-        if queue is None:
-            return "others recognise: there is no queue here", 0.0
-        found, expected_s = simulate(queue), queue.wait_quantile_s(0.95)
+        figures = figures_of(one, box, costs)
+        if not figures["decodes"]:
+            return "others recognize: there is no queue here", 0.0
+        arrivals_per_s = figures["turns"] * figures["decodes"]
+        queue = Queue(arrivals_per_s, figures["service_s"], figures["scatter"], box.workers)
+        found, expected_s = simulate(queue), figures["wait_p95_s"]
         worst = max(worst, wait_error(expected_s, found.p95_s, queue.service_s))
         rows.append((
             one.devices, f"{queue.utilisation:.0%}", f"{found.utilisation:.0%}",
-            queue.mean_wait_s() * 1000, found.mean_s * 1000, expected_s * 1000, found.p95_s * 1000,
+            figures["mean_wait_s"] * 1000, found.mean_s * 1000, expected_s * 1000, found.p95_s * 1000,
         ))  # fmt: skip
     header = ("devices", "busy", "simulated", "mean wait ms", "simulated", "wait p95 ms", "simulated")
     return table(header, rows), worst

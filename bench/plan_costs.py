@@ -30,7 +30,7 @@ from bench.sense_voice_model import build_full
 from bench.stats import table
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ
 from xiaozhi.plan.costs import DEFAULT_FILE, Costs, Recognition
-from xiaozhi.plan.model import TAIL_S
+from xiaozhi.plan.planner import CONSTANTS
 from xiaozhi.stages.asr.model_files import find_sense_voice
 from xiaozhi.stages.asr.rewritten import fastest
 from xiaozhi.stages.asr.sense_voice import SenseVoice
@@ -119,7 +119,7 @@ def merge(
     points = [(run["turns_a_minute"] / 60.0, busy_cores(run)) for run in runs]
     base_cores, cpu_s = line_through(points) if len({x for x, _ in points}) > 1 else (0.0, points[0][1] / points[0][0])
     answer_s = reply_s(runs)
-    heard_s = speech_s + TAIL_S
+    heard_s = speech_s + CONSTANTS["tail_s"]
     explained_s = (
         _SPECULATION * (sense_voice.fixed_s + sense_voice.per_audio_s * heard_s)
         + heard_s * (vad_s + decode_s)

@@ -1,4 +1,4 @@
-"""A queue in front of several workers, arrival by arrival, to hold the formulas of `xiaozhi.plan.queueing` against.
+"""A queue in front of several workers, arrival by arrival, to hold `xiaozhi.plan.planner.QUEUE` against.
 
 Pure and seeded. Arrivals are Poisson, service times log-normal (as lengths of utterances are, more or less), the next
 free worker takes the one that came first.
@@ -10,7 +10,36 @@ import random
 from dataclasses import dataclass
 
 from bench.stats import percentile
-from xiaozhi.plan.queueing import Queue
+from xiaozhi.plan.planner import QUEUE, evaluate
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """One queue in front of equal workers.
+
+    Attributes:
+        arrivals_per_s: Poisson arrivals.
+        service_s: mean service time.
+        service_cv: coefficient of variation of the service time, 0 for always the same.
+        workers: how many.
+    """
+
+    arrivals_per_s: float
+    service_s: float
+    service_cv: float
+    workers: int
+
+    @property
+    def utilisation(self) -> float:
+        """Share of the workers' time that is taken; 1 and above: the queue grows for ever."""
+        return self.arrivals_per_s * self.service_s / self.workers
+
+    def planned(self) -> dict[str, float]:
+        """The figures of `QUEUE`: `waits`, `mean_wait_s`, `wait_p95_s`."""
+        return evaluate(QUEUE, {
+            "recognition_share": self.utilisation, "service_s": self.service_s, "scatter": self.service_cv,
+            "workers": self.workers,
+        })  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

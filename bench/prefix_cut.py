@@ -1,7 +1,7 @@
 """What cutting an utterance costs in words: `python -m bench.prefix_cut RECORDINGS --model DIR`.
 
 A recogniser of whole utterances decodes a long one in parts: its first part is fixed at a pause and only what follows
-is decoded (`MIN_PREFIX_S` of `stages/asr/offline_hearing.py`), and the last part is decoded at the first silence
+is decoded (`MIN_PREFIX_S` of `stages/asr/offline.py`), and the last part is decoded at the first silence
 rather than at the soft end (`EARLY_SILENCE_MS`). Here the server's own code does both on recordings, against decoding
 everything at once.
 
@@ -27,19 +27,20 @@ from bench.endpointing_material import SAMPLES_PER_MS, Clip, Utterance, judge, n
 from bench.stats import table
 from bench.word_errors import edits, pieces
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat
-from xiaozhi.concurrency.workers import Priority, WorkerPool
+from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.settings import TurnSettings, VadSettings
-from xiaozhi.stages.asr.engine import OfflineRecognizer, Transcript
-from xiaozhi.stages.asr.load_gates import EarlyDecodes
+from xiaozhi.stages.asr.decoding import Decoding, EarlyDecodes
+from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.model_files import find_transducer
-from xiaozhi.stages.asr.offline_utterance import OfflineHearing
+from xiaozhi.stages.asr.offline import OfflineRecognizer, OfflineUtterance
+from xiaozhi.stages.asr.recogniser import Question
 from xiaozhi.stages.asr.zipformer import Zipformer
 from xiaozhi.stages.vad.silero import WINDOW_SAMPLES, SpeechModel, load_silero
 
 MIN_S: Final = 5.0  # of an utterance: there must be room for a first part of three seconds
 
 
-class Whole:
+class Whole(OfflineRecognizer):
     """A streaming recogniser that is given whole utterances; keeps how much it has decoded."""
 
     name = "whole"
@@ -51,7 +52,7 @@ class Whole:
     def decode(self, pcm: PcmFloat) -> Transcript:
         """Recognise float32[n] at 16 kHz."""
         self.decoded.append(len(pcm))
-        stream = self._engine.open()
+        stream = self._engine.begin()
         stream.accept(pcm)
         return stream.finish()
 
@@ -107,7 +108,7 @@ async def hear(
 ) -> Heard:
     """Feed an utterance window by window, ask at soft ends as the session does, and return the last answer."""
     counted = _Counted(engine)
-    hearing = OfflineHearing(counted, pool, EarlyDecodes(wanted=way.early))
+    hearing = OfflineUtterance(counted, Decoding(pool, EarlyDecodes(wanted=way.early)))
     segmenter = new_segmenter()
     text, asked, fed = "", False, 0
     for index, probability in enumerate(utterance.probabilities):
@@ -125,12 +126,12 @@ async def hear(
         if segmenter.silence_ms >= soft_end_ms and not asked:
             asked = True
             if way.in_parts or segmenter.last_voiced_ms >= utterance.last_voiced_ms:
-                text = (await hearing.transcribe(Priority.FINAL, lambda: False, lambda _text: None)).text
+                text = (await hearing.transcribe(Question())).text
     hearing.close()
     return Heard(text, counted.parts, counted.last_s)
 
 
-class _Counted:
+class _Counted(OfflineRecognizer):
     """Counts the parts an utterance is decoded in: a decode that is shorter than one before begins at a cut."""
 
     name = "counted"
@@ -146,9 +147,6 @@ class _Counted:
         self.parts += seconds < self.last_s
         self.last_s = seconds
         return self._engine.decode(pcm)
-
-    def close(self) -> None:
-        """The engine is somebody else's."""
 
 
 async def measure(

@@ -218,6 +218,8 @@ def _try(place: Place, binary: Path, manager: socket.socket) -> None:
         _need("agents are inside", code == 0 and out.count("\n") > 8, out)
         code, out, _ = place.run("check")
         _need("`check` loads every library", "does not load" not in out and "libraries" in out, out)
+        code, out, _ = place.run("settings")
+        _need("what is said about settings is inside", code == 0 and "# Recognitions at the same time" in out, out)
         _told(manager, "READY=1")
         process.send_signal(signal.SIGHUP)  # as systemd does, to the process that it has started: it unpacks, no more
         _told(manager, "RELOADING=1")

@@ -9,11 +9,16 @@ from typing import Any
 
 import pytest
 from httpx2._config import create_ssl_context
+from hypothesis import HealthCheck, settings
 
 from tests import leftovers
 from tests.virtual_loop import VirtualLoop, at_work
 from xiaozhi.models.resolver import DaemonResolver
 from xiaozhi.store.database import Database
+
+# How fast an example is made or run says how busy the machine is, not whether anything is right.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 
 from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.stages.asr.engine import Transcript
+from xiaozhi.stages.asr.offline import OfflineRecognizer
+from xiaozhi.stages.asr.streaming import StreamingRecognizer
 
 RATE = 16_000
 
@@ -24,7 +26,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-class Offline:
+class Offline(OfflineRecognizer):
     """Says how much it was given, in tenths of a second (`10` for a second), once it is let go.
 
     Attributes:
@@ -58,7 +60,7 @@ class Offline:
         self.closed = True
 
 
-class Streaming:
+class Streaming(StreamingRecognizer):
     """Says how much it was given, like `Offline`; `failing` is raised by `accept`, `free` holds `finish` back."""
 
     name = "streaming"
@@ -70,7 +72,7 @@ class Streaming:
         self.failing: Exception | None = None
         self.closed = False
 
-    def open(self) -> "Stream":
+    def begin(self) -> "Stream":
         """Begin an utterance."""
         self.streams.append(Stream(self))
         return self.streams[-1]
@@ -84,6 +86,7 @@ class Stream:
     """One utterance; fails a test in which two calls overlap."""
 
     def __init__(self, engine: Streaming) -> None:
+        self.wants_samples = 0
         self._engine = engine
         self._busy = threading.Lock()
         self.pieces: list[PcmFloat] = []

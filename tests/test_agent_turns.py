@@ -11,13 +11,19 @@ from tests.house import House, house
 from tests.test_tool_turns import call, in_pieces
 from xiaozhi.agents.roster import presets
 from xiaozhi.client.device import Device
-from xiaozhi.conversation.answering import voice_request
-from xiaozhi.conversation.recall import Recollection
+from xiaozhi.conversation.context import ConversationContext
+from xiaozhi.conversation.reply import voice_request
+from xiaozhi.conversation.services import Services
 from xiaozhi.events import Clause
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 from xiaozhi.store import Device as StoredDevice
 from xiaozhi.turn.trace import TurnTrace
+
+
+def context_of(services: Services, device_id: str) -> ConversationContext:
+    """What a conversation that begins now knows; its node is alone."""
+    return ConversationContext(services, services.store, services.memory, services.summaries, None, device_id)
 
 
 async def ask(device: Device, text: str) -> str:
@@ -89,7 +95,7 @@ async def test_what_comes_back_is_to_the_letter_what_was_sent_before_with_tools_
 
     async def sad(home: House) -> None:
         """A turn that was heard as sad."""
-        recollection = Recollection(home.server.services, DEVICE)
+        recollection = context_of(home.server.services, DEVICE)
         await recollection.load()
         recollection.messages("my cat is ill", Transcript("my cat is ill", "en", "sad", ("crying",)))
         clause = Clause("Oh no.", "Oh no.", "en", "sad")
@@ -161,7 +167,7 @@ async def test_a_look_into_the_store_that_is_late_does_not_undo_a_switch(
 ) -> None:
     async with house(tmp_path, **PLAIN) as home:
         services = home.server.services
-        recollection = Recollection(services, DEVICE)
+        recollection = context_of(services, DEVICE)
         await recollection.load()
         read, go_on, get = asyncio.Event(), asyncio.Event(), services.store.devices.get
 
@@ -253,13 +259,13 @@ async def test_a_summary_that_fails_or_is_withheld_is_dropped_without_a_word(tmp
 
 async def test_the_heard_feeling_reaches_the_model_and_nobody_else(tmp_path: Path) -> None:
     async with house(tmp_path, **PLAIN) as home:
-        recollection = Recollection(home.server.services, DEVICE)
+        recollection = context_of(home.server.services, DEVICE)
         sad = recollection.messages("我的猫走丢了", Transcript("我的猫走丢了", "zh", "sad", ("crying",)))
         assert sad[-1].content.startswith("我的猫走丢了\n（旁注：说话人听起来难过，在哭。")
         calm = recollection.messages("现在几点", Transcript("现在几点", "zh", "neutral"))
         assert calm[-1].content == "现在几点"
     async with house(tmp_path, **PLAIN, agents={"feelings": False}) as home:
-        recollection = Recollection(home.server.services, DEVICE)
+        recollection = context_of(home.server.services, DEVICE)
         assert recollection.messages("x", Transcript("x", "en", "sad"))[-1].content == "x"
 
 
@@ -271,7 +277,7 @@ def test_a_agent_asks_for_its_own_voice_and_the_house_for_none() -> None:
 
 async def test_clients_without_an_id_leave_nothing_behind(tmp_path: Path) -> None:
     async with house(tmp_path, **PLAIN) as home:
-        recollection = Recollection(home.server.services, "anonymous-12ab")
+        recollection = context_of(home.server.services, "anonymous-12ab")
         await recollection.load()
         recollection.switch(home.server.services.roster.of("chef"))
         recollection.close()
@@ -281,7 +287,7 @@ async def test_clients_without_an_id_leave_nothing_behind(tmp_path: Path) -> Non
 
 async def test_what_tools_ask_of_a_conversation_is_done(tmp_path: Path) -> None:
     async with house(tmp_path, **PLAIN) as home:
-        recollection = Recollection(home.server.services, DEVICE)
+        recollection = context_of(home.server.services, DEVICE)
         await recollection.load()
         await recollection.remember("likes tea")
         await recollection.remember("is called Ming")

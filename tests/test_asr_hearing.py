@@ -14,15 +14,15 @@ from tests.bad_models import ZIPFORMERS
 from tests.recognisers import RATE, Offline, Streaming, sound, until
 from tests.speech import SPEECH_DIR, needs_speech, read_wav
 from xiaozhi.concurrency.workers import JobDropped, Priority, WorkerPool
-from xiaozhi.stages.asr import two_pass_utterance as two_pass_hearing
-from xiaozhi.stages.asr.engine import EngineError, OfflineRecognizer, Recognizer, StreamingRecognizer, Transcript
-from xiaozhi.stages.asr.joining import join
-from xiaozhi.stages.asr.load_gates import EarlyDecodes
-from xiaozhi.stages.asr.offline_utterance import OfflineHearing
-from xiaozhi.stages.asr.streaming_utterance import StreamingHearing
-from xiaozhi.stages.asr.two_pass import TwoPass
-from xiaozhi.stages.asr.two_pass_utterance import TwoPassHearing
-from xiaozhi.stages.asr.utterance import Ears, Hearing
+from xiaozhi.settings import AsrSettings
+from xiaozhi.stages.asr import two_pass
+from xiaozhi.stages.asr.decoding import Decoding, EarlyDecodes
+from xiaozhi.stages.asr.engine import EngineError, Transcript, join
+from xiaozhi.stages.asr.offline import OfflineUtterance
+from xiaozhi.stages.asr.recogniser import Question, Recognizer, Utterance
+from xiaozhi.stages.asr.recognition import Recognition
+from xiaozhi.stages.asr.streaming import StreamingUtterance
+from xiaozhi.stages.asr.two_pass import TwoPass, TwoPassUtterance
 
 
 @pytest.fixture
@@ -39,12 +39,12 @@ async def close(pool: WorkerPool) -> None:
 
 
 async def ask(
-    hearing: Hearing,
+    hearing: Utterance,
     priority: Priority = Priority.FINAL,
     is_stale: Callable[[], bool] = lambda: False,
     provisional: Callable[[Transcript], None] = lambda _text: None,
 ) -> str:
-    return (await hearing.transcribe(priority, is_stale, provisional)).text
+    return (await hearing.transcribe(Question(priority, is_stale, provisional))).text
 
 
 async def hold(pool: WorkerPool, engine: Offline) -> asyncio.Task[Transcript]:
@@ -97,7 +97,7 @@ def test_joining_never_fails_and_never_loses_letters(first: str, second: str) ->
 
 async def test_everything_fed_so_far_is_decoded(pool: WorkerPool) -> None:
     engine = Offline()
-    hearing = OfflineHearing(engine, pool, EarlyDecodes())
+    hearing = OfflineUtterance(engine, Decoding(pool))
     assert await ask(hearing) == ""
     hearing.feed(sound(0.5, 0.1))
     hearing.feed(sound(0.5, 0.2))
@@ -111,7 +111,7 @@ async def test_everything_fed_so_far_is_decoded(pool: WorkerPool) -> None:
 
 async def test_a_long_first_part_is_decoded_once(pool: WorkerPool) -> None:
     engine = Offline()
-    hearing = OfflineHearing(engine, pool, EarlyDecodes())
+    hearing = OfflineUtterance(engine, Decoding(pool))
     hearing.feed(sound(3.0, 0.1))
     assert await ask(hearing) == "30"
     assert await ask(hearing) == "30", "nothing new: no decode"
@@ -127,7 +127,7 @@ async def test_a_long_first_part_is_decoded_once(pool: WorkerPool) -> None:
 
 async def test_only_a_pause_fixes_a_prefix(pool: WorkerPool) -> None:
     engine = Offline()
-    hearing = OfflineHearing(engine, pool, EarlyDecodes())
+    hearing = OfflineUtterance(engine, Decoding(pool))
     hearing.feed(sound(4.0))
     assert await ask(hearing, Priority.PROBE) == "40"
     hearing.feed(sound(1.0))
@@ -138,7 +138,7 @@ async def test_an_older_decode_does_not_take_a_newer_prefix_back() -> None:
     pool = WorkerPool(2, "asr")
     engine = Offline()
     engine.free.clear()
-    hearing = OfflineHearing(engine, pool, EarlyDecodes())
+    hearing = OfflineUtterance(engine, Decoding(pool))
     hearing.feed(sound(3.0))
     older = asyncio.create_task(ask(hearing))
     await until(lambda: len(engine.decoded) == 1)
@@ -155,7 +155,7 @@ async def test_an_older_decode_does_not_take_a_newer_prefix_back() -> None:
 async def test_audio_is_taken_while_a_decode_runs(pool: WorkerPool) -> None:
     engine = Offline()
     engine.free.clear()
-    hearing = OfflineHearing(engine, pool, EarlyDecodes())
+    hearing = OfflineUtterance(engine, Decoding(pool))
     hearing.feed(sound(1.0))
     first = asyncio.create_task(ask(hearing))
     await until(lambda: len(engine.decoded) == 1)
@@ -168,7 +168,7 @@ async def test_audio_is_taken_while_a_decode_runs(pool: WorkerPool) -> None:
 async def test_a_question_that_is_stale_before_a_worker_is_free_costs_nothing(pool: WorkerPool) -> None:
     engine = Offline()
     held = await hold(pool, engine)
-    hearing = OfflineHearing(engine, pool, EarlyDecodes())
+    hearing = OfflineUtterance(engine, Decoding(pool))
     hearing.feed(sound(1.0))
     overtaken = asyncio.Event()
     question = asyncio.create_task(ask(hearing, is_stale=overtaken.is_set))
@@ -184,7 +184,7 @@ async def test_a_question_that_is_stale_before_a_worker_is_free_costs_nothing(po
 async def test_a_failing_engine_fails_the_question(pool: WorkerPool) -> None:
     engine = Offline()
     engine.failing = EngineError("broken")
-    hearing = OfflineHearing(engine, pool, EarlyDecodes())
+    hearing = OfflineUtterance(engine, Decoding(pool))
     hearing.feed(sound(1.0))
     with pytest.raises(EngineError, match="broken"):
         await ask(hearing)
@@ -195,7 +195,7 @@ async def test_a_failing_engine_fails_the_question(pool: WorkerPool) -> None:
 
 async def test_the_text_is_there_when_the_soft_end_comes(pool: WorkerPool) -> None:
     engine, early = Offline(), EarlyDecodes()
-    hearing = OfflineHearing(engine, pool, early)
+    hearing = OfflineUtterance(engine, Decoding(pool, early))
     hearing.feed(sound(1.0))
     hearing.feed(sound(0.06), silence_ms=20)
     assert early.begun == 0, "too short a silence"
@@ -211,7 +211,7 @@ async def test_the_text_is_there_when_the_soft_end_comes(pool: WorkerPool) -> No
 async def test_a_question_waits_for_an_early_decode_that_runs(pool: WorkerPool) -> None:
     engine, early = Offline(), EarlyDecodes()
     engine.free.clear()
-    hearing = OfflineHearing(engine, pool, early)
+    hearing = OfflineUtterance(engine, Decoding(pool, early))
     hearing.feed(sound(1.0), silence_ms=60)
     question = asyncio.create_task(ask(hearing))
     await until(lambda: len(engine.decoded) == 1)
@@ -224,7 +224,7 @@ async def test_a_question_waits_for_an_early_decode_that_runs(pool: WorkerPool) 
 async def test_a_question_that_gives_up_leaves_the_early_decode_to_the_next(pool: WorkerPool) -> None:
     engine = Offline()
     engine.free.clear()
-    hearing = OfflineHearing(engine, pool, EarlyDecodes())
+    hearing = OfflineUtterance(engine, Decoding(pool))
     hearing.feed(sound(1.0), silence_ms=60)
     question = asyncio.create_task(ask(hearing))
     await until(lambda: len(engine.decoded) == 1)
@@ -237,7 +237,7 @@ async def test_a_question_that_gives_up_leaves_the_early_decode_to_the_next(pool
 
 async def test_voice_after_an_early_decode_makes_it_worthless(pool: WorkerPool) -> None:
     engine, early = Offline(), EarlyDecodes()
-    hearing = OfflineHearing(engine, pool, early)
+    hearing = OfflineUtterance(engine, Decoding(pool, early))
     hearing.feed(sound(1.0), silence_ms=60)
     await until(lambda: hearing.ready)
     hearing.feed(sound(0.5))
@@ -252,7 +252,7 @@ async def test_voice_after_an_early_decode_makes_it_worthless(pool: WorkerPool) 
 async def test_voice_that_the_vad_finds_late_is_covered_where_it_was_decoded(pool: WorkerPool) -> None:
     """The VAD is a window behind: the last voiced sample may move, but not beyond what was decoded."""
     engine = Offline()
-    hearing = OfflineHearing(engine, pool, EarlyDecodes())
+    hearing = OfflineUtterance(engine, Decoding(pool))
     hearing.feed(sound(1.0), silence_ms=60)
     await until(lambda: hearing.ready)
     hearing.feed(sound(0.06), silence_ms=60)
@@ -265,7 +265,7 @@ async def test_only_one_early_decode_runs_for_a_user() -> None:
     pool = WorkerPool(4, "asr")
     engine, early = Offline(), EarlyDecodes()
     engine.free.clear()
-    hearing = OfflineHearing(engine, pool, early)
+    hearing = OfflineUtterance(engine, Decoding(pool, early))
     for _ in range(5):
         hearing.feed(sound(0.5))
         hearing.feed(sound(0.1), silence_ms=100)
@@ -278,7 +278,7 @@ async def test_only_one_early_decode_runs_for_a_user() -> None:
 async def test_nothing_is_decoded_early_when_all_workers_are_busy(pool: WorkerPool) -> None:
     engine, early = Offline(), EarlyDecodes()
     held = await hold(pool, engine)
-    hearing = OfflineHearing(engine, pool, early)
+    hearing = OfflineUtterance(engine, Decoding(pool, early))
     hearing.feed(sound(1.0), silence_ms=60)
     assert (early.begun, pool.waiting) == (0, 0)
     engine.free.set()
@@ -290,7 +290,7 @@ async def test_nothing_is_decoded_early_when_all_workers_are_busy(pool: WorkerPo
 
 async def test_nothing_is_decoded_early_when_that_is_forbidden_or_of_no_use(pool: WorkerPool) -> None:
     engine, early = Offline(), EarlyDecodes(allowed=False)
-    hearing = OfflineHearing(engine, pool, early)
+    hearing = OfflineUtterance(engine, Decoding(pool, early))
     hearing.feed(sound(1.0), silence_ms=60)
     early.allowed = True
     hearing.feed(sound(3.0), silence_ms=60)
@@ -302,7 +302,7 @@ async def test_nothing_is_decoded_early_when_that_is_forbidden_or_of_no_use(pool
 async def test_a_whisper_that_the_vad_misses_is_heard(pool: WorkerPool) -> None:
     """While a key is held the silence grows although somebody may whisper."""
     engine = Offline()
-    hearing = OfflineHearing(engine, pool, EarlyDecodes())
+    hearing = OfflineUtterance(engine, Decoding(pool))
     hearing.feed(sound(0.1), silence_ms=90)
     await until(lambda: hearing.ready)
     hearing.feed(sound(2.0), silence_ms=2090)
@@ -314,7 +314,7 @@ async def test_an_early_decode_that_fails_is_tried_again(pool: WorkerPool, caplo
     engine = Offline()
     engine.failing = EngineError("out of memory")
     engine.free.clear()
-    hearing = OfflineHearing(engine, pool, EarlyDecodes())
+    hearing = OfflineUtterance(engine, Decoding(pool))
     hearing.feed(sound(1.0), silence_ms=60)
     question = asyncio.create_task(ask(hearing))
     await until(lambda: len(engine.decoded) == 1)
@@ -330,7 +330,7 @@ async def test_an_early_decode_that_fails_is_tried_again(pool: WorkerPool, caplo
 
 async def test_a_prefix_may_come_from_an_early_decode(pool: WorkerPool) -> None:
     engine = Offline()
-    hearing = OfflineHearing(engine, pool, EarlyDecodes())
+    hearing = OfflineUtterance(engine, Decoding(pool))
     hearing.feed(sound(4.0), silence_ms=60)
     await until(lambda: hearing.ready)
     hearing.feed(sound(0.1), silence_ms=160)
@@ -342,7 +342,7 @@ async def test_a_prefix_may_come_from_an_early_decode(pool: WorkerPool) -> None:
 async def test_a_closed_utterance_forgets_its_audio(pool: WorkerPool) -> None:
     engine = Offline()
     engine.free.clear()
-    hearing = OfflineHearing(engine, pool, EarlyDecodes())
+    hearing = OfflineUtterance(engine, Decoding(pool))
     hearing.feed(sound(1.0), silence_ms=60)
     hearing.close()
     assert not hearing.covered
@@ -354,7 +354,7 @@ async def test_a_closed_pool_begins_nothing(pool: WorkerPool) -> None:
     pool.close()
     assert pool.start_if_idle(lambda: 1) is None
     early = EarlyDecodes()
-    OfflineHearing(Offline(), pool, early).feed(sound(1.0), silence_ms=60)
+    OfflineUtterance(Offline(), Decoding(pool, early)).feed(sound(1.0), silence_ms=60)
     assert early.begun == 0
 
 
@@ -363,7 +363,7 @@ async def test_a_closed_pool_begins_nothing(pool: WorkerPool) -> None:
 
 async def test_a_stream_is_fed_while_somebody_speaks(pool: WorkerPool) -> None:
     engine = Streaming()
-    hearing = StreamingHearing(engine, pool)
+    hearing = StreamingUtterance(engine, Decoding(pool))
     for _ in range(10):
         hearing.feed(sound(0.06))
     await until(lambda: hearing.partial == "6")
@@ -376,7 +376,7 @@ async def test_a_stream_is_fed_while_somebody_speaks(pool: WorkerPool) -> None:
 async def test_a_question_overtakes_audio_that_waits_for_a_worker(pool: WorkerPool) -> None:
     held_by, engine = Offline(), Streaming()
     held = await hold(pool, held_by)
-    hearing = StreamingHearing(engine, pool)
+    hearing = StreamingUtterance(engine, Decoding(pool))
     hearing.feed(sound(1.0))
     await until(lambda: pool.waiting == 1)
     other = asyncio.create_task(pool.submit(lambda: None, Priority.PROBE))
@@ -391,7 +391,7 @@ async def test_a_question_overtakes_audio_that_waits_for_a_worker(pool: WorkerPo
 async def test_calls_on_one_stream_never_overlap() -> None:
     pool = WorkerPool(4, "asr")
     engine = Streaming()
-    hearing = StreamingHearing(engine, pool)
+    hearing = StreamingUtterance(engine, Decoding(pool))
     questions = []
     for number in range(200):
         hearing.feed(sound(0.01))
@@ -406,7 +406,7 @@ async def test_calls_on_one_stream_never_overlap() -> None:
 async def test_a_stale_question_to_a_stream_loses_no_audio(pool: WorkerPool) -> None:
     held_by = Offline()
     held = await hold(pool, held_by)
-    hearing = StreamingHearing(Streaming(), pool)
+    hearing = StreamingUtterance(Streaming(), Decoding(pool))
     hearing.feed(sound(1.0))
     overtaken = asyncio.Event()
     question = asyncio.create_task(ask(hearing, is_stale=overtaken.is_set))
@@ -422,7 +422,7 @@ async def test_a_stale_question_to_a_stream_loses_no_audio(pool: WorkerPool) -> 
 async def test_a_stream_that_fails_while_it_is_fed_says_so_when_asked(pool: WorkerPool) -> None:
     engine = Streaming()
     engine.failing = EngineError("zipformer failed")
-    hearing = StreamingHearing(engine, pool)
+    hearing = StreamingUtterance(engine, Decoding(pool))
     hearing.feed(sound(1.0))
     await until(lambda: pool.idle_workers == 1 and hearing._failure is not None)
     hearing.feed(sound(1.0))
@@ -433,7 +433,7 @@ async def test_a_stream_that_fails_while_it_is_fed_says_so_when_asked(pool: Work
 async def test_closing_drops_what_waits_for_a_worker(pool: WorkerPool) -> None:
     held_by, engine = Offline(), Streaming()
     held = await hold(pool, held_by)
-    hearing = StreamingHearing(engine, pool)
+    hearing = StreamingUtterance(engine, Decoding(pool))
     hearing.feed(sound(1.0))
     await until(lambda: pool.waiting == 1)
     hearing.close()
@@ -444,7 +444,7 @@ async def test_closing_drops_what_waits_for_a_worker(pool: WorkerPool) -> None:
 
 
 async def test_a_closing_pool_ends_the_feeding_quietly(pool: WorkerPool) -> None:
-    hearing = StreamingHearing(Streaming(), pool)
+    hearing = StreamingUtterance(Streaming(), Decoding(pool))
     pool.close()
     hearing.feed(sound(1.0))
     with pytest.raises(JobDropped):
@@ -456,11 +456,11 @@ async def test_a_closing_pool_ends_the_feeding_quietly(pool: WorkerPool) -> None
 
 async def test_a_provisional_text_comes_before_the_one_that_counts(pool: WorkerPool) -> None:
     streaming, offline = Streaming(), Offline()
-    hearing = TwoPassHearing(TwoPass(streaming, offline), pool, EarlyDecodes())
+    hearing = TwoPassUtterance(TwoPass(streaming, offline), Decoding(pool))
     offline.free.clear()
     heard: list[Transcript] = []
     hearing.feed(sound(1.0))
-    question = asyncio.create_task(hearing.transcribe(Priority.FINAL, lambda: False, heard.append))
+    question = asyncio.create_task(hearing.transcribe(Question(provisional=heard.append)))
     await until(lambda: len(heard) == 1)
     assert heard == [Transcript("10")]
     assert not question.done()
@@ -470,17 +470,17 @@ async def test_a_provisional_text_comes_before_the_one_that_counts(pool: WorkerP
 
 async def test_a_text_that_is_known_already_is_not_asked_of_the_stream(pool: WorkerPool) -> None:
     streaming, offline = Streaming(), Offline()
-    hearing = TwoPassHearing(TwoPass(streaming, offline), pool, EarlyDecodes())
+    hearing = TwoPassUtterance(TwoPass(streaming, offline), Decoding(pool))
     heard: list[Transcript] = []
     hearing.feed(sound(1.0), silence_ms=60)
     await until(lambda: hearing._offline.ready)
-    assert (await hearing.transcribe(Priority.FINAL, lambda: False, heard.append)).emotion == "happy"
+    assert (await hearing.transcribe(Question(provisional=heard.append))).emotion == "happy"
     assert heard == []
 
 
 async def test_a_probe_is_answered_by_the_stream(pool: WorkerPool) -> None:
     offline = Offline()
-    hearing = TwoPassHearing(TwoPass(Streaming(), offline), pool, EarlyDecodes())
+    hearing = TwoPassUtterance(TwoPass(Streaming(), offline), Decoding(pool))
     hearing.feed(sound(1.0))
     assert await ask(hearing, Priority.PROBE) == "10"
     assert offline.decoded == []
@@ -491,7 +491,7 @@ async def test_a_stream_that_fails_or_hears_nothing_leaves_the_answer_to_the_oth
 ) -> None:
     streaming = Streaming()
     streaming.failing = EngineError("zipformer failed")
-    hearing = TwoPassHearing(TwoPass(streaming, Offline()), pool, EarlyDecodes())
+    hearing = TwoPassUtterance(TwoPass(streaming, Offline()), Decoding(pool))
     heard: list[Transcript] = []
     hearing.feed(sound(1.0))
     assert await ask(hearing, provisional=heard.append) == "10"
@@ -502,7 +502,7 @@ async def test_a_stream_that_fails_or_hears_nothing_leaves_the_answer_to_the_oth
 async def test_a_confirmation_that_fails_is_said(pool: WorkerPool) -> None:
     offline = Offline()
     offline.failing = EngineError("broken")
-    hearing = TwoPassHearing(TwoPass(Streaming(), offline), pool, EarlyDecodes())
+    hearing = TwoPassUtterance(TwoPass(Streaming(), offline), Decoding(pool))
     heard: list[Transcript] = []
     hearing.feed(sound(1.0))
     with pytest.raises(EngineError, match="broken"):
@@ -513,12 +513,12 @@ async def test_a_confirmation_that_fails_is_said(pool: WorkerPool) -> None:
 async def test_a_confirmation_is_not_waited_for_for_ever(
     pool: WorkerPool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(two_pass_hearing, "MAX_CONFIRM_S", 0.0)
+    monkeypatch.setattr(two_pass, "MAX_CONFIRM_S", 0.0)
     offline = Offline()
     offline.free.clear()
-    hearing = TwoPassHearing(TwoPass(Streaming(), offline), pool, EarlyDecodes())
+    hearing = TwoPassUtterance(TwoPass(Streaming(), offline), Decoding(pool))
     hearing.feed(sound(1.0))
-    assert await hearing.transcribe(Priority.FINAL, lambda: False, lambda _text: None) == Transcript("10")
+    assert await hearing.transcribe(Question()) == Transcript("10")
     assert "going on with the provisional text" in caplog.text
     offline.free.set()
 
@@ -526,7 +526,7 @@ async def test_a_confirmation_is_not_waited_for_for_ever(
 async def test_a_stale_question_is_dropped_by_both(pool: WorkerPool) -> None:
     held_by, offline = Offline(), Offline()
     held = await hold(pool, held_by)
-    hearing = TwoPassHearing(TwoPass(Streaming(), offline), pool, EarlyDecodes())
+    hearing = TwoPassUtterance(TwoPass(Streaming(), offline), Decoding(pool))
     hearing.feed(sound(1.0))
     overtaken = asyncio.Event()
     question = asyncio.create_task(ask(hearing, is_stale=overtaken.is_set))
@@ -542,22 +542,22 @@ async def test_a_stale_question_is_dropped_by_both(pool: WorkerPool) -> None:
 
 @pytest.mark.parametrize(
     ("engine", "kind"),
-    [(Offline(), OfflineHearing), (Streaming(), StreamingHearing), (TwoPass(Streaming(), Offline()), TwoPassHearing)],
+    [
+        (Offline(), OfflineUtterance),
+        (Streaming(), StreamingUtterance),
+        (TwoPass(Streaming(), Offline()), TwoPassUtterance),
+    ],
 )
 async def test_ears_open_what_suits_the_engine(pool: WorkerPool, engine: Recognizer, kind: type) -> None:
-    ears = Ears(engine, pool, early_decode=False)
-    assert type(ears.open()) is kind
+    ears = Recognition(engine, pool, AsrSettings(early_decode=False))
+    assert type(ears.begin()) is kind
     assert not ears.early.on
     assert ears.early.allowed, "load may forbid it, and its end does not turn on what nobody wants"
 
 
-def test_two_recognisers_are_one_offline_recogniser() -> None:
+def test_two_recognisers_are_closed_together() -> None:
     streaming, offline = Streaming(), Offline()
-    both = TwoPass(streaming, offline)
-    assert isinstance(both, OfflineRecognizer)
-    assert not isinstance(both, StreamingRecognizer)
-    assert both.decode(sound(1.0)).text == "10"
-    both.close()
+    TwoPass(streaming, offline).close()
     assert streaming.closed and offline.closed
 
 
@@ -573,11 +573,11 @@ async def test_a_real_stream_is_first_and_a_real_whole_decode_confirms(tmp_path:
         SenseVoice(find_sense_voice(build_tiny(tmp_path / "s", "Go forward, ten meters.", emotion="HAPPY"))),
     )
     pcm = read_wav(SPEECH_DIR / "en" / "goforward.wav")
-    hearing = Ears(engine, pool, early_decode=False).open()
+    hearing = Recognition(engine, pool, AsrSettings(early_decode=False)).begin()
     for start in range(0, len(pcm), 960):
         hearing.feed(pcm[start : start + 960])
     heard: list[Transcript] = []
-    whole = await hearing.transcribe(Priority.FINAL, lambda: False, heard.append)
+    whole = await hearing.transcribe(Question(provisional=heard.append))
     assert heard == [Transcript("go forward ten meters", "en")]
     assert (whole.language, whole.emotion) == ("en", "happy")
     hearing.close()

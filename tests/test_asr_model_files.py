@@ -13,8 +13,8 @@ from tests.speech import needs_speech
 from xiaozhi.program import program
 from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.asr.model_files import find_sense_voice, find_transducer
-from xiaozhi.stages.asr.one_line import one_line
 from xiaozhi.stages.asr.onnx_check import read_tokens
+from xiaozhi.text.one_line import one_line
 
 
 @pytest.mark.parametrize("fault", bad_models.SENSE_VOICE)

@@ -16,14 +16,15 @@ from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.concurrency.channel import Channel
 from xiaozhi.concurrency.workers import Priority, WorkerPool
 from xiaozhi.events import SpeechAudio, SpeechBegan
-from xiaozhi.stages.asr.engine import BatchRecognizer, EngineError, Transcript
-from xiaozhi.stages.asr.load_gates import EarlyDecodes, Partials
-from xiaozhi.stages.asr.offline_utterance import OfflineHearing
-from xiaozhi.stages.asr.stage import AsrInput, Forget, Recognised, run_asr
-from xiaozhi.stages.asr.streaming_utterance import StreamingHearing
-from xiaozhi.stages.asr.two_pass import TwoPass
-from xiaozhi.stages.asr.two_pass_utterance import TwoPassHearing
-from xiaozhi.stages.asr.utterance import Ears, Hearing
+from xiaozhi.settings import AsrSettings
+from xiaozhi.stages.asr.decoding import Decoding, EarlyDecodes, Partials
+from xiaozhi.stages.asr.engine import EngineError, Transcript
+from xiaozhi.stages.asr.offline import OfflineUtterance
+from xiaozhi.stages.asr.recogniser import Question, Utterance
+from xiaozhi.stages.asr.recognition import Recognition
+from xiaozhi.stages.asr.stage import AsrInput, Forget, PartialText, Recognised, run_asr
+from xiaozhi.stages.asr.streaming import StreamingUtterance
+from xiaozhi.stages.asr.two_pass import TwoPass, TwoPassUtterance
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ class Listener:
         self.shown: list[str] = []
         self.partials = Partials(wanted=True)
         self.early = EarlyDecodes(wanted=early)
-        self.hearing = OfflineHearing(self.engine, pool, self.early, partials=self.partials, say=self.shown.append)
+        self.hearing = OfflineUtterance(self.engine, Decoding(pool, self.early, self.partials), self.shown.append)
 
     async def speak(self, seconds: float, pool: WorkerPool) -> None:
         """Feed voiced packets of 100 ms, letting what they begin come to its end."""
@@ -51,8 +52,8 @@ class Listener:
             await until(lambda: pool.idle_workers == pool.workers)
 
 
-async def ask(hearing: Hearing) -> str:
-    return (await hearing.transcribe(Priority.FINAL, lambda: False, lambda _text: None)).text
+async def ask(hearing: Utterance) -> str:
+    return (await hearing.transcribe(Question())).text
 
 
 async def test_a_text_is_shown_for_every_600_ms_of_new_speech(pool: WorkerPool) -> None:
@@ -77,7 +78,7 @@ async def test_nothing_is_decoded_while_nobody_wants_it(pool: WorkerPool) -> Non
     await talk.speak(1.0, pool)
     talk.partials.allowed, talk.partials.wanted = True, False  # the settings
     await talk.speak(1.0, pool)
-    silent = OfflineHearing(talk.engine, pool, EarlyDecodes(), partials=Partials(wanted=True))
+    silent = OfflineUtterance(talk.engine, Decoding(pool, partials=Partials(wanted=True)))
     silent.feed(sound(2.0))  # nobody takes it
     assert (talk.engine.decoded, talk.shown) == ([], [])
     talk.partials.wanted = True
@@ -218,7 +219,7 @@ async def test_a_partial_text_holds_the_part_that_was_decoded_before(pool: Worke
 async def test_a_stream_shows_its_text_when_it_changes(pool: WorkerPool) -> None:
     shown: list[str] = []
     partials = Partials(wanted=True)
-    hearing = StreamingHearing(Streaming(), pool, partials=partials, say=shown.append)
+    hearing = StreamingUtterance(Streaming(), Decoding(pool, partials=partials), shown.append)
     for text in ("1", "2"):
         hearing.feed(sound(0.1))
         await until(lambda text=text: hearing.partial == text)  # type: ignore[misc]  # a default binds the loop's value
@@ -239,8 +240,8 @@ async def test_a_stream_shows_its_text_when_it_changes(pool: WorkerPool) -> None
 async def test_of_two_passes_the_stream_is_shown(pool: WorkerPool) -> None:
     shown: list[str] = []
     offline = Offline()
-    hearing = TwoPassHearing(
-        TwoPass(Streaming(), offline), pool, EarlyDecodes(), partials=Partials(wanted=True), say=shown.append
+    hearing = TwoPassUtterance(
+        TwoPass(Streaming(), offline), Decoding(pool, partials=Partials(wanted=True)), shown.append
     )
     hearing.feed(sound(1.0))
     await until(lambda: shown == ["10"])
@@ -253,13 +254,13 @@ async def test_a_real_stream_is_shown_growing(pool: WorkerPool) -> None:
     from xiaozhi.stages.asr.zipformer import Zipformer
 
     shown: list[str] = []
-    ears = Ears(Zipformer(find_transducer(ZIPFORMERS / "zipformer-en")), pool, partials=True)
-    hearing = ears.open(shown.append)
-    assert isinstance(hearing, StreamingHearing)
+    ears = Recognition(Zipformer(find_transducer(ZIPFORMERS / "zipformer-en")), pool, AsrSettings(partials=True))
+    hearing = ears.begin(shown.append)
+    assert isinstance(hearing, StreamingUtterance)
     pcm = read_wav(SPEECH_DIR / "en" / "goforward.wav")
     for start in range(0, len(pcm), 960):
         hearing.feed(pcm[start : start + 960])
-        await until(lambda: hearing._feeding is not None and hearing._feeding.done())
+        await until(lambda: hearing._feeding is None or hearing._feeding.done())
     assert len(shown) >= 2
     assert shown[0].startswith("go")
     assert all(len(before) <= len(after) for before, after in pairwise(shown))
@@ -271,14 +272,14 @@ async def test_a_real_stream_is_shown_growing(pool: WorkerPool) -> None:
 
 
 async def test_the_stage_hands_texts_over_until_the_utterance_is_over(pool: WorkerPool) -> None:
-    shown: list[str] = []
     inbox: Channel[AsrInput] = Channel(1000)
-    texts: Channel[Recognised] = Channel(16)
+    texts: Channel[Recognised | PartialText] = Channel(16)
     engine = Offline()
-    task = asyncio.create_task(run_asr(inbox, texts, Ears(engine, pool, partials=True), 10.0, shown.append))
+    recognition = Recognition(engine, pool, AsrSettings(partials=True))
+    task = asyncio.create_task(run_asr(inbox, texts, recognition, 10.0))
     inbox.put_nowait(SpeechBegan(1, 0.0, 300.0, sound(0.3)))
     inbox.put_nowait(SpeechAudio(1, 700.0, sound(0.4), 0.0, 700.0))
-    await until(lambda: shown == ["7"])
+    assert await texts.get() == PartialText(1, "7")
     engine.free.clear()
     inbox.put_nowait(SpeechAudio(1, 1400.0, sound(0.7), 0.0, 1400.0))
     await until(lambda: len(engine.decoded) == 2)
@@ -286,7 +287,7 @@ async def test_the_stage_hands_texts_over_until_the_utterance_is_over(pool: Work
     await until(lambda: len(inbox) == 0)
     engine.free.set()
     await until(lambda: pool.idle_workers == 1)
-    assert shown == ["7"]
+    assert len(texts) == 0
     inbox.close()
     await task
 
@@ -296,6 +297,8 @@ async def test_the_stage_hands_texts_over_until_the_utterance_is_over(pool: Work
 
 class Many(Offline):
     """An `Offline` that takes several at once."""
+
+    batches = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -308,12 +311,11 @@ class Many(Offline):
 
 async def test_questions_that_wait_together_are_decoded_together(pool: WorkerPool) -> None:
     engine = Many()
-    ears = Ears(engine, pool, batch_size=4)
-    assert isinstance(engine, BatchRecognizer)
+    ears = Recognition(engine, pool, AsrSettings(batch_size=4))
     engine.free.clear()
     held = asyncio.create_task(pool.submit(lambda: engine.decode(sound(0.1)), Priority.FINAL))
     await until(lambda: len(engine.decoded) == 1)
-    utterances = [ears.open() for _ in range(5)]
+    utterances = [ears.begin() for _ in range(5)]
     for number, utterance in enumerate(utterances, 1):
         utterance.feed(sound(0.1 * number))
     questions = [asyncio.create_task(ask(utterance)) for utterance in utterances]
@@ -327,14 +329,16 @@ async def test_questions_that_wait_together_are_decoded_together(pool: WorkerPoo
 async def test_an_engine_that_takes_one_at_a_time_says_that_batches_have_no_effect(
     pool: WorkerPool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert Ears(Offline(), pool, batch_size=8).batch is None
+    Recognition(Offline(), pool, AsrSettings(batch_size=8))
     assert "asr.batch_size has no effect: offline recognises one utterance at a time" in caplog.text
-    assert Ears(Many(), pool, batch_size=1).batch is None
-    two = Ears(TwoPass(Streaming(), Many()), pool, batch_size=8)
-    assert two.batch is not None
-    hearing = two.open()
+    caplog.clear()
+    many = Many()
+    two = Recognition(TwoPass(Streaming(), many), pool, AsrSettings(batch_size=8, early_decode=False))
+    assert not caplog.text
+    hearing = two.begin()
     hearing.feed(sound(0.5))
     assert await ask(hearing) == "5"
+    assert many.sizes == [1], "as a batch of its own"
 
 
 def test_a_real_model_hears_the_same_in_a_batch_as_alone(tmp_path: Path) -> None:
@@ -343,7 +347,7 @@ def test_a_real_model_hears_the_same_in_a_batch_as_alone(tmp_path: Path) -> None
 
     model = build_tiny(tmp_path / "m", "quiet", loud_text="loud", silent_text="", long_text="long and slow")
     asr = SenseVoice(find_sense_voice(model))
-    assert isinstance(asr, BatchRecognizer)
+    assert asr.batches
     rng = np.random.default_rng(3)
     pcms = [
         rng.standard_normal(int(seconds * RATE)).astype(np.float32) * np.float32(amplitude)

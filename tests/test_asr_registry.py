@@ -9,7 +9,8 @@ from bench.sense_voice_model import build_tiny
 from tests.bad_models import copy_zipformer
 from tests.speech import needs_speech
 from xiaozhi.settings import AsrSettings
-from xiaozhi.stages.asr.engine import EngineError, OfflineRecognizer
+from xiaozhi.stages.asr.engine import EngineError
+from xiaozhi.stages.asr.offline import OfflineRecognizer
 from xiaozhi.stages.asr.registry import Built, build_recognizer
 
 

@@ -12,20 +12,22 @@ from bench.standins.funasr import DIALECTS, Dialect, FunasrStandIn
 from bench.standins.transcription import TranscriptionStandIn
 from tests.house import house, question
 from tests.recognisers import Offline, sound
+from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.checks.finding import Level
 from xiaozhi.checks.stages import remote_recognition
-from xiaozhi.concurrency.workers import JobDropped, Priority, WorkerPool
+from xiaozhi.concurrency.workers import JobDropped, WorkerPool
 from xiaozhi.settings import AsrSettings
 from xiaozhi.settings.asr import FunasrSettings, OpenAIAsrSettings, RemoteAsrSettings
-from xiaozhi.settings.cache import CacheSettings
-from xiaozhi.stages.asr.cached import remember
+from xiaozhi.stages.asr.decoding import Decoding
 from xiaozhi.stages.asr.engine import EngineError, Transcript
+from xiaozhi.stages.asr.fallback import Fallback
 from xiaozhi.stages.asr.funasr import Funasr
 from xiaozhi.stages.asr.openai_transcription import OpenAITranscription
+from xiaozhi.stages.asr.recogniser import Question, Utterance
+from xiaozhi.stages.asr.recognition import Recognition
 from xiaozhi.stages.asr.registry import build_recognizer
-from xiaozhi.stages.asr.remote import RemoteError, WithFallback, to_text
-from xiaozhi.stages.asr.remote_utterance import RemoteHearing
-from xiaozhi.stages.asr.utterance import Ears
+from xiaozhi.stages.asr.remote import to_text
+from xiaozhi.stages.asr.remote_use import RemoteError
 
 Server: TypeAlias = TranscriptionStandIn | FunasrStandIn
 Remote: TypeAlias = OpenAITranscription | Funasr
@@ -77,7 +79,7 @@ async def remote(
         else (runtime, funasr_at(runtime, limits))
     )
     yield pair
-    await pair[1].aclose()
+    await pair[1].disconnect()
 
 
 class Clock:
@@ -122,19 +124,19 @@ async def test_nobody_there_is_an_error(remote: tuple[Server, Remote]) -> None:
     with pytest.raises(RemoteError, match=recogniser.name):
         await recogniser.recognise(sound(0.5))
     with pytest.raises(RemoteError, match="cannot be reached"):
-        await recogniser.warm()
+        await recogniser.connect()
 
 
 async def test_connections_are_kept_and_warming_spends_nothing(transcription: TranscriptionStandIn) -> None:
     recogniser = openai_at(transcription, RemoteAsrSettings(), model="m")
-    await recogniser.warm()
+    await recogniser.connect()
     assert (transcription.model_lists, transcription.requests) == (1, [])
     await recogniser.recognise(sound(0.5))
     await recogniser.recognise(sound(0.5))
     first, second = transcription.requests
     assert (first.model, first.language) == ("m", "zh")
     assert first.connection == second.connection
-    await recogniser.aclose()
+    await recogniser.disconnect()
 
 
 @pytest.mark.parametrize("fault", ["error-401", "reset-midway", "endless"])
@@ -145,7 +147,7 @@ async def test_other_faults_of_a_transcription_server_are_errors(
     recogniser = openai_at(transcription, RemoteAsrSettings())
     with pytest.raises(RemoteError, match="openai: "):
         await recogniser.recognise(sound(0.5))
-    await recogniser.aclose()
+    await recogniser.disconnect()
 
 
 async def test_a_server_that_wants_to_be_left_alone_says_for_how_long(transcription: TranscriptionStandIn) -> None:
@@ -154,16 +156,16 @@ async def test_a_server_that_wants_to_be_left_alone_says_for_how_long(transcript
     with pytest.raises(RemoteError, match="max_concurrent") as caught:
         await recogniser.recognise(sound(0.5))
     assert caught.value.rest_s == 7.0
-    await recogniser.aclose()
+    await recogniser.disconnect()
 
 
 async def test_a_wrong_key_says_where_it_stands(transcription: TranscriptionStandIn) -> None:
     recogniser = openai_at(transcription, RemoteAsrSettings(), api_key="wrong-key")
-    for trying in (recogniser.recognise(sound(0.5)), recogniser.warm()):
+    for trying in (recogniser.recognise(sound(0.5)), recogniser.connect()):
         with pytest.raises(RemoteError, match=r"the key is wrong: see asr\.openai\.api_key") as caught:
             await trying
         assert "wrong-key" not in str(caught.value)
-    await recogniser.aclose()
+    await recogniser.disconnect()
 
 
 @pytest.mark.parametrize("mode", ["offline", "2pass"])
@@ -175,12 +177,12 @@ async def test_what_any_runtime_cuts_at_pauses_is_heard_whole(mode: str, dialect
         async with FunasrStandIn("你好，", "今天天气怎么样？", dialect=dialect) as runtime:
             recogniser = funasr_at(runtime, RemoteAsrSettings(), mode=mode, hotwords={"小智": 20})
             if warmed:
-                await recogniser.warm()
+                await recogniser.connect()
             assert (await recogniser.recognise(pcm)).text == "你好，今天天气怎么样？"
             (asked,) = runtime.requests
             assert (asked.config["mode"], asked.config["svs_lang"]) == (mode, "zh")
             assert asked.config["hotwords"] == '{"小智":20}'
-            await recogniser.aclose()
+            await recogniser.disconnect()
 
 
 @pytest.mark.parametrize("mode", ["offline", "2pass"])
@@ -189,17 +191,17 @@ async def test_any_runtime_may_understand_nothing(mode: str, dialect: Dialect) -
     async with FunasrStandIn("", dialect=dialect) as runtime:
         recogniser = funasr_at(runtime, RemoteAsrSettings(), mode=mode)
         assert (await recogniser.recognise(sound(0.5))).text == ""
-        await recogniser.aclose()
+        await recogniser.disconnect()
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 async def test_warming_asks_a_runtime_for_its_manners_without_sound(dialect: Dialect) -> None:
     async with FunasrStandIn(dialect=dialect) as runtime:
         recogniser = funasr_at(runtime, RemoteAsrSettings())
-        await recogniser.warm()
+        await recogniser.connect()
         assert (runtime.probes, runtime.requests) == (1, [])
         assert (await recogniser.recognise(sound(0.5))).text == "what time is it"
-        await recogniser.aclose()
+        await recogniser.disconnect()
 
 
 async def test_a_runtime_that_says_why_it_failed_is_quoted(runtime: FunasrStandIn) -> None:
@@ -207,7 +209,7 @@ async def test_a_runtime_that_says_why_it_failed_is_quoted(runtime: FunasrStandI
     recogniser = funasr_at(runtime, RemoteAsrSettings())
     with pytest.raises(RemoteError, match="funasr: offline inference failed"):
         await recogniser.recognise(sound(0.5))
-    await recogniser.aclose()
+    await recogniser.disconnect()
 
 
 @pytest.mark.parametrize("fault", ["refuse", "close"])
@@ -216,7 +218,7 @@ async def test_other_faults_of_a_runtime_are_errors(runtime: FunasrStandIn, faul
     recogniser = funasr_at(runtime, RemoteAsrSettings())
     with pytest.raises(RemoteError, match="funasr: "):
         await recogniser.recognise(sound(0.5))
-    await recogniser.aclose()
+    await recogniser.disconnect()
 
 
 def test_tags_leave_the_text_and_a_text_has_an_end() -> None:
@@ -229,95 +231,120 @@ def test_tags_leave_the_text_and_a_text_has_an_end() -> None:
         to_text(None, "x", 100)
 
 
+async def said(engine: Fallback, pcm: PcmFloat, pool: WorkerPool) -> str:
+    """The text of a new utterance."""
+    utterance = engine.open(Decoding(pool))
+    utterance.feed(pcm)
+    return await ask(utterance)
+
+
+async def ask(utterance: Utterance) -> str:
+    return (await utterance.transcribe(Question())).text
+
+
 # With a fallback ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-async def with_fallback(transcription: TranscriptionStandIn) -> AsyncIterator[Callable[..., WithFallback]]:
-    built: list[WithFallback] = []
+async def with_fallback(transcription: TranscriptionStandIn) -> AsyncIterator[Callable[..., Fallback]]:
+    built: list[Fallback] = []
 
-    def build(clock: Clock | None = None, **limits: object) -> WithFallback:
+    def build(clock: Clock | None = None, **limits: object) -> Fallback:
         settings = RemoteAsrSettings.model_validate(limits)
-        built.append(WithFallback(openai_at(transcription, settings), Offline(), settings, clock or Clock()))
+        first = openai_at(transcription, settings)
+        first.remote.clock = clock or Clock()
+        built.append(Fallback(first, first.remote, Offline()))
         return built[-1]
 
     yield build
     for engine in built:
-        await engine.aclose()
+        await engine.disconnect()
 
 
 @pytest.mark.parametrize("fault", ["hang", "reset", "reset-midway", "error-401", "error-429", "error-500", "garbage"])
 async def test_the_local_recogniser_takes_over_for_the_same_sentence(
-    with_fallback: Callable[..., WithFallback], transcription: TranscriptionStandIn, pool: WorkerPool, fault: str
+    with_fallback: Callable[..., Fallback], transcription: TranscriptionStandIn, pool: WorkerPool, fault: str
 ) -> None:
     engine = with_fallback(timeout_s=0.3 if fault == "hang" else 5.0)
     transcription.fault = fault
-    assert (await engine.recognise(sound(0.5), pool, Priority.FINAL)).text == "5"
-    assert (engine.requests, engine.failures, engine.fallbacks, engine.in_flight) == (1, 1, 1, 0)
+    assert await said(engine, sound(0.5), pool) == "5"
+    assert (engine.use.requests, engine.use.failures, engine.use.fallbacks, engine.use.in_flight) == (1, 1, 1, 0)
 
 
 async def test_a_dead_server_is_skipped_and_comes_back(
-    with_fallback: Callable[..., WithFallback], transcription: TranscriptionStandIn, pool: WorkerPool
+    with_fallback: Callable[..., Fallback], transcription: TranscriptionStandIn, pool: WorkerPool
 ) -> None:
     clock = Clock()
     engine = with_fallback(clock)
     transcription.fault = "error-500"
     for _ in range(4):
-        await engine.recognise(sound(0.5), pool, Priority.FINAL)
+        await said(engine, sound(0.5), pool)
     assert len(transcription.requests) == 2, "after two failures it rests"
     transcription.fault = ""
     clock.now = 30.0
-    assert (await engine.recognise(sound(0.5), pool, Priority.FINAL)).text == "what time is it"
+    assert await said(engine, sound(0.5), pool) == "what time is it"
 
 
 async def test_what_is_too_long_or_too_much_is_decoded_here(
-    with_fallback: Callable[..., WithFallback], transcription: TranscriptionStandIn, pool: WorkerPool
+    with_fallback: Callable[..., Fallback], transcription: TranscriptionStandIn, pool: WorkerPool
 ) -> None:
     engine = with_fallback(max_concurrent=1, max_audio_s=2.0)
-    assert (await engine.recognise(sound(2.5), pool, Priority.FINAL)).text == "25"
+    assert await said(engine, sound(2.5), pool) == "25"
     assert transcription.requests == []
     transcription.fault = "hang"
-    first = asyncio.create_task(engine.recognise(sound(0.5), pool, Priority.FINAL))
+    first = asyncio.create_task(said(engine, sound(0.5), pool))
     await transcription.asked()
-    assert (await engine.recognise(sound(0.7), pool, Priority.FINAL)).text == "7"
+    assert await said(engine, sound(0.7), pool) == "7"
     transcription.fault = ""
     transcription.released.set()
-    assert (await first).text == "what time is it"
+    assert await first == "what time is it"
 
 
 async def test_when_both_fail_both_say_why(
-    with_fallback: Callable[..., WithFallback], transcription: TranscriptionStandIn, pool: WorkerPool
+    with_fallback: Callable[..., Fallback], transcription: TranscriptionStandIn, pool: WorkerPool
 ) -> None:
     engine = with_fallback()
     transcription.fault = "error-500"
     assert isinstance(engine.local, Offline)
     engine.local.failing = EngineError("the model is gone")
     with pytest.raises(EngineError, match=r"openai: HTTP 500.*; the model is gone"):
-        await engine.recognise(sound(0.5), pool, Priority.FINAL)
+        await said(engine, sound(0.5), pool)
 
 
 async def test_a_server_that_cannot_be_warmed_is_not_asked(
-    with_fallback: Callable[..., WithFallback], transcription: TranscriptionStandIn, pool: WorkerPool
+    with_fallback: Callable[..., Fallback], transcription: TranscriptionStandIn, pool: WorkerPool
 ) -> None:
     engine = with_fallback()
     transcription.fault = "error-401"
-    await engine.warm()
-    assert (await engine.recognise(sound(0.5), pool, Priority.FINAL)).text == "5"
+    await engine.connect()
+    assert await said(engine, sound(0.5), pool) == "5"
     assert transcription.requests == []
+
+
+async def test_what_has_failed_in_an_utterance_is_not_asked_again_in_it_and_not_a_word_is_lost(
+    with_fallback: Callable[..., Fallback], transcription: TranscriptionStandIn, pool: WorkerPool
+) -> None:
+    engine = with_fallback(failures=9)
+    utterance = engine.open(Decoding(pool))
+    utterance.feed(sound(0.5))
+    assert await ask(utterance) == "what time is it"
+    transcription.fault = "error-500"
+    utterance.feed(sound(0.6))
+    assert await ask(utterance) == "11", "all of it, also what the service had understood"
+    transcription.fault = ""
+    utterance.feed(sound(0.4))
+    assert await ask(utterance) == "15"
+    assert (len(transcription.requests), engine.use.fallbacks) == (2, 1)
+    assert await said(engine, sound(0.5), pool) == "what time is it", "the next one is asked about again"
 
 
 # An utterance -------------------------------------------------------------------------------------------------------
 
 
-async def ask(hearing: RemoteHearing) -> str:
-    return (await hearing.transcribe(Priority.FINAL, lambda: False, lambda _text: None)).text
-
-
 async def test_one_request_answers_until_something_voiced_follows(
-    with_fallback: Callable[..., WithFallback], transcription: TranscriptionStandIn, pool: WorkerPool
+    with_fallback: Callable[..., Fallback], transcription: TranscriptionStandIn, pool: WorkerPool
 ) -> None:
-    hearing = Ears(with_fallback(), pool, partials=True).open(lambda _text: None)
-    assert isinstance(hearing, RemoteHearing)
+    hearing = Recognition(with_fallback(), pool, AsrSettings(partials=True)).begin(lambda _text: None)
     hearing.feed(sound(1.0))
     hearing.feed(sound(0.1), 100.0)
     assert transcription.requests == [], "nothing is asked before somebody wants it"
@@ -331,10 +358,10 @@ async def test_one_request_answers_until_something_voiced_follows(
 
 
 async def test_an_overtaken_request_is_closed(
-    with_fallback: Callable[..., WithFallback], transcription: TranscriptionStandIn, pool: WorkerPool
+    with_fallback: Callable[..., Fallback], transcription: TranscriptionStandIn, pool: WorkerPool
 ) -> None:
     transcription.fault = "hang"
-    hearing = RemoteHearing(with_fallback(), pool)
+    hearing = with_fallback().open(Decoding(pool))
     hearing.feed(sound(0.5))
     old = asyncio.create_task(ask(hearing))
     await transcription.asked()
@@ -349,11 +376,11 @@ async def test_an_overtaken_request_is_closed(
 
 @pytest.mark.parametrize("way", ["cancel", "close"])
 async def test_a_question_that_is_given_up_closes_its_request(
-    with_fallback: Callable[..., WithFallback], transcription: TranscriptionStandIn, pool: WorkerPool, way: str
+    with_fallback: Callable[..., Fallback], transcription: TranscriptionStandIn, pool: WorkerPool, way: str
 ) -> None:
     transcription.fault = "hang"
     engine = with_fallback()
-    hearing = RemoteHearing(engine, pool)
+    hearing = engine.open(Decoding(pool))
     hearing.feed(sound(0.5))
     asking = asyncio.create_task(ask(hearing))
     await transcription.asked()
@@ -364,19 +391,19 @@ async def test_a_question_that_is_given_up_closes_its_request(
     await asyncio.gather(asking, return_exceptions=True)
     async with asyncio.timeout(3):
         await transcription.idle()
-    assert (engine.in_flight, engine.failures) == (0, 0)
+    assert (engine.use.in_flight, engine.use.failures) == (0, 0)
 
 
 async def test_where_it_is_wanted_the_request_begins_at_the_first_silence(
-    with_fallback: Callable[..., WithFallback], transcription: TranscriptionStandIn, pool: WorkerPool
+    with_fallback: Callable[..., Fallback], transcription: TranscriptionStandIn, pool: WorkerPool
 ) -> None:
-    ears = Ears(with_fallback(early_decode=True), pool)
-    hearing = ears.open()
+    ears = Recognition(with_fallback(early_decode=True), pool)
+    hearing = ears.begin()
     hearing.feed(sound(1.0))
     hearing.feed(sound(0.05), 50.0)
     await transcription.asked()
     hearing.feed(sound(0.05), 100.0)
-    await hearing.transcribe(Priority.FINAL, lambda: False, lambda _text: None)
+    await hearing.transcribe(Question())
     assert (len(transcription.requests), ears.early.begun, ears.early.used) == (1, 1, 1)
 
 
@@ -390,10 +417,9 @@ def test_the_registry_puts_a_local_recogniser_behind(
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     settings = AsrSettings.model_validate({"engine": engine, "fallback": "pocketsphinx"})
     built = build_recognizer(settings, tmp_path, ["what time is it"])
-    assert isinstance(built.recognizer, WithFallback)
+    assert isinstance(built.recognizer, Fallback)
     assert "when it fails: pocketsphinx" in built.why
     assert ("OPENAI_API_KEY" in built.hint) == (engine == "openai")
-    assert remember(built.recognizer, CacheSettings()) is built.recognizer
     built.recognizer.close()
 
 

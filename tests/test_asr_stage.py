@@ -12,10 +12,11 @@ from tests.recognisers import RATE, Offline, Streaming, sound, until
 from xiaozhi.concurrency.channel import Channel
 from xiaozhi.concurrency.workers import Priority, Rank, WorkerPool
 from xiaozhi.events import SpeechAudio, SpeechBegan
-from xiaozhi.stages.asr.engine import EngineError, Recognizer, Transcript
-from xiaozhi.stages.asr.stage import Ask, AsrInput, Forget, Recognised, run_asr
+from xiaozhi.stages.asr.engine import EngineError, Transcript
+from xiaozhi.stages.asr.recogniser import Recognizer
+from xiaozhi.stages.asr.recognition import Recognition
+from xiaozhi.stages.asr.stage import Ask, AsrInput, Forget, PartialText, Recognised, run_asr
 from xiaozhi.stages.asr.two_pass import TwoPass
-from xiaozhi.stages.asr.utterance import Ears
 
 
 @dataclass
@@ -23,10 +24,10 @@ class Stage:
     """A stage that runs, and its channels."""
 
     inbox: Channel[AsrInput]
-    texts: Channel[Recognised]
+    texts: Channel[Recognised | PartialText]
     task: asyncio.Task[None]
     pool: WorkerPool
-    ears: Ears
+    ears: Recognition
     now_ms: float = 0.0
 
     def begin(self, seconds: float = 1.0) -> None:
@@ -46,9 +47,11 @@ class Stage:
     async def answer(self) -> Recognised:
         """The next answer."""
         async with asyncio.timeout(10):
-            return await self.texts.get()
+            answer = await self.texts.get()
+            assert isinstance(answer, Recognised)
+            return answer
 
-    async def rest(self) -> list[Recognised]:
+    async def rest(self) -> list[Recognised | PartialText]:
         """End the stage; what it still says."""
         self.inbox.close()
         async with asyncio.timeout(10):
@@ -60,8 +63,8 @@ class Stage:
 async def stage(engine: Recognizer, *, workers: int = 1, timeout_s: float = 10.0) -> AsyncIterator[Stage]:
     pool = WorkerPool(workers, "asr")
     inbox: Channel[AsrInput] = Channel(1000)
-    texts: Channel[Recognised] = Channel(16)
-    ears = Ears(engine, pool)
+    texts: Channel[Recognised | PartialText] = Channel(16)
+    ears = Recognition(engine, pool)
     task = asyncio.create_task(run_asr(inbox, texts, ears, timeout_s))
     try:
         yield Stage(inbox, texts, task, pool, ears)
@@ -271,7 +274,7 @@ async def test_an_unforeseen_fault_in_a_decode_ends_neither_the_stage_nor_the_ut
 async def test_a_question_waits_for_a_worker_with_the_rank_of_its_user() -> None:
     pool = WorkerPool(1, "asr")
     engine, free = Offline(), threading.Event()
-    ears = Ears(engine, pool)
+    ears = Recognition(engine, pool)
     busy = asyncio.create_task(pool.run(free.wait, 5.0))
     await asyncio.sleep(0)
     async with asyncio.TaskGroup() as tasks:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench.standins.embeddings import EmbeddingsStandIn
-from xiaozhi.cache.answers import AnswerCache, Found
+from xiaozhi.cache.answers import AnswerCache, AnswerLimits, Found
 from xiaozhi.cache.embeddings import Embeddings
 from xiaozhi.cache.preload import BUILT_IN, PreloadError, read_replies
 from xiaozhi.settings.cache import EmbeddingsSettings
@@ -21,15 +23,15 @@ class Clock:
 def cache(
     max_entries: int = 10, max_bytes: int = 1_000_000, similar: bool = True, clock: Clock | None = None
 ) -> AnswerCache:
-    return AnswerCache(
+    limits = AnswerLimits(
         max_entries=max_entries,
         max_bytes=max_bytes,
         ttl_s=1800.0,
         similar=similar,
         threshold=0.5,
         embedding_threshold=0.9,
-        clock=clock or Clock(),
     )
+    return AnswerCache(limits, clock or Clock())
 
 
 def test_the_same_words_get_the_same_answer_in_the_same_scope_only() -> None:
@@ -86,7 +88,7 @@ def test_common_replies_serve_every_scope_and_never_expire() -> None:
     clock.now += 1e9
     found = answers.find_exact("谢谢", "anybody")
     assert found is not None and found.how == "common"
-    assert answers.admits("what is your name", [], has_image=False), "written down, though it sounds agentl"
+    assert answers.admits("what is your name", [], has_image=False), "written down, though it sounds personal"
     assert not answers.admits("what is your name", ["from now on your name is bob"], has_image=False)
     assert not answers.admits("几点了", [], has_image=False)
     assert answers.refused == 2
@@ -160,3 +162,21 @@ async def test_an_endpoint_that_fails_is_left_alone_for_a_while(fault: str) -> N
         clock.now += 31
         assert await embeddings.vector("什么是黑洞") is not None
         await embeddings.close()
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=60), st.integers(1, 6))
+def test_what_is_found_by_other_words_is_what_is_held(steps: list[tuple[int, bool]], max_entries: int) -> None:
+    answers = cache(max_entries=max_entries)
+    held: list[int] = []  # least recently used first
+    for number, asked in steps:
+        question = f"how far away is planet {number} from the sun"
+        if asked:
+            found = answers.find_exact(question, "agent")
+            assert (found is not None) == (number in held)
+        else:
+            answers.keep(question, str(number), "agent")
+        if number in held or not asked:
+            held = [*(one for one in held if one != number), number][-max_entries:]
+    for number in range(13):
+        found = answers.find_similar(f"tell me how far away planet {number} is from the sun", "agent")
+        assert (found.answer if found is not None else None) == (str(number) if number in held else None)

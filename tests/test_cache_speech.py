@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.events import Clause, ClauseStart
 from xiaozhi.settings import Settings, TtsSettings
 from xiaozhi.settings.cache import CacheSettings
-from xiaozhi.stages.tts.cached import CachedSpeech, voice_fingerprints
+from xiaozhi.stages.tts.clause_speech import ClauseSpeech, voice_fingerprints
 from xiaozhi.stages.tts.engine import Voice, VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
+from xiaozhi.stages.tts.reply_voices import ReplyPart, ReplyVoices
 from xiaozhi.stages.tts.stage import run_tts
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 
@@ -53,11 +55,18 @@ def chain(*voices: Voice, clock: Clock | None = None) -> VoiceChain:
     return VoiceChain(voices, 2.0, 2.0, 30.0, clock or Clock())
 
 
-def kept(codec: WorkerPool, *voices: Voice, max_chars: int = 60, clock: Clock | None = None) -> CachedSpeech:
+@dataclass
+class Kept:
+    """Speech with a cache, and the cache."""
+
+    speech: ClauseSpeech
+    cache: SpeechCache
+
+
+def kept(codec: WorkerPool, *voices: Voice, max_chars: int = 60, clock: Clock | None = None) -> Kept:
     settings = Settings(cache=CacheSettings(speech_max_chars=max_chars))
-    return CachedSpeech(
-        speech_cache(), chain(*voices, clock=clock), codec, settings, {voice.name: voice.name for voice in voices}
-    )
+    cache = speech_cache()
+    return Kept(ClauseSpeech(chain(*voices, clock=clock), codec, settings, cache), cache)
 
 
 def clause(text: str) -> Clause:
@@ -65,12 +74,12 @@ def clause(text: str) -> Clause:
 
 
 async def collect(
-    speech: CachedSpeech,
+    kept: Kept,
     text: str,
     on_voice: Callable[[str], None] = lambda _voice: None,
     on_hit: Callable[[], None] = lambda: None,
 ) -> list[bytes]:
-    return [packet async for packet in speech.packets(clause(text), on_voice=on_voice, on_hit=on_hit)]
+    return [packet async for packet in kept.speech.packets(clause(text), on_voice=on_voice, on_hit=on_hit)]
 
 
 async def test_a_second_time_costs_no_synthesis_and_no_encoding(codec: WorkerPool) -> None:
@@ -110,17 +119,17 @@ async def test_whoever_leaves_does_not_end_it_for_the_others_and_the_last_one_do
     await settle()
     leader.cancel()
     await settle()
-    assert voice.open == 1
+    assert voice.open_requests == 1
     voice.gates["你好"].set()
     assert len(await follower) == 11
     voice.gates["再见"] = asyncio.Event()
     alone = asyncio.create_task(collect(speech, "再见"))
     await settle()
-    assert voice.open == 1
+    assert voice.open_requests == 1
     alone.cancel()
     await asyncio.gather(alone, return_exceptions=True)
     await settle()
-    assert voice.open == 0, "the upstream request is closed"
+    assert voice.open_requests == 0, "the upstream request is closed"
     voice.gates["再见"].set()
     await collect(speech, "再见")
     assert voice.begun == ["你好", "再见", "再见"], "what was broken off is not kept"
@@ -186,7 +195,7 @@ async def test_a_stand_in_voice_is_not_kept_as_the_preferred_one(codec: WorkerPo
 async def test_a_sentence_that_was_cut_off_is_not_kept(codec: WorkerPool) -> None:
     class Breaks(Fake):
         async def speak(
-            self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE
+            self, text: str, *, language: str, request: VoiceRequest = ANY_VOICE
         ) -> AsyncGenerator[PcmInt, None]:
             self.begun.append(text)
             yield sine(440, 0.6)
@@ -222,10 +231,8 @@ async def test_kept_and_fresh_clauses_follow_each_other_without_a_gap(codec: Wor
         await run_tts(
             clauses("一", "太长的一句", "二", "又一句长的"),
             out,
-            voice,
-            codec,
+            speech.speech,
             Settings(tts=TtsSettings(parallel_clauses=2)),
-            kept=speech,
             on_hit=lambda: told.append("hit"),
         )
         items = out.drain()
@@ -255,19 +262,19 @@ async def test_the_end_of_a_clause_is_not_swallowed_by_the_encoder(codec: Worker
 async def test_clauses_that_fail_in_the_cache_are_left_out_as_others_are(codec: WorkerPool) -> None:
     voice = Fake(lambda text: VoiceError("fake: no") if text == "二" else sine(440, 0.6))
     out = packets_out()
-    await run_tts(clauses("一", "二", "三"), out, voice, codec, Settings(), kept=kept(codec, voice))
+    await run_tts(clauses("一", "二", "三"), out, kept(codec, voice).speech, Settings())
     assert [text for text, _ in by_clause(out.drain())] == ["一", "三"]
     with pytest.raises(VoiceError, match="fake: no"):
-        await run_tts(clauses("二"), packets_out(), voice, codec, Settings(), kept=kept(codec, voice))
+        await run_tts(clauses("二"), packets_out(), kept(codec, voice).speech, Settings())
 
 
 async def test_phrases_are_made_ahead_and_a_mute_chain_ends_that(codec: WorkerPool) -> None:
     voice = Fake(seconds(0.6))
     speech = kept(codec, voice)
-    assert await speech.premake([clause("一"), clause("。"), clause("长" * 61), clause("二")]) == 2
+    assert await speech.speech.premake([clause("一"), clause("。"), clause("长" * 61), clause("二")]) == 2
     assert voice.begun == ["一", "二"]
     mute = Fake(lambda text: VoiceError("fake: no"))
-    assert await kept(codec, mute).premake([clause("一"), clause("二")]) == 0
+    assert await kept(codec, mute).speech.premake([clause("一"), clause("二")]) == 0
     assert mute.begun == ["一"]
 
 
@@ -288,6 +295,6 @@ async def test_a_wish_makes_another_sound_and_has_a_key_of_its_own(codec: Worker
     speech = kept(codec, voice)
     await collect(speech, "你好")
     await settle()
-    async for _ in speech.packets(clause("你好"), wish=VoiceRequest(rate_percent=20)):
+    async for _ in speech.speech.packets(clause("你好"), ReplyPart(ReplyVoices(VoiceRequest(rate_percent=20)))):
         pass
     assert voice.begun == ["你好", "你好"]

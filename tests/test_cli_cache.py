@@ -44,7 +44,7 @@ def test_a_damaged_file_is_named_and_can_be_cleared(data: Path, capsys: pytest.C
     data.mkdir()
     (data / FILE_NAME).write_bytes(b"rubbish" * 1000)
     assert main(["cache", "stats"]) == 1
-    assert "cannot be read" in capsys.readouterr().out
+    assert "cannot be read" in capsys.readouterr().err
     assert (data / FILE_NAME).read_bytes().startswith(b"rubbish"), "stats changes nothing"
     assert main(["cache", "clear"]) == 0
     assert main(["cache", "stats"]) == 0

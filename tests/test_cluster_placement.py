@@ -117,6 +117,9 @@ def test_every_healthy_node_is_named_once(nodes: list[NodeView], device: str) ->
         b'{"v":1,"name":"a","address":"nowhere","capacity":1}',
         b'{"v":1,"name":"a","address":"http://h","capacity":"many"}',
         b'{"v":1,"name":"a","address":"http://h","capacity":-1}',
+        b'{"v":1,"name":"a","address":"http://h","capacity":1,"dead":"abc"}',
+        b'{"v":1,"name":"a","address":"http://h","capacity":1,"dead":[1]}',
+        b'{"v":1,"name":"a","address":"http://h","capacity":1,"dead":[' + b",".join([b'"x"'] * 200) + b"]}",
         b"\xff",
     ],
 )

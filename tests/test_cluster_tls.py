@@ -59,7 +59,7 @@ def tls_redis(folder: Path, made: Certificates, *, asks_clients: bool, password:
 
 
 def link_to(server: RedisServer, **values: Any) -> RedisLink:
-    return RedisLink(ClusterSettings.model_validate({"url": server.url, "timeout_ms": 500, "retry_s": 60.0, **values}))
+    return RedisLink(ClusterSettings.model_validate({"url": server.url, "timeout_ms": 3000, "retry_s": 60.0, **values}))
 
 
 async def writes_and_reads(link: RedisLink) -> bool:

@@ -17,8 +17,9 @@ from xiaozhi.client.device import Device
 from xiaozhi.client.errors import ConnectFailed
 from xiaozhi.client.ota import Identity
 from xiaozhi.settings import LlmEndpoint, LlmSettings
+from xiaozhi.stages.llm.chat import Chat, offline_notice
 from xiaozhi.stages.llm.engine import ChatRequest, Message
-from xiaozhi.stages.llm.routed import RoutedChat, offline_notice
+from xiaozhi.stages.llm.registry import build_chat
 from xiaozhi.text.messages import message
 from xiaozhi.transport.announcer import Announcement, Outcome
 
@@ -167,14 +168,14 @@ def endpoints(edge: ChatStandIn, cloud_url: str) -> LlmSettings:
     )
 
 
-async def ask(chat: RoutedChat, text: str, before: list[Message], language: str = "en") -> tuple[str, bool]:
+async def ask(chat: Chat, text: str, before: list[Message], language: str = "en") -> tuple[str, bool]:
     deltas = [delta async for delta in chat.stream(ChatRequest([*before, Message("user", text)], language))]
     return "".join(delta.text for delta in deltas), any(delta.aside for delta in deltas)
 
 
 async def test_an_edge_node_keeps_what_it_can_and_sends_the_rest_to_the_cloud() -> None:
     async with ChatStandIn("🙂 from here") as near, ChatStandIn("🙂 from afar") as far:
-        chat = RoutedChat(endpoints(near, far.url), edge=True)
+        chat = build_chat(endpoints(near, far.url), edge=True).chat
         assert await ask(chat, "tell me of your day " * 30, []) == ("🙂 from here", False)
         assert await ask(chat, "explain the theory of relativity", []) == ("🙂 from afar", False)
         await chat.close()
@@ -184,7 +185,7 @@ async def test_an_edge_node_keeps_what_it_can_and_sends_the_rest_to_the_cloud() 
 async def test_an_edge_node_answers_when_its_uplink_is_cut_and_says_so_once(language: str) -> None:
     notice = message("offline", language)
     async with ChatStandIn("🙂 from here") as near:
-        chat = RoutedChat(endpoints(near, "http://127.0.0.1:9"), edge=True)  # nobody listens there
+        chat = build_chat(endpoints(near, "http://127.0.0.1:9"), edge=True).chat  # nobody listens there
         answer, aside = await ask(chat, "explain rain", [], language)
         assert answer == f"🙂 from here {notice}"
         assert aside
@@ -198,7 +199,7 @@ async def test_an_edge_node_answers_when_its_uplink_is_cut_and_says_so_once(lang
 
 async def test_a_cloud_node_says_nothing_when_another_tier_helps_out() -> None:
     async with ChatStandIn("🙂 from here") as near:
-        chat = RoutedChat(endpoints(near, "http://127.0.0.1:9"))
+        chat = build_chat(endpoints(near, "http://127.0.0.1:9")).chat
         assert await ask(chat, "explain rain", []) == ("🙂 from here", False)
         await chat.close()
 
@@ -212,7 +213,7 @@ def test_the_notice_counts_as_said_however_its_blanks_were_heard() -> None:
 
 async def test_an_endpoint_another_node_found_dead_gets_one_careful_request() -> None:
     async with ChatStandIn("🙂 well") as near:
-        chat = RoutedChat(endpoints(near, near.url))
+        chat = build_chat(endpoints(near, near.url)).chat
         assert chat.pool.suspect("near")
         assert not chat.pool.suspect("near")
         assert not chat.pool.suspect("unknown")

@@ -18,6 +18,7 @@ from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ
 from xiaozhi.client.manners import DesktopManners, DeviceState, Manners
 from xiaozhi.client.microphone import Utterance
 from xiaozhi.client.report import TurnReport
+from xiaozhi.stages.asr.offline import OfflineRecognizer
 from xiaozhi.transport import websocket
 from xiaozhi.turn.machine import ListeningMode
 
@@ -231,9 +232,10 @@ async def test_timestamps_of_framing_2_rise_from_1(tmp_path: Path) -> None:
 
 async def test_an_empty_recognition_keeps_listening(tmp_path: Path) -> None:
     """Speech that the recogniser makes nothing of: no `stt`, no `tts/start`, and the next words are heard."""
-    async with house(tmp_path) as home, home.device() as device:
-        engine = home.server.devices._services.ears.engine
-        decode = engine.decode  # type: ignore[union-attr]  # the small SenseVoice is an offline recogniser
+    async with house(tmp_path, cache={"recognition": False}) as home, home.device() as device:
+        engine = home.server.devices._services.recognition.engine
+        assert isinstance(engine, OfflineRecognizer)
+        decode = engine.decode
         empty = decode(np.zeros(1600, np.float32))
         heard: list[int] = []
 
@@ -241,13 +243,13 @@ async def test_an_empty_recognition_keeps_listening(tmp_path: Path) -> None:
             heard.append(len(pcm))
             return type(empty)("")
 
-        engine.decode = nothing  # type: ignore[union-attr,method-assign]  # the room is loud, the words are none
+        engine.decode = nothing  # type: ignore[method-assign]  # the room is loud, the words are none
         report = await device.turn(question(), answer_timeout_s=2.0)
         assert not report.answered
         assert heard, "there was speech to decode"
         assert {message["type"] for _, message in device.received} <= {"hello", "mcp"}
         assert device.manners.state is DeviceState.LISTENING
-        engine.decode = decode  # type: ignore[union-attr,method-assign]
+        engine.decode = decode  # type: ignore[method-assign]
         assert (await device.turn(question())).heard == "what time is it"
         assert len(home.asked) == 1
 

@@ -20,7 +20,7 @@ from tests.house import brief, question
 from tests.test_models_pull import Mirror
 from tests.test_pulls import published
 from xiaozhi.app.server import serving
-from xiaozhi.settings.source import SettingsSource
+from xiaozhi.settings.load import SettingsSource
 
 pytestmark = pytest.mark.real_time  # a real browser
 

@@ -3,7 +3,6 @@
 import re
 import tomllib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,15 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from xiaozhi.console.editing import HEADER, EditError, edited
-from xiaozhi.console.endpoints import EndpointEditor, shown_endpoints, written_fields
+from xiaozhi.console.endpoints import replace_endpoints, shown_endpoints, written_fields
 from xiaozhi.console.fields import tables
 from xiaozhi.console.settings_file import SettingsFile
+from xiaozhi.reload.reloader import Applied
 from xiaozhi.settings import LlmEndpoint, Settings
-from xiaozhi.settings.applies import APPLIES, applies
-from xiaozhi.settings.chinese import chinese, in_chinese, name_in_chinese
-from xiaozhi.settings.documentation import documentation, read_documentation
 from xiaozhi.settings.errors import SettingsError
-from xiaozhi.settings.schema import dotted, find, keys
-from xiaozhi.settings.source import SettingsSource
+from xiaozhi.settings.load import SettingsSource
+from xiaozhi.settings.schema import applies, dotted, keys
+from xiaozhi.settings.texts import flowing
 
 MINE = """\
 # my house
@@ -220,26 +218,17 @@ async def test_a_server_without_a_file_changes_none() -> None:
         await file.change({"asr.workers": 3}, [])
 
 
-@dataclass
-class Taken:
-    """What a running server says of a change."""
-
-    errors: tuple[str, ...] = ()
-    applied: tuple[str, ...] = ()
-    restart: tuple[str, ...] = ()
-
-
 async def test_a_change_that_cannot_be_written_is_not_applied_and_one_that_cannot_be_applied_is_not_written(
     tmp_path: Path,
 ) -> None:
     held: list[int] = []
 
-    async def apply(settings: Settings, commit: Callable[[], Awaitable[None]]) -> Taken:
+    async def apply(settings: Settings, commit: Callable[[], Awaitable[None]]) -> Applied:
         if settings.asr.workers == 13:
-            return Taken(("thirteen brings bad luck",))
+            return Applied(errors=("thirteen brings bad luck",))
         await commit()
         held.append(settings.asr.workers)
-        return Taken()
+        return Applied()
 
     file = SettingsFile(SettingsSource(tmp_path / "settings.toml", {}, {}), Settings, apply)
     with pytest.raises(SettingsError, match="bad luck"):
@@ -305,18 +294,17 @@ async def test_paths_within_it_and_models_where_models_lie_are_taken_and_the_own
 
 
 async def test_keys_are_kept_for_the_address_they_were_given_for_and_for_no_other(file: SettingsFile) -> None:
-    editor = EndpointEditor(file)
     rows = shown_endpoints(file.current())
     assert [row["api_key"] for row in rows] == [None, None] and all(row["api_key_set"] for row in rows)
     assert "secret" not in str(rows)
     rows[0] |= {"name": "attic", "model": "m2", "base_url": "http://10.0.0.5:8000/v2"}
     rows[0]["extra_headers"] = {"X-Team": "secret-team"}
-    await editor.replace(rows)
+    await replace_endpoints(file, rows)
     kept = file.current().llm.endpoints
     assert [one.key() for one in kept] == ["sk-cellar-secret", "sk-qwen-secret"] and kept[0].name == "attic"
     rows = shown_endpoints(file.current())
     assert rows[0]["extra_headers"] == {"X-Team": None} and "secret" not in str(rows)
-    await editor.replace([rows[0] | {"model": "m3"}, rows[1]])
+    await replace_endpoints(file, [rows[0] | {"model": "m3"}, rows[1]])
     assert file.current().llm.endpoints[0].headers() == {"X-Team": "secret-team"}
     rows[0]["base_url"] = "http://evil.example/v1"
     wanted: list[tuple[dict[str, str], str]] = [
@@ -325,20 +313,19 @@ async def test_keys_are_kept_for_the_address_they_were_given_for_and_for_no_othe
     ]
     for more, missing in wanted:
         with pytest.raises(SettingsError, match=rf"llm.endpoints\[0\].{missing}"):
-            await editor.replace([rows[0] | more, rows[1]])
-    await editor.replace([rows[0] | {"api_key": "", "extra_headers": {}}, rows[1]])
+            await replace_endpoints(file, [rows[0] | more, rows[1]])
+    await replace_endpoints(file, [rows[0] | {"api_key": "", "extra_headers": {}}, rows[1]])
     assert file.current().llm.endpoints[0].key() == "" and not file.current().llm.endpoints[0].extra_headers
 
 
 async def test_endpoints_that_are_as_the_owner_wrote_them_are_no_override_any_more(file: SettingsFile) -> None:
-    editor = EndpointEditor(file)
     rows = shown_endpoints(file.current())
-    await editor.replace(rows[:1])
+    await replace_endpoints(file, rows[:1])
     assert list(file.overridden()) == ["llm.endpoints"] and len(file.current().llm.endpoints) == 1
     await file.change({}, ["llm.endpoints"])
     assert len(file.current().llm.endpoints) == 2 and written(file) == {}
-    await editor.replace([rows[0] | {"weight": 2}, rows[1]])
-    await editor.replace(rows)
+    await replace_endpoints(file, [rows[0] | {"weight": 2}, rows[1]])
+    await replace_endpoints(file, rows)
     assert written(file) == {}
 
 
@@ -353,7 +340,7 @@ async def test_a_variable_is_only_read_for_an_address_that_is_known_to_be_its_ow
         '[[llm.endpoints]]\nname = "mine"\nbase_url = "http://10.0.0.5/v1"\nmodel = "m"\napi_key_env = "MY_KEY"\n'
     )
     file = SettingsFile(SettingsSource(path, {}, {}), Settings)
-    editor, evil = EndpointEditor(file), {"name": "x", "base_url": "http://evil.example/v1", "model": "m"}
+    evil = {"name": "x", "base_url": "http://evil.example/v1", "model": "m"}
     (mine,) = shown_endpoints(file.current())
     for row in (
         {**evil, "api_key_env": "AWS_SECRET_ACCESS_KEY"},
@@ -363,13 +350,13 @@ async def test_a_variable_is_only_read_for_an_address_that_is_known_to_be_its_ow
         {**mine, "api_key_env": "HOME"},
     ):
         with pytest.raises(SettingsError, match="is not known to belong to this address"):
-            await editor.replace([row])
+            await replace_endpoints(file, [row])
     # Nor in two steps: with a key of one's own first, which is then taken away.
-    await editor.replace([{**mine, "base_url": "http://evil.example/v1", "api_key": "x"}])
+    await replace_endpoints(file, [{**mine, "base_url": "http://evil.example/v1", "api_key": "x"}])
     (row,) = shown_endpoints(file.current())
     with pytest.raises(SettingsError, match="the variable MY_KEY is not known"):
-        await editor.replace([{**row, "api_key": ""}])
-    await editor.replace([mine | {"model": "m2", "api_key": ""}, {"preset": "openai"}])
+        await replace_endpoints(file, [{**row, "api_key": ""}])
+    await replace_endpoints(file, [mine | {"model": "m2", "api_key": ""}, {"preset": "openai"}])
     assert [one.key() for one in file.current().llm.endpoints] == ["of the owner", "of a service"]
 
 
@@ -425,7 +412,6 @@ async def test_no_variable_goes_to_an_address_that_was_given_in_the_console(
 
 
 async def test_mistakes_in_endpoints_are_lines_without_the_key(file: SettingsFile) -> None:
-    editor = EndpointEditor(file)
     rows: list[dict[str, Any]] = [
         {"name": "a", "base_url": "ftp://h", "model": "m", "api_key": "sk-typed-secret"},
         {"preset": "qwenn"},
@@ -434,14 +420,14 @@ async def test_mistakes_in_endpoints_are_lines_without_the_key(file: SettingsFil
         {"name": "e", "base_url": "http://h", "model": "m", "extra_headers": {"X": "typed\r\nHost: evil"}},
     ]
     with pytest.raises(SettingsError) as caught:
-        await editor.replace(rows)
+        await replace_endpoints(file, rows)
     text = "\n".join(caught.value.errors)
     assert "llm.endpoints[0].base_url" in text and "llm.endpoints[1].preset" in text
     assert "llm.endpoints[2].weight = -1: must be above 0" in text and "llm.endpoints[2].colour" in text
     assert "llm.endpoints[3].extra_headers" in text and "llm.endpoints[4].extra_headers" in text
     assert "typed" not in text
     with pytest.raises(SettingsError, match="must be a list of tables"):
-        await editor.replace("no list")
+        await replace_endpoints(file, "no list")
 
 
 # What is known of settings --------------------------------------------------------------------------------------------
@@ -457,7 +443,7 @@ def test_every_setting_is_shown_with_its_table_and_no_secret_is() -> None:
             "llm": {"endpoints": [{"preset": "qwen", "api_key": "tok-secret-5"}]},
         }
     )
-    found = tables(settings, {}, {}, documentation())
+    found = tables(settings, {}, {})
     assert "tok-secret" not in str(found)
     fields = {field["key"]: field for table in found for field in table["fields"]}
     assert set(fields) == {dotted(key.path) for key in keys().values() if "*" not in key.path and key.kind != "section"}
@@ -472,40 +458,29 @@ def test_every_setting_is_shown_with_its_table_and_no_secret_is() -> None:
     assert fields["llm.endpoints"]["value"] == 1 and not fields["llm.endpoints"]["editable"]
 
 
-def test_every_setting_and_table_is_explained_in_english_and_in_chinese_and_nothing_else_is() -> None:
-    found = tables(Settings(), {}, {}, documentation())
+def test_every_setting_and_table_is_explained_in_english_and_in_chinese() -> None:
+    found = tables(Settings(), {}, {})
     shown = [(table["name"], table) for table in found]
     shown += [(field["key"], field) for table in found for field in table["fields"]]
-    assert [name for name, one in shown if not one["doc"]] == [], "comment it in settings.toml"
-    assert [name for name, one in shown if not re.search("[\u4e00-\u9fff]", one["doc_zh"])] == [], "put it into zh.toml"
-    assert [table["name"] for table in found if table["title_zh"] == table["name"]] == [], "name it in TITLES"
-    used = {name_in_chinese(name, chinese()) for name, _ in shown}
-    assert set(chinese()) - used == set(), "these explain nothing"
-    assert chinese().keys() & {"load.*.memory_percent"}, "one text for all steps"
-    assert in_chinese("no.such.setting") == ""
+    assert [name for name, one in shown if not one["doc"]] == [], "say what it is in the text below the field"
+    assert [name for name, one in shown if not re.search("[\u4e00-\u9fff]", one["doc_zh"])] == [], "behind `zh:` there"
+    assert [table["name"] for table in found if not 0 < len(table["title_en"]) < 30] == [], "Title: what it is for."
+    assert [table["name"] for table in found if not 0 < len(table["title_zh"]) < 15] == [], "名称：说明。"
+    texts = [one[doc] for _, one in shown for doc in ("doc", "doc_zh")]
+    assert not any("zh:" in text or "  " in text or "。 " in text for text in texts)
 
 
-def test_the_table_of_what_applies_when_names_settings_that_exist() -> None:
-    unknown = [name for name in APPLIES if find(tuple(name.split("."))) is None]
-    tables_of_settings = {path[0] for path in keys()}
-    assert [name for name in unknown if name.partition(".")[0] in tables_of_settings] == []
-    assert tables_of_settings - {name.partition(".")[0] for name in APPLIES} == set()
-    assert applies("llm.endpoints[0].model") == applies("llm") and applies("no.such") == "restart"
+def test_when_a_change_applies_is_known_of_every_setting_and_what_is_not_known_needs_a_restart() -> None:
+    assert (applies("asr.workers"), applies("asr.language"), applies("asr.partials")) == (
+        "restart",
+        "next turn",
+        "at once",
+    )
+    assert applies("llm.endpoints") == applies("llm.breaker.failures") == applies("llm") == "next turn"
+    assert applies("vad.threshold") == "next connection" and applies("no.such") == "restart"
 
 
-def test_comments_belong_to_the_settings_below_them() -> None:
-    one = "[a]\n# About a.\n\n# Two of\n# them.\nx = 1\ny = 2   # more\n\n# z = 3\n\n"
-    text = one + "[[b]]  # rows\n# A list.\nl = [\n 1,\n]\n"
-    found = read_documentation(text)
-    assert found.tables == {"a": "About a.", "b": "rows"}
-    assert found.settings == {"a.x": "Two of them.", "a.y": "Two of them. more", "a.z": "", "b.l": "A list."}
-
-
-def test_lists_in_comments_stay_lists_and_a_comment_below_a_setting_is_of_the_next() -> None:
-    text = '[a]\n# One of:\n#   "x"   the first\n#         of all\n#   "y"   last\n# That is all.\nk = "x"\n'
-    found = read_documentation(text + "# Other.\nl = 1\n# Example:\n#   m = 1\nn = 2\n")
-    assert found.settings == {
-        "a.k": 'One of:\n"x": the first of all\n"y": last\nThat is all.',
-        "a.l": "Other.",
-        "a.n": "Example:\nm = 1",
-    }
+def test_the_lines_of_a_text_are_joined_and_the_rows_of_its_lists_stay_lines() -> None:
+    text = 'One of these\nwords:\n  "x"   the first\n        of all\n  "y"   last\nThat is all.\n\nNothing more.'
+    assert flowing(text) == 'One of these words:\n"x": the first of all\n"y": last\nThat is all.\nNothing more.'
+    assert flowing("用 OTA\n地址领取\n令牌，\nhttps 对应\nwss。") == "用 OTA 地址领取令牌，https 对应 wss。"

@@ -20,7 +20,7 @@ from tests.console_browser import CONSOLE, browser, set_password
 from tests.house import House, brief, house, question, settings_for
 from tests.test_models_pull import dead_url
 from xiaozhi.app.server import serving
-from xiaozhi.settings.source import SettingsSource
+from xiaozhi.settings.load import SettingsSource
 
 KEY = "sk-endpoint-secret-0123456789"
 

@@ -16,6 +16,7 @@ from tests.virtual_house import (
     VirtualDevice,
     VirtualRecogniser,
     remote_engine,
+    use_voices,
     virtual_services,
     virtual_settings,
 )
@@ -23,12 +24,15 @@ from xiaozhi.audio.pcm import PcmFloat, PcmInt
 from xiaozhi.concurrency.channel import Channel
 from xiaozhi.conversation.reply import Reply
 from xiaozhi.conversation.services import Services
-from xiaozhi.stages.asr.engine import Recognizer, Transcript
-from xiaozhi.stages.llm.engine import ChatModel, ChatRequest, Delta
-from xiaozhi.stages.tts.fallback import VoiceChain
+from xiaozhi.settings import LlmSettings
+from xiaozhi.stages.asr.engine import Transcript
+from xiaozhi.stages.asr.recogniser import Recognizer
+from xiaozhi.stages.llm.chat import Chat
+from xiaozhi.stages.llm.engine import ChatRequest, Delta
+from xiaozhi.stages.tts.engine import ClauseVoice
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 from xiaozhi.text.messages import message
-from xiaozhi.turn.machine import ListeningMode, State
+from xiaozhi.turn.machine import ListeningMode, TurnState
 
 AUTO, MANUAL, REALTIME = ListeningMode.AUTO, ListeningMode.MANUAL, ListeningMode.REALTIME
 ASKED = "现在几点了"
@@ -103,7 +107,7 @@ def test_a_wake_word_in_mid_sentence_leaves_nobody_deaf(mode: ListeningMode, wor
     async def scene() -> None:
         async with conversation(mode) as (device, _):
             await device.speak(0.8, pause_s)
-            assert device.talk._machine.state in (State.HEARING, State.PAUSED)
+            assert device.talk._machine.state in (TurnState.HEARING, TurnState.PAUSED)
             device.talk.detect(word)
             for _ in range(3):
                 await said_and_answered(device)
@@ -125,18 +129,16 @@ def test_a_wake_word_while_a_key_is_held_is_not_what_was_said_and_the_key_is_hel
     run(scene())
 
 
-class Late:
+class Late(ClauseVoice):
     """A voice that takes its time."""
 
     name = "late"
 
-    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
+    async def speak(
+        self, text: str, *, language: str, request: VoiceRequest = ANY_VOICE
+    ) -> AsyncGenerator[PcmInt, None]:
         await asyncio.sleep(1.0)
         yield np.full(12_000, 3000, np.int16)
-
-    async def warm(self) -> None: ...
-
-    async def close(self) -> None: ...
 
 
 @pytest.mark.parametrize("over_s", [0.0, 0.4])
@@ -146,20 +148,21 @@ def test_an_onset_that_waits_while_the_server_begins_to_speak_leaves_nobody_deaf
     async def scene() -> None:
         async with conversation(REALTIME) as (device, services):
             talk, machine = device.talk, device.talk._machine
-            voices, services.voice = services.voice, VoiceChain([Late()], 2.0, 2.0, 5.0, now)
+            voices = services.voice._voices
+            use_voices(services, Late())
             put = Channel.put
 
             async def put_in_the_last_moment(channel: Channel[Any], item: object) -> None:
                 await put(channel, item)
-                if channel is talk._microphone.speech:
+                if channel is talk._speech_input.speech:
                     monkeypatch.undo()
                     talk._apply(machine.reply_ready(machine.generation))  # before the onset is read
-                    assert machine.state is State.REPLYING
+                    assert machine.state is TurnState.REPLYING
 
             monkeypatch.setattr(Channel, "put", put_in_the_last_moment)
             talk.say("茶好了，快来喝吧。")
             await device.speak(0.5 + over_s, 3.0)
-            services.voice = voices
+            use_voices(services, *voices)
             for _ in range(2):
                 await said_and_answered(device)
                 await asyncio.sleep(0.5)
@@ -240,7 +243,8 @@ class Failing:
             yield delta
         raise self._error
 
-    async def warm(self) -> None: ...
+    async def warm(self) -> str:
+        return ""
 
     async def close(self) -> None: ...
 
@@ -260,8 +264,8 @@ def test_a_reply_that_fails_in_any_way_is_excused_and_the_next_is_heard(
 ) -> None:
     async def scene() -> None:
         async with conversation(mode, ASKED, ASKED) as (device, services):
-            works: ChatModel = services.chat
-            services.chat = Failing(error, after_s)
+            works = services.chat
+            services.chat = Chat(LlmSettings(), [Failing(error, after_s)])
             await device.speak(1.0)
             if mode is MANUAL:
                 device.stop()
@@ -314,7 +318,7 @@ def test_a_prompt_that_cannot_be_rendered_is_excused(monkeypatch: pytest.MonkeyP
     async def scene() -> None:
         async with conversation(AUTO, ASKED) as (device, _):
             with monkeypatch.context() as broken:
-                broken.setattr("xiaozhi.conversation.recall.render", lambda *_args, **_more: 1 + "a")  # type: ignore[operator]
+                broken.setattr("xiaozhi.conversation.context.render", lambda *_args, **_more: 1 + "a")  # type: ignore[operator]
                 await said_and_answered(device)
             assert told(device, "抱歉")
             await said_and_answered(device)
@@ -322,26 +326,24 @@ def test_a_prompt_that_cannot_be_rendered_is_excused(monkeypatch: pytest.MonkeyP
     run(scene())
 
 
-class Broken:
+class Broken(ClauseVoice):
     """A voice with a fault that is no `VoiceError`."""
 
     name = "broken"
     _said: Sequence[PcmInt] = ()
 
-    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
+    async def speak(
+        self, text: str, *, language: str, request: VoiceRequest = ANY_VOICE
+    ) -> AsyncGenerator[PcmInt, None]:
         for pcm in self._said:
             yield pcm
         raise UnicodeEncodeError("ascii", "clé", 2, 3, "ordinal not in range(128)")
-
-    async def warm(self) -> None: ...
-
-    async def close(self) -> None: ...
 
 
 def test_a_voice_that_fails_in_any_way_is_passed_over() -> None:
     async def scene() -> None:
         async with conversation() as (device, services):
-            services.voice = VoiceChain([Broken(), *services.voice._voices], 2.0, 2.0, 5.0, now)
+            use_voices(services, Broken(), *services.voice._voices)
             await said_and_answered(device)
             assert services.voice.states[0].last_error == "broken: UnicodeEncodeError"
 
@@ -360,7 +362,8 @@ class Story:
         for number in "一二三四五六七八":
             yield Delta(f"这是故事的第{number}句话。")
 
-    async def warm(self) -> None: ...
+    async def warm(self) -> str:
+        return ""
 
     async def close(self) -> None: ...
 
@@ -369,12 +372,12 @@ class Story:
 def test_a_backchannel_and_then_no_more_packets_leave_no_reply_half_unheard(recognised_s: float) -> None:
     async def scene() -> None:
         async with conversation(REALTIME, *["嗯"] * 9) as (device, services):
-            services.chat = Story()
+            services.chat = Chat(LlmSettings(), [Story()])
             device.talk.typed("讲个故事")
             await answered(device, now())
             asyncio.get_running_loop().decode_s = lambda: recognised_s  # type: ignore[attr-defined]
             await device.speak(0.6)
-            assert device.talk._machine.state is State.PROBING
+            assert device.talk._machine.state is TurnState.PROBING
             device.unplugged = True
             await asyncio.sleep(30.0)
             assert device.state == "listening" and device.talk.idle_s() > 0.0
@@ -387,12 +390,11 @@ def test_a_backchannel_and_then_no_more_packets_leave_no_reply_half_unheard(reco
 # Recognition on another machine ---------------------------------------------------------------------------------------
 
 
-class Slow:
+class Slow(VirtualRecogniser):
     """A recogniser on another machine that takes its time."""
 
-    name = "slow"
-
     def __init__(self, takes_s: float) -> None:
+        super().__init__(Fate(random.Random(1)))
         self.takes_s = takes_s
         self.asked = 0
 
@@ -400,10 +402,6 @@ class Slow:
         self.asked += 1
         await asyncio.sleep(self.takes_s)
         return Transcript(ASKED, language="zh")
-
-    async def warm(self) -> None: ...
-
-    async def aclose(self) -> None: ...
 
 
 @pytest.mark.parametrize("mode", [AUTO, MANUAL])
@@ -469,7 +467,7 @@ def test_a_stall_of_the_network_cuts_nobody_off(stall_s: float, mode: ListeningM
             assert not told(device, "stt")
             device.stalled = False
             await asyncio.sleep(0.5)
-            assert device.talk._machine.state is State.HEARING and not told(device, "stt")
+            assert device.talk._machine.state is TurnState.HEARING and not told(device, "stt")
             await device.speak(0.0)
             await answered(device, now())
             assert len(told(device, "stt")) == 1
@@ -488,7 +486,7 @@ def test_who_has_always_sent_silence_is_not_cut_off_by_a_stall_in_a_pause(pause_
             await asyncio.sleep(0.6)
             device.stalled = False
             await asyncio.sleep(0.5)
-            assert device.talk._machine.state is State.HEARING and not told(device, "stt")
+            assert device.talk._machine.state is TurnState.HEARING and not told(device, "stt")
             await device.speak(0.3)
             await answered(device, now())
             assert len(told(device, "stt")) == 1
@@ -503,7 +501,7 @@ def test_a_held_key_is_held_through_any_gap() -> None:
             device.unplugged = True
             await asyncio.sleep(5.0)
             device.unplugged = False
-            assert device.talk._machine.state is State.HEARING
+            assert device.talk._machine.state is TurnState.HEARING
             await device.speak(0.5)
             device.stop()
             await answered(device, now())

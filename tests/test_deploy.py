@@ -23,9 +23,9 @@ from xiaozhi.access import addresses
 from xiaozhi.app.server import Server, serving
 from xiaozhi.cli import main
 from xiaozhi.console import routes as console
-from xiaozhi.deploy.facts import LIVE_PATH, METRICS_PATH, READY_PATH, Plan
+from xiaozhi.deploy.facts import LIVE_PATH, METRICS_PATH, READY_PATH, Deployment
 from xiaozhi.deploy.render import render
-from xiaozhi.http import health, mcp_endpoint, push, vision
+from xiaozhi.http import health, mcp_endpoint, push
 from xiaozhi.http import metrics as figures
 from xiaozhi.settings import Settings
 
@@ -150,11 +150,15 @@ def test_rules_have_what_alertmanager_shows_and_the_thresholds_of_the_settings(t
     for rule in rules.values():
         assert set(rule) == {"alert", "expr", "for", "labels", "annotations"}
         assert rule["labels"]["severity"] in ("info", "warning", "critical")
-        assert set(rule["annotations"]) == {"summary", "summary_zh", "description"}
+        assert set(rule["annotations"]) == {"summary", "summary_zh", "description", "description_zh"}
         assert re.fullmatch(r"\d+[sm]", rule["for"])
         for note in rule["annotations"].values():
             assert note.count("{{") == note.count("}}")
+            assert "{{ $value }}" not in note and "{value}" not in note
+        assert rule["annotations"]["summary_zh"] != rule["annotations"]["summary"]
+        assert "JOB" not in rule["expr"] and "LIMIT" not in rule["expr"] and "LEAST" not in rule["expr"]
     assert "> 0.75" in rules["XiaozhiRecognitionQueue"]["expr"]
+    assert "above 750 ms" in rules["XiaozhiRecognitionQueue"]["annotations"]["summary"]
     assert "XiaozhiCacheMisses" not in rules, "0 switches an alert off"
     assert {"XiaozhiDown", "XiaozhiMemory", "XiaozhiProcessor", "XiaozhiErrors", "XiaozhiSlow"} < set(rules)
 
@@ -231,7 +235,7 @@ async def test_devices_talk_through_haproxy_and_go_to_the_other_node_when_theirs
         async with serving(settings) as other:
             nodes = {server.port: server for server in (home.server, other)}
             port = free_port()
-            plan = Plan(
+            plan = Deployment(
                 home.server.services.settings,
                 domain=DOMAIN,
                 nodes=tuple(f"127.0.0.1:{node}" for node in nodes),
@@ -256,7 +260,7 @@ async def test_devices_talk_through_haproxy_and_go_to_the_other_node_when_theirs
 async def test_devices_talk_through_nginx(tmp_path: Path) -> None:
     async with house(tmp_path, server={"trusted_proxies": ["127.0.0.1"]}) as home:
         port = free_port()
-        plan = Plan(
+        plan = Deployment(
             home.server.services.settings,
             nodes=(f"127.0.0.1:{home.server.port}",),
             choices={"plain": True, "certificate": "", "key": ""},
@@ -415,7 +419,7 @@ def test_manifests_fit_together(tmp_path: Path) -> None:
     assert scaler["metrics"][0]["pods"]["metric"]["name"] == "xiaozhi_asr_queue_seconds"
     rule = made["Ingress", "xiaozhi"]["spec"]["rules"][0]
     open_paths = tuple(path["path"] for path in rule["http"]["paths"])
-    for path in (addresses.OTA_PATH, addresses.WEBSOCKET_PATH, vision.VISION_PATH, console.CONSOLE_PATH):
+    for path in (addresses.OTA_PATH, addresses.WEBSOCKET_PATH, addresses.VISION_PATH, console.CONSOLE_PATH):
         assert path.startswith(open_paths), "devices and browsers reach what they need"
     for path in (METRICS_PATH, push.ANNOUNCE_PATH, mcp_endpoint.MCP_PATH):
         assert not path.startswith(open_paths), "and nothing else"

@@ -168,7 +168,7 @@ async def test_no_flood_keeps_anybody_waiting_and_each_is_hung_up_and_counted(
                 assert talking.result().answered
                 talking = asyncio.create_task(bystander.turn(words))
         assert (await talking).answered
-        assert max(worked.values()) < 100.0, worked
+        assert max(worked.values()) < 300.0, worked
         async with aiohttp.ClientSession() as http:
             shown = await (await http.get(f"http://127.0.0.1:{home.server.port}/metrics")).text()
         assert f"xiaozhi_devices_flooded_total {float(len(FLOODS))}" in shown

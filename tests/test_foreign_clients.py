@@ -73,7 +73,7 @@ async def test_a_microphone_that_sends_bare_samples_is_heard(tmp_path: Path) -> 
         await mine.until("tts stop")
         assert mine.told[0]["text"] == "what time is it"
         assert len(home.asked) == 1
-        assert home.server.services.tick.stats.errors == 0
+        assert home.server.services.batcher.stats.errors == 0
 
 
 @with_sdk

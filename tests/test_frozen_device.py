@@ -203,7 +203,7 @@ async def test_what_a_device_did_not_take_is_not_remembered_as_heard(
             while (await ws.receive()).type is not aiohttp.WSMsgType.BINARY:
                 pass
             connection = home.session(device_id)
-            reply = connection._conversation._replies.now
+            reply = connection._conversation._reply
             assert reply is not None
             vanish_reading(ws)
             await until(lambda: not connection.busy or home.server.devices.find(device_id) is None)

@@ -18,19 +18,18 @@ from pydantic import SecretStr
 
 from tests.house import House, house, question
 from xiaozhi.observability.health.alerts import Alerts, message_of
-from xiaozhi.observability.health.readings import Outcomes, Readings
-from xiaozhi.observability.health.rules import RULES, Alert, AlertRules, Change
-from xiaozhi.observability.health.texts import text_of
+from xiaozhi.observability.health.readings import AlertChange, AlertRules, HealthReadings, Outcomes
+from xiaozhi.observability.health.rules import WATCHED, Alert
 from xiaozhi.observability.health.webhook import Webhook
-from xiaozhi.settings.alerts import AlertsSettings
 from xiaozhi.settings.errors import SettingsError
 from xiaozhi.settings.load import load_settings
+from xiaozhi.settings.operation import AlertsSettings
 from xiaozhi.turn.trace import TurnTrace
 from xiaozhi.upstream.breaker import Admission
 
 
-def told(changes: list[Change]) -> list[tuple[str, bool]]:
-    return [(change.alert.name, change.raised) for change in changes]
+def told(changes: list[AlertChange]) -> list[tuple[str, bool]]:
+    return [(change.alert.rule.name, change.raised) for change in changes]
 
 
 # Rules ----------------------------------------------------------------------------------------------------------------
@@ -38,10 +37,10 @@ def told(changes: list[Change]) -> list[tuple[str, bool]]:
 
 def test_an_alert_is_raised_after_a_while_and_over_when_it_has_been_well_for_a_while() -> None:
     rules = AlertRules(AlertsSettings(after_s=10, clear_s=20))
-    bad, between, well = (Readings(memory_percent=value) for value in (90.0, 80.0, 70.0))
+    bad, between, well = (HealthReadings(memory_percent=value) for value in (90.0, 80.0, 70.0))
     assert told(rules.update(0, bad)) == [] and told(rules.update(9, bad)) == []
     assert told(rules.update(10, bad)) == [("memory", True)]
-    assert [(one.name, one.value, one.since_s) for one in rules.active] == [("memory", 90.0, 10)]
+    assert [(one.rule.name, one.value, one.since_s) for one in rules.active] == [("memory", 90.0, 10)]
     assert told(rules.update(15, between)) == [], "below the threshold, but not clearly"
     assert told(rules.update(20, well)) == [] and told(rules.update(30, between)) == []
     assert told(rules.update(31, well)) == [] and told(rules.update(50, well)) == []
@@ -51,36 +50,36 @@ def test_an_alert_is_raised_after_a_while_and_over_when_it_has_been_well_for_a_w
 def test_a_peak_and_what_is_not_known_raise_nothing() -> None:
     rules = AlertRules(AlertsSettings(after_s=10))
     for now_s in range(0, 100, 5):
-        peak = Readings(cpu_percent=99.0) if now_s % 10 else Readings(cpu_percent=10.0)
+        peak = HealthReadings(cpu_percent=99.0) if now_s % 10 else HealthReadings(cpu_percent=10.0)
         assert told(rules.update(now_s, peak)) == []
-    assert told(rules.update(200, Readings())) == []
+    assert told(rules.update(200, HealthReadings())) == []
 
 
 @pytest.mark.parametrize(
     ("readings", "name"),
     [
-        (Readings(memory_percent=85), "memory"),
-        (Readings(cpu_percent=80), "cpu"),
-        (Readings(asr_wait_ms=500), "asr_queue"),
-        (Readings(disk_percent=95), "disk"),
-        (Readings(error_percent=2), "errors"),
-        (Readings(cache_hit_percent=9.9), "cache_hits"),
-        (Readings(chat_gone=True), "chat_gone"),
-        (Readings(voices_gone=True), "voices_gone"),
-        (Readings(recognition_gone=True), "recognition_gone"),
+        (HealthReadings(memory_percent=85), "memory"),
+        (HealthReadings(cpu_percent=80), "cpu"),
+        (HealthReadings(asr_wait_ms=500), "asr_queue"),
+        (HealthReadings(disk_percent=95), "disk"),
+        (HealthReadings(error_percent=2), "errors"),
+        (HealthReadings(cache_hit_percent=9.9), "cache_hits"),
+        (HealthReadings(chat_gone=True), "chat_gone"),
+        (HealthReadings(voices_gone=True), "voices_gone"),
+        (HealthReadings(recognition_gone=True), "recognition_gone"),
     ],
 )
-def test_each_reading_has_its_alert_in_both_languages(readings: Readings, name: str) -> None:
+def test_each_reading_has_its_alert_in_both_languages(readings: HealthReadings, name: str) -> None:
     rules = AlertRules(AlertsSettings(after_s=0, clear_s=0))
     assert told(rules.update(0, readings)) == [(name, True)]
     (alert,) = rules.active
-    assert text_of(alert, "en").isascii() and not text_of(alert, "zh").isascii()
-    assert "{" not in text_of(alert, "zh") + text_of(alert, "en")
-    assert told(rules.update(1, Readings())) == [(name, False)]
+    assert alert.text("en").isascii() and not alert.text("zh").isascii()
+    assert "{" not in alert.text("zh") + alert.text("en")
+    assert told(rules.update(1, HealthReadings())) == [(name, False)]
 
 
 def test_a_threshold_of_0_and_a_switch_turn_alerts_off() -> None:
-    everything = Readings(100, 100, 10_000, 100, 100, 0, True, True, True)
+    everything = HealthReadings(100, 100, 10_000, 100, 100, 0, True, True, True)
     never = AlertsSettings(
         after_s=0,
         memory_percent=0,
@@ -93,7 +92,7 @@ def test_a_threshold_of_0_and_a_switch_turn_alerts_off() -> None:
     )
     assert AlertRules(never).update(0, everything) == []
     assert AlertRules(AlertsSettings(enabled=False, after_s=0)).update(0, everything) == []
-    assert len(AlertRules(AlertsSettings(after_s=0)).update(0, everything)) == len(RULES)
+    assert len(AlertRules(AlertsSettings(after_s=0)).update(0, everything)) == len(WATCHED)
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.one_of(st.none(), st.floats(0, 100))), max_size=60))
@@ -104,7 +103,7 @@ def test_raised_and_over_take_turns_and_never_sooner_than_the_settings_say(
     now_s, expected, last_s = 0.0, True, 0.0
     for passed_s, value in steps:
         now_s += passed_s
-        for change in rules.update(now_s, Readings(cpu_percent=value)):
+        for change in rules.update(now_s, HealthReadings(cpu_percent=value)):
             assert change.raised is expected and now_s - last_s >= (10 if change.raised else 20)
             expected, last_s = not expected, now_s
         assert bool(rules.active) is not expected
@@ -157,8 +156,8 @@ async def hook(*statuses: int) -> AsyncIterator[Hook]:
         await runner.cleanup()
 
 
-def alert() -> Change:
-    return Change(Alert("memory", 91.234, 85, "%", 3.0), True)
+def alert() -> AlertChange:
+    return AlertChange(Alert(WATCHED[0], 91.234, 85, 3.0), True)
 
 
 async def test_the_webhook_gets_json_again_when_it_failed_and_the_log_keeps_its_address_secret(
@@ -171,7 +170,7 @@ async def test_the_webhook_gets_json_again_when_it_failed_and_the_log_keeps_its_
         webhook = Webhook(settings)
         task = asyncio.create_task(webhook.run())
         webhook.post(message_of(alert()))
-        webhook.post(message_of(Change(alert().alert, False)))
+        webhook.post(message_of(AlertChange(alert().alert, False)))
         async with asyncio.timeout(10):
             await taking.arrived.wait()
             while not webhook.failed:  # noqa: ASYNC110 - it tells nobody
@@ -259,7 +258,7 @@ async def test_alerts_of_a_real_server_reach_log_report_and_console(
     settings = {"after_s": 0, "clear_s": 0, "error_least_turns": 2, "check_s": 300}
     async with house(tmp_path, alerts=settings) as home:
         alerts = Alerts(home.server.services)
-        seen: list[Change] = []
+        seen: list[AlertChange] = []
         alerts.listeners.append(seen.append)
         for turn in range(4):
             alerts.count("device", TurnTrace(turn, error="no endpoint" if turn else ""))

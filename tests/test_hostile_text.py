@@ -10,22 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.tool_host import tool_host
 from xiaozhi.agents.prompt import PromptError, check_template
 from xiaozhi.events import ToolCall
 from xiaozhi.settings import ToolsSettings
 from xiaozhi.text.arithmetic import calculate
 from xiaozhi.text.cacheable import MAX_QUESTION_CHARS, Why, history_counts, may_use
 from xiaozhi.text.script import script_of
-from xiaozhi.tools.clock import clock_tools
-from xiaozhi.tools.feed import MAX_HEADLINES, NoFeed, headlines_in
-from xiaozhi.tools.home_states import Entity, meant
-from xiaozhi.tools.local_answer import calculator_tools, local_answer
-from xiaozhi.tools.lunar import lunar_tools
-from xiaozhi.tools.registry import Registry
-from xiaozhi.tools.reminder_book import MemoryBook
-from xiaozhi.tools.reminders import reminder_tools
+from xiaozhi.tools.built_in import calculator, calendar, clock, reminders
+from xiaozhi.tools.built_in.calculator import local_answer
+from xiaozhi.tools.built_in.home_assistant import Entity, meant
+from xiaozhi.tools.built_in.news import MAX_HEADLINES, NoFeed, headlines_in
 from xiaozhi.tools.tool import Tool, ToolContext
-from xiaozhi.tools.toolbox import Toolbox
+from xiaozhi.tools.toolbox import Registry, Toolbox
 
 HALF_A_MEGABYTE = 500_000
 
@@ -122,10 +119,7 @@ def test_small_powers_are_still_exact() -> None:
 
 
 TOOLS: list[Tool] = [
-    *calculator_tools(),
-    *clock_tools(),
-    *lunar_tools(),
-    *reminder_tools(ToolsSettings().reminders, MemoryBook(), lambda: None),
+    each for built_in in (calculator, calendar, clock, reminders) for each in built_in.tools(tool_host())
 ]
 
 

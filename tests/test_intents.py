@@ -5,16 +5,16 @@ from typing import Any, cast
 
 import pytest
 
+from tests.tool_host import tool_host
 from xiaozhi.agents import Agent
-from xiaozhi.conversation.intents import Intents
-from xiaozhi.conversation.recall import Recollection
+from xiaozhi.conversation.context import ConversationContext
+from xiaozhi.conversation.planning import Intents
 from xiaozhi.settings import ToolsSettings, TurnSettings
 from xiaozhi.text.tool_note import tool_note
-from xiaozhi.tools.local_answer import calculator_tools
-from xiaozhi.tools.registry import Registry
+from xiaozhi.tools.built_in import calculator
 from xiaozhi.tools.tool import ToolContext, ToolResult
-from xiaozhi.tools.toolbox import Toolbox
-from xiaozhi.turn.unprompted import Manners
+from xiaozhi.tools.toolbox import Registry, Toolbox
+from xiaozhi.turn.greetings import Greetings
 
 CHEF = Agent(name="chef", aliases=("大厨",))
 
@@ -44,8 +44,8 @@ class Dials:
 
 
 def intents(device: Dials | None = None, allow: Sequence[str] = ("*",)) -> Intents:
-    box = Toolbox(Registry(calculator_tools()), ToolContext(device=device), ToolsSettings(), allow=allow)
-    return Intents(cast(Recollection, People()), Manners(TurnSettings()), box)
+    box = Toolbox(Registry(calculator.tools(tool_host())), ToolContext(device=device), ToolsSettings(), allow=allow)
+    return Intents(cast(ConversationContext, People()), Greetings(TurnSettings()), box)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def intents(device: Dials | None = None, allow: Sequence[str] = ("*",)) -> Inten
 def test_each_exact_wish_is_understood(text: str, name: str) -> None:
     intent = intents(Dials()).of(text, "zh")
     assert intent is not None and intent.name == name
-    assert (intent.script is None) == (intent.deed is not None)
+    assert (intent.script is None) == (intent.action is not None)
     assert intent.ends == (name == "goodbye")
     assert (intent.agent is CHEF) == (name == "agent")
 
@@ -83,8 +83,8 @@ def test_a_agent_without_tools_gets_the_words_themselves(text: str) -> None:
 async def test_a_deed_is_done_only_when_it_is_called_for() -> None:
     device = Dials()
     intent = intents(device).of("音量调到三十", "zh")
-    assert intent is not None and intent.deed is not None and device.turned == []
-    assert await intent.deed() == ToolResult("好的，音量调到30了。")
+    assert intent is not None and intent.action is not None and device.turned == []
+    assert await intent.action() == ToolResult("好的，音量调到30了。")
     assert device.turned == [("self.audio_speaker.set_volume", {"volume": 30})]
 
 

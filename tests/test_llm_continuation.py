@@ -8,12 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xiaozhi.events import Message, ProviderFields, ToolCall
-from xiaozhi.stages.llm.call_pieces import call_pieces
 from xiaozhi.stages.llm.continuation import Seam, continuing
 from xiaozhi.stages.llm.engine import ChatRequest
-from xiaozhi.stages.llm.params import message_param
-from xiaozhi.stages.llm.sse import NotAChatStream
-from xiaozhi.stages.llm.tool_calls import CallAssembler
+from xiaozhi.stages.llm.event_stream import NotAChatStream
+from xiaozhi.stages.llm.request_body import message_param
+from xiaozhi.stages.llm.tool_calls import CallAssembler, call_pieces
 
 
 @pytest.mark.parametrize(

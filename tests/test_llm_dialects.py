@@ -11,7 +11,8 @@ import pytest
 
 from xiaozhi.events import ToolCall
 from xiaozhi.settings import LlmEndpoint
-from xiaozhi.stages.llm.sse import ChunkReader, Declined, NotAChatStream
+from xiaozhi.stages.llm.event_stream import NotAChatStream
+from xiaozhi.stages.llm.sse import ChunkReader, Declined
 from xiaozhi.stages.llm.tool_calls import CallAssembler
 from xiaozhi.text.hidden import MAX_THOUGHT_CHARS, HiddenParts
 

@@ -6,14 +6,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx2
+import openai
 import pytest
 from aiohttp import web
 
 from bench.standins.chat import ChatStandIn
-from xiaozhi.events import Message
+from xiaozhi.events import Message, ProviderFields, ToolCall, ToolSpec
 from xiaozhi.settings import LlmEndpoint, LlmSettings
+from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest
 from xiaozhi.stages.llm.openai_chat import OpenAIChat
+from xiaozhi.stages.llm.request_body import completion_body, message_param
 
 KEY = "sk-very-secret"
 ANSWER = "🙂 Hello there. 你好，世界！"
@@ -68,6 +72,46 @@ async def test_the_endpoints_own_parameters_are_sent() -> None:
         await say(chat)
         body = server.requests[0].body
         assert (body["max_tokens"], body["temperature"], body["enable_thinking"]) == (80, 0.0, False)
+
+
+async def test_the_body_is_byte_for_byte_what_the_openai_client_sends() -> None:
+    call = ToolCall("c1", "lamp", '{"on": true}')
+    provider = ProviderFields("stand-in", {"reasoning_content": "嗯……"}, ({"extra_content": {"s": "x"}},))
+    messages = [
+        Message("system", "你是小智。\u2028 \x01"),
+        Message("user", '看 "这个"', image="data:image/png;base64,AAAA"),
+        Message("assistant", "", tool_calls=(call,), provider=provider),
+        Message("tool", "done", tool_call_id="c1"),
+        Message("user", "and now? 😀"),
+    ]
+    parameters = {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]}
+    tools = [ToolSpec("lamp", "Switches the lamp.", parameters)]
+    endpoint = LlmEndpoint(
+        name="stand-in", base_url="http://127.0.0.1:1", model="m", max_tokens=50, temperature=0.7,
+        extra_body={"enable_thinking": False, "top_k": 3},
+    )  # fmt: skip
+    sent: list[bytes] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        sent.append(request.content)
+        return httpx2.Response(200, content=b"")
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as http:
+        client = openai.AsyncOpenAI(api_key="k", base_url="http://127.0.0.1:1", http_client=http)
+        asked: dict[str, Any] = {
+            "model": "m",
+            "messages": [message_param(message, "stand-in") for message in messages],
+            "stream": True,
+            "tools": [{"type": "function", "function": {"name": "lamp", "description": "Switches the lamp.",
+                                                        "parameters": parameters}}],
+            "tool_choice": "auto",
+            "max_tokens": 50,
+            "temperature": 0.7,
+            "extra_body": endpoint.extra_body,
+        }  # fmt: skip
+        async with client.chat.completions.with_streaming_response.create(**asked):
+            pass
+    assert completion_body(ChatRequest(messages, "zh", tools), endpoint, max_tokens_name="max_tokens") == sent[0]
 
 
 async def test_its_headers_are_sent_and_no_redirection_takes_them_to_another_address() -> None:
@@ -137,13 +181,13 @@ async def test_warming_succeeds_whatever_the_status(fault: str) -> None:
 async def test_warming_never_raises(caplog: pytest.LogCaptureFixture) -> None:
     async with ChatStandIn() as server, chat_at(server.url) as chat:
         server.fault = "refuse"
-        await chat.warm()
+        assert await Chat(LlmSettings(), [chat]).warm()
     async with chat_at("http://127.0.0.1:1") as chat:
-        await chat.warm()
+        assert await Chat(LlmSettings(), [chat]).warm()
     short = settings(connect_timeout_s=0.01, first_token_timeout_s=0.01)
     async with ChatStandIn() as server, chat_at(server.url, short) as chat:
         server.fault = "hang"
-        await chat.warm()
+        assert await Chat(LlmSettings(), [chat]).warm()
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 3
     assert all(line.startswith("stand-in cannot be reached now: ") for line in warnings)

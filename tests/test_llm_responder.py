@@ -10,9 +10,7 @@ from xiaozhi.events import Message
 from xiaozhi.settings import LlmEndpoint, LlmSettings
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest
 from xiaozhi.stages.llm.registry import build_chat
-from xiaozhi.stages.llm.responder import BuiltInResponder
-from xiaozhi.stages.llm.routed import RoutedChat
-from xiaozhi.stages.llm.small_talk import JOKES_EN, JOKES_ZH, Question, answer
+from xiaozhi.stages.llm.responder import JOKES_EN, JOKES_ZH, BuiltInResponder, Question, answer
 from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
 from xiaozhi.text.emotions import emotion_in, is_emoji
 from xiaozhi.text.speakable import speakable
@@ -186,18 +184,18 @@ async def test_its_own_clock_is_used_when_none_is_given() -> None:
 
 async def test_the_responder_stands_in_when_no_endpoint_is_set() -> None:
     built = build_chat(LlmSettings())
-    assert isinstance(built.model, BuiltInResponder)
+    assert built.chat.name == "built-in" and built.chat.states() == []
     assert "no endpoint" in built.why
     assert "[[llm.endpoints]]" in built.hint
-    await built.model.warm()
-    await built.model.close()
+    await built.chat.warm()
+    await built.chat.close()
 
 
 async def test_all_endpoints_are_taken_and_told_without_their_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     first = LlmEndpoint(name="a", base_url="http://me:word@127.0.0.1:1/v1?k=1", model="m", api_key_env="NO_SUCH_KEY")
     built = build_chat(LlmSettings(endpoints=(first, LlmEndpoint(name="b", base_url="https://b.example", model="m"))))
-    assert isinstance(built.model, RoutedChat)
+    assert [state.name for state in built.chat.states()] == ["a", "b"]
     assert built.why == 'endpoint "a" (edge): m at http://127.0.0.1:1/v1; endpoint "b" (cloud): m at https://b.example'
     assert built.hint == 'the variable NO_SUCH_KEY holds no key for endpoint "a"'
-    await built.model.close()
+    await built.chat.close()

@@ -4,7 +4,6 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import cast
 
 import pytest
 
@@ -12,11 +11,11 @@ from bench.stats import percentile
 from tests.virtual_loop import in_virtual_time
 from xiaozhi.events import Message
 from xiaozhi.settings import LlmEndpoint, LlmSettings
+from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta
-from xiaozhi.stages.llm.openai_chat import OpenAIChat
-from xiaozhi.stages.llm.routed import RoutedChat
 from xiaozhi.upstream.failure import FailureKind
-from xiaozhi.upstream.pool import Upstream, UpstreamPool
+from xiaozhi.upstream.member import Upstream
+from xiaozhi.upstream.pool import UpstreamPool
 
 FIRST_TOKEN_S = 0.3
 TOKEN_S = 0.025
@@ -47,8 +46,11 @@ class Endpoint:
             yield Delta(f"w{number} ")
             await asyncio.sleep(TOKEN_S)
 
-    async def check(self) -> str:
+    async def warm(self) -> str:
         return "refused" if self.fault == "refuse" else ""
+
+    async def close(self) -> None:
+        return
 
 
 @dataclass
@@ -82,30 +84,28 @@ class Drill:
             LlmEndpoint(name=server.name, base_url="http://127.0.0.1:1/v1", model="m", price=self.price)
             for server in servers
         )
-        chat = RoutedChat(LlmSettings(endpoints=endpoints), rng=random.Random(self.seed))
+        chat = Chat(LlmSettings(endpoints=endpoints), servers, rng=random.Random(self.seed))
         chat.pool = UpstreamPool(
-            [
-                Upstream(server.name, cast(OpenAIChat, server), max_concurrent=40, free=not self.price)
-                for server in servers
-            ],
+            [Upstream(server.name, server, max_concurrent=40, free=not self.price) for server in servers],
             chat.pool.rules,
             rng=random.Random(self.seed),
             clock=loop.time,
         )
-        chat.pool.start_checks(lambda target: cast(Endpoint, target).check())
+        chat.pool.checks.start(lambda target: target.warm())
         await self._half(chat, servers, self.healthy_s, wrong=False)
         await self._half(chat, servers, self.first_s, wrong=True)
         self.requests = chat.pool.requests
         self.extra = chat.pool.hedges
         await chat.close()
 
-    async def _half(self, chat: RoutedChat, servers: list[Endpoint], into: list[float], *, wrong: bool) -> None:
+    async def _half(self, chat: Chat, servers: list[Endpoint], into: list[float], *, wrong: bool) -> None:
         loop = asyncio.get_running_loop()
         until_s = loop.time() + self.rounds * self.every_s
         faults = asyncio.create_task(self._go_wrong(servers)) if wrong else None
         async with asyncio.TaskGroup() as users:
             for number in range(self.devices):
-                users.create_task(self._talk(chat, number, until_s, into))
+                dice = random.Random(f"{self.seed}/{number}/{wrong}")
+                users.create_task(self._talk(chat, dice, until_s, into))
         if faults is not None:
             faults.cancel()
 
@@ -118,8 +118,8 @@ class Drill:
                 server.slow_s = FIRST_TOKEN_S * dice.uniform(3.0, 8.0)
             await asyncio.sleep(self.every_s)
 
-    async def _talk(self, chat: RoutedChat, number: int, until_s: float, into: list[float]) -> None:
-        loop, dice = asyncio.get_running_loop(), random.Random(f"{self.seed}/{number}/{until_s}")
+    async def _talk(self, chat: Chat, dice: random.Random, until_s: float, into: list[float]) -> None:
+        loop = asyncio.get_running_loop()
         await asyncio.sleep(dice.uniform(0.0, 4.0))
         while loop.time() < until_s:
             began_s, first_s = loop.time(), None

@@ -14,8 +14,9 @@ import pytest
 from bench.standins.chat import ChatStandIn
 from xiaozhi.events import Message, ToolSpec
 from xiaozhi.settings import LlmEndpoint, LlmSettings
+from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest, RouteNote
-from xiaozhi.stages.llm.routed import RoutedChat
+from xiaozhi.stages.llm.registry import build_chat
 from xiaozhi.upstream.breaker import BreakerState
 
 ANSWER = "one two three four five six seven eight"
@@ -38,7 +39,7 @@ EARLY_FAULTS = [
 class Rig:
     """A routed chat over stand-ins; the first is always asked first, while it is well."""
 
-    chat: RoutedChat
+    chat: Chat
     servers: list[ChatStandIn]
     notes: list[RouteNote]
 
@@ -63,7 +64,7 @@ async def rig(
             base = {"name": "abc"[number], "base_url": f"{server.url}/v1", "model": "m", "weight": weight}
             made.append(LlmEndpoint(**{**base, **own}))
         defaults: dict[str, Any] = {"routing": {"enabled": False}, "hedge": {"mode": "off"}}
-        chat = RoutedChat(LlmSettings(endpoints=tuple(made), **{**defaults, **values}), rng=random.Random(1))
+        chat = build_chat(LlmSettings(endpoints=tuple(made), **{**defaults, **values}), rng=random.Random(1)).chat
         stack.push_async_callback(chat.close)
         yield Rig(chat, servers, [])
 
@@ -295,12 +296,12 @@ async def test_health_checks_find_a_dead_endpoint_without_asking_a_question() ->
     async with rig() as house:
         house.servers[0].fault = "refuse"
         for _ in range(2):
-            await house.chat.pool.check_all(lambda chat: chat.check())
+            await house.chat.pool.checks.check_all(lambda chat: chat.warm())
         assert [state.healthy for state in house.chat.states()] == [False, True]
         assert await house.say() == ANSWER
         assert house.questions(0) == []
         house.servers[0].fault = ""
-        await house.chat.pool.check_all(lambda chat: chat.check())
+        await house.chat.pool.checks.check_all(lambda chat: chat.warm())
         assert house.chat.states()[0].healthy is True
 
 
@@ -315,7 +316,7 @@ async def test_endpoints_on_one_host_share_their_connections() -> None:
         endpoints = tuple(
             LlmEndpoint(name=name, base_url=f"{server.url}/v1", model="m", max_concurrent=1) for name in "ab"
         )
-        chat = RoutedChat(LlmSettings(endpoints=endpoints), rng=random.Random(3))
+        chat = build_chat(LlmSettings(endpoints=endpoints), rng=random.Random(3)).chat
         for _ in range(6):
             async for _ in chat.stream(ChatRequest([Message("user", "hello")], "en")):
                 pass

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xiaozhi.stages.llm.event_stream import MAX_EVENT_BYTES
-from xiaozhi.stages.llm.sse import Chunk, ChunkReader, NotAChatStream, error_text
+from xiaozhi.stages.llm.event_stream import MAX_EVENT_BYTES, NotAChatStream
+from xiaozhi.stages.llm.sse import Chunk, ChunkReader, error_text
 
 
 def event(delta: object, finish: str | None = None) -> bytes:

@@ -64,9 +64,9 @@ class Run:
         self.calls: list[str] = []
         self.task = asyncio.create_task(
             run_llm(
-                model,
-                ChatRequest(QUESTION, language),
+                model.stream(ChatRequest(QUESTION, language)),
                 self.clauses,
+                language=language,
                 settings=settings or Settings(),
                 on_first_token=lambda: self.calls.append("token"),
                 on_first_clause=lambda: self.calls.append("clause"),
@@ -179,7 +179,7 @@ async def test_a_model_that_breaks_is_an_error_after_what_was_whole() -> None:
 @pytest.mark.parametrize("script", [(), (" \n",)])
 async def test_an_empty_answer_is_an_error(script: tuple[str, ...]) -> None:
     run = Run(ScriptedModel(*script))
-    with pytest.raises(ChatError, match="script: answered nothing that can be spoken"):
+    with pytest.raises(ChatError, match="answered nothing that can be spoken"):
         await run.task
     assert await run.texts() == []
     assert "clause" not in run.calls

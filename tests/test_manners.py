@@ -11,12 +11,12 @@ from xiaozhi.client.device import Device
 from xiaozhi.client.manners import DeviceState
 from xiaozhi.client.microphone import Utterance
 from xiaozhi.conversation.conversation import Conversation
-from xiaozhi.conversation.speaking import Told
+from xiaozhi.conversation.saying import Told
 from xiaozhi.settings import TurnSettings
 from xiaozhi.text.script import script_of
 from xiaozhi.turn.decisions import CommitSaying, DropReply, Interrupt, NextUtterance, StartSaying
-from xiaozhi.turn.machine import ListeningMode, State, TurnMachine
-from xiaozhi.turn.unprompted import Manners
+from xiaozhi.turn.greetings import Greetings
+from xiaozhi.turn.machine import ListeningMode, TurnMachine, TurnState
 
 LONG_ANSWER = "🙂 " + "".join(f"This is sentence number {n} of a long reply. " for n in range(1, 16))
 
@@ -171,7 +171,7 @@ async def test_a_sentence_is_over_with_its_conversation(tmp_path: Path) -> None:
 # The machine ----------------------------------------------------------------------------------------------------------
 
 
-def state_of(machine: TurnMachine) -> State:
+def state_of(machine: TurnMachine) -> TurnState:
     """Its state now: what a type checker has concluded from an earlier look does not hold."""
     return machine.state
 
@@ -187,9 +187,9 @@ def test_who_speaks_first_is_not_talked_over() -> None:
     (start,) = machine.say()
     assert isinstance(start, StartSaying)
     assert machine.speech_began(machine.utterance, 0.0, 150.0) == [DropReply(start.generation)]
-    assert state_of(machine) is State.HEARING
+    assert state_of(machine) is TurnState.HEARING
     assert machine.reply_ready(start.generation) == [], "its sound comes too late"
-    assert state_of(machine) is State.HEARING
+    assert state_of(machine) is TurnState.HEARING
 
 
 def test_a_sentence_is_let_out_by_its_first_sound_and_ends_like_a_reply() -> None:
@@ -199,10 +199,10 @@ def test_a_sentence_is_let_out_by_its_first_sound_and_ends_like_a_reply() -> Non
     assert machine.listen(ListeningMode.AUTO) != []  # firmware says once more that it listens
     committed, nothing_heard = machine.reply_ready(generation)
     assert committed == CommitSaying(generation) and isinstance(nothing_heard, NextUtterance)
-    assert state_of(machine) is State.REPLYING
+    assert state_of(machine) is TurnState.REPLYING
     assert machine.say() == []
     assert all(isinstance(decision, NextUtterance) for decision in machine.reply_done(generation))
-    assert state_of(machine) is State.WAITING
+    assert state_of(machine) is TurnState.WAITING
     assert machine.generation > generation
 
 
@@ -234,9 +234,9 @@ def test_speech_over_a_sentence_stops_it_only_where_it_may(interruptible: bool) 
     machine.say(interruptible=interruptible)
     machine.reply_ready(generation)
     machine.speech_began(machine.utterance, 0.0, 150.0)
-    assert state_of(machine) is (State.OVERLAP if interruptible else State.REPLYING)
+    assert state_of(machine) is (TurnState.OVERLAP if interruptible else TurnState.REPLYING)
     assert Interrupt(generation) in machine.abort(), "a key always does"
-    assert state_of(machine) is State.WAITING
+    assert state_of(machine) is TurnState.WAITING
 
 
 @pytest.mark.parametrize("state", ["hearing", "replying"])
@@ -251,13 +251,13 @@ def test_nothing_is_said_into_a_turn(state: str) -> None:
 
 def test_manners_know_when_to_say_what() -> None:
     settings = TurnSettings(wake_reply="auto", greeting="Welcome.", goodbye="auto")
-    manners = Manners(settings)
+    manners = Greetings(settings)
     assert manners.woken(listening=False, language="zh") == ""
     assert manners.listens(ListeningMode.AUTO, language="zh") == "我在。"
     assert manners.listens(ListeningMode.AUTO, language="zh") == ""
     assert manners.woken(listening=True, language="en") == "I'm here."
     assert manners.farewell("zh").startswith("好的")
-    assert Manners(settings).listens(ListeningMode.REALTIME, language="en") == "Welcome."
+    assert Greetings(settings).listens(ListeningMode.REALTIME, language="en") == "Welcome."
     manners.take(wake_reply="嗯？", greeting="", goodbye="主人再见。")
     assert manners.farewell("zh") == "主人再见。"
     assert manners.farewell("en").startswith("Goodbye"), "an agent that speaks another language than the user"

@@ -187,7 +187,7 @@ async def keeper(
     async with ChatStandIn(answer) as model:
         endpoints = [{"name": "m", "base_url": f"{model.url}/v1", "model": "bench", "api_key": "none"}]
         settings = Settings.model_validate({"llm": {"endpoints": endpoints if endpoint else []}, "memory": memory})
-        home = Home(build_chat(settings.llm).model, settings, await Store.open(":memory:"))
+        home = Home(build_chat(settings.llm).chat, settings, await Store.open(":memory:"))
         made = MemoryKeeper(home)
         try:
             for device in (ONE, OTHER):

@@ -77,7 +77,7 @@ async def test_it_is_remembered_told_and_forgotten_by_voice(tmp_path: Path) -> N
     async with house(tmp_path, **ON) as home, home.device() as device:
         home.chat.answer, home.chat.tool_pieces = said, pieces
         heard = [(await device.turn_text(text)).text for text in calls]
-        assert heard[:2] == ["Result: CachedRecognizer.", "Result: Is left-handed"]
+        assert heard[:2] == ["Result: Remembered.", "Result: Is left-handed"]
         assert "Forgotten" in heard[2]
         assert await home.server.services.memory.known(ONE) == []
 

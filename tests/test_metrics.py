@@ -1,20 +1,22 @@
 """What a scrape shows."""
 
+import asyncio
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from tests.house import House, house, question
 from xiaozhi.client.ota import Identity
-from xiaozhi.conversation.services import Services
-from xiaozhi.observability.health.rules import RULES
-from xiaozhi.observability.metrics.cluster import ClusterMetrics
-from xiaozhi.observability.metrics.memory import MemoryMetrics
+from xiaozhi.observability.health.rules import WATCHED
+from xiaozhi.observability.metrics import figures as figures_tables
+from xiaozhi.observability.metrics.tables import Sources, Table
 from xiaozhi.observability.metrics.turns import TurnMetrics
 from xiaozhi.settings import MetricsSettings, Settings
 from xiaozhi.settings.tools import McpServer
@@ -107,7 +109,7 @@ async def test_engines_caches_store_and_the_house_itself_are_shown(tmp_path: Pat
         assert shown["xiaozhi_store_failed_total"] == shown["xiaozhi_store_dropped_total"] == 0
         assert shown["xiaozhi_tool_calls_total"] == 0 and shown["xiaozhi_summaries_made_total"] == 0
         assert {name for name in shown if name.startswith("xiaozhi_alert{")} == {
-            f"xiaozhi_alert{{name={rule.name}}}" for rule in RULES
+            f"xiaozhi_alert{{name={rule.name}}}" for rule in WATCHED
         }
         assert shown["xiaozhi_reloads_total{outcome=applied}"] == 0
         assert shown["xiaozhi_refused_total{why=token_or_blocked}"] == 0
@@ -212,20 +214,45 @@ async def test_memory_announcements_reminders_and_the_doors_are_shown(tmp_path: 
 def test_external_mcp_servers_and_the_redis_of_a_cluster_are_shown_by_name() -> None:
     server = ExternalServer(McpServer(name="files", command="true"))
     server.restarts = 3
-    minds = MemoryMetrics(
-        cast(Services, SimpleNamespace(tools=SimpleNamespace(external=SimpleNamespace(servers=[server]))))
-    )
-    found = [sample for metric in minds._servers() for sample in metric.samples]
+
+    def samples(table: Table[Any], **services: object) -> list[Sample]:
+        sources = cast(Sources, SimpleNamespace(services=SimpleNamespace(**services), node=lambda: None))
+        return [sample for family in table.read(sources) for sample in family.samples]
+
+    tools = SimpleNamespace(external=SimpleNamespace(servers=[server]))
+    found = samples(figures_tables._SERVERS, tools=tools)
     assert [sample.value for sample in found if sample.name == "xiaozhi_mcp_server_restarts_total"] == [3]
     assert [sample.labels["state"] for sample in found if sample.labels.get("state") and sample.value] == ["stopped"]
 
     link = SimpleNamespace(asked=5, failed=2, spared=1)
     talks = SimpleNamespace(taken_over=4, written=9, dropped=0)
     answers = SimpleNamespace(hits=7, misses=1, dropped=0)
-    services = SimpleNamespace(
-        shared=SimpleNamespace(link=link, conversations=talks), caches=SimpleNamespace(kept=None, shared=answers)
+    shared = SimpleNamespace(link=link, conversations=talks)
+    caches = SimpleNamespace(speech=SimpleNamespace(cache=None), shared=answers)
+    assert samples(figures_tables._NODES, shared=shared) == [], "it has not joined"
+    both = samples(figures_tables._SHARED, shared=shared) + samples(
+        figures_tables._REDIS_CACHES, shared=shared, caches=caches
     )
-    nodes = ClusterMetrics(cast(Services, services), lambda: None)
-    values = {(s.name, *s.labels.values()): s.value for metric in nodes.collect() for s in metric.samples}
+    values = {(sample.name, *sample.labels.values()): sample.value for sample in both}
     assert values["xiaozhi_redis_failures_total",] == 2 and values["xiaozhi_redis_cache_hits_total", "answers"] == 7
     assert values["xiaozhi_shared_conversations_total", "taken_over"] == 4
+
+
+async def test_a_scrape_never_holds_the_loop_for_long_and_is_well_formed_in_both_formats(tmp_path: Path) -> None:
+    caches = {"answers": True, "speech": True, "recognition": True}
+    async with house(tmp_path, cache=caches) as home, home.device() as device:
+        assert (await device.turn(question())).outcome == "answered"
+        status, text = await scrape(home)
+        assert status == 200 and "# EOF" not in text
+        wanted = {"Accept": "application/openmetrics-text; version=1.0.0"}
+        _, body = await scrape(home, **wanted)
+        assert body.endswith("# EOF\n") and body.count("# EOF") == 1
+        names = [family.name for family in openmetrics_families(body)]  # type: ignore[no-untyped-call]
+        assert len(names) == len(set(names)) > 60
+        # Between any two metrics the loop goes round: others take their turn as often as there are metrics.
+        rounds = 0
+        asking = asyncio.create_task(scrape(home))
+        while not asking.done():
+            rounds += 1
+            await asyncio.sleep(0)
+        assert rounds > len(names)

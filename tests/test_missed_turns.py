@@ -27,7 +27,7 @@ def break_recognition(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_args: object, **_more: object) -> None:
         raise EngineError("the model has lost its weights")
 
-    monkeypatch.setattr(home.server.services.ears.engine, "decode", fail)
+    monkeypatch.setattr(home.server.services.recognition.engine, "decode", fail)
 
 
 @pytest.mark.parametrize("mode", list(ListeningMode))
@@ -48,7 +48,7 @@ async def test_when_too_many_wait_for_recognition_the_user_hears_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with house(tmp_path) as home, home.device() as device:
-        monkeypatch.setattr(type(home.server.services.ears), "full", property(lambda _ears: True))
+        monkeypatch.setattr(type(home.server.services.recognition), "full", property(lambda _ears: True))
         report = await device.turn(question())
         assert report.answered and report.text == message("busy", "en")
 
@@ -79,7 +79,7 @@ async def test_a_key_that_breaks_off_what_could_not_be_understood_is_not_talked_
         break_recognition(home, monkeypatch)
         turn = asyncio.create_task(device.turn(question(), answer_timeout_s=1.0))
         connection = home.session(device.identity.device_id)
-        await until(lambda: bool(connection._conversation._listener.missed))
+        await until(lambda: bool(connection._conversation._heard.missed))
         device.abort()
         report = await turn
         assert not report.text
@@ -101,9 +101,9 @@ async def test_who_was_not_heard_is_counted_shown_and_alerted_about(
         if why == "broken":
             break_recognition(home, monkeypatch)
         elif why == "late":
-            monkeypatch.setattr(home.server.services.ears.engine, "decode", lambda _pcm: free.wait(20) and None)
+            monkeypatch.setattr(home.server.services.recognition.engine, "decode", lambda _pcm: free.wait(20) and None)
         else:
-            monkeypatch.setattr(type(home.server.services.ears), "full", property(lambda _ears: True))
+            monkeypatch.setattr(type(home.server.services.recognition), "full", property(lambda _ears: True))
         try:
             report = await device.turn(question())
             assert report.answered and report.heard == ""
@@ -142,7 +142,7 @@ async def press(device: Device, sound: PcmInt, answer_timeout_s: float = 10.0) -
 
 def deafen(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """No words are found in anything from now on."""
-    monkeypatch.setattr(home.server.services.ears.engine, "decode", lambda _pcm: Transcript(""))
+    monkeypatch.setattr(home.server.services.recognition.engine, "decode", lambda _pcm: Transcript(""))
 
 
 @pytest.mark.parametrize("sound", [silence(1.2), noise(1.2, 0.0002), noise(3.0)], ids=["none", "a whisper", "a room"])

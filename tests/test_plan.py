@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,25 @@ from bench import quiet
 from bench.plan_check import Compared, against_run, against_wire, shown, wait_error
 from bench.plan_costs import line_through, merge
 from bench.plan_runs import Run
-from bench.plan_simulation import simulate
+from bench.plan_simulation import Queue, simulate
 from bench.plan_wire import Frames, frame_length
 from xiaozhi.cli import main
-from xiaozhi.plan.costs import DEFAULT_FILE, Costs, CostsError, EngineName, Recognition, read_costs
-from xiaozhi.plan.explain import explain
-from xiaozhi.plan.model import Box, Demand, Limits, Unplannable, broken_limit, load_of, plan
-from xiaozhi.plan.queueing import Queue
-from xiaozhi.plan.upstream import Prices, month
+from xiaozhi.plan.costs import DEFAULT_FILE, Costs, CostsError, Recognition, read_costs
+from xiaozhi.plan.planner import (
+    FUNCTIONS,
+    Box,
+    Demand,
+    EngineName,
+    Limits,
+    Unplannable,
+    broken_limit,
+    erlang_c,
+    explain,
+    load_of,
+    month,
+    numbers_of,
+    plan,
+)
 
 COSTS = read_costs()
 ENGINES = st.sampled_from(["sense-voice", "zipformer", "two-pass", "remote"])
@@ -38,25 +49,23 @@ BOXES = st.builds(Box, cores=st.integers(2, 32), memory_gb=st.floats(4.0, 64.0),
 
 def test_one_worker_with_exponential_service_waits_as_the_books_say() -> None:
     queue = Queue(arrivals_per_s=0.8, service_s=1.0, service_cv=1.0, workers=1)
-    assert queue.waiting_share() == pytest.approx(0.8)
-    assert queue.mean_wait_s() == pytest.approx(4.0)  # rho / (mu - lambda)
-    assert queue.wait_quantile_s(0.95) == pytest.approx(5.0 * math.log(0.8 / 0.05))
-    assert replace(queue, service_cv=0.0).mean_wait_s() == pytest.approx(2.0)  # always the same: half as long
+    planned = queue.planned()
+    assert planned["waits"] == pytest.approx(0.8)
+    assert planned["mean_wait_s"] == pytest.approx(4.0)  # rho / (mu - lambda)
+    assert planned["wait_p95_s"] == pytest.approx(5.0 * math.log(0.8 / 0.05))
+    # Always the same: half as long.
+    assert replace(queue, service_cv=0.0).planned()["mean_wait_s"] == pytest.approx(2.0)
 
 
 def test_erlang_c_of_a_known_table() -> None:
-    assert Queue(10.0, 0.8, 1.0, 10).waiting_share() == pytest.approx(0.4092, abs=1e-4)
-    assert Queue(1.0, 1.0, 1.0, 2).waiting_share() == pytest.approx(1 / 3)
+    assert erlang_c(8.0, 10) == pytest.approx(0.4092, abs=1e-4)
+    assert erlang_c(1.0, 2) == pytest.approx(1 / 3)
 
 
-def test_an_overloaded_queue_waits_for_ever_and_an_empty_one_not_at_all() -> None:
-    full, empty = Queue(10.0, 1.0, 0.5, 3), Queue(0.0, 1.0, 0.5, 3)
-    assert (full.mean_wait_s(), full.wait_quantile_s(0.95), full.waiting_share()) == (math.inf, math.inf, 1.0)
-    assert (empty.mean_wait_s(), empty.wait_quantile_s(0.95)) == (0.0, 0.0)
-    with pytest.raises(ValueError, match="lies between"):
-        empty.wait_quantile_s(1.0)
-    with pytest.raises(ValueError, match="at least one worker"):
-        Queue(1.0, 1.0, 1.0, 0)
+def test_an_overloaded_queue_waits_longer_than_anybody_and_an_empty_one_not_at_all() -> None:
+    full, empty = Queue(10.0, 1.0, 0.5, 3).planned(), Queue(0.0, 1.0, 0.5, 3).planned()
+    assert full["waits"] == 1.0 and min(full["mean_wait_s"], full["wait_p95_s"]) > 1e6
+    assert (empty["waits"], empty["mean_wait_s"], empty["wait_p95_s"]) == (0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("workers", [1, 3, 7])
@@ -68,8 +77,8 @@ def test_formula_and_simulation_agree_within_a_tenth_or_a_seventh_of_a_service_t
     queue = Queue(busy * workers / 0.1, 0.1, cv, workers)
     found = simulate(queue, 60_000, seed=4)
     assert found.utilisation == pytest.approx(busy, rel=0.05)
-    assert found.mean_s == pytest.approx(queue.mean_wait_s(), rel=0.1, abs=0.002)
-    assert wait_error(queue.wait_quantile_s(0.95), found.p95_s, queue.service_s) <= 1
+    assert found.mean_s == pytest.approx(queue.planned()["mean_wait_s"], rel=0.1, abs=0.002)
+    assert wait_error(queue.planned()["wait_p95_s"], found.p95_s, queue.service_s) <= 1
 
 
 def test_a_simulation_is_the_same_twice_and_refuses_what_never_rests() -> None:
@@ -166,22 +175,33 @@ def test_demands_that_cannot_be_are_refused(bad: dict[str, Any]) -> None:
         Demand(**{"devices": 10, **bad})
 
 
-def test_a_month_by_hand() -> None:
+def test_a_month_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     demand = Demand(60, turns_per_minute=1.0, reply_s=10.0)  # a turn each second
-    taken = month(
-        demand, Prices(1.0, 2.0, 10.0, 40.0, "CNY"), nodes=2, hours_per_day=1.0, tokens_in=1000, replies_per_turn=1.0
+    bought = month(demand, COSTS.model_copy(update={"replies_per_turn": 1.0}), hours_per_day=1.0, request_tokens=1000)
+    assert bought == pytest.approx(
+        {
+            "turns": 108_000,
+            "requests": 113_400,
+            "tokens_in": 113.4e6,
+            "tokens_out": 113_400 * 45,
+            "voice_chars": 108_000 * 45,
+        }
     )
-    assert taken.turns == 108_000
-    assert taken.requests == pytest.approx(113_400)
-    assert taken.tokens_in == pytest.approx(113.4e6)
-    assert taken.voice_chars == pytest.approx(108_000 * 45)
-    assert taken.costs == pytest.approx(
-        {"tokens in": 113.4, "tokens out": 2 * 113_400 * 45 / 1e6, "voice": 48.6, "nodes": 80.0}
-    )
-    assert taken.currency == "CNY"
-    assert month(demand, Prices(), nodes=2, hours_per_day=1.0, tokens_in=1, replies_per_turn=1.0).costs == {}
     with pytest.raises(ValueError, match="24 hours"):
-        month(demand, Prices(), nodes=1, hours_per_day=25.0, tokens_in=1, replies_per_turn=1.0)
+        month(demand, COSTS, hours_per_day=25.0, request_tokens=1)
+    prices = "--price-in 1 --price-out 2 --price-voice 10 --node-price 40 --currency CNY".split()
+    assert main(["plan", "--devices", "60", "--reply-s", "10", "--hours-per-day", "1", "--json", *prices]) == 0
+    told = json.loads(capsys.readouterr().out)
+    replies = COSTS.replies_per_turn
+    assert told["month"]["costs"] == pytest.approx(
+        {
+            "tokens in": 113_400 * replies * 900 / 1e6,
+            "tokens out": 2 * 113_400 * replies * 45 / 1e6,
+            "voice": 48.6 * replies,
+            "nodes": 40.0 * told["fleet"]["nodes"],
+        }
+    )
+    assert told["month"]["currency"] == "CNY"
 
 
 def test_the_shipped_figures_say_where_they_come_from() -> None:
@@ -398,25 +418,19 @@ def test_what_is_explained_comes_to_what_is_planned(demand: Demand, box: Box) ->
         fleet = plan(demand, box, COSTS)
     except Unplannable:
         return
-    steps = explain(demand, box, COSTS, fleet)
-    told = {step.name: step for step in steps if step.model is not None}
-    assert {"nodes", "share", "loop", "processor", "memory", "first sound", "up", "down"} <= told.keys()
-    for step in told.values():
-        assert step.value == pytest.approx(step.model, rel=1e-6, abs=1e-9), step.name
+    told = {step.name: values[step.name] for step, values in explain(demand, box, COSTS, fleet)}
+    assert (told["nodes"], told["node_devices"]) == (fleet.nodes, fleet.node.devices)
+    for name, value in asdict(fleet.node).items():
+        assert name == "devices" or told[name] == value
 
 
 @pytest.mark.parametrize("engine", ["sense-voice", "zipformer", "two-pass", "remote"])
 def test_the_numbers_put_in_can_be_worked_out_again(engine: EngineName) -> None:
-    """With a calculator: here Python's, on the very text that is shown, whose numbers have four digits."""
+    """With a calculator: here Python's, on the very text that is shown, whose numbers have six digits."""
     demand = Demand(1000, turns_per_minute=1.5, engine=engine)
-    for step in explain(demand, Box(8, 16.0, speed=1.25), COSTS, plan(demand, Box(8, 16.0, speed=1.25), COSTS)):
-        sum_text = step.numbers.partition(", a =")[0].replace(" x ", " * ").replace("^", "**").replace("ln(", "log(")
-        if step.name in ("nodes", "share"):
-            sum_text = f"ceil({sum_text})"
-        if "<=" in sum_text:
-            continue
-        value = eval(sum_text, {"min": min, "max": max, "log": math.log, "ceil": math.ceil})
-        assert value == pytest.approx(step.value, rel=0.005, abs=1e-6), step
+    fleet = plan(demand, Box(8, 16.0, speed=1.25), COSTS)
+    for step, values in explain(demand, Box(8, 16.0, speed=1.25), COSTS, fleet):
+        assert eval(numbers_of(step, values), dict(FUNCTIONS)) == pytest.approx(values[step.name], rel=0.005, abs=1e-6)
 
 
 def test_the_command_shows_the_sums_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
@@ -424,6 +438,8 @@ def test_the_command_shows_the_sums_when_asked(capsys: pytest.CaptureFixture[str
     assert "other_s" not in capsys.readouterr().out
     assert main(["plan", "--devices", "1000", "--explain"]) == 0
     told = capsys.readouterr().out
-    assert "turns x other_s x (speech + reply)" in told and f"{COSTS.other_s:g}" in told
+    assert "turns * other_s * (speech_s + reply_s)" in told and f"{COSTS.other_s:g}" in told
     assert main(["plan", "--devices", "1000", "--json"]) == 0
-    assert {"loop", "memory", "first sound"} <= {step["name"] for step in json.loads(capsys.readouterr().out)["steps"]}
+    assert {"loop_share", "memory_gb", "first_audio_p95_s"} <= {
+        step["name"] for step in json.loads(capsys.readouterr().out)["steps"]
+    }

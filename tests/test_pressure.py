@@ -12,19 +12,19 @@ from tests.house import house, question
 from tests.recognisers import until
 from xiaozhi.client.errors import DeviceError
 from xiaozhi.concurrency.workers import Priority, WorkerPool
-from xiaozhi.overload import memory
-from xiaozhi.overload.admission import Admission, TurnedAway
+from xiaozhi.overload import usage
+from xiaozhi.overload.admission import TurnAdmission, TurnedAway
 from xiaozhi.overload.load_shedder import LoadShedder
 from xiaozhi.overload.loop_lag import LoopLag, StallReport
 from xiaozhi.overload.steps import Step
 from xiaozhi.settings import LoadSettings, LoadStep
 from xiaozhi.text.messages import message
 
-# Admission --------------------------------------------------------------------------------------------------------
+# Admission ------------------------------------------------------------------------------------------------------------
 
 
 async def test_turns_go_through_freely_while_nothing_is_wrong() -> None:
-    admission = Admission(1, 1.0)
+    admission = TurnAdmission(1, 1.0)
     for _ in range(5):
         assert not admission.full
         await admission.enter()
@@ -32,7 +32,7 @@ async def test_turns_go_through_freely_while_nothing_is_wrong() -> None:
 
 
 async def test_under_load_turns_wait_first_come_first_served() -> None:
-    admission, order = Admission(1, 10.0), []
+    admission, order = TurnAdmission(1, 10.0), []
     admission.open = False
     await admission.enter()
 
@@ -51,7 +51,7 @@ async def test_under_load_turns_wait_first_come_first_served() -> None:
 
 
 async def test_all_that_wait_go_through_when_the_load_is_gone() -> None:
-    admission = Admission(1, 10.0)
+    admission = TurnAdmission(1, 10.0)
     admission.open = False
     await admission.enter()
     waiting = [asyncio.create_task(admission.enter()) for _ in range(4)]
@@ -62,7 +62,7 @@ async def test_all_that_wait_go_through_when_the_load_is_gone() -> None:
 
 
 async def test_a_turn_that_waits_in_vain_is_turned_away_and_leaves_no_trace() -> None:
-    admission = Admission(1, 0.001)
+    admission = TurnAdmission(1, 0.001)
     admission.open = False
     await admission.enter()
     with pytest.raises(TurnedAway):
@@ -73,7 +73,7 @@ async def test_a_turn_that_waits_in_vain_is_turned_away_and_leaves_no_trace() ->
 
 
 async def test_a_turn_that_is_dropped_while_it_waits_gives_its_place_away() -> None:
-    admission = Admission(1, 10.0)
+    admission = TurnAdmission(1, 10.0)
     admission.open = False
     await admission.enter()
     dropped, next_one = asyncio.create_task(admission.enter()), asyncio.create_task(admission.enter())
@@ -146,8 +146,8 @@ async def test_a_loop_that_nobody_blocks_shows_no_stall() -> None:
 
 
 def test_the_process_knows_its_memory_and_its_limit() -> None:
-    assert 10e6 < memory.used_bytes() < memory.limit_bytes()
-    assert 0.0 < memory.used_percent() < 100.0
+    assert 10e6 < usage.used_bytes() < usage.limit_bytes()
+    assert 0.0 < usage.used_percent() < 100.0
 
 
 # The load shedder ------------------------------------------------------------------------------------------------

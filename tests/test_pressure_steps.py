@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from tests.house import House, house, question
 from tests.recognisers import until
 from xiaozhi.concurrency.workers import Priority, WorkerPool
-from xiaozhi.conversation.services import Hedges
 from xiaozhi.overload.steps import Change, Readings, Step, Steps
 from xiaozhi.settings import LoadSettings, LoadStep
 from xiaozhi.text.messages import message
@@ -117,14 +116,13 @@ async def gives_up(home: House, step: Step) -> bool:
     services = home.server.services
     match step:
         case Step.EXTRAS:
-            return not (services.ears.early.allowed or services.ears.partials.allowed)
+            return not (services.recognition.early.allowed or services.recognition.partials.allowed)
         case Step.SPECULATION:
             return not services.may_speculate
         case Step.QUALITY:
             audio = services.speech_settings().audio
             return (audio.bitrate_bps, audio.complexity) == (16_000, 0)
         case Step.HEDGING:
-            assert isinstance(services.chat, Hedges)
             return not services.chat.hedging_allowed
         case Step.TURNS:
             return not services.admission.open
@@ -157,7 +155,7 @@ async def test_under_load_each_step_is_taken_logged_counted_and_taken_back(
         async with house(tmp_path, load=load) as home, home.device() as device:
             load_shedder = home.server.services.load_shedder
             assert not await gives_up(home, step) and await degraded(home, step) == (0.0, 0.0)
-            busy = Busy(home.server.services.ears.pool)
+            busy = Busy(home.server.services.recognition.pool)
             await until(lambda: step in load_shedder.taken)
             assert await gives_up(home, step) and await degraded(home, step) == (1.0, 1.0)
             assert f"load: {step.value} given up (asr_wait_ms" in caplog.text
@@ -177,7 +175,7 @@ async def test_who_speaks_into_an_overloaded_server_hears_one_moment_and_then_th
     load = {"shed": True, "check_ms": 20, "recover_s": 0.2, "turns_at_once": 1, "turns": {"asr_wait_ms": 20}}
     async with house(tmp_path, load=load) as home, home.device() as device:
         services = home.server.services
-        busy = Busy(services.ears.pool)
+        busy = Busy(services.recognition.pool)
         await until(lambda: not services.admission.open)
         await services.admission.enter()  # somebody else is on the way to an answer
         turn = asyncio.create_task(device.turn_text("what time is it"))
@@ -193,7 +191,7 @@ async def test_hedging_stays_given_up_when_the_endpoints_are_exchanged_meanwhile
     load = {"shed": True, "check_ms": 20, "recover_s": 60.0, "hedging": {"asr_wait_ms": 20}}
     async with house(tmp_path, load=load) as home:
         services = home.server.services
-        before, busy = services.chat, Busy(services.ears.pool)
+        before, busy = services.chat, Busy(services.recognition.pool)
         await until(lambda: Step.HEDGING in services.load_shedder.taken)
         await busy.over()
         llm = services.settings.llm.model_copy(update={"first_token_timeout_s": 3.0})

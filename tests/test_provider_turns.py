@@ -67,7 +67,7 @@ def in_two_rounds(first: bytes, second: Callable[[dict[str, Any], dict[str, Any]
 
 
 def breakers(home: House) -> list[BreakerState]:
-    return [state.breaker for state in home.server.services.chat.states()]  # type: ignore[attr-defined]  # a `RoutedChat`
+    return [state.breaker for state in home.server.services.chat.states()]
 
 
 # Streams ----------------------------------------------------------------------------------------------------------
@@ -340,7 +340,7 @@ async def test_an_answer_that_is_withheld_is_said_kindly_and_is_no_failure(tmp_p
             report = await device.turn_text(question)
             assert report.text.replace(" ", "") == message("declined", language).replace(" ", ""), name
             assert report.trace is not None and not report.trace["error"], name
-        (state,) = home.server.services.chat.states()  # type: ignore[attr-defined]
+        (state,) = home.server.services.chat.states()
         assert (state.breaker, state.failures) == (BreakerState.CLOSED, {})
         assert len(home.asked) == len(WITHHELD), "and nothing is asked twice"
 
@@ -407,5 +407,5 @@ async def test_odd_json_is_that_endpoints_failure_and_the_user_is_answered(tmp_p
         ]
         async with house(tmp_path / "second", llm={"endpoints": endpoints}) as home, home.device() as device:
             assert (await device.turn_text("what is it")).text == "It is ten past nine."
-            states = home.server.services.chat.states()  # type: ignore[attr-defined]
+            states = home.server.services.chat.states()
             assert sum(states[0].failures.values()) == 1

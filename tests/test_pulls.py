@@ -63,7 +63,7 @@ def use(monkeypatch: pytest.MonkeyPatch, *models: Model) -> None:
 async def heard_by(home: House, engine: str) -> None:
     """Wait until another recogniser is in use, and the former one is closed."""
     async with asyncio.timeout(20):
-        while home.server.services.ears.engine.name != engine:  # noqa: ASYNC110 - it comes from outside
+        while home.server.services.recognition.engine.name != engine:  # noqa: ASYNC110 - it comes from outside
             await asyncio.sleep(0.05)
     await until_closed(home, 1)
 
@@ -139,7 +139,9 @@ async def test_the_console_fetches_what_it_is_told_to(tmp_path: Path, monkeypatc
         house(tmp_path, asr=FREE, console=CONSOLE) as home,
         browser(home.server) as page,
     ):
-        assert (await page.get("models"))["pulls"] == [] and home.server.services.ears.engine.name == "pocketsphinx"
+        assert (await page.get("models"))[
+            "pulls"
+        ] == [] and home.server.services.recognition.engine.name == "pocketsphinx"
         assert (await page.call("POST", "models/no-such-model/pull", {}))[0] == 404
         status, data = await page.call("POST", "models/sense-voice/pull", {})
         assert status == 202 and data["pulls"][0]["state"] == "fetching"

@@ -19,9 +19,9 @@ from xiaozhi.access.own_token import PUSH_TOKEN, made_token, read_token
 from xiaozhi.client.device import Device
 from xiaozhi.client.mcp import DeviceTools
 from xiaozhi.settings import PushSettings, Settings
+from xiaozhi.store.notes import Reminder
 from xiaozhi.text.messages import message
-from xiaozhi.tools.reminder_book import KeptReminder
-from xiaozhi.tools.reminders import is_alarm
+from xiaozhi.tools.built_in.reminders import is_alarm
 from xiaozhi.transport.announcer import Announcement, Announcer, Outcome, is_quiet
 
 TOKEN = "a-token-of-sixteen-or-more"
@@ -245,7 +245,7 @@ async def test_an_alarm_rings_again_until_somebody_says_something(tmp_path: Path
         bell = announcer(home)
         push = home.server.services.settings.push.model_copy(update={"alarm_every_s": 0.2})
         home.server.services.use(home.server.services.settings.model_copy(update={"push": push}))
-        assert await bell.ring(KeptReminder(1, ONE, "", time.time()))
+        assert await bell.ring(Reminder(1, ONE, "", time.time()))
         await device.until(lambda: shown(device).count("Your time is up.") >= 2, 15)
         assert (await device.turn_text("stop it")).answered
         assert not bell._alarms
@@ -258,7 +258,7 @@ async def test_an_alarm_that_nobody_hears_falls_silent(tmp_path: Path) -> None:
     async with home_with_push(tmp_path, alarm_repeats=2) as home, home.device() as device:
         push = home.server.services.settings.push.model_copy(update={"alarm_every_s": 0.1})
         home.server.services.use(home.server.services.settings.model_copy(update={"push": push}))
-        assert await announcer(home).ring(KeptReminder(1, ONE, "", time.time()))
+        assert await announcer(home).ring(Reminder(1, ONE, "", time.time()))
         (alarm,) = announcer(home)._alarms.values()
         await alarm
         assert shown(device) == ["Your time is up."] * 3
@@ -266,7 +266,7 @@ async def test_an_alarm_that_nobody_hears_falls_silent(tmp_path: Path) -> None:
 
 def test_timers_and_alarms_are_alarms_and_errands_are_not() -> None:
     texts = {"": True, "起床": True, "wake me up": True, "煮面的计时器": True, "call Anna": False, "交电费": False}
-    assert {text: is_alarm(KeptReminder(1, ONE, text, 0.0)) for text in texts} == texts
+    assert {text: is_alarm(Reminder(1, ONE, text, 0.0)) for text in texts} == texts
 
 
 async def test_a_device_that_only_waits_for_its_code_hears_no_announcements(tmp_path: Path) -> None:
@@ -344,7 +344,7 @@ async def test_a_reminder_and_its_repetitions_are_in_the_history_once(tmp_path: 
     async with home_with_push(tmp_path, alarm_repeats=2) as home, home.device() as device:
         push = home.server.services.settings.push.model_copy(update={"alarm_every_s": 0.1})
         home.server.services.use(home.server.services.settings.model_copy(update={"push": push}))
-        assert await announcer(home).ring(KeptReminder(1, ONE, "", time.time()))
+        assert await announcer(home).ring(Reminder(1, ONE, "", time.time()))
         (alarm,) = announcer(home)._alarms.values()
         await alarm
         assert shown(device) == ["Your time is up."] * 3

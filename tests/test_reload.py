@@ -21,15 +21,12 @@ from xiaozhi.cli import main
 from xiaozhi.client.device import Device
 from xiaozhi.client.ota import Identity
 from xiaozhi.concurrency.retirement import Retirement
-from xiaozhi.reload.difference import changed_keys, held_back
-from xiaozhi.reload.parts import NOT_OF_CHAT, NOT_OF_RECOGNIZER, NOT_OF_VOICES, OF_VAD_MODEL
-from xiaozhi.reload.reloader import Reloader
+from xiaozhi.reload.parts import engines_for
+from xiaozhi.reload.reloader import Reloader, changed_keys, held_back
 from xiaozhi.reload.watch import Changes, FileWatch
 from xiaozhi.settings import Settings
-from xiaozhi.settings.applies import APPLIES, readme_table
+from xiaozhi.settings.documents import readme_table
 from xiaozhi.settings.load import load_settings
-from xiaozhi.stages.asr.cached import memory_of
-from xiaozhi.stages.llm.routed import RoutedChat
 
 
 def changed(settings: Settings, **tables: dict[str, Any]) -> Settings:
@@ -88,7 +85,7 @@ async def test_the_next_turn_has_the_new_endpoint_prompt_profile_and_recogniser(
         asked = [request.body for request in chat.requests if "messages" in request.body]
         assert asked[-1]["messages"][0]["content"].startswith("You are somebody else.")
         assert len(home.asked) == 1, "the former endpoint was not asked again"
-        assert isinstance(old, RoutedChat) and services.chat is not old
+        assert services.chat is not old
         await until_closed(home, 2)
         assert services.retirement.retiring <= 1  # the caches linger, in case a clause is still being made
 
@@ -145,26 +142,27 @@ async def test_caches_keep_what_they_hold_with_other_sizes_and_go_when_they_are_
     async with house(tmp_path, answer="Bees make honey.", cache=caches) as home, home.device() as device:
         services, reloader = home.server.services, home.server.reloader
         assert (await device.turn_text("what do bees make")).answered
-        answers, kept, recognised = services.caches.answers, services.caches.kept, memory_of(services.ears.engine)
+        answers, kept = services.caches.answers, services.caches.speech.cache
+        recognised = services.recognition.cache
         assert answers is not None and kept is not None and recognised is not None
-        assert len(answers) == 1 and kept.cache.misses >= 1
+        assert len(answers) == 1 and kept.misses >= 1
         smaller = changed(services.settings, cache={"max_entries": 5, "speech_memory_mb": 1, "recognition_entries": 3})
         assert len((await reloader.apply(smaller)).applied) == 3
-        assert services.caches.answers is answers and services.caches.kept is not None
-        assert services.caches.kept.cache is kept.cache
+        assert services.caches.answers is answers and services.caches.speech.cache is not None
+        assert services.caches.speech.cache is kept
         assert (await device.turn_text("what do bees make")).answered
-        assert answers.hits == 1 and kept.cache.hits >= 1 and len(home.asked) == 1
+        assert answers.hits == 1 and kept.hits >= 1 and len(home.asked) == 1
         off = changed(services.settings, cache={"answers": False, "speech": False})
         assert (await reloader.apply(off)).applied == ("cache.answers", "cache.speech")
         now = services.caches
-        assert now.answers is None and now.kept is None
+        assert now.answers is None and now.speech.cache is None
         assert (await device.turn_text("what do bees make")).answered and len(home.asked) == 2
 
 
 async def test_what_cannot_be_used_changes_nothing_and_says_why(tmp_path: Path) -> None:
     async with house(tmp_path) as home, home.device() as device:
         services, reloader = home.server.services, home.server.reloader
-        before = services.settings, services.chat, services.voice, services.ears.engine, services.caches
+        before = services.settings, services.chat, services.voice, services.recognition.engine, services.caches
         wanted = changed(
             services.settings, asr={"model_dir": tmp_path / "nothing-here"}, llm={"system_prompt": "Other."}
         )
@@ -172,7 +170,7 @@ async def test_what_cannot_be_used_changes_nothing_and_says_why(tmp_path: Path) 
         assert len(outcome.errors) == 1 and "nothing-here" in outcome.errors[0] and not outcome.applied
         outcome = await reloader.apply(changed(services.settings, llm={"system_prompt": "{{ broken"}))
         assert len(outcome.errors) == 1 and outcome.errors[0].startswith("llm.system_prompt")
-        after = services.settings, services.chat, services.voice, services.ears.engine, services.caches
+        after = services.settings, services.chat, services.voice, services.recognition.engine, services.caches
         assert all(one is other for one, other in zip(before, after, strict=True))
         assert (await device.turn(question())).outcome == "answered" and reloader.refused == 2
 
@@ -304,26 +302,20 @@ def test_differences_are_named_and_can_be_held_back() -> None:
     assert held_back(old, new, []) is new
 
 
-def test_the_table_of_what_applies_when_knows_every_table_and_names_no_setting_that_is_gone(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert {key.partition(".")[0] for key in APPLIES} == set(Settings.model_fields)
-    for key in APPLIES:
-        table, _, name = key.partition(".")
-        assert not name or name in type(getattr(Settings(), table)).model_fields, key
+def test_the_command_line_says_when_a_change_of_each_setting_applies(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--applies"]) == 0
     printed = capsys.readouterr().out
     assert printed == readme_table() and printed.count("\n") == len(Settings.model_fields) + 2
     for table in Settings.model_fields:
         assert f"| `[{table}]` |" in printed
-    assert "| `[tts]` | everything |  |  |" in printed
+    assert "| `[alerts]` |  | everything |  |  |" in printed and "| `[log]` |  | all others |  | `format` |" in printed
 
 
 def test_what_an_engine_does_not_read_does_not_make_it_anew() -> None:
-    names = {
-        f"{table}.{name}" for table in Settings.model_fields for name in type(getattr(Settings(), table)).model_fields
-    }
-    assert names >= (NOT_OF_CHAT | NOT_OF_VOICES | NOT_OF_RECOGNIZER | OF_VAD_MODEL)
+    live = ["asr.partials", "asr.timeout_s", "llm.system_prompt", "llm.history_turns", "tts.parallel_clauses"]
+    assert engines_for([*live, "vad.batch_max", "vad.threshold"]) == set()
+    read = ["asr.language", "asr.remote.timeout_s", "llm.endpoints", "llm.breaker.failures", "tts.edge.voice"]
+    assert engines_for([*live, *read, "vad.model"]) == {"asr", "llm", "tts", "vad"}
 
 
 async def test_a_former_engine_waits_for_those_who_were_there_and_no_others() -> None:

@@ -10,10 +10,13 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from xiaozhi.cli import main
 from xiaozhi.settings import Settings, TurnSettings
+from xiaozhi.settings.documents import READMES, readme_table, settings_toml, with_table
 from xiaozhi.settings.errors import SettingsError
-from xiaozhi.settings.load import PLAIN_NAMES, Loaded, load_settings
+from xiaozhi.settings.load import PLAIN_NAMES, Loaded, SettingsSource, load_settings
 from xiaozhi.settings.schema import dotted, keys
+from xiaozhi.settings.texts import all_texts
 from xiaozhi.settings.turn import TURN_PROFILES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -88,9 +91,30 @@ def test_the_file_of_the_readme_loads_as_it_stands() -> None:
 
 def test_the_shipped_file_says_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
-    loaded = load_settings(None, {}, {}, local_text="")  # whoever works on it may have a console's file there
+    loaded = SettingsSource().load("")  # whoever works on it may have a console's file there
     assert loaded.source == Path("settings.toml")
     assert loaded.settings == Settings()
+
+
+def test_the_shipped_file_and_the_tables_of_the_readmes_are_those_of_the_model(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shipped = (REPOSITORY / "settings.toml").read_text("utf-8")
+    assert shipped == settings_toml(), "write them anew: make settings"
+    assert main(["settings"]) == 0 and capsys.readouterr().out == shipped
+    for language, (name, *_) in READMES.items():
+        readme = (REPOSITORY / name).read_text("utf-8")
+        assert readme_table(language) in readme, f"{name}: write it anew: make settings"
+        stale = readme.replace(readme_table(language), readme_table(language).replace("| `[asr]` |", "| `[ear]` |"))
+        assert stale != readme == with_table(stale, language)
+
+
+def test_what_is_said_about_the_profiles_are_their_values() -> None:
+    about = next(texts["profile"] for table, _, texts in all_texts() if table.path == ("turn",))
+    lines = [line.strip() for text in about for line in text.splitlines()]
+    for name, values in TURN_PROFILES.items():
+        rows = [line for line in lines if re.match(rf'"{name}"|{name}：\d', line)]
+        assert [list(map(int, re.findall(r"\d+", row))) for row in rows] == [list(values.values())] * 2
 
 
 def test_every_setting_is_in_the_shipped_file() -> None:
@@ -407,7 +431,9 @@ def as_toml(value: Any) -> str:
             return str(value.isoformat())
 
 
-@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(tree=st.dictionaries(names, trees, max_size=5))
 @example(tree={"server": {"port": "80"}, "tts": {"engines": [[]]}})
 @example(tree={"llm": {"endpoints": [{"extra_body": {"a": [1.5, None]}}, 3]}})
@@ -420,7 +446,9 @@ def test_no_tree_raises_anything_but_a_settings_error(tree: dict[str, Any]) -> N
         assert all(line and line.isprintable() for line in error.errors)
 
 
-@hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(text=st.text(max_size=80))
 @example(text="a = " + "[" * 5000)
 @example(text="a = " + "9" * 5000)
@@ -446,7 +474,9 @@ values = st.one_of(
 )
 
 
-@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     environ=st.dictionaries(variables, values, max_size=4),
     overrides=st.dictionaries(st.one_of(st.sampled_from(sorted(map(dotted, keys()))), names), values, max_size=3),

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from xiaozhi.store import Access, NoRoom, Store, StoreError, TooManyTries
 from xiaozhi.store import devices as devices_module
 from xiaozhi.store.backup import BackupError, export_store, import_store
-from xiaozhi.store.memories import MAX_MEMORIES
 from xiaozhi.store.migrations import VERSION, migrate, version_of
+from xiaozhi.store.notes import MAX_MEMORIES
 from xiaozhi.store.pending import CODE_TTL_S, MAX_WRONG_CODES, WRONG_CODES_WINDOW_S
 from xiaozhi.store.turns import TurnRecord
 from xiaozhi.text.feelings import side_note

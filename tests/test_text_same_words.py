@@ -1,5 +1,7 @@
 """Which texts are the same words: numbers, contractions, widths and punctuation; and which never are."""
 
+import time
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -246,3 +248,18 @@ def test_endless_numbers_are_compared_without_an_error(digit: str, behind: str) 
 def test_a_text_that_begins_with_a_minute_sign_keeps_it() -> None:
     assert not same_words("分子是什么", "子是什么")
     assert same_words("三点五十分", "3:50")
+
+
+@pytest.mark.parametrize("part", ["111,", "\u0301\u0323", "一点十", "one hundred ", "one and ", "-1", "1:11:"])
+def test_the_time_for_a_text_grows_with_its_length_alone(part: str) -> None:
+    def took_s(chars: int) -> float:
+        text = (part * chars)[:chars]
+        return min(_timed_s(text) for _ in range(5))
+
+    assert took_s(32_000) < 16.0 * took_s(4000)  # 64 times where every piece is looked at with every other
+
+
+def _timed_s(text: str) -> float:
+    began = time.thread_time()
+    normal_form(text)
+    return time.thread_time() - began

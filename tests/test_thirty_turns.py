@@ -134,7 +134,7 @@ ENGLISH = Evening(
         Line("set a timer for the tea", "😉 I will call you.", call=call("set_reminder", text="tea", in_seconds=1),
              rings="Here is your reminder: tea."),
         Line("was that the timer?", "😏 It was.", leans=("set_reminder",)),
-        Line("remember that I take my tea black", "😎 {}", hears="CachedRecognizer.",
+        Line("remember that I take my tea black", "😎 {}", hears="Remembered.",
              call=call("remember", fact="Takes tea black")),
         Line("what do you remember of me", "🤔 {}", hears="Takes tea black", call=call("what_is_remembered"),
              leans=("- Takes tea black",)),

@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 
 from tests.test_tool_turns import call, talk, used
 from xiaozhi.client.mcp import DeviceTools
-from xiaozhi.tools.arguments import BadArguments, parse_arguments, schema_check
-from xiaozhi.tools.device_rpc import call_text
+from xiaozhi.tools.arguments import MAX_STEPS, BadArguments, mistake, parse_arguments, schema_check
+from xiaozhi.tools.device_mcp import call_text
 from xiaozhi.tools.naming import Names
 from xiaozhi.tools.plain_schema import SchemaRefused, plain_schema
-from xiaozhi.tools.tool_schema import MAX_STEPS, mistake
 
 
 def doubling(levels: int) -> dict[str, Any]:

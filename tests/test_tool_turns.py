@@ -142,13 +142,13 @@ async def test_a_dropped_reply_has_called_nothing(tmp_path: Path) -> None:
         machine = conversation._machine
         machine.speech_began(machine.utterance, 0.0, 500.0)
         conversation._apply([StartReply(1, 0, machine.generation, "make it quiet in here")])
-        reply = conversation._replies.now
+        reply = conversation._reply
         assert reply is not None
         ready = asyncio.Event()
-        reply._gate._on_ready = ready.set
+        reply._notify = lambda _reply, _event: ready.set()
         await asyncio.wait_for(ready.wait(), 10)
         assert len(home.asked) == 1, "the model has asked for the tool"
-        conversation._replies.cancel()
+        conversation._drop_reply()
         Model(("Fine.", ())).install(home)
         conversation.abort("")
         await device.turn_text("never mind")

@@ -11,18 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.tool_host import MemoryBook, never
 from xiaozhi.events import ToolCall
 from xiaozhi.settings import ToolsSettings
 from xiaozhi.settings.tools import ReminderSettings
+from xiaozhi.store.notes import Reminder
 from xiaozhi.store.store import Store
-from xiaozhi.tools.local_answer import local_answer
-from xiaozhi.tools.reminder_book import KeptReminder, MemoryBook, Reminder, next_due
-from xiaozhi.tools.reminder_clock import ReminderClock
-from xiaozhi.tools.reminders import due_time, spoken_reminder
+from xiaozhi.tools import built_in
+from xiaozhi.tools.built_in.calculator import asked_conversion, local_answer
+from xiaozhi.tools.built_in.reminders import due_time, spoken_reminder
+from xiaozhi.tools.reminder_clock import ReminderClock, next_due
 from xiaozhi.tools.shared_tools import SharedTools
 from xiaozhi.tools.tool import ToolContext, ToolError
 from xiaozhi.tools.toolbox import ToolAnswer
-from xiaozhi.tools.units import asked
 
 BEIJING = timezone(timedelta(hours=8))
 NOW = datetime(2026, 2, 17, 9, 30, tzinfo=BEIJING)
@@ -53,10 +54,6 @@ class Talk:
         return len(gone)
 
 
-async def never(reminder: Reminder) -> bool:
-    return False
-
-
 async def use(name: str, language: str = "en", /, **arguments: Any) -> ToolAnswer:
     house = SharedTools(ToolsSettings())
     box = house.toolbox(ToolContext(language=language, now=lambda: NOW))
@@ -70,6 +67,29 @@ async def test_the_time_here_and_elsewhere() -> None:
     assert (await use("get_time", "zh")).result.text == "2026年2月17日，星期二 09:30"
     assert (await use("get_time", time_zone="UTC")).result.text == "Tuesday, 2026-02-17 01:30 (UTC)"
     assert (await use("get_time", time_zone="../etc/passwd")).result.failed
+
+
+DICE = """\
+from xiaozhi.tools.declare import tool
+
+def tools(host):
+    @tool()
+    async def roll_die(context: "ToolContext", sides: int = 6) -> str:
+        '''Roll a die.
+
+        Takes:
+            sides: how many it has.
+        '''
+        return f"{sides} at most"
+    return [roll_die]
+"""
+
+
+async def test_a_tool_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dice.py").write_text("from xiaozhi.tools.tool import ToolContext\n" + DICE)
+    monkeypatch.setattr(built_in, "__path__", [*built_in.__path__, str(tmp_path)])
+    assert (await use("roll_die", sides=20)).result.text == "20 at most"
+    assert not (await use("calculate", expression="1+1")).result.failed
 
 
 async def test_the_lunar_calendar() -> None:
@@ -121,7 +141,7 @@ def test_everything_else_is_left_to_the_model(text: str) -> None:
 @given(st.text(max_size=90))
 def test_no_text_breaks_the_local_answer(text: str) -> None:
     local_answer(text, "zh")
-    asked(text)
+    asked_conversion(text)
 
 
 async def test_the_calculator_as_a_tool() -> None:
@@ -154,6 +174,9 @@ async def test_the_conversation_is_changed_through_its_hooks() -> None:
     assert answers[4].result.ends_conversation
     (gone,) = await box.run([ToolCall("7", "forget", '{"about": "小明"}')])
     assert gone.result.text == "忘掉了1件事。" and not talk.facts
+    english = house.toolbox(ToolContext(language="en", conversation=talk))
+    (kept,) = await english.run([ToolCall("8", "remember", '{"fact": "likes tea"}')])
+    assert kept.result.text == "Remembered."
     assert "remember" not in [spec.name for spec in house.toolbox(ToolContext()).specs()]
     await house.close()
 
@@ -193,7 +216,7 @@ def test_a_series_keeps_its_time_of_day() -> None:
 
 
 async def test_reminders_are_set_listed_and_cancelled_per_device() -> None:
-    house = SharedTools(ToolsSettings(reminders=ReminderSettings(max_per_device=2)), ring=never)
+    house = SharedTools(ToolsSettings(reminders=ReminderSettings(max_per_device=2)), book=MemoryBook(), ring=never)
     mine = house.toolbox(ToolContext(device_id="a", language="zh", now=lambda: NOW))
     other = house.toolbox(ToolContext(device_id="b", language="zh", now=lambda: NOW))
 
@@ -319,7 +342,7 @@ async def test_a_book_or_a_device_that_fails_does_not_end_the_clock() -> None:
     class Failing(MemoryBook):
         fails = True
 
-        async def list(self, device_id: str = "", *, done: bool = False) -> Sequence[KeptReminder]:
+        async def list(self, device_id: str = "", *, done: bool = False) -> list[Reminder]:
             if self.fails:
                 raise OSError("disk")
             return await super().list(device_id, done=done)
@@ -335,7 +358,7 @@ async def test_a_book_or_a_device_that_fails_does_not_end_the_clock() -> None:
 
 
 def test_what_a_device_says_when_a_reminder_is_due() -> None:
-    reminder = KeptReminder(1, "a", "关火", 1000.0)
+    reminder = Reminder(1, "a", "关火", 1000.0)
     assert spoken_reminder(reminder, 1001.0, "zh") == "提醒你：关火。"
     assert spoken_reminder(reminder, 9000.0, "zh").startswith("刚才你不在的时候")
-    assert spoken_reminder(KeptReminder(1, "a", "", 1000.0), 1001.0, "en") == "Your time is up."
+    assert spoken_reminder(Reminder(1, "a", "", 1000.0), 1001.0, "en") == "Your time is up."

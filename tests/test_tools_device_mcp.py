@@ -6,18 +6,17 @@ from typing import Any
 
 import pytest
 
+from tests.tool_host import tool_host
 from xiaozhi.client.mcp import DeviceTools, Parameter
 from xiaozhi.client.mcp import Tool as ClientTool
 from xiaozhi.events import ToolCall
 from xiaozhi.settings import ToolsSettings
 from xiaozhi.settings.tools import DeviceToolSettings
-from xiaozhi.tools.device_mcp import DeviceMcp
-from xiaozhi.tools.device_rpc import DeviceRpc, call_text
-from xiaozhi.tools.registry import Registry
+from xiaozhi.tools.built_in import volume
+from xiaozhi.tools.built_in.volume import Wish, carry_out, wish
+from xiaozhi.tools.device_mcp import DeviceMcp, call_text
 from xiaozhi.tools.tool import ToolContext, ToolError
-from xiaozhi.tools.toolbox import Toolbox
-from xiaozhi.tools.volume import carry_out, volume_tools
-from xiaozhi.tools.volume_wish import Wish, wish
+from xiaozhi.tools.toolbox import Registry, Toolbox
 
 Answer = Callable[[dict[str, Any]], object]
 
@@ -68,7 +67,7 @@ async def test_the_model_sets_the_volume_of_the_device() -> None:
     wire = Wire(device.answer)
     await wire.mcp.start()
     context = ToolContext(language="en", device=wire.mcp)
-    tools = Toolbox(Registry(volume_tools()), context, ToolsSettings(), device=wire.mcp)
+    tools = Toolbox(Registry(volume.tools(tool_host())), context, ToolsSettings(), device=wire.mcp)
     tools.begin_turn("louder")
     names = [spec.name for spec in tools.specs()]
     assert names[0] == "adjust_device" and "self_audio_speaker_set_volume" in names
@@ -133,27 +132,29 @@ async def test_a_late_answer_is_not_taken_for_another_call() -> None:
     with pytest.raises(ToolError):
         await wire.mcp.call("a", {})
     wire.mcp.receive({"jsonrpc": "2.0", "id": wire.sent[0]["id"], "result": {"content": []}})
-    assert wire.mcp.rpc.late == 1
+    assert wire.mcp.late == 1
 
 
 @pytest.mark.parametrize(
     "payload",
     [None, [], "x", {}, {"id": "1", "result": {}}, {"id": True, "result": {}}, {"id": 1}, {"id": 1, "result": [1]}],
 )
-def test_malformed_answers_are_counted_and_answer_nothing(payload: object) -> None:
-    rpc = DeviceRpc()
-    rpc.request("tools/list", {})
-    assert rpc.receive(payload) is None
-    assert rpc.malformed == 1
+async def test_malformed_answers_are_counted_and_answer_nothing(payload: object) -> None:
+    wire = Wire(lambda message: None)
+    calling = asyncio.create_task(wire.mcp.call("lamp", {}))
+    await wire.first_sent.wait()
+    wire.mcp.receive(payload)
+    with pytest.raises(ToolError, match="did not answer in time"):
+        await calling
+    assert (wire.mcp.malformed, wire.mcp.timeouts) == (1, 1)
 
 
-def test_notifications_are_ignored_and_float_ids_understood() -> None:
-    rpc = DeviceRpc()
-    number, _ = rpc.request("tools/list", {})
-    assert rpc.receive({"jsonrpc": "2.0", "method": "notifications/x"}) is None
-    reply = rpc.receive({"id": float(number), "error": "odd"})
-    assert reply is not None and reply.error == "odd"
-    assert rpc.malformed == 0
+async def test_notifications_are_ignored_and_float_ids_understood() -> None:
+    wire = Wire(lambda message: {"id": float(message["id"]), "error": "odd"})
+    wire.mcp.receive({"jsonrpc": "2.0", "method": "notifications/x"})
+    with pytest.raises(ToolError, match="The device says: odd"):
+        await wire.mcp.call("lamp", {})
+    assert wire.mcp.malformed == 0
 
 
 async def test_a_cursor_that_comes_back_and_endless_tools_end_the_list() -> None:

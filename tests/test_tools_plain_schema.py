@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from tests.tool_host import MemoryBook, never
 from xiaozhi.settings.tools import ToolsSettings
 from xiaozhi.tools.plain_schema import MAX_ARGUMENTS, SchemaRefused, plain_schema
-from xiaozhi.tools.reminder_book import Reminder
 from xiaozhi.tools.shared_tools import SharedTools
 
 KEYWORDS = {
@@ -206,11 +206,8 @@ def test_whatever_is_given_becomes_a_valid_plain_schema_or_is_refused(given_sche
 
 
 def test_the_servers_own_tools_are_plain(tmp_path: Path) -> None:
-    async def ring(_reminder: Reminder) -> bool:
-        return True
-
     settings = ToolsSettings.model_validate({"home_assistant": {"url": "http://127.0.0.1:1", "token": "t"}})
-    tools = SharedTools(settings, ring=ring).registry.tools()
+    tools = SharedTools(settings, book=MemoryBook(), ring=never).registry.tools()
     assert len(tools) > 8
     for each in tools:
         require_plain(json.loads(json.dumps(each.parameters)))

@@ -3,39 +3,36 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
+from tests.tool_host import tool_host
 from xiaozhi.audio.pcm import PcmInt
-from xiaozhi.events import Message, ProviderFields, ToolCall, ToolSpec
+from xiaozhi.events import Message, ToolCall, ToolSpec
 from xiaozhi.settings import ToolsSettings
+from xiaozhi.stages.llm.stage import Outcome
+from xiaozhi.tools.built_in import calculator
 from xiaozhi.tools.declare import tool
-from xiaozhi.tools.local_answer import calculator_tools
-from xiaozhi.tools.registry import Registry
 from xiaozhi.tools.rounds import with_tools
 from xiaozhi.tools.tool import ToolContext, ToolResult
-from xiaozhi.tools.toolbox import Toolbox
+from xiaozhi.tools.toolbox import Registry, Toolbox
 
 QUESTION = (Message("user", "what is six times seven, and eight times eight?"),)
 
 
-@dataclass(frozen=True)
-class Said:
-    text: str = ""
-    tool_calls: tuple[ToolCall, ...] = ()
-    provider: ProviderFields | None = None
+def says(text: str = "", tool_calls: tuple[ToolCall, ...] = ()) -> Outcome:
+    return Outcome(text, tool_calls=tool_calls)
 
 
 class Script:
     """A model that says its lines, the last one again and again, and writes down what it was asked."""
 
-    def __init__(self, *lines: Said) -> None:
+    def __init__(self, *lines: Outcome) -> None:
         self.lines = list(lines)
         self.asked: list[tuple[list[Message], list[str]]] = []
 
-    async def __call__(self, messages: Sequence[Message], specs: tuple[ToolSpec, ...]) -> Said:
+    async def __call__(self, messages: Sequence[Message], specs: tuple[ToolSpec, ...]) -> Outcome:
         self.asked.append((list(messages), [spec.name for spec in specs]))
         return self.lines.pop(0) if len(self.lines) > 1 else self.lines[0]
 
@@ -45,7 +42,7 @@ def calculation(number: str, expression: str) -> ToolCall:
 
 
 def box(*extra: object, **settings: object) -> Toolbox:
-    registry = Registry([*calculator_tools(), *extra])  # type: ignore[list-item]  # tools, kept short in the tests
+    registry = Registry([*calculator.tools(tool_host()), *extra])  # type: ignore[list-item]  # tools, kept short in the tests
     made = Toolbox(registry, ToolContext(language="en"), ToolsSettings.model_validate(settings))
     made.begin_turn("")
     return made
@@ -53,7 +50,7 @@ def box(*extra: object, **settings: object) -> Toolbox:
 
 async def test_speech_before_and_after_several_calls_makes_one_reply() -> None:
     calls = (calculation("a", "6*7"), calculation("b", "8*8"))
-    model = Script(Said("Let me see.", calls), Said("42 and 64."))
+    model = Script(says("Let me see.", calls), says("42 and 64."))
     done = await with_tools(model, box(), QUESTION)
     assert done.spoken == ("Let me see.", "42 and 64.")
     assert done.messages == (
@@ -68,9 +65,9 @@ async def test_speech_before_and_after_several_calls_makes_one_reply() -> None:
 
 async def test_broken_arguments_are_told_and_the_model_may_mend_them() -> None:
     model = Script(
-        Said(tool_calls=(ToolCall("a", "calculate", '{"expression": '),)),
-        Said(tool_calls=(calculation("b", "6*7"),)),
-        Said("42."),
+        says(tool_calls=(ToolCall("a", "calculate", '{"expression": '),)),
+        says(tool_calls=(calculation("b", "6*7"),)),
+        says("42."),
     )
     done = await with_tools(model, box(), QUESTION)
     assert "not valid JSON" in done.messages[1].content and done.messages[3].content == "42"
@@ -78,7 +75,7 @@ async def test_broken_arguments_are_told_and_the_model_may_mend_them() -> None:
 
 
 async def test_a_model_that_calls_without_end_is_asked_once_more_without_tools() -> None:
-    model = Script(Said(tool_calls=(calculation("a", "6*7"),)))
+    model = Script(says(tool_calls=(calculation("a", "6*7"),)))
     done = await with_tools(model, box(max_rounds=3), QUESTION)
     assert len(model.asked) == 4
     assert [specs for _, specs in model.asked][-1] == []
@@ -86,7 +83,7 @@ async def test_a_model_that_calls_without_end_is_asked_once_more_without_tools()
 
 
 async def test_music_ends_the_rounds_and_says_what_it_plays() -> None:
-    @tool(speaks=True)
+    @tool()
     async def play(context: ToolContext) -> ToolResult:
         """Plays."""
 
@@ -95,11 +92,11 @@ async def test_music_ends_the_rounds_and_says_what_it_plays() -> None:
 
         return ToolResult("Playing: Moon", audio=sound)
 
-    model = Script(Said(tool_calls=(ToolCall("a", "play", ""),)))
+    model = Script(says(tool_calls=(ToolCall("a", "play", ""),)))
     done = await with_tools(model, box(play), QUESTION)
     assert len(model.asked) == 1 and done.closing == "Playing: Moon"
     assert done.audio is not None and [len(piece) async for piece in done.audio()] == [240]
-    talkative = Script(Said("Here you are!", (ToolCall("a", "play", ""),)))
+    talkative = Script(says("Here you are!", (ToolCall("a", "play", ""),)))
     assert (await with_tools(talkative, box(play), QUESTION)).closing == ""
 
 
@@ -114,11 +111,11 @@ async def test_a_filler_is_spoken_once_and_only_into_silence() -> None:
     call = (ToolCall("a", "slow", ""),)
     said: list[str] = []
     await with_tools(
-        Script(Said("", call), Said("", call), Said("ok")), box(slow, filler_after_s=0), QUESTION, said.append
+        Script(says("", call), says("", call), says("ok")), box(slow, filler_after_s=0), QUESTION, said.append
     )
     assert said == ["One moment, let me see."]
     said.clear()
-    await with_tools(Script(Said("Let me look.", call), Said("ok")), box(slow, filler_after_s=0), QUESTION, said.append)
+    await with_tools(Script(says("Let me look.", call), says("ok")), box(slow, filler_after_s=0), QUESTION, said.append)
     assert said == []
 
 
@@ -128,7 +125,7 @@ async def test_the_end_of_the_conversation_is_passed_on() -> None:
         """Ends."""
         return ToolResult("bye", ends_conversation=True)
 
-    done = await with_tools(Script(Said("", (ToolCall("a", "end", ""),)), Said("Goodbye!")), box(end), QUESTION)
+    done = await with_tools(Script(says("", (ToolCall("a", "end", ""),)), says("Goodbye!")), box(end), QUESTION)
     assert done.ends_conversation and done.spoken == ("Goodbye!",)
 
 
@@ -145,7 +142,7 @@ async def test_an_abort_cancels_the_call_that_runs() -> None:
             ended.set()
         return ""
 
-    turn = asyncio.create_task(with_tools(Script(Said("", (ToolCall("a", "hang", ""),))), box(hang), QUESTION))
+    turn = asyncio.create_task(with_tools(Script(says("", (ToolCall("a", "hang", ""),))), box(hang), QUESTION))
     await running.wait()
     turn.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -169,7 +166,7 @@ async def test_nothing_is_called_before_the_turn_is_committed() -> None:
         await committed.wait()
 
     prepared = box(act)
-    model = Script(Said("", (ToolCall("a", "act", ""),)), Said("Done."))
+    model = Script(says("", (ToolCall("a", "act", ""),)), says("Done."))
     for goes_on in (False, True):
         turn = asyncio.create_task(with_tools(model, prepared, QUESTION, before_calls=commit))
         await reached.wait()
@@ -180,6 +177,6 @@ async def test_nothing_is_called_before_the_turn_is_committed() -> None:
         else:
             turn.cancel()
             await asyncio.gather(turn, return_exceptions=True)
-            model.lines.insert(0, Said("", (ToolCall("a", "act", ""),)))
+            model.lines.insert(0, says("", (ToolCall("a", "act", ""),)))
             reached.clear()
     assert done == ["acted"]

@@ -1,5 +1,6 @@
 """Tools that ask services of the internet, against stand-ins that speak their formats and against broken ones."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,8 +12,8 @@ from bench.standins.web_services import WebServices
 from xiaozhi.events import ToolCall
 from xiaozhi.settings import ToolsSettings
 from xiaozhi.settings.tools import HomeAssistantSettings, NewsSettings, SearchSettings, WeatherSettings
-from xiaozhi.tools.feed import NoFeed, headlines_in
-from xiaozhi.tools.home_states import entities, meant
+from xiaozhi.tools.built_in.home_assistant import entities, meant
+from xiaozhi.tools.built_in.news import NoFeed, headlines_in
 from xiaozhi.tools.shared_tools import SharedTools
 from xiaozhi.tools.tool import ToolContext
 from xiaozhi.tools.toolbox import ToolAnswer, Toolbox
@@ -68,6 +69,18 @@ async def test_the_weather_of_a_place_is_asked_for_once_in_ten_minutes(services:
     assert "现在小雨" in chinese.result.text and "降水概率80%" in chinese.result.text
     assert len(services.requests) == 4  # a search and a forecast in each language
     assert services.requests[1][2]["latitude"] == "31.2200"
+
+
+async def test_a_service_that_fails_is_asked_once_by_all_who_want_the_same_and_again_by_the_next(
+    services: WebServices,
+) -> None:
+    services.fault = "500"
+    async with Asked(services) as asked:
+        answers = await asyncio.gather(*(asked.call("get_weather") for _ in range(3)))
+        assert all(answer.result.failed for answer in answers)
+        assert len(services.requests) == 1
+        services.fault = ""
+        assert not (await asked.call("get_weather")).result.failed
 
 
 async def test_a_place_that_does_not_exist_is_said(services: WebServices) -> None:

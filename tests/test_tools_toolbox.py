@@ -17,9 +17,8 @@ from xiaozhi.tools.confirmation import Confirmations, affirms
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.naming import Names, api_name
 from xiaozhi.tools.plain_schema import plain_schema
-from xiaozhi.tools.registry import Registry, allowed
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError, ToolResult, remote_tool
-from xiaozhi.tools.toolbox import Toolbox
+from xiaozhi.tools.toolbox import Registry, Toolbox, allowed
 
 VALID = re.compile(r"^[a-zA-Z][a-zA-Z0-9_-]{0,63}$")
 
@@ -334,14 +333,3 @@ async def test_the_order_is_stable_and_changes_come_between_turns_only() -> None
 async def test_tools_can_be_off_and_their_number_bounded() -> None:
     assert box(echo, enabled=False).specs() == ()
     assert len(box(echo, picky, broken, max_tools=2).specs()) == 2
-
-
-async def test_fillers_are_for_slow_tools_only() -> None:
-    @tool(slow=True)
-    async def slow(context: ToolContext) -> str:
-        """Slow."""
-        return ""
-
-    tools = box(slow, echo)
-    assert tools.filler([call("echo")]) == "" and tools.filler([call("slow")])
-    assert not tools.speaks(call("echo"))

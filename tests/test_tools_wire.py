@@ -5,22 +5,16 @@ from typing import Any
 
 from bench.standins.chat import ChatStandIn
 from xiaozhi.client.mcp import DeviceTools
-from xiaozhi.events import Message, ProviderFields, ToolCall, ToolSpec
+from xiaozhi.events import Message, ToolSpec
 from xiaozhi.settings import LlmEndpoint, LlmSettings, ToolsSettings
 from xiaozhi.settings.tools import DeviceToolSettings
 from xiaozhi.stages.llm.engine import ChatRequest
 from xiaozhi.stages.llm.openai_chat import OpenAIChat
+from xiaozhi.stages.llm.stage import Outcome
 from xiaozhi.tools.device_mcp import DeviceMcp
 from xiaozhi.tools.rounds import with_tools
 from xiaozhi.tools.shared_tools import SharedTools
 from xiaozhi.tools.tool import ToolContext
-
-
-class Said:
-    def __init__(self, text: str, tool_calls: tuple[ToolCall, ...]) -> None:
-        self.text = text
-        self.tool_calls = tool_calls
-        self.provider: ProviderFields | None = None
 
 
 def piece(index: int, number: str = "", name: str = "", arguments: str = "") -> dict[str, Any]:
@@ -49,10 +43,10 @@ async def test_two_calls_in_pieces_reach_the_device_and_the_calculator_and_their
     async with ChatStandIn(["One moment.", "Done, and 42."], tool_pieces=pieces) as server:
         chat = OpenAIChat(LlmEndpoint(base_url=f"{server.url}/v1", **endpoint), LlmSettings())
 
-        async def ask(messages: Sequence[Message], specs: tuple[ToolSpec, ...]) -> Said:
+        async def ask(messages: Sequence[Message], specs: tuple[ToolSpec, ...]) -> Outcome:
             deltas = [delta async for delta in chat.stream(ChatRequest(messages, "en", tools=specs))]
             server.tool_pieces = ()
-            return Said("".join(each.text for each in deltas), deltas[-1].tool_calls)
+            return Outcome("".join(each.text for each in deltas), tool_calls=deltas[-1].tool_calls)
 
         done = await with_tools(ask, box, [Message("user", "volume to 40, and what is 6 times 7?")])
         await chat.close()

@@ -14,7 +14,7 @@ from aiohttp import web
 from tests.house import house, question
 from xiaozhi.observability.tracing import Tracer, TracingError, spans_of
 from xiaozhi.settings import LlmEndpoint, Settings
-from xiaozhi.settings.tracing import TracingSettings
+from xiaozhi.settings.operation import TracingSettings
 from xiaozhi.turn.trace import ToolUse, TurnTrace
 
 trace_service = pytest.importorskip(

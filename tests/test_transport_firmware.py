@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.firmware import image
-from xiaozhi.http.firmware import FirmwareShelf, Running, in_rollout
-from xiaozhi.http.firmware_image import ImageError, parse_version, read_image, running_version
+from xiaozhi.access.firmware import FirmwareShelf, Running, in_rollout
+from xiaozhi.access.firmware_image import ImageError, parse_version, read_image, running_version
 
 BOARD = "bread-compact-wifi"
 

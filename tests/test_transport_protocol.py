@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xiaozhi.events import MicPacket
 from xiaozhi.transport import framing, protocol
 from xiaozhi.turn.machine import ListeningMode
 
@@ -52,12 +53,12 @@ def test_an_unknown_framing_version_means_1(value: object, expected: int) -> Non
 @given(st.sampled_from([1, 2, 3]), st.binary(max_size=5000))
 def test_no_binary_message_raises(version: int, message: bytes) -> None:
     event = protocol.DeviceProtocol(version).receive_binary(message)
-    assert isinstance(event, protocol.Audio | protocol.Ignored)
+    assert isinstance(event, MicPacket | protocol.Ignored)
 
 
 def test_an_empty_packet_is_silence() -> None:
-    assert protocol.DeviceProtocol(1).receive_binary(b"") == protocol.Audio(b"", 0)
-    assert protocol.DeviceProtocol(3).receive_binary(struct.pack("!BBH", 0, 0, 0)) == protocol.Audio(b"", 0)
+    assert protocol.DeviceProtocol(1).receive_binary(b"") == MicPacket(b"")
+    assert protocol.DeviceProtocol(3).receive_binary(struct.pack("!BBH", 0, 0, 0)) == MicPacket(b"")
 
 
 @pytest.mark.parametrize(
@@ -80,9 +81,6 @@ def test_an_empty_packet_is_silence() -> None:
         ('{"type":"hello","version":3,"features":{"mcp":true,"aec":false}}', protocol.Hello(3, frozenset({"mcp"}))),
         ('{"type":"hello","features":{"trace":true}}', protocol.Hello(1, frozenset({"trace"}), traces=True)),
         ('{"type":"hello","version":"two","features":[1],"audio_params":7}', protocol.Hello(1)),
-        ('{"type":"hello","audio_params":{"format":"pcm","sample_rate":16000}}', protocol.Hello(1, bare=True)),
-        ('{"type":"hello","audio_params":{"format":"pcm","sample_rate":"16k"}}', protocol.Hello(1)),
-        ('{"type":"hello","audio_params":{"format":["pcm"],"sample_rate":16000}}', protocol.Hello(1)),
     ],
 )
 def test_messages_of_real_clients_are_understood(text: str, expected: protocol.Event) -> None:
@@ -136,6 +134,22 @@ def test_no_json_of_any_shape_raises(message: dict[str, object]) -> None:
 @given(st.text())
 def test_no_text_raises(text: str) -> None:
     protocol.DeviceProtocol().receive_text(text)
+
+
+@pytest.mark.parametrize(
+    ("audio_params", "bare"),
+    [
+        ({"format": "pcm", "sample_rate": 16000}, True),
+        ({"format": "pcm", "sample_rate": "16k"}, False),
+        ({"format": ["pcm"], "sample_rate": 16000}, False),
+        ({"format": "opus", "sample_rate": 16000}, False),
+    ],
+)
+def test_a_hello_tells_whether_what_follows_are_samples(audio_params: dict[str, object], bare: bool) -> None:
+    device = protocol.DeviceProtocol()
+    hello = device.receive_text(orjson.dumps({"type": "hello", "audio_params": audio_params}).decode())
+    assert hello == protocol.Hello(1)
+    assert device.receive_binary(b"1234") == MicPacket(b"1234", bare=bare)
 
 
 def test_a_second_hello_is_not_answered() -> None:

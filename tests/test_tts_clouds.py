@@ -26,6 +26,7 @@ from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.errors import NOT_XML
 from xiaozhi.stages.tts.iflytek import IflytekVoice, signed_url
 from xiaozhi.stages.tts.registry import build_voices
+from xiaozhi.stages.tts.reply_voices import ReplyPart, ReplyVoices
 from xiaozhi.stages.tts.voice_request import VoiceRequest
 
 TEXT = "今天天气很好，我们去公园。"
@@ -157,8 +158,8 @@ async def test_another_cloud_speaks_with_the_closest_voice(azure: AzureStandIn, 
     settings = TtsSettings(engines=("azure", "iflytek"), azure=azure_at(azure), iflytek=iflytek_at(iflytek))
     voices = build_voices(settings, Path()).chain
     azure.fault = "error-500"
-    reply = voices.overheard(lambda _name: None, VoiceRequest("azure:zh-CN-YunxiNeural", rate_percent=20))
-    await heard(reply.speak(TEXT, language="zh"))
+    part = ReplyPart(ReplyVoices(VoiceRequest("azure:zh-CN-YunxiNeural", rate_percent=20)))
+    await heard(voices.speak(TEXT, language="zh", part=part))
     (first,), (second,) = azure.requests, iflytek.requests
     assert (first.voice, first.rate) == ("zh-CN-YunxiNeural", "+20%")
     assert (second.voice, second.speed) == ("aisjiuxu", 60), "a man's voice, as much quicker"

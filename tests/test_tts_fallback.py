@@ -14,16 +14,17 @@ from tests.sounds import heard, loudest_hz, sine
 from tests.virtual_loop import in_virtual_time
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.settings import OpenAIVoiceSettings, SherpaVoiceSettings, TtsSettings
-from xiaozhi.stages.tts.engine import TextRefused, VoiceError
+from xiaozhi.stages.tts.engine import ClauseVoice, TextRefused, VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.stages.tts.preference import Preference
 from xiaozhi.stages.tts.registry import build_voices
+from xiaozhi.stages.tts.reply_voices import ReplyPart, ReplyVoices
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 from xiaozhi.text.units import longest_speech_s
 from xiaozhi.upstream.breaker import Admission
 
 
-class Endless:
+class Endless(ClauseVoice):
     """A voice that never ends: a second of sound, or one sample, after each pause."""
 
     name = "endless"
@@ -32,14 +33,12 @@ class Endless:
         self._piece = piece
         self._pause_s = pause_s
 
-    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
+    async def speak(
+        self, text: str, *, language: str, request: VoiceRequest = ANY_VOICE
+    ) -> AsyncGenerator[PcmInt, None]:
         while True:
             yield self._piece
             await asyncio.sleep(self._pause_s)
-
-    async def warm(self) -> None: ...
-
-    async def close(self) -> None: ...
 
 
 class Clock:
@@ -49,7 +48,7 @@ class Clock:
         return self.now
 
 
-class Scripted:
+class Scripted(ClauseVoice):
     """A voice that plays pieces; an exception among them is raised, None waits for ever."""
 
     def __init__(self, name: str, *script: PcmInt | Exception | None) -> None:
@@ -59,7 +58,9 @@ class Scripted:
         self.closed = 0
         self.reachable = True
 
-    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
+    async def speak(
+        self, text: str, *, language: str, request: VoiceRequest = ANY_VOICE
+    ) -> AsyncGenerator[PcmInt, None]:
         self.asked += 1
         try:
             for item in self.script:
@@ -291,7 +292,7 @@ async def test_only_so_many_sentences_wait_for_their_first_sound() -> None:
 
     class Slow(Scripted):
         async def speak(
-            self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE
+            self, text: str, *, language: str, request: VoiceRequest = ANY_VOICE
         ) -> AsyncGenerator[PcmInt, None]:
             nonlocal waiting, most
             waiting += 1
@@ -333,17 +334,16 @@ async def test_the_first_sentence_of_a_reply_goes_before_later_ones() -> None:
 
     class Slow(Scripted):
         async def speak(
-            self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE
+            self, text: str, *, language: str, request: VoiceRequest = ANY_VOICE
         ) -> AsyncGenerator[PcmInt, None]:
             order.append(text)
             await release.wait()
             yield LONG
 
     voices = chain(Slow("a"), first_s=20.0, slots=1)
-    early, late = voices.overheard(lambda _name: None), voices.overheard(lambda _name: None)
     speaking = [
-        asyncio.create_task(heard(reply.speak(text, language="zh")))
-        for reply, text in ((early, "一"), (early, "二"), (early, "三"), (late, "四"))
+        asyncio.create_task(heard(voices.speak(text, language="zh", urgent=urgent)))
+        for text, urgent in (("一", True), ("二", False), ("三", False), ("四", True))
     ]
     for _ in range(20):
         await asyncio.sleep(0)
@@ -352,21 +352,21 @@ async def test_the_first_sentence_of_a_reply_goes_before_later_ones() -> None:
     assert order == ["一", "四", "二", "三"]
 
 
-async def test_a_wish_reaches_every_voice_that_is_tried() -> None:
-    wishes: list[VoiceRequest] = []
+async def test_a_request_reaches_every_voice_that_is_tried() -> None:
+    requests: list[VoiceRequest] = []
 
     class Listening(Scripted):
         async def speak(
-            self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE
+            self, text: str, *, language: str, request: VoiceRequest = ANY_VOICE
         ) -> AsyncGenerator[PcmInt, None]:
-            wishes.append(wish)
+            requests.append(request)
             async for piece in super().speak(text, language=language):
                 yield piece
 
-    wish = VoiceRequest(gender="male", rate_percent=10)
-    reply = chain(Listening("a", BROKEN), Listening("b", LONG)).overheard(lambda _name: None, wish)
-    await heard(reply.speak("你好", language="zh"))
-    assert wishes == [wish, wish]
+    request = VoiceRequest(gender="male", rate_percent=10)
+    voices = chain(Listening("a", BROKEN), Listening("b", LONG))
+    await heard(voices.speak("你好", language="zh", part=ReplyPart(ReplyVoices(request))))
+    assert requests == [request, request]
 
 
 async def test_warming_finds_who_cannot_be_reached() -> None:

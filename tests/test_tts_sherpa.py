@@ -136,7 +136,7 @@ async def test_text_the_model_does_not_know_is_silent(folder: Path) -> None:
 def test_the_best_voice_that_is_there_is_found(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "vits-zh-ll").mkdir()
     assert default_voice_dir(tmp_path) == folder
-    assert SherpaVoice(SherpaVoiceSettings(), tmp_path).about == "vits matcha-zh"
+    assert SherpaVoice(SherpaVoiceSettings(), tmp_path).about == "vits matcha-zh, local"
     with pytest.raises(VoiceError, match=r"no voice in .*xiaozhi models pull matcha-zh"):
         default_voice_dir(tmp_path / "elsewhere")
 

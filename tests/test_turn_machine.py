@@ -19,7 +19,7 @@ from xiaozhi.turn.decisions import (
     StartReply,
     StartSaying,
 )
-from xiaozhi.turn.machine import ListeningMode, State, TurnMachine
+from xiaozhi.turn.machine import ListeningMode, TurnMachine, TurnState
 
 RULES = TurnSettings(
     soft_end_ms=128,
@@ -51,7 +51,7 @@ def soft_end(machine: TurnMachine, last_voiced_ms: float = 1000.0) -> int:
     return asked[0].ticket
 
 
-def state_of(machine: TurnMachine) -> State:
+def state_of(machine: TurnMachine) -> TurnState:
     """Its state now: what a type checker has concluded from an earlier look does not hold."""
     return machine.state
 
@@ -68,7 +68,7 @@ def test_a_neutral_text_is_committed_when_its_silence_has_passed_and_the_reply_i
     assert machine.reply_ready(machine.generation) == []  # 128 ms of silence are too few for a neutral text
     assert machine.heard(machine.utterance, 1500, 500) == []
     assert kinds(machine.heard(machine.utterance, 1560, 560)) == [Commit, NextUtterance]
-    assert machine.state is State.REPLYING
+    assert machine.state is TurnState.REPLYING
 
 
 def test_a_complete_text_is_committed_sooner_and_a_trailing_one_later() -> None:
@@ -86,7 +86,7 @@ def test_the_turn_stays_open_while_the_reply_is_not_ready() -> None:
     speak(machine)
     machine.recognised(soft_end(machine), "现在几点了")
     assert machine.heard(machine.utterance, 2500, 1500) == []
-    assert machine.state is State.PAUSED
+    assert machine.state is TurnState.PAUSED
     assert kinds(machine.reply_ready(machine.generation)) == [Commit, NextUtterance]
 
 
@@ -119,7 +119,7 @@ def test_speech_that_goes_on_raises_the_revision_and_drops_the_reply() -> None:
     machine.recognised(first, "我想问一下")
     generation = machine.generation
     assert machine.heard(machine.utterance, 1300, 0) == []
-    assert (machine.state, machine.revision) == (State.HEARING, 1)
+    assert (machine.state, machine.revision) == (TurnState.HEARING, 1)
     assert machine.heard(machine.utterance, 1500, 0) == []  # kept a little: the words may turn out to be the same
     assert kinds(machine.heard(machine.utterance, 1800, 0)) == [DropReply]
     assert machine.generation == generation + 1
@@ -152,7 +152,7 @@ def test_a_provisional_text_starts_the_reply_and_its_confirmation_commits_it() -
     machine, ticket = provisional()
     assert machine.reply_ready(machine.generation) == []
     assert machine.heard(machine.utterance, 1500, 500) == []
-    assert machine.state is State.PAUSED
+    assert machine.state is TurnState.PAUSED
     decisions = machine.recognised(ticket, "现在几点了？")
     assert kinds(decisions) == [Commit, NextUtterance]
     assert isinstance(decisions[0], Commit)
@@ -183,7 +183,7 @@ def test_words_that_turn_out_to_be_none_are_no_turn() -> None:
     machine.heard(machine.utterance, 1540, 540)
     assert kinds(machine.recognised(ticket, "。")) == [DropReply]
     assert kinds(machine.heard(machine.utterance, 1560, 560)) == [NextUtterance]
-    assert machine.state is State.WAITING
+    assert machine.state is TurnState.WAITING
 
 
 def test_a_confirmation_that_is_overdue_is_not_waited_for() -> None:
@@ -193,7 +193,7 @@ def test_a_confirmation_that_is_overdue_is_not_waited_for() -> None:
     assert machine.heard(machine.utterance, 1860, 860) == []
     assert kinds(machine.heard(machine.utterance, 1920, 920)) == [Commit, NextUtterance]
     assert machine.recognised(ticket, "现在几点到") == []
-    assert machine.state is State.REPLYING
+    assert machine.state is TurnState.REPLYING
 
 
 def test_a_released_key_waits_for_the_confirmation() -> None:
@@ -275,7 +275,7 @@ def test_noise_without_words_ends_the_utterance_without_a_turn(text: str) -> Non
     speak(machine)
     assert machine.recognised(soft_end(machine), text) == []
     assert kinds(machine.heard(machine.utterance, 1560, 560)) == [NextUtterance]
-    assert machine.state is State.WAITING
+    assert machine.state is TurnState.WAITING
 
 
 def test_a_released_key_commits_at_once() -> None:
@@ -288,14 +288,14 @@ def test_a_released_key_commits_at_once() -> None:
     assert isinstance(asked, Recognise)
     assert kinds(machine.recognised(asked.ticket, "我今天")) == [StartReply, Commit, NextUtterance]
     machine.reply_done(machine.generation)
-    assert machine.state is State.IDLE
+    assert machine.state is TurnState.IDLE
 
 
 def test_a_key_pressed_for_a_moment_is_no_turn() -> None:
     machine = listening(ListeningMode.MANUAL)
     machine.speech_began(machine.utterance, 0, 60)
     assert kinds(machine.stop(machine.utterance)) == [NextUtterance]
-    assert machine.state is State.IDLE
+    assert machine.state is TurnState.IDLE
 
 
 def test_three_minutes_of_speech_are_capped_and_answered() -> None:
@@ -330,9 +330,9 @@ def test_what_comes_late_after_a_gap_goes_on_with_the_turn_and_is_no_habit_of_th
     machine.reply_ready(machine.generation)
     assert machine.heard(machine.utterance, 1000, 700, unsent_ms=700, doubtful=True) == []
     assert machine.heard(machine.utterance, 1060, 400, unsent_ms=340, doubtful=True) == [], "half of it is made up for"
-    assert machine.state is State.PAUSED
+    assert machine.state is TurnState.PAUSED
     assert machine.heard(machine.utterance, 1300, 0) == []
-    assert (machine.state, machine.revision) == (State.HEARING, 1)
+    assert (machine.state, machine.revision) == (TurnState.HEARING, 1)
     assert machine.pace.habit_ms == 60, "and not 400"
 
 
@@ -351,7 +351,7 @@ def test_abort_interrupts_a_reply_and_forgets_an_utterance() -> None:
     machine.typed("你好")
     generation = machine.generation
     assert machine.abort() == [Interrupt(generation), NextUtterance(machine.utterance, Mic.OPEN)]
-    assert (machine.generation, machine.state) == (generation + 1, State.WAITING)
+    assert (machine.generation, machine.state) == (generation + 1, TurnState.WAITING)
     speak(machine)
     assert kinds(machine.abort()) == [NextUtterance]
 
@@ -362,7 +362,7 @@ def test_listen_start_is_idempotent_and_does_not_disturb_a_reply() -> None:
     assert again == [NextUtterance(machine.utterance, Mic.OPEN, afresh=True)]
     machine.typed("你好")
     assert machine.listen(ListeningMode.AUTO) == []
-    assert machine.state is State.REPLYING
+    assert machine.state is TurnState.REPLYING
     assert kinds(machine.listen(ListeningMode.MANUAL)) == [Interrupt, NextUtterance]
 
 
@@ -370,7 +370,7 @@ def realtime_reply() -> TurnMachine:
     machine = listening(ListeningMode.REALTIME)
     machine.typed("讲个故事")
     machine.speech_began(machine.utterance, 10_000, 10_100)
-    assert machine.state is State.OVERLAP
+    assert machine.state is TurnState.OVERLAP
     return machine
 
 
@@ -384,7 +384,7 @@ def test_words_over_a_reply_interrupt_it_and_begin_a_turn() -> None:
     assert asked.probe
     turn = machine.turn
     assert kinds(machine.recognised(asked.ticket, "换一个")) == [Interrupt]
-    assert (machine.state, machine.turn) == (State.HEARING, turn + 1)
+    assert (machine.state, machine.turn) == (TurnState.HEARING, turn + 1)
 
 
 def test_a_backchannel_over_a_reply_lets_it_go_on() -> None:
@@ -399,14 +399,14 @@ def test_a_backchannel_over_a_reply_lets_it_go_on() -> None:
 def test_a_cough_over_a_reply_does_not_even_pause_it() -> None:
     machine = realtime_reply()
     assert kinds(machine.heard(machine.utterance, 10_300, 140)) == [NextUtterance]
-    assert machine.state is State.REPLYING
+    assert machine.state is TurnState.REPLYING
 
 
 def test_talk_over_the_end_of_a_reply_becomes_the_next_turn() -> None:
     machine = realtime_reply()
     machine.heard(machine.utterance, 10_320, 0)
     assert machine.reply_done(machine.generation) == []
-    assert machine.state is State.HEARING
+    assert machine.state is TurnState.HEARING
 
 
 @pytest.mark.parametrize("mode", [ListeningMode.AUTO, ListeningMode.MANUAL])
@@ -422,19 +422,19 @@ def test_a_wake_word_in_mid_sentence_begins_afresh_and_what_was_under_way_is_out
     speak(machine)
     before = machine.utterance
     assert machine.woken() == [NextUtterance(before + 1, Mic.OPEN, afresh=True)]
-    assert state_of(machine) is State.WAITING
+    assert state_of(machine) is TurnState.WAITING
     assert machine.heard(before, 1300, 0) == [] and machine.speech_began(before, 1300, 1400) == []
-    assert state_of(machine) is State.WAITING
+    assert state_of(machine) is TurnState.WAITING
     speak(machine)
-    assert state_of(machine) is State.HEARING
+    assert state_of(machine) is TurnState.HEARING
 
 
 def test_a_wake_word_over_a_reply_that_is_held_lets_it_go_on() -> None:
     machine = realtime_reply()
     machine.heard(machine.utterance, 10_320, 0)
-    assert state_of(machine) is State.PROBING
+    assert state_of(machine) is TurnState.PROBING
     assert kinds(machine.woken()) == [ResumeReply, NextUtterance]
-    assert state_of(machine) is State.REPLYING
+    assert state_of(machine) is TurnState.REPLYING
 
 
 def test_an_onset_that_waits_while_the_server_begins_to_speak_is_out_of_date_and_the_next_is_heard() -> None:
@@ -442,9 +442,9 @@ def test_an_onset_that_waits_while_the_server_begins_to_speak_is_out_of_date_and
     on_its_way = machine.utterance
     assert kinds(machine.say()) == [StartSaying]
     assert kinds(machine.reply_ready(machine.generation)) == [CommitSaying, NextUtterance]
-    assert machine.speech_began(on_its_way, 0, 100) == [] and state_of(machine) is State.REPLYING
+    assert machine.speech_began(on_its_way, 0, 100) == [] and state_of(machine) is TurnState.REPLYING
     machine.speech_began(machine.utterance, 200, 300)
-    assert state_of(machine) is State.OVERLAP
+    assert state_of(machine) is TurnState.OVERLAP
 
 
 def test_a_held_reply_goes_on_when_the_microphone_falls_silent_or_recognition_never_answers() -> None:
@@ -462,7 +462,7 @@ def test_a_held_reply_goes_on_when_the_microphone_falls_silent_or_recognition_ne
 def test_speech_over_a_reply_that_may_come_late_is_waited_for_a_little() -> None:
     machine = realtime_reply()
     assert machine.heard(machine.utterance, 10_160, 500, unsent_ms=500, doubtful=True) == []
-    assert machine.state is State.OVERLAP
+    assert machine.state is TurnState.OVERLAP
     assert kinds(machine.heard(machine.utterance, 10_160, 560, unsent_ms=560, doubtful=True)) == [NextUtterance]
 
 
@@ -480,7 +480,7 @@ def test_a_reply_that_fails_before_its_turn_is_over_is_followed_by_an_excuse_and
     machine.reply_done(machine.generation)
     machine.heard(machine.utterance, 1420, 420)
     assert kinds(machine.reply_done(machine.generation)) == [NextUtterance]
-    assert machine.state is State.WAITING
+    assert machine.state is TurnState.WAITING
 
 
 @pytest.mark.parametrize("state", ["hearing", "paused", "understood", "overlap", "probing"])
@@ -499,7 +499,7 @@ def test_whatever_never_comes_no_state_is_for_ever(state: str) -> None:
     machine.overdue()
     assert machine.state is not before
     machine.overdue()
-    assert machine.state in (State.IDLE, State.REPLYING)
+    assert machine.state in (TurnState.IDLE, TurnState.REPLYING)
 
 
 # Properties -------------------------------------------------------------------------------------------------------
@@ -566,7 +566,7 @@ class Watcher:
                 self.silence_ms = self.unsent_ms = 0.0
                 self.speaking = True
                 self.take(machine.speech_began(self.utterance, self.now_ms - 100, self.now_ms))
-                assert machine.state in (State.HEARING, State.OVERLAP), "an onset is somebody's utterance"
+                assert machine.state in (TurnState.HEARING, TurnState.OVERLAP), "an onset is somebody's utterance"
             case "nobody", _ if self.mic is not Mic.SHUT and not self.speaking:
                 self.take(machine.not_speech(self.utterance))
             case "late", _:
@@ -636,10 +636,10 @@ class Watcher:
                     self.utterance, self.mic, self.speaking = number, mic, False
         machine = self.machine
         assert machine.utterance == self.utterance
-        replying = machine.state in (State.REPLYING, State.OVERLAP, State.PROBING)
+        replying = machine.state in (TurnState.REPLYING, TurnState.OVERLAP, TurnState.PROBING)
         assert replying == self.open, "the gate is open exactly while replying"
-        assert self.held == (machine.state is State.PROBING)
-        hearing = machine.state in (State.HEARING, State.PAUSED, State.OVERLAP, State.PROBING)
+        assert self.held == (machine.state is TurnState.PROBING)
+        hearing = machine.state in (TurnState.HEARING, TurnState.PAUSED, TurnState.OVERLAP, TurnState.PROBING)
         assert hearing == self.speaking, "whose utterance it is, the microphone and the machine know alike"
 
 
@@ -666,7 +666,7 @@ def test_every_utterance_comes_to_an_end(actions: list[tuple[str, object]], text
         watcher.play("gap", 40)
         watcher.play("ready", None)
         watcher.play("done", None)
-    assert watcher.machine.state in (State.IDLE, State.WAITING)
+    assert watcher.machine.state in (TurnState.IDLE, TurnState.WAITING)
 
 
 def test_a_question_that_was_asked_before_is_answered_sooner() -> None:

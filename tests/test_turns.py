@@ -163,7 +163,7 @@ async def test_a_turn_is_not_committed_because_its_device_goes_away(tmp_path: Pa
             device.listen()
             device.say(Utterance.encode(question(), 60))
             await until(lambda: len(home.asked) == 1)
-            stats = home.server.services.tick.stats
+            stats = home.server.services.batcher.stats
             asked_at = stats.packets
             await until(lambda: stats.packets >= asked_at + 20)  # silence after which any reply would be let out
         async with asyncio.timeout(5):

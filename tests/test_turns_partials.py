@@ -27,7 +27,7 @@ async def test_partial_texts_come_before_the_whole_one_and_the_turn_goes_its_way
         assert (report.answered, report.heard, report.text) == (True, "what time is it", "It is ten past nine.")
         assert len(shown(device)) >= 2
         assert shown(device)[-1] == "what time is it"
-        partials = home.server.devices._services.ears.partials
+        partials = home.server.devices._services.recognition.partials
         assert partials.shown == len(shown(device)) - 1
         kinds = [message["type"] for _, message in device.received]
         assert "stt" not in kinds[kinds.index("tts") :], "nothing is shown of a turn that is committed"
@@ -36,10 +36,10 @@ async def test_partial_texts_come_before_the_whole_one_and_the_turn_goes_its_way
 
 async def test_load_turns_them_off_and_on(tmp_path: Path) -> None:
     async with house(tmp_path, asr={"partials": True}) as home, home.device() as device:
-        home.server.devices._services.ears.partials.allowed = False
+        home.server.devices._services.recognition.partials.allowed = False
         await device.turn(question())
         assert shown(device) == ["what time is it"]
-        home.server.devices._services.ears.partials.allowed = True
+        home.server.devices._services.recognition.partials.allowed = True
         await device.turn(question())
         assert len(shown(device)) > 2
 

@@ -14,7 +14,8 @@ from xiaozhi.upstream.budget import HedgeBudget
 from xiaozhi.upstream.choice import Candidate, Standing, choose, standings
 from xiaozhi.upstream.failure import FailureKind
 from xiaozhi.upstream.latency import RollingLatency
-from xiaozhi.upstream.pool import Lease, Upstream, UpstreamPool
+from xiaozhi.upstream.member import Upstream
+from xiaozhi.upstream.pool import Lease, UpstreamPool
 from xiaozhi.upstream.retry_after import MAX_S, retry_after_s
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
@@ -272,15 +273,15 @@ async def test_an_upstream_that_keeps_somebody_waiting_is_slow_before_it_has_ans
 
 async def test_outcomes_are_counted_once_by_kind() -> None:
     pool, clock = pool_of(Upstream("a", "A"))
-    with taken(pool.take()) as lease:
-        clock.now += 0.3
-        lease.first_byte()
-        lease.succeeded()
-        lease.failed(FailureKind.SERVER, "late")
-    with taken(pool.take()) as lease:
-        lease.failed(FailureKind.SERVER, "a: HTTP 500")
-    with taken(pool.take()):
-        pass
+    first, second, third = (taken(pool.take()) for _ in range(3))
+    clock.now += 0.3
+    first.first_byte()
+    first.succeeded()
+    first.failed(FailureKind.SERVER, "late")
+    first.dropped()
+    second.failed(FailureKind.SERVER, "a: HTTP 500")
+    second.dropped()
+    third.dropped()
     (state,) = pool.states()
     assert (state.requests, state.succeeded, state.dropped, state.failures) == (3, 1, 1, {"server": 1})
     assert state.first_byte_s == pytest.approx(0.3)
@@ -370,13 +371,13 @@ async def test_two_bad_checks_close_the_way_and_a_good_one_is_told() -> None:
     async def check(target: str) -> str:
         return wrong[target]
 
-    await pool.check_all(check)
+    await pool.checks.check_all(check)
     assert pool.others({"b"})
-    await pool.check_all(check)
+    await pool.checks.check_all(check)
     assert not pool.others({"b"})
     assert [state.healthy for state in pool.states()] == [False, True]
     wrong["A"] = ""
-    await pool.check_all(check)
+    await pool.checks.check_all(check)
     clock.now += 20.0
     assert pool.others({"b"})
 
@@ -403,7 +404,7 @@ async def test_a_good_check_brings_back_one_that_could_not_be_connected_to() -> 
     async def well(_target: str) -> str:
         return ""
 
-    await pool.check_all(well)
+    await pool.checks.check_all(well)
     assert [state.breaker for state in pool.states()] == [HALF_OPEN, OPEN]
 
 

@@ -92,7 +92,7 @@ async def test_many_ears_hear_what_each_would_hear_alone() -> None:
         np.testing.assert_allclose(together.pcm, expected.pcm, atol=1e-6)
         np.testing.assert_allclose(together.probabilities, expected.probabilities, atol=1e-5)
         assert len(together.probabilities) == len(together.pcm) // 512
-    assert tick.stats.ticks == 1 and tick.stats.served == 20
+    assert tick.stats.batches == 1 and tick.stats.served == 20
     assert tick.stats.largest_batch == 8
     tick.close()
 
@@ -194,7 +194,7 @@ async def test_packets_gather_when_many_come_and_while_the_thread_is_busy(model:
     await asyncio.sleep(0)
     model.gate.set()
     await asyncio.gather(first, *rest)
-    assert tick.stats.ticks == 2
+    assert tick.stats.batches == 2
     assert tick.stats.largest_batch == 30
     tick.close()
 
@@ -209,7 +209,7 @@ async def test_a_crowd_is_served_oldest_first_up_to_the_cap(model: GatedModel) -
         order.append(number)
 
     await asyncio.gather(*(device(number) for number in range(10)))
-    assert tick.stats.ticks == 3
+    assert tick.stats.batches == 3
     assert [sorted(order[0:4]), sorted(order[4:8]), sorted(order[8:])] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert max(model.batches) == 4
     tick.close()
@@ -301,7 +301,7 @@ async def test_no_packets_are_heard_at_once_as_nothing() -> None:
     tick = VadBatcher(_MODEL, VadSettings())
     heard = await tick.hear(tick.open(), [])
     assert len(heard.pcm) == 0 and heard.probabilities == [] and heard.errors == 0
-    assert tick.stats.ticks == 0
+    assert tick.stats.batches == 0
     tick.close()
 
 

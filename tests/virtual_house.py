@@ -24,25 +24,33 @@ from xiaozhi.concurrency.retirement import Retirement
 from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.conversation.caches import Caches
 from xiaozhi.conversation.conversation import Conversation
-from xiaozhi.conversation.services import DelayEstimate, Services, Speculation
+from xiaozhi.conversation.engines import DelayEstimate
+from xiaozhi.conversation.services import Services, Speculation
 from xiaozhi.events import MicPacket, ToolCall
 from xiaozhi.memory.summaries import Summariser
-from xiaozhi.overload.admission import Admission
+from xiaozhi.overload.admission import TurnAdmission
 from xiaozhi.overload.load_shedder import LoadShedder
-from xiaozhi.settings import Settings
-from xiaozhi.stages.asr.engine import EngineError, Recognizer, Transcript
-from xiaozhi.stages.asr.remote import RemoteError, RemoteRecognizer, WithFallback
+from xiaozhi.settings import AsrSettings, Settings
+from xiaozhi.settings.asr import RemoteAsrSettings
+from xiaozhi.stages.asr.engine import EngineError, Transcript
+from xiaozhi.stages.asr.fallback import Fallback
+from xiaozhi.stages.asr.offline import OfflineRecognizer
+from xiaozhi.stages.asr.recogniser import Recognizer
+from xiaozhi.stages.asr.recognition import Recognition
+from xiaozhi.stages.asr.remote import RemoteRecognizer
+from xiaozhi.stages.asr.remote_use import RemoteError
+from xiaozhi.stages.asr.streaming import StreamingRecognizer
 from xiaozhi.stages.asr.two_pass import TwoPass
-from xiaozhi.stages.asr.utterance import Ears
+from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta
-from xiaozhi.stages.tts.engine import VoiceError
+from xiaozhi.stages.tts.clause_speech import ClauseSpeech
+from xiaozhi.stages.tts.engine import ClauseVoice, Voice, VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 from xiaozhi.stages.vad.batcher import VadBatcher
 from xiaozhi.stages.vad.silero import States, Windows
 from xiaozhi.store import Store
 from xiaozhi.tools.device import DeviceTools
-from xiaozhi.turn.endpointing import plain
 from xiaozhi.turn.machine import ListeningMode
 
 _TEXTS: Final = (
@@ -144,8 +152,8 @@ class _Model:
 
 
 @dataclass
-class VirtualRecogniser:
-    """Offline, streaming, or on another machine."""
+class VirtualRecogniser(OfflineRecognizer):
+    """On this machine, or behind `remote_engine` on another."""
 
     fate: Fate
     name: str = "dice"
@@ -159,22 +167,25 @@ class VirtualRecogniser:
             raise RemoteError("dice: HTTP 500")
         return self.decode(pcm)
 
-    async def warm(self) -> None:
-        pass
 
-    async def aclose(self) -> None:
-        pass
+class _Service(RemoteRecognizer):
+    name = "dice"
 
-    def close(self) -> None:
-        pass
+    def __init__(self, asked: VirtualRecogniser, settings: RemoteAsrSettings) -> None:
+        super().__init__(settings)
+        self._asked = asked
+
+    async def recognise(self, pcm: PcmFloat) -> Transcript:
+        return await self._asked.recognise(pcm)
 
 
 @dataclass
-class _Streaming:
+class _Streaming(StreamingRecognizer):
     fate: Fate
     name: str = "streaming dice"
+    wants_samples: int = 0
 
-    def open(self) -> "_Streaming":
+    def begin(self) -> "_Streaming":
         return self
 
     def accept(self, pcm: PcmFloat) -> str:
@@ -182,9 +193,6 @@ class _Streaming:
 
     def finish(self) -> Transcript:
         return Transcript(self.fate.words(), language="zh")
-
-    def close(self) -> None:
-        pass
 
 
 @dataclass
@@ -222,22 +230,24 @@ class _Chat:
                 )
             )
 
-    async def warm(self) -> None:
-        pass
+    async def warm(self) -> str:
+        return ""
 
     async def close(self) -> None:
         pass
 
 
 @dataclass
-class _Voice:
+class _Voice(ClauseVoice):
     """Speaks a tone, or fails; the last of a chain always speaks."""
 
     fate: Fate
     name: str
     works: bool = False
 
-    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
+    async def speak(
+        self, text: str, *, language: str, request: VoiceRequest = ANY_VOICE
+    ) -> AsyncGenerator[PcmInt, None]:
         fate = self.fate
         await asyncio.sleep(fate.delay_s(0.3 if self.works else 3.0))
         if not self.works and fate.one_in(5):
@@ -246,12 +256,6 @@ class _Voice:
             yield np.full(DOWNLINK_RATE_HZ // 5, 3000, np.int16)
             if not self.works and fate.one_in(10):
                 raise VoiceError("dice: broke off")
-
-    async def warm(self) -> None:
-        pass
-
-    async def close(self) -> None:
-        pass
 
 
 def _store() -> Store:
@@ -293,10 +297,12 @@ def some_engine(fate: Fate, settings: Settings) -> Recognizer:
     return VirtualRecogniser(fate)
 
 
-def remote_engine(remote: RemoteRecognizer, fate: Fate, settings: Settings, *, early_decode: bool) -> WithFallback:
+def remote_engine(asked: VirtualRecogniser, fate: Fate, settings: Settings, *, early_decode: bool) -> Fallback:
     """A recogniser on another machine, with one here behind it."""
     rules = settings.asr.remote.model_copy(update={"early_decode": early_decode})
-    return WithFallback(remote, VirtualRecogniser(fate), rules, asyncio.get_running_loop().time)
+    service = _Service(asked, rules)
+    service.remote.clock = asyncio.get_running_loop().time
+    return Fallback(service, service.remote, VirtualRecogniser(fate))
 
 
 def virtual_services(settings: Settings, fate: Fate, engine: Recognizer | None = None) -> Services:
@@ -309,30 +315,29 @@ def virtual_services(settings: Settings, fate: Fate, engine: Recognizer | None =
     """
     loop = cast(ConversationLoop, asyncio.get_running_loop())
     loop.decode_s = lambda: fate.delay_s(3.0)
-    dice, store, chat = fate.dice, _store(), _Chat(fate)
+    dice, store, chat = fate.dice, _store(), Chat(settings.llm, [_Chat(fate)])
     recognition, codec = WorkerPool(dice.randint(1, 2), "asr"), WorkerPool(1, "codec")
     voices = [_Voice(fate, "flaky"), _Voice(fate, "local", works=True)]
     parts: dict[str, Any] = {
         "settings": settings,
-        "tick": VadBatcher(_Model(), settings.vad),
-        "ears": Ears(
+        "batcher": VadBatcher(_Model(), settings.vad),
+        "recognition": Recognition(
             engine or VirtualRecogniser(fate),
             recognition,
-            early_decode=dice.random() < 0.7,
-            partials=dice.random() < 0.3,
+            AsrSettings(early_decode=dice.random() < 0.7, partials=dice.random() < 0.3),
         ),
         "chat": chat,
-        "voice": VoiceChain(voices, 2.0, 2.0, 5.0, loop.time),
+        "voice": (chain := VoiceChain(voices, 2.0, 2.0, 5.0, loop.time)),
         "codec": codec,
         "load_shedder": LoadShedder(settings.load, recognition, codec),
-        "admission": Admission(settings.load.turns_at_once, settings.load.turn_wait_s),
+        "admission": TurnAdmission(settings.load.turns_at_once, settings.load.turn_wait_s),
         "store": store,
         "roster": Roster(settings, _PRESETS),
         "summaries": Summariser(chat, settings, store),
-        "caches": Caches(settings, None, None),
+        "caches": Caches(settings, ClauseSpeech(chain, codec, settings), None),
     }
     if not _HOUSE:  # its tools take a tenth of a second to be made
-        _HOUSE.append(Services(model=cast(Any, None), commands=frozenset({plain("现在几点了")}), **parts))
+        _HOUSE.append(Services(model=cast(Any, None), **parts))
     services = _HOUSE[0]
     for name, part in parts.items():
         setattr(services, name, part)
@@ -343,6 +348,12 @@ def virtual_services(settings: Settings, fate: Fate, engine: Recognizer | None =
 
 
 _HOUSE: Final[list[Services]] = []
+
+
+def use_voices(services: Services, *voices: Voice) -> None:
+    """Have replies spoken by these from now on, the best first."""
+    services.voice = VoiceChain(voices, 2.0, 2.0, 5.0, asyncio.get_running_loop().time)
+    services.caches.speech = ClauseSpeech(services.voice, services.codec, services.settings)
 
 
 class VirtualDevice:

@@ -23,8 +23,10 @@ R = TypeVar("R")
 
 # The end of a connection arrives at once, or a little later when the machine is busy.
 _END_ARRIVES_S: Final = 0.0001
-# What has not been read after so long waits for somebody who does not read, or who has gone.
+# What has not been read after so long waits for somebody who does not read, or who has gone. To him more is sent and
+# more again: each wait for nothing halves the next one.
 _UNREAD_S: Final = 0.05
+_MIN_UNREAD_S: Final = 0.001
 # A thread that got nothing from any processor for so long waits for something that may need time to pass.
 _WAITS_S: Final = 0.05
 _IDLE_NS: Final = 1_000_000
@@ -101,6 +103,7 @@ class _Jumping(selectors.DefaultSelector):
         self.threads_at_work = 0
         self._gated_at = 0  # so many threads were found waiting
         self._unread = _on_their_way  # so many bytes were found to be read by nobody
+        self._unread_s = _UNREAD_S
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """What is ready now; see `selectors.BaseSelector.select`."""
@@ -122,8 +125,10 @@ class _Jumping(selectors.DefaultSelector):
         if _on_their_way == self._unread and not connecting:
             time.sleep(_END_ARRIVES_S)
             return super().select(0)
-        if not (ready := super().select(_UNREAD_S)):
-            self._unread = _on_their_way
+        if ready := super().select(self._unread_s):
+            self._unread_s = _UNREAD_S
+        else:
+            self._unread, self._unread_s = _on_their_way, max(self._unread_s / 2.0, _MIN_UNREAD_S)
         return ready
 
     def _of_threads(self, timeout: float) -> list[tuple[selectors.SelectorKey, int]]:

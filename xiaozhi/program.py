@@ -13,6 +13,16 @@ _NAME: Final = "xiaozhi"
 _COMMAND: Final = re.compile(r"(?<![\w./-])xiaozhi(?= [a-z])")
 
 
+class PlainError(Exception):
+    """What went wrong, in a line or more for the person at the command line: nobody needs a traceback with it.
+
+    Attributes:
+        exit_code: of a command that ends with it.
+    """
+
+    exit_code = 1
+
+
 def executable() -> Path | None:
     """The file that a shell would run to run this program; None where it is only to be had as `python -m xiaozhi`."""
     if getattr(sys, "frozen", False):

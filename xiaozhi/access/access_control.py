@@ -9,6 +9,7 @@ from typing import Final
 from xiaozhi.access.activation import Activation
 from xiaozhi.access.addresses import networks
 from xiaozhi.access.auth import KeyKeeper, TokenAuth
+from xiaozhi.access.firmware import FirmwareShelf
 from xiaozhi.access.guests import Guests
 from xiaozhi.access.identity import Identity
 from xiaozhi.access.page_guard import PageGuard
@@ -18,8 +19,6 @@ from xiaozhi.access.shared_rate_limits import SharedLimiter
 from xiaozhi.access.tls import TlsFiles
 from xiaozhi.access.token_keys import KeyRing
 from xiaozhi.cluster.link import RedisLink
-from xiaozhi.http.firmware import FirmwareShelf
-from xiaozhi.http.ota import OtaAccess
 from xiaozhi.settings import Settings
 from xiaozhi.store import Store
 
@@ -86,11 +85,6 @@ class AccessControl:
         host = headers.get("X-Forwarded-Host") or headers.get("Host", "")
         origin = headers.get("Origin", "")
         return self.guests.admits(identity.device_id, identity.token, origin, host, time.monotonic())
-
-    @property
-    def reception(self) -> OtaAccess:
-        """What the OTA desk works with."""
-        return OtaAccess(self.token_auth, self.activation, self.firmware, self.requests)
 
     async def refresh(self) -> None:
         """Look once for new firmware, keys and certificates."""

@@ -13,6 +13,7 @@ from xiaozhi.settings import ServerSettings
 
 WEBSOCKET_PATH: Final = "/xiaozhi/v1/"
 OTA_PATH: Final = "/xiaozhi/ota/"
+VISION_PATH: Final = "/mcp/vision/explain"
 
 # DNS name or IPv4 address with an optional port: the firmware takes the first colon for the port and knows no IPv6.
 _HOST: Final = re.compile(r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?)(?::(?P<port>\d{1,5}))?")

@@ -10,13 +10,12 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from xiaozhi.access.addresses import OTA_PATH, WEBSOCKET_PATH, Network, address_of, host_of, is_in
+from xiaozhi.access.addresses import OTA_PATH, VISION_PATH, WEBSOCKET_PATH, Network, address_of, host_of, is_in
 from xiaozhi.access.guests import is_guest
 from xiaozhi.access.identity import Identity
 from xiaozhi.access.loopback import is_loopback_host
 from xiaozhi.access.origins import Origins, hosts_of, is_page, names_of
 from xiaozhi.access.rate_limits import OncePer, RateLimiter
-from xiaozhi.http.vision import VISION_PATH
 from xiaozhi.settings import Settings
 
 _log = logging.getLogger(__name__)

@@ -6,12 +6,13 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from xiaozhi.agents.prompt import PromptError, check_template
+from xiaozhi.program import PlainError
 
 LONGEST_PROMPT: Final = 8000
 _Spoken = Annotated[str, Field(max_length=200)]
 
 
-class AgentError(Exception):
+class AgentError(PlainError):
     """An agent cannot be used; one line says which and what to do."""
 
 

@@ -1,22 +1,10 @@
 """A server joins its cluster: tells how it does, sends devices where they belong, and shares what it finds dead."""
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
 
-from xiaozhi import __version__
-from xiaozhi.cluster.hints import BreakerHints
-from xiaozhi.cluster.node import ClusterNode, endpoint_ids, pressure_of
+from xiaozhi.cluster.node import ClusterNode, LiveFigures, endpoint_ids, pressure_of
 from xiaozhi.conversation.services import Services
-from xiaozhi.observability.health.upstreams import endpoint_states
 from xiaozhi.upstream.breaker import BreakerState
-from xiaozhi.upstream.pool import UpstreamPool
-
-
-@runtime_checkable
-class _Pooled(Protocol):
-    """A chat model over several endpoints."""
-
-    pool: UpstreamPool[object]
 
 
 class Membership:
@@ -32,7 +20,6 @@ class Membership:
         """This node, once it has joined."""
         self._services = services
         self._devices = devices
-        self._told: dict[str, int] = {}
 
     @property
     def shared(self) -> bool:
@@ -48,16 +35,7 @@ class Membership:
         services = self._services
         if services.shared is None:
             return
-        self.node = ClusterNode(
-            services.settings,
-            services.shared,
-            address,
-            version=__version__,
-            devices=self._devices,
-            pressure=self._pressure,
-        )
-        self.node.share_hints(BreakerHints(services.shared.link, self.node.name, self._suspect))
-        self.node.registry.on_beat.append(self._tell)
+        self.node = ClusterNode(services.settings, services.shared, address, self._live, self._suspect)
         await self.node.start()
 
     async def place(self, device_id: str) -> str:
@@ -74,24 +52,13 @@ class Membership:
         if self.node is not None:
             await self.node.stop()
 
-    def _pressure(self) -> float:
+    def _live(self) -> LiveFigures:
         services = self._services
-        if not services.takes_devices:
-            return 1.0
-        return pressure_of(services.load_shedder.readings, services.settings.load.devices)
+        pressure = pressure_of(services.load_shedder.readings, services.settings.load.devices)
+        open_ = {state.name for state in services.chat.states() if state.breaker is BreakerState.OPEN}
+        dead = tuple(one for one, name in endpoint_ids(services.settings).items() if name in open_)
+        return LiveFigures(self._devices(), pressure if services.takes_devices else 1.0, dead)
 
     def _suspect(self, endpoint: str) -> bool:
         name = endpoint_ids(self._services.settings).get(endpoint, "")
-        chat = self._services.chat
-        return bool(name) and isinstance(chat, _Pooled) and chat.pool.suspect(name)
-
-    def _tell(self) -> None:
-        """Let the others know of endpoints whose circuit has opened since the last look."""
-        if self.node is None or self.node.hints is None:
-            return
-        ids = {name: identity for identity, name in endpoint_ids(self._services.settings).items()}
-        for state in endpoint_states(self._services):
-            before = self._told.get(state.name, 0)
-            self._told[state.name] = state.opened
-            if state.opened > before and state.breaker is BreakerState.OPEN and state.name in ids:
-                self.node.hints.tell(ids[state.name])
+        return bool(name) and self._services.chat.pool.suspect(name)

@@ -11,6 +11,7 @@ from xiaozhi.http.headers import harden, name_nobodys_version
 from xiaozhi.http.health import HEALTH_PATH, HealthRoutes
 from xiaozhi.http.log import quiet_bad_requests
 from xiaozhi.http.metrics import METRICS_PATH, MetricsRoutes
+from xiaozhi.http.openapi import OPENAPI_PATH, OpenApiRoutes
 from xiaozhi.http.ota import OTA_PATH, WEBSOCKET_PATH, OtaRoutes
 from xiaozhi.http.services import HttpServices
 from xiaozhi.transport.websocket import WebSocketEndpoint
@@ -72,4 +73,5 @@ def build_app(
         return web.Response(text=f"XiaoZhi server. OTA address: {OTA_PATH}\n")
 
     app.router.add_get("/", root)
+    app.router.add_get(OPENAPI_PATH, OpenApiRoutes(app).show)
     return app

@@ -1,65 +1,33 @@
 """What lets people and their programs look into a running server: metrics, health and spans, put together."""
 
 import time
-from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from xiaozhi.access.access_control import AccessControl
-from xiaozhi.app.mqtt import MqttServer
-from xiaozhi.cluster.node import ClusterNode
-from xiaozhi.console.routes import Console
 from xiaozhi.conversation.services import Services
 from xiaozhi.http.health import HealthRoutes
 from xiaozhi.http.metrics import MetricsRoutes, Watchers
-from xiaozhi.http.services import HttpServices
 from xiaozhi.observability.health.alerts import Alerts
-from xiaozhi.observability.health.ready import not_ready_because
-from xiaozhi.observability.health.report import report
-from xiaozhi.observability.metrics.access import AccessMetrics
-from xiaozhi.observability.metrics.caches import CacheMetrics
-from xiaozhi.observability.metrics.cluster import ClusterMetrics
-from xiaozhi.observability.metrics.live import LiveMetrics
-from xiaozhi.observability.metrics.memory import MemoryMetrics
-from xiaozhi.observability.metrics.mqtt import MqttMetrics
-from xiaozhi.observability.metrics.process import ProcessMetrics
+from xiaozhi.observability.health.report import not_ready_because, report
+from xiaozhi.observability.metrics.figures import TABLES
+from xiaozhi.observability.metrics.tables import Figures, Sources
 from xiaozhi.observability.metrics.turns import TurnMetrics
-from xiaozhi.observability.metrics.upstreams import UpstreamMetrics
 from xiaozhi.observability.tracing import Tracer
-from xiaozhi.reload.reloader import Reloader
 from xiaozhi.transport.connected_devices import ConnectedDevices
 
 
-def metrics_routes(
-    services: Services,
-    devices: ConnectedDevices,
-    access: AccessControl,
-    alerts: Alerts,
-    reloader: Reloader,
-    *,
-    doors: HttpServices,
-    console: Console | None = None,
-    mqtt: MqttServer | None = None,
-    node: Callable[[], ClusterNode | None] = lambda: None,
-) -> MetricsRoutes | None:
+def metrics_routes(sources: Sources) -> MetricsRoutes | None:
     """The metrics of this server, in a registry of its own; None when they are switched off."""
-    settings = services.settings.metrics
-    if not settings.enabled:
+    services = sources.services
+    if not services.settings.metrics.enabled:
         return None
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    registry.register(LiveMetrics(services, devices))
-    registry.register(UpstreamMetrics(services))
-    registry.register(CacheMetrics(services))
-    registry.register(MemoryMetrics(services))
-    registry.register(ClusterMetrics(services, node))
-    registry.register(AccessMetrics(access, doors, console))
-    registry.register(ProcessMetrics(alerts, reloader, services, access.refusals))
-    if mqtt is not None:
-        registry.register(MqttMetrics(mqtt.listener, mqtt.udp))
+    registry.register(Figures(TABLES, sources))
     turns = TurnMetrics(registry)
     services.on_turn.append(lambda _device, trace: turns.count(trace))
-    return MetricsRoutes(registry, Watchers(settings, access.trusted))
+    return MetricsRoutes(registry, Watchers(services.settings.metrics, sources.access.trusted))
 
 
 def health_routes(services: Services, devices: ConnectedDevices, access: AccessControl, alerts: Alerts) -> HealthRoutes:

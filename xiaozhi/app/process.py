@@ -19,13 +19,12 @@ from xiaozhi.app.ports import CannotServe
 from xiaozhi.app.server import Server, serving
 from xiaozhi.app.service_manager import Notifier, service_manager
 from xiaozhi.logs import set_up_logging
-from xiaozhi.overload.memory import give_back
+from xiaozhi.overload.usage import give_back
 from xiaozhi.program import program
 from xiaozhi.reload.model_pulls import missing_models
 from xiaozhi.reload.watch import FileWatch
 from xiaozhi.settings import Settings
-from xiaozhi.settings.load import DEFAULT_FILE, Loaded
-from xiaozhi.settings.source import SettingsSource
+from xiaozhi.settings.load import DEFAULT_FILE, Loaded, SettingsSource
 
 _log = logging.getLogger(__name__)
 

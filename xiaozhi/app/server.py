@@ -24,20 +24,22 @@ from xiaozhi.app.http_app import build_app
 from xiaozhi.app.mqtt import MqttPorts, MqttServer
 from xiaozhi.app.observability import health_routes, metrics_routes, tracer_of
 from xiaozhi.app.ports import CannotServe, Port
+from xiaozhi.app.services import running_services
 from xiaozhi.cluster.link import ClusterError
 from xiaozhi.cluster.node import ClusterNode
 from xiaozhi.console.password import PasswordError
 from xiaozhi.console.routes import Console
-from xiaozhi.conversation.services import Services, running_services
+from xiaozhi.conversation.services import Services
 from xiaozhi.http.headers import read_as_text
 from xiaozhi.http.ota import OTA_PATH, WEBSOCKET_PATH, OtaRoutes
 from xiaozhi.http.services import HttpServices
 from xiaozhi.observability.health.alerts import Alerts
+from xiaozhi.observability.metrics.tables import Sources
 from xiaozhi.observability.tracing import TracingError
 from xiaozhi.reload.model_pulls import Pulls
 from xiaozhi.reload.reloader import Reloader
 from xiaozhi.settings import Settings
-from xiaozhi.settings.source import SettingsSource
+from xiaozhi.settings.load import SettingsSource
 from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.vad.silero import VadError
@@ -177,22 +179,25 @@ async def _serving(
                     WebSocketEndpoint(services, access, devices, doors.vision.address if doors.vision else None),
                     OtaRoutes(
                         settings.server,
-                        access.reception,
+                        access,
                         host,
                         membership.place if membership.shared else None,
                         console=console is not None,
                         mqtt=mqtt.offer if mqtt is not None else None,
                     ),
                     metrics_routes(
-                        services,
-                        devices,
-                        access,
-                        alerts,
-                        reloader,
-                        doors=doors,
-                        console=console,
-                        mqtt=mqtt,
-                        node=lambda: membership.node,
+                        Sources(
+                            services,
+                            devices,
+                            access,
+                            doors,
+                            alerts,
+                            reloader,
+                            console,
+                            lambda: membership.node,
+                            mqtt.listener if mqtt is not None else None,
+                            mqtt.udp if mqtt is not None else None,
+                        )
                     ),
                     console,
                     health_routes(services, devices, access, alerts),

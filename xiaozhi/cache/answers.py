@@ -1,12 +1,13 @@
 """Answers to questions that were asked before, word for word or worded differently. Lives on the loop, never waits."""
 
+import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
+from cachetools import LRUCache
 
 from xiaozhi.text.cacheable import MAX_QUESTION_CHARS, Why, history_counts, may_use
 from xiaozhi.text.same_words import normal_form
@@ -44,40 +45,87 @@ class Found:
     how: How
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Entry:
     question: str
     answer: str
     expires: float  # infinite for common replies
-    vector: Vector
-    embedding: Vector | None
-    size: int
+    size: int = 0
+    embedding_length: int = 0
 
 
-class AnswerCache:
-    """Bounded by entries, bytes and time; the least recently used answer is forgotten first, common replies never.
+class _Index:
+    """Entries with the vectors of their questions in one matrix; adding and removing one costs one row.
 
-    Args:
+    The matrix is doubled when it is full, which takes 2 ms at 5000 vectors.
+    """
+
+    def __init__(self, dimensions: int) -> None:
+        self._vectors: Vector = np.empty((1, dimensions), np.float32)
+        self._entries: list[_Entry] = []  # in the order of the rows
+        self._rows: dict[_Entry, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, entry: _Entry, vector: Vector) -> None:
+        """Take in an entry with its vector, float32[dimensions]."""
+        row = len(self._entries)
+        if row == len(self._vectors):
+            self._vectors = np.concatenate([self._vectors, np.empty_like(self._vectors)])
+        self._vectors[row] = vector
+        self._entries.append(entry)
+        self._rows[entry] = row
+
+    def remove(self, entry: _Entry) -> None:
+        """Take out an entry, if it is there; the last one takes its row."""
+        row = self._rows.pop(entry, None)
+        if row is None:
+            return
+        last = self._entries.pop()
+        if last is not entry:
+            self._entries[row] = last
+            self._rows[last] = row
+            self._vectors[row] = self._vectors[len(self._entries)]
+
+    def nearest(self, vector: Vector, least: float) -> list[_Entry]:
+        """Up to `_CANDIDATES` entries whose cosine with a vector is `least` or more, best first."""
+        cosines = self._vectors[: len(self._entries)] @ vector
+        above = np.flatnonzero(cosines >= least)
+        best = above[np.argsort(-cosines[above], kind="stable")][:_CANDIDATES]
+        return [self._entries[row] for row in best]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLimits:
+    """How much is kept, and when two questions are taken for one.
+
+    Attributes:
         max_entries: of answers, common replies not counted.
         max_bytes: of texts and vectors.
         ttl_s: life of an answer, in seconds.
         similar: also look for questions that are worded differently.
         threshold: cosine from which questions are compared closely, by the built-in measure.
         embedding_threshold: the same for vectors of an embeddings endpoint.
+    """
+
+    max_entries: int
+    max_bytes: int
+    ttl_s: float
+    similar: bool
+    threshold: float
+    embedding_threshold: float
+
+
+class AnswerCache:
+    """Bounded by entries, bytes and time; the least recently used answer is forgotten first, common replies never.
+
+    Args:
+        limits: how much is kept.
         clock: monotonic time in seconds.
     """
 
-    def __init__(
-        self,
-        *,
-        max_entries: int,
-        max_bytes: int,
-        ttl_s: float,
-        similar: bool,
-        threshold: float,
-        embedding_threshold: float = 0.92,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, limits: AnswerLimits, clock: Callable[[], float] = time.monotonic) -> None:
         self.hits = 0
         """Questions answered from the same words."""
         self.similar_hits = 0
@@ -90,22 +138,22 @@ class AnswerCache:
         """Questions that must not be answered from a cache."""
         self.evicted = 0
         """Answers forgotten to make room."""
-        self.bytes = 0
-        """What is held, in bytes."""
-        self.similar = similar
-        self._max_entries = max_entries
-        self._max_bytes = max_bytes
-        self._ttl_s = ttl_s
-        self._threshold = threshold
-        self._embedding_threshold = embedding_threshold
+        self._limits = limits
         self._clock = clock
-        self._entries: OrderedDict[_Id, _Entry] = OrderedDict()
-        self._common: dict[_Id, _Entry] = {}
-        self._tables: dict[str, tuple[list[_Entry], Vector]] = {}  # per scope, built when asked, dropped when changed
+        # Its size is in bytes. What goes to make room is chosen here, for two limits that may change.
+        self._entries: LRUCache[_Id, _Entry] = LRUCache(math.inf, getsizeof=lambda entry: entry.size)
+        self._common: dict[str, _Entry] = {}  # by normal form
+        self._by_words: dict[str, _Index] = {}  # per scope
+        self._by_meaning: dict[tuple[str, int], _Index] = {}  # per scope and length of the embeddings
 
     def __len__(self) -> int:
         """How many answers are held, common replies not counted."""
         return len(self._entries)
+
+    @property
+    def bytes(self) -> int:
+        """What is held, in bytes, common replies not counted."""
+        return int(self._entries.currsize)
 
     @property
     def hit_rate(self) -> float:
@@ -114,38 +162,34 @@ class AnswerCache:
         asked = hits + self.misses + self.refused
         return hits / asked if asked else 0.0
 
-    def resize(
-        self,
-        *,
-        max_entries: int,
-        max_bytes: int,
-        ttl_s: float,
-        similar: bool,
-        threshold: float,
-        embedding_threshold: float,
-    ) -> None:
+    @property
+    def similar(self) -> bool:
+        """Whether questions that are worded differently are looked for, too."""
+        return self._limits.similar
+
+    def resize(self, limits: AnswerLimits) -> None:
         """Other limits from now on; what is held keeps the life it was given."""
-        self._max_entries, self._max_bytes, self._ttl_s = max_entries, max_bytes, ttl_s
-        self.similar, self._threshold, self._embedding_threshold = similar, threshold, embedding_threshold
-        while self._entries and (len(self._entries) > max_entries or self.bytes > max_bytes):
-            self._remove(next(iter(self._entries)))
-            self.evicted += 1
+        self._limits = limits
+        self._make_room(limits.max_entries, limits.max_bytes)
 
     def preload(self, replies: Iterable[tuple[str, str]]) -> None:
         """Add common replies: questions with their answers. They never expire."""
+        index = self._by_words.setdefault(COMMON, _Index(DIMENSIONS))
         for question, answer in replies:
-            entry = _entry(question, answer, float("inf"), None)
-            self._common[COMMON, normal_form(question)] = entry
-        self._tables.pop(COMMON, None)
+            form = normal_form(question)
+            if (former := self._common.get(form)) is not None:
+                index.remove(former)
+            self._common[form] = entry = _Entry(question, answer, math.inf)
+            index.add(entry, vector(question))
 
     def forget_common(self) -> None:
         """Take the common replies out; others are preloaded afterwards."""
         self._common.clear()
-        self._tables.pop(COMMON, None)
+        self._by_words.pop(COMMON, None)
 
     def admits(self, question: str, history: list[str], *, has_image: bool) -> bool:
         """Whether a question may be answered from here; counts those that may not."""
-        known = len(question) <= MAX_QUESTION_CHARS and (COMMON, normal_form(question)) in self._common
+        known = len(question) <= MAX_QUESTION_CHARS and normal_form(question) in self._common
         if known and not has_image and not history_counts(history):
             return True  # written down by the owner, whatever kind of question it is
         if may_use(question, history, has_image=has_image) is Why.OK:
@@ -157,19 +201,16 @@ class AnswerCache:
         """The answer to the same words; counts a hit, never a miss."""
         form = normal_form(question)
         entry = self._entries.get((scope, form))
-        if entry is not None and self._alive((scope, form), entry):
-            self._entries.move_to_end((scope, form))
+        if entry is not None and entry.expires <= self._clock():
+            self._remove((scope, form))
+        elif entry is not None:
             self.hits += 1
             return Found(entry.answer, "exact")
-        common = self._common.get((COMMON, form))
+        common = self._common.get(form)
         if common is not None:
             self.common_hits += 1
             return Found(common.answer, "common")
         return None
-
-    def has_candidates(self, scope: str) -> bool:
-        """Whether there is anything that other words could be compared with."""
-        return self.similar and bool(self._table(scope)[0])
 
     def find_similar(self, question: str, scope: str, embedding: Vector | None = None) -> Found | None:
         """The answer to a question of the same meaning; counts a hit, never a miss.
@@ -179,15 +220,15 @@ class AnswerCache:
             scope: agent, language and models.
             embedding: of the question, by the endpoint; None takes the built-in measure.
         """
-        if not self.similar or not gist(question).content:
+        if not self._limits.similar or not gist(question).content:
             return None
-        found = self._by_embedding(question, scope, embedding) if embedding is not None else None
+        found = self._nearest_meaning(question, scope, embedding) if embedding is not None else None
         if found is None:
-            found = self._by_vector(question, scope)
+            found = self._nearest_words(question, scope)
         if found is not None:
             self.similar_hits += 1
             return Found(found.answer, "similar")
-        common = self._by_vector(question, COMMON)
+        common = self._nearest_words(question, COMMON)
         if common is not None:
             self.common_hits += 1
             return Found(common.answer, "common")
@@ -200,61 +241,52 @@ class AnswerCache:
             return
         if key in self._entries:
             self._remove(key)
-        entry = _entry(question, answer, self._clock() + self._ttl_s, embedding)
-        if entry.size > self._max_bytes:
+        size = len(question.encode()) + len(answer.encode()) + DIMENSIONS * 4 + _ENTRY_BYTES
+        size += embedding.nbytes if embedding is not None else 0
+        if size > self._limits.max_bytes:
             return
-        while self._entries and (len(self._entries) >= self._max_entries or self.bytes + entry.size > self._max_bytes):
-            self._remove(next(iter(self._entries)))
-            self.evicted += 1
-        self._entries[key] = entry
-        self.bytes += entry.size
-        self._tables.pop(scope, None)
+        self._make_room(self._limits.max_entries - 1, self._limits.max_bytes - size)
+        length = len(embedding) if embedding is not None else 0
+        self._entries[key] = entry = _Entry(question, answer, self._clock() + self._limits.ttl_s, size, length)
+        self._by_words.setdefault(scope, _Index(DIMENSIONS)).add(entry, vector(question))
+        if embedding is not None:
+            self._by_meaning.setdefault((scope, length), _Index(length)).add(entry, embedding)
 
     def clear(self) -> None:
         """Forget all answers; common replies stay."""
         for key in list(self._entries):
             self._remove(key)
 
-    def _alive(self, key: _Id, entry: _Entry) -> bool:
-        if entry.expires > self._clock():
-            return True
-        self._remove(key)
-        return False
+    def _make_room(self, max_entries: int, max_bytes: int) -> None:
+        """Forget the answers that were not used for longest, until so much is left."""
+        while self._entries and (len(self._entries) > max_entries or self.bytes > max_bytes):
+            (scope, _), entry = self._entries.popitem()
+            self._unindex(scope, entry)
+            self.evicted += 1
 
     def _remove(self, key: _Id) -> None:
-        self.bytes -= self._entries.pop(key).size
-        self._tables.pop(key[0], None)
+        self._unindex(key[0], self._entries.pop(key))
 
-    def _table(self, scope: str) -> tuple[list[_Entry], Vector]:
-        """The entries of a scope and their vectors, float32[entries, DIMENSIONS]."""
-        if scope not in self._tables:
-            where = self._common if scope == COMMON else self._entries
-            entries = [entry for (of, _), entry in where.items() if of == scope]
-            vectors = (
-                np.stack([entry.vector for entry in entries]) if entries else np.empty((0, DIMENSIONS), np.float32)
-            )
-            self._tables[scope] = (entries, vectors)
-        return self._tables[scope]
+    def _unindex(self, scope: str, entry: _Entry) -> None:
+        self._by_words[scope].remove(entry)
+        if not self._by_words[scope]:
+            del self._by_words[scope]
+        if entry.embedding_length:
+            meant = scope, entry.embedding_length
+            self._by_meaning[meant].remove(entry)
+            if not self._by_meaning[meant]:
+                del self._by_meaning[meant]
 
-    def _by_vector(self, question: str, scope: str) -> _Entry | None:
-        entries, vectors = self._table(scope)
-        for index in _best(vectors @ vector(question), self._threshold):
-            entry = entries[index]
-            if entry.expires > self._clock() and same_question(question, entry.question, self._threshold):
+    def _nearest_words(self, question: str, scope: str) -> _Entry | None:
+        index = self._by_words.get(scope)
+        for entry in index.nearest(vector(question), self._limits.threshold) if index is not None else ():
+            if entry.expires > self._clock() and same_question(question, entry.question, self._limits.threshold):
                 return entry
         return None
 
-    def _by_embedding(self, question: str, scope: str, embedding: Vector) -> _Entry | None:
-        entries = [
-            entry
-            for entry in self._table(scope)[0]
-            if entry.embedding is not None and entry.embedding.shape == embedding.shape
-        ]
-        if not entries:
-            return None
-        vectors = np.stack([entry.embedding for entry in entries if entry.embedding is not None])
-        for index in _best(vectors @ embedding, self._embedding_threshold):
-            entry = entries[index]
+    def _nearest_meaning(self, question: str, scope: str, embedding: Vector) -> _Entry | None:
+        index = self._by_meaning.get((scope, len(embedding)))
+        for entry in index.nearest(embedding, self._limits.embedding_threshold) if index is not None else ():
             if (
                 entry.expires > self._clock()
                 and not contradiction(question, entry.question)
@@ -262,15 +294,3 @@ class AnswerCache:
             ):
                 return entry
         return None
-
-
-def _entry(question: str, answer: str, expires: float, embedding: Vector | None) -> _Entry:
-    size = len(question.encode()) + len(answer.encode()) + DIMENSIONS * 4 + _ENTRY_BYTES
-    size += embedding.nbytes if embedding is not None else 0
-    return _Entry(question, answer, expires, vector(question), embedding, size)
-
-
-def _best(cosines: Vector, least: float) -> list[int]:
-    """Places of the highest values, best first."""
-    above = np.flatnonzero(cosines >= least)
-    return [int(index) for index in above[np.argsort(-cosines[above], kind="stable")][:_CANDIDATES]]

@@ -8,7 +8,7 @@ from typing import Final
 
 import orjson
 
-from xiaozhi.cache.flight import Flight
+from xiaozhi.cache.flight import Flight, Flights
 from xiaozhi.cache.packets import pack, unpack
 from xiaozhi.cache.redis_tier import RedisTier
 from xiaozhi.cache.tier import Tiers
@@ -44,7 +44,7 @@ class SpeechCache:
         """Clauses that were made and not kept: another voice stood in, or they were cut off."""
         self.made_elsewhere = 0
         """Clauses another node made while this one waited."""
-        self._flights: dict[bytes, Flight] = {}
+        self._flights: Flights[bytes, bytes] = Flights()
         self._keeping: set[asyncio.Task[None]] = set()
 
     @property
@@ -83,12 +83,12 @@ class SpeechCache:
         Raises:
             Exception: what `make` raised, to everybody who follows.
         """
-        flight = self._flights.get(key)
-        if flight is not None and not flight.abandoned:
+        flight = self._flights.join(key)
+        if flight is not None:
             self.joined += 1
         else:
             self.misses += 1
-            flight = self._flights[key] = self._begin(key, make, keep_under, wait_s)
+            flight = self._begin(key, make, keep_under, wait_s)
         async with aclosing(flight.follow()) as packets:
             async for packet in packets:
                 yield packet
@@ -99,7 +99,7 @@ class SpeechCache:
         make: Callable[[], AsyncGenerator[bytes, None]],
         keep_under: Callable[[], bytes | None],
         wait_s: float | None,
-    ) -> Flight:
+    ) -> Flight[bytes]:
         shared = next((tier for tier in self.tiers.tiers if isinstance(tier, RedisTier)), None)
         elsewhere = False  # another node has made and kept it
 
@@ -120,8 +120,6 @@ class SpeechCache:
                     yield packet
 
         def done(packets: list[bytes] | None) -> None:
-            if self._flights.get(key) is flight:
-                del self._flights[key]
             kept = None
             if packets is not None:
                 kept = key if elsewhere else keep_under() if packets else None
@@ -139,12 +137,10 @@ class SpeechCache:
             if shared is not None:
                 shared.release(key)
 
-        flight = Flight(make() if shared is None else made_once(), done)
-        return flight
+        return self._flights.begin(key, make() if shared is None else made_once(), done)
 
     async def close(self) -> None:
         """End what is being made and close the tiers."""
-        for flight in list(self._flights.values()):
-            await flight.close()
+        await self._flights.close()
         await asyncio.gather(*self._keeping)
         await self.tiers.close()

@@ -3,9 +3,9 @@
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from xiaozhi.access.firmware import FirmwareShelf
 from xiaozhi.access.tls import TlsError, distrusted_because, load_context
 from xiaozhi.checks.finding import Finding, bad, ok, warn
-from xiaozhi.http.firmware import FirmwareShelf
 from xiaozhi.settings import OtaSettings, ServerSettings
 from xiaozhi.settings.origins import EVERYBODY, NO_ADDRESS
 

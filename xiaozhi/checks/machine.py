@@ -5,7 +5,6 @@ import http.client
 import importlib
 import importlib.metadata
 import ipaddress
-import os
 import shutil
 import ssl
 import tempfile
@@ -15,6 +14,7 @@ from xiaozhi.access.binding import bind, why_not
 from xiaozhi.checks.finding import Finding, bad, ok, warn
 from xiaozhi.http.headers import SERVER_NAME
 from xiaozhi.http.health import HEALTH_PATH
+from xiaozhi.overload import usage
 from xiaozhi.settings import ServerSettings, Settings
 
 LOW_DISK_MB = 500
@@ -113,7 +113,7 @@ def disk(path: Path) -> Finding:
 
 def cpu(settings: Settings, cpuinfo: Path = Path("/proc/cpuinfo")) -> Finding:
     """Whether the processor has the instructions and the cores for what is asked of it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usage.cores()
     wanted = settings.asr.workers * settings.asr.threads
     try:
         flags = next(

@@ -5,18 +5,16 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
 
-import numpy as np
-
 # PyAV cannot be imported by two threads at once, and the voices are built in threads.
 import xiaozhi.audio.stream_decode  # noqa: F401 - see above
-from xiaozhi.audio.pcm import UPLINK_RATE_HZ
 from xiaozhi.checks.finding import Finding, Level, bad, ok, warn
+from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.settings import AsrSettings, TtsSettings, VadSettings
-from xiaozhi.stages.asr.engine import EngineError, OfflineRecognizer
-from xiaozhi.stages.asr.funasr import Funasr
-from xiaozhi.stages.asr.openai_transcription import OpenAITranscription
-from xiaozhi.stages.asr.registry import build_recognizer
-from xiaozhi.stages.asr.remote import RemoteError, RemoteRecognizer
+from xiaozhi.settings.tts import VOICES
+from xiaozhi.stages.asr.engine import EngineError
+from xiaozhi.stages.asr.recogniser import BuildContext, Recognizer
+from xiaozhi.stages.asr.registry import build_alone, build_recognizer
+from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.registry import build_voices
 from xiaozhi.stages.vad.silero import VadError, load_silero
@@ -25,7 +23,7 @@ from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
 VOICE_TRIAL_S = 8.0
 """Longest wait for a voice to say two syllables."""
 
-LOCAL_VOICES = frozenset({"sherpa", "espeak"})
+LOCAL_VOICES = frozenset(name for name, table in VOICES.items() if not table.needs_network)
 """Voices that need no network."""
 
 
@@ -42,18 +40,20 @@ def recognition(settings: AsrSettings, models_dir: Path) -> Finding:
     try:
         built = build_recognizer(settings, models_dir, SPOKEN_COMMANDS_EN)
         try:
-            quiet = np.zeros(UPLINK_RATE_HZ // 2, np.float32)
-            if isinstance(built.recognizer, OfflineRecognizer):
-                built.recognizer.decode(quiet)
-            else:
-                stream = built.recognizer.open()
-                stream.accept(quiet)
-                stream.finish()
+            asyncio.run(_run_once(built.recognizer))
         finally:
             built.recognizer.close()
     except EngineError as error:
         return bad("asr", str(error))
     return warn("asr", f"{built.why}; {built.hint}") if built.hint else ok("asr", built.why)
+
+
+async def _run_once(recognizer: Recognizer) -> None:
+    pool = WorkerPool(1, "check")
+    try:
+        await recognizer.warm(pool)
+    finally:
+        pool.close()
 
 
 async def voices(settings: TtsSettings, models_dir: Path) -> list[Finding]:
@@ -88,23 +88,22 @@ async def voice(name: str, settings: TtsSettings, models_dir: Path) -> Finding:
 
 async def remote_recognition(settings: AsrSettings) -> Finding | None:
     """Whether the recogniser on another machine can be reached and takes the key; None where there is none."""
-    remote: RemoteRecognizer
-    if settings.engine == "openai":
-        remote = OpenAITranscription(settings.openai, settings.remote, settings.language)
-    elif settings.engine == "funasr":
-        remote = Funasr(settings.funasr, settings.remote, settings.language, itn=settings.itn)
-    else:
+    if not getattr(getattr(settings, settings.engine, None), "needs_network", False):
         return None
+    try:
+        remote = build_alone(settings.engine, BuildContext(settings, Path(), ()))
+    except EngineError:
+        return None  # said of the recogniser as a whole
     subject = f"asr {remote.name}"
     try:
         async with asyncio.timeout(settings.remote.timeout_s):
-            await remote.warm()
+            await remote.connect()
     except RemoteError as error:
         return bad(subject, str(error), required=False)
     except TimeoutError:
         return warn(subject, f"does not answer within {settings.remote.timeout_s:g} s")
     finally:
-        await remote.aclose()
+        await remote.disconnect()
     return ok(subject, "answers")
 
 

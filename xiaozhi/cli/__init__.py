@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from xiaozhi import __version__
-from xiaozhi.program import as_called, program
+from xiaozhi.program import PlainError, as_called, program
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, str] = {
     "serve": "run the server that devices talk to",
     "talk": "be a device: speak to a server, hear the reply, see where the time went",
     "check": "try every file, model, port, endpoint and key the settings name",
+    "settings": "print a settings file with every setting, its default and what it is for",
     "models": "list, fetch and remove speech models",
     "cache": "show or clear the speech kept on disk",
     "devices": "list devices, bind, allow, block, name and remove them",
@@ -34,7 +35,7 @@ COMMANDS: Mapping[str, str] = {
     "tools": "list, call and check what the model may call",
     "deploy": "print configurations: systemd, Prometheus, Grafana, HAProxy, nginx, Docker, Kubernetes",
 }
-"""Each is a module of this package with `add_parser(subparsers)` and `run(args) -> int`."""
+"""Each is a module of this package, see `frame`."""
 
 _MODULES: Mapping[str, str] = {"import": "import_"}  # `import` is a word of Python
 
@@ -98,21 +99,25 @@ def _run(argv: list[str]) -> int:
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     called = rest[0] if rest else ""
-    module = f"xiaozhi.cli.{_MODULES.get(called, called)}"
-    modules = {called: importlib.import_module(module)} if called in COMMANDS else {}
+    module = importlib.import_module(f"xiaozhi.cli.{_MODULES.get(called, called)}") if called in COMMANDS else None
     for name, summary in COMMANDS.items():
-        if name in modules:
-            modules[name].add_parser(subparsers)
-            subparser = subparsers.choices[name]
-            subparser.formatter_class = argparse.RawDescriptionHelpFormatter
-            subparser.epilog = "\n".join(part for part in (SETTINGS_OPTIONS, subparser.epilog) if part)
-        else:
+        if module is None or name != called:
             subparsers.add_parser(name, help=summary, add_help=False)
+            continue
+        module.add_arguments(
+            subparsers.add_parser(
+                name,
+                help=summary,
+                description=module.ABOUT,
+                epilog=f"{SETTINGS_OPTIONS}\n{getattr(module, 'EXAMPLES', '')}",
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            )
+        )
     args = parser.parse_args(rest)
     if options.version or args.version:
         print(f"xiaozhi {__version__}")
         return EXIT_OK
-    if args.command is None:
+    if module is None:
         parser.print_help()
         return EXIT_USAGE
     args.settings = options.settings
@@ -125,11 +130,16 @@ def _run(argv: list[str]) -> int:
 
     try:
         adopt_credentials(os.environ)
-        return int(modules[args.command].run(args))
+        return int(module.run(args) or EXIT_OK)
     except SettingsError as mistakes:
         for line in mistakes.errors:
             print(line, file=sys.stderr)
         return EXIT_USAGE
+    except PlainError as error:
+        from xiaozhi.cli.frame import tell
+
+        tell(error)
+        return error.exit_code
 
 
 def _global_options() -> argparse.ArgumentParser:

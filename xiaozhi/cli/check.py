@@ -6,25 +6,22 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from xiaozhi.cli.options import add_address, load
+from xiaozhi.cli.frame import add_address, load
 from xiaozhi.program import program
 
 if TYPE_CHECKING:
-    from argparse import _SubParsersAction  # argparse has no public name for it
-
     from xiaozhi.checks.finding import Finding
     from xiaozhi.settings.load import Loaded
 
+ABOUT = (
+    "Try everything the settings name: one line each, good or bad, with what to do. Asks each language "
+    "model for a few words and each voice for two syllables, as a turn does."
+)
+EXAMPLES = "exit codes: 0 serving would work, 1 it would fail"
 
-def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the command and its options."""
-    parser = subparsers.add_parser(
-        "check",
-        help="try every file, model, port, endpoint and key the settings name",
-        description="Try everything the settings name: one line each, good or bad, with what to do. Asks each language "
-        "model for a few words and each voice for two syllables, as a turn does.",
-        epilog="exit codes: 0 serving would work, 1 it would fail",
-    )
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     add_address(parser)
     parser.add_argument(
         "--applies", action="store_true", help="only print when a change of each setting takes effect while serving"
@@ -34,7 +31,7 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
 def run(args: argparse.Namespace) -> int:
     """Print what was found; 1 when serving would fail."""
     if args.applies:
-        from xiaozhi.settings.applies import readme_table
+        from xiaozhi.settings.documents import readme_table
 
         print(readme_table(), end="")
         return 0

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xiaozhi.cli.options import load
-from xiaozhi.program import executable, program
+from xiaozhi.cli.frame import load
+from xiaozhi.program import PlainError, executable, program
 
 if TYPE_CHECKING:
-    from xiaozhi.deploy.facts import Plan
+    from xiaozhi.deploy.facts import Deployment
 
 KINDS = {
     "systemd": "a hardened service unit with watchdog, limits and keys from files",
@@ -24,6 +24,7 @@ KINDS = {
     "kubernetes": "manifests: StatefulSet, autoscaling, Ingress, NetworkPolicy, Redis, ServiceMonitor",
 }
 
+ABOUT = "Prints a configuration of what runs, watches or fronts the server."
 EXAMPLES = """\
 examples:
   xiaozhi deploy systemd --binary /usr/local/bin/xiaozhi --out /etc/systemd/system/xiaozhi.service
@@ -37,14 +38,8 @@ first lines where it goes. Nothing is installed. `xiaozhi deploy KIND --help` na
 """
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the command and its options."""
-    parser = subparsers.add_parser(
-        "deploy",
-        help="print configurations: systemd, Prometheus, Grafana, HAProxy, nginx, Docker, Kubernetes",
-        description="Prints a configuration of what runs, watches or fronts the server.",
-        epilog=EXAMPLES,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", title="kinds", required=True)
     made = {name: kinds.add_parser(name, help=text, description=f"Prints {text}.") for name, text in KINDS.items()}
     for kind in made.values():
@@ -101,30 +96,24 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Print or write it; returns the exit code."""
-    from xiaozhi.deploy.facts import DeployError
+def run(args: argparse.Namespace) -> None:
+    """Print or write it."""
     from xiaozhi.deploy.render import render
 
+    # Their first lines say how they are made; what they tell those who operate the server stays as it is.
+    text = render(args.kind, _plan(args)).replace("xiaozhi deploy", f"{program()} deploy")
+    if args.out is None:
+        sys.stdout.write(text)
+        return
     try:
-        # Their first lines say how they are made; what they tell those who operate the server stays as it is.
-        text = render(args.kind, _plan(args)).replace("xiaozhi deploy", f"{program()} deploy")
-        if args.out is None:
-            sys.stdout.write(text)
-        else:
-            args.out.write_text(text, encoding="utf-8")
-            print(f"wrote {args.out}", file=sys.stderr)
-    except DeployError as error:
-        print(f"xiaozhi: {error}", file=sys.stderr)
-        return 1
+        args.out.write_text(text, encoding="utf-8")
     except OSError as error:
-        print(f"xiaozhi: {args.out} cannot be written: {error.strerror}", file=sys.stderr)
-        return 1
-    return 0
+        raise PlainError(f"{args.out} cannot be written: {error.strerror}") from error
+    print(f"wrote {args.out}", file=sys.stderr)
 
 
-def _plan(args: argparse.Namespace) -> "Plan":
-    from xiaozhi.deploy.facts import DeployError, Plan
+def _plan(args: argparse.Namespace) -> "Deployment":
+    from xiaozhi.deploy.facts import DeployError, Deployment
 
     loaded = load(args)
     given = vars(args)
@@ -141,7 +130,7 @@ def _plan(args: argparse.Namespace) -> "Plan":
         "certificate": given.get("cert") or "",
         "key": given.get("key") or "",
         "job": given.get("job") or "xiaozhi",
-        "namespace": _namespace(given.get("namespace") or "xiaozhi"),
+        "kubernetes_namespace": _namespace(given.get("namespace") or "xiaozhi"),
         "plain": bool(given.get("plain")),
         "redis": not given["no_redis"] if args.kind == "kubernetes" else bool(given.get("redis")),
         "prometheus": bool(given.get("prometheus")),
@@ -155,7 +144,7 @@ def _plan(args: argparse.Namespace) -> "Plan":
         ],
         "command": _command(args, file, loaded.settings.server.port) if args.kind == "systemd" else "",
     }
-    return Plan(
+    return Deployment(
         settings=loaded.settings,
         settings_file=file,
         domain=domain,

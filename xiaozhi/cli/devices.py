@@ -3,15 +3,14 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from xiaozhi.cli.stored import confirmed, device_called, fail, on_store, when
-from xiaozhi.program import program
+from xiaozhi.cli.frame import add_device, confirm, device_called, on_store, when
+from xiaozhi.program import PlainError, program
 
 if TYPE_CHECKING:
-    from argparse import _SubParsersAction  # argparse has no public name for it
-
     from xiaozhi.settings import Settings
     from xiaozhi.store import Device, Store
 
+ABOUT = "The devices that have called. Works beside a running server."
 EXAMPLES = """\
 examples:
   xiaozhi devices list
@@ -25,75 +24,64 @@ examples:
 _FIELDS = ("name", "room", "owner", "agent", "language", "priority")
 
 
-def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the command and its options."""
-    parser = subparsers.add_parser(
-        "devices",
-        help="list devices, bind, allow, block, name and remove them",
-        description="The devices that have called. Works beside a running server.",
-        epilog=EXAMPLES,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("list", help="every device, the one seen last first")
-    _on_device(actions.add_parser("show", help="everything known about one"))
+    add_device(actions.add_parser("show", help="everything known about one"))
     binding = actions.add_parser("bind", help="let in the device that shows this code, or the new client of one")
     binding.add_argument("code", metavar="CODE", help="six digits")
     binding.add_argument("--owner", default="", help="whose it is")
-    _on_device(actions.add_parser("unbind", help="it must be activated anew"))
-    _on_device(
+    add_device(actions.add_parser("unbind", help="it must be activated anew"))
+    add_device(
         actions.add_parser("release", help="let in its new client: a board that was erased, or that took its place")
     )
-    _on_device(actions.add_parser("allow", help="let it in without a code"))
-    _on_device(actions.add_parser("block", help="keep it out"))
-    _on_device(actions.add_parser("unlist", help="neither allowed nor blocked any more"))
+    add_device(actions.add_parser("allow", help="let it in without a code"))
+    add_device(actions.add_parser("block", help="keep it out"))
+    add_device(actions.add_parser("unlist", help="neither allowed nor blocked any more"))
     setting = actions.add_parser("set", help="name it, say where it stands and whose it is")
-    _on_device(setting)
+    add_device(setting)
     for field in _FIELDS:
         setting.add_argument(f"--{field}", help='a text; "" takes it away')
     removing = actions.add_parser("remove", help="delete it and everything of it")
-    _on_device(removing)
+    add_device(removing)
     removing.add_argument("--yes", action="store_true", help="do not ask")
 
 
-def _on_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("device", metavar="DEVICE", help="its id, its name, or the beginning or end of its id")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Do it; 1 when there is no such device or code."""
-    return on_store(args, lambda store, settings: _run(args, store, settings))
+    on_store(args, lambda store, settings: _run(args, store, settings))
 
 
-async def _run(args: argparse.Namespace, store: "Store", settings: "Settings") -> int:
+async def _run(args: argparse.Namespace, store: "Store", settings: "Settings") -> None:
     match args.action:
         case "list":
-            return await _list(store)
+            await _list(store)
+            return
         case "bind":
             device = await store.pending.bind(args.code, owner=args.owner)
             if device is None:
-                return fail(f"no device shows the code {args.code}; codes change after ten minutes")
+                raise PlainError(f"no device shows the code {args.code}; codes change after ten minutes")
             print(f"{device.label} is bound{f' to {device.owner}' if device.owner else ''}")
-            return 0
+            return
         case "allow" | "block" | "set" if _looks_like_id(args.device):
             await store.devices.update(args.device.lower())  # may be set up before it has ever called
-    found = await device_called(store, args.device)
-    if found is None:
-        return 1
-    return await _on_one(args, store, settings, found)
+    await _on_one(args, store, settings, await device_called(store, args.device))
 
 
-async def _on_one(args: argparse.Namespace, store: "Store", settings: "Settings", device: "Device") -> int:
+async def _on_one(args: argparse.Namespace, store: "Store", settings: "Settings", device: "Device") -> None:
     devices = store.devices
     match args.action:
         case "show":
             _show(device)
             print(f"{'turns kept':12} {len(await store.turns.list(device.id, limit=1_000_000))}")
             print(f"{'memories':12} {len(await store.memories.list(device.id))}")
-            return 0
+            return
         case "unbind":
             await devices.unbind(device.id)
         case "release":
-            return await _release(store, device)
+            await _release(store, device)
+            return
         case "allow":
             await devices.allow(device.id)
         case "block":
@@ -103,40 +91,39 @@ async def _on_one(args: argparse.Namespace, store: "Store", settings: "Settings"
         case "set":
             values = {field: getattr(args, field) for field in _FIELDS if getattr(args, field) is not None}
             if not values:
-                return fail("nothing to set; for example --name 客厅音箱 --room 客厅")
+                raise PlainError("nothing to set; for example --name 客厅音箱 --room 客厅")
             if values.get("priority", "") not in ("", "high", "low"):
-                return fail('priority is "high", "low" or "" for neither')
+                raise PlainError('priority is "high", "low" or "" for neither')
             if values.get("agent"):
                 from xiaozhi.agents.roster import Roster
 
                 agent = (await Roster.load(settings, store)).find(values["agent"])
                 if agent is None:
-                    return fail(f"there is no agent {values['agent']!r}; `{program()} agents list` shows them")
+                    raise PlainError(f"there is no agent {values['agent']!r}; `{program()} agents list` shows them")
                 values["agent"] = agent.name
             _show(await devices.update(device.id, **values))
-            return 0
+            return
         case "remove":
-            return await _remove(args, store, device)
+            await _remove(args, store, device)
+            return
     print(f"{device.label}: {_standing(await devices.get(device.id) or device)}")
-    return 0
 
 
-async def _release(store: "Store", device: "Device") -> int:
+async def _release(store: "Store", device: "Device") -> None:
     waiting = [one for one in await store.pending.list() if one.device == device.id]
     if len(waiting) > 1:
         for one in waiting:
             print(f"waits, and shows {one.code}: a client at {one.address or 'this machine'}")
-        return fail(f"several want to be this device; let in the right one: {program()} devices bind CODE")
+        raise PlainError(f"several want to be this device; let in the right one: {program()} devices bind CODE")
     if waiting:
         await store.pending.bind(waiting[0].code)
         print(f"{device.label}: the client that shows {waiting[0].code} is let in, and no other one")
     else:
         await store.devices.release(device.id)
         print(f"{device.label}: the next client that comes is this device from then on")
-    return 0
 
 
-async def _list(store: "Store") -> int:
+async def _list(store: "Store") -> None:
     print(f"{'DEVICE':22} {'NAME':16} {'ROOM':10} {'OWNER':10} {'AGENT':16} {'STANDING':10} {'LAST SEEN':17} BOARD")
     for device in await store.devices.list():
         print(
@@ -145,7 +132,6 @@ async def _list(store: "Store") -> int:
         )
     for one in await store.pending.list():
         print(f"{one.device} wants in from {one.address or 'this machine'} and shows {one.code}")
-    return 0
 
 
 def _standing(device: "Device") -> str:
@@ -169,12 +155,10 @@ def _show(device: "Device") -> None:
         print(f"{name:12} {value or '-'}")
 
 
-async def _remove(args: argparse.Namespace, store: "Store", device: "Device") -> int:
-    if not args.yes and not confirmed(f"Delete {device.label} and everything it said and was told to remember?"):
-        return fail("nothing was deleted; `--yes` does not ask")
+async def _remove(args: argparse.Namespace, store: "Store", device: "Device") -> None:
+    confirm(args, f"Delete {device.label} and everything it said and was told to remember?", "deleted")
     await store.devices.remove(device.id)
     print(f"{device.label} is gone, with everything of it")
-    return 0
 
 
 def _looks_like_id(text: str) -> bool:

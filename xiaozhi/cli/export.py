@@ -5,13 +5,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xiaozhi.cli.stored import fail, on_store
+from xiaozhi.cli.frame import on_store
+from xiaozhi.program import PlainError
 
 if TYPE_CHECKING:
-    from argparse import _SubParsersAction  # argparse has no public name for it
-
     from xiaozhi.store import Store
 
+ABOUT = "Writes everything the store holds to one file of JSON lines."
 EXAMPLES = """\
 examples:
   xiaozhi export xiaozhi-backup.jsonl        also while the server runs
@@ -22,26 +22,20 @@ keys that sign tokens are not part (devices fetch new tokens by themselves).
 """
 
 
-def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the command and its options."""
-    parser = subparsers.add_parser(
-        "export",
-        help="write devices, agents, conversations and memories to one file",
-        description="Writes everything the store holds to one file of JSON lines.",
-        epilog=EXAMPLES,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument("file", type=Path, metavar="FILE", help="to write; it must not be there yet")
     parser.add_argument("--force", action="store_true", help="replace a file that is there")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Export; 1 when the file is there or cannot be written."""
     if args.file.exists() and not args.force:
-        return fail(f"{args.file} is there already; `--force` replaces it")
-    return on_store(args, lambda store, _settings: _run(args.file, store))
+        raise PlainError(f"{args.file} is there already; `--force` replaces it")
+    on_store(args, lambda store, _settings: _run(args.file, store))
 
 
-async def _run(path: Path, store: "Store") -> int:
+async def _run(path: Path, store: "Store") -> None:
     from xiaozhi.store.backup import export_store
 
     partial = path.with_name(path.name + ".part")
@@ -53,6 +47,5 @@ async def _run(path: Path, store: "Store") -> int:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        return fail(f"{path}: {error.strerror}")
+        raise PlainError(f"{path}: {error.strerror}") from error
     print(f"{path}: " + ", ".join(f"{count} {table}" for table, count in counts.items() if count))
-    return 0

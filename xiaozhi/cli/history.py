@@ -3,13 +3,12 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from xiaozhi.cli.stored import confirmed, device_called, fail, on_store, when
+from xiaozhi.cli.frame import add_device, confirm, device_called, on_store, when
 
 if TYPE_CHECKING:
-    from argparse import _SubParsersAction  # argparse has no public name for it
-
     from xiaozhi.store import Device, Store
 
+ABOUT = "The conversations that are kept. Works beside a running server."
 EXAMPLES = """\
 examples:
   xiaozhi history show 客厅音箱
@@ -20,14 +19,8 @@ Switch store.conversations off to keep nothing of what is said.
 """
 
 
-def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the command and its options."""
-    parser = subparsers.add_parser(
-        "history",
-        help="show or clear what was said to a device",
-        description="The conversations that are kept. Works beside a running server.",
-        epilog=EXAMPLES,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     showing = actions.add_parser("show", help="the last turns, the oldest first")
     showing.add_argument("--turns", type=int, default=20, metavar="N", help="how many (20)")
@@ -35,22 +28,20 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
     clearing = actions.add_parser("clear", help="forget what was said")
     clearing.add_argument("--yes", action="store_true", help="do not ask")
     for action in (showing, clearing):
-        action.add_argument("device", metavar="DEVICE", help="its id, its name, or the beginning or end of its id")
+        add_device(action)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Show or clear; 1 when there is no such device."""
-    return on_store(args, lambda store, _settings: _run(args, store))
+    on_store(args, lambda store, _settings: _run(args, store))
 
 
-async def _run(args: argparse.Namespace, store: "Store") -> int:
+async def _run(args: argparse.Namespace, store: "Store") -> None:
     device = await device_called(store, args.device)
-    if device is None:
-        return 1
-    return await (_show if args.action == "show" else _clear)(args, store, device)
+    await (_show if args.action == "show" else _clear)(args, store, device)
 
 
-async def _show(args: argparse.Namespace, store: "Store", device: "Device") -> int:
+async def _show(args: argparse.Namespace, store: "Store", device: "Device") -> None:
     turns = await store.turns.list(device.id, limit=max(1, args.turns))
     for turn in reversed(turns):
         print(f"{when(turn.at)}  {turn.agent or '-'}")
@@ -63,11 +54,8 @@ async def _show(args: argparse.Namespace, store: "Store", device: "Device") -> i
                 print(f"    error: {turn.trace['error']}")
     if not turns:
         print(f"nothing is kept of {device.label}")
-    return 0
 
 
-async def _clear(args: argparse.Namespace, store: "Store", device: "Device") -> int:
-    if not args.yes and not confirmed(f"Forget everything that was said to {device.label}?"):
-        return fail("nothing was forgotten; `--yes` does not ask")
+async def _clear(args: argparse.Namespace, store: "Store", device: "Device") -> None:
+    confirm(args, f"Forget everything that was said to {device.label}?", "forgotten")
     print(f"{await store.turns.clear(device.id)} turns of {device.label} are forgotten")
-    return 0

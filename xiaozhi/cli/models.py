@@ -1,19 +1,16 @@
 """`xiaozhi models`: which there are, fetch one, remove one."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xiaozhi.cli.options import load
-from xiaozhi.program import program
+from xiaozhi.cli.frame import load, unknown
 
 if TYPE_CHECKING:
-    from argparse import _SubParsersAction  # argparse has no public name for it
-
     from xiaozhi.models.catalogue import Model
     from xiaozhi.settings import ModelsSettings
 
+ABOUT = "Published speech models for better recognition and voices. They lie in the folder models.dir."
 EXAMPLES = """\
 examples:
   xiaozhi models list
@@ -26,14 +23,8 @@ An interrupted pull goes on where it stopped. Proxies are taken from https_proxy
 """
 
 
-def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the command and its options."""
-    parser = subparsers.add_parser(
-        "models",
-        help="list, fetch and remove speech models",
-        description="Published speech models for better recognition and voices. They lie in the folder models.dir.",
-        epilog=EXAMPLES,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("list", help="names, sizes, and which are installed")
     pulling = actions.add_parser("pull", help="fetch a model")
@@ -50,32 +41,24 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
     removing.add_argument("name", metavar="NAME", help="a name of `xiaozhi models list`")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """List, pull or remove; 1 when a model could not be fetched or removed, 2 when there is none of that name."""
-    settings = load(args).settings.models
-    if args.action == "list":
-        return _list(settings.dir)
     from xiaozhi.models.catalogue import MODELS, find
 
+    settings = load(args).settings.models
+    if args.action == "list":
+        _list(settings.dir)
+        return
     model = find(args.name)
     if model is None:
-        import difflib
-
-        near = difflib.get_close_matches(args.name, [known.name for known in MODELS], 1)
-        guess = f"; did you mean {near[0]}?" if near else f"; `{program()} models list` shows them"
-        print(f"xiaozhi: no model is called {args.name!r}{guess}", file=sys.stderr)
-        return 2
-    from xiaozhi.models.pull import PullError
-
-    try:
-        return _remove(model, settings.dir) if args.action == "remove" else _pull(model, settings, args)
-    except PullError as error:
-        for line in str(error).splitlines():
-            print(f"xiaozhi: {line}", file=sys.stderr)
-        return 1
+        raise unknown("model", args.name, (known.name for known in MODELS), "models list")
+    if args.action == "remove":
+        _remove(model, settings.dir)
+    else:
+        _pull(model, settings, args)
 
 
-def _list(models_dir: Path) -> int:
+def _list(models_dir: Path) -> None:
     from xiaozhi.models.catalogue import MODELS
     from xiaozhi.models.pull import come_so_far
 
@@ -86,10 +69,9 @@ def _list(models_dir: Path) -> int:
             there = f"{min(99, come // (model.size_mb * 10_000))} %"
         print(f"{model.name:20} {model.role:15} {model.size_mb:>4} MB  {there:10} {model.folder(models_dir)}")
         print(f"{'':20} {model.about}")
-    return 0
 
 
-def _pull(model: "Model", settings: "ModelsSettings", args: argparse.Namespace) -> int:
+def _pull(model: "Model", settings: "ModelsSettings", args: argparse.Namespace) -> None:
     import asyncio
 
     from xiaozhi.cli.progress import Bar
@@ -116,17 +98,15 @@ def _pull(model: "Model", settings: "ModelsSettings", args: argparse.Namespace) 
         )
     if not pulled.source:
         print(f"{model.name} is already in {pulled.folder}, unchanged")
-        return 0
+        return
     print(f"{model.name} is in {pulled.folder}")
     print(f"to use it: {model.settings}" if model.settings else "it is found by itself, by a running server as well")
-    return 0
 
 
-def _remove(model: "Model", models_dir: Path) -> int:
+def _remove(model: "Model", models_dir: Path) -> None:
     from xiaozhi.models.pull import remove
 
     if remove(model, models_dir):
         print(f"{model.name} is gone from {models_dir}")
     else:
         print(f"{model.name} was not in {models_dir}")
-    return 0

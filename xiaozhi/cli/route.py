@@ -4,22 +4,17 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from xiaozhi.cli.options import load
+from xiaozhi.cli.frame import load
 
 if TYPE_CHECKING:
-    from argparse import _SubParsersAction  # argparse has no public name for it
-
     from xiaozhi.settings import LlmSettings
 
+ABOUT = "Tell which endpoint a question would go to by the rules of [llm.routing], and why. Asks nobody."
+EXAMPLES = 'example: xiaozhi route "为什么天是蓝的" --json'
 
-def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the command and its options."""
-    parser = subparsers.add_parser(
-        "route",
-        help="tell which endpoint a question would go to, and why",
-        description="Tell which endpoint a question would go to by the rules of [llm.routing], and why. Asks nobody.",
-        epilog='example: xiaozhi route "为什么天是蓝的" --json',
-    )
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument("text", help="what somebody says to a device")
     parser.add_argument("--image", action="store_true", help="a picture belongs to the question")
     parser.add_argument("--tools", action="store_true", help="the model may call tools")
@@ -31,19 +26,18 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Print the route."""
     told = explain(load(args).settings.llm, args)
     if args.json:
         print(json.dumps(told, ensure_ascii=False))
-        return 0
+        return
     print(f"{told['tier'] or 'no tier'}: {told['reason']}")
     for endpoint in told["endpoints"]:
         place = f"{endpoint['order']}. {endpoint['name']} ({endpoint['tier']})"
         print(f"  {place}: {endpoint['model']}, {endpoint['share']:.0%} of such questions while all are equally quick")
     if not told["endpoints"]:
         print("  no endpoint is set: the built-in responder answers")
-    return 0
 
 
 def explain(settings: "LlmSettings", args: argparse.Namespace) -> dict[str, Any]:

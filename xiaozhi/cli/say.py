@@ -5,15 +5,13 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Any
 
-from xiaozhi.cli.options import load
-from xiaozhi.cli.stored import fail
-from xiaozhi.program import program
+from xiaozhi.cli.frame import WrongUsage, load
+from xiaozhi.program import PlainError, program
 
 if TYPE_CHECKING:
-    from argparse import _SubParsersAction  # argparse has no public name for it
-
     from xiaozhi.settings import Settings
 
+ABOUT = "Ask the server of these settings, running on this machine, to say something on its devices."
 EXAMPLES = """\
 examples:
   xiaozhi say "dinner is ready"                        on every connected device
@@ -28,14 +26,8 @@ exit codes:
 _SPEAKING_S = 120.0
 
 
-def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the command and its options."""
-    parser = subparsers.add_parser(
-        "say",
-        help="have connected devices say something",
-        description="Ask the server of these settings, running on this machine, to say something on its devices.",
-        epilog=EXAMPLES,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument("text", nargs="+", metavar="TEXT", help="what to say")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--device", action="append", default=[], metavar="NAME", help="id, name or room; repeatable")
@@ -55,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         return asyncio.run(_announce(settings, body))
     except TimeoutError:
-        return fail("the server does not answer")
+        raise PlainError("the server does not answer") from None
 
 
 async def _announce(settings: "Settings", body: dict[str, Any]) -> int:
@@ -67,8 +59,7 @@ async def _announce(settings: "Settings", body: dict[str, Any]) -> int:
     token = settings.push.token.get_secret_value() or read_token(settings.server.data_dir, PUSH_TOKEN)
     if not settings.push.enabled or not token:
         why = "push.enabled is off" if not settings.push.enabled else f"no token in {settings.server.data_dir}"
-        fail(f"{why}: run this where the server runs, with its settings, after its first start")
-        return 2
+        raise WrongUsage(f"{why}: run this where the server runs, with its settings, after its first start")
     url = _address(settings) + ANNOUNCE_PATH
     patience_s = body.get("patience_s", settings.push.patience_s)
     limits = aiohttp.ClientTimeout(total=patience_s + _SPEAKING_S, connect=5.0)
@@ -83,14 +74,12 @@ async def _announce(settings: "Settings", body: dict[str, Any]) -> int:
             answer = await response.json(content_type=None)
             status = response.status
     except (aiohttp.ClientConnectionError, OSError):
-        fail(f"no server at {url}; start one with `{program()} serve`")
-        return 2
+        raise WrongUsage(f"no server at {url}; start one with `{program()} serve`") from None
     except (aiohttp.ClientError, ValueError):
-        fail(f"what answers at {url} is no XiaoZhi server")
-        return 2
+        raise WrongUsage(f"what answers at {url} is no XiaoZhi server") from None
     if status != 200:
-        fail(str(answer.get("error", f"HTTP {status}")) if isinstance(answer, dict) else f"HTTP {status}")
-        return 2 if status in {400, 401} else 1
+        why = str(answer.get("error", f"HTTP {status}")) if isinstance(answer, dict) else f"HTTP {status}"
+        raise WrongUsage(why) if status in {400, 401} else PlainError(why)
     results: dict[str, str] = answer["results"]
     for device, outcome in results.items():
         print(f"{device}  {outcome}")

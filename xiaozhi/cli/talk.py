@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xiaozhi.cli.options import load
+from xiaozhi.cli.frame import WrongUsage, load
 from xiaozhi.program import program
 
 if TYPE_CHECKING:
-    from argparse import _SubParsersAction  # argparse has no public name for it
-
     from xiaozhi.audio.pcm import PcmFloat
     from xiaozhi.client.device import Device
     from xiaozhi.client.manners import Manners
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from xiaozhi.client.soundcard import Loudspeaker
     from xiaozhi.settings import Settings
 
+ABOUT = "A complete device in software. Several texts or files are one conversation, one turn each."
 EXAMPLES = """\
 examples:
   xiaozhi talk --say "what time is it"            to the server of these settings, found as a device finds it
@@ -43,19 +42,8 @@ _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _PLAIN_WIDTH = 79
 
 
-class _Mistake(Exception):
-    """Something the user can put right; one line."""
-
-
-def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the command and its options."""
-    parser = subparsers.add_parser(
-        "talk",
-        help="be a device: speak to a server, hear the reply, see where the time went",
-        description="A complete device in software. Several texts or files are one conversation, one turn each.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     speech = parser.add_argument_group("what to say").add_mutually_exclusive_group(required=True)
     speech.add_argument("--wav", nargs="+", type=Path, metavar="FILE", help="recorded speech, any usual sound file")
     speech.add_argument("--say", nargs="+", metavar="TEXT", help="spoken by the embedded voice")
@@ -80,7 +68,6 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
     result.add_argument("--quiet", action="store_true", help="do not play the reply")
     result.add_argument("--json", action="store_true", help="one JSON object for each turn instead of text")
     result.add_argument("--timeout", type=float, default=15.0, metavar="S", help="seconds to wait for an answer")
-    parser.set_defaults(run=run)
 
 
 def _count(text: str) -> int:
@@ -104,18 +91,17 @@ def run(args: argparse.Namespace) -> int:
     settings = load(args).settings
     try:
         if args.out is not None and not args.out.parent.is_dir():
-            raise _Mistake(f"--out: there is no folder {args.out.parent}")
+            raise WrongUsage(f"--out: there is no folder {args.out.parent}")
         with _runner() as runner:
             return runner.run(_talk(args, settings))
     except Unreachable as error:
         hint = "" if args.url or args.ota else f"; start one with `{program()} serve`, or add --serve"
-        print(f"xiaozhi: no server: {error}{hint}", file=sys.stderr)
+        raise WrongUsage(f"no server: {error}{hint}") from error
     except ConnectFailed as error:
         hint = "; ask its OTA address for a token (leave out --url), or give one with --token"
-        print(f"xiaozhi: {error}{hint if error.status == 401 else ''}", file=sys.stderr)
-    except (DeviceError, VoiceError, WavError, _Mistake) as error:
-        print(f"xiaozhi: {error}", file=sys.stderr)
-    return 2
+        raise WrongUsage(f"{error}{hint if error.status == 401 else ''}") from error
+    except (DeviceError, VoiceError, WavError) as error:
+        raise WrongUsage(str(error)) from error
 
 
 def _runner() -> asyncio.Runner:
@@ -187,9 +173,9 @@ def _gear(photo: Path | None) -> "DeviceTools":
         data = photo.read_bytes()
         picture_in(data, sys.maxsize)  # whether it is too large is for the server to say
     except OSError as error:
-        raise _Mistake(f"--photo: {photo}: {error.strerror}") from error
+        raise WrongUsage(f"--photo: {photo}: {error.strerror}") from error
     except PictureError:
-        raise _Mistake(f"--photo: {photo} is no JPEG or PNG picture that can be used") from None
+        raise WrongUsage(f"--photo: {photo} is no JPEG or PNG picture that can be used") from None
     return DeviceTools(photo=data)
 
 
@@ -218,7 +204,7 @@ async def _ota_url(args: argparse.Namespace, settings: "Settings", stack: AsyncE
         try:
             server = await stack.enter_async_context(serving(settings))
         except CannotServe as error:
-            raise _Mistake(f"no server inside: {error}") from error
+            raise WrongUsage(f"no server inside: {error}") from error
         for line in () if args.json else server.services.banner:
             print(line, file=sys.stderr)
         host, port = "127.0.0.1", server.port
@@ -256,7 +242,7 @@ def _lines(args: argparse.Namespace, settings: "Settings", frame_ms: int) -> "li
             spoken = resampler.feed(say(source, args.say_language, settings.tts.espeak))
             pcm = np.concatenate([spoken, resampler.flush()])
         if not pcm.any():
-            raise _Mistake(f"{source}: there is nothing to hear in it")
+            raise WrongUsage(f"{source}: there is nothing to hear in it")
         lines.append(_Line(Utterance.encode(pcm, frame_ms)))
     return lines * (args.turns or 1)
 
@@ -347,7 +333,7 @@ class _Results:
             try:
                 write_wav(self._out, np.concatenate(self._sound), DOWNLINK_RATE_HZ)
             except OSError as error:
-                raise _Mistake(f"--out: {self._out}: {error.strerror}") from error
+                raise WrongUsage(f"--out: {self._out}: {error.strerror}") from error
             if not self._json:
                 self._print(f"written to {self._out}")
         return 0 if self._shown and self._answered else 1

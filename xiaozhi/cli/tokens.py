@@ -1,25 +1,19 @@
 """`xiaozhi tokens`: the keys that sign device tokens."""
 
 import argparse
-import os
-import sys
 import time
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from xiaozhi.access.token_keys import KeyRing
+from xiaozhi.cli.frame import load
+from xiaozhi.program import PlainError
+
+ABOUT = (
+    "Devices get tokens from the OTA address when they boot, and show them when they connect. "
+    "A running server takes up new keys within ten seconds."
+)
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register the command."""
-    parser = subparsers.add_parser(
-        "tokens",
-        help="replace the key that signs device tokens",
-        description=(
-            "Devices get tokens from the OTA address when they boot, and show them when they connect. "
-            "A running server takes up new keys within ten seconds."
-        ),
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("show", help="which keys there are and how long they count")
     rotate = actions.add_parser("rotate", help="sign with a new key from now on; older tokens hold until they expire")
@@ -30,12 +24,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
 
 
-def run(args: argparse.Namespace) -> int:
-    """Do it; returns the exit code."""
+def run(args: argparse.Namespace) -> None:
+    """Show them, after replacing the one that signs where that is asked for."""
     from xiaozhi.access.token_keys import load_keys, rotate_keys
-    from xiaozhi.settings.load import load_settings
 
-    settings = load_settings(args.settings, args.overrides, os.environ).settings
+    settings = load(args).settings
     now_s = time.time()
     try:
         if args.action == "rotate":
@@ -45,13 +38,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             ring = load_keys(settings.server.data_dir, now_s)
     except OSError as error:
-        print(f"server.data_dir: {settings.server.data_dir} cannot be used: {error.strerror}", file=sys.stderr)
-        return 1
-    _show(ring, now_s)
-    return 0
-
-
-def _show(ring: "KeyRing", now_s: float) -> None:
+        raise PlainError(f"server.data_dir: {settings.server.data_dir} cannot be used: {error.strerror}") from error
     for key in ring.keys:
         made = time.strftime("%Y-%m-%d %H:%M", time.localtime(key.made_s))
         if not key.honoured_until_s:

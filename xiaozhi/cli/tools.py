@@ -2,19 +2,16 @@
 
 import argparse
 import asyncio
-import sys
 from typing import TYPE_CHECKING
 
-from xiaozhi.cli.options import load
-from xiaozhi.program import program
+from xiaozhi.cli.frame import WrongUsage, load, tell, unknown
 
 if TYPE_CHECKING:
-    from argparse import _SubParsersAction  # argparse has no public name for it
-
     from xiaozhi.tools.external import ExternalServer
     from xiaozhi.tools.shared_tools import SharedTools
     from xiaozhi.tools.toolbox import Toolbox
 
+ABOUT = "Built-in tools and those of external MCP servers, as [tools] in the settings allows them."
 EXAMPLES = """\
 examples:
   xiaozhi tools list
@@ -28,14 +25,8 @@ Tools of the device itself need a connected device and are not shown here.
 _WAIT_S = 30.0
 
 
-def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the command and its options."""
-    parser = subparsers.add_parser(
-        "tools",
-        help="list, call and check what the model may call",
-        description="Built-in tools and those of external MCP servers, as [tools] in the settings allows them.",
-        epilog=EXAMPLES,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, words in (("list", "names, sources and what they are for"), ("check", "try every external MCP server")):
         action = actions.add_parser(name, help=words)
@@ -57,8 +48,6 @@ def _add_wait(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; 1 when a tool failed or a server is away, 2 when there is no such tool."""
-    from xiaozhi.tools.external_config import McpConfigError
-
     settings = load(args).settings.tools
     if getattr(args, "yes", False):
         settings = settings.model_copy(update={"confirm": False})
@@ -80,11 +69,7 @@ def run(args: argparse.Namespace) -> int:
         finally:
             await house.close()
 
-    try:
-        return asyncio.run(inside())
-    except McpConfigError as error:
-        print(f"xiaozhi: {error}", file=sys.stderr)
-        return 1
+    return asyncio.run(inside())
 
 
 async def _settled(house: "SharedTools", wait_s: float) -> list["ExternalServer"]:
@@ -117,7 +102,7 @@ def _list(house: "SharedTools", away: list["ExternalServer"]) -> int:
         print(f"{spec.name}({arguments})  [{sources.get(own, '')}]")
         print(f"    {spec.description.splitlines()[0] if spec.description else ''}")
     for server in away:
-        print(f"xiaozhi: MCP server {server.config.name} is away: {_why(server)}", file=sys.stderr)
+        tell(f"MCP server {server.config.name} is away: {_why(server)}")
     return 0
 
 
@@ -143,7 +128,6 @@ def _why(server: "ExternalServer") -> str:
 
 
 async def _call(house: "SharedTools", args: argparse.Namespace) -> int:
-    import difflib
     import json
 
     from xiaozhi.events import ToolCall
@@ -151,16 +135,12 @@ async def _call(house: "SharedTools", args: argparse.Namespace) -> int:
     box = _box(house, args.language)
     names = [spec.name for spec in box.specs()]
     if args.name not in names:
-        near = difflib.get_close_matches(args.name, names, 1)
-        guess = f"; did you mean {near[0]}?" if near else f"; `{program()} tools list` shows them"
-        print(f"xiaozhi: no tool is called {args.name!r}{guess}", file=sys.stderr)
-        return 2
+        raise unknown("tool", args.name, names, "tools list")
     values: dict[str, object] = {}
     for pair in args.arguments:
         key, equals, text = pair.partition("=")
         if not equals:
-            print(f"xiaozhi: {pair!r} is not KEY=VALUE", file=sys.stderr)
-            return 2
+            raise WrongUsage(f"{pair!r} is not KEY=VALUE")
         try:
             values[key] = json.loads(text)
         except ValueError:

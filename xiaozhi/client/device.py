@@ -13,7 +13,7 @@ from xiaozhi.client.mcp import DeviceTools
 from xiaozhi.client.microphone import Microphone, SpeechMicrophone, Utterance
 from xiaozhi.client.ota import Identity
 from xiaozhi.client.report import Outcome, TurnReport
-from xiaozhi.client.sound import decode
+from xiaozhi.client.speaker import decode
 from xiaozhi.turn.machine import ListeningMode
 
 # How long the server's record of a turn is waited for after the turn; it is sent right behind `tts/stop`.

@@ -19,11 +19,10 @@ from xiaozhi.client.hello import DEFAULT_FRAME_MS, ServerHello, client_hello
 from xiaozhi.client.link import Link, device_session, open_socket
 from xiaozhi.client.manners import Flush, Manners, Send
 from xiaozhi.client.mcp import DeviceTools
-from xiaozhi.client.microphone import Microphone, SpeechMicrophone, Utterance
+from xiaozhi.client.microphone import Microphone, SpeechMicrophone, Uplink, Utterance
 from xiaozhi.client.ota import Identity, OtaReply, ask_ota
 from xiaozhi.client.report import TurnLog
 from xiaozhi.client.speaker import Drop
-from xiaozhi.client.uplink import Uplink
 from xiaozhi.client.waiting import Waiting
 from xiaozhi.transport import framing
 from xiaozhi.turn.machine import ListeningMode

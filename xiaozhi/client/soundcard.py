@@ -30,12 +30,38 @@ def _portaudio() -> Any:
         ) from error
 
 
-class Loudspeaker:
-    """Plays what the device plays. A context: the sound card is open inside it.
+class _Card:
+    """A stream of the sound card, open inside the context.
 
     Raises:
         NoSoundCard: on entering; the message says what is missing.
     """
+
+    _name = ""
+
+    def _open(self, sounddevice: Any) -> Any:
+        """The stream, not yet started."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        sounddevice = _portaudio()
+        try:
+            self._stream = self._open(sounddevice)
+            self._stream.start()
+        except (sounddevice.PortAudioError, ValueError) as error:
+            raise NoSoundCard(f"no {self._name}: {error}") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+
+
+class Loudspeaker(_Card):
+    """Plays what the device plays; a context."""
+
+    _name = "loudspeaker"
 
     def __init__(self) -> None:
         self._decoder = OpusDecoder(DOWNLINK_RATE_HZ)
@@ -43,23 +69,9 @@ class Loudspeaker:
         self._samples = bytearray()
         self._empty = threading.Event()
         self._empty.set()
-        self._stream: Any = None
 
-    def __enter__(self) -> Self:
-        sounddevice = _portaudio()
-        try:
-            self._stream = sounddevice.RawOutputStream(
-                samplerate=DOWNLINK_RATE_HZ, channels=1, dtype="int16", callback=self._fill
-            )
-            self._stream.start()
-        except (sounddevice.PortAudioError, ValueError) as error:
-            raise NoSoundCard(f"no loudspeaker: {error}") from error
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stream.close()
+    def _open(self, sounddevice: Any) -> Any:
+        return sounddevice.RawOutputStream(samplerate=DOWNLINK_RATE_HZ, channels=1, dtype="int16", callback=self._fill)
 
     def play(self, opus: bytes) -> None:
         """Play a packet after those before it; one that is not Opus is silent."""
@@ -91,34 +103,18 @@ class Loudspeaker:
         out[:] = given.ljust(wanted, b"\0")
 
 
-class Recorder:
-    """Feeds a live microphone from the sound card. A context; must be entered on a running loop.
+class Recorder(_Card):
+    """Feeds a live microphone from the sound card; a context, which must be entered on a running loop."""
 
-    Raises:
-        NoSoundCard: on entering; the message says what is missing.
-    """
+    _name = "microphone"
 
     def __init__(self, microphone: LiveMicrophone) -> None:
         self._microphone = microphone
-        self._stream: Any = None
 
-    def __enter__(self) -> Self:
-        sounddevice = _portaudio()
+    def _open(self, sounddevice: Any) -> Any:
         loop = asyncio.get_running_loop()
 
         def heard(data: Any, _frames: int, _time: Any, _status: Any) -> None:
             loop.call_soon_threadsafe(self._microphone.feed, np.frombuffer(bytes(data), np.int16))
 
-        try:
-            self._stream = sounddevice.RawInputStream(
-                samplerate=UPLINK_RATE_HZ, channels=1, dtype="int16", callback=heard
-            )
-            self._stream.start()
-        except (sounddevice.PortAudioError, ValueError) as error:
-            raise NoSoundCard(f"no microphone: {error}") from error
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stream.close()
+        return sounddevice.RawInputStream(samplerate=UPLINK_RATE_HZ, channels=1, dtype="int16", callback=heard)

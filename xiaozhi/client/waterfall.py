@@ -13,7 +13,7 @@ _AFTER_FIRST_SOUND: Final = 1.15
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Bar:
     """One bar: what happened, and from when to when in milliseconds; `detail` is printed behind the times."""
 
     name: str
@@ -34,27 +34,27 @@ _SERVER: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
 )
 
 
-def steps(report: TurnReport) -> list[Step]:
+def steps(report: TurnReport) -> list[Bar]:
     """The turn's steps in the order in which they ended; the server's own only where it sent its times.
 
     A step with nothing known before it begins at the last voiced sample.
     """
-    found: list[Step] = []
+    found: list[Bar] = []
     for name, span, after in _SERVER:
         ends_ms = report.span_ms(span)
         if ends_ms is not None:
             before = (report.span_ms(earlier) for earlier in after)
-            found.append(Step(name, min(ends_ms, max((0.0, *filter(None, before)))), ends_ms))
+            found.append(Bar(name, min(ends_ms, max((0.0, *filter(None, before)))), ends_ms))
     sent_ms = report.span_ms("first_packet")
     if report.tts_start_ms is not None:
-        found.append(Step("told to speak", 0.0, report.tts_start_ms, "tts/start"))
+        found.append(Bar("told to speak", 0.0, report.tts_start_ms, "tts/start"))
     if report.first_packet_ms is not None:
         began_ms = sent_ms if sent_ms is not None and sent_ms <= report.first_packet_ms else report.tts_start_ms
-        found.append(Step("first packet here", began_ms or 0.0, report.first_packet_ms))
+        found.append(Bar("first packet here", began_ms or 0.0, report.first_packet_ms))
     found.sort(key=lambda step: step.ends_ms)
     if report.first_heard_ms is not None and report.play_end_ms is not None:
         detail = f"{report.reply_ms / 1000.0:.1f} s heard"
-        found.append(Step("reply", report.first_heard_ms, report.play_end_ms, detail))
+        found.append(Bar("reply", report.first_heard_ms, report.play_end_ms, detail))
     return found
 
 

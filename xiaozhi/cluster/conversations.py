@@ -9,7 +9,7 @@ console, an export) sees one conversation.
 import asyncio
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
@@ -92,18 +92,7 @@ class ConversationMirror:
         return Past(past.conversation, end.summary or past.summary, [*kept, *added][-most:])
 
     def _add(self, turn: TurnRecord, conversation: int) -> TurnRecord:
-        own = TurnRecord(
-            id=self._turns.next_id(),
-            device=turn.device,
-            conversation=conversation,
-            agent=turn.agent,
-            at=turn.at,
-            heard=turn.heard,
-            said=turn.said,
-            played=turn.played,
-            interrupted=turn.interrupted,
-            note=turn.note,
-        )
+        own = replace(turn, id=self._turns.next_id(), conversation=conversation)
         self._turns.add(own)
         return own
 

@@ -15,6 +15,7 @@ from xiaozhi.upstream.breaker import Admission, Breaker, BreakerRules, BreakerSt
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+from xiaozhi.program import PlainError
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ _SAID_EVERY_S: Final = 60.0
 _CONNECTIONS: Final = 32
 
 
-class ClusterError(Exception):
+class ClusterError(PlainError):
     """The cluster cannot be joined; one line says what to do."""
 
 

@@ -1,15 +1,16 @@
 """This process as a node of a cluster: tells the others how it does, and where a device belongs."""
 
 import asyncio
+import hashlib
 import logging
 import re
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
-from xiaozhi.cluster.hints import BreakerHints, endpoint_id
+from xiaozhi import __version__
 from xiaozhi.cluster.placement import NodeView
-from xiaozhi.cluster.registry import Registry
+from xiaozhi.cluster.registry import NodeRegistry
 from xiaozhi.cluster.shared import Shared
 from xiaozhi.overload.steps import Readings
 from xiaozhi.settings import LoadStep, Settings
@@ -20,6 +21,14 @@ _log = logging.getLogger(__name__)
 _MAX_BEATS: Final = 2**53
 
 
+class LiveFigures(NamedTuple):
+    """What a node tells of itself at each heartbeat; see `NodeView`."""
+
+    devices: int
+    pressure: float
+    dead: tuple[str, ...]
+
+
 class ClusterNode:
     """Made when the port is known.
 
@@ -27,9 +36,8 @@ class ClusterNode:
         settings: all of them.
         shared: what is shared.
         address: base URL that devices reach this node at, where `cluster.address` does not say.
-        version: of the program.
-        devices: how many are connected.
-        pressure: the highest load reading as a share, 0 idle, 1 sheds devices.
+        live: this node's figures of the moment.
+        suspect: called with the id of an endpoint that another node has found dead, see `endpoint_ids`.
     """
 
     def __init__(
@@ -37,10 +45,8 @@ class ClusterNode:
         settings: Settings,
         shared: Shared,
         address: str,
-        *,
-        version: str,
-        devices: Callable[[], int],
-        pressure: Callable[[], float],
+        live: Callable[[], LiveFigures],
+        suspect: Callable[[str], object],
     ) -> None:
         cluster = settings.cluster
         self.address = cluster.address or settings.server.public_url or address
@@ -49,29 +55,27 @@ class ClusterNode:
         self._explicit = bool(cluster.address)
         self._capacity = cluster.capacity or settings.server.max_devices
         self._tier = cluster.tier
-        self._version = version
-        self._devices = devices
-        self._pressure = pressure
+        self._live = live
         self._beat = 0
         self._shared = shared
-        self.registry = Registry(shared.link, self.view)
-        self.registry.on_beat.append(shared.link.recovered)
-        self.hints: BreakerHints | None = None
+        self.registry = NodeRegistry(shared.link, self.view, suspect=suspect)
         self._tasks: list[asyncio.Task[None]] = []
 
     def view(self) -> NodeView:
         """This node as it is now."""
         self._beat = (self._beat + 1) % _MAX_BEATS
+        live = self._live()
         return NodeView(
             self.name,
             self.address,
             self._capacity,
-            self._devices(),
-            round(self._pressure(), 3),
+            live.devices,
+            round(live.pressure, 3),
             self._tier,
             self.draining,
-            self._version,
+            __version__,
             self._beat,
+            live.dead,
         )
 
     async def start(self) -> None:
@@ -82,16 +86,6 @@ class ClusterNode:
             asyncio.create_task(self._shared.look_after(), name="cluster-deletions"),
         ]
         _log.info("node %s at %s, %d other nodes", self.name, self.address, len(self.registry.nodes) - 1)
-
-    def share_hints(self, hints: BreakerHints) -> None:
-        """Tell and hear of dead endpoints from now on."""
-        self.hints = hints
-        self._tasks.append(asyncio.create_task(self._listen(hints), name="cluster-hints"))
-
-    async def _listen(self, hints: BreakerHints) -> None:
-        while True:
-            await hints.look()
-            await asyncio.sleep(self._shared.link.settings.heartbeat_s)
 
     async def place(self, device_id: str) -> str:
         """The base address of the node where a device belongs; empty for this one, as the device has reached it."""
@@ -110,8 +104,6 @@ class ClusterNode:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self.hints is not None:
-            await self.hints.close()
         await self.registry.leave()
 
 
@@ -130,5 +122,9 @@ def pressure_of(readings: Readings, limit: LoadStep) -> float:
 
 
 def endpoint_ids(settings: Settings) -> dict[str, str]:
-    """Names of the chat endpoints by the ids that all nodes know them by."""
-    return {endpoint_id(one.name, one.base_url, one.model): one.name for one in settings.llm.endpoints}
+    """Names of the chat endpoints by the ids that all nodes know them by, which show nothing of their addresses."""
+
+    def identity(*parts: str) -> str:
+        return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
+
+    return {identity(one.name, one.base_url, one.model): one.name for one in settings.llm.endpoints}

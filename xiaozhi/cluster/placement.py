@@ -32,6 +32,7 @@ class NodeView:
         draining: it is about to stop; devices go elsewhere.
         version: of the program.
         beat: rises with every heartbeat.
+        dead: chat endpoints whose circuit is open on it, by the ids that all nodes know them by.
     """
 
     name: str
@@ -43,6 +44,7 @@ class NodeView:
     draining: bool = False
     version: str = ""
     beat: int = 0
+    dead: tuple[str, ...] = ()
 
     @property
     def healthy(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import orjson
+from cachetools import TTLCache
 
 from xiaozhi.cluster.link import Gone, RedisLink, Use
 from xiaozhi.cluster.placement import NodeView, place
@@ -28,24 +29,31 @@ _MAX_NODES: Final = 1000
 _MAX_DEVICES: Final = 1_000_000
 _MAX_PRESSURE: Final = 1e6
 _MAX_ADDRESS_CHARS: Final = 300
+_MAX_DEAD: Final = 100
+_MAX_ID_CHARS: Final = 64
 _PLAIN: Final = re.compile(r"[!-~]+")
 _KINDS: Final[dict[str, tuple[type, ...]]] = {
     "name": (str,), "address": (str,), "capacity": (int,), "devices": (int,), "pressure": (int, float), "tier": (str,),
-    "draining": (bool,), "version": (str,), "beat": (int,),
+    "draining": (bool,), "version": (str,), "beat": (int,), "dead": (tuple,),
 }  # fmt: skip
 
 
-class Registry:
+class NodeRegistry:
     """Knows the nodes.
 
     Args:
         link: to Redis.
         me: this node as it is now.
         clock: monotonic seconds.
+        suspect: called once with each endpoint that another node has found dead: it is to be tried carefully.
     """
 
     def __init__(
-        self, link: RedisLink, me: Callable[[], NodeView], clock: Callable[[], float] = time.monotonic
+        self,
+        link: RedisLink,
+        me: Callable[[], NodeView],
+        clock: Callable[[], float] = time.monotonic,
+        suspect: Callable[[str], object] = lambda _endpoint: None,
     ) -> None:
         self.beats = 0
         """Heartbeats that were written."""
@@ -53,15 +61,14 @@ class Registry:
         """Heartbeats that could not be written."""
         self.sent_elsewhere = 0
         """Devices that were told another node's address."""
-        self.on_beat: list[Callable[[], None]] = []
-        """Called after each heartbeat that was written."""
         self._link = link
         self._me = me
         self._clock = clock
+        self._suspect = suspect
         self._others: dict[str, NodeView] = {}
         self._read_at = -float("inf")
         self._just_placed: Counter[str] = Counter()
-        self._knocked: dict[str, tuple[float, bool]] = {}
+        self._knocked: TTLCache[str, bool] = TTLCache(_MAX_NODES, _KNOCK_HOLDS_S, clock)
         self._absent: Counter[str] = Counter()
 
     @property
@@ -89,8 +96,7 @@ class Registry:
             return False
         self.beats += 1
         self._take(found)
-        for tell in self.on_beat:
-            tell()
+        self._link.recovered()
         return True
 
     async def _exchange(self, redis: Any) -> dict[str, bytes | None]:
@@ -130,6 +136,8 @@ class Registry:
         for name, node in self._others.items():
             if name not in before or before[name].beat != node.beat:
                 self._just_placed[name] = 0  # counted in its own figures by now
+            for endpoint in set(node.dead).difference(before[name].dead if name in before else ()):
+                self._suspect(endpoint)
         self._just_placed[mine] = 0
         self._read_at = self._clock()
 
@@ -163,9 +171,8 @@ class Registry:
 
     async def _reachable(self, node: NodeView) -> bool:
         """Whether somebody listens at a node's address; asked while Redis cannot say."""
-        at, open_ = self._knocked.get(node.name, (-float("inf"), False))
-        if self._clock() - at <= _KNOCK_HOLDS_S:
-            return open_
+        if (known := self._knocked.get(node.name)) is not None:
+            return known
         url = urlsplit(node.address)
         port = url.port or (443 if url.scheme in ("https", "wss") else 80)
         open_ = False
@@ -176,7 +183,7 @@ class Registry:
             open_ = True
         except (OSError, TimeoutError) as error:
             _log.debug("node %s cannot be reached: %s", node.name, error or "too slow")
-        self._knocked[node.name] = (self._clock(), open_)
+        self._knocked[node.name] = open_
         return open_
 
 
@@ -187,6 +194,8 @@ def node_of(value: bytes) -> NodeView | None:
         if told.pop("v") != 1:
             return None
         known = {name: told[name] for name in NodeView.__dataclass_fields__ if name in told}
+        if type(known.get("dead")) is list:
+            known["dead"] = tuple(known["dead"])
         node = NodeView(**known)
         base = urlsplit(node.address)
         right = (
@@ -200,6 +209,8 @@ def node_of(value: bytes) -> NodeView | None:
             and 0 <= node.capacity <= _MAX_DEVICES
             and 0 <= node.devices <= _MAX_DEVICES
             and 0.0 <= node.pressure <= _MAX_PRESSURE
+            and len(node.dead) <= _MAX_DEAD
+            and all(isinstance(endpoint, str) and len(endpoint) <= _MAX_ID_CHARS for endpoint in node.dead)
         )
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError):
         return None

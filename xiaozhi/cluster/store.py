@@ -13,8 +13,8 @@ from xiaozhi.cluster.synced import Synced
 from xiaozhi.store import Access, Device, Store, StoreError
 from xiaozhi.store.database import Database
 from xiaozhi.store.devices import Devices
-from xiaozhi.store.memories import MAX_MEMORIES, Memories, Memory
-from xiaozhi.store.meta import Meta
+from xiaozhi.store.named import Meta
+from xiaozhi.store.notes import MAX_MEMORIES, Memories, Memory
 from xiaozhi.store.pending import CODE_TTL_S, PendingClient, PendingClients
 from xiaozhi.store.turns import Turns
 

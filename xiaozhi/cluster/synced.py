@@ -2,13 +2,14 @@
 
 import hashlib
 import logging
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+from cachetools import LRUCache
+
 from xiaozhi.cluster.link import Gone, RedisLink, Use
 from xiaozhi.store import StoreError
-from xiaozhi.store.meta import Meta
+from xiaozhi.store.named import Meta
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Synced:
         self._link = link
         self._meta = meta
         self._merge = merge
-        self._agreed: OrderedDict[str, str] = OrderedDict()
+        self._agreed: LRUCache[str, str] = LRUCache(_MAX_HELD)
 
     def key(self, device_id: str) -> str:
         """Where a device's document lies."""
@@ -109,9 +110,6 @@ class Synced:
         if self._agreed.get(device_id) == digest:
             return
         self._agreed[device_id] = digest
-        self._agreed.move_to_end(device_id)
-        if len(self._agreed) > _MAX_HELD:
-            self._agreed.popitem(last=False)
         try:
             await self._meta.put(f"cluster.{self._kind}.{device_id}", digest)
         except StoreError as error:

@@ -7,9 +7,10 @@ from aiohttp import web
 
 from xiaozhi.access.addresses import WEBSOCKET_PATH
 from xiaozhi.access.guests import Guests
-from xiaozhi.agents.agent import AgentError, agent_from_json
+from xiaozhi.agents.agent import Agent, AgentError, agent_from_json
 from xiaozhi.console.request_guard import SESSION, Guard, Refused, answer, body_of
 from xiaozhi.conversation.services import Services
+from xiaozhi.http.openapi import takes
 from xiaozhi.stages.tts.voice_request import KNOWN
 
 
@@ -55,6 +56,7 @@ class AgentCalls:
         ]
         return answer({"agents": rows, "default": default})
 
+    @takes(Agent)
     async def put_agent(self, request: web.Request) -> web.Response:
         """Make or change an agent."""
         name = request.match_info["name"]

@@ -10,11 +10,12 @@ from typing import Any, Final
 from xiaozhi.access.guests import is_guest
 from xiaozhi.console.hub import Hub
 from xiaozhi.console.log_lines import LogLines
-from xiaozhi.console.overview import Alerts, CpuMeter, gauges, hearing, overview
+from xiaozhi.console.overview import Alerts, gauges, hearing, overview
 from xiaozhi.console.records import TurnRing, joined, live_record, named, stored_record
 from xiaozhi.console.secret_values import secrets_of
 from xiaozhi.console.series import SAMPLE_EVERY_S, Series, figures_of
 from xiaozhi.conversation.services import Services
+from xiaozhi.overload.usage import CpuMeter
 from xiaozhi.store import StoreError
 from xiaozhi.transport.connected_devices import ConnectedDevices
 from xiaozhi.turn.trace import TurnTrace

@@ -15,6 +15,7 @@ from xiaozhi.access.lan import reachable_host
 from xiaozhi.console.board import Board
 from xiaozhi.console.request_guard import Refused, answer, body_of, number_of, text_of
 from xiaozhi.conversation.services import Services
+from xiaozhi.http.openapi import takes
 from xiaozhi.store import Access, Device, PendingClient
 from xiaozhi.transport.connected_devices import ConnectedDevices
 
@@ -103,6 +104,7 @@ class DeviceCalls:
             ],
         }
 
+    @takes(code=(str, ...), owner=(str, ""))
     async def bind(self, request: web.Request) -> web.Response:
         """Bind the device that shows this code."""
         body = await body_of(request)
@@ -113,6 +115,10 @@ class DeviceCalls:
         self._board.renamed(device.id)
         return answer(self._row(device, self._online.online()))
 
+    @takes(
+        name=(str, ""), room=(str, ""), owner=(str, ""), agent=(str, ""), language=(str, ""), priority=(str, ""),
+        blocked=(bool, None), allowed=(bool, None), bound=(bool, None),
+    )  # fmt: skip
     async def change(self, request: web.Request) -> web.Response:
         """Change what people decide about a device."""
         device = await self._known(request)
@@ -160,6 +166,7 @@ class DeviceCalls:
         self._board.renamed(device.id)
         return answer({"removed": device.id})
 
+    @takes(text=(str, ...))
     async def say(self, request: web.Request) -> web.Response:
         """Have a connected device say a sentence; answered when it has been said, or is not going to be."""
         name = _id(request)
@@ -205,6 +212,7 @@ class DeviceCalls:
         kept = await self._store.memories.list(_id(request))
         return answer({"memories": [dataclasses.asdict(memory) for memory in kept]})
 
+    @takes(text=(str, ...))
     async def remember(self, request: web.Request) -> web.Response:
         """Have a device keep something in mind."""
         device = await self._known(request)

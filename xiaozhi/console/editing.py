@@ -1,10 +1,10 @@
 """The text of the file that the console writes. Pure."""
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import tomlkit
+from tomlkit.exceptions import TOMLKitError
 
 HEADER: Final = """\
 # Written by the console of xiaozhi, which keeps no comments here. What stands here wins over settings.toml; delete a
@@ -21,8 +21,8 @@ class EditError(Exception):
 def values_of(text: str) -> dict[str, Any]:
     """What a file holds. Raises `EditError`."""
     try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
+        return tomlkit.parse(text).unwrap()
+    except (TOMLKitError, RecursionError) as error:
         raise EditError(f"not valid TOML: {error}") from None
 
 

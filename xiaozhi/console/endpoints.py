@@ -7,10 +7,12 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from xiaozhi.console.credentials import same_place, unknown_variable
-from xiaozhi.console.settings_file import Outcome, SettingsFile
+from xiaozhi.console.settings_file import SettingsFile
+from xiaozhi.reload.reloader import Applied
 from xiaozhi.settings import LlmEndpoint, Settings
 from xiaozhi.settings.errors import SettingsError, explain, one_line, show
 from xiaozhi.settings.presets import PRESETS
+from xiaozhi.settings.schema import dotted
 
 _MAX: Final = 50
 # Said beside an endpoint's fields, or worked out; not written.
@@ -53,43 +55,34 @@ def shown_presets() -> list[dict[str, Any]]:
     return [{"name": name, "title": preset.title, **preset.fields()} for name, preset in PRESETS.items()]
 
 
-class EndpointEditor:
-    """Writes lists of endpoints.
+async def replace_endpoints(file: SettingsFile, rows: object) -> Applied:
+    """Write these endpoints into the console's file, instead of those of the files.
 
     Args:
-        file: where they are written.
+        file: the console's.
+        rows: as `shown_endpoints` shows them; `was` names the endpoint whose key is kept where `api_key` is null.
+
+    Raises:
+        SettingsError: with every mistake; nothing is written then.
     """
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise SettingsError(["llm.endpoints: must be a list of tables, [[llm.endpoints]]"])
+    if len(rows) > _MAX:
+        raise SettingsError([f"llm.endpoints: at most {_MAX} can be edited here"])
 
-    def __init__(self, file: SettingsFile) -> None:
-        self._file = file
+    def make(owners: Settings) -> Mapping[str, Any]:
+        before = file.current().llm.endpoints
+        endpoints, errors = [], list[str]()
+        for index, row in enumerate(rows):
+            try:
+                endpoints.append(written_fields(merged(row, before, owners.llm.endpoints, index)))
+            except SettingsError as error:
+                errors += error.errors
+        if errors:
+            raise SettingsError(errors)
+        return {"llm.endpoints": endpoints}
 
-    async def replace(self, rows: object) -> Outcome:
-        """Write these endpoints instead of those of the files.
-
-        Args:
-            rows: as `shown_endpoints` shows them; `was` names the endpoint whose key is kept where `api_key` is null.
-
-        Raises:
-            SettingsError: with every mistake; nothing is written then.
-        """
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise SettingsError(["llm.endpoints: must be a list of tables, [[llm.endpoints]]"])
-        if len(rows) > _MAX:
-            raise SettingsError([f"llm.endpoints: at most {_MAX} can be edited here"])
-
-        def make(owners: Settings) -> Mapping[str, Any]:
-            before = self._file.current().llm.endpoints
-            endpoints, errors = [], list[str]()
-            for index, row in enumerate(rows):
-                try:
-                    endpoints.append(written_fields(merged(row, before, owners.llm.endpoints, index)))
-                except SettingsError as error:
-                    errors += error.errors
-            if errors:
-                raise SettingsError(errors)
-            return {"llm.endpoints": endpoints}
-
-        return await self._file.write(make)
+    return await file.write(make)
 
 
 def was_of(row: Mapping[str, Any]) -> str:
@@ -162,8 +155,7 @@ def _lines(error: ValidationError, values: Mapping[str, Any], index: int) -> lis
     for entry in error.errors(include_url=False):
         path, message = explain(entry, ("llm", "endpoints", index, *entry["loc"]))
         value: Any = values.get(str(path[3])) if len(path) == 4 else None
-        name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
-        lines.append(one_line(f"{name}{show(path, value) if value is not None else ''}: {message}"))
+        lines.append(one_line(f"{dotted(path)}{show(path, value) if value is not None else ''}: {message}"))
     return lines
 
 

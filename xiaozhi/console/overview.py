@@ -1,16 +1,13 @@
 """How the server does right now, as the overview page shows it; read from the shared engines, costs nothing between."""
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final
 
 from xiaozhi.console.series import Series
 from xiaozhi.conversation.services import Services
-from xiaozhi.overload.memory import used_bytes
-from xiaozhi.stages.asr.known_languages import languages_of
-from xiaozhi.stages.llm.engine import ChatModel
-from xiaozhi.upstream.pool import UpstreamState
+from xiaozhi.overload.usage import CpuMeter, used_bytes
+from xiaozhi.stages.llm.chat import Chat
 
 _MB: Final = 1024 * 1024
 
@@ -18,40 +15,14 @@ Alerts = Callable[[], Sequence[Mapping[str, Any]]]
 """Alerts that hold now, each with `name`, `since`, `text_zh`, `text_en`, `value`, `limit`."""
 
 
-@runtime_checkable
-class _Routed(Protocol):
-    """A chat model over several endpoints; its module loads the client, so it is not imported here."""
-
-    def states(self) -> list[UpstreamState]: ...
-
-
-class CpuMeter:
-    """How much of the machine's processors this process has used since the last question."""
-
-    def __init__(self) -> None:
-        self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._at_s = time.monotonic()
-        self._used_s = time.process_time()
-        self.percent = 0.0
-        """At the last question, 0 to 100 of all cores that the process may use."""
-
-    def read(self) -> float:
-        """Percent since the last call."""
-        now_s, used_s = time.monotonic(), time.process_time()
-        if now_s - self._at_s >= 0.5:  # two questions in a moment would say nothing
-            self.percent = min(100.0, 100.0 * (used_s - self._used_s) / (now_s - self._at_s) / self._cores)
-            self._at_s, self._used_s = now_s, used_s
-        return round(self.percent, 1)
-
-
 def gauges(services: Services, devices_online: int, cpu: CpuMeter) -> dict[str, Any]:
     """What can be read at any moment; goes into the overview and, a part of it, into the plots."""
     readings = services.load_shedder.readings
     return {
         "devices_online": devices_online,
-        "asr_queue_ms": round(services.ears.pool.oldest_wait_s() * 1000.0, 1),
+        "asr_queue_ms": round(services.recognition.pool.oldest_wait_s() * 1000.0, 1),
         "loop_lag_ms": round(services.load_shedder.lag.lag_ms(), 1),
-        "cpu_percent": cpu.read(),
+        "cpu_percent": round(cpu.percent() or 0.0, 1),
         "memory_mb": round(used_bytes() / _MB, 1),
         "memory_percent": round(readings.memory_percent, 1),
     }
@@ -76,10 +47,10 @@ def overview(
 
 def hearing(services: Services) -> dict[str, Any]:
     """What the recogniser in use understands, and how often somebody spoke another language."""
-    engine, unknown = services.ears.engine, services.unknown_language
+    engine, unknown = services.recognition.engine, services.unknown_language
     return {
         "engine": engine.name,
-        "languages": sorted(languages_of(engine)),
+        "languages": sorted(engine.languages),
         "unknown": unknown.utterances,
         "unknown_at": round(unknown.last_at, 1),
     }
@@ -87,7 +58,7 @@ def hearing(services: Services) -> dict[str, Any]:
 
 def caches(services: Services) -> dict[str, Any]:
     """Hits and misses; a cache that is switched off is null."""
-    answers, kept = services.caches.answers, services.caches.kept
+    answers, kept = services.caches.answers, services.caches.speech.cache
     shown: dict[str, Any] = {"answers": None, "speech": None}
     if answers is not None:
         shown["answers"] = {
@@ -96,14 +67,12 @@ def caches(services: Services) -> dict[str, Any]:
             "entries": len(answers),
         }
     if kept is not None:
-        shown["speech"] = {"hits": kept.cache.hits + kept.cache.joined, "misses": kept.cache.misses}
+        shown["speech"] = {"hits": kept.hits + kept.joined, "misses": kept.misses}
     return shown
 
 
-def endpoints(chat: ChatModel) -> list[dict[str, Any]]:
+def endpoints(chat: Chat) -> list[dict[str, Any]]:
     """Every endpoint of the language model; the built-in responder has none."""
-    if not isinstance(chat, _Routed):
-        return []
     return [
         {
             "name": state.name,

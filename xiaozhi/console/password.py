@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from xiaozhi.program import program
+from xiaozhi.program import PlainError, program
 from xiaozhi.store import private_file
 
 _log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _GROUPS: Final = 4
 _GROUP_CHARS: Final = 4
 
 
-class PasswordError(Exception):
+class PasswordError(PlainError):
     """A password cannot be used, or its file cannot; one line says why and what to do."""
 
 

@@ -23,10 +23,11 @@ from xiaozhi.console.settings_file import Apply, SettingsFile
 from xiaozhi.console.settings_routes import SettingsCalls
 from xiaozhi.console.trials import Trials
 from xiaozhi.conversation.services import Services
+from xiaozhi.http.openapi import takes
 from xiaozhi.program import program
 from xiaozhi.reload.model_pulls import Pulls
 from xiaozhi.settings import Settings
-from xiaozhi.settings.source import SettingsSource
+from xiaozhi.settings.load import SettingsSource
 from xiaozhi.transport.connected_devices import ConnectedDevices
 
 CONSOLE_PATH: Final = "/console/"
@@ -161,13 +162,16 @@ class Console:
     # Signing in ---------------------------------------------------------------------------------------------------
 
     async def _session(self, request: web.Request) -> web.Response:
+        """Whether this browser is signed in, and the word that changes need."""
         session = request.get(SESSION)
         csrf = session.csrf if session is not None else None
         return answer(
             {"signed_in": session is not None, "csrf": csrf, "version": __version__, "program": _shown_program()}
         )
 
+    @takes(password=(str, ...))
     async def _sign_in(self, request: web.Request) -> web.Response:
+        """Sign in with the owner's password; answered with a cookie and the word that changes need."""
         password = text_of(await body_of(request), "password", _MAX_PASSWORD_CHARS)
         opened = await self.access.sign_in(password, self._guard.address(request))
         if opened is None:
@@ -187,6 +191,7 @@ class Console:
         return response
 
     async def _sign_out(self, request: web.Request) -> web.Response:
+        """Sign out; the talk page of this browser hangs up."""
         connection = self._devices.find(self._guests.withdraw(request[SESSION].name))
         if connection is not None:
             connection.end("signed out of the console")
@@ -195,7 +200,9 @@ class Console:
         response.del_cookie(COOKIE, path=CONSOLE_PATH.rstrip("/"))
         return response
 
+    @takes(old=(str, ...), new=(str, ...))
     async def _password(self, request: web.Request) -> web.Response:
+        """Set another password; everybody else is signed out."""
         body = await body_of(request)
         old, new = text_of(body, "old", _MAX_PASSWORD_CHARS), text_of(body, "new", _MAX_PASSWORD_CHARS)
         if not await self.access.change(old, new, self._guard.address(request), request[SESSION]):

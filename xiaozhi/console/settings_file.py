@@ -6,40 +6,20 @@ import os
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from xiaozhi.console.credentials import strayed
 from xiaozhi.console.editing import EditError, edited, value_at, values_of
 from xiaozhi.console.fields import can_be_changed
+from xiaozhi.reload.reloader import Applied
 from xiaozhi.settings import Settings
-from xiaozhi.settings.applies import need_restart
 from xiaozhi.settings.errors import SettingsError, one_line, unknown_key
-from xiaozhi.settings.load import Origin
-from xiaozhi.settings.schema import PATHS_AS_TEXT, find
-from xiaozhi.settings.source import SettingsSource
-from xiaozhi.settings.text_file import read_text
+from xiaozhi.settings.load import SettingsSource
+from xiaozhi.settings.schema import PATHS_AS_TEXT, find, need_restart, value_of
+from xiaozhi.settings.sources import Origin, read_text
 from xiaozhi.store import private_file
 
 _log = logging.getLogger(__name__)
-
-
-class Applied(Protocol):
-    """What has become of new settings in the running server."""
-
-    @property
-    def applied(self) -> Sequence[str]:
-        """These hold now."""
-        ...
-
-    @property
-    def restart(self) -> Sequence[str]:
-        """These wait for a restart."""
-        ...
-
-    @property
-    def errors(self) -> Sequence[str]:
-        """Why nothing was changed."""
-        ...
 
 
 Apply = Callable[[Settings, Callable[[], Awaitable[None]]], Awaitable[Applied]]
@@ -49,21 +29,6 @@ BACKUP: Final = ".bak"
 MAX_FILE_BYTES: Final = 1024 * 1024
 # Where models lie, chosen by their folder; other paths given in the console stay in the data directory.
 _MODEL_PATHS: Final = frozenset({"asr.model_dir", "asr.streaming_model_dir", "tts.sherpa.model_dir", "vad.model"})
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a change.
-
-    Attributes:
-        applied: settings that hold now, or from the next turn or connection on.
-        restart: settings that hold after a restart.
-        overridden: settings that the command line or the environment sets to something else.
-    """
-
-    applied: tuple[str, ...]
-    restart: tuple[str, ...]
-    overridden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +64,7 @@ class SettingsFile:
         self._running = running
         self._apply = apply
         self._lock = asyncio.Lock()
-        self._writing: set[asyncio.Task[Outcome]] = set()
+        self._writing: set[asyncio.Task[Applied]] = set()
         self.changes = 0
         """Changes written since the start."""
 
@@ -125,7 +90,7 @@ class SettingsFile:
     def owners(self) -> Settings:
         """The settings without what the console wrote; the defaults where they do not hold alone. Blocking."""
         try:
-            return self._source.without_local().settings if self._source is not None else self._running()
+            return self._source.load("").settings if self._source is not None else self._running()
         except SettingsError as error:
             _log.debug("without the console's file: %s", error)
             return Settings()
@@ -170,7 +135,7 @@ class SettingsFile:
         except UnicodeDecodeError:
             raise SettingsError([f"{path}: the file is not UTF-8 text"]) from None
 
-    async def change(self, changes: Mapping[str, Any], unset: Sequence[str]) -> Outcome:
+    async def change(self, changes: Mapping[str, Any], unset: Sequence[str]) -> Applied:
         """Write changes, keep the file before as a backup, and apply them.
 
         What is as the owner's file or the default has it is not written; all of it is done or nothing.
@@ -185,7 +150,7 @@ class SettingsFile:
         check_names(changes, unset)
         return await self.write(lambda _owners: changes, unset)
 
-    async def write(self, make: Callable[[Settings], Mapping[str, Any]], unset: Sequence[str] = ()) -> Outcome:
+    async def write(self, make: Callable[[Settings], Mapping[str, Any]], unset: Sequence[str] = ()) -> Applied:
         """Write what `make` gives, of which nothing is checked but that it holds; as `change`.
 
         Args:
@@ -198,7 +163,7 @@ class SettingsFile:
         task.add_done_callback(self._writing.discard)
         return await asyncio.shield(task)
 
-    async def _write(self, make: Callable[[Settings], Mapping[str, Any]], unset: Sequence[str]) -> Outcome:
+    async def _write(self, make: Callable[[Settings], Mapping[str, Any]], unset: Sequence[str]) -> Applied:
         async with self._lock:
             draft = await asyncio.to_thread(self._drafted, make, unset)
 
@@ -214,7 +179,7 @@ class SettingsFile:
         overridden = tuple(name for name in names if name in draft.fixed)
         restart = need_restart(names) if self._apply is not None else list(names)
         applied = tuple(name for name in names if name not in restart and name not in overridden)
-        return Outcome(applied, tuple(name for name in restart if name not in overridden), overridden)
+        return Applied(applied, tuple(name for name in restart if name not in overridden), overridden=overridden)
 
     def preview(self, changes: Mapping[str, Any]) -> Settings:
         """The settings as they would be, without keeping anything. Blocking. Raises `SettingsError`."""
@@ -232,7 +197,9 @@ class SettingsFile:
                 raise SettingsError([f"{name}: stands in {place}; change it there, or give a value" for name in theirs])
             changes = dict(make(owners))
             after = self._loaded(edited(text, changes, unset))
-            needless = [name for name in changes if name not in fixed and _value(after, name) == _value(owners, name)]
+            needless = [
+                name for name in changes if name not in fixed and value_of(after, name) == value_of(owners, name)
+            ]
             wanted = {name: value for name, value in changes.items() if name not in needless}
             _refuse_paths(wanted, after, owners)
             found = strayed(before, owners, after, wanted)
@@ -279,14 +246,6 @@ def _beside(path: Path) -> Path:
     return path.with_name(path.name + BACKUP)
 
 
-def _value(settings: Settings, name: str) -> Any:
-    """The value of a setting by its name."""
-    found: Any = settings
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found
-
-
 def _refuse_paths(changes: Mapping[str, Any], after: Settings, owners: Settings) -> None:
     """Paths given here stay inside the data directory, links followed; those of models may lie where models do."""
     errors = []
@@ -294,7 +253,7 @@ def _refuse_paths(changes: Mapping[str, Any], after: Settings, owners: Settings)
         key = find(tuple(name.split(".")))
         if key is None or not (key.kind == "path" or key.path in PATHS_AS_TEXT or name == "store.file"):
             continue
-        value = _value(after, name)
+        value = value_of(after, name)
         if value is None or (key.path in PATHS_AS_TEXT and value == "auto"):
             continue
         path = owners.server.data_dir / value if name == "store.file" else Path(value)

@@ -7,16 +7,17 @@ from typing import Any
 from aiohttp import web
 
 from xiaozhi.console.board import Board
-from xiaozhi.console.endpoints import EndpointEditor, shown_endpoints, shown_presets
+from xiaozhi.console.endpoints import replace_endpoints, shown_endpoints, shown_presets
 from xiaozhi.console.fields import tables
 from xiaozhi.console.request_guard import Refused, answer, any_body_of, body_of
-from xiaozhi.console.settings_file import Outcome, SettingsFile
+from xiaozhi.console.settings_file import SettingsFile
 from xiaozhi.console.trials import Trials
 from xiaozhi.conversation.services import Services
+from xiaozhi.http.openapi import takes
+from xiaozhi.reload.reloader import Applied
 from xiaozhi.settings import Settings
-from xiaozhi.settings.documentation import documentation
 from xiaozhi.settings.errors import SettingsError
-from xiaozhi.settings.load import Origin
+from xiaozhi.settings.sources import Origin
 
 _MAX_CHANGES = 200
 
@@ -36,7 +37,6 @@ class SettingsCalls:
         self._file = file
         self._board = board
         self._trials = trials
-        self._endpoints = EndpointEditor(file)
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Register the calls."""
@@ -68,9 +68,10 @@ class SettingsCalls:
             "writable": self._file.writable(),
             "overridden": list(overridden),
             "errors": errors,
-            "tables": tables(settings, origins, overridden, documentation()),
+            "tables": tables(settings, origins, overridden),
         }
 
+    @takes(changes=(dict[str, Any], {}), unset=(list[str], []))
     async def change(self, request: web.Request) -> web.Response:
         """Write changes into the file and apply them."""
         body = await body_of(request)
@@ -83,7 +84,7 @@ class SettingsCalls:
             raise Refused(422, f"at most {_MAX_CHANGES} changes at once")
         return self._outcome(await self._file.change(changes, unset))
 
-    def _outcome(self, outcome: Outcome) -> web.Response:
+    def _outcome(self, outcome: Applied) -> web.Response:
         self._board.settings_changed()
         return answer(
             {
@@ -105,12 +106,14 @@ class SettingsCalls:
         except SettingsError:
             return self._services.settings, False
 
+    @takes(endpoints=(list[dict[str, Any]], ...))
     async def change_endpoints(self, request: web.Request) -> web.Response:
         """Write another list of endpoints; a list, or an object with `endpoints`."""
         body = await any_body_of(request)
         rows = body.get("endpoints") if isinstance(body, dict) else body
-        return self._outcome(await self._endpoints.replace(rows))
+        return self._outcome(await replace_endpoints(self._file, rows))
 
+    @takes(endpoint=(str | dict[str, Any], ...))
     async def models(self, request: web.Request) -> web.Response:
         """Which models an endpoint offers, asked with the key of the body."""
         return answer(await self._trials.models(await body_of(request)))
@@ -119,6 +122,13 @@ class SettingsCalls:
         """Services of which only the key is left to give."""
         return answer({"presets": shown_presets()})
 
+    @takes(
+        endpoint=(str | dict[str, Any], ""),
+        engine=(str, ""),
+        voice=(str, ""),
+        text=(str, ""),
+        changes=(dict[str, Any], {}),
+    )
     async def test(self, request: web.Request) -> web.Response:
         """Try one stage, with changes that have not been saved yet where the body has some."""
         return answer(await self._trials.run(request.match_info["stage"], await body_of(request)))

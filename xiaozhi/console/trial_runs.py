@@ -12,10 +12,10 @@ import numpy as np
 
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, UPLINK_RATE_HZ, PcmFloat, PcmInt, to_float
 from xiaozhi.audio.resample import StreamResampler
-from xiaozhi.concurrency.workers import Priority
 from xiaozhi.settings import EspeakVoiceSettings, Settings
 from xiaozhi.stages.asr.engine import Transcript
-from xiaozhi.stages.asr.utterance import Ears
+from xiaozhi.stages.asr.recogniser import Question
+from xiaozhi.stages.asr.recognition import Recognition
 from xiaozhi.stages.llm.engine import ChatError, ChatModel, ChatRequest, Message
 from xiaozhi.stages.tts.espeak import say
 from xiaozhi.stages.vad.silero import CONTEXT_SAMPLES, STATE_WIDTH, WINDOW_SAMPLES, load_silero
@@ -118,16 +118,16 @@ def try_vad(settings: Settings) -> Result:
     return Result(True, each_ms, detail)
 
 
-async def decoded(ears: Ears, pcm: PcmFloat) -> tuple[Transcript, float]:
+async def decoded(recognition: Recognition, pcm: PcmFloat) -> tuple[Transcript, float]:
     """The text of a sound, and how long it took in seconds."""
-    hearing = ears.open()
+    utterance = recognition.begin()
     try:
-        hearing.feed(pcm)
+        utterance.feed(pcm)
         began_s = time.monotonic()
-        found = await hearing.transcribe(Priority.FINAL, lambda: False, lambda _early: None)
+        found = await utterance.transcribe(Question())
         return found, time.monotonic() - began_s
     finally:
-        hearing.close()
+        utterance.close()
 
 
 async def asked(chat: ChatModel, name: str, text: str) -> Result:

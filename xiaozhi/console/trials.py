@@ -19,13 +19,14 @@ from xiaozhi.console.trial_runs import ENGLISH, Result, asked, decoded, spoken, 
 from xiaozhi.conversation.services import Services
 from xiaozhi.settings import LlmEndpoint, Settings
 from xiaozhi.settings.errors import SettingsError
+from xiaozhi.settings.schema import keys
 from xiaozhi.stages.asr.engine import EngineError
+from xiaozhi.stages.asr.recognition import Recognition
 from xiaozhi.stages.asr.registry import build_recognizer
-from xiaozhi.stages.asr.remote import WithFallback
-from xiaozhi.stages.asr.utterance import Ears
 from xiaozhi.stages.llm.engine import ChatError
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.registry import build_voices
+from xiaozhi.stages.tts.reply_voices import ReplyPart, ReplyVoices
 from xiaozhi.stages.tts.voice_request import VoiceRequest
 from xiaozhi.stages.vad.silero import VadError
 from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
@@ -151,17 +152,17 @@ class Trials:
         text = _text(body, _CHINESE if is_chinese(settings.asr.language) else ENGLISH)
         pcm = await asyncio.to_thread(spoken, text)
         if settings.asr == self._services.settings.asr:
-            found, took_s = await decoded(self._services.ears, pcm)
-            name = self._services.ears.engine.name
+            found, took_s = await decoded(self._services.recognition, pcm)
+            name = self._services.recognition.engine.name
         else:
             built = await asyncio.to_thread(build_recognizer, settings.asr, settings.models.dir, SPOKEN_COMMANDS_EN)
             try:
-                ears = Ears(built.recognizer, self._services.ears.pool, early_decode=False)
-                await decoded(ears, pcm[: UPLINK_RATE_HZ // 2])  # the first run of a model is slower than all others
-                found, took_s = await decoded(ears, pcm)
+                tried = Recognition(built.recognizer, self._services.recognition.pool)
+                tried.early.wanted = False
+                await decoded(tried, pcm[: UPLINK_RATE_HZ // 2])  # the first run of a model is slower than all others
+                found, took_s = await decoded(tried, pcm)
             finally:
-                if isinstance(built.recognizer, WithFallback):
-                    await built.recognizer.aclose()
+                await built.recognizer.disconnect()
                 await asyncio.to_thread(built.recognizer.close)
             name = built.recognizer.name
         heard = f"heard “{found.text}”" if found.text else "heard nothing"
@@ -211,13 +212,14 @@ class Trials:
         )
         text = _text(body, _GREETING)
         voice = body.get("voice", "")
-        wish = VoiceRequest(voice=voice[:100] if isinstance(voice, str) else "")
+        request = VoiceRequest(voice=voice[:100] if isinstance(voice, str) else "")
         built = await asyncio.to_thread(build_voices, tts, settings.models.dir)
         pieces: list[PcmInt] = []
         samples, first_s = 0, None
         began_s = time.monotonic()
         try:
-            speech = built.chain.speak(text, language=language_of(text), wish=wish, urgent=True)
+            part = ReplyPart(ReplyVoices(request))
+            speech = built.chain.speak(text, language=language_of(text), part=part, urgent=True)
             async with aclosing(speech):
                 async for pcm in speech:
                     if first_s is None:
@@ -237,23 +239,11 @@ class Trials:
 def _with_engine(settings: Settings, table: str, engine: object) -> Settings:
     """The settings with one engine, checked as the file would be. Raises `SettingsError`."""
     name = "engine" if table == "asr" else "engines"
-    section = getattr(settings, table)
-    allowed = _ASR_ENGINES if table == "asr" else _TTS_ENGINES
+    section, allowed = getattr(settings, table), keys()[table, name].choices
     if engine not in allowed:
         raise SettingsError([f"{table}.{name}: must be one of {', '.join(allowed)}"])
     value = engine if table == "asr" else (engine,)
     return settings.model_copy(update={table: section.model_copy(update={name: value})})
-
-
-def _choices(table: str, name: str) -> tuple[str, ...]:
-    from xiaozhi.settings.schema import find
-
-    key = find((table, name))
-    return key.choices if key is not None else ()
-
-
-_ASR_ENGINES: Final = _choices("asr", "engine")
-_TTS_ENGINES: Final = _choices("tts", "engines")
 
 
 def _text(body: Mapping[str, Any], default: str) -> str:

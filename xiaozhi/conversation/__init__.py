@@ -1,7 +1,7 @@
-"""The parts of one device's conversation, which `xiaozhi/conversation/conversation.py` puts together.
+"""One device's conversation. `conversation` owns its turn: events come in, one table says what is done.
 
-`microphone` brings packets to words, and the `listener` brings both to the turn machine, without the device's
-`own_voice`; `planning` and `intents` decide what a reply is made of; `answering` produces it behind a `gate`; `reply`
-lets it out through the `pacer`; `replies` begins, interrupts and remembers them; `recollection` is what the
-conversation knows; `saying` is what the server says unasked.
+`speech_input` brings packets to words, without the device's own voice (`echo_guard`), and `heard` holds what was said
+last; `planning` decides what a reply is made of, from the `context` that the conversation knows; `reply` produces it
+behind a gate and lets it out through the `pacer`; `saying` is a sentence of the server's own; `turn_records` keeps what
+is over. `engines` and `services` are what all conversations share, `caches` among them.
 """

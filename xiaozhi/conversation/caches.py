@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypedDict, get_args
+from typing import Final, get_args
 
-from xiaozhi.cache.answers import AnswerCache, How
+from xiaozhi.cache.answers import AnswerCache, AnswerLimits
 from xiaozhi.cache.disk import DiskTier
 from xiaozhi.cache.disk_file import FILE_NAME
 from xiaozhi.cache.embeddings import Embeddings
@@ -20,14 +20,13 @@ from xiaozhi.cache.tier import Tier, Tiers
 from xiaozhi.cluster.link import RedisLink
 from xiaozhi.concurrency.channel import Channel
 from xiaozhi.concurrency.workers import WorkerPool
-from xiaozhi.events import Clause, Message
+from xiaozhi.events import Clause
 from xiaozhi.settings import Settings
 from xiaozhi.settings.cache import CacheSettings
 from xiaozhi.settings.llm import DEFAULT_SYSTEM_PROMPT
-from xiaozhi.stages.llm.cached import Recall, models_key
-from xiaozhi.stages.llm.engine import ChatModel, ChatRequest, Delta
+from xiaozhi.stages.llm.cached import CachedAnswers, models_key, said
 from xiaozhi.stages.llm.stage import run_llm
-from xiaozhi.stages.tts.cached import CachedSpeech, voice_fingerprints
+from xiaozhi.stages.tts.clause_speech import ClauseSpeech, voice_fingerprints
 from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.text.language import language_of
 from xiaozhi.text.messages import Key, message
@@ -44,14 +43,14 @@ class Caches:
     """What one process keeps.
 
     Attributes:
-        kept: speech; None when switched off.
+        speech: makes clauses into packets, through a cache where that is not switched off.
         answers: of the language model; None when switched off or when there is no model.
         common: answers that are there from the start, for making their speech ahead.
         shared: answers of all nodes; None for a node that is alone.
     """
 
     settings: Settings
-    kept: CachedSpeech | None
+    speech: ClauseSpeech
     answers: AnswerCache | None
     common: tuple[str, ...] = ()
     shared: SharedAnswers | None = None
@@ -60,22 +59,23 @@ class Caches:
     _models: str = ""
     _premaking: asyncio.Task[None] | None = field(default=None, init=False)
 
-    def recall(self, chat: ChatModel, on_hit: Callable[[How], None]) -> Recall | None:
-        """The chat model for one turn, in front of it the answers; None when they are switched off."""
+    @property
+    def lookup(self) -> CachedAnswers | None:
+        """Answers that need no model; None when they are switched off."""
         if self.answers is None:
             return None
-        return Recall(chat, self.answers, self._embeddings, self._models, on_hit, self.shared)
+        return CachedAnswers(self.answers, self._embeddings, self._models, self.shared)
 
     def premake(self) -> None:
         """Have common phrases spoken in the background; call it when it is known which voices work."""
-        if self.kept is not None and self.settings.cache.premake and self._premaking is None:
-            self._premaking = asyncio.create_task(self._premake(self.kept), name="premake")
+        if self.speech.cache is not None and self.settings.cache.premake and self._premaking is None:
+            self._premaking = asyncio.create_task(self._premake(), name="premake")
 
-    async def _premake(self, kept: CachedSpeech) -> None:
+    async def _premake(self) -> None:
         clauses = own_sentences()
         for answer in self.common[:_MAX_PREMADE]:
             clauses += await clauses_of(answer, self.settings)
-        ready = await kept.premake(clauses)
+        ready = await self.speech.premake(clauses)
         _log.info("%d common phrases can be said without synthesis", ready)
 
     async def premade(self) -> None:
@@ -97,10 +97,9 @@ class Caches:
         self.give_up_premaking()
         if self._premaking is not None:
             await asyncio.gather(self._premaking, return_exceptions=True)
-        speech = self.kept.cache if self.kept is not None else None
-        taken = others.kept.cache if others is not None and others.kept is not None else None
-        if speech is not None and speech is not taken:
-            await speech.close()
+        cache = self.speech.cache
+        if cache is not None and (others is None or cache is not others.speech.cache):
+            await cache.close()
         if self.shared is not None and (others is None or self.shared is not others.shared):
             await self.shared.close()
         if self._embeddings is not None and (others is None or self._embeddings is not others._embeddings):
@@ -127,13 +126,11 @@ async def open_caches(
     """
     cache = settings.cache
     link = link or (before.link if before is not None else None)
-    kept = None
-    if cache.speech:
-        speech = await _speech_cache(settings, before.kept.cache if before is not None and before.kept else None, link)
-        names = [state.name for state in chain.states]
-        kept = CachedSpeech(speech, chain, codec, settings, voice_fingerprints(names, settings.tts, about))
+    names = [state.name for state in chain.states]
+    kept = await _speech_cache(settings, before.speech.cache if before is not None else None, link)
+    speech = ClauseSpeech(chain, codec, settings, kept, voice_fingerprints(names, settings.tts, about))
     if not cache.answers or not settings.llm.endpoints:  # the built-in responder answers at once anyway
-        return Caches(settings, kept, None, link=link)
+        return Caches(settings, speech, None, link=link)
     answers = _answer_cache(cache, before.answers if before is not None else None)
     replies = await asyncio.to_thread(_common_replies, cache, settings.llm.system_prompt)
     answers.forget_common()
@@ -147,12 +144,14 @@ async def open_caches(
     if shared is None and link is not None:
         shared = SharedAnswers(link, link.settings.cache_ttl_s)
     common = tuple(dict.fromkeys(answer for _, answer in replies))
-    return Caches(settings, kept, answers, common, shared, link, embeddings, models_key(settings.llm))
+    return Caches(settings, speech, answers, common, shared, link, embeddings, models_key(settings.llm))
 
 
-async def _speech_cache(settings: Settings, before: SpeechCache | None, link: RedisLink | None) -> SpeechCache:
-    """That of before with other limits, or a new one where the tiers are not the same."""
+async def _speech_cache(settings: Settings, before: SpeechCache | None, link: RedisLink | None) -> SpeechCache | None:
+    """That of before with other limits, or a new one where the tiers are not the same; None when switched off."""
     cache = settings.cache
+    if not cache.speech:
+        return None
     had_disk = before is not None and any(isinstance(tier, DiskTier) for tier in before.tiers.tiers)
     # The longest life that any tier gives; each has its own below it.
     longest_s = max(cache.speech_memory_ttl_s, cache.disk_ttl_s)
@@ -175,27 +174,18 @@ async def _speech_cache(settings: Settings, before: SpeechCache | None, link: Re
 
 
 def _answer_cache(cache: CacheSettings, before: AnswerCache | None) -> AnswerCache:
-    limits: _Limits = {
-        "max_entries": cache.max_entries,
-        "max_bytes": cache.max_mb * _MB,
-        "ttl_s": cache.ttl_s,
-        "similar": cache.similar,
-        "threshold": cache.threshold,
-        "embedding_threshold": cache.embeddings.threshold,
-    }
+    limits = AnswerLimits(
+        max_entries=cache.max_entries,
+        max_bytes=cache.max_mb * _MB,
+        ttl_s=cache.ttl_s,
+        similar=cache.similar,
+        threshold=cache.threshold,
+        embedding_threshold=cache.embeddings.threshold,
+    )
     if before is None:
-        return AnswerCache(**limits)
-    before.resize(**limits)
+        return AnswerCache(limits)
+    before.resize(limits)
     return before
-
-
-class _Limits(TypedDict):
-    max_entries: int
-    max_bytes: int
-    ttl_s: float
-    similar: bool
-    threshold: float
-    embedding_threshold: float
 
 
 def _common_replies(cache: CacheSettings, system_prompt: str) -> list[tuple[str, str]]:
@@ -223,32 +213,13 @@ def own_sentences() -> list[Clause]:
 async def clauses_of(answer: str, settings: Settings) -> list[Clause]:
     """The clauses in which an answer is spoken when it is there all at once."""
     clauses: Channel[Clause] = Channel(float("inf"))
-    language = language_of(answer)
     await run_llm(
-        _Said(answer),
-        ChatRequest([Message("user", answer)], language),
+        said(answer),
         clauses,
+        language=language_of(answer),
         settings=settings,
         on_first_token=lambda: None,
         on_first_clause=lambda: None,
         queued_ms=lambda: 0.0,
     )
     return clauses.drain()
-
-
-class _Said:
-    """A `ChatModel` that says one thing."""
-
-    name = "common"
-
-    def __init__(self, answer: str) -> None:
-        self._answer = answer
-
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        yield Delta(self._answer)
-
-    async def warm(self) -> None:
-        """There is nothing to open."""
-
-    async def close(self) -> None:
-        """There is nothing to close."""

@@ -1,25 +1,32 @@
-"""One device's conversation: builds the stages, owns their task group, applies the turn machine's decisions.
+"""One device's conversation: the one owner of its turn, to whom everything that happens comes as an event.
 
-Control acts at once, on the caller's stack; only audio and text travel through channels. Each conversation is one task
-group; what fails in it ends this conversation and no other.
+An event (what the device says, speech, words, what becomes of a reply, a time that is over) is put to the turn machine;
+what the machine decides is done in `_apply`, the one table from decision to action. All of it acts at once, on the
+stack of what happened; only audio and text travel through channels. Each conversation is one task group; what fails in
+it ends this conversation and no other.
 """
 
 import asyncio
 import logging
+import math
 from typing import Final
 
-from xiaozhi.conversation.answering import CachedRecognizer, Plan
+from xiaozhi.conversation.context import ConversationContext
 from xiaozhi.conversation.device_link import DeviceLink
-from xiaozhi.conversation.flush import begin_flush, end_flush
-from xiaozhi.conversation.listener import Listener
-from xiaozhi.conversation.microphone import Microphone
-from xiaozhi.conversation.planning import Planner
-from xiaozhi.conversation.recall import Recollection
-from xiaozhi.conversation.replies import Replies
+from xiaozhi.conversation.echo_guard import Echo, EchoGuard
+from xiaozhi.conversation.heard import HeardUtterance
+from xiaozhi.conversation.planning import InHistory, Planner, ReplyPlan
+from xiaozhi.conversation.reply import Reply, ReplyEvent
+from xiaozhi.conversation.saying import Saying, Told
 from xiaozhi.conversation.services import Services
-from xiaozhi.conversation.speaking import PATIENCE_S, Speaker, Told
-from xiaozhi.events import MicPacket
+from xiaozhi.conversation.speech_input import SpeechInput
+from xiaozhi.conversation.turn_records import TurnRecords
+from xiaozhi.events import Clause, KeyReleased, MicPacket, SpeechBegan, SpeechEvent
+from xiaozhi.stages.asr.stage import PartialText, Recognised
+from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
 from xiaozhi.text.language import language_of
+from xiaozhi.text.messages import message
+from xiaozhi.text.script import script_of
 from xiaozhi.tools.device import DeviceTools
 from xiaozhi.turn.decisions import (
     Commit,
@@ -34,12 +41,15 @@ from xiaozhi.turn.decisions import (
     StartReply,
     StartSaying,
 )
-from xiaozhi.turn.endpointing import plain
-from xiaozhi.turn.machine import ListeningMode, State, TurnMachine
+from xiaozhi.turn.endpointing import is_echo, plain
+from xiaozhi.turn.greetings import Greetings
+from xiaozhi.turn.machine import ListeningMode, TurnMachine, TurnState
 from xiaozhi.turn.trace import TurnTrace
-from xiaozhi.turn.unprompted import Manners
 
 _log = logging.getLogger(__name__)
+
+# What is known to be whole, as `plain` writes it.
+_COMMANDS: Final = frozenset(plain(phrase) for phrase in SPOKEN_COMMANDS_EN)
 
 # A burst of at least this many packets outside listening, just before `detect`, is the firmware's wake-word audio.
 _WAKE_BURST_PACKETS: Final = 5
@@ -47,7 +57,16 @@ _WAKE_BURST_PACKETS: Final = 5
 _KEEPS_UP_MS: Final = 120.0
 # No state that waits for a user or for words lasts longer than the longest utterance and its recognition, and this.
 _OVERDUE_S: Final = 5.0
-_PASSING: Final = (State.HEARING, State.PAUSED, State.OVERLAP, State.PROBING)
+_PASSING: Final = (TurnState.HEARING, TurnState.PAUSED, TurnState.OVERLAP, TurnState.PROBING)
+# A sentence of the server's own is meant for this moment; a goodbye may take longer, since nobody waits for it.
+_PATIENCE_S: Final = 2.0
+_GOODBYE_PATIENCE_S: Final = 8.0
+# Where recognition is broken and a television is on, the device need not say so after every sentence of its.
+_MISSED_EVERY_S: Final = 5.0
+# A key that was held for less is a tap, and nobody expects an answer to it (shared with the protocol's checklist);
+# where no sound has come at all the clock has to tell, which knows nothing of what is still on its way.
+_TAP_MS: Final = 300.0
+_LONG_PRESS_S: Final = 1.0
 
 
 class Conversation:
@@ -65,43 +84,40 @@ class Conversation:
         self._services = services
         self._link = link
         self._device_id = device_id
+        self._notice = notice
         self._loop = asyncio.get_running_loop()
-        self._machine = TurnMachine(settings.turn, services.commands)
-        self._recall = Recollection(services, device_id)
-        self._microphone = Microphone(services, self._show_partial)
         self._tasks: asyncio.TaskGroup | None = None
-        self.manners = Manners(settings.turn)
+        self._machine = TurnMachine(settings.turn, _COMMANDS)
+        conversations = services.shared.conversations if services.shared is not None else None
+        self._context = ConversationContext(
+            services, services.store, services.memory, services.summaries, conversations, device_id
+        )
+        self._records = TurnRecords(services, self._context, services.on_turn, link, device_id)
+        self._speech_input = SpeechInput(services.batcher, services.recognition, settings)
+        self._echo_guard = EchoGuard(services.codec, services.echoes)
+        self._heard = HeardUtterance()
+        self.greetings = Greetings(settings.turn)
         """What the device says unasked; an agent may bring its own."""
-        self._speaker = Speaker(
-            self._machine, self.manners, self._apply, link.hang_up, lambda: self._listener.language, notice
-        )
-        self._replies = Replies(
-            services, link, device_id, self._machine, self._recall, self._speaker, self._apply, self._is_active
-        )
-        self._listener = Listener(
-            services,
-            device_id,
-            self._machine,
-            self._microphone,
-            self._replies,
-            self._apply,
-            lambda text: self.say(text, remembered=CachedRecognizer.NEVER),
-            self._is_active,
-        )
-        self._planner = Planner(services, device_id, self._recall, self.manners)
+        self._planner = Planner(services, services.tools, device_id, self._context, self.greetings)
+        self._reply: Reply | None = None  # the one that is prepared or spoken
+        self._reply_task: asyncio.Task[None] | None = None
+        self._saying: Saying | None = None  # the sentence of the server's own that it speaks
+        self._leaving = False  # a goodbye is being said
         self._turns = 0  # that were committed
         self.refused_turns = 0
         """Texts that came when no new turn could begin."""
         self._active_at = self._loop.time()
         self._at = (self._machine.state, 0, 0)  # where it is: its state, turn and revision
         self._there_since = self._active_at
+        self._listening_since = 0.0
+        self._told_missed_at = -math.inf
         if notice:
             self.finish()
 
-    async def recall(self) -> None:
+    async def load(self) -> None:
         """Read what was said before; called before the device may speak, and over within half a second."""
-        await self._recall.load()
-        self._planner.take_manners()
+        await self._context.load()
+        self._planner.take_greetings()
 
     def use_device(self, device: DeviceTools | None) -> None:
         """The device offers tools of its own, or none any more."""
@@ -112,83 +128,62 @@ class Conversation:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                tasks.create_task(self._microphone.run(), name="microphone")
-                tasks.create_task(self._listener.follow_speech(), name="follow-speech")
-                tasks.create_task(self._listener.follow_texts(), name="follow-texts")
+                tasks.create_task(self._speech_input.run(), name="microphone")
+                tasks.create_task(self._follow_speech(), name="follow-speech")
+                tasks.create_task(self._follow_texts(), name="follow-texts")
         finally:
             self._tasks = None
-            self._speaker.settle(Told.DROPPED)
-            self._recall.close()
+            self._settle(Told.DROPPED)
+            self._context.close()
 
-    # What the device says; all of it acts at once -----------------------------------------------------------------
+    # What the device says -----------------------------------------------------------------------------------------
 
     def hear(self, packet: MicPacket) -> None:
         """Take one microphone packet. Never waits: the oldest is dropped when the VAD cannot keep up."""
-        self._microphone.put(packet)
+        self._speech_input.put(packet)
 
     def listen(self, mode: ListeningMode) -> None:
         """`listen/start`."""
-        self._active_at = self._loop.time()
-        self._microphone.take_unheard()
-        self._listener.listens()
-        if self._speaker.notice:
-            self._speaker.give_notice()
+        self._active_at = self._listening_since = self._loop.time()
+        self._speech_input.take_unheard()
+        if self._notice:
+            self._give_notice()
             return
         self._apply(self._machine.listen(mode))
-        if text := self.manners.listens(mode, language=self.language):
+        if text := self.greetings.listens(mode, language=self.language):
             self.say(text)
-
-    def finish(self) -> None:
-        """Begin no new turn: the server stops. What is being heard is still answered, what is being said ends."""
-        self._apply(self._machine.finish())
-
-    @property
-    def doing(self) -> str:
-        """The state of its turn machine, for the log."""
-        return self._machine.state.value
-
-    @property
-    def listens(self) -> bool:
-        """The microphone is open, and nothing has been found in it yet."""
-        return self._machine.state is State.WAITING
-
-    @property
-    def behind(self) -> bool:
-        """There may be a word in what has come and has not been listened to yet: the machine is busy."""
-        return self.listens and self._microphone.waiting_ms > _KEEPS_UP_MS
 
     def stop_listening(self) -> None:
         """`listen/stop`: goes behind the audio that came before it, so that the last syllable is not lost."""
-        self._microphone.key_released()
+        self._speech_input.key_released()
 
     def detect(self, text: str) -> None:
         """A wake word, or a typed text: desktop and browser clients use the same message for both."""
-        burst = self._microphone.take_unheard()
+        burst = self._speech_input.take_unheard()
         self._active_at = self._loop.time()
         wake_words = {plain(word) for word in self._services.settings.turn.wake_words}
         if burst >= _WAKE_BURST_PACKETS or not plain(text) or plain(text) in wake_words:
             self._apply(self._machine.woken())  # the wake word itself is no command
-            if reply := self.manners.woken(listening=self.listens, language=self.language):
+            if reply := self.greetings.woken(listening=self.listens, language=self.language):
                 self.say(reply)
             return
         self.typed(text)
 
     def typed(self, text: str) -> None:
         """A whole turn in writing."""
-        if self._speaker.notice:
-            self._speaker.give_notice()
-            return
-        if self._machine.finishing:
+        if self._notice:
+            self._give_notice()
+        elif self._machine.finishing:
             self.refused_turns += 1
-            return
-        self._listener.typed(text)
-        self._apply(self._machine.typed(text))
+        else:
+            self._heard.typed(text)
+            self._apply(self._machine.typed(text))
 
     def abort(self, reason: str) -> None:
         """Be silent now. Always answered with `tts/stop`: a device that speaks stays there until it comes."""
-        self._listener.missed = ""
-        speaking = self._replies.speaks
-        unplayed_ms = self._replies.now.pacer.unplayed_ms() if self._replies.now is not None else 0.0
+        self._heard.missed = ""
+        speaking = self._speaks
+        unplayed_ms = self._reply.pacer.unplayed_ms() if self._reply is not None else 0.0
         self._apply(self._machine.abort())
         if not speaking:
             self._link.tts_stop()
@@ -196,140 +191,292 @@ class Conversation:
             # With a reason (a wake word), or a pressed key, the device has gone to listening and is silent already.
             self._flush()
 
-    # What the server says of its own accord -----------------------------------------------------------------------
+    def finish(self) -> None:
+        """Begin no new turn: the server stops. What is being heard is still answered, what is being said ends."""
+        self._apply(self._machine.finish())
+
+    # What the server says of its own accord; never over the user ---------------------------------------------------
 
     def say(
         self,
         text: str,
         *,
         language: str = "",
-        emotion: str = "",
         interruptible: bool = True,
-        patience_s: float = PATIENCE_S,
-        remembered: CachedRecognizer = CachedRecognizer.ALWAYS,
+        patience_s: float = _PATIENCE_S,
+        in_history: InHistory = InHistory.ALWAYS,
     ) -> asyncio.Future[Told]:
-        """Say a sentence of the server's own, if nobody speaks or is answered just now; see `Speaker.say`."""
-        if self._tasks is None or self._machine.finishing:  # the conversation has not begun, or is over
-            refused: asyncio.Future[Told] = self._loop.create_future()
-            refused.set_result(Told.REFUSED)
-            return refused
-        return self._speaker.say(
-            text,
-            language=language,
-            emotion=emotion,
-            interruptible=interruptible,
-            patience_s=patience_s,
-            remembered=remembered,
-        )
+        """Say a sentence of the server's own, if nobody speaks or is answered just now, and no end is near.
+
+        It goes the way of every reply: prepared behind a gate, dropped when the user speaks first, paced, between
+        `tts/start` and `tts/stop`. The call returns at once.
+
+        Args:
+            text: what to say; an emoji at its beginning is its emotion.
+            language: of a text that does not show its own; the user's when empty.
+            interruptible: speech over it may stop it (realtime mode); a key or an `abort` always does.
+            patience_s: given up when its first sound is not there by then, in seconds.
+            in_history: whether it goes into the history, as far as it is heard.
+
+        Returns:
+            What became of it, when that is known. It need not be awaited.
+        """
+        script = [] if self._machine.finishing else script_of(text, language=language or self.language)
+        return self._say(script, in_history, patience_s, interruptible=interruptible)
+
+    def _say(
+        self, script: list[Clause], in_history: InHistory, patience_s: float, *, interruptible: bool = True
+    ) -> asyncio.Future[Told]:
+        told: asyncio.Future[Told] = self._loop.create_future()
+        begun = script and self._tasks is not None  # else the conversation has not begun, or is over
+        decisions = self._machine.say(interruptible=interruptible) if begun else []
+        if not decisions:
+            told.set_result(Told.REFUSED)
+            return told
+        timer = self._loop.call_later(patience_s, self._give_up_saying, self._machine.generation)
+        self._saying = Saying(script, told, in_history, timer)
+        self._apply(decisions)
+        return told
+
+    def _give_up_saying(self, generation: int) -> None:
+        self._apply(self._machine.give_up_saying(generation))
+
+    def _settle(self, told: Told) -> None:
+        """What became of the sentence that is said or was to be said, if there is one."""
+        saying, self._saying = self._saying, None
+        if saying is not None:
+            saying.settle(told)
 
     def farewell(self) -> bool:
         """Say goodbye and hang up after it; False where nothing is to be said: the caller hangs up at once."""
-        return self._turns > 0 and self._tasks is not None and self._speaker.farewell(self._is_active)
+        if self._turns == 0 or self._tasks is None:
+            return False
+        if not self._leaving:
+            text = self.greetings.farewell(self.language)
+            if not text or self._machine.mode is ListeningMode.MANUAL:
+                return False
+            self._leaving = True
+            goodbye = script_of(text, language=self.language)
+            told = self._say(goodbye, InHistory.BROKEN_OFF, _GOODBYE_PATIENCE_S)
+            self._tasks.create_task(self._leave_after(told), name="leave")
+        return True
 
-    @property
-    def is_stranger(self) -> bool:
-        """Nothing was ever said to this device, and nobody has let it in by hand."""
-        device = self._recall.device
-        return self._turns == 0 and not (device.bound or device.talked)
+    async def _leave_after(self, goodbye: asyncio.Future[Told]) -> None:
+        told = await goodbye
+        self._leaving = False
+        if told is Told.INTERRUPTED or not self._rests:  # the user has spoken meanwhile, and the conversation goes on
+            self._active_at = self._loop.time()
+        else:
+            self._link.hang_up("nothing has been said for a while")
 
-    def _is_active(self) -> None:
+    def _give_notice(self) -> None:
+        """Say the notice and hang up after it, unless it is being said already."""
+        notice = script_of(self._notice, language=self.language)
+        told = self._say(notice, InHistory.NEVER, _GOODBYE_PATIENCE_S, interruptible=False)
+        if not told.done():
+            told.add_done_callback(lambda _told: self._link.hang_up("only a notice is for this device"))
+
+    # What the microphone brings -----------------------------------------------------------------------------------
+
+    async def _follow_speech(self) -> None:
+        """Take what the VAD finds, until cancelled."""
+        async for heard in self._speech_input.speech:
+            if isinstance(heard, KeyReleased):
+                self._key_released(heard)
+            elif heard.utterance == self._machine.utterance:  # else it was over while this was on its way
+                event = await self._echo_guard.past(heard, self._sounding(), self._machine.settings.soft_end_ms)
+                if event is Echo.OVER:
+                    self._apply(self._machine.not_speech(heard.utterance))
+                elif not isinstance(event, Echo) and event.utterance == self._machine.utterance:
+                    self._speech(event)
+
+    def _key_released(self, key: KeyReleased) -> None:
+        held_s = self._loop.time() - self._listening_since
+        no_sound = self.listens and held_s >= _LONG_PRESS_S
+        self._apply(self._machine.stop(key.utterance))
+        self._tell_missed()
+        if no_sound:
+            self.say(message("not_understood", self.language), in_history=InHistory.NEVER)
+
+    def _speech(self, event: SpeechEvent) -> None:
+        """The user speaks, or has fallen silent."""
+        now = self._loop.time()
+        self._speech_input.pass_on(event)
+        self._heard.grew(event, now)
+        if isinstance(event, SpeechBegan):
+            self._active_at = now
+            self._machine.may_speculate = self._services.may_speculate
+            self._machine.settings = self._services.settings.turn
+            self._apply(self._machine.speech_began(event.utterance, event.start_ms, event.end_ms))
+        else:
+            decisions = self._machine.heard(
+                event.utterance, event.end_ms, event.silence_ms, unsent_ms=event.unsent_ms, doubtful=event.doubtful
+            )
+            self._apply(decisions)
+        self._tell_missed()
+
+    async def _follow_texts(self) -> None:
+        """Take what is recognised, until cancelled."""
+        async for found in self._speech_input.texts:
+            if isinstance(found, Recognised):
+                if self._machine.awaits(found.ticket):  # else what was asked about went on, or is over
+                    self._words(found)
+            elif found.utterance == self._machine.utterance:
+                self._partial(found)
+
+    def _partial(self, found: PartialText) -> None:
+        """Show what has been heard so far; of speech over a reply nothing is shown before it interrupts."""
+        if self._machine.state in (TurnState.HEARING, TurnState.PAUSED):
+            self._link.stt(found.text)
+
+    def _words(self, answer: Recognised) -> None:
+        """Recognition has answered what the machine asked."""
+        text = answer.transcript.text
+        if self._machine.state is TurnState.PROBING and is_echo(text, self._spoken_text()):
+            text = ""
+        self._heard.recognised(answer, text, self._loop.time())
+        if self._services.settings.log.transcripts:
+            _log.info("heard", extra={"device": self._device_id, "heard": text})
+        wordless = not text and self._machine.state is TurnState.PAUSED
+        self._heard.missed = answer.error if wordless else ""
+        self._apply(self._machine.recognised(answer.ticket, text, provisional=answer.provisional))
+        held_a_key = self._machine.state is TurnState.IDLE and self._heard.length_ms >= _TAP_MS
+        if wordless and not self._heard.missed and held_a_key:
+            # Whoever has held a key and said nothing that can be understood is not left without an answer.
+            self.say(message("not_understood", self.language), in_history=InHistory.NEVER)
+        self._tell_missed()
+
+    def _tell_missed(self) -> None:
+        """Whoever has finished speaking and was not understood by a fault of ours hears so, and not nothing."""
+        now, recognition = self._loop.time(), self._services.recognition
+        if not self._heard.missed or not self._rests:
+            return
+        trace = TurnTrace(self._machine.turn, mode=self._machine.mode.value, language=self.language, unheard=True)
+        trace.engine, trace.error, trace.end = recognition.engine.name, self._heard.missed, now
+        self._heard.note(trace, now)
+        self._records.unheard(trace)
+        self._heard.missed = ""
+        if now - self._told_missed_at >= _MISSED_EVERY_S:
+            self._told_missed_at = now
+            self.say(
+                message("busy" if recognition.full else "not_understood", self.language), in_history=InHistory.NEVER
+            )
+
+    def _sounding(self) -> tuple[bytes, ...]:
+        """What an open microphone may hear of the device itself: Opus packets."""
+        if self._reply is None or not self._speaks or self._machine.mode is not ListeningMode.REALTIME:
+            return ()
+        return tuple(self._reply.pacer.recent)
+
+    def _spoken_text(self) -> str:
+        """What the device has been given to say so far."""
+        return "".join(clause.speech for clause, _ in self._reply.pacer.spoken()) if self._reply else ""
+
+    # What becomes of a reply --------------------------------------------------------------------------------------
+
+    def _reply_told(self, reply: Reply, event: ReplyEvent) -> None:
+        if self._reply_task is None or self._reply_task.cancelling() or reply is not self._reply:
+            return  # on its way out it may still find itself ready, and must not be committed
+        generation = reply.trace.generation
+        match event:
+            case ReplyEvent.READY:
+                self._apply(self._machine.reply_ready(generation))
+            case ReplyEvent.KNOWN:
+                self._apply(self._machine.question_known(generation))
+
+    async def _run_reply(self, reply: Reply) -> None:
+        failed = False
+        try:
+            await reply.run()
+        except asyncio.CancelledError:
+            if self._reply is reply:  # neither dropped nor interrupted: the device is gone in the midst of it
+                reply.trace.interrupted = self._loop.time()
+                self._records.over(reply)
+            raise
+        except Exception:  # noqa: BLE001 - one reply's fault must not end the conversation; it is logged whole
+            _log.exception("reply failed", extra={"device": self._device_id})
+            reply.trace.error = reply.trace.error or "internal error"
+            failed = True
+        asked = not reply.plan.unasked
+        silent = reply.trace.first_packet is None
+        if not asked:
+            self._settle(Told.DROPPED if silent else Told.SPOKEN)
+        self._records.over(reply)
+        if reply.committed and reply.ends_conversation:
+            self._link.hang_up("the user said goodbye")
+        if self._reply is not reply:
+            return
+        self._reply = self._reply_task = None
         self._active_at = self._loop.time()
-
-    @property
-    def language(self) -> str:
-        """What the user spoke last, or is expected to speak."""
-        return self._listener.language
-
-    def _start_saying(self, generation: int) -> None:
-        assert self._speaker.saying is not None
-        trace = TurnTrace(self._machine.turn, generation=generation, mode=self._machine.mode.value)
-        trace.language = self.language
-        saying, agent = self._speaker.saying, self._recall.agent
-        plan = Plan(trace.language, agent=agent, script=saying.script, unasked=True, remembered=saying.remembered)
-        self._begin(plan, trace, f"say-{generation}")
-
-    def _commit_saying(self) -> None:
-        reply = self._replies.now
-        assert reply is not None
-        self._is_active()
-        self._speaker.committed()
-        reply.trace.anchor = self._active_at
-        reply.commit("")
-
-    def idle_s(self) -> float:
-        """How long nothing has been said by either side, in seconds."""
-        if self._machine.state not in (State.IDLE, State.WAITING):
-            return 0.0
-        return self._loop.time() - self._active_at
-
-    def check_stall(self) -> None:
-        """Called about once a second: leave a state that has lasted longer than anything it may wait for."""
-        settings = self._services.settings
-        waits_s = settings.turn.max_utterance_s + settings.asr.timeout_s + _OVERDUE_S
-        if self._machine.state in _PASSING and self._loop.time() - self._there_since > waits_s:
-            _log.error("nothing came of %s", self.doing, extra={"device": self._device_id})
-            self._apply(self._machine.overdue())
-            if self.idle_s() > 0.0:
-                self._listener.lost()
+        self._apply(self._machine.reply_done(reply.trace.generation))
+        if failed and reply.committed and asked and silent:
+            apology = message("apology", reply.trace.language)
+            self._say(script_of(apology, language=self.language), InHistory.ALWAYS, _PATIENCE_S)
 
     # What the machine decides -------------------------------------------------------------------------------------
 
     def _apply(self, decisions: list[Decision]) -> None:
+        """Do what the machine has decided, in its order."""
         for decision in decisions:
             match decision:
                 case NextUtterance(number, mic, afresh):
-                    self._microphone.expect(number, mic, afresh=afresh)
+                    self._speech_input.expect(number, mic, afresh=afresh, gap_ms=self._services.settings.turn.gap_ms)
                 case Recognise(ticket, probe):
-                    if not probe:
-                        self._listener.times.soft_end = self._loop.time()
-                    self._microphone.recognise(ticket, self._recall.rank, probe=probe)
+                    self._recognise(ticket, probe)
                 case StartReply():
                     self._start_reply(decision)
-                case DropReply():
-                    self._services.speculation.wasted += self._speaker.saying is None
-                    self._replies.cancel()
-                case Commit(_, revision, _, text):
-                    self._commit(revision, text)
                 case StartSaying(generation):
                     self._start_saying(generation)
+                case Commit(_, revision, _, text):
+                    self._commit(revision, text)
                 case CommitSaying():
                     self._commit_saying()
+                case DropReply():
+                    self._services.speculation.wasted += self._saying is None
+                    self._drop_reply()
                 case Interrupt():
-                    if self._replies.interrupt() and self._machine.mode is ListeningMode.REALTIME:
-                        self._flush()
-                case PauseReply():
-                    if (reply := self._replies.now) is not None:
-                        reply.pacer.hold()
-                case ResumeReply():
-                    if (reply := self._replies.now) is not None:
-                        reply.pacer.resume()
+                    self._interrupt()
+                case PauseReply() if self._reply is not None:
+                    self._reply.pacer.hold()
+                case ResumeReply() if self._reply is not None:
+                    self._reply.pacer.resume()
         at = (self._machine.state, self._machine.turn, self._machine.revision)
         if at != self._at:
             self._at, self._there_since = at, self._loop.time()
 
-    def _show_partial(self, text: str) -> None:
-        """Show what has been heard so far; of speech over a reply nothing is shown before it interrupts."""
-        if self._machine.state in (State.HEARING, State.PAUSED):
-            self._link.stt(text)
+    def _recognise(self, ticket: int, probe: bool) -> None:
+        if not probe:
+            self._heard.soft_end = self._loop.time()
+        self._speech_input.recognise(ticket, self._context.rank, probe=probe)
 
     def _start_reply(self, wanted: StartReply) -> None:
-        transcript, text = self._listener.transcript, wanted.text
+        transcript, text = self._heard.transcript, wanted.text
         user = language_of(text, default=transcript.language or "zh")
-        mode = self._machine.mode.value
-        trace = TurnTrace(wanted.turn, wanted.revision, wanted.generation, mode=mode, language=user)
-        trace.engine = self._services.ears.engine.name
-        trace.heard = text
+        trace = TurnTrace(wanted.turn, wanted.revision, wanted.generation, heard=text)
+        trace.engine = self._services.recognition.engine.name
         plan = self._planner.excuse(user) if wanted.excuse else self._planner.plan(text, transcript, user)
         trace.unknown_language = plan.unknown_language
         self._services.speculation.started += 1
-        self._begin(plan, trace, f"reply-{wanted.turn}.{wanted.revision}")
+        self._begin(plan, trace, user, f"reply-{wanted.turn}.{wanted.revision}")
 
-    def _begin(self, plan: Plan, trace: TurnTrace, name: str) -> None:
+    def _start_saying(self, generation: int) -> None:
+        saying = self._saying
+        assert saying is not None
+        plan = ReplyPlan(
+            self.language, agent=self._context.agent, script=saying.script, unasked=True, in_history=saying.in_history
+        )
+        self._begin(plan, TurnTrace(self._machine.turn, generation=generation), self.language, f"say-{generation}")
+
+    def _begin(self, plan: ReplyPlan, trace: TurnTrace, user: str, name: str) -> None:
+        """Prepare a reply at once; it is heard when it is committed."""
         assert self._tasks is not None
-        self._replies.begin(self._tasks, plan, trace, name)
+        trace.mode, trace.language = self._machine.mode.value, user
+        reply = self._reply = Reply(self._services, self._link, plan, trace, self._reply_told)
+        self._reply_task = self._tasks.create_task(self._run_reply(reply), name=name)
+        self._services.retirement.until(self._reply_task)
 
     def _commit(self, revision: int, text: str) -> None:
-        reply = self._replies.now
+        reply = self._reply
         assert reply is not None
         self._services.speculation.committed += 1
         self._turns += 1
@@ -339,13 +486,105 @@ class Conversation:
         if trace.unknown_language:
             text = ""
         trace.heard = text  # confirmed or heard once more since the reply was started
-        trace.language = language_of(text, default=self._listener.transcript.language or "zh")
-        self._listener.times.note(trace, self._active_at)
+        trace.language = language_of(text, default=self._heard.transcript.language or "zh")
+        self._heard.note(trace, self._active_at)
         self._planner.committed(text)
         reply.commit(text)
 
+    def _commit_saying(self) -> None:
+        reply, saying = self._reply, self._saying
+        assert reply is not None and saying is not None
+        saying.timer.cancel()  # its sound is there: it is given up no more
+        self._active_at = reply.trace.anchor = self._loop.time()
+        reply.commit("")
+
+    def _drop_reply(self) -> None:
+        """Nothing of it was heard, or it has been silenced."""
+        self._settle(Told.DROPPED)
+        if self._reply_task is not None:
+            self._reply_task.cancel()
+        self._reply = self._reply_task = None
+
+    def _interrupt(self) -> None:
+        """Silence the reply and remember what was heard of it."""
+        reply = self._reply
+        if reply is None:
+            return
+        reply.trace.interrupted = self._loop.time()
+        self._settle(Told.INTERRUPTED)
+        reply.stop()
+        reply.close_trace()
+        self._records.over(reply)
+        self._drop_reply()
+        if self._machine.mode is ListeningMode.REALTIME:
+            self._flush()
+
     def _flush(self) -> None:
-        assert self._tasks is not None
+        """Silence what still waits in a device after a `tts/stop`: going to speaking once more empties its queue.
+
+        Only the firmware does so, and only when it is told before it has begun to play the queue out: `tts/start`
+        follows at once, and the second stop comes after what both need to be seen.
+        """
         audio = self._services.settings.audio
-        if begin_flush(self._link, audio):
-            self._tasks.create_task(end_flush(self._link, audio, lambda: self._replies.speaks), name="flush")
+        if audio.instant_flush and self._link.is_firmware and self._tasks is not None:
+            self._link.tts_start()
+            self._tasks.create_task(self._end_flush(audio.flush_hold_ms / 1000.0), name="flush")
+
+    async def _end_flush(self, hold_s: float) -> None:
+        await asyncio.sleep(hold_s)
+        if not self._speaks:  # else another reply has begun meanwhile, which ends with a stop of its own
+            self._link.tts_stop()
+
+    # How it is ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _speaks(self) -> bool:
+        """The device has been told that a reply comes, and it is not over."""
+        return self._reply is not None and self._reply.committed
+
+    @property
+    def _rests(self) -> bool:
+        """Nothing is being heard or answered."""
+        return self._machine.state in (TurnState.IDLE, TurnState.WAITING)
+
+    @property
+    def doing(self) -> str:
+        """The state of its turn machine, for the log."""
+        return self._machine.state.value
+
+    @property
+    def listens(self) -> bool:
+        """The microphone is open, and nothing has been found in it yet."""
+        return self._machine.state is TurnState.WAITING
+
+    @property
+    def behind(self) -> bool:
+        """There may be a word in what has come and has not been listened to yet: the machine is busy."""
+        return self.listens and self._speech_input.waiting_ms > _KEEPS_UP_MS
+
+    @property
+    def is_stranger(self) -> bool:
+        """Nothing was ever said to this device, and nobody has let it in by hand."""
+        device = self._context.device
+        return self._turns == 0 and not (device.bound or device.talked)
+
+    @property
+    def language(self) -> str:
+        """What the user spoke last, or is expected to speak."""
+        fixed = self._services.settings.asr.language
+        return self._heard.language or (fixed if fixed != "auto" else "zh")
+
+    def idle_s(self) -> float:
+        """How long nothing has been said by either side, in seconds."""
+        return self._loop.time() - self._active_at if self._rests else 0.0
+
+    def check_stall(self) -> None:
+        """Called about once a second: leave a state that has lasted longer than anything it may wait for."""
+        settings = self._services.settings
+        waits_s = settings.turn.max_utterance_s + settings.asr.timeout_s + _OVERDUE_S
+        if self._machine.state in _PASSING and self._loop.time() - self._there_since > waits_s:
+            _log.error("nothing came of %s", self.doing, extra={"device": self._device_id})
+            self._apply(self._machine.overdue())
+            if self.idle_s() > 0.0:
+                self._heard.missed = self._heard.missed or "nothing came of it"
+                self._tell_missed()

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from xiaozhi.concurrency.channel import PACKETS, Channel
-from xiaozhi.conversation.services import Services
+from xiaozhi.conversation.engines import Engines
 from xiaozhi.events import Clause, ClauseStart, SpeechPacket, SpokenItem
 from xiaozhi.stages.tts.stage import run_tts
 from xiaozhi.text.script import script_of
@@ -25,11 +25,11 @@ class Recording:
     duration_ms: int
 
 
-async def record(services: Services, text: str, language: str = "") -> Recording:
+async def record(engines: Engines, text: str, language: str = "") -> Recording:
     """Say a text to nobody, in the voice and from the cache that replies have.
 
     Args:
-        services: the shared engines.
+        engines: what it goes through.
         text: what to say.
         language: of a text that does not show its own.
 
@@ -51,16 +51,14 @@ async def record(services: Services, text: str, language: str = "") -> Recording
             await run_tts(
                 clauses,
                 items,
-                services.voice,
-                services.codec,
-                services.speech_settings(),
-                kept=services.caches.kept,
+                engines.caches.speech,
+                engines.speech_settings(),
             )
         finally:
             items.close()
 
     speaking = asyncio.create_task(speak(), name="recording")
-    services.retirement.until(speaking)  # the engines it uses stay until it is over
+    engines.retirement.until(speaking)  # the engines it uses stay until it is over
     try:
         async for item in items:
             match item:

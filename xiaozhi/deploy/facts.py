@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, SecretStr
 
 from xiaozhi.checks.machine import DESCRIPTORS_OF_THE_PROCESS
+from xiaozhi.program import PlainError
 from xiaozhi.settings import Settings
 
 LIVE_PATH: Final = "/health/live"
@@ -27,7 +28,7 @@ _CLOSE_S: Final = 15
 _LOOP_CORES: Final = 1
 
 
-class DeployError(Exception):
+class DeployError(PlainError):
     """A configuration cannot be written; one line says why and what to do."""
 
 
@@ -45,7 +46,7 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Deployment:
     """One deployment.
 
     Attributes:

@@ -4,12 +4,16 @@
 something to the shell, nginx, Prometheus and Grafana.
 """
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from xiaozhi.deploy.facts import LIVE_PATH, METRICS_PATH, READY_PATH, Plan
+from xiaozhi.deploy.facts import LIVE_PATH, METRICS_PATH, READY_PATH, Deployment
+from xiaozhi.observability.health.rules import RULES, shown_value
+from xiaozhi.settings.operation import AlertsSettings
 
 TEMPLATES: Final = {
     "systemd": "xiaozhi.service",
@@ -40,9 +44,10 @@ _environment: Final = Environment(
     autoescape=False,
     keep_trailing_newline=True,
 )
+_environment.filters["quoted"] = lambda text: json.dumps(text, ensure_ascii=False)  # as YAML takes it, too
 
 
-def render(kind: str, plan: Plan) -> str:
+def render(kind: str, plan: Deployment) -> str:
     """One configuration as text.
 
     Args:
@@ -52,10 +57,13 @@ def render(kind: str, plan: Plan) -> str:
     Raises:
         DeployError: the settings file holds a secret that others could read.
     """
-    return _environment.get_template(TEMPLATES[kind]).render(_values(kind, plan))
+    text = _environment.get_template(TEMPLATES[kind]).render(_values(kind, plan))
+    if TEMPLATES[kind].endswith(".json"):  # its template is laid out for whoever changes it
+        text = json.dumps(json.loads(text), ensure_ascii=False, indent=2) + "\n"
+    return text
 
 
-def _values(kind: str, plan: Plan) -> dict[str, Any]:
+def _values(kind: str, plan: Deployment) -> dict[str, Any]:
     settings = plan.settings
     scheme = "https" if plan.node_speaks_tls else "http"
     nodes = plan.nodes or (f"127.0.0.1:{plan.port}",)
@@ -89,6 +97,7 @@ def _values(kind: str, plan: Plan) -> dict[str, Any]:
         "public_url": settings.server.public_url or (f"https://{plan.domain}" if plan.domain else ""),
         "ready": READY_PATH,
         "replicas": plan.replicas,
+        "rules": list(_rules(settings.alerts, plan.choices.get("job", "xiaozhi"))),
         "scheme": "http" if plan.choices.get("plain") else "https",
         "secrets": plan.secrets,
         "secrets_used": [secret.variable for secret in plan.secrets if secret.used],
@@ -100,3 +109,35 @@ def _values(kind: str, plan: Plan) -> dict[str, Any]:
         "uid": _USER_ID,
         "workers": settings.asr.workers,
     }
+
+
+# How Prometheus shows a value in a unit, and how many of our units one of its own is.
+_SHOWN: Final = {"%": ("humanizePercentage", 100.0), "ms": ("humanizeDuration", 1000.0), "": ("humanize", 1.0)}
+_WHERE: Final = "{{ with $labels.instance }}{{ . }}: {{ end }}"  # what is summed over all nodes has none
+
+
+def _rules(settings: AlertsSettings, job: str) -> Iterator[dict[str, Any]]:
+    """The rules that the settings leave in, in Prometheus' words."""
+    for rule in RULES:
+        if not rule.wanted(settings):
+            continue
+        humanize, per_unit = _SHOWN[rule.unit]
+        threshold = rule.threshold(settings)
+        words = {
+            "value": f"{{{{ $value | {humanize} }}}}",
+            "limit": shown_value(threshold, rule.unit),
+            "program": "xiaozhi",  # the command line puts in how it is called
+            **{label: f"{{{{ $labels.{label} }}}}" for label in ("endpoint", "voice", "step")},
+        }
+        least = getattr(settings, rule.least) if rule.least else ""
+        limit = f"{threshold / per_unit:g}"
+        yield {
+            "title": rule.title,
+            "expr": rule.expr.replace("JOB", f'job="{job}"').replace("LIMIT", limit).replace("LEAST", str(least)),
+            "for_s": rule.for_s,
+            "severity": rule.severity,
+            "summary": _WHERE + rule.en[0].format(**words),
+            "summary_zh": _WHERE + rule.zh[0].format(**words),
+            "description": rule.en[1].format(**words),
+            "description_zh": rule.zh[1].format(**words),
+        }

@@ -16,6 +16,7 @@ from xiaozhi import __version__
 from xiaozhi.access.addresses import Network
 from xiaozhi.access.own_token import WrongTokens, shows
 from xiaozhi.http.bodies import BodyTooLong, read_body
+from xiaozhi.http.openapi import takes
 from xiaozhi.settings import McpServerSettings
 from xiaozhi.store import StoreError
 from xiaozhi.text import bounded_json
@@ -62,6 +63,7 @@ class McpEndpoint:
         self.calls = 0
         """Tools that were called."""
 
+    @takes(jsonrpc=(str, ...), method=(str, ...), id=(int | str, None), params=(dict[str, Any], {}))
     async def post(self, request: web.Request) -> web.Response:
         """One JSON-RPC message, one answer."""
         if (refusal := self._refusal(request)) is not None:

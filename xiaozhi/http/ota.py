@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -11,7 +10,8 @@ from zoneinfo import ZoneInfo
 import orjson
 from aiohttp import web
 
-from xiaozhi.access.activation import Activation, Crowded, Poll, Standing
+from xiaozhi.access.access_control import AccessControl
+from xiaozhi.access.activation import Crowded, Poll, Standing
 from xiaozhi.access.addresses import (
     OTA_PATH,
     WEBSOCKET_PATH,
@@ -22,11 +22,11 @@ from xiaozhi.access.addresses import (
     typed_address,
     websocket_url,
 )
-from xiaozhi.access.auth import TokenAuth
+from xiaozhi.access.firmware import Running
 from xiaozhi.access.identity import Identity, from_body
 from xiaozhi.access.mqtt import MqttOffer
-from xiaozhi.access.rate_limits import RateLimiter, too_many
-from xiaozhi.http.firmware import FirmwareShelf, Running
+from xiaozhi.access.rate_limits import too_many
+from xiaozhi.http.openapi import takes
 from xiaozhi.http.ota_page import page
 from xiaozhi.settings import ServerSettings
 from xiaozhi.store import StoreError
@@ -45,29 +45,12 @@ _POLICY: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class OtaAccess:
-    """What the OTA desk works with.
-
-    Attributes:
-        token_auth: makes the tokens.
-        activation: whose a device is.
-        firmware: what devices may install.
-        limiter: how often one address may ask.
-    """
-
-    token_auth: TokenAuth
-    activation: Activation
-    firmware: FirmwareShelf
-    limiter: RateLimiter
-
-
 class OtaRoutes:
     """Answers devices that boot and people who look.
 
     Args:
         settings: the `[server]` table.
-        reception: tokens, activation, firmware and limits.
+        access: tokens, activation, firmware and limits.
         lan_host: this machine's address on the network.
         place: the base address of the node that a device belongs to, empty for the one it has asked; None without
             other nodes.
@@ -78,7 +61,7 @@ class OtaRoutes:
     def __init__(
         self,
         settings: ServerSettings,
-        reception: OtaAccess,
+        access: AccessControl,
         lan_host: str,
         place: Callable[[str], Awaitable[str]] | None = None,
         *,
@@ -86,7 +69,7 @@ class OtaRoutes:
         mqtt: MqttOffer | None = None,
     ) -> None:
         self._settings = settings
-        self._desk = reception
+        self._access = access
         self._lan_host = lan_host
         self._place = place
         self._console = console
@@ -100,9 +83,10 @@ class OtaRoutes:
         return base_of(request, self._settings, self._lan_host)
 
     async def _limited(self, request: web.Request) -> web.Response | None:
-        wait_s = await self._desk.limiter.take(address_of(request, self._trusted), time.monotonic())
+        wait_s = await self._access.requests.take(address_of(request, self._trusted), time.monotonic())
         return too_many(wait_s) if wait_s else None
 
+    @takes(application=(dict[str, Any], {}), board=(dict[str, Any], {}))
     async def answer(self, request: web.Request) -> web.Response:
         """POST: where to connect. Identity comes from headers; the body may be anything (SSIDs break its JSON).
 
@@ -116,7 +100,7 @@ class OtaRoutes:
         base = self._base(request)
         placed = await self._place(identity.device_id) if self._place is not None else ""
         url = websocket_url(placed or base)
-        token = self._desk.token_auth.token_for(identity)
+        token = self._access.token_auth.token_for(identity)
         answer: dict[str, object] = {
             "server_time": self._server_time(),
             # `version` is always sent: a device that once met a version 3 server would otherwise stay with it.
@@ -125,7 +109,7 @@ class OtaRoutes:
         if self._mqtt is not None and self._mqtt.is_for(identity.device_id) and not identity.is_anonymous:
             answer["mqtt"] = self._mqtt.section(identity, token, placed or base)
         try:
-            standing = await self._desk.activation.standing(identity)
+            standing = await self._access.activation.standing(identity)
             if standing is Standing.BLOCKED:
                 return _refused()
             if standing is Standing.UNBOUND and not identity.is_anonymous:
@@ -133,14 +117,14 @@ class OtaRoutes:
                 where = typed_address(base) if self._console else "xiaozhi devices bind"
                 chinese = not request.headers.get("Accept-Language", "zh").lower().startswith("en")
                 address = address_of(request, self._trusted)
-                answer["activation"] = await self._desk.activation.section(identity, address, where, chinese=chinese)
+                answer["activation"] = await self._access.activation.section(identity, address, where, chinese=chinese)
         except Crowded as error:
             return too_many(error.wait_s)
         except StoreError as error:
             return _out_of_order(error)
         if standing is Standing.ADMITTED:
             running = Running.of(request.headers.get("User-Agent", ""), body)
-            release = self._desk.firmware.offer(identity.device_id, running)
+            release = self._access.firmware.offer(identity.device_id, running)
             if release is not None:
                 where = f"{base.split('/xiaozhi/')[0]}{OTA_PATH}firmware/{release.board}/{release.path.name}"
                 answer["firmware"] = {"version": release.version, "url": where}
@@ -165,7 +149,7 @@ class OtaRoutes:
         body = await _body(request)
         identity = from_body(Identity.of(request.headers, request.query), body)
         try:
-            poll = await self._desk.activation.poll(identity, body)
+            poll = await self._access.activation.poll(identity, body)
         except StoreError as error:
             return _out_of_order(error)
         if poll is Poll.REFUSED:
@@ -176,7 +160,7 @@ class OtaRoutes:
         """GET …/firmware/<board>/<version>.bin: streamed with a length, which the firmware needs; Range and ETag."""
         if (limited := await self._limited(request)) is not None:
             return limited
-        release = self._desk.firmware.find(request.match_info["board"], request.match_info["file"])
+        release = self._access.firmware.find(request.match_info["board"], request.match_info["file"])
         if release is None:
             return web.Response(status=404, text="no such firmware\n")
         return web.FileResponse(
@@ -187,7 +171,7 @@ class OtaRoutes:
         """GET: for people who open the address in a browser."""
         base = self._base(request)
         root = base.split("/xiaozhi/")[0]
-        text = page(root + OTA_PATH, websocket_url(base), needs_code=self._desk.activation.required)
+        text = page(root + OTA_PATH, websocket_url(base), needs_code=self._access.activation.required)
         return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": _POLICY})
 
     async def preflight(self, _request: web.Request) -> web.Response:

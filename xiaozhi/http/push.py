@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from xiaozhi.access.addresses import Network
 from xiaozhi.access.own_token import WrongTokens, shows
+from xiaozhi.http.openapi import takes
 from xiaozhi.settings import PushSettings
 from xiaozhi.store import StoreError
 from xiaozhi.transport.announcer import Announcement, Announcer
@@ -50,6 +51,7 @@ class AnnounceRoutes:
         self._token = token
         self._wrong = WrongTokens(proxies)
 
+    @takes(_Wanted)
     async def announce(self, request: web.Request) -> web.Response:
         """Say it, and answer when it has been said or given up: `{"results": {device: outcome}}`."""
         if not shows(request, self._token):

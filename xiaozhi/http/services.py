@@ -7,12 +7,13 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from xiaozhi.access.access_control import AccessControl
+from xiaozhi.access.addresses import VISION_PATH
 from xiaozhi.access.own_token import MCP_TOKEN, PUSH_TOKEN, made_token
 from xiaozhi.conversation.services import Services
 from xiaozhi.http.mcp_endpoint import MCP_PATH, McpEndpoint
 from xiaozhi.http.mcp_tools import server_tools
 from xiaozhi.http.push import ANNOUNCE_PATH, AnnounceRoutes
-from xiaozhi.http.vision import VISION_PATH, VisionRoutes
+from xiaozhi.http.vision import VisionRoutes
 from xiaozhi.transport.announcer import Announcer
 from xiaozhi.transport.calls import Calls
 from xiaozhi.transport.connected_devices import ConnectedDevices

@@ -18,7 +18,7 @@ from typing import Final
 import orjson
 from aiohttp import web
 
-from xiaozhi.access.addresses import Network, base_of
+from xiaozhi.access.addresses import VISION_PATH, Network, base_of
 from xiaozhi.access.auth import TokenAuth
 from xiaozhi.access.identity import Identity
 from xiaozhi.access.own_token import WrongTokens
@@ -28,14 +28,13 @@ from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.conversation.services import Services
 from xiaozhi.events import Message
 from xiaozhi.http.bodies import BodyTooLong, form_parts, pieces_of
+from xiaozhi.http.openapi import takes
 from xiaozhi.http.pictures import PictureError, prepared
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest
 from xiaozhi.text.language import language_of
 from xiaozhi.tools.wording import pick
 
 _log = logging.getLogger(__name__)
-
-VISION_PATH: Final = "/mcp/vision/explain"
 
 _MB: Final = 1024 * 1024
 # The firmware's HTTP client hangs for ever on more than 8191 bytes; JSON may double what it escapes.
@@ -166,6 +165,7 @@ class VisionRoutes:
 
     # The answer ---------------------------------------------------------------------------------------------------
 
+    @takes(media_type="multipart/form-data", question=(str, ""), file=(bytes, ...))
     async def explain(self, request: web.Request) -> web.Response:
         """POST multipart/form-data with `question` and `file`, in any order, with or without a length."""
         named = Identity.of(request.headers, {})

@@ -47,7 +47,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundFacts:
     """What a model found: new facts, and numbers of known ones that are no longer true."""
 
     proposals: tuple[Proposal, ...] = ()
@@ -85,7 +85,7 @@ def questions(turns: Sequence[Said], known: Sequence[Known]) -> list[Message]:
     return [Message("system", _TASK_ZH if chinese else _TASK_EN), Message("user", "\n".join(parts))]
 
 
-def read_answer(answer: str, known: Sequence[Known]) -> Found | None:
+def read_answer(answer: str, known: Sequence[Known]) -> FoundFacts | None:
     """What a model answered, however it dressed it up; None when there is no JSON of use in it.
 
     Args:
@@ -104,7 +104,7 @@ def read_answer(answer: str, known: Sequence[Known]) -> Found | None:
     proposals = [proposal for item in listed[: 4 * _MAX_PROPOSALS] if (proposal := _proposal(item, known)) is not None]
     outdated = value.get("outdated", value.get("remove", []))
     gone = [_number(item, known) for item in outdated[:100]] if isinstance(outdated, list) else []
-    return Found(tuple(proposals[:_MAX_PROPOSALS]), tuple(number for number in gone if number))
+    return FoundFacts(tuple(proposals[:_MAX_PROPOSALS]), tuple(number for number in gone if number))
 
 
 def _proposal(item: object, known: Sequence[Known]) -> Proposal | None:

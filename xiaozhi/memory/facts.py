@@ -45,7 +45,7 @@ class Proposal:
 
 
 @dataclass(slots=True)
-class Changes:
+class FactChanges:
     """What is to be done: texts to add, and numbers of known facts to remove."""
 
     add: list[str] = field(default_factory=list)
@@ -84,7 +84,7 @@ def _words(text: str) -> list[str]:
 
 def merge(
     known: Sequence[Known], proposals: Iterable[Proposal], *, longest: int, outdated: Iterable[int] = ()
-) -> Changes:
+) -> FactChanges:
     """What to add and to remove; the newest wins.
 
     Args:
@@ -94,7 +94,7 @@ def merge(
         outdated: numbers of known facts that are no longer true.
     """
     left = {fact.id: fact.text for fact in known}
-    changes = Changes()
+    changes = FactChanges()
 
     def remove(number: int) -> None:
         if left.pop(number, None) is not None:

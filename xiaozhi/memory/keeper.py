@@ -2,15 +2,17 @@
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Awaitable, Sequence
 from contextlib import aclosing
 from typing import Final, Protocol
 
+from cachetools import LRUCache
+
 from xiaozhi.concurrency.retirement import Retirement
-from xiaozhi.memory.extraction import MAX_ANSWER_CHARS, Found, Said, questions, read_answer, talk_language
-from xiaozhi.memory.facts import Changes, Known, Proposal, merge, same_fact, search, surplus
-from xiaozhi.memory.mem0 import Event, Mem0, Mem0Error
+from xiaozhi.memory.extraction import MAX_ANSWER_CHARS, FoundFacts, Said, questions, read_answer, talk_language
+from xiaozhi.memory.facts import FactChanges, Known, Proposal, merge, same_fact, search, surplus
+from xiaozhi.memory.mem0 import Mem0, Mem0Error, Mem0Event
 from xiaozhi.settings import Settings
 from xiaozhi.stages.llm.engine import ChatError, ChatModel, ChatRequest
 from xiaozhi.store import Store, StoreError
@@ -64,7 +66,7 @@ class MemoryKeeper:
         self._settings = house.settings.memory
         self._store = house.store
         self._service = Mem0(self._settings) if self._settings.engine == "mem0" else None
-        self._said: OrderedDict[str, deque[Said]] = OrderedDict()
+        self._said: LRUCache[str, deque[Said]] = LRUCache(_MAX_DEVICES)
         self._forgetting: set[str] = set()  # the turn that asked to forget is not to be remembered
         self._forgotten: dict[str, int] = {}  # of devices whose conversation is being read: how often they forgot
         self._slots = asyncio.Semaphore(_AT_ONCE)
@@ -106,11 +108,7 @@ class MemoryKeeper:
             return
         if not self.enabled or not trace.heard.strip() or device_id.startswith(_ANONYMOUS):
             return
-        said = self._said.setdefault(device_id, deque(maxlen=_MAX_TURNS))
-        self._said.move_to_end(device_id)
-        said.append(Said(trace.heard, trace.said))
-        if len(self._said) > _MAX_DEVICES:
-            self._said.popitem(last=False)
+        self._said.setdefault(device_id, deque(maxlen=_MAX_TURNS)).append(Said(trace.heard, trace.said))
 
     def ended(self, device_id: str) -> bool:
         """A conversation is over: read it for facts in the background, unless it was short. Never waits.
@@ -231,7 +229,7 @@ class MemoryKeeper:
             self.failed += 1
             _log.exception("reading a conversation for facts failed", extra={"device": device_id})
 
-    async def _find(self, device_id: str, turns: Sequence[Said], known: Sequence[Known]) -> Changes:
+    async def _find(self, device_id: str, turns: Sequence[Said], known: Sequence[Known]) -> FactChanges:
         longest = self._settings.max_fact_chars
         if self._service is not None:
             try:
@@ -240,14 +238,14 @@ class MemoryKeeper:
                 self.service_failed += 1
                 _log.warning("%s; facts come from the chat model", error, extra={"device": device_id})
         if not self._has_model:
-            return Changes()
+            return FactChanges()
         asking = asyncio.create_task(self._ask(self._house.chat, turns, known), name=f"ask-facts-{device_id}")
         self._house.retirement.until(asking)
         async with asyncio.timeout(self._settings.timeout_s):
             found = await asking
         return merge(known, found.proposals, longest=longest, outdated=found.outdated)
 
-    async def _ask(self, chat: ChatModel, turns: Sequence[Said], known: Sequence[Known]) -> Found:
+    async def _ask(self, chat: ChatModel, turns: Sequence[Said], known: Sequence[Known]) -> FoundFacts:
         answer = ""
         request = ChatRequest(questions(turns, known), talk_language(turns))
         async with aclosing(chat.stream(request)) as deltas:
@@ -260,7 +258,7 @@ class MemoryKeeper:
             raise ChatError("the answer holds no facts that can be read")
         return found
 
-    async def _apply(self, device_id: str, changes: Changes) -> None:
+    async def _apply(self, device_id: str, changes: FactChanges) -> None:
         """Write it down; what is new first, so that a power cut between the two loses nothing."""
         for text in changes.add:
             await self._store.memories.add(device_id, text)
@@ -280,7 +278,7 @@ def service_user(device_id: str) -> str:
     return f"xiaozhi:{device_id}"
 
 
-def _changes(events: Sequence[Event], known: Sequence[Known], longest: int) -> Changes:
+def _changes(events: Sequence[Mem0Event], known: Sequence[Known], longest: int) -> FactChanges:
     """What a service did, done to what is known here."""
     proposals: list[Proposal] = []
     outdated: list[int] = []

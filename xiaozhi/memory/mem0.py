@@ -21,7 +21,7 @@ class Mem0Error(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class Mem0Event:
     """What the service did: `ADD`, `UPDATE` (then `before` is what it was) or `DELETE` of one fact."""
 
     kind: str
@@ -42,7 +42,7 @@ class Mem0:
         self._timeout = aiohttp.ClientTimeout(total=settings.service_timeout_s)
         self._session: aiohttp.ClientSession | None = None
 
-    async def add(self, user: str, turns: Sequence[Said]) -> list[Event]:
+    async def add(self, user: str, turns: Sequence[Said]) -> list[Mem0Event]:
         """Let it draw facts from a conversation.
 
         Raises:
@@ -109,10 +109,10 @@ def _items(value: Any) -> list[dict[str, Any]]:
     return [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
 
 
-def _events(value: Any) -> list[Event]:
+def _events(value: Any) -> list[Mem0Event]:
     found = []
     for item in _items(value)[:_MAX_EVENTS]:
         kind, text, before = item.get("event"), item.get("memory"), item.get("previous_memory")
         if kind in ("ADD", "UPDATE", "DELETE") and isinstance(text, str) and text.strip():
-            found.append(Event(kind, text, before if isinstance(before, str) else ""))
+            found.append(Mem0Event(kind, text, before if isinstance(before, str) else ""))
     return found

@@ -32,7 +32,7 @@ from xiaozhi.models.fetch import (
     storage_error,
 )
 from xiaozhi.models.unpack import ArchiveError, unpack
-from xiaozhi.program import program
+from xiaozhi.program import PlainError, program
 from xiaozhi.settings import ModelsSettings
 
 _log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ Verify: TypeAlias = Callable[[Model, Path], str]
 """Tries the model in a folder; an empty text when it is good, else one line why not. Blocking."""
 
 
-class PullError(Exception):
+class PullError(PlainError):
     """The model could not be fetched; one line for each mirror, with what to do."""
 
 

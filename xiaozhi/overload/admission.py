@@ -8,7 +8,7 @@ class TurnedAway(Exception):
     """A turn has waited too long to be worth answering."""
 
 
-class Admission:
+class TurnAdmission:
     """Lets turns through freely while `open`, and a few at a time otherwise, first come first served.
 
     Args:

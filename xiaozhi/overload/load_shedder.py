@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.overload.loop_lag import LoopLag
-from xiaozhi.overload.memory import used_percent
 from xiaozhi.overload.steps import Readings, Step, Steps
+from xiaozhi.overload.usage import used_percent
 from xiaozhi.settings import LoadSettings
 
 _log = logging.getLogger(__name__)

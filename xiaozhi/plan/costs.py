@@ -1,22 +1,20 @@
-"""What a turn costs, as it was measured: read from a JSON file, `costs.json` of this package when none is named.
-
-Made by `python -m bench.plan_costs`. All times are seconds of one core of the machine that is named in the file.
-"""
+"""What a turn costs, as it was measured: read from a JSON file, `costs.json` of this package when none is named."""
 
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-EngineName: TypeAlias = Literal["sense-voice", "zipformer", "two-pass", "remote"]
-"""Recognisers that can be planned for."""
+from xiaozhi.program import PlainError
+
+ModelName: TypeAlias = Literal["sense-voice", "zipformer"]
 
 DEFAULT_FILE: Final = Path(__file__).with_name("costs.json")
 _Cost: TypeAlias = Annotated[float, Field(ge=0, le=1e6)]
 
 
-class CostsError(Exception):
-    """A file of figures cannot be used; one line that names it and says why."""
+class CostsError(PlainError):
+    """A file of costs cannot be used; one line that names it and says why."""
 
 
 class _Part(BaseModel):
@@ -24,7 +22,7 @@ class _Part(BaseModel):
 
 
 class Provenance(_Part):
-    """Where figures come from."""
+    """Where costs come from."""
 
     machine: str = Field(min_length=1)
     date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
@@ -33,12 +31,12 @@ class Provenance(_Part):
 
 
 class Recognition(_Part):
-    """One recogniser on one thread.
+    """One recognizer on one thread.
 
     Attributes:
         fixed_s: of each decode, however short.
         per_audio_s: for each second of audio.
-        final_s: after the last sample, where it recognises while somebody talks; None: a whole decode.
+        final_s: after the last sample, where it recognizes while somebody talks; None: a whole decode.
         memory_mb: of its model.
     """
 
@@ -49,12 +47,12 @@ class Recognition(_Part):
 
 
 class Costs(_Part):
-    """The measured figures.
+    """What a turn costs, as `python -m bench.plan_costs` measures it; times in seconds of one core of that machine.
 
     Attributes:
         version: of this layout.
         provenance: machine, commands, date.
-        recognition: by engine.
+        recognition: by model.
         decodes_per_turn: recognitions of one turn, early ones among them.
         replies_per_turn: replies that are begun for one that is given: speculation.
         vad_s, decode_s: for each second of audio from a device.
@@ -62,14 +60,14 @@ class Costs(_Part):
         other_s: for each second of a turn (speech and reply): sockets, JSON, pacing, the streams of model and voice.
             Runs on the one thread of the event loop.
         base_cores: busy on the event loop's thread while nobody talks.
-        process_mb: of a server without devices and without a recogniser's model.
+        process_mb: of a server without devices and without a recognizer's model.
         connection_kb, turn_kb: of a device that is connected, and in a turn on top of that.
-        up_bps, down_bps: on the wire while sound goes that way, with all headers.
+        up_bps, down_bps: of one device on the wire while sound goes that way, with all headers.
     """
 
     version: Literal[1]
     provenance: Provenance
-    recognition: dict[Literal["sense-voice", "zipformer"], Recognition] = Field(min_length=1)
+    recognition: dict[ModelName, Recognition] = Field(min_length=1)
     decodes_per_turn: Annotated[float, Field(ge=1, le=20)]
     replies_per_turn: Annotated[float, Field(ge=1, le=20)]
     vad_s: _Cost
@@ -85,7 +83,7 @@ class Costs(_Part):
 
 
 def read_costs(path: Path = DEFAULT_FILE) -> Costs:
-    """The figures of a file.
+    """The costs of a file.
 
     Raises:
         CostsError: it cannot be read, or is no such file.

@@ -121,7 +121,7 @@ class Pulls:
     def _announce(self) -> None:
         """Whoever speaks a language that is not known yet hears that it will be."""
         coming = (self._pulls[name].model.role for name in self.on_the_way)
-        self._services.ears_are_coming = "recognition" in coming
+        self._services.recogniser_is_coming = "recognition" in coming
 
     async def run(self) -> None:
         """Fetch what is missing, and look whether somebody else has put a model there. Runs until cancelled."""
@@ -145,7 +145,7 @@ class Pulls:
         services, better = self._services, set[str]()
         if services.settings.vad.model == "auto" and services.model.name.startswith("silero v5"):
             better.add("silero-v6")
-        asr, engine = services.settings.asr, services.ears.engine.name
+        asr, engine = services.settings.asr, services.recognition.engine.name
         if asr.engine == "auto" and asr.model_dir is None and engine in ("pocketsphinx", "zipformer"):
             better |= {"sense-voice"} if engine == "zipformer" else {"sense-voice", "zipformer"}
         return better

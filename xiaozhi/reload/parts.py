@@ -2,29 +2,20 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
 
 from xiaozhi.agents import Roster
 from xiaozhi.conversation.caches import Caches, open_caches
-from xiaozhi.conversation.services import (
-    About,
-    Services,
-    UnknownLanguage,
-    about_chat,
-    about_recognizer,
-    about_voices,
-    close_recognizer,
-    warm_recognizer,
-)
+from xiaozhi.conversation.engines import About, close_recognizer, warm_recognizer
+from xiaozhi.conversation.services import Services, UnknownLanguage
 from xiaozhi.overload.steps import Step
 from xiaozhi.settings import Settings
-from xiaozhi.stages.asr.cached import memory_of, remember
-from xiaozhi.stages.asr.engine import Recognizer
+from xiaozhi.settings.schema import applies
+from xiaozhi.stages.asr.recogniser import Recognizer
 from xiaozhi.stages.asr.registry import build_recognizer
-from xiaozhi.stages.asr.remote import WithFallback
-from xiaozhi.stages.llm.engine import ChatModel
+from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.llm.registry import build_chat
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
@@ -39,31 +30,8 @@ _WARM_S: Final = 5.0
 # A clause that a former voice makes may have been joined by a reply that came later; clauses are over within seconds.
 _LINGER_S: Final = 10.0
 
-# Settings that only those who use an engine read, not the engine itself; and those that its model is made of.
-NOT_OF_CHAT: Final = frozenset(
-    {
-        "llm.system_prompt",
-        "llm.history_turns",
-        "llm.history_max_tokens",
-        "llm.history_summary",
-        "llm.reply_max_chars",
-        "llm.reply_max_s",
-    }
-)
-NOT_OF_VOICES: Final = frozenset(
-    {
-        "tts.parallel_clauses",
-        "tts.first_clause_min_chars",
-        "tts.first_clause_max_chars",
-        "tts.first_clause_wait_ms",
-    }
-)
-NOT_OF_RECOGNIZER: Final = frozenset(
-    {"asr.early_decode", "asr.partials", "asr.max_concurrent", "asr.batch_size", "asr.timeout_s"}
-)
-OF_VAD_MODEL: Final = frozenset(
-    {"vad.model", "vad.threads", "vad.graph_optimization", "vad.provider", "vad.gpu_memory_mb"}
-)
+# Where sound that is kept for later comes from.
+_OF_CACHES: Final = frozenset({"llm", "tts", "audio", "cache"})
 
 
 @dataclass(slots=True)
@@ -73,7 +41,7 @@ class Parts:
     settings: Settings
     model: SileroModel | None = None
     recognizer: Recognizer | None = None
-    chat: ChatModel | None = None
+    chat: Chat | None = None
     voice: VoiceChain | None = None
     roster: Roster | None = None
     caches: Caches | None = None
@@ -100,39 +68,44 @@ async def build_parts(services: Services, settings: Settings, keys: Collection[s
     return parts
 
 
+def engines_for(keys: Collection[str]) -> set[str]:
+    """The tables whose engines read one of these settings when they are built: what applies with the next turn."""
+    return {key.partition(".")[0] for key in keys if applies(key) == "next turn"}
+
+
 async def _build(parts: Parts, services: Services, keys: Collection[str]) -> None:
     settings, models_dir = parts.settings, parts.settings.models.dir
-    if _any(keys, ("llm.system_prompt", "agents")):
+    tables, engines = {key.partition(".")[0] for key in keys}, engines_for(keys)
+    if "agents" in tables or "llm.system_prompt" in keys:
         parts.roster = await Roster.load(settings, services.store)
-    if _any(keys, OF_VAD_MODEL):
+    if "vad" in engines:
         parts.model = await asyncio.to_thread(load_silero, settings.vad, models_dir)
         parts.about["vad"] = About((parts.model.name,))
-    if _any(keys, ("asr",), NOT_OF_RECOGNIZER):
+    if "asr" in engines:
         built = await asyncio.to_thread(build_recognizer, settings.asr, models_dir, SPOKEN_COMMANDS_EN)
-        parts.recognizer = remember(built.recognizer, settings.cache)
-        parts.about["asr"] = about_recognizer(built)
-        await warm_recognizer(parts.recognizer, services.ears.pool)
-        if isinstance(parts.recognizer, WithFallback):
-            await parts.recognizer.warm()
-    if _any(keys, ("llm",), NOT_OF_CHAT):
+        parts.recognizer = built.recognizer
+        parts.about["asr"] = About((built.why,), built.hint)
+        await warm_recognizer(parts.recognizer, services.recognition.pool)
+        await parts.recognizer.connect()
+    if "llm" in engines:
         chat = build_chat(settings.llm, settings.server.timezone, edge=settings.cluster.tier == "edge")
-        parts.chat = chat.model
-        parts.about["llm"] = about_chat(chat)
+        parts.chat = chat.chat
+        parts.about["llm"] = About((chat.why,), chat.hint)
         try:
             async with asyncio.timeout(_WARM_S):
-                await chat.model.warm()
+                await chat.chat.warm()
         except TimeoutError:
             _log.warning("the new endpoints do not answer yet")
-    if _any(keys, ("tts",), NOT_OF_VOICES):
+    if "tts" in engines:
         voices = await asyncio.to_thread(build_voices, settings.tts, models_dir)
         parts.voice = voices.chain
-        parts.about["tts"] = about_voices(voices)
+        parts.about["tts"] = About(voices.why, voices.hint)
         try:
             async with asyncio.timeout(_WARM_S):
                 await voices.chain.warm()
         except (TimeoutError, VoiceError) as error:
             _log.warning("no new voice is ready: %s", error or "too slow")
-    if _any(keys, ("llm", "tts", "audio", "cache")):
+    if tables & _OF_CACHES:
         about = parts.about.get("tts", services.about["tts"])
         voice = parts.voice or services.voice
         parts.caches = await open_caches(settings, voice, services.codec, about.lines, services.caches)
@@ -164,7 +137,7 @@ def exchange(services: Services, parts: Parts) -> None:
         services.roster = parts.roster
     if parts.model is not None:
         services.model = parts.model
-    services.tick.exchange(services.model, settings.vad)
+    services.batcher.exchange(services.model, settings.vad)
     if parts.chat is not None:
         retirement.retire(services.chat.close)
         services.chat = chat
@@ -184,26 +157,12 @@ def exchange(services: Services, parts: Parts) -> None:
 
 
 def _exchange_recognizer(services: Services, parts: Parts, before: Settings) -> None:
-    asr, cache = parts.settings.asr, parts.settings.cache
-    former = services.ears.engine
-    hearings = services.ears.exchange(
-        parts.recognizer or former,
-        early_decode=asr.early_decode,
-        partials=asr.partials,
-        batch_size=asr.batch_size,
-        max_waiting=asr.max_concurrent,
+    former = services.recognition.engine
+    open_utterances = services.recognition.exchange(
+        parts.recognizer or former, parts.settings.asr, parts.settings.cache
     )
-    memory = memory_of(services.ears.engine)
-    if memory is not None:
-        memory.resize(cache.recognition_ttl_s, cache.recognition_entries)
     if parts.recognizer is not None:
         services.unknown_language = UnknownLanguage()
         # An utterance is over by then, and its last decode given up.
         max_s = before.turn.max_utterance_s + before.asr.timeout_s
-        services.retirement.retire(lambda: close_recognizer(former), in_use=lambda: bool(hearings), max_s=max_s)
-
-
-def _any(keys: Iterable[str], tables: Iterable[str], but: Collection[str] = ()) -> bool:
-    """Whether one of the keys is one of `tables` or lies within one, and is none of `but`."""
-    names = tuple(tables)
-    return any(key not in but and any(key == name or key.startswith(f"{name}.") for name in names) for key in keys)
+        services.retirement.retire(lambda: close_recognizer(former), in_use=lambda: bool(open_utterances), max_s=max_s)

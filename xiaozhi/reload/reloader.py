@@ -5,22 +5,24 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from xiaozhi.agents import AgentError
 from xiaozhi.conversation.services import Services
-from xiaozhi.reload.difference import changed_keys, held_back
 from xiaozhi.reload.parts import build_parts, discard, exchange
 from xiaozhi.settings import Settings
-from xiaozhi.settings.applies import need_restart
 from xiaozhi.settings.errors import SettingsError
 from xiaozhi.settings.load import Loaded
+from xiaozhi.settings.schema import dotted, keys, need_restart, value_of
+from xiaozhi.settings.section import Section
 from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.vad.silero import VadError
 from xiaozhi.store import StoreError
 
 _log = logging.getLogger(__name__)
+
+S = TypeVar("S", bound=Section)
 
 # Names in one log line; the rest is counted.
 _MAX_NAMED: Final = 20
@@ -31,14 +33,16 @@ class Applied:
     """What has become of new settings. Names are those of the settings file, such as `llm.endpoints`.
 
     Attributes:
-        applied: these hold from now on, see `xiaozhi.settings.applies`.
+        applied: these hold from now on, see `xiaozhi.settings.section.Applies`.
         restart: these differ from what the process runs on and wait for a restart.
         errors: why nothing at all was changed, one line each.
+        overridden: these the command line or the environment sets to something else, as far as somebody has looked.
     """
 
     applied: tuple[str, ...] = ()
     restart: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
+    overridden: tuple[str, ...] = ()
 
 
 class Reloader:
@@ -170,3 +174,24 @@ class Reloader:
 def _names(keys: list[str]) -> str:
     more = len(keys) - _MAX_NAMED
     return ", ".join(keys[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+# What differs between two settings ------------------------------------------------------------------------------------
+
+
+def changed_keys(old: Settings, new: Settings) -> list[str]:
+    """Names of the settings that differ, such as `asr.workers`, in the order of the model; lists count as one."""
+    names = (dotted(key.path) for key in keys().values() if key.kind != "section" and "*" not in key.path)
+    return [name for name in names if value_of(old, name) != value_of(new, name)]
+
+
+def held_back(old: Settings, new: Settings, names: Collection[str]) -> Settings:
+    """The new settings, but with the old values of those that are named."""
+    for name in names:
+        new = _with(new, name.split("."), value_of(old, name))
+    return new
+
+
+def _with(section: S, path: Sequence[str], value: Any) -> S:
+    name, *inner = path
+    return section.model_copy(update={name: _with(getattr(section, name), inner, value) if inner else value})

@@ -1,77 +1,210 @@
 """`[asr]`: speech to text."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr
 
-from xiaozhi.settings.pasted import Address, ApiKey, SocketAddress, key_of
-from xiaozhi.settings.section import Language, Precision, Provider, Section
+from xiaozhi.settings.engines import EngineSettings, tables_of, with_plugins
+from xiaozhi.settings.pasted import Address, ApiKey, KeyedSection, SocketAddress
+from xiaozhi.settings.section import AtOnce, Language, NextConnection, OnRestart, Precision, Provider, Section
 
 
 class RemoteAsrSettings(Section):
-    """What holds for every recogniser on another machine."""
+    """Remote recognition: what holds for every recogniser on another machine. zh: 远程识别：所有远程识别共用的设置。"""
 
     timeout_s: float = Field(4.0, ge=0.2, le=60)
+    """For "openai" and "funasr". When the answer is not there after timeout_s, or there is no connection after
+    connect_timeout_s, the fallback recognises the sentence.
+    zh: 等结果的时间（秒），超过就由后备引擎识别这句话。"""
     connect_timeout_s: float = Field(2.0, gt=0, le=30)
+    """zh: 建立连接的时间（秒），超过就由后备引擎识别这句话。"""
     max_concurrent: int = Field(20, ge=1, le=10_000)
+    """Requests at the same time, over all devices; what is above goes to the fallback at once.
+    zh: 所有设备合计同时进行的请求数，超出的直接交给后备引擎。"""
     max_audio_s: float = Field(60.0, ge=1, le=600)
+    """Longer sentences go to the fallback, longer texts are cut. zh: 比这更长（秒）的话交给后备引擎。"""
     max_text_chars: int = Field(2000, ge=10, le=100_000)
+    """zh: 更长的文字会被截断（字符）。"""
     failures: int = Field(2, ge=1, le=1000)
+    """After so many failures in a row the server is left alone for retry_after_s, then tried by one request.
+    zh: 连续失败这么多次后，暂停使用这个服务。"""
     retry_after_s: float = Field(30.0, ge=0, le=3600)
+    """zh: 暂停这么久（秒）后，用一个请求试试它好了没有。"""
     early_decode: bool = False
+    """Ask as soon as the voice falls silent, in case the sentence is over. 60 to 100 ms sooner, but a request that
+    costs money for every pause in which somebody goes on. Partial texts are never asked for.
+    zh: 声音一停就先请求识别。能快 60 到 100 毫秒，但每次中途停顿都多一次收费的请求。不会为边说边显示而请求。"""
 
 
-class OpenAIAsrSettings(Section):
-    """Any transcription server that speaks OpenAI's `/audio/transcriptions`."""
+class OpenAIAsrSettings(EngineSettings, KeyedSection):
+    """Recognition, OpenAI: any transcription server that speaks OpenAI's `/audio/transcriptions`.
+
+    zh: 识别 · OpenAI 接口：任何有 OpenAI /audio/transcriptions 接口的识别服务。
+    """
+
+    implementation = "xiaozhi.stages.asr.openai_transcription:OpenAITranscription"
 
     base_url: Address = "https://api.openai.com/v1"
+    """Address of the service, to its /v1. zh: 服务的地址，以 /v1 结尾，例如“https://api.siliconflow.cn/v1”。"""
     api_key: ApiKey = SecretStr("")
     api_key_env: str = "OPENAI_API_KEY"
     model: str = Field("whisper-1", min_length=1, max_length=200)
+    """Groq: whisper-large-v3-turbo. SiliconFlow: FunAudioLLM/SenseVoiceSmall. OpenAI: gpt-4o-mini-transcribe,
+    whisper-1.
+    zh: 模型名称。Groq：whisper-large-v3-turbo；SiliconFlow：FunAudioLLM/SenseVoiceSmall；OpenAI：
+    gpt-4o-mini-transcribe、whisper-1。"""
     prompt: str = Field("", max_length=1000)
+    """Names and words that should be recognised; empty for none.
+    zh: 希望识别准的人名和词语，最多 1000 字；没有就留空。"""
 
-    def key(self) -> str:
-        """The API key, from the file or from the environment; empty when neither is set."""
-        return key_of(self.api_key, self.api_key_env)
+    @property
+    def needs_credentials(self) -> bool:
+        """Services on the internet do."""
+        return self.base_url.startswith("https://")
 
 
-class FunasrSettings(Section):
-    """A FunASR runtime, over its WebSocket."""
+class FunasrSettings(EngineSettings):
+    """Recognition, FunASR: a FunASR runtime, over its WebSocket. zh: 识别 · FunASR：FunASR 服务，走它的 WebSocket。"""
+
+    implementation = "xiaozhi.stages.asr.funasr:Funasr"
 
     url: SocketAddress = "ws://127.0.0.1:10095"
-    mode: Literal["offline", "2pass"] = "offline"
+    """Its address: "wss://…" for a server with TLS, which a FunASR runtime has unless it was started with --certfile 0.
+    Its own certificate is signed by nobody: then verify_tls = false, in your own network only.
+    zh: 服务的地址。FunASR 默认开 TLS，用“wss://…”；用 --certfile 0 启动的才用“ws://…”。"""
     verify_tls: bool = True
+    """zh: 检查证书。FunASR 自带的证书没有机构签名，在自己的内网里可以关闭检查。"""
+    mode: Literal["offline", "2pass"] = "offline"
+    """How it recognises; "2pass" for a server that was started as such.
+    zh: offline；服务以 2pass 启动的，可用 2pass。"""
     hotwords: dict[str, int] = Field(default_factory=dict, max_length=1000)
-
-    @field_validator("url")
-    @classmethod
-    def _websocket(cls, url: str) -> str:
-        if not url.startswith(("ws://", "wss://")):
-            raise ValueError('must begin with "ws://" or "wss://"')
-        return url
+    """Words that should be recognised, with a weight each: { "小智" = 20 }
+    zh: 希望识别准的词及其权重，最多 1000 个：{ "小智" = 20 }"""
 
 
-class AsrSettings(Section):
-    """Speech to text."""
+class RecognizerTables(Section):
+    """The recognisers that have a table of their own: a line here, or an entry point, registers one."""
 
-    engine: Literal["auto", "sense-voice", "zipformer", "two-pass", "pocketsphinx", "openai", "funasr"] = "auto"
-    fallback: Literal["auto", "sense-voice", "zipformer", "pocketsphinx"] = "auto"
-    model_dir: Path | None = None
-    streaming_model_dir: Path | None = None
-    language: Language = "auto"
-    itn: bool = True
-    early_decode: bool = True
-    partials: bool = False
-    workers: int = Field(2, ge=1, le=64)
-    threads: int = Field(1, ge=1, le=64)
-    niceness: int = Field(4, ge=0, le=19)
-    max_concurrent: int = Field(40, ge=1, le=10_000)
-    batch_size: int = Field(1, ge=1, le=64)
-    provider: Provider = "cpu"
-    precision: Precision = "auto"
-    rewrite: bool = True  # made once and compared with the original; see stages/asr/rewritten.py
-    timeout_s: float = Field(10.0, ge=0.5, le=120)
-    remote: RemoteAsrSettings = RemoteAsrSettings()
     openai: OpenAIAsrSettings = OpenAIAsrSettings()
     funasr: FunasrSettings = FunasrSettings()
+
+
+if not TYPE_CHECKING:
+    RecognizerTables = with_plugins("xiaozhi.recognisers", RecognizerTables)
+
+RECOGNIZERS: Final[Mapping[str, str]] = {
+    "sense-voice": "xiaozhi.stages.asr.sense_voice:SenseVoice",
+    "zipformer": "xiaozhi.stages.asr.zipformer:Zipformer",
+    "two-pass": "xiaozhi.stages.asr.two_pass:TwoPass",
+    "pocketsphinx": "xiaozhi.stages.asr.pocketsphinx_engine:Pocketsphinx",
+} | {name: kind.implementation for name, kind in tables_of(RecognizerTables).items()}
+"""The class of each recogniser; the first four go by the settings that all have."""
+
+if TYPE_CHECKING:
+    EngineName: TypeAlias = str
+else:
+    EngineName = Literal["auto", *RECOGNIZERS]
+
+
+class AsrSettings(RecognizerTables, applies="next turn"):
+    """Speech recognition: speech to text. zh: 语音识别 ASR：把语音变成文字。"""
+
+    engine: EngineName = "auto"
+    """Who recognises.
+      "auto"         SenseVoice or else a zipformer where a model is found in [models] dir, otherwise pocketsphinx
+      "sense-voice"  Chinese, English, Japanese, Korean, Cantonese; the best of them. `xiaozhi models pull sense-voice`
+      "zipformer"    recognises while one speaks, final text at once. `xiaozhi models pull zipformer`
+      "two-pass"     both of these: the reply is prepared on what the zipformer has heard, and spoken when SenseVoice
+                     has heard the same; otherwise it is prepared again. Soonest, at the cost of running two models
+      "pocketsphinx" embedded, English only, plain: for trying the server without any download
+      "openai"       any server with OpenAI's /audio/transcriptions: OpenAI, Groq, SiliconFlow, faster-whisper
+      "funasr"       a FunASR runtime, over its WebSocket
+    zh: 识别引擎。
+      auto：[models] dir 里有 SenseVoice 或 zipformer 就用，否则用 pocketsphinx
+      sense-voice：中、英、日、韩、粤语，效果最好；`xiaozhi models pull sense-voice`
+      zipformer：边说边识别，说完立刻有文字；`xiaozhi models pull zipformer`
+      two-pass：两者都用，先按 zipformer 听到的准备回答，SenseVoice 听到的相同就说出来，不同就重新准备；最快，代价是
+          跑两个模型
+      pocketsphinx：内置，只会英语，效果一般，不用下载就能试
+      openai：任何有 /audio/transcriptions 接口的服务，见 [asr.openai]
+      funasr：FunASR 服务（WebSocket），见 [asr.funasr]"""
+    fallback: Literal["auto", "sense-voice", "zipformer", "pocketsphinx"] = "auto"
+    """What takes over for the same sentence when "openai" or "funasr" fails or is late. It runs here, so nobody goes
+    unheard when the network does.
+    zh: openai 或 funasr 失败、太慢时，由谁来识别同一句话。它在本机运行，断网时也不会听不见。"""
+    model_dir: Path | None = Field(None, examples=["models/sense-voice"])
+    """Folder of the model. Not set: [models] dir and the name of the engine.
+      sense-voice    model.int8.onnx or model.onnx, tokens.txt
+      zipformer      encoder*.onnx, decoder*.onnx, joiner*.onnx (int8 preferred), tokens.txt
+    With "two-pass" model_dir is the folder of SenseVoice and streaming_model_dir that of the zipformer.
+    zh: 模型文件夹。不填则用 [models] dir 下与引擎同名的文件夹。sense-voice 需要 model.int8.onnx 或 model.onnx 和
+    tokens.txt；zipformer 需要 encoder*.onnx、decoder*.onnx、joiner*.onnx（优先 int8）和 tokens.txt。two-pass 时这里
+    是 SenseVoice 的文件夹。"""
+    streaming_model_dir: Path | None = Field(None, examples=["models/zipformer"])
+    """zh: 使用 two-pass 时 zipformer 的文件夹。"""
+    language: Language = "auto"
+    """Which language is spoken. One language keeps short Chinese from being heard as Korean or Japanese.
+    zh: 说的是哪种语言。只用一种语言时请选定，免得很短的中文被听成韩语或日语。"""
+    itn: bool = True
+    """Write numbers as digits and set punctuation. zh: 把数字写成阿拉伯数字，并加上标点。"""
+    early_decode: AtOnce[bool] = True
+    """Decode as soon as the voice falls silent, in case the sentence is over, when a worker has nothing else to do: the
+    text is then there at the soft end ([turn] soft_end_ms). Costs a decode for each pause in which somebody goes on.
+    zh: 声音一停、又有空闲线程时就先识别，这样 [turn] soft_end_ms 到的时候文字已经有了。代价是每次中途停顿都多识别一
+    次。"""
+    partials: AtOnce[bool] = False
+    """Send the device what has been heard so far while somebody speaks, as "stt" messages; the last one has the whole
+    text. A zipformer has these texts anyway. SenseVoice decodes for them when a worker has nothing else to do (with two
+    or more workers one is always left to those who wait for an answer), each time 0.6 s or more have been said since
+    the last; the newest of them often is the answer as well. Turned off by itself under load. Firmware shows an "stt"
+    in every state and it disturbs nothing else: no sound, no change of state. Boards that show the conversation as chat
+    bubbles put each one into a bubble of its own, though, so: off, unless the screen has one line for what was heard.
+    zh: 边说边把已听到的文字作为 stt 消息发给设备，最后一条是全文。zipformer 本来就有这些文字；SenseVoice 会在空闲时
+    识别（至少新说了 0.6 秒；线程多于一个时总留一个给等回答的人）。负载高时自动停止。固件在任何状态都会显示 stt，不影
+    响别的；但用聊天气泡显示的板子会让每条各占一个气泡，所以默认关闭，除非屏幕只有一行字幕。"""
+    workers: OnRestart[int] = Field(2, ge=1, le=64)
+    """Recognitions at the same time and threads of each. One SenseVoice decode of 3 s of speech takes 0.1 to 0.2 s of a
+    core; two threads in one decode cost 20-90 % more CPU than they save. So: workers = cores - 1 (at least 1), and
+    threads = 1.
+    zh: 同时识别的数量。SenseVoice 识别 3 秒语音要一个核 0.1 到 0.2 秒。建议：workers = 核数 − 1（至少 1），threads =
+    1。"""
+    threads: int = Field(1, ge=1, le=64)
+    """zh: 每个识别用的线程数。一个识别用两个线程，会多花 20% 到 90% 的 CPU，得不偿失。"""
+    niceness: OnRestart[int] = Field(4, ge=0, le=19)
+    """Recognition gives way to everything else that wants a core, so that speech is never choppy while somebody else is
+    being recognised (Linux). Measured with 100 devices on two cores: 3.9 % of replies with gaps at 0, none at 4 and at
+    10; the slowest answers after 2.1 s, 1.26 s and 1.33 s (p95).
+    zh: 识别让出 CPU 的程度（Linux），避免别人说话被识别时这边的回答断断续续。100 台设备、两个核的实测：为 0 时 3.9%
+    的回答有停顿，4 和 10 时没有；最慢的回答（p95）分别是 2.1、1.26、1.33 秒。"""
+    max_concurrent: AtOnce[int] = Field(40, ge=1, le=10_000)
+    """Recognitions that may wait for a worker; above, an utterance counts as not understood. Also:
+    SENSEVOICE_MAX_CONCURRENT.
+    zh: 最多有多少句话排队等识别，超出的算没听清。也可以用环境变量 SENSEVOICE_MAX_CONCURRENT。"""
+    batch_size: AtOnce[int] = Field(1, ge=1, le=64)
+    """Utterances that SenseVoice decodes as one, when that many wait for a worker; nobody waits for others to come. On
+    a CPU 1 is best (measured: 4 utterances of the same length cost 23 % less together, but of 1 to 5 s 17 % more,
+    because all are padded to the longest, and the first has to wait for the last); on a GPU 8 to 16. Also:
+    SENSEVOICE_BATCH_SIZE.
+    zh: 排队够多时，SenseVoice 一次识别这么多句；不会为了凑数而等。CPU 上取 1 最好（实测：4 句一样长时一起省 23%，1
+    到 5 秒不等时反而多 17%，因为都要补齐到最长，先来的还要等后来的）；GPU 上取 8 到 16。也可以用环境变量
+    SENSEVOICE_BATCH_SIZE。"""
+    provider: Provider = "cpu"
+    """The processor, or "cuda" (needs a sherpa-onnx built for it; the refusal names the wheel to install).
+    zh: 用 cpu 还是 cuda（需要带 CUDA 的 sherpa-onnx，没有时会告诉你装哪个包）。"""
+    precision: Precision = "auto"
+    """Which of a model's files is taken: "int8" (model.int8.onnx, encoder*.int8.onnx), "fp16" (….fp16.onnx) or "fp32".
+    One that is missing is an error that names it. "auto": int8, then fp32, then fp16 on a CPU; fp16, then fp32, then
+    int8 with CUDA, where int8 is no faster.
+    zh: 用模型的哪种文件：int8（model.int8.onnx、encoder*.int8.onnx）、fp16（….fp16.onnx）或 fp32；缺了会报出文件名。
+    auto：CPU 上依次 int8、fp32、fp16；CUDA 上依次 fp16、fp32、int8，因为那里 int8 并不快。"""
+    rewrite: bool = True
+    """Keep a copy of an int8 SenseVoice model, beside it or in the cache folder, that is rewritten for this CPU: more
+    than twice as fast on a CPU with VNNI, a few per cent elsewhere. Made once, in some seconds, and compared with the
+    original before it is used.
+    zh: 为 int8 的 SenseVoice 另存一份适合本机 CPU 的模型，放在原模型旁边或缓存文件夹里：CPU 支持 VNNI 时快两倍以上，
+    其他 CPU 也快一些。只做一次，用几秒钟，用之前会与原模型比对。"""
+    timeout_s: NextConnection[float] = Field(10.0, ge=0.5, le=120)
+    """An utterance that is not recognised by then is given up. zh: 这么久（秒）还没识别出来就放弃这句话。"""
+    remote: RemoteAsrSettings = RemoteAsrSettings()

@@ -1,23 +1,19 @@
 """Command line over environment over local file over file over defaults; every mistake is one line naming its place."""
 
-import copy
-import datetime
 import difflib
 import json
-import re
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any
 
 from pydantic import ValidationError
 
-from xiaozhi.settings.errors import SettingsError, explain, one_line, show, unknown_key
-from xiaozhi.settings.model import Settings
+from xiaozhi.settings import Settings
+from xiaozhi.settings.errors import SettingsError, explain, one_line, show
 from xiaozhi.settings.pasted import mended_settings
-from xiaozhi.settings.schema import PATHS_AS_TEXT, KeyPath, dotted, find, keys, nearest, parse_text
-from xiaozhi.settings.text_file import read_text
+from xiaozhi.settings.schema import KeyPath, dotted, keys, nearest
+from xiaozhi.settings.sources import FileSource, Layers, Origin, Source, TextSource, value_at
 
 DEFAULT_FILE = Path("settings.toml")
 
@@ -29,9 +25,6 @@ PLAIN_NAMES: dict[str, tuple[str, ...]] = {
     "LLM_MAX_CONCURRENT": ("llm", "max_concurrent"),
 }
 """Environment names that deployments of the older micro-services already set; the `XIAOZHI_` name of a setting wins."""
-
-Origin: TypeAlias = Literal["default", "file", "local", "environment", "command line"]
-"""Where a setting comes from; `local` is the file that the console writes, see `local_of`."""
 
 MAX_TOLD = 12
 """Settings that are named in one warning; of the others there is only their number."""
@@ -62,157 +55,137 @@ class Loaded:
         return ", ".join(str(file) for file in (self.source, self.local) if file is not None) or "built-in defaults"
 
 
-@dataclass(slots=True)
-class _Layer:
-    """Values from one place. `names` says what the user typed to set a path; `file` is set for the settings file."""
+@dataclass(frozen=True, slots=True)
+class SettingsSource:
+    """Where the settings of a process come from, so that they can be read again and changed.
 
-    file: str = ""
-    values: dict[str, Any] = field(default_factory=dict)
-    names: dict[KeyPath, str] = field(default_factory=dict)
-    remark: str = ""
+    Attributes:
+        file: the owner's settings file, which need not be there; None for `settings.toml` of the current folder.
+        overrides: of the command line, `{"asr.workers": "3"}`; a short option such as `--port` is one of them.
+        environ: the environment; `XIAOZHI_ASR__WORKERS` and the names of `PLAIN_NAMES` count.
+    """
 
-    def put(self, path: tuple[str, ...], value: Any, name: str) -> None:
-        """Set the value at `path`, which came from `name`."""
-        table = self.values
-        for part in path[:-1]:
-            below = table.get(part)
-            if not isinstance(below, dict):
-                below = table[part] = {}
-            table = below
-        old = table.get(path[-1])
-        table[path[-1]] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-        self.names[path] = name
+    file: Path | None = None
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
-    def place(self, path: KeyPath) -> str:
-        """How a message names `path` here: the variable or option, or the file and the key."""
-        for length in range(len(path), 0, -1):
-            if name := self.names.get(path[:length]):
-                return name if length == len(path) else f"{name}: {dotted(path)}"
-        return f"{self.file}: {dotted(path)}"
+    @property
+    def path(self) -> Path:
+        """The owner's file: the one that was read, or the one that would be found at the next start."""
+        return self.file if self.file is not None else DEFAULT_FILE
+
+    @property
+    def local(self) -> Path:
+        """The file that changes are written to; it wins over the owner's, and need not be there."""
+        return local_of(self.path)
+
+    def load(self, local_text: str | None = None) -> Loaded:
+        """Read the settings: command line before environment before local file before file before default. Blocking.
+
+        Args:
+            local_text: what the local file is taken to hold instead of what it holds; empty for nothing.
+
+        Raises:
+            SettingsError: with every mistake that was found.
+        """
+        layers, warnings = self._read(local_text)
+        settings, merged = _checked(layers)
+        if hidden := _hidden(layers, self.path, self.local):
+            warnings.append(hidden)
+        remarks = [remark for layer in layers for remark in layer.remarks]
+        for where, raw, what in mended_settings(settings, merged):
+            remarks.append(one_line(f"{_layer_of(where, layers).place(where)}{show(where, raw)}: {what}"))
+        given = {layer.origin for layer in layers if layer.values or layer.origin == "file"}
+        return Loaded(
+            settings,
+            self.path if "file" in given else None,
+            (*remarks, *warnings),
+            self.local if "local" in given else None,
+        )
+
+    def origins(self) -> dict[str, Origin]:
+        """Where each setting comes from that is not left at its default, by its name; lists count as one. Blocking.
+
+        Raises:
+            SettingsError: a file cannot be read any more. What holds in it is not looked at.
+        """
+        return {name: layer.origin for layer in reversed(self._read()[0]) for name, _ in _settings_in(layer)}
+
+    def overridden(self) -> dict[str, Any]:
+        """What the settings file says of the settings for which the local file says something else, by their names.
+
+        Blocking. Raises `SettingsError` as `origins` does.
+        """
+        return {name: below for name, below, _ in _overridden(self._read()[0])}
+
+    def _read(self, local_text: str | None = None) -> tuple[list[Source], list[str]]:
+        """The sources, what wins first, and warnings. Raises `SettingsError`."""
+        layers, warnings, errors = _given(self.overrides, self.environ)
+        if errors:
+            raise SettingsError(errors)
+        if local_text is not None or self.local.exists():
+            layers.append(FileSource("local", self.local, local_text))
+        if self.path.is_file():
+            layers.append(FileSource("file", self.path))
+        return layers, warnings
 
 
-def local_of(path: Path | None) -> Path:
+def load_settings(path: Path | None, overrides: Mapping[str, str], environ: Mapping[str, str]) -> Loaded:
+    """Read the settings of one call of the command line, see `SettingsSource`.
+
+    Raises:
+        SettingsError: with every mistake that was found; a file that was named and is not there is one.
+    """
+    if path is not None and not path.is_file():
+        FileSource("file", path)
+    return SettingsSource(path, overrides, environ).load()
+
+
+def local_of(path: Path) -> Path:
     """The file that the console writes instead of the owner's: `settings.local.toml` beside `settings.toml`."""
-    path = path if path is not None else DEFAULT_FILE
     return path.with_name(f"{path.stem}.local{path.suffix}")
 
 
-def load_settings(
-    path: Path | None,
-    overrides: Mapping[str, str],
-    environ: Mapping[str, str],
-    *,
-    local: Path | None = None,
-    local_text: str | None = None,
-) -> Loaded:
-    """Read the settings: command line before environment before local file before file before default.
-
-    Args:
-        path: the settings file; `None` takes `settings.toml` of the current folder where there is one.
-        overrides: from the command line, `{"asr.workers": "3"}`.
-        environ: the environment; `XIAOZHI_ASR__WORKERS` and the names of `PLAIN_NAMES` count.
-        local: the local file, where it is not beside the settings file.
-        local_text: what that is taken to hold instead of what it holds; empty for nothing.
-
-    Raises:
-        SettingsError: with every mistake that was found.
-    """
-    source, file, console = _files(path, local, local_text)
-    environment, warnings, errors = _read_environment(environ)
-    command_line, more_errors = _read_overrides(overrides)
-    if errors or more_errors:
-        raise SettingsError([*more_errors, *errors])
-    layers = (command_line, environment, console, file)
-    merged: dict[str, Any] = {}
-    for layer in reversed(layers):
-        merged = _merged(merged, layer.values)
+def _checked(layers: Sequence[Source]) -> tuple[Settings, dict[str, Any]]:
+    """The settings, and the tables that they were made of. Raises `SettingsError`."""
     try:
+        merged = Layers(sources=layers).model_extra or {}
         # As JSON and strict: TOML's types count ("3" is no number), and text still becomes a path or a secret.
-        settings = Settings.model_validate_json(json.dumps(merged), strict=True)
+        return Settings.model_validate_json(json.dumps(merged), strict=True), merged
     except ValidationError as error:
         raise SettingsError(_lines(error, layers)) from None
     except RecursionError:
-        raise SettingsError([f"{source or 'settings'}: nested too deeply"]) from None
-    if hidden := _hidden(file, console):
-        warnings.append(hidden)
-    said = [f"{layer.file}: {layer.remark}" for layer in (file, console) if layer.remark]
-    for where, raw, what in mended_settings(settings, merged):
-        said.append(one_line(f"{_layer_of(where, layers).place(where)}{show(where, raw)}: {what}"))
-    return Loaded(settings, source, (*said, *warnings), Path(console.file) if console.values else None)
+        raise SettingsError(["settings: nested too deeply"]) from None
 
 
-def _files(path: Path | None, local: Path | None, local_text: str | None = None) -> tuple[Path | None, _Layer, _Layer]:
-    """The settings file and what the two files hold. Raises `SettingsError`."""
-    source = path if path is not None else DEFAULT_FILE if DEFAULT_FILE.is_file() else None
-    beside = local or local_of(source)
-    file = _read_file(source) if source is not None else _Layer()
-    if local_text is None and not beside.exists():
-        return source, file, _Layer()
-    return source, file, _read_file(beside, local_text)
-
-
-def overridden(path: Path | None, local: Path) -> dict[str, Any]:
-    """What the settings file says of the settings for which the local file says something else, by their names.
-
-    Raises:
-        SettingsError: one of the files cannot be read.
-    """
-    _, file, console = _files(path, local)
-    return {name: below for name, below, _ in _overridden(file, console)}
-
-
-def _overridden(file: _Layer, local: _Layer) -> Iterator[tuple[str, Any, Any]]:
+def _overridden(layers: Sequence[Source]) -> Iterator[tuple[str, Any, Any]]:
     """Name, value in the file and value in the local file, where both give one and they differ."""
-    for key in keys().values():
-        if key.kind == "section" or "*" in key.path:
-            continue
-        (given, below), (wins, above) = _value(key.path, file.values), _value(key.path, local.values)
-        if given and wins and below != above:
-            yield dotted(key.path), below, above
+    local, file = (
+        {name: value for layer in layers if layer.origin == origin for name, value in _settings_in(layer)}
+        for origin in ("local", "file")
+    )
+    for name, above in local.items():
+        if name in file and file[name] != above:
+            yield name, file[name], above
 
 
-def _hidden(file: _Layer, local: _Layer) -> str:
+def _hidden(layers: Sequence[Source], owners: Path, local: Path) -> str:
     """One line for whoever edits the file where it has no effect; empty where all of it has."""
     lines = []
-    for name, below, above in _overridden(file, local):
+    for name, below, above in _overridden(layers):
         path = tuple(name.split("."))
         before, now = show(path, below).removeprefix(" = "), show(path, above).removeprefix(" = ")
         lines.append(f"{name} ({before} there, {now} holds)" if before != now and before and now else name)
     if not lines:
         return ""
     more = f" and {len(lines) - MAX_TOLD} more" if len(lines) > MAX_TOLD else ""
-    return (
-        f"{file.file}: has no effect where {local.file}, which the console writes, says something else: "
-        f"{', '.join(lines[:MAX_TOLD])}{more}; take the override away in the console, or its line out of {local.file}"
+    return one_line(
+        f"{owners}: has no effect where {local}, which the console writes, says something else: "
+        f"{', '.join(lines[:MAX_TOLD])}{more}; take the override away in the console, or its line out of {local}"
     )
 
 
-def origins(
-    path: Path | None, overrides: Mapping[str, str], environ: Mapping[str, str], local: Path
-) -> dict[str, Origin]:
-    """Where each setting that is not left at its default comes from, by its name (`asr.workers`).
-
-    The arguments are those of `load_settings`, which must have accepted them. Items of lists are not told apart.
-
-    Raises:
-        SettingsError: a file cannot be read any more.
-    """
-    _, file, console = _files(path, local)
-    layers: tuple[tuple[Origin, _Layer], ...] = (
-        ("file", file),
-        ("local", console),
-        ("environment", _read_environment(environ)[0]),
-        ("command line", _read_overrides(overrides)[0]),
-    )
-    found: dict[str, Origin] = {}
-    for origin, layer in layers:
-        for key in keys().values():
-            if key.kind != "section" and "*" not in key.path and _value(key.path, layer.values)[0]:
-                found[dotted(key.path)] = origin
-    return found
-
-
-def _lines(error: ValidationError, layers: tuple[_Layer, ...]) -> list[str]:
+def _lines(error: ValidationError, layers: Sequence[Source]) -> list[str]:
     """One line for every mistake, in the order of the model, without repetition."""
     lines = []
     entries = error.errors(include_url=False)
@@ -222,135 +195,54 @@ def _lines(error: ValidationError, layers: tuple[_Layer, ...]) -> list[str]:
             path == other["loc"][: len(path)] for other in entries if other != entry
         ):
             continue  # the list is only short because items of it were refused
-        if not path:
-            path, message = (), one_line(entry["msg"])
-        else:
-            path, message = explain(entry, path)
+        path, message = explain(entry, path) if path else (path, one_line(entry["msg"]))
         layer = _layer_of(path, layers)
-        found, value = _value(path, layer.values)
+        found, value = value_at(path, layer.values)
         lines.append(one_line(f"{layer.place(path)}{show(path, value) if found else ''}: {message}"))
     return list(dict.fromkeys(lines))
 
 
-def _layer_of(path: KeyPath, layers: tuple[_Layer, ...]) -> _Layer:
-    """The layer that set `path`, or else the table around it; the file where nothing is known."""
+def _layer_of(path: KeyPath, layers: Sequence[Source]) -> Source:
+    """The layer that set `path`, or else the table around it; the lowest where nothing is known."""
     for length in range(len(path), 0, -1):
         for layer in layers:
-            if _value(path[:length], layer.values)[0]:
+            if value_at(path[:length], layer.values)[0]:
                 return layer
     return layers[-1]
 
 
-def _value(path: KeyPath, tree: Any) -> tuple[bool, Any]:
-    """Whether something stands at `path`, and what."""
-    for part in path:
-        is_there = part in tree if isinstance(tree, dict) else isinstance(tree, list) and part in range(len(tree))
-        if not is_there:
-            return False, None
-        tree = tree[part]
-    return True, tree
-
-
-def _merged(low: dict[str, Any], high: dict[str, Any], above: tuple[str, ...] = ()) -> dict[str, Any]:
-    """`high` over `low`, table by table; lists, and tables that are one setting (`hotwords`), are replaced whole."""
-    result = copy.copy(low)
-    for name, value in high.items():
-        below, path = result.get(name), (*above, name)
-        if isinstance(below, dict) and isinstance(value, dict) and not ((key := find(path)) and key.kind == "table"):
-            value = _merged(below, value, path)
-        result[name] = value
-    return result
-
-
-def _read_file(path: Path, text: str | None = None) -> _Layer:
-    """The tables of a settings file, or of a text that it is to hold; its paths made relative to its folder."""
-    name = one_line(str(path))
-    if text is None and not path.exists():
-        raise SettingsError([f"{name}: no such file"])
-    if text is None and not path.is_file():
-        raise SettingsError([f"{name}: not a file"])
-    remark = ""
-    try:
-        if text is None:
-            text, remark = read_text(path.read_bytes())
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError([f"{name}: not valid TOML: {one_line(str(error))}{_typed(text or '')}"]) from None
-    except UnicodeDecodeError:
-        raise SettingsError([f"{name}: not valid TOML: the file is not UTF-8 text: save it as UTF-8"]) from None
-    except RecursionError:
-        raise SettingsError([f"{name}: not valid TOML: nested too deeply"]) from None
-    except ValueError as error:  # a number of more digits than Python reads
-        raise SettingsError([f"{name}: not valid TOML: {one_line(str(error))}"]) from None
-    except OSError as error:
-        raise SettingsError([f"{name}: cannot be read: {error.strerror or error}"]) from None
-    dates = [
-        one_line(f"{name}: {dotted(where)}{show(where, value)}: {_expected(where)}")
-        for where, value in _dates(values, ())
-    ]
-    if dates:
-        raise SettingsError(dates)
-    layer = _Layer(name, values, remark=remark)
-    _anchor_paths(layer.values, path.parent)
-    return layer
-
-
-def _typed(text: str) -> str:
-    """What a TOML error may come from: marks of another keyboard where the file's own are meant."""
-    for number, line in enumerate(text.splitlines(), 1):
-        bare = _TEXT_OR_COMMENT.sub("", line)
-        if found := next((mark for mark in bare if mark in "“”‘’＝［］，：＂＇\u00a0\u3000"), ""):
-            return f"; line {number} has {one_line(found)} where TOML takes only ASCII marks and blanks"
-    return ""
-
-
-_TEXT_OR_COMMENT: Final = re.compile(r"""\"[^"]*\"|'[^']*'|#.*""")
-
-
-def _dates(tree: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
-    """TOML's dates and times, which no setting takes and JSON does not know."""
-    if isinstance(tree, (datetime.date, datetime.time)):
-        yield path, tree
-    elif isinstance(tree, (dict, list)):
-        for name, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            yield from _dates(value, (*path, name))
-
-
-def _expected(path: KeyPath) -> str:
-    key = find(path)
-    return f"must be {key.allowed()}" if key is not None else unknown_key(path)
-
-
-def _anchor_paths(values: dict[str, Any], folder: Path) -> None:
-    """Make the relative paths of a file relative to its folder; left as they are when that is the current folder."""
-    if folder.resolve() == Path.cwd():
-        return
+def _settings_in(layer: Source) -> Iterator[tuple[str, Any]]:
+    """The settings that a layer gives, by their names, in the order of the model; lists count as one."""
     for key in keys().values():
-        if key.kind != "path" and key.path not in PATHS_AS_TEXT:
-            continue
-        found, value = _value(key.path, values)
-        if not found or not isinstance(value, str) or not value or value.startswith("~"):
-            continue
-        if key.kind == "path" or "/" in value or value.endswith(".onnx"):
-            _value(key.path[:-1], values)[1][key.path[-1]] = str(folder / value)
+        if key.kind != "section" and "*" not in key.path and (found := value_at(key.path, layer.values))[0]:
+            yield dotted(key.path), found[1]
 
 
-def _read_environment(environ: Mapping[str, str]) -> tuple[_Layer, list[str], list[str]]:
-    """Values, warnings and errors from the environment."""
-    layer, warnings, errors = _Layer(), list[str](), list[str]()
-    found: list[tuple[int, str, tuple[str, ...]]] = []
+def _given(overrides: Mapping[str, str], environ: Mapping[str, str]) -> tuple[list[Source], list[str], list[str]]:
+    """A source for each option and variable, what wins first; warnings; errors."""
+    warnings = list[str]()
+    found: list[tuple[Origin, str, tuple[str, ...], str]] = [
+        ("command line", SHORT_OPTIONS.get(name, f"--set {one_line(name)}"), tuple(name.strip().split(".")), text)
+        for name, text in reversed([*overrides.items()])
+    ]
     names = {_variable(path): path for path in keys() if "*" not in path}
+    variables: list[tuple[int, str, tuple[str, ...]]] = []
     for variable in environ:
         if path := PLAIN_NAMES.get(variable):
-            found.append((0, variable, path))
+            variables.append((0, variable, path))
+        elif path := names.get(variable.upper()):
+            variables.append((len(path), variable, path))
         elif variable.upper().startswith(Settings.ENV_PREFIX):
-            if path := names.get(variable.upper()):
-                found.append((len(path), variable, path))
-            else:
-                warnings.append(f"{one_line(variable)}: no such setting{_near_variable(variable, names)}; ignored")
-    for _, variable, path in sorted(found):  # the plain names first, then tables, then single settings
-        _put_text(layer, path, environ[variable], variable, errors)
-    return layer, sorted(warnings), errors
+            warnings.append(f"{one_line(variable)}: no such setting{_near_variable(variable, names)}; ignored")
+    # Single settings first, then tables, then the plain names.
+    found += [("environment", name, path, environ[name]) for _, name, path in sorted(variables, reverse=True)]
+    sources, errors = list[Source](), list[str]()
+    for origin, label, path, text in found:
+        try:
+            sources.append(TextSource(origin, label, path, text))
+        except SettingsError as error:
+            errors += error.errors
+    return sources, sorted(warnings), errors
 
 
 def _variable(path: tuple[str, ...]) -> str:
@@ -364,29 +256,3 @@ def _near_variable(variable: str, names: Mapping[str, tuple[str, ...]]) -> str:
         return f" (did you mean {tails[close[0]]}?)"
     guess = nearest(name.lower().split("__"))
     return f" (did you mean {_variable(tuple(guess.split('.')))}?)" if guess else ""
-
-
-def _read_overrides(overrides: Mapping[str, str]) -> tuple[_Layer, list[str]]:
-    """Values and errors from the command line."""
-    layer, errors = _Layer(), list[str]()
-    for name, text in overrides.items():
-        path = tuple(name.strip().split("."))
-        label = SHORT_OPTIONS.get(name, f"--set {one_line(name)}")
-        if find(path) is None or "*" in path:
-            errors.append(f"{label}{show(path, text)}: {unknown_key(path)}")
-        else:
-            _put_text(layer, path, text, label, errors)
-    return layer, errors
-
-
-def _put_text(layer: _Layer, path: tuple[str, ...], text: str, name: str, errors: list[str]) -> None:
-    key = find(path)
-    if key is None:
-        raise KeyError(path)
-    try:
-        text.encode()
-        layer.put(path, parse_text(key, text), name)
-    except UnicodeEncodeError:
-        errors.append(f"{one_line(name)}: is not UTF-8 text")
-    except ValueError as error:
-        errors.append(f"{name}{show(path, text)}: {error}")

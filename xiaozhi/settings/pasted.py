@@ -6,10 +6,12 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, SecretStr
+
+from xiaozhi.settings.section import Section
 
 _LOGIN: Final = re.compile(r"//[^/@\s]*@")
 _QUOTES: Final = "\"'`“”‘’「」<>《》"
@@ -75,6 +77,17 @@ def require_address(address: str) -> str:
         host = ""
     if not _HOST.fullmatch(host) or "://" in address.partition("://")[2]:
         raise ValueError('must be one address with a host, such as "https://api.example.com/v1"')
+    return address
+
+
+def require_socket_address(address: str) -> str:
+    """An address of a WebSocket, or none.
+
+    Raises:
+        ValueError: it cannot be one; says what to write.
+    """
+    if address and not address.startswith(("ws://", "wss://")):
+        raise ValueError('must begin with "ws://" or "wss://"')
     return address
 
 
@@ -152,7 +165,22 @@ def mended_settings(settings: BaseModel, given: Mapping[str, Any]) -> Iterator[t
 
 Address: TypeAlias = Annotated[str, _ADDRESS, BeforeValidator(_ADDRESS), AfterValidator(require_address)]
 """The address of a service; empty where there may be none."""
-SocketAddress: TypeAlias = Annotated[str, _ADDRESS, BeforeValidator(_ADDRESS)]
-"""The address of a service that is spoken to through a WebSocket."""
+SocketAddress: TypeAlias = Annotated[str, _ADDRESS, BeforeValidator(_ADDRESS), AfterValidator(require_socket_address)]
+"""The address of a service that is spoken to through a WebSocket; empty where there may be none."""
 ApiKey: TypeAlias = Annotated[SecretStr, _KEY, BeforeValidator(_KEY)]
 """A key that is sent to a service."""
+
+
+class KeyedSection(Section):
+    """A table with the key of a service: written down, or in the environment variable that it names."""
+
+    if TYPE_CHECKING:  # declared by each table, among its other settings
+        api_key: ApiKey
+        """The key: from an environment variable, or written down here.
+        zh: 密钥，直接写在这里；不想写进文件，就用环境变量。"""
+        api_key_env: str
+        """zh: 存放密钥的环境变量名。"""
+
+    def key(self) -> str:
+        """The key; empty where there is none."""
+        return key_of(self.api_key, self.api_key_env)

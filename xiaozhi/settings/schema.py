@@ -1,9 +1,10 @@
 """The settings' names and types, read from the model: what a key takes, how text becomes a value, what a typo meant."""
 
 import difflib
+import functools
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -13,7 +14,8 @@ import annotated_types
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from xiaozhi.settings.model import Settings
+from xiaozhi.settings import Settings
+from xiaozhi.settings.section import Applies, Section, When
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 """A key of the settings; numbers are places in a list: `("llm", "endpoints", 0, "model")`."""
@@ -35,19 +37,35 @@ class Key:
 
     Attributes:
         path: names from the top; `*` stands for any place in a list of tables.
+        field: what pydantic knows of it.
         kind: what the value is.
         choices: the words a `choice`, or each item of a `list`, may be; empty when free.
         item: kind of the items of a `list`, or of the values of a `table`.
         optional: whether the setting may be absent.
         limits: lowest and highest value in words, empty when there is none.
+        applies: when a change takes effect in a running server.
     """
 
     path: tuple[str, ...]
+    field: FieldInfo
     kind: Kind
     choices: tuple[str, ...] = ()
     item: Kind = "str"
     optional: bool = False
     limits: str = ""
+    applies: Applies = "restart"
+
+    @property
+    def max_length(self) -> int | None:
+        """Characters of a text, items of a list or table."""
+        return next((mark.max_length for mark in self.field.metadata if isinstance(mark, annotated_types.MaxLen)), None)
+
+    @property
+    def section(self) -> type[Section] | None:
+        """The table that it is, or that each row of its list is."""
+        annotation, _ = _bare(self.field.annotation)
+        bare = get_args(annotation)[0] if self.kind == "sections" else annotation
+        return bare if isinstance(bare, type) and issubclass(bare, Section) else None
 
     def allowed(self) -> str:
         """What may be written here, in words that follow `must be`."""
@@ -128,43 +146,67 @@ def number_text(bound: Any) -> str:
 
 
 def _limits(field: FieldInfo) -> str:
-    low = high = ""
-    for limit in field.metadata:
-        match limit:
-            case annotated_types.Ge(ge=bound):
-                low = f"from {number_text(bound)}"
-            case annotated_types.Gt(gt=bound):
-                low = f"above {number_text(bound)}"
-            case annotated_types.Le(le=bound):
-                high = f"{'to' if low.startswith('from') else 'and at most'} {number_text(bound)}"
-            case annotated_types.Lt(lt=bound):
-                high = f"and below {number_text(bound)}"
-            case _:
-                pass
-    return "".join(f" {part}" for part in (low, high) if part)
+    low, high, open_low, open_high = bounds(field)
+    words = []
+    if low is not None:
+        words.append(f"{'above' if open_low else 'from'} {number_text(low)}")
+    if high is not None:
+        words.append(f"{'and below' if open_high else 'and at most' if open_low else 'to'} {number_text(high)}")
+    return "".join(f" {part}" for part in words)
 
 
-def _walk(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[Key]:
+def bounds(field: FieldInfo) -> tuple[float | None, float | None, bool, bool]:
+    """Lowest and highest value of a setting, and whether each of them is the first that is not allowed."""
+    found: dict[str, Any] = {
+        name: getattr(limit, name)
+        for limit in field.metadata
+        for name in ("ge", "gt", "le", "lt")
+        if hasattr(limit, name)
+    }
+    return found.get("ge", found.get("gt")), found.get("le", found.get("lt")), "gt" in found, "lt" in found
+
+
+def _walk(model: type[Section], path: tuple[str, ...], around: Applies) -> Iterator[Key]:
+    rule = model.applies or around
     for name, field in model.model_fields.items():
         annotation, optional = _bare(field.annotation)
         kind, choices, item = _kind(annotation)
-        here = (*path, name)
-        yield Key(here, kind, choices, item, optional, _limits(field) if kind in ("int", "float") else "")
-        if kind == "section":
-            yield from _walk(annotation, here)
-        elif kind == "sections":
-            yield from _walk(get_args(annotation)[0], (*here, "*"))
+        limits = _limits(field) if kind in ("int", "float") else ""
+        applies = next((mark.applies for mark in field.metadata if isinstance(mark, When)), rule)
+        key = Key((*path, name), field, kind, choices, item, optional, limits, applies)
+        if (inner := key.section) is not None and kind == "section":
+            applies = inner.applies or applies
+            key = replace(key, applies=applies)
+        yield key
+        if inner is not None:
+            yield from _walk(inner, key.path if kind == "section" else (*key.path, "*"), applies)
 
 
 @cache
 def keys() -> dict[tuple[str, ...], Key]:
     """Every setting and table by its path, in the order of the model."""
-    return {key.path: key for key in _walk(Settings, ())}
+    return {key.path: key for key in _walk(Settings, (), "restart")}
 
 
 def find(path: Sequence[str | int]) -> Key | None:
     """The setting at a path of the file, `None` when there is no such."""
     return keys().get(tuple("*" if isinstance(part, int) else part for part in path))
+
+
+def value_of(settings: Settings, name: str) -> Any:
+    """The value of a setting or table, such as `asr.workers`."""
+    return functools.reduce(getattr, name.split("."), settings)
+
+
+def applies(name: str) -> Applies:
+    """When a change of a setting or table such as `asr.workers` takes effect; what is not known needs a restart."""
+    key = find(tuple(name.split(".")))
+    return key.applies if key is not None else "restart"
+
+
+def need_restart(names: Iterable[str]) -> list[str]:
+    """Those of the settings that take effect only after a restart, in their order."""
+    return [name for name in names if applies(name) == "restart"]
 
 
 def nearest(path: Sequence[str | int]) -> str:

@@ -6,16 +6,18 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
+from xiaozhi.program import PlainError
 from xiaozhi.store.opening import MEMORY, OpenedDatabase, is_damage, is_database, open_database, set_aside
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Parameters: TypeAlias = tuple[object, ...] | Mapping[str, object]
 
 # A turn is one job of about 2 KB: this holds several minutes of a hundred talking devices while a disk hangs.
 _QUEUE: Final = 4096
@@ -23,7 +25,7 @@ _QUEUE: Final = 4096
 _BATCH: Final = 256
 
 
-class StoreError(Exception):
+class StoreError(PlainError):
     """The store could not do what was asked; one line says why."""
 
 
@@ -109,6 +111,14 @@ class Database:
             StoreError: the disk is full, read-only or damaged, too much is waiting, or the store is closed.
         """
         return await self._ask(call, writes=True, durable=durable)
+
+    async def rows(self, question: str, parameters: Parameters = ()) -> list[sqlite3.Row]:
+        """What a question in SQL finds. Raises `StoreError`."""
+        return await self.read(lambda connection: connection.execute(question, parameters).fetchall())
+
+    async def change(self, statement: str, parameters: Parameters = ()) -> int:
+        """Do one statement of SQL in a transaction; returns how many rows it changed. Raises `StoreError`."""
+        return await self.write(lambda connection: connection.execute(statement, parameters).rowcount)
 
     def post(self, call: Callable[[sqlite3.Connection], object], *, durable: bool = True) -> bool:
         """Leave a write behind without waiting. A failure is logged and counted; false when the queue was full."""
@@ -274,3 +284,9 @@ def _hand_over(future: asyncio.Future[Any], result: object, error: BaseException
         future.set_exception(error)
     else:
         future.set_result(result)
+
+
+def record(kind: type[T], row: sqlite3.Row, **others: object) -> T:
+    """A dataclass from the columns that are called like its fields; `others` in place of some of them."""
+    names = [one.name for one in fields(kind) if one.name not in others]  # type: ignore[arg-type]  # a dataclass
+    return kind(**{name: row[name] for name in names}, **others)

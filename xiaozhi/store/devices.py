@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from xiaozhi.program import program
-from xiaozhi.store.database import Database, StoreError
+from xiaozhi.store.database import Database, StoreError, record
 
 # Whoever makes up devices finds an end: those of which nothing is kept make room, and then no new ones are taken.
 MAX_DEVICES: Final = 20_000
@@ -106,25 +106,12 @@ class Devices:
         self._now_s = now_s
 
     async def get(self, device_id: str) -> Device | None:
-        """A device, or `None` where it was never seen.
-
-        Raises:
-            StoreError: the file cannot be read.
-        """
+        """A device, or `None` where it was never seen. Raises `StoreError`."""
         return await self._database.read(lambda connection: find(connection, device_id))
 
     async def list(self) -> list[Device]:
-        """Every device, the one seen last first.
-
-        Raises:
-            StoreError: the file cannot be read.
-        """
-
-        def call(connection: sqlite3.Connection) -> list[Device]:
-            rows = connection.execute(f"{_FIND} ORDER BY last_seen DESC, id")
-            return [_device(row) for row in rows]
-
-        return await self._database.read(call)
+        """Every device, the one seen last first. Raises `StoreError`."""
+        return [_device(row) for row in await self._database.rows(f"{_FIND} ORDER BY last_seen DESC, id")]
 
     async def seen(self, device_id: str, *, client_id: str = "", board: str = "", firmware: str = "") -> Device:
         """A device has called: write down when, and what it said about itself; empty words change nothing.
@@ -233,11 +220,7 @@ class Devices:
         Raises:
             StoreError: the file cannot be written.
         """
-
-        def call(connection: sqlite3.Connection) -> bool:
-            return connection.execute("DELETE FROM devices WHERE id = ?", (device_id,)).rowcount > 0
-
-        removed = await self._database.write(call)
+        removed = await self._database.change("DELETE FROM devices WHERE id = ?", (device_id,)) > 0
         if removed:  # the log that SQLite keeps beside the file holds its words until it is folded in
             await self._database.read(_fold_in)
         return removed
@@ -255,15 +238,11 @@ class Devices:
             StoreError: the file cannot be written.
         """
         at = self._now_s() if now is None else now
-
-        def call(connection: sqlite3.Connection) -> int:
-            return connection.execute(
-                "DELETE FROM devices WHERE max(last_seen, created_at) <"
-                f" CASE WHEN client_id = '' AND last_seen = 0 THEN ? ELSE ? END AND {_NOTHING_KEPT}",
-                (at - _STRANGER_S, at - _SILENT_S),
-            ).rowcount
-
-        return await self._database.write(call)
+        return await self._database.change(
+            "DELETE FROM devices WHERE max(last_seen, created_at) <"
+            f" CASE WHEN client_id = '' AND last_seen = 0 THEN ? ELSE ? END AND {_NOTHING_KEPT}",
+            (at - _STRANGER_S, at - _SILENT_S),
+        )
 
 
 # In the store's thread; other tables of the store use these too -----------------------------------------------------
@@ -312,15 +291,5 @@ def found(connection: sqlite3.Connection, device_id: str) -> Device:
 
 
 def _device(row: sqlite3.Row) -> Device:
-    values = {name: row[name] for name in _COLUMNS}
-    return Device(
-        **{
-            **values,
-            "access": Access(values["access"]),
-            "hmac_key": bytes(values["hmac_key"]),
-            "talked": bool(values["talked"]),
-        }
-    )
-
-
-_COLUMNS: Final = tuple(one.name for one in dataclasses.fields(Device))
+    own = {"access": Access(row["access"]), "hmac_key": bytes(row["hmac_key"]), "talked": bool(row["talked"])}
+    return record(Device, row, **own)

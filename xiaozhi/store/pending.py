@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import orjson
 
-from xiaozhi.store.database import Database, StoreError
+from xiaozhi.store.database import Database, StoreError, record
 from xiaozhi.store.devices import UNPROVEN, Device, NoRoom, found, put
-from xiaozhi.store.meta import read_value, write_value
+from xiaozhi.store.named import read_value, write_value
 
 # A code is spoken and shown until then; a device asks again and gets a new one.
 CODE_TTL_S: Final = 600.0
@@ -106,14 +106,10 @@ class PendingClients:
     async def list(self) -> list[PendingClient]:
         """All that wait, the one that came last first. Raises `StoreError`."""
         at = self._now_s()
-
-        def call(connection: sqlite3.Connection) -> list[PendingClient]:
-            rows = connection.execute(
-                f"SELECT * FROM pending_clients WHERE {_IS_PENDING} ORDER BY until DESC", _window(at)
-            )
-            return [_pending(row) for row in rows]
-
-        return await self._database.read(call)
+        rows = await self._database.rows(
+            f"SELECT * FROM pending_clients WHERE {_IS_PENDING} ORDER BY until DESC", _window(at)
+        )
+        return [record(PendingClient, row) for row in rows]
 
     async def bind(self, code: str, *, owner: str = "", now: float | None = None) -> Device | None:
         """Let in the client that shows this code: from now on it is the device, and no other client is.
@@ -182,11 +178,7 @@ def _find(connection: sqlite3.Connection, at: float, **values: str) -> PendingCl
     row = connection.execute(
         f"SELECT * FROM pending_clients WHERE {where} AND {_IS_PENDING}", {**values, **_window(at)}
     ).fetchone()
-    return None if row is None else _pending(row)
-
-
-def _pending(row: sqlite3.Row) -> PendingClient:
-    return PendingClient(*(row[one.name] for one in dataclasses.fields(PendingClient)))
+    return None if row is None else record(PendingClient, row)
 
 
 def _write(connection: sqlite3.Connection, pending: PendingClient) -> None:

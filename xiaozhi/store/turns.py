@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from xiaozhi.store import devices
-from xiaozhi.store.database import Database, StoreError
+from xiaozhi.store.database import Database, StoreError, record
 from xiaozhi.text.tool_note import MAX_NOTE_CHARS
 
 
@@ -70,11 +70,8 @@ class Turns:
 
     async def prepare(self) -> None:
         """Find the last number given. Raises `StoreError`."""
-
-        def call(connection: sqlite3.Connection) -> int:
-            return int(connection.execute("SELECT coalesce(max(id), 0) FROM turns").fetchone()[0])
-
-        self._last_id = max(self._last_id, await self._database.read(call))
+        ((newest,),) = await self._database.rows("SELECT coalesce(max(id), 0) FROM turns")
+        self._last_id = max(self._last_id, int(newest))
 
     @property
     def last_id(self) -> int:
@@ -122,19 +119,8 @@ class Turns:
         """Write a turn down, without waiting. Of a device that has been removed meanwhile nothing is written."""
         if not turn.conversation:
             return
-        row = {
-            "device": turn.device,
-            "conversation": turn.conversation,
-            "agent": turn.agent,
-            "at": turn.at,
-            "heard": turn.heard,
-            "said": turn.said,
-            "played": turn.played,
-            "interrupted": int(turn.interrupted),
-            "trace": orjson.dumps(dict(turn.trace)).decode(),
-            "note": turn.note[:MAX_NOTE_CHARS],
-        }
-        self._database.post(lambda connection: insert_turn(connection, turn.id, row))
+        trace = orjson.dumps(dict(turn.trace)).decode()  # now: it may go on changing
+        self._database.post(lambda connection: _insert(connection, turn, trace))
 
     def summarise(self, device_id: str, agent: str, text: str, up_to: int) -> None:
         """Keep a summary of everything up to the turn of this number, without waiting."""
@@ -198,29 +184,26 @@ class Turns:
         Raises:
             StoreError: the file cannot be read.
         """
-
-        def call(connection: sqlite3.Connection) -> list[TurnRecord]:
-            rows = connection.execute(
-                "SELECT * FROM turns WHERE (?1 = '' OR device = ?1) AND (?2 = 0 OR id < ?2) ORDER BY id DESC LIMIT ?3",
-                (device_id, before, limit),
-            )
-            return [_turn(row) for row in rows]
-
-        return await self._database.read(call)
+        rows = await self._database.rows(
+            "SELECT * FROM turns WHERE (?1 = '' OR device = ?1) AND (?2 = 0 OR id < ?2) ORDER BY id DESC LIMIT ?3",
+            (device_id, before, limit),
+        )
+        return [_turn(row) for row in rows]
 
 
 # In the store's thread ------------------------------------------------------------------------------------------------
 
 
-def insert_turn(connection: sqlite3.Connection, number: int, row: Mapping[str, Any]) -> None:
+def _insert(connection: sqlite3.Connection, turn: TurnRecord, trace: str) -> None:
     """Write a turn; under another number where that one has been taken by another process."""
-    columns = ("device", "conversation", "agent", "at", "heard", "said", "played", "interrupted", "trace", "note")
-    values = [row[column] for column in columns]
-    names, marks = ", ".join(columns), ", ".join("?" * len(columns))  # the names are the constants above
-    taken = connection.execute("SELECT 1 FROM turns WHERE id = ?", (number,)).fetchone()
+    taken = connection.execute("SELECT 1 FROM turns WHERE id = ?", (turn.id,)).fetchone()
     connection.execute(
-        f"INSERT INTO turns (id, {names}) VALUES (?, {marks})",
-        [None if taken else number, *values],
+        "INSERT INTO turns (id, device, conversation, agent, at, heard, said, played, interrupted, trace, note)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(None if taken else turn.id, turn.device, turn.conversation, turn.agent, turn.at, turn.heard, turn.said),
+            *(turn.played, int(turn.interrupted), trace, turn.note[:MAX_NOTE_CHARS]),
+        ),
     )
 
 
@@ -243,16 +226,4 @@ def _past(connection: sqlite3.Connection, device_id: str, agent: str, most: int)
 
 
 def _turn(row: sqlite3.Row) -> TurnRecord:
-    return TurnRecord(
-        id=row["id"],
-        device=row["device"],
-        conversation=row["conversation"],
-        agent=row["agent"],
-        at=row["at"],
-        heard=row["heard"],
-        said=row["said"],
-        played=row["played"],
-        interrupted=bool(row["interrupted"]),
-        trace=orjson.loads(row["trace"]),
-        note=row["note"],
-    )
+    return record(TurnRecord, row, interrupted=bool(row["interrupted"]), trace=orjson.loads(row["trace"]))

@@ -27,7 +27,7 @@ class Why(Enum):
     TOOL = "tool"
     IMAGE = "image"
     TIME = "time"
-    PERSONAL = "agentl"
+    PERSONAL = "personal"
     FOLLOW_UP = "follow-up"
     RANDOM = "random"
     COMMAND = "command"

@@ -40,7 +40,7 @@ _EXPAND: Final = tuple((re.compile(pattern), expanded) for pattern, expanded in 
 _NUMERAL: Final = "零一二两三四五六七八九"
 _LEXEMES: Final = re.compile(
     r"(?P<clock>(?<![0-9:.])[0-9]{1,2}:[0-5][0-9](?![0-9:]))"
-    r"|(?P<grouped>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])(?:\.[0-9]+)?)"
+    r"|(?P<grouped>[0-9]{1,3}(?:,[0-9]{3}){1,5}(?![0-9,])(?:\.[0-9]+)?)"
     r"|(?P<digits>[0-9]+(?:\.[0-9]+)*)"
     # Minutes of the clock; decimals; a whole number.
     rf"|(?P<zh>[{_NUMERAL}十][{_NUMERAL}十百千万亿]*)"
@@ -60,8 +60,10 @@ _ZH_SCALES: Final = {"百": 100, "千": 1000, "万": 10**4, "亿": 10**8}
 _NEGATIVE: Final = frozenset({"-", "负", "minus", "negative"})
 # A number has at most this many words ("nine hundred and ninety nine billion ..."); longer ones are left as they are.
 _LONGEST_WORDS: Final = 24
-# Nor are numbers of more digits calculated with.
+# Nor are numbers of more digits calculated with; so no more than five groups of three are looked for behind the first.
 _LONGEST_DIGITS: Final = 18
+# Composing a run of accents takes the square of its length.
+_COMPOSED_CHARS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,8 @@ def same_words(one: str, other: str) -> bool:
 
 def normal_form(text: str) -> str:
     """A writing that texts of the same words share: numbers as digits in angle brackets, no blanks, no punctuation."""
-    folded = unicodedata.normalize("NFC", text).lower().translate(_FOLD)
+    pieces = (text[at : at + _COMPOSED_CHARS] for at in range(0, len(text), _COMPOSED_CHARS))
+    folded = "".join(unicodedata.normalize("NFC", piece) for piece in pieces).lower().translate(_FOLD)
     for pattern, expanded in _EXPAND:
         folded = pattern.sub(expanded, folded)
     atoms = _combine(_english(_atoms(folded)))

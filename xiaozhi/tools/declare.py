@@ -25,7 +25,7 @@ def tool(
     Args:
         name: the tool's name; that of the function when empty.
         describe: further words per argument that are known only at run time.
-        flags: attributes of `Tool`, such as `slow=True`.
+        flags: attributes of `Tool`, such as `repeats=True`.
 
     Raises:
         TypeError: the coroutine does not take a context first, or an argument has no type.

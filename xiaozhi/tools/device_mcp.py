@@ -1,23 +1,33 @@
-"""The connected device's own tools: asked for once, called by name, with time-outs. One per connection."""
+"""The connected device's own tools: asked for once, called by name, with time-outs. One per connection.
+
+The device is the MCP server. Firmware 2.x takes only numbers as ids and only objects as `params`, stays silent about
+everything else, sends errors without a code, and may send an error that is no valid JSON (its message is not escaped),
+which then never arrives here. Desktop clients send full JSON-RPC errors, and failures as `isError`.
+"""
 
 import asyncio
+import itertools
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
+from xiaozhi import __version__
 from xiaozhi.concurrency.channel import ChannelClosed
 from xiaozhi.settings.tools import DeviceToolSettings
-from xiaozhi.tools.device_rpc import DeviceRpc, Reply, call_text, initialize_params, tool_page
-from xiaozhi.tools.listed import ListedTool, listed_tool
-from xiaozhi.tools.plain_schema import SchemaRefused
+from xiaozhi.tools.plain_schema import ListedTool, SchemaRefused, listed_tool
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError, ToolResult, remote_tool
 from xiaozhi.tools.wording import shortened
 
 _log = logging.getLogger(__name__)
 
+_PROTOCOL_VERSION: Final = "2024-11-05"
+_MAX_ID: Final = 2_000_000_000  # the firmware reads ids as int32
+_MAX_ERROR_CHARS: Final = 300
+_MAX_ITEMS: Final = 100  # of one result
 _INITIALIZE_WAIT_S: Final = 2.0
 """Tools do not need its answer, and answers can be lost: after this the list is asked for all the same."""
 # A device lists its tools in 70 to 300 ms. Who speaks before is kept waiting, but never longer than this after hello.
@@ -37,6 +47,15 @@ class _NoAnswer(Exception):
     """The device did not answer in time, or went away."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer to request `id`: a result, or the text of an error."""
+
+    id: int
+    result: Mapping[str, Any] | None
+    error: str = ""
+
+
 class DeviceMcp:
     """Speaks MCP with one device; a `ToolSource` and the `DeviceCalls` of its conversation.
 
@@ -49,7 +68,7 @@ class DeviceMcp:
     def __init__(self, send: Callable[[dict[str, Any]], Awaitable[None]], settings: DeviceToolSettings) -> None:
         self._send = send
         self._settings = settings
-        self._rpc = DeviceRpc()
+        self._ids = itertools.cycle(range(1, _MAX_ID))
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
         # The device carries out one call after the other on its main loop; the time of a call begins when it is sent.
         self._one_at_a_time = asyncio.Lock()
@@ -66,19 +85,24 @@ class DeviceMcp:
         """Name and version of the device's MCP server, as it says itself; empty until it has."""
         self.timeouts = 0
         """Requests that were never answered."""
-
-    @property
-    def rpc(self) -> DeviceRpc:
-        """The protocol below, for its counters."""
-        return self._rpc
+        self.late = 0
+        """Answers to requests that nobody waits for any more, or that were never made."""
+        self.malformed = 0
+        """Messages that are no JSON-RPC answers."""
 
     def receive(self, payload: object) -> None:
         """A message came from the device."""
-        reply = self._rpc.receive(payload)
+        try:
+            reply = _reply(payload)
+        except ValueError:
+            self.malformed += 1
+            return
         if reply is None:
             return
         waiting = self._waiting.pop(reply.id, None)
-        if waiting is not None and not waiting.done():
+        if waiting is None:
+            self.late += 1
+        elif not waiting.done():
             waiting.set_result(reply)
 
     async def start(self, vision_url: str = "", vision_token: str = "") -> None:
@@ -90,7 +114,7 @@ class DeviceMcp:
         """
         try:
             wait_s = min(_INITIALIZE_WAIT_S, self._settings.timeout_s)
-            reply = await self._ask("initialize", initialize_params(vision_url, vision_token), wait_s)
+            reply = await self._ask("initialize", _initialize_params(vision_url, vision_token), wait_s)
             self._note_server(reply)
         except _NoAnswer:
             _log.debug("the device did not answer initialize")
@@ -149,15 +173,15 @@ class DeviceMcp:
         """The device is gone: whoever waits for it is told so."""
         self._closed = True
         waiting, self._waiting = self._waiting, {}
-        for number, future in waiting.items():
-            self._rpc.forget(number)
+        for future in waiting.values():
             if not future.done():
                 future.set_exception(_NoAnswer("The device is no longer connected."))
 
     async def _ask(self, method: str, params: Mapping[str, Any], timeout_s: float) -> Reply:
         if self._closed:
             raise _NoAnswer("The device is no longer connected.")
-        number, message = self._rpc.request(method, params)
+        number = next(self._ids)
+        message = {"jsonrpc": "2.0", "id": number, "method": method, "params": dict(params)}
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
         try:
@@ -171,7 +195,6 @@ class DeviceMcp:
             raise _NoAnswer("The device is no longer connected.") from None
         finally:
             self._waiting.pop(number, None)
-            self._rpc.forget(number)
 
     async def _list(self) -> None:
         """Take in every page; a cursor that comes back, too many pages or too many tools end it."""
@@ -181,7 +204,7 @@ class DeviceMcp:
             if reply.result is None:
                 _log.debug("the device ended its list: %s", reply.error)
                 return
-            entries, cursor = tool_page(reply.result)
+            entries, cursor = _tool_page(reply.result)
             await self._take(entries)
             if not cursor or cursor in seen or len(cursor) > _MAX_CURSOR_CHARS or self._full:
                 return
@@ -236,7 +259,6 @@ class DeviceMcp:
             run,
             source="device",
             user_only=listed.user_only,
-            slow=bool(_CAMERA.search(listed.name)),
             # A device is asked again after what was set has changed; each call is bounded by itself, and here only
             # what waits for the calls before it.
             repeats="get" in listed.name,
@@ -250,3 +272,65 @@ class DeviceMcp:
         info = (reply.result or {}).get("serverInfo")
         if isinstance(info, dict):
             self.server = f"{info.get('name', '')} {info.get('version', '')}".strip()[:100]
+
+
+def _reply(payload: object) -> Reply | None:
+    """What a message from the device answers; None for its notifications and requests, of which none is defined.
+
+    Raises:
+        ValueError: it is no JSON-RPC.
+    """
+    if not isinstance(payload, dict):
+        raise ValueError("no object")
+    if "method" in payload:
+        return None
+    number, error, result = payload.get("id"), payload.get("error"), payload.get("result")
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise ValueError("no number of a request")
+    if error is not None:
+        return Reply(number, None, _error_text(error))
+    if not isinstance(result, dict):
+        raise ValueError("no result")
+    return Reply(number, result)
+
+
+def _initialize_params(vision_url: str, vision_token: str) -> dict[str, Any]:
+    """Parameters of `initialize`; the device's camera sends its pictures to the vision address.
+
+    An empty address is sent too: cameras take it for none, and clients made with xiaozhi-sdk do not answer without.
+    """
+    return {
+        "protocolVersion": _PROTOCOL_VERSION,
+        "capabilities": {"vision": {"url": vision_url, "token": vision_token}},
+        "clientInfo": {"name": "xiaozhi", "version": __version__},
+    }
+
+
+def _tool_page(result: Mapping[str, Any]) -> tuple[Sequence[object], str]:
+    """The entries of one page of `tools/list`, and the cursor of the next; empty on the last."""
+    entries, cursor = result.get("tools"), result.get("nextCursor")
+    return entries if isinstance(entries, list) else (), cursor if isinstance(cursor, str) else ""
+
+
+def call_text(result: Mapping[str, Any]) -> tuple[str, bool]:
+    """The text of a call's result and whether the call failed; pictures are mentioned, not shown."""
+    content = result.get("content")
+    parts: list[str] = []
+    for item in content[:_MAX_ITEMS] if isinstance(content, list) else ():
+        if not isinstance(item, dict):
+            continue
+        match item.get("type"), item.get("text"):
+            case "text", str(text):
+                parts.append(text)
+            case "image", _:
+                parts.append("(a picture that cannot be shown here)")
+            case kind, _:
+                parts.append(f"({str(kind)[:20]} that cannot be shown here)")
+    return "\n".join(parts), result.get("isError") is True
+
+
+def _error_text(error: object) -> str:
+    message = error.get("message") if isinstance(error, dict) else error
+    return message[:_MAX_ERROR_CHARS] if isinstance(message, str) and message else "the device refused"

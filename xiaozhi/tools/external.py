@@ -16,8 +16,7 @@ import httpx2
 import orjson
 
 from xiaozhi.settings.tools import McpServer
-from xiaozhi.tools.listed import ListedTool, listed_tool
-from xiaozhi.tools.plain_schema import SchemaRefused
+from xiaozhi.tools.plain_schema import ListedTool, SchemaRefused, listed_tool
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError, ToolResult, remote_tool
 from xiaozhi.tools.wording import pick, shortened
 
@@ -244,7 +243,6 @@ class ExternalServer:
             run,
             source=self.config.name,
             dangerous=any(fnmatchcase(listed.name, glob) for glob in self.config.dangerous),
-            slow=True,
             timeout_s=self.config.timeout_s + 1.0,  # the SDK's own limit comes first
         )
 

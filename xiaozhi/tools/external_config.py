@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pydantic import SecretStr, ValidationError
 
+from xiaozhi.program import PlainError
 from xiaozhi.settings import ToolsSettings
 from xiaozhi.settings.tools import McpServer
 
@@ -15,7 +16,7 @@ _OTHER: Final = re.compile(r"[^A-Za-z0-9_-]+")
 _MAX_NAME_CHARS: Final = 32
 
 
-class McpConfigError(Exception):
+class McpConfigError(PlainError):
     """The file cannot be used; one line that names it and the place."""
 
 

@@ -10,10 +10,13 @@ combination in it, so it can be checked in a time that its size bounds.
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
 import orjson
+
+from xiaozhi.tools.wording import shortened
 
 MAX_DEPTH: Final = 8
 """Objects and lists within each other; below it everything is an object without further words."""
@@ -28,6 +31,11 @@ MAX_NAME_CHARS: Final = 64
 _MAX_TEXT_CHARS: Final = 1024
 _MAX_CHOICES: Final = 200
 _MAX_MERGES: Final = 8
+
+_MAX_TOOL_NAME_CHARS: Final = 128
+_MAX_DESCRIPTION_CHARS: Final = 4096
+_MAX_SHOWN_CHARS: Final = 60
+_SCHEMA_KEYS: Final = ("inputSchema", "input_schema", "parameters")
 
 _TYPES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("object", "dict", "dictionary", "map", "mapping", "json", "struct", "record", "hash"), "object"),
@@ -59,6 +67,41 @@ _KEYWORDS: Final = frozenset(
 
 class SchemaRefused(Exception):
     """Nothing that a model could be offered; one phrase saying why, to follow the tool's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedTool:
+    """A tool as its owner describes it, its schema made plain."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any]
+    user_only: bool = False
+
+
+def listed_tool(entry: object) -> ListedTool:
+    """The tool of one entry of `tools/list`.
+
+    Raises:
+        SchemaRefused: it cannot be offered; says which and why.
+    """
+    if not isinstance(entry, dict):
+        raise SchemaRefused("an entry that is no object")
+    name, description = entry.get("name"), entry.get("description")
+    if not isinstance(name, str) or not 0 < len(name) <= _MAX_TOOL_NAME_CHARS or not name.isprintable():
+        raise SchemaRefused(f"{shortened(repr(name), _MAX_SHOWN_CHARS)} is no name")
+    try:
+        schema = plain_schema(next((entry[word] for word in _SCHEMA_KEYS if word in entry), None))
+    except SchemaRefused as error:
+        raise SchemaRefused(f"{shortened(name, _MAX_SHOWN_CHARS)}: {error}") from None
+    annotations = entry.get("annotations")
+    audience = annotations.get("audience") if isinstance(annotations, dict) else None
+    return ListedTool(
+        name,
+        shortened(description, _MAX_DESCRIPTION_CHARS) if isinstance(description, str) else "",
+        schema,
+        user_only=isinstance(audience, list) and "user" in audience and "assistant" not in audience,
+    )
 
 
 def plain_schema(raw: object) -> dict[str, Any]:

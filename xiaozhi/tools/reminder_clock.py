@@ -1,18 +1,21 @@
-"""Rings reminders when they are due: on the device when it is connected, and at its next connect otherwise."""
+"""When reminders are due, and their ringing: on the device when it is connected, at its next connect otherwise."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from datetime import datetime, timedelta
+from typing import Final, Literal, TypeAlias, get_args
 
-from xiaozhi.tools.reminder_book import Reminder, ReminderBook, next_due
+from xiaozhi.store.notes import Reminder, Reminders
 
 _log = logging.getLogger(__name__)
 
 _LOOK_AGAIN_S: Final = 30.0
 """The clock of the machine may be set meanwhile, and a book may fail: look at least this often."""
 
+Repeat: TypeAlias = Literal["", "daily", "weekdays", "weekly"]
+"""How a reminder comes again; empty for once."""
 Ring = Callable[[Reminder], Awaitable[bool]]
 """Says a reminder on its device; False when the device is not connected."""
 
@@ -28,9 +31,10 @@ class ReminderClock:
     """
 
     def __init__(
-        self, book: ReminderBook, ring: Ring, *, late_s: float = 86_400.0, clock: Callable[[], float] = time.time
+        self, book: Reminders, ring: Ring, *, late_s: float = 86_400.0, clock: Callable[[], float] = time.time
     ) -> None:
-        self._book = book
+        self.book = book
+        """Where reminders are kept."""
         self._ring = ring
         self._late_s = late_s
         self._clock = clock
@@ -67,7 +71,7 @@ class ReminderClock:
     async def _look(self, group: asyncio.TaskGroup) -> float:
         """Begin to tell what is due; returns the seconds until the next one."""
         try:
-            reminders = await self._book.list()
+            reminders = await self.book.list()
         except Exception as error:  # noqa: BLE001 - a file that cannot be read now may be read later
             _log.warning("reminders cannot be read: %s", error)
             return _LOOK_AGAIN_S
@@ -108,7 +112,26 @@ class ReminderClock:
 
     async def _tick_off(self, reminder: Reminder) -> None:
         try:
-            await self._book.done(reminder.id, next_at=next_due(reminder.due_at, reminder.repeat, self._clock()))
+            await self.book.done(reminder.id, next_at=next_due(reminder.due_at, reminder.repeat, self._clock()))
         except Exception as error:  # noqa: BLE001 - as in _look
             _log.warning("a reminder of %s cannot be ticked off: %s", reminder.device, error)
             self._absent.add(reminder.device)  # or it would be told again at once, without end
+
+
+def next_due(due_at: float, repeat: str, now: float) -> float:
+    """When a reminder of a series comes again, at the same time of the local clock; 0 when it does not.
+
+    Args:
+        due_at: when it was due, in seconds since 1970.
+        repeat: a `Repeat`.
+        now: the result is later than this.
+    """
+    if not repeat or repeat not in get_args(Repeat):
+        return 0.0
+    step = timedelta(days=7 if repeat == "weekly" else 1)
+    local = datetime.fromtimestamp(due_at)  # without a zone: the clock's hands stay where they are over a DST change
+    behind = int((now - due_at) // step.total_seconds())
+    local += step * max(0, behind)
+    while local.timestamp() <= now or (repeat == "weekdays" and local.weekday() >= 5) or local.timestamp() <= due_at:
+        local += step
+    return local.timestamp()

@@ -2,30 +2,11 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from xiaozhi.events import Message, ProviderFields, ToolCall, ToolSpec
+from xiaozhi.events import Message, ToolSpec
+from xiaozhi.stages.llm.stage import Outcome
 from xiaozhi.tools.tool import AudioSource
 from xiaozhi.tools.toolbox import ToolAnswer, Toolbox
-
-
-class Answered(Protocol):
-    """What asking the model once came to."""
-
-    @property
-    def text(self) -> str:
-        """What it said; it has been spoken, or is on its way."""
-        ...
-
-    @property
-    def tool_calls(self) -> tuple[ToolCall, ...]:
-        """What it wants called before it goes on."""
-        ...
-
-    @property
-    def provider(self) -> ProviderFields | None:
-        """What goes back with the calls."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +29,7 @@ class Finished:
     ends_conversation: bool = False
 
 
-Ask = Callable[[Sequence[Message], tuple[ToolSpec, ...]], Awaitable[Answered]]
+Ask = Callable[[Sequence[Message], tuple[ToolSpec, ...]], Awaitable[Outcome]]
 """Asks the model with a conversation and the tools it may call, and speaks what it says."""
 
 

@@ -1,32 +1,20 @@
 """The tools of the process: everything conversations share, and the way to a conversation's own `Toolbox`."""
 
 import asyncio
-import logging
+import importlib
+import pkgutil
 from collections.abc import Sequence
 
-from xiaozhi.settings import ToolsSettings
-from xiaozhi.tools.clock import clock_tools
-from xiaozhi.tools.conversation import conversation_tools
+from xiaozhi.settings import PushSettings, ToolsSettings
+from xiaozhi.store.notes import Reminders
+from xiaozhi.tools import built_in
 from xiaozhi.tools.external import ExternalServers
 from xiaozhi.tools.external_config import configured_servers
-from xiaozhi.tools.home_assistant import home_tools
-from xiaozhi.tools.local_answer import calculator_tools
-from xiaozhi.tools.lunar import lunar_tools
-from xiaozhi.tools.music import MusicBox, music_tools
-from xiaozhi.tools.news import news_tools
-from xiaozhi.tools.registry import Registry, ToolSource
-from xiaozhi.tools.reminder_book import MemoryBook, ReminderBook
+from xiaozhi.tools.host import Announce, Call, ToolHost
 from xiaozhi.tools.reminder_clock import ReminderClock, Ring
-from xiaozhi.tools.reminders import reminder_tools
-from xiaozhi.tools.search import search_tools
 from xiaozhi.tools.tool import Tool, ToolContext
-from xiaozhi.tools.toolbox import Toolbox, ToolCounters
-from xiaozhi.tools.volume import volume_tools
-from xiaozhi.tools.weather import weather_tools
-from xiaozhi.tools.weather_services import build_weather
+from xiaozhi.tools.toolbox import Registry, Toolbox, ToolCounters, ToolSource
 from xiaozhi.tools.web import WebClient
-
-_log = logging.getLogger(__name__)
 
 
 class SharedTools:
@@ -34,9 +22,11 @@ class SharedTools:
 
     Args:
         settings: the table `tools`.
-        book: where reminders are kept; in memory when left out.
-        ring: says a reminder on its device; without it none can be set.
-        extra: further tools of the process.
+        book: where reminders are kept; without it, or without `ring`, none can be set.
+        ring: says a reminder on its device.
+        push: the table `push`; None where nothing is announced.
+        announce: says something on other devices; None where there are none.
+        call: rings on another device; None where there are none.
 
     Raises:
         McpConfigError: the file `tools.mcp_config` cannot be used.
@@ -46,35 +36,21 @@ class SharedTools:
         self,
         settings: ToolsSettings,
         *,
-        book: ReminderBook | None = None,
+        book: Reminders | None = None,
         ring: Ring | None = None,
-        extra: Sequence[Tool] = (),
+        push: PushSettings | None = None,
+        announce: Announce | None = None,
+        call: Call | None = None,
     ) -> None:
         self.settings = settings
         self.web = WebClient(settings)
         self.external = ExternalServers(configured_servers(settings) if settings.enabled else ())
-        self.music = MusicBox(settings.music.folder, settings.music) if settings.music.folder else None
         self.counters = ToolCounters()
         self.reminders: ReminderClock | None = None
-        builtin = [
-            *clock_tools(),
-            *lunar_tools(),
-            *calculator_tools(),
-            *weather_tools(settings.weather, build_weather(settings.weather, self.web)),
-            *news_tools(settings.news, self.web),
-            *search_tools(settings.search, self.web),
-            *home_tools(settings.home_assistant, self.web),
-            *volume_tools(),
-            *conversation_tools(),
-            *extra,
-        ]
-        if ring is not None:
-            kept = book if book is not None else MemoryBook()
-            self.reminders = ReminderClock(kept, ring, late_s=settings.reminders.late_s)
-            builtin += reminder_tools(settings.reminders, kept, self.reminders.changed)
-        if self.music is not None:
-            builtin += music_tools(self.music)
-        self.registry = Registry(builtin, [self.external])
+        if ring is not None and book is not None:
+            self.reminders = ReminderClock(book, ring, late_s=settings.reminders.late_s)
+        self._host = ToolHost(settings, self.web, push, announce, call, self.reminders)
+        self.registry = Registry(built_in_tools(self._host), [self.external])
         self._ticking: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -112,6 +88,13 @@ class SharedTools:
             await asyncio.gather(self._ticking, return_exceptions=True)
             self._ticking = None
         await self.external.close()
-        if self.music is not None:
-            await self.music.close()
+        for close in self._host.on_close:
+            await close()
         await self.web.close()
+
+
+def built_in_tools(host: ToolHost) -> list[Tool]:
+    """The tools of every file of `xiaozhi.tools.built_in`."""
+    names = [module.name for module in pkgutil.iter_modules(built_in.__path__)]
+    modules = [importlib.import_module(f"{built_in.__name__}.{name}") for name in names]
+    return [each for module in modules for each in module.tools(host)]

@@ -33,7 +33,7 @@ class ToolResult:
     ends_conversation: bool = False
 
 
-class Conversation(Protocol):
+class CallingConversation(Protocol):
     """What built-in tools may ask of the conversation they are called in."""
 
     def agents(self) -> Sequence[str]:
@@ -98,7 +98,7 @@ class ToolContext:
     language: str = "zh"
     now: Callable[[], datetime] = _local_now
     device: DeviceCalls | None = None
-    conversation: Conversation | None = None
+    conversation: CallingConversation | None = None
 
 
 ToolRun: TypeAlias = Callable[[dict[str, Any], ToolContext], Awaitable[ToolResult]]
@@ -117,8 +117,6 @@ class Tool:
         source: where it comes from: `built-in`, `device`, or the name of an external server.
         dangerous: done only after the user has said yes.
         user_only: for people, never offered to a model.
-        slow: takes seconds as a rule, so that the user should hear something before.
-        speaks: the result is sound, such as music.
         repeats: the same call with the same arguments is sensible within one turn (it reads what changes).
         timeout_s: the most it may take, in seconds; None for the usual.
         usable: whether it makes sense in this conversation; None for always.
@@ -132,8 +130,6 @@ class Tool:
     source: str = "built-in"
     dangerous: bool = False
     user_only: bool = False
-    slow: bool = False
-    speaks: bool = False
     repeats: bool = False
     timeout_s: float | None = None
     usable: Callable[[ToolContext], bool] | None = field(default=None)

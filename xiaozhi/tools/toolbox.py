@@ -1,22 +1,24 @@
 """The tools of one conversation: what is offered to the model, and how its calls are carried out.
 
 Nothing here runs before a turn is committed: the caller sees to that.
+
+Prompt caches of model servers work on a common beginning, so built-in tools come first, those of external servers
+next, and those of the device, which differ between conversations, last; each sorted by name.
 """
 
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from xiaozhi.events import Message, ToolCall, ToolSpec
 from xiaozhi.settings import ToolsSettings
 from xiaozhi.tools.arguments import BadArguments, parse_arguments, unwrapped
 from xiaozhi.tools.confirmation import Confirmations
 from xiaozhi.tools.naming import Names
-from xiaozhi.tools.registry import Registry, ToolSource, allowed, fits, usable
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError, ToolResult
 from xiaozhi.tools.wording import pick, shortened
 
@@ -25,6 +27,59 @@ _log = logging.getLogger(__name__)
 _MAX_DESCRIPTION_CHARS: Final = 1024  # OpenAI's limit for the description of a function
 _MAX_REPEATS: Final = 2
 """The same call with the same arguments in one turn; above, a model goes round in circles."""
+
+
+class ToolSource(Protocol):
+    """Tools that may come and go while the process runs."""
+
+    @property
+    def version(self) -> int:
+        """Rises whenever the tools change."""
+        ...
+
+    def tools(self) -> Sequence[Tool]:
+        """What there is now."""
+        ...
+
+
+class Registry:
+    """The tools that all conversations share.
+
+    Args:
+        builtin: tools of this process.
+        sources: further ones, such as the external MCP servers.
+    """
+
+    def __init__(self, builtin: Iterable[Tool] = (), sources: Iterable[ToolSource] = ()) -> None:
+        self._builtin = tuple(sorted(builtin, key=lambda each: each.name))
+        self._sources = tuple(sources)
+
+    @property
+    def version(self) -> int:
+        """Rises whenever the tools change."""
+        return sum(source.version for source in self._sources)
+
+    def tools(self) -> tuple[Tool, ...]:
+        """What there is now, in the stable order."""
+        return self._builtin + tuple(each for source in self._sources for each in source.tools())
+
+
+def allowed(tools: Iterable[Tool], allow: Sequence[str], deny: Sequence[str]) -> list[Tool]:
+    """The tools an agent may use.
+
+    Globs are compared with the tool's own name and with `source/name`, so `weather*`, `home-assistant/*` and
+    `device/*` all work. Tools for people only never pass.
+    """
+    return [
+        each
+        for each in tools
+        if not each.user_only and fits(each.name, each.source, allow) and not fits(each.name, each.source, deny)
+    ]
+
+
+def fits(name: str, source: str, globs: Sequence[str]) -> bool:
+    """Whether a tool of this own name and source is meant by one of the globs."""
+    return any(fnmatchcase(each, glob) for glob in globs for each in (name, f"{source}/{name}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +170,9 @@ class Toolbox:
 
     def permits(self, name: str, source: str) -> bool:
         """Whether settings and agent let a tool of this own name and source be used, if there is one."""
-        globs = (self._settings.allow, self._allow), (self._settings.deny, self._deny)
-        permitted = all(fits(name, source, each) for each in globs[0])
-        return self._settings.enabled and permitted and not any(fits(name, source, each) for each in globs[1])
+        permitted = all(fits(name, source, globs) for globs in (self._settings.allow, self._allow))
+        denied = any(fits(name, source, globs) for globs in (self._settings.deny, self._deny))
+        return self._settings.enabled and permitted and not denied
 
     def begin_turn(self, heard: str) -> None:
         """A committed turn begins: limits start anew, and a yes grants what was asked about before."""
@@ -149,16 +204,6 @@ class Toolbox:
         specs = self.specs()
         return list(zip(self._tools, specs, strict=True))
 
-    def speaks(self, call: ToolCall) -> bool:
-        """Whether the result of this call is sound."""
-        found = self._find(call.name)
-        return found is not None and found.speaks
-
-    def filler(self, calls: Sequence[ToolCall]) -> str:
-        """A short sentence for the wait, when one of these calls takes seconds as a rule; else empty."""
-        found = [self._find(call.name) for call in calls]
-        return self._filler() if any(each is not None and each.slow for each in found) else ""
-
     async def run(
         self, calls: Sequence[ToolCall], on_slow: Callable[[str], None] | None = None
     ) -> tuple[ToolAnswer, ...]:
@@ -182,7 +227,7 @@ class Toolbox:
             if on_slow is not None and tasks:
                 _, pending = await asyncio.wait(tasks, timeout=self._settings.filler_after_s)
                 if pending:
-                    on_slow(self._filler())
+                    on_slow(pick(self.context.language, "稍等，我看一下。", "One moment, let me see."))
         return tuple(task.result() for task in tasks)
 
     def _refresh(self) -> None:
@@ -197,7 +242,8 @@ class Toolbox:
             return
         offered = (*self._registry.tools(), *(sorted(device.tools(), key=lambda each: each.name) if device else ()))
         chosen = allowed(offered, self._settings.allow, self._settings.deny)
-        chosen = usable(allowed(chosen, self._allow, self._deny), self.context)
+        chosen = allowed(chosen, self._allow, self._deny)
+        chosen = [each for each in chosen if each.usable is None or each.usable(self.context)]
         for each in chosen:
             if len(self._tools) == self._settings.max_tools:
                 _log.warning(
@@ -255,8 +301,7 @@ class Toolbox:
         return await self._run(found, arguments)
 
     def _is_dangerous(self, found: Tool) -> bool:
-        names = (found.name, f"{found.source}/{found.name}")
-        named = any(fnmatchcase(name, glob) for glob in self._settings.dangerous for name in names)
+        named = fits(found.name, found.source, self._settings.dangerous)
         return self._settings.confirm and (found.dangerous or named)
 
     async def _run(self, found: Tool, arguments: dict[str, Any]) -> ToolResult:
@@ -284,9 +329,6 @@ class Toolbox:
         if result.failed:
             self.counters.failed += 1
         return result
-
-    def _filler(self) -> str:
-        return pick(self.context.language, "稍等，我看一下。", "One moment, let me see.")
 
     def _circles(self) -> ToolResult:
         return _refusal("Not called: no more calls in this turn. Answer the user now with what is known.")

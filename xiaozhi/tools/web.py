@@ -3,19 +3,25 @@
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
+from contextlib import aclosing
+from typing import Any, Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import DefaultResolver
+from cachetools import TTLCache
 from yarl import URL
 
 from xiaozhi import __version__
+from xiaozhi.cache.flight import Flights
 from xiaozhi.settings import ToolsSettings
 from xiaozhi.text import bounded_json
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 _MAX_REDIRECTS: Final = 4
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -173,6 +179,44 @@ class WebClient:
             # A proxy of the environment is the owner's; it resolves names itself, so it is not used where those count.
             trust_env=resolver is None,
         )
+
+
+class ServiceAnswers(Generic[K, V]):
+    """Answers of a service, each used again for a while; failures are not kept.
+
+    However many want the same at the same time, it is asked once; where that fails, it has failed for all of them.
+
+    Args:
+        ttl_s: how long an answer is used again, in seconds of the loop's clock.
+        max_answers: the least recently used are forgotten above this.
+    """
+
+    def __init__(self, ttl_s: float, max_answers: int = 256) -> None:
+        self._kept: TTLCache[K, V] = TTLCache(max_answers, ttl_s, timer=lambda: asyncio.get_running_loop().time())
+        self._flights: Flights[K, V] = Flights()
+
+    async def get(self, key: K, ask: Callable[[], Awaitable[V]]) -> V:
+        """The kept answer, or a new one from `ask()`, whose errors pass through."""
+        try:
+            return self._kept[key]
+        except KeyError:
+            pass
+
+        async def answer() -> AsyncGenerator[V, None]:
+            yield await ask()
+
+        def keep(answers: list[V] | None) -> None:
+            if answers:
+                self._kept[key] = answers[0]
+
+        flight = self._flights.join(key) or self._flights.begin(key, answer(), keep)
+        async with aclosing(flight.follow()) as answers:
+            (found,) = [each async for each in answers]
+        return found
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kept.clear()
 
 
 class _PublicResolver(AbstractResolver):

@@ -11,14 +11,14 @@ from enum import Enum
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from xiaozhi.conversation.saying import Told
 from xiaozhi.conversation.services import Services
-from xiaozhi.conversation.speaking import Told
 from xiaozhi.settings.push import minutes_of
 from xiaozhi.store import Device
+from xiaozhi.store.notes import Reminder
 from xiaozhi.text.language import language_of
-from xiaozhi.tools.loudness import set_volume, turned
-from xiaozhi.tools.reminder_book import Reminder
-from xiaozhi.tools.reminders import is_alarm, spoken_reminder
+from xiaozhi.tools.built_in.reminders import is_alarm, spoken_reminder
+from xiaozhi.tools.built_in.volume import set_volume, turned
 from xiaozhi.transport.connected_devices import ConnectedDevices
 from xiaozhi.transport.notifications import Notifications
 from xiaozhi.turn.trace import TurnTrace
@@ -145,7 +145,7 @@ class Announcer:
         return outcomes
 
     async def announce_for_tool(self, text: str, devices: Sequence[str], without: str) -> Mapping[str, str]:
-        """As `announce`, by names; for `xiaozhi.tools.announce`."""
+        """As `announce`, by names; for `xiaozhi.tools.built_in.announce`."""
         outcomes = await self.announce(Announcement(text, devices, without=without))
         named = {device.id: device.label for device in await self._services.store.devices.list()}
         return {named.get(name, name): outcome.value for name, outcome in outcomes.items()}

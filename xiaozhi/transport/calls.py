@@ -20,11 +20,12 @@ import numpy as np
 from xiaozhi.access.guests import is_guest
 from xiaozhi.audio.packet_time import packet_ms
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat
-from xiaozhi.concurrency.workers import JobDropped, Priority
+from xiaozhi.concurrency.workers import JobDropped
+from xiaozhi.conversation.saying import Told
 from xiaozhi.conversation.services import Services
-from xiaozhi.conversation.speaking import Told
 from xiaozhi.stages.asr.engine import EngineError
-from xiaozhi.stages.asr.utterance import Ears
+from xiaozhi.stages.asr.recogniser import Question
+from xiaozhi.stages.asr.recognition import Recognition
 from xiaozhi.tools.wording import pick
 from xiaozhi.transport.announcer import GRACE_S, id_of, is_quiet
 from xiaozhi.transport.connected_devices import ConnectedDevices
@@ -91,7 +92,7 @@ class CallLeg:
         self._services = services
         self._loop = asyncio.get_running_loop()
         self._packets: asyncio.Queue[bytes] = asyncio.Queue(_MAX_WAITING)
-        self._stream = services.tick.open()
+        self._stream = services.batcher.open()
         self._segmenter = Segmenter(vad.threshold, vad.release_threshold, vad.min_speech_ms)
         self._pcm: deque[PcmFloat] = deque()
         self._recent: deque[bytes] = deque(maxlen=_PRE_ROLL_PACKETS)
@@ -129,7 +130,7 @@ class CallLeg:
                 opus = await self._packets.get()
         except TimeoutError:
             return _Step(ended=self._end())
-        heard = await self._services.tick.hear(self._stream, [opus])
+        heard = await self._services.batcher.hear(self._stream, [opus])
         self._pcm.append(heard.pcm)
         self._recent.append(opus)
         began = False
@@ -153,7 +154,7 @@ class CallLeg:
         """What was said; empty for what is too long to be an answer, and where it cannot be understood."""
         if not 0 < len(pcm) <= _MAX_SHORT_S * UPLINK_RATE_HZ:
             return ""
-        understanding = asyncio.create_task(_understood(self._services.ears, pcm), name="call-text")
+        understanding = asyncio.create_task(_understood(self._services.recognition, pcm), name="call-text")
         self._services.retirement.until(understanding)  # the engine stays until it is over
         return await understanding
 
@@ -205,11 +206,11 @@ class CallLeg:
             self.session.tts_stop()
 
 
-async def _understood(ears: Ears, pcm: PcmFloat) -> str:
-    hearing = ears.open()
+async def _understood(recognition: Recognition, pcm: PcmFloat) -> str:
+    hearing = recognition.begin()
     try:
         hearing.feed(pcm)
-        return (await hearing.transcribe(Priority.FINAL, lambda: False, lambda _early: None)).text
+        return (await hearing.transcribe(Question())).text
     except (JobDropped, EngineError) as error:
         _log.warning("what was said in a call cannot be understood: %s", error)
         return ""
@@ -326,7 +327,7 @@ class Calls:
         while self._loop.time() < until_s:
             session = self._devices.find(device_id)
             if isinstance(session, DeviceSession) and not session.busy and session.age_s >= GRACE_S:
-                return None if session.bare else session  # what it gives is no Opus
+                return None if session.protocol.bare else session  # what it gives is no Opus
             await asyncio.sleep(_LOOK_S)
         return None
 

@@ -11,8 +11,8 @@ from xiaozhi.access.activation import Crowded, Standing
 from xiaozhi.access.guests import is_guest
 from xiaozhi.access.identity import Identity
 from xiaozhi.access.rate_limits import OncePer
+from xiaozhi.conversation.saying import Told
 from xiaozhi.conversation.services import Services
-from xiaozhi.conversation.speaking import Told
 from xiaozhi.store import StoreError
 from xiaozhi.tools.device import DeviceTools
 from xiaozhi.transport.draining import Drain, Drained

@@ -10,8 +10,9 @@ The firmware trusts `payload_size` without a bounds check, so what we write must
 """
 
 import struct
-from dataclasses import dataclass
 from typing import Final
+
+from xiaozhi.events import MicPacket
 
 _V2: Final = struct.Struct("!HHIII")
 _V3: Final = struct.Struct("!BBH")
@@ -26,14 +27,6 @@ MAX_OPUS_BYTES: Final = 4000
 
 class FramingError(Exception):
     """A binary message that is not what its framing says; the message names what is wrong."""
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """An Opus packet and, in framing 2, the timestamp that came with it (0 elsewhere)."""
-
-    opus: bytes
-    timestamp_ms: int
 
 
 def version_of(value: object) -> int:
@@ -51,8 +44,13 @@ def pack(version: int, opus: bytes, timestamp_ms: int = 0) -> bytes:
     return opus
 
 
-def unpack(version: int, message: bytes) -> Frame:
+def unpack(version: int, message: bytes, *, bare: bool = False) -> MicPacket:
     """Take an Opus packet out of one binary message.
+
+    Args:
+        version: of the framing.
+        message: as it came.
+        bare: its payload is no Opus but samples.
 
     Raises:
         FramingError: too short, a length that does not match, another type than audio, or too much for one packet.
@@ -75,7 +73,7 @@ def unpack(version: int, message: bytes) -> Frame:
         _check(3, size, len(opus), kind)
     if len(opus) > MAX_OPUS_BYTES:
         raise FramingError(f"{len(opus)} bytes are more than one Opus packet can be")
-    return Frame(opus, timestamp_ms)
+    return MicPacket(opus, timestamp_ms, bare)
 
 
 def _check(version: int, size: int, present: int, kind: int) -> None:

@@ -23,12 +23,12 @@ from xiaozhi.access.mqtt import MqttOffer, shown, topic_of
 from xiaozhi.access.rate_limits import TokenBucket
 from xiaozhi.concurrency.channel import ChannelClosed
 from xiaozhi.conversation.services import Services
+from xiaozhi.events import MicPacket
 from xiaozhi.tools.device import DeviceTools
 from xiaozhi.transport.connected_devices import ConnectedDevices, NotAdmitted
 from xiaozhi.transport.mqtt_codec import Connect, ConnectCode
 from xiaozhi.transport.mqtt_listener import MqttConnection, MqttReceiver
 from xiaozhi.transport.protocol import (
-    Audio,
     Detect,
     DeviceProtocol,
     Event,
@@ -162,7 +162,7 @@ class _Session:
     def heard(self, opus: bytes, timestamp_ms: int, lost: int) -> None:
         """A packet has come by UDP."""
         self._heard.set()
-        self.receive(Audio(opus, timestamp_ms, lost))
+        self.receive(MicPacket(opus, timestamp_ms, self.protocol.bare, lost))
 
     async def _read(self) -> None:
         while True:

@@ -13,8 +13,8 @@ from aiohttp import web
 
 from xiaozhi.audio.ogg_writer import ogg_opus
 from xiaozhi.conversation.recording import record
+from xiaozhi.conversation.saying import Told
 from xiaozhi.conversation.services import Services
-from xiaozhi.conversation.speaking import Told
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.text.language import is_chinese, language_of
 from xiaozhi.transport.connected_devices import SleepingDevice

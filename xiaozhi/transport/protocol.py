@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 import orjson
 
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ
+from xiaozhi.events import MicPacket
 from xiaozhi.text import bounded_json
 from xiaozhi.transport import framing
 from xiaozhi.turn.machine import ListeningMode
@@ -23,14 +24,12 @@ MAX_TYPED_CHARS: Final = 2000
 class Hello:
     """The client introduced itself.
 
-    `features` holds the names it says it can do; `traces` whether it wants a record of every turn (our own clients);
-    `bare` whether its microphone's frames are samples and not Opus (desktop clients; what it plays is Opus even so).
+    `features` holds the names it says it can do; `traces` whether it wants a record of every turn (our own clients).
     """
 
     version: int
     features: frozenset[str] = frozenset()
     traces: bool = False
-    bare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +73,6 @@ class Iot:
 
 
 @dataclass(frozen=True, slots=True)
-class Audio:
-    """One Opus packet from the microphone; `lost` packets before it have not come."""
-
-    opus: bytes
-    timestamp_ms: int
-    lost: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Goodbye:
     """The channel is closed (MQTT; on a WebSocket its end says so)."""
 
@@ -101,7 +91,7 @@ class Ignored:
     why: str
 
 
-Event: TypeAlias = Hello | ListenStart | ListenStop | Detect | Abort | Mcp | Iot | Audio | Goodbye | Ping | Ignored
+Event: TypeAlias = Hello | ListenStart | ListenStop | Detect | Abort | Mcp | Iot | MicPacket | Goodbye | Ping | Ignored
 
 
 @dataclass(slots=True)
@@ -121,6 +111,8 @@ class DeviceProtocol:
     udp: Mapping[str, object] | None = None
     echoes_session: bool = field(default=False, init=False)
     """The client has repeated our session id: a mark of the firmware, never a condition for being understood."""
+    bare: bool = field(default=False, init=False)
+    """Its microphone's frames are samples and not Opus (desktop clients; what it plays is Opus even so)."""
     _greeted: bool = field(default=False, init=False)
 
     def receive_text(self, text: str) -> Event:
@@ -156,10 +148,9 @@ class DeviceProtocol:
     def receive_binary(self, message: bytes) -> Event:
         """Understand a binary frame. Never raises: a wrong one is `Ignored`. An empty packet is silence (a DTX gap)."""
         try:
-            frame = framing.unpack(self.version, message)
+            return framing.unpack(self.version, message, bare=self.bare)
         except framing.FramingError as error:
             return Ignored(str(error))
-        return Audio(frame.opus, frame.timestamp_ms)
 
     def pack(self, opus: bytes, timestamp_ms: int) -> bytes:
         """One binary message around an Opus packet in this connection's framing."""
@@ -179,8 +170,10 @@ class DeviceProtocol:
             else frozenset()
         )
         audio = message.get("audio_params")
-        bare = isinstance(audio, dict) and audio.get("format") == "pcm" and audio.get("sample_rate") == UPLINK_RATE_HZ
-        return Hello(self.version, names, "trace" in names, bare)
+        self.bare = (
+            isinstance(audio, dict) and audio.get("format") == "pcm" and audio.get("sample_rate") == UPLINK_RATE_HZ
+        )
+        return Hello(self.version, names, "trace" in names)
 
     # What the server says -----------------------------------------------------------------------------------------
 

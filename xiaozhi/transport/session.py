@@ -12,14 +12,13 @@ from typing import Any, Final, Protocol
 
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ
 from xiaozhi.conversation.conversation import Conversation
+from xiaozhi.conversation.saying import Told
 from xiaozhi.conversation.services import Services
-from xiaozhi.conversation.speaking import Told
 from xiaozhi.events import MicPacket
 from xiaozhi.text.emotions import emoji_of
 from xiaozhi.tools.device import DeviceTools
 from xiaozhi.transport.protocol import (
     Abort,
-    Audio,
     Detect,
     DeviceProtocol,
     Event,
@@ -132,14 +131,12 @@ class DeviceSession:
         self._opened_at = self._loop.time()
         self._spoke = False  # the client has said anything at all
         self._traces = False
-        self.bare = False
-        """Its microphone sends samples instead of Opus."""
         self._ignored = 0
 
     async def recall(self) -> None:
         """Read what was said before; over within half a second, and before the device is listened to."""
         if self.admitted:  # nobody else learns, or changes, what is kept of the device
-            await self._conversation.recall()
+            await self._conversation.load()
 
     async def run(self, **carrying: Coroutine[Any, Any, None]) -> str:
         """Converse until either side ends it or what carries it is over; everything is freed when this returns.
@@ -178,12 +175,12 @@ class DeviceSession:
         """What the device has just said. Never waits."""
         talk = self._conversation
         match event:
-            case Audio(opus) if self.leg is not None:
-                self.leg.heard(opus)
-            case Audio(opus, timestamp_ms, lost):
-                talk.hear(MicPacket(opus, timestamp_ms, self.bare, lost))
+            case MicPacket() if self.leg is not None:
+                self.leg.heard(event.opus)
+            case MicPacket():
+                talk.hear(event)
             case Hello():
-                self._traces, self.bare = event.traces, event.bare
+                self._traces = event.traces
                 self._services.prewarm()
                 self._downlink.send(self.protocol.hello(DOWNLINK_RATE_HZ, FRAME_MS))
             case ListenStart(mode):

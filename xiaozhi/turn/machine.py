@@ -34,6 +34,7 @@ from xiaozhi.turn.decisions import (
     StartSaying,
 )
 from xiaozhi.turn.endpointing import UserPace, hangover_ms, interrupts, plain
+from xiaozhi.turn.utterance import OpenUtterance
 
 
 class ListeningMode(Enum):
@@ -44,7 +45,7 @@ class ListeningMode(Enum):
     REALTIME = "realtime"  # the server ends it; the microphone is always open
 
 
-class State(Enum):
+class TurnState(Enum):
     """Where a conversation is."""
 
     IDLE = "idle"  # the device does not listen
@@ -56,58 +57,19 @@ class State(Enum):
     PROBING = "probing"  # the reply is held while that speech is recognised
 
 
-_ALLOWED: Final[dict[State, frozenset[State]]] = {
-    State.IDLE: frozenset({State.WAITING, State.REPLYING}),
-    State.WAITING: frozenset({State.IDLE, State.HEARING, State.REPLYING}),
-    State.HEARING: frozenset({State.IDLE, State.WAITING, State.PAUSED, State.REPLYING}),
-    State.PAUSED: frozenset({State.IDLE, State.WAITING, State.HEARING, State.REPLYING}),
-    State.REPLYING: frozenset({State.IDLE, State.WAITING, State.OVERLAP}),
-    State.OVERLAP: frozenset({State.IDLE, State.WAITING, State.REPLYING, State.PROBING, State.HEARING}),
-    State.PROBING: frozenset({State.IDLE, State.WAITING, State.REPLYING, State.HEARING}),
+_ALLOWED: Final[dict[TurnState, frozenset[TurnState]]] = {
+    TurnState.IDLE: frozenset({TurnState.WAITING, TurnState.REPLYING}),
+    TurnState.WAITING: frozenset({TurnState.IDLE, TurnState.HEARING, TurnState.REPLYING}),
+    TurnState.HEARING: frozenset({TurnState.IDLE, TurnState.WAITING, TurnState.PAUSED, TurnState.REPLYING}),
+    TurnState.PAUSED: frozenset({TurnState.IDLE, TurnState.WAITING, TurnState.HEARING, TurnState.REPLYING}),
+    TurnState.REPLYING: frozenset({TurnState.IDLE, TurnState.WAITING, TurnState.OVERLAP}),
+    TurnState.OVERLAP: frozenset(
+        {TurnState.IDLE, TurnState.WAITING, TurnState.REPLYING, TurnState.PROBING, TurnState.HEARING}
+    ),
+    TurnState.PROBING: frozenset({TurnState.IDLE, TurnState.WAITING, TurnState.REPLYING, TurnState.HEARING}),
 }
 
-# A reply is kept this long into resumed speech, in case the words turn out to be the same (a breath, a cough).
-_KEEP_REPLY_MS: Final = 400.0
-# Speech over a reply is recognised again after this much more of it, and given up after this long without words.
-_PROBE_EVERY_MS: Final = 300.0
-_MAX_PROBE_MS: Final = 2000.0
-# A provisional text is committed when its confirmation keeps everything else waiting for this long.
-_MAX_CONFIRM_MS: Final = 400.0
-# Doubtful silence delays a commit by this much at the most.
-_MAX_DOUBT_MS: Final = 400.0
-# No reply is prepared ahead for speech longer than this: the user is telling something, not asking.
-_MAX_SPECULATE_MS: Final = 10_000.0
-# Speech goes on where a voiced sample is later than the last one by more than rounding.
-_LATER_MS: Final = 1.0
-
 P = ParamSpec("P")
-
-
-@dataclass(slots=True)
-class _Utterance:
-    """What is known of the speech that is heard now."""
-
-    began_ms: float = 0.0
-    voiced_until_ms: float = 0.0
-    silence_ms: float = 0.0
-    unsent_ms: float = 0.0  # of that silence, what was not sent but taken from the clock
-    pause_ms: float = 0.0  # of that silence, what counts as this user's habit
-    doubtful: bool = False  # the newest silence may be speech
-    resumed_ms: float | None = None  # when speech went on with a reply already prepared
-    attempts: int = 0  # soft ends
-    forced: bool = False  # the end is not ours to judge: key released, utterance too long
-    text: str | None = None  # recognised text of this revision; None while unknown
-    provisional: bool = False  # that text may still be corrected
-    unconfirmed_ms: float | None = None  # silence at which only its confirmation was missing
-    wait_ms: float = 0.0
-    failures: int = 0  # replies to this revision that failed before they were heard
-    probed_ms: float = 0.0
-    probe_open: bool = False
-
-    @property
-    def voiced_ms(self) -> float:
-        """From its beginning to the last voiced sample."""
-        return max(0.0, self.voiced_until_ms - self.began_ms)
 
 
 @dataclass(slots=True)
@@ -148,7 +110,7 @@ class TurnMachine:
         """May be exchanged at any time: every decision reads them afresh."""
         self._commands = commands
         self.pace = UserPace()
-        self.state = State.IDLE
+        self.state = TurnState.IDLE
         self.mode = ListeningMode.AUTO
         self.turn = 0
         self.revision = 0
@@ -160,21 +122,21 @@ class TurnMachine:
         self.finishing = False
         """No new turn may begin."""
         self._ticket = 0
-        self._heard = _Utterance()
+        self._heard = OpenUtterance()
         self._reply: _Reply | None = None
         self._mic = Mic.SHUT  # as it was told last
         self._pressed = 0  # the first utterance since the device said that it listens
         self._closing = False  # the utterance is over
         self._afresh = False  # and what has come since is no part of the next
 
-    def _go(self, state: State) -> None:
+    def _go(self, state: TurnState) -> None:
         if state is not self.state:
             if state not in _ALLOWED[self.state]:
                 raise RuntimeError(f"no way from {self.state.value} to {state.value}")
             self.state = state
 
-    def _rest_state(self) -> State:
-        return State.IDLE if self.mode is ListeningMode.MANUAL else State.WAITING
+    def _rest_state(self) -> TurnState:
+        return TurnState.IDLE if self.mode is ListeningMode.MANUAL else TurnState.WAITING
 
     # The microphone -----------------------------------------------------------------------------------------------
 
@@ -196,11 +158,11 @@ class TurnMachine:
     def _wanted(self) -> Mic:
         """The microphone counts while a turn may begin or go on; in realtime mode also during the reply."""
         match self.state:
-            case State.IDLE:
+            case TurnState.IDLE:
                 return Mic.SHUT
-            case State.WAITING if self.finishing:
+            case TurnState.WAITING if self.finishing:
                 return Mic.SHUT
-            case State.REPLYING:
+            case TurnState.REPLYING:
                 realtime = self.mode is ListeningMode.REALTIME and self.settings.barge_in
                 over = self._reply is not None and self._reply.interruptible
                 return Mic.OPEN if realtime and over and not self.finishing else Mic.SHUT
@@ -214,7 +176,7 @@ class TurnMachine:
         """`listen/start`: listen afresh. Repeating it is harmless; during a reply only a pressed key interrupts."""
         self.mode = mode
         decisions: list[Decision] = []
-        if self.state in (State.REPLYING, State.OVERLAP, State.PROBING):
+        if self.state in (TurnState.REPLYING, TurnState.OVERLAP, TurnState.PROBING):
             if mode is not ListeningMode.MANUAL:
                 return []
             decisions += self._interrupt()
@@ -222,7 +184,7 @@ class TurnMachine:
             # Who presses a key wants to speak now; other devices only say that they listen, so what waits may follow.
             decisions += self._drop_reply()
         self._ticket += 1
-        self._go(State.WAITING)
+        self._go(TurnState.WAITING)
         self._close(afresh=True)
         self._pressed = self.utterance + 1
         return decisions
@@ -237,11 +199,11 @@ class TurnMachine:
         if utterance < (self._pressed if self.mode is ListeningMode.MANUAL else self.utterance):
             return []
         match self.state:
-            case State.WAITING:
-                self._go(State.IDLE)
-            case State.HEARING if self._heard.silence_ms + self._heard.voiced_ms < self.settings.min_utterance_ms:
-                return self._discard(State.IDLE)
-            case State.HEARING | State.PAUSED:
+            case TurnState.WAITING:
+                self._go(TurnState.IDLE)
+            case TurnState.HEARING if self._heard.silence_ms + self._heard.voiced_ms < self.settings.min_utterance_ms:
+                return self._discard(TurnState.IDLE)
+            case TurnState.HEARING | TurnState.PAUSED:
                 return self._force()
         return []
 
@@ -250,11 +212,11 @@ class TurnMachine:
         """A wake word, or a sign of life without words: what was said before it counts no more."""
         self._close(afresh=True)
         match self.state:
-            case State.HEARING:
-                return self._discard(State.WAITING)  # a key that is held is held on
-            case State.PAUSED:
+            case TurnState.HEARING:
+                return self._discard(TurnState.WAITING)  # a key that is held is held on
+            case TurnState.PAUSED:
                 return self._discard(self._rest_state())
-            case State.OVERLAP | State.PROBING:
+            case TurnState.OVERLAP | TurnState.PROBING:
                 return self._go_on_replying()
         return []
 
@@ -262,11 +224,11 @@ class TurnMachine:
     def abort(self) -> list[Decision]:
         """`abort`: be silent now."""
         match self.state:
-            case State.IDLE | State.WAITING:
+            case TurnState.IDLE | TurnState.WAITING:
                 return self._drop_reply()
-            case State.HEARING:
-                return self._discard(State.WAITING)  # a key that is held is held on
-            case State.PAUSED:
+            case TurnState.HEARING:
+                return self._discard(TurnState.WAITING)  # a key that is held is held on
+            case TurnState.PAUSED:
                 return self._discard(self._rest_state())
         self._close()
         decisions = self._interrupt()
@@ -276,13 +238,13 @@ class TurnMachine:
     @_event
     def typed(self, text: str) -> list[Decision]:
         """A text typed by the user: a whole turn at once."""
-        if self.state in (State.REPLYING, State.OVERLAP, State.PROBING):
+        if self.state in (TurnState.REPLYING, TurnState.OVERLAP, TurnState.PROBING):
             decisions = self._interrupt()
             self._go(self._rest_state())
         else:
             decisions = self._drop_reply()
         self._close()
-        self._begin_turn(_Utterance(text=text))
+        self._begin_turn(OpenUtterance(text=text))
         return [*decisions, *self._start_reply(text), *self._commit()]
 
     @_event
@@ -300,7 +262,7 @@ class TurnMachine:
         It is let out by `reply_ready`, unless the user speaks first. With `interruptible` off, speech does not stop
         it once it sounds; an `abort` always does.
         """
-        if self._reply is not None or self.state not in (State.IDLE, State.WAITING):
+        if self._reply is not None or self.state not in (TurnState.IDLE, TurnState.WAITING):
             return []
         self._reply = _Reply("", saying=True, interruptible=interruptible)
         return [StartSaying(self.generation)]
@@ -318,16 +280,16 @@ class TurnMachine:
         """The VAD has found speech, from `start_ms` to `end_ms`: it begins an utterance, or is out of date."""
         if utterance != self.utterance:
             return []
-        heard = _Utterance(began_ms=start_ms, voiced_until_ms=end_ms)
+        heard = OpenUtterance(began_ms=start_ms, voiced_until_ms=end_ms)
         match self.state:
-            case State.WAITING:
+            case TurnState.WAITING:
                 decisions = self._drop_reply()
                 self._begin_turn(heard)
-                self._go(State.HEARING)
+                self._go(TurnState.HEARING)
                 return decisions
-            case State.REPLYING if self._mic is Mic.OPEN:
+            case TurnState.REPLYING if self._mic is Mic.OPEN:
                 self._heard = heard
-                self._go(State.OVERLAP)
+                self._go(TurnState.OVERLAP)
             case _:  # the microphone is shut, or its utterance has begun: whoever speaks now is found once more
                 self._close()
         return []
@@ -335,7 +297,7 @@ class TurnMachine:
     @_event
     def not_speech(self, utterance: int) -> list[Decision]:
         """What the VAD has found was nobody, such as the device's own voice: it may look for the next."""
-        if utterance == self.utterance and self.state in (State.WAITING, State.REPLYING):
+        if utterance == self.utterance and self.state in (TurnState.WAITING, TurnState.REPLYING):
             self._close()
         return []
 
@@ -355,22 +317,18 @@ class TurnMachine:
         if utterance != self.utterance:
             return []
         heard = self._heard
-        until_ms = end_ms - (silence_ms - unsent_ms)
-        resumed = until_ms > heard.voiced_until_ms + _LATER_MS
-        pause_ms, heard.pause_ms = heard.pause_ms, silence_ms - (unsent_ms if doubtful else 0.0)
-        heard.silence_ms, heard.unsent_ms, heard.doubtful = silence_ms, unsent_ms, doubtful
-        heard.voiced_until_ms = max(heard.voiced_until_ms, until_ms)
+        pause_ms = heard.grew(end_ms, silence_ms, unsent_ms, doubtful)
         now_ms = end_ms + unsent_ms
         match self.state:
-            case State.HEARING:
+            case TurnState.HEARING:
                 return self._heard_speech(now_ms)
-            case State.PAUSED if resumed and not heard.forced:
+            case TurnState.PAUSED if pause_ms is not None and not heard.forced:
                 return self._went_on(now_ms, pause_ms)
-            case State.PAUSED:
+            case TurnState.PAUSED:
                 return self._heard_silence()
-            case State.OVERLAP:
+            case TurnState.OVERLAP:
                 return self._heard_overlap(now_ms)
-            case State.PROBING:
+            case TurnState.PROBING:
                 return self._heard_probe(now_ms)
             case _:
                 return []
@@ -379,42 +337,32 @@ class TurnMachine:
     def overdue(self) -> list[Decision]:
         """Nothing has come of this state for longer than anything it waits for may take: leave it."""
         match self.state:
-            case State.HEARING:
+            case TurnState.HEARING:
                 return self._force()
-            case State.PAUSED if not self._heard.text:
+            case TurnState.PAUSED if not self._heard.text:
                 return self._discard(self._rest_state())
-            case State.PAUSED:
+            case TurnState.PAUSED:
                 self._heard.provisional = False
                 return self._force()
-            case State.OVERLAP | State.PROBING:
+            case TurnState.OVERLAP | TurnState.PROBING:
                 return self._go_on_replying()
         return []
 
     def _heard_speech(self, now_ms: float) -> list[Decision]:
         heard, decisions = self._heard, list[Decision]()
-        if heard.resumed_ms is not None and heard.voiced_until_ms - heard.resumed_ms > _KEEP_REPLY_MS:
+        if heard.outgrows_reply():
             decisions += self._drop_reply()
         if now_ms - heard.began_ms >= self.settings.max_utterance_s * 1000.0:
             return [*decisions, *self._force()]
         needed_ms = self.settings.soft_end_ms if self._speculates() else self.settings.neutral_ms
-        if self.mode is ListeningMode.MANUAL or (heard.silence_ms < needed_ms and not self._stalled):
+        if self.mode is ListeningMode.MANUAL or (heard.silence_ms < needed_ms and not heard.stalled(self.settings)):
             return decisions
         heard.attempts += 1
-        self._go(State.PAUSED)
+        self._go(TurnState.PAUSED)
         return [*decisions, self._recognise()]
 
-    @property
-    def _stalled(self) -> bool:
-        """Nothing has come for so long that what was said is all there is."""
-        return self._heard.unsent_ms >= self.settings.stall_s * 1000.0
-
     def _speculates(self) -> bool:
-        return (
-            self.settings.speculate
-            and self.may_speculate
-            and self._heard.attempts < self.settings.max_speculations
-            and self._heard.voiced_ms <= _MAX_SPECULATE_MS
-        )
+        return self.settings.speculate and self.may_speculate and self._heard.may_be_a_question(self.settings)
 
     def _went_on(self, now_ms: float, pause_ms: float) -> list[Decision]:
         self.pace.paused_and_went_on(pause_ms)
@@ -423,13 +371,17 @@ class TurnMachine:
         self._heard.text = None
         self._heard.failures = 0
         self._heard.resumed_ms = now_ms if self._reply is not None else None
-        self._go(State.HEARING)
+        self._go(TurnState.HEARING)
         return []
 
     def _heard_silence(self) -> list[Decision]:
-        if self._heard.text == "" and (self._stalled or self._heard.silence_ms >= self.settings.neutral_ms):
+        if self._heard.text == "" and self._is_quiet():
             return self._discard(self._rest_state())
         return self._advance()
+
+    def _is_quiet(self) -> bool:
+        """Who has said nothing that can be understood says nothing more."""
+        return self._heard.stalled(self.settings) or self._heard.silence_ms >= self.settings.neutral_ms
 
     def _recognise(self, *, probe: bool = False) -> Recognise:
         self._ticket += 1
@@ -439,7 +391,7 @@ class TurnMachine:
 
     def awaits(self, ticket: int) -> bool:
         """Whether the answer to this question still matters."""
-        return ticket == self._ticket and self.state in (State.PAUSED, State.PROBING)
+        return ticket == self._ticket and self.state in (TurnState.PAUSED, TurnState.PROBING)
 
     @_event
     def recognised(self, ticket: int, text: str, *, provisional: bool = False) -> list[Decision]:
@@ -450,7 +402,7 @@ class TurnMachine:
         text = text.strip()
         if not self.awaits(ticket) or (provisional and not plain(text)):
             return []
-        if self.state is State.PROBING:
+        if self.state is TurnState.PROBING:
             return self._probed(text)
         heard = self._heard
         heard.text, heard.provisional = text, provisional
@@ -458,7 +410,7 @@ class TurnMachine:
         if not plain(text):
             heard.text = ""
             decisions = self._drop_reply()
-            if heard.forced or self._stalled or heard.silence_ms >= self.settings.neutral_ms:
+            if heard.forced or self._is_quiet():
                 decisions += self._discard(self._rest_state())
             return decisions
         heard.wait_ms = hangover_ms(text, self.pace, self.settings, self._commands)
@@ -477,11 +429,11 @@ class TurnMachine:
             return []
         if reply.saying:
             reply.saying = False
-            self._go(State.REPLYING)
+            self._go(TurnState.REPLYING)
             self._close()
             return [CommitSaying(generation)]
         reply.ready = True
-        return self._advance() if self.state is State.PAUSED else []
+        return self._advance() if self.state is TurnState.PAUSED else []
 
     @_event
     def question_known(self, generation: int) -> list[Decision]:
@@ -489,7 +441,7 @@ class TurnMachine:
         if self._reply is None or generation != self.generation:
             return []
         self._reply.known = True
-        return self._advance() if self.state is State.PAUSED else []
+        return self._advance() if self.state is TurnState.PAUSED else []
 
     @_event
     def reply_done(self, generation: int) -> list[Decision]:
@@ -502,21 +454,21 @@ class TurnMachine:
             return []
         self._forget_reply()
         match self.state:
-            case State.HEARING:
+            case TurnState.HEARING:
                 self._heard.failures += 1
-            case State.PAUSED:
+            case TurnState.PAUSED:
                 self._heard.failures += 1
                 return self._advance() if self._heard.failures == 1 else self._discard(self._rest_state())
-            case State.REPLYING:
+            case TurnState.REPLYING:
                 self._go(self._rest_state())
-            case State.OVERLAP | State.PROBING:
+            case TurnState.OVERLAP | TurnState.PROBING:
                 self._ticket += 1
                 return self._overlap_becomes_turn()  # the user who spoke over its end has the floor
         return []
 
     # Parts --------------------------------------------------------------------------------------------------------
 
-    def _begin_turn(self, heard: _Utterance) -> None:
+    def _begin_turn(self, heard: OpenUtterance) -> None:
         self.turn += 1
         self.revision = 0
         self._heard = heard
@@ -524,35 +476,17 @@ class TurnMachine:
     def _advance(self) -> list[Decision]:
         """Start and commit the reply of a paused turn as far as its text, silence and reply allow."""
         heard, decisions = self._heard, list[Decision]()
-        if not heard.text or not (heard.forced or self._stalled or heard.silence_ms >= self._needed_ms()):
+        known = self._reply is not None and self._reply.known
+        needed_ms = min(heard.wait_ms, self.settings.known_ms) if known else heard.wait_ms
+        if not heard.text or not heard.has_finished(needed_ms, self.settings):
             return []
         if self._reply is None:
             decisions += self._start_reply(heard.text)
         ready = self._reply is not None and self._reply.ready
         due = heard.forced or ready or heard.silence_ms >= self.settings.commit_max_ms
-        if due and not self._awaits_confirmation() and not self._may_go_on():
+        if due and not heard.awaits_confirmation() and not heard.may_go_on(needed_ms, self.settings):
             decisions += self._commit()
         return decisions
-
-    def _needed_ms(self) -> float:
-        """The silence after which the turn may be committed."""
-        known = self._reply is not None and self._reply.known
-        return min(self._heard.wait_ms, self.settings.known_ms) if known else self._heard.wait_ms
-
-    def _may_go_on(self) -> bool:
-        """Whether the user seems to begin again just now. Steady background noise holds nobody up for ever."""
-        heard = self._heard
-        held_up = heard.silence_ms < self._needed_ms() + _MAX_DOUBT_MS
-        return heard.doubtful and not heard.forced and not self._stalled and held_up
-
-    def _awaits_confirmation(self) -> bool:
-        """Whether a turn that could be committed has to wait for its words to be confirmed."""
-        heard = self._heard
-        if not heard.provisional:
-            return False
-        if heard.unconfirmed_ms is None:
-            heard.unconfirmed_ms = heard.silence_ms
-        return heard.silence_ms - heard.unconfirmed_ms < _MAX_CONFIRM_MS
 
     def _start_reply(self, text: str) -> list[Decision]:
         self._reply = _Reply(text)
@@ -563,15 +497,15 @@ class TurnMachine:
         heard = self._heard
         if self.revision == 0:
             self.pace.finished()
-        self._go(State.REPLYING)
+        self._go(TurnState.REPLYING)
         self._close()
         assert heard.text is not None
         return [Commit(self.turn, self.revision, self.generation, heard.text)]
 
     def _force(self) -> list[Decision]:
         self._heard.forced = True
-        if self.state is State.HEARING:
-            self._go(State.PAUSED)
+        if self.state is TurnState.HEARING:
+            self._go(TurnState.PAUSED)
             return [self._recognise()]
         if self._heard.text == "":
             return self._discard(self._rest_state())
@@ -590,7 +524,7 @@ class TurnMachine:
         self._reply = None
         self.generation += 1
 
-    def _discard(self, rest: State) -> list[Decision]:
+    def _discard(self, rest: TurnState) -> list[Decision]:
         self._ticket += 1
         self._go(rest)
         self._close()
@@ -605,30 +539,21 @@ class TurnMachine:
     # Speech over the reply (realtime mode) ------------------------------------------------------------------------
 
     def _heard_overlap(self, now_ms: float) -> list[Decision]:
-        if self._falls_silent():
+        if self._heard.falls_silent(self.settings):
             return self._go_on_replying()
         if self._heard.voiced_ms < self.settings.barge_in_ms:
             return []
-        self._go(State.PROBING)
+        self._go(TurnState.PROBING)
         return [PauseReply(), self._probe(now_ms)]
 
-    def _falls_silent(self) -> bool:
-        """Whether who speaks over the reply has stopped; what may come late is waited for a little."""
-        late_ms = _MAX_DOUBT_MS if self._heard.unsent_ms and self._heard.doubtful else 0.0
-        return self._heard.silence_ms >= self.settings.soft_end_ms + late_ms
-
     def _probe(self, now_ms: float) -> Recognise:
-        self._heard.probed_ms = now_ms
-        self._heard.probe_open = True
+        self._heard.probed(now_ms)
         return self._recognise(probe=True)
 
     def _heard_probe(self, now_ms: float) -> list[Decision]:
-        heard = self._heard
-        if (self._falls_silent() and not heard.probe_open) or now_ms - heard.began_ms >= _MAX_PROBE_MS:
+        if self._heard.was_nothing(now_ms, self.settings):
             return self._go_on_replying()
-        if heard.probe_open or now_ms - heard.probed_ms < _PROBE_EVERY_MS:
-            return []
-        return [self._probe(now_ms)]
+        return [self._probe(now_ms)] if self._heard.probe_is_due(now_ms) else []
 
     def _probed(self, text: str) -> list[Decision]:
         self._heard.probe_open = False
@@ -638,9 +563,9 @@ class TurnMachine:
 
     def _go_on_replying(self) -> list[Decision]:
         """What was heard over the reply is over, and did not mean to stop it."""
-        held = self.state is State.PROBING
+        held = self.state is TurnState.PROBING
         self._ticket += 1
-        self._go(State.REPLYING)
+        self._go(TurnState.REPLYING)
         self._close()
         return [ResumeReply()] if held else []
 
@@ -648,5 +573,5 @@ class TurnMachine:
         self.turn += 1
         self.revision = 0
         self._heard.text = None
-        self._go(State.HEARING)
+        self._go(TurnState.HEARING)
         return []

@@ -8,19 +8,17 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Generic, TypeVar
 
 from xiaozhi.upstream.breaker import Admission, BreakerRules, BreakerState
 from xiaozhi.upstream.budget import HedgeBudget
 from xiaozhi.upstream.choice import Standing, choose, standing, standings
+from xiaozhi.upstream.failure import FailureKind
 from xiaozhi.upstream.health import HealthChecks
 from xiaozhi.upstream.latency import RollingLatency
-from xiaozhi.upstream.lease import Lease
 from xiaozhi.upstream.member import Member, Upstream, UpstreamState
-
-__all__ = ["Lease", "PoolRules", "Upstream", "UpstreamPool", "UpstreamState"]
 
 T = TypeVar("T")
 
@@ -51,6 +49,108 @@ class PoolRules:
     hedge_share: float = 0.05
     hedge_from_s: float = 0.6
     hedge_to_s: float = 1.5
+
+
+class Lease(Generic[T]):
+    """The right to ask one upstream once. Say how it ended: `succeeded`, `failed`, or `dropped`."""
+
+    def __init__(
+        self, pool: "UpstreamPool[T]", member: Member[T], admission: Admission, now: float, *, doubtful: bool
+    ) -> None:
+        self._pool = pool
+        self._member = member
+        self._admission = admission
+        self.began = now
+        """When it was given, on the pool's clock."""
+        self.doubtful = doubtful
+        """It was known beforehand that this upstream may be late: slow lately, or failed lately."""
+        self._open = True
+        member.waiting[id(self)] = now
+
+    @property
+    def name(self) -> str:
+        """Of the upstream."""
+        return self._member.upstream.name
+
+    @property
+    def target(self) -> T:
+        """What to ask with."""
+        return self._member.upstream.target
+
+    @property
+    def probe(self) -> bool:
+        """The upstream has failed lately and the first byte of this request tells that it is back."""
+        return self._admission is Admission.PROBE
+
+    def first_byte(self) -> None:
+        """The first useful piece has come; only the first call counts."""
+        if self._member.waiting.pop(id(self), None) is not None:
+            now = self._pool.now()
+            self._member.answered(now, self.began)
+            self._pool.measured(self._member, now - self.began)
+            if self._admission is Admission.PROBE:  # it is back: others need not wait for the end of this answer
+                self._member.breaker.succeeded(self._admission, now)
+                self._admission = Admission.ADMITTED
+
+    def succeeded(self) -> None:
+        """The answer is complete."""
+        if self._close():
+            self._member.counters.succeeded += 1
+            self._member.ended(broke_off=False)
+            self._member.healthy = True
+            self._member.breaker.succeeded(self._admission, self._pool.now())
+
+    def failed(self, kind: FailureKind, why: str, *, rest_s: float | None = None) -> None:
+        """It went wrong.
+
+        Args:
+            kind: how.
+            why: one line for people.
+            rest_s: the upstream said when to come back, in seconds from now.
+        """
+        waited = id(self) in self._member.waiting
+        if not self._close():
+            return
+        member, now = self._member, self._pool.now()
+        member.counters.failures[kind] += 1
+        member.last_error, member.last_kind = why, kind
+        breaker = member.breaker
+        match kind:
+            case FailureKind.REQUEST:
+                breaker.dropped(self._admission, now)
+            case FailureKind.BROKEN:
+                # It is there and starts to answer. Others are preferred, but it is better than nobody.
+                member.ended(broke_off=True)
+                breaker.succeeded(self._admission, now)
+            case FailureKind.REFUSED:
+                breaker.failed(self._admission, now, for_good=True)
+            case FailureKind.BUSY:
+                breaker.failed(self._admission, now, rest_s=rest_s)
+            case FailureKind.FIRST_BYTE:
+                if waited:
+                    member.latency.given_up(now, now - self.began)
+                breaker.failed(self._admission, now)
+            case _:
+                breaker.failed(self._admission, now)
+
+    def dropped(self) -> None:
+        """Nobody waits for the end any more."""
+        waited = self._member.waiting.get(id(self))
+        if not self._close():
+            return
+        now = self._pool.now()
+        self._member.counters.dropped += 1
+        if waited is not None:
+            self._member.latency.given_up(now, now - waited)
+        self._member.breaker.dropped(self._admission, now)
+
+    def _close(self) -> bool:
+        was_open, self._open = self._open, False
+        if was_open:
+            self._member.waiting.pop(id(self), None)
+            self._member.in_flight -= 1
+            self._pool.freed()
+        return was_open
 
 
 class UpstreamPool(Generic[T]):
@@ -85,7 +185,8 @@ class UpstreamPool(Generic[T]):
         self._members = [Member(upstream, rules.breaker) for upstream in upstreams]
         self._rng = rng or random.Random()
         self._freed = asyncio.Event()
-        self._checks = HealthChecks(self._members, rules.check_every_s, clock)
+        self.checks = HealthChecks(self._members, rules.check_every_s, clock)
+        """Looks after them in the background, once begun."""
 
     def take(
         self,
@@ -267,20 +368,6 @@ class UpstreamPool(Generic[T]):
         """How every upstream does, in the order of the settings."""
         now = self.now()
         return [member.state(now) for member in self._members]
-
-    # Health -------------------------------------------------------------------------------------------------------
-
-    def start_checks(self, check: Callable[[T], Awaitable[str]]) -> None:
-        """Look after the upstreams in the background, until `close`; see `HealthChecks.start`."""
-        self._checks.start(check)
-
-    async def check_all(self, check: Callable[[T], Awaitable[str]]) -> None:
-        """Check every upstream once, all at the same time."""
-        await self._checks.check_all(check)
-
-    async def close(self) -> None:
-        """End the health checks."""
-        await self._checks.close()
 
     # Choosing -----------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import shutil
 import socket
 import time
@@ -12,11 +11,11 @@ from pathlib import Path
 
 from xiaozhi import __version__
 from xiaozhi.conversation.services import Services
-from xiaozhi.observability.health.readings import Outcomes, Readings
-from xiaozhi.observability.health.rules import Alert, AlertRules, Change
-from xiaozhi.observability.health.texts import text_of
-from xiaozhi.observability.health.upstreams import endpoint_states, none_well, remote_recognition, voice_states
+from xiaozhi.observability.health.readings import AlertChange, AlertRules, HealthReadings, Outcomes
+from xiaozhi.observability.health.rules import Alert
+from xiaozhi.observability.health.upstreams import none_well, remote_recognition, voice_states
 from xiaozhi.observability.health.webhook import Webhook
+from xiaozhi.overload.usage import CpuMeter
 from xiaozhi.settings import Settings
 from xiaozhi.turn.trace import TurnTrace
 
@@ -35,16 +34,16 @@ class Alerts:
         settings = services.settings.alerts
         self.rules = AlertRules(settings)
         self.webhook = Webhook(settings)
-        self.readings = Readings()
+        self.readings = HealthReadings()
         """The newest."""
         self.raised = 0
         """Alerts since the start."""
-        self.listeners: list[Callable[[Change], None]] = []
+        self.listeners: list[Callable[[AlertChange], None]] = []
         """Told of every alert that is raised or over."""
         self._services = services
         self._clock = clock
         self._outcomes = Outcomes(settings.error_window_s)
-        self._cpu = _CpuMeter(clock)
+        self._cpu = CpuMeter(clock)
 
     @property
     def active(self) -> tuple[Alert, ...]:
@@ -56,13 +55,13 @@ class Alerts:
         offset_s = time.time() - self._clock()
         return [
             {
-                "name": alert.name,
+                "name": alert.rule.name,
                 "since": alert.since_s + offset_s,
-                "text_zh": text_of(alert, "zh"),
-                "text_en": text_of(alert, "en"),
+                "text_zh": alert.text("zh"),
+                "text_en": alert.text("en"),
                 "value": alert.value,
                 "limit": alert.threshold,
-                "unit": alert.unit,
+                "unit": alert.rule.unit,
             }
             for alert in self.active
         ]
@@ -87,7 +86,7 @@ class Alerts:
                 except Exception:  # noqa: BLE001 - serving goes on without alerts; it is logged whole
                     _log.exception("looking for alerts failed")
 
-    async def check(self) -> list[Change]:
+    async def check(self) -> list[AlertChange]:
         """Read everything once and act on it; returns what has changed."""
         data_dir = self._services.settings.server.data_dir
         self.readings = self._read(await asyncio.to_thread(disk_percent, data_dir))
@@ -96,47 +95,47 @@ class Alerts:
             self._tell(change)
         return changes
 
-    def _read(self, disk: float | None) -> Readings:
+    def _read(self, disk: float | None) -> HealthReadings:
         services, settings = self._services, self.rules.settings
         hits, lookups = cache_lookups(services)
         remote = remote_recognition(services)
         now_s = self._clock()
-        return Readings(
+        return HealthReadings(
             memory_percent=services.load_shedder.readings.memory_percent or None,
             cpu_percent=self._cpu.percent(),
-            asr_wait_ms=services.ears.pool.oldest_wait_s() * 1000.0,
+            asr_wait_ms=services.recognition.pool.oldest_wait_s() * 1000.0,
             disk_percent=disk,
             error_percent=self._outcomes.percent(now_s, settings.error_least_turns),
             cache_hit_percent=100.0 * hits / lookups if lookups >= settings.cache_least_lookups else None,
-            chat_gone=none_well([state.breaker for state in endpoint_states(services)]),
+            chat_gone=none_well([state.breaker for state in services.chat.states()]),
             voices_gone=none_well([state.breaker for state in voice_states(services)]),
             recognition_gone=none_well([remote.breaker.state(now_s)]) if remote is not None else None,
         )
 
-    def _tell(self, change: Change) -> None:
+    def _tell(self, change: AlertChange) -> None:
         alert = change.alert
         self.raised += change.raised
-        english = text_of(alert, "en")
+        english = alert.text("en")
         if change.raised:
-            _log.warning("alert %s: %s", alert.name, english)
+            _log.warning("alert %s: %s", alert.rule.name, english)
         else:
-            _log.info("alert %s is over", alert.name)
+            _log.info("alert %s is over", alert.rule.name)
         self.webhook.post(message_of(change))
         for listener in self.listeners:
             listener(change)
 
 
-def message_of(change: Change) -> dict[str, object]:
+def message_of(change: AlertChange) -> dict[str, object]:
     """What the webhook gets: nothing secret, nothing of anybody's conversation."""
     alert = change.alert
     return {
         "event": "raised" if change.raised else "over",
-        "alert": alert.name,
+        "alert": alert.rule.name,
         "value": round(alert.value, 2),
         "threshold": alert.threshold,
-        "unit": alert.unit,
-        "text": text_of(alert, "en"),
-        "text_zh": text_of(alert, "zh"),
+        "unit": alert.rule.unit,
+        "text": alert.text("en"),
+        "text_zh": alert.text("zh"),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
         "version": __version__,
@@ -146,15 +145,15 @@ def message_of(change: Change) -> dict[str, object]:
 def cache_lookups(services: Services) -> tuple[int, int]:
     """Hits and questions of the caches of answers and speech, since the start."""
     hits = lookups = 0
-    answers, kept = services.caches.answers, services.caches.kept
+    answers, kept = services.caches.answers, services.caches.speech.cache
     if answers is not None:
         found = answers.hits + answers.similar_hits + answers.common_hits
         hits += found
         lookups += found + answers.misses
     if kept is not None:
-        found = kept.cache.hits + kept.cache.joined
+        found = kept.hits + kept.joined
         hits += found
-        lookups += found + kept.cache.misses
+        lookups += found + kept.misses
     return hits, lookups
 
 
@@ -165,29 +164,3 @@ def disk_percent(folder: Path) -> float | None:
     except OSError:
         return None
     return 100.0 * (usage.total - usage.free) / usage.total if usage.total else None
-
-
-class _CpuMeter:
-    """Processor time of the process between two calls.
-
-    Args:
-        clock: monotonic time in seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._at_s, self._used_s = clock(), time.process_time()
-
-    def percent(self) -> float | None:
-        """Of all cores the process may use; None when no time has passed."""
-        at_s, used_s = self._clock(), time.process_time()
-        passed_s = at_s - self._at_s
-        if passed_s <= 0.0:
-            return None
-        spent_s = used_s - self._used_s
-        self._at_s, self._used_s = at_s, used_s
-        return min(100.0, 100.0 * spent_s / passed_s / _cores())
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""What `/health` shows: every stage and upstream, queues, caches, load and alerts, for people and their programs."""
+"""Whether the process should get devices, and what `/health` shows: for load balancers, people and their programs."""
 
 import time
 from collections.abc import Mapping
@@ -10,9 +10,26 @@ from xiaozhi.cache.memory import MemoryTier
 from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.conversation.services import Services
 from xiaozhi.observability.health.alerts import Alerts
-from xiaozhi.observability.health.texts import text_of
-from xiaozhi.observability.health.upstreams import endpoint_states, remote_recognition, voice_states
-from xiaozhi.stages.asr.cached import memory_of
+from xiaozhi.observability.health.upstreams import all_resting, remote_recognition, voice_states
+
+
+def not_ready_because(services: Services, *, draining: bool, no_room: str) -> str:
+    """Why devices should go elsewhere, in a word or two; empty when they are welcome.
+
+    The models are loaded before the port is opened, and behind every remote recogniser a local one stands in, so what
+    is left to ask is whether there is room and whether any voice may be asked now. A chat model that cannot be reached
+    does not count: the server then says so, and a balancer that took all servers out would leave devices with nothing.
+
+    Args:
+        services: of the process.
+        draining: it is about to stop.
+        no_room: why it takes no further device.
+    """
+    if draining:
+        return "draining"
+    if no_room:
+        return no_room
+    return "no voice" if all_resting([state.breaker for state in voice_states(services)]) else ""
 
 
 def report(services: Services, alerts: Alerts, *, started_at: float, not_ready: str) -> dict[str, Any]:
@@ -34,18 +51,18 @@ def report(services: Services, alerts: Alerts, *, started_at: float, not_ready: 
         "uptime_s": round(now_s - started_at, 1),
         "alerts": [
             {
-                "alert": alert.name,
+                "alert": alert.rule.name,
                 "value": round(alert.value, 2),
                 "threshold": alert.threshold,
-                "unit": alert.unit,
+                "unit": alert.rule.unit,
                 "for_s": round(now_s - alert.since_s, 1),
-                "text": text_of(alert, "en"),
-                "text_zh": text_of(alert, "zh"),
+                "text": alert.text("en"),
+                "text_zh": alert.text("zh"),
             }
             for alert in alerts.active
         ],
         "stages": {
-            "vad": {"engines": services.about["vad"].lines, "late": services.tick.stats.late},
+            "vad": {"engines": services.about["vad"].lines, "late": services.batcher.stats.late},
             "asr": _recognition(services),
             "llm": {"engines": services.about["llm"].lines, "endpoints": _endpoints(services)},
             "tts": {
@@ -83,7 +100,7 @@ def _pool(pool: WorkerPool) -> dict[str, Any]:
 
 
 def _recognition(services: Services) -> dict[str, Any]:
-    shown: dict[str, Any] = {"engines": services.about["asr"].lines, **_pool(services.ears.pool)}
+    shown: dict[str, Any] = {"engines": services.about["asr"].lines, **_pool(services.recognition.pool)}
     if (remote := remote_recognition(services)) is not None:
         shown["remote"] = {
             "breaker": remote.breaker.state(time.monotonic()).value,
@@ -111,7 +128,7 @@ def _endpoints(services: Services) -> list[dict[str, Any]]:
             "failures": state.failures,
             "last_error": state.last_error,
         }
-        for state in endpoint_states(services)
+        for state in services.chat.states()
     ]
 
 
@@ -130,19 +147,19 @@ def _voices(services: Services) -> list[dict[str, Any]]:
 
 def _caches(services: Services) -> Mapping[str, Any]:
     shown: dict[str, Any] = {}
-    answers, kept = services.caches.answers, services.caches.kept
+    answers, kept = services.caches.answers, services.caches.speech.cache
     if answers is not None:
         shown["answers"] = {"hit_rate": round(answers.hit_rate, 3), "entries": len(answers), "bytes": answers.bytes}
     if kept is not None:
         shown["speech"] = {
-            "hit_rate": round(kept.cache.hit_rate, 3),
+            "hit_rate": round(kept.hit_rate, 3),
             "tiers": {
                 tier.name: {"entries": len(tier), "bytes": tier.bytes, "hits": tier.hits, "misses": tier.misses}
-                for tier in kept.cache.tiers.tiers
+                for tier in kept.tiers.tiers
                 if isinstance(tier, MemoryTier | DiskTier)
             },
         }
-    if (memory := memory_of(services.ears.engine)) is not None:
+    if (memory := services.recognition.cache) is not None:
         asked = memory.hits + memory.misses
         shown["recognition"] = {
             "hit_rate": round(memory.hits / asked, 3) if asked else 0.0,

@@ -2,27 +2,10 @@
 
 import time
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from xiaozhi.conversation.services import Services
-from xiaozhi.stages.asr.remote import WithFallback
+from xiaozhi.stages.asr.remote_use import RemoteUse
 from xiaozhi.upstream.breaker import BreakerState
-from xiaozhi.upstream.pool import UpstreamPool, UpstreamState
-
-
-@runtime_checkable
-class Routed(Protocol):
-    """A chat model over several endpoints; named by what it does, because its module loads a large client."""
-
-    answered: int
-    failed: int
-    continued: int
-    offline: int
-    pool: UpstreamPool[object]
-
-    def states(self) -> list[UpstreamState]:
-        """How every endpoint does."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +19,6 @@ class VoiceState:
     last_error: str
 
 
-def endpoint_states(services: Services) -> list[UpstreamState]:
-    """Of the chat endpoints, in the order of the settings; none for the built-in responder."""
-    return services.chat.states() if isinstance(services.chat, Routed) else []
-
-
 def voice_states(services: Services) -> list[VoiceState]:
     """Of the voices, best first."""
     chain = services.voice
@@ -50,9 +28,9 @@ def voice_states(services: Services) -> list[VoiceState]:
     ]
 
 
-def remote_recognition(services: Services) -> WithFallback | None:
-    """The remote recogniser, where there is one."""
-    return services.ears.engine if isinstance(services.ears.engine, WithFallback) else None
+def remote_recognition(services: Services) -> RemoteUse | None:
+    """How the recognition service does, where there is one."""
+    return services.recognition.engine.remote
 
 
 def none_well(states: list[BreakerState]) -> bool:

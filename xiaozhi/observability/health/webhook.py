@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from xiaozhi.settings.alerts import AlertsSettings
+from xiaozhi.settings.operation import AlertsSettings
 
 _log = logging.getLogger(__name__)
 

@@ -1,10 +1,9 @@
-"""What a recogniser is. Engines are blocking and run on the shared recognition pool, never on the loop."""
+"""What recognition is about: transcripts, and what can go wrong on the way to one."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Final
 
-from xiaozhi.audio.pcm import PcmFloat
+_CJK_END: Final = range(0x2E80, 0xA000)
 
 
 class EngineError(Exception):
@@ -30,58 +29,19 @@ class Transcript:
     confidence: str = ""
 
 
-@runtime_checkable
-class OfflineRecognizer(Protocol):
-    """Decodes a whole utterance at once.
-
-    An engine that knows some languages only says which: `languages`, a frozenset of `zh`, `en` ….
-    """
-
-    name: str
-
-    def decode(self, pcm: PcmFloat) -> Transcript:
-        """Recognise float32[n] at 16 kHz. Blocking, thread-safe, holds the GIL for less than 5 ms at a time."""
-        ...
-
-    def close(self) -> None:
-        """Free what the engine holds (processes, models)."""
-        ...
-
-
-@runtime_checkable
-class BatchRecognizer(OfflineRecognizer, Protocol):
-    """Decodes several utterances as one, for less than it costs to decode them one by one where there is a GPU."""
-
-    def decode_many(self, pcms: Sequence[PcmFloat]) -> list[Transcript]:
-        """Recognise utterances, each float32[n] at 16 kHz; the transcripts come in their order. Blocking."""
-        ...
-
-
-class RecognizerStream(Protocol):
-    """One utterance being recognised while it is spoken. Calls on one stream never overlap."""
-
-    def accept(self, pcm: PcmFloat) -> str:
-        """Feed float32[n] at 16 kHz, decode what is ready and return the text so far. Blocking."""
-        ...
-
-    def finish(self) -> Transcript:
-        """Flush with silence and return the whole text. More audio may follow: the user went on. Blocking."""
-        ...
-
-
-@runtime_checkable
-class StreamingRecognizer(Protocol):
-    """Recognises while the user speaks; `languages` as above."""
-
-    name: str
-
-    def open(self) -> RecognizerStream:
-        """Begin an utterance. Cheap; safe from any thread."""
-        ...
-
-    def close(self) -> None:
-        """Free what the engine holds."""
-        ...
-
-
-Recognizer: TypeAlias = OfflineRecognizer | StreamingRecognizer
+def join(first: Transcript, second: Transcript) -> Transcript:
+    """Two parts of one utterance as one transcript; a full stop that the cut put between them is taken out."""
+    if not first.text:
+        return second
+    if not second.text:
+        return first
+    head = first.text.strip().rstrip("。.,，")
+    tail = second.text.strip()
+    glue = "" if ord(head[-1:] or " ") in _CJK_END or ord(tail[:1] or " ") in _CJK_END else " "
+    return Transcript(
+        head + glue + tail,
+        language=second.language or first.language,
+        emotion=second.emotion or first.emotion,
+        events=tuple(dict.fromkeys(first.events + second.events)),
+        confidence=max(first, second, key=lambda part: len(part.text)).confidence,
+    )

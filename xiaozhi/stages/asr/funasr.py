@@ -27,8 +27,12 @@ from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16
 from xiaozhi.settings.asr import FunasrSettings, RemoteAsrSettings
 from xiaozhi.settings.section import Language
 from xiaozhi.stages.asr.engine import Transcript
-from xiaozhi.stages.asr.remote import RemoteError, one_short_line, to_text
+from xiaozhi.stages.asr.recogniser import BuildContext
+from xiaozhi.stages.asr.remote import RemoteRecognizer, to_text
+from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.text import bounded_json
+from xiaozhi.text.one_line import one_line
+from xiaozhi.upstream.connections import MAX_SHOWN_CHARS, Connections, reason
 
 _CHUNK_SIZE: Final = (5, 10, 5)  # of 60 ms: what the published clients use
 _CHUNK_INTERVAL: Final = 10
@@ -50,7 +54,7 @@ _TEXTS: Final = ("offline", "2pass-offline")
 _PROBE_S: Final = 0.5
 
 
-class Funasr:
+class Funasr(RemoteRecognizer):
     """Recognises through a FunASR runtime; each utterance has a connection of its own, as in FunASR's clients.
 
     Args:
@@ -63,12 +67,20 @@ class Funasr:
     name = "funasr"
 
     def __init__(self, settings: FunasrSettings, remote: RemoteAsrSettings, language: Language, *, itn: bool) -> None:
+        super().__init__(remote)
         self._settings = settings
-        self._remote = remote
         self._language = language
         self._itn = itn
-        self._session: aiohttp.ClientSession | None = None
+        self._connections = Connections(None, connect_s=remote.connect_timeout_s)
         self._says_end = False  # this server says so behind the last text
+
+    @classmethod
+    def build(cls, context: BuildContext) -> "Funasr":
+        """The runtime of `[asr.funasr]`."""
+        asr = context.settings
+        engine = cls(asr.funasr, asr.remote, asr.language, itn=asr.itn)
+        engine.about = f"{cls.name} {asr.funasr.mode} from {asr.funasr.url}"
+        return engine
 
     def config(self) -> dict[str, Any]:
         """The first message."""
@@ -107,9 +119,9 @@ class Funasr:
             raise RemoteError(f"{self.name}: HTTP {error.status}: is asr.funasr.url a FunASR runtime?") from error
         except (aiohttp.ClientError, OSError) as error:
             raise RemoteError(f"{self.name}: {_reason(error)}") from error
-        return to_text("".join(parts), self.name, self._remote.max_text_chars)
+        return to_text("".join(parts), self.name, self.remote.settings.max_text_chars)
 
-    async def warm(self) -> None:
+    async def connect(self) -> None:
         """Connect once and find out whether the server says when a text is the last; no connection is kept.
 
         Raises:
@@ -125,18 +137,13 @@ class Funasr:
         except (aiohttp.ClientError, OSError) as error:
             raise RemoteError(f"{self.name}: {self._settings.url} cannot be reached: {_reason(error)}") from error
 
-    async def aclose(self) -> None:
+    async def disconnect(self) -> None:
         """Close what is open."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._connections.close()
 
     @asynccontextmanager
     async def _connect(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        if self._session is None or self._session.closed:
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._remote.connect_timeout_s)
-            self._session = aiohttp.ClientSession(timeout=timeout, trust_env=True)
-        async with self._session.ws_connect(
+        async with self._connections.session.ws_connect(
             self._settings.url,
             protocols=("binary",),
             ssl=self._settings.verify_tls,
@@ -193,12 +200,12 @@ class Funasr:
         try:
             said = bounded_json.loads(message)
         except orjson.JSONDecodeError as error:
-            shown = one_short_line(message)
+            shown = one_line(message, MAX_SHOWN_CHARS)
             raise RemoteError(f"{self.name}: answered something that is not JSON: {shown}") from error
         if not isinstance(said, dict):
             raise RemoteError(f"{self.name}: answered without a text")
         if said.get("error"):
-            raise RemoteError(f"{self.name}: {one_short_line(str(said['error']))}")
+            raise RemoteError(f"{self.name}: {one_line(said['error'], MAX_SHOWN_CHARS)}")
         if said.get("is_end") is True:
             self._says_end = True
             return _Said(None, last=True, is_end=True)
@@ -236,4 +243,4 @@ def _may_be_cut(pcm: PcmFloat) -> bool:
 def _reason(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return "its certificate is signed by nobody known: if the server is your own, asr.funasr.verify_tls = false"
-    return one_short_line(str(error)) or ("no answer in time" if isinstance(error, TimeoutError) else repr(error))
+    return reason(error)

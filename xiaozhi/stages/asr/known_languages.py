@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Final
 
-from xiaozhi.stages.asr.engine import Recognizer, Transcript
+from xiaozhi.stages.asr.engine import Transcript
 
 EMBEDDED: Final = frozenset({"en"})
 """What the recogniser knows that is always there."""
@@ -16,12 +16,6 @@ _NEAR: Final = {"yue": "zh", "zh": "yue"}
 # words 15; of 22 English utterances with at most 40 % word errors none, of 37 with more 22.
 _DOUBTFUL: Final = -4.2
 _DOUBTFUL_EACH_S: Final = -3.9
-
-
-def languages_of(engine: Recognizer) -> frozenset[str]:
-    """The languages an engine knows; empty where nobody can tell (another machine recognises)."""
-    known: frozenset[str] = getattr(engine, "languages", frozenset())
-    return known
 
 
 def is_doubtful(log_probability: float, speech_s: float) -> bool:

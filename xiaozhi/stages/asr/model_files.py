@@ -13,6 +13,7 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
+from xiaozhi.models.sherpa_build import without_cuda
 from xiaozhi.program import program
 from xiaozhi.settings.section import Precision, Provider
 from xiaozhi.stages.asr.engine import EngineError
@@ -52,6 +53,7 @@ class TransducerFiles:
         tokens: see `encoder`.
         kind: sherpa-onnx's model type: `zipformer` or `zipformer2`.
         chunk_frames: frames of 10 ms that one step of the encoder looks at.
+        step_frames: by how many it goes on.
         symbols: the vocabulary by number.
     """
 
@@ -61,7 +63,18 @@ class TransducerFiles:
     tokens: Path
     kind: str
     chunk_frames: int
+    step_frames: int
     symbols: tuple[str, ...]
+
+
+def require_provider(provider: Provider) -> None:
+    """Refuse an execution provider that this build of sherpa-onnx does not have.
+
+    Raises:
+        EngineError: this build has no CUDA.
+    """
+    if provider == "cuda" and (why := without_cuda("asr.provider")):
+        raise EngineError(why)
 
 
 def precisions(wanted: Precision, provider: Provider) -> Sequence[FilePrecision]:
@@ -156,9 +169,9 @@ def find_transducer(folder: Path, wanted: Sequence[FilePrecision] = _ON_CPU) -> 
     logits = joiner.run({first.name: heard[:, 0, :], second.name: said})[0]
     if logits.shape[-1] != vocabulary:
         raise joiner.wrong(f"knows {logits.shape[-1]} symbols, its decoder {vocabulary}: files of two models")
-    return TransducerFiles(
-        encoder.path, decoder.path, joiner.path, tokens, kind, chunk_frames=chunk, symbols=tuple(symbols)
-    )
+    step = encoder.number("decode_chunk_len", 1)
+    parts = (encoder.path, decoder.path, joiner.path, tokens)
+    return TransducerFiles(*parts, kind, chunk_frames=chunk, step_frames=step, symbols=tuple(symbols))
 
 
 def _check_encoder(encoder: ModelFile, kind: str) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from xiaozhi.models.onnx_session import ORT_ERRORS, quiet_session
 from xiaozhi.stages.asr.engine import EngineError
-from xiaozhi.stages.asr.one_line import one_line
+from xiaozhi.text.one_line import one_line
 
 # What a size in a model's metadata may be at most. Beyond it sherpa-onnx would ask for absurd amounts of memory.
 _MAX: Final = 1_000_000

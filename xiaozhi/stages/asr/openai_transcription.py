@@ -12,11 +12,14 @@ from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16
 from xiaozhi.settings.asr import OpenAIAsrSettings, RemoteAsrSettings
 from xiaozhi.settings.section import Language
 from xiaozhi.stages.asr.engine import Transcript
-from xiaozhi.stages.asr.remote import RemoteError, one_short_line, to_text
+from xiaozhi.stages.asr.recogniser import BuildContext
+from xiaozhi.stages.asr.remote import RemoteRecognizer, to_text
+from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.text import bounded_json
+from xiaozhi.text.one_line import one_line
+from xiaozhi.upstream.connections import MAX_SHOWN_CHARS, Connections, reason
 from xiaozhi.upstream.retry_after import retry_after_s
 
-_KEEP_ALIVE_S: Final = 60.0
 _MAX_ANSWER_BYTES: Final = 1024 * 1024
 _ADVICE: Final = {
     401: "the key is wrong: see asr.openai.api_key",
@@ -27,7 +30,7 @@ _ADVICE: Final = {
 }
 
 
-class OpenAITranscription:
+class OpenAITranscription(RemoteRecognizer):
     """Recognises through an OpenAI-compatible server, over connections that are kept.
 
     Args:
@@ -39,12 +42,22 @@ class OpenAITranscription:
     name = "openai"
 
     def __init__(self, settings: OpenAIAsrSettings, remote: RemoteAsrSettings, language: Language) -> None:
+        super().__init__(remote)
         self._settings = settings
-        self._remote = remote
         # ISO 639-1, which is what the interface takes, has no word of its own for Cantonese.
         self._language = {"auto": "", "yue": "zh"}.get(language, language)
         self._base = settings.base_url.rstrip("/")
-        self._session: aiohttp.ClientSession | None = None
+        self._connections = Connections(
+            remote.timeout_s, connect_s=remote.connect_timeout_s, limit=remote.max_concurrent + 1
+        )
+
+    @classmethod
+    def build(cls, context: BuildContext) -> "OpenAITranscription":
+        """The server of `[asr.openai]`."""
+        asr = context.settings
+        engine = cls(asr.openai, asr.remote, asr.language)
+        engine.about = f"{cls.name} {asr.openai.model} from {asr.openai.base_url}"
+        return engine
 
     async def recognise(self, pcm: PcmFloat) -> Transcript:
         """Recognise float32[n] at 16 kHz.
@@ -61,45 +74,36 @@ class OpenAITranscription:
                 form.add_field(name, value)
         try:
             url = f"{self._base}/audio/transcriptions"
-            async with self._client().post(url, data=form, headers=self._headers()) as reply:
+            async with self._connections.session.post(url, data=form, headers=self._headers()) as reply:
                 body = await _bounded(reply)
                 if reply.status != 200:
                     raise self._refusal(reply, body)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise RemoteError(f"{self.name}: {_reason(error)}") from error
+            raise RemoteError(f"{self.name}: {reason(error)}") from error
         try:
             said = bounded_json.loads(body)
         except orjson.JSONDecodeError as error:
             raise RemoteError(f"{self.name}: answered something that is not JSON: {_shown(body)}") from error
         text = said.get("text") if isinstance(said, dict) else None
-        return to_text(text, self.name, self._remote.max_text_chars)
+        return to_text(text, self.name, self.remote.settings.max_text_chars)
 
-    async def warm(self) -> None:
+    async def connect(self) -> None:
         """Open a connection by asking for the list of models; a server without one will do.
 
         Raises:
             RemoteError: it cannot be reached, or refuses the key.
         """
         try:
-            async with self._client().get(f"{self._base}/models", headers=self._headers()) as reply:
+            async with self._connections.session.get(f"{self._base}/models", headers=self._headers()) as reply:
                 body = await _bounded(reply)
                 if reply.status in (401, 403):
                     raise self._refusal(reply, body)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise RemoteError(f"{self.name}: {self._base} cannot be reached: {_reason(error)}") from error
+            raise RemoteError(f"{self.name}: {self._base} cannot be reached: {reason(error)}") from error
 
-    async def aclose(self) -> None:
+    async def disconnect(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-    def _client(self) -> aiohttp.ClientSession:
-        if self._session is None or self._session.closed:
-            timeout = aiohttp.ClientTimeout(total=self._remote.timeout_s, sock_connect=self._remote.connect_timeout_s)
-            connector = aiohttp.TCPConnector(limit=self._remote.max_concurrent + 1, keepalive_timeout=_KEEP_ALIVE_S)
-            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=True)
-        return self._session
+        await self._connections.close()
 
     def _headers(self) -> dict[str, str]:
         key = self._settings.key()
@@ -132,8 +136,4 @@ async def _bounded(reply: aiohttp.ClientResponse) -> bytes:
 
 
 def _shown(body: bytes) -> str:
-    return one_short_line(body[:1000].decode("utf-8", "replace"))
-
-
-def _reason(error: Exception) -> str:
-    return one_short_line(str(error)) or ("no answer in time" if isinstance(error, TimeoutError) else repr(error))
+    return one_line(body[:1000].decode("utf-8", "replace"), MAX_SHOWN_CHARS)

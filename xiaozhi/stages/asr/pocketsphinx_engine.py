@@ -19,9 +19,11 @@ from typing import Any, Final
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16
 from xiaozhi.stages.asr.engine import EngineError, Transcript
 from xiaozhi.stages.asr.known_languages import EMBEDDED, is_doubtful
-from xiaozhi.stages.asr.one_line import one_line
+from xiaozhi.stages.asr.offline import OfflineRecognizer
 from xiaozhi.stages.asr.phrase_fit import Segment, fits
 from xiaozhi.stages.asr.pocketsphinx_child import CHILD_ARGUMENT
+from xiaozhi.stages.asr.recogniser import BuildContext
+from xiaozhi.text.one_line import one_line
 
 _log = logging.getLogger(__name__)
 _CHILD: Final = Path(__file__).with_name("pocketsphinx_child.py")
@@ -105,7 +107,7 @@ class _Child:
                     continue
 
 
-class Pocketsphinx:
+class Pocketsphinx(OfflineRecognizer):
     """The embedded recogniser, one child process for all conversations.
 
     Args:
@@ -128,6 +130,11 @@ class Pocketsphinx:
             self._start()
         except _ChildDied as error:
             raise EngineError("pocketsphinx ended before it was ready; reinstall the package pocketsphinx") from error
+
+    @classmethod
+    def build(cls, context: BuildContext) -> "Pocketsphinx":
+        """With the phrases of the built-in responder."""
+        return cls(context.phrases)
 
     @property
     def child_pid(self) -> int | None:

@@ -1,172 +1,151 @@
-"""Recognisers on other machines, each in front of one that runs here and takes over when the other fails."""
+"""Recognisers on other machines that are sent whole utterances."""
 
 import asyncio
-import logging
-import time
-from collections.abc import Callable
-from typing import Final, Protocol
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
 
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat
-from xiaozhi.concurrency.workers import Priority, WorkerPool
+from xiaozhi.concurrency.workers import JobDropped
 from xiaozhi.settings.asr import RemoteAsrSettings
-from xiaozhi.stages.asr.engine import EngineError, OfflineRecognizer, StreamingRecognizer, Transcript
-from xiaozhi.upstream.breaker import Admission, Breaker, BreakerRules, BreakerState
+from xiaozhi.stages.asr.decoding import Decoding
+from xiaozhi.stages.asr.engine import Transcript
+from xiaozhi.stages.asr.offline import EARLY_SILENCE_MS, MAX_UNHEARD_S
+from xiaozhi.stages.asr.recogniser import Question, Recognizer, Say, Utterance
+from xiaozhi.stages.asr.remote_use import RemoteError, RemoteUse
 
-_log = logging.getLogger(__name__)
-_MAX_SHOWN_CHARS: Final = 120
 
-
-class RemoteError(EngineError):
-    """A recogniser on another machine failed; one line saying why.
+class RemoteRecognizer(Recognizer):
+    """The base of engines that recognise whole utterances on another machine; they have to write `recognise` alone.
 
     Args:
-        message: which and why.
-        rest_s: asking again before has no sense, in seconds; None when nothing is known of that.
+        settings: limits.
     """
 
-    def __init__(self, message: str, rest_s: float | None = None) -> None:
-        super().__init__(message)
-        self.rest_s = rest_s
+    remote: RemoteUse
 
+    def __init__(self, settings: RemoteAsrSettings) -> None:
+        self.remote = RemoteUse(self.name, settings)
 
-class RemoteRecognizer(Protocol):
-    """Recognises whole utterances on another machine. One object serves every conversation."""
-
-    name: str
-
+    @abstractmethod
     async def recognise(self, pcm: PcmFloat) -> Transcript:
         """Recognise float32[n] at 16 kHz. Cancelling closes the request at once.
 
         Raises:
             RemoteError: refused, broke, or answered something that is no text.
         """
-        ...
 
-    async def warm(self) -> None:
-        """Open what can be opened ahead, without spending money.
-
-        Raises:
-            RemoteError: it cannot be reached, or refuses the key.
-        """
-        ...
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        ...
+    def open(self, decoding: Decoding, say: Say | None = None) -> Utterance:
+        """Begin an utterance; nothing is said while it goes on, because each text would cost a request."""
+        return RequestUtterance(self, decoding)
 
 
-class WithFallback:
-    """A remote recogniser with a local one behind it.
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request for the first `samples` samples; `early`: begun before anybody asked."""
 
-    By itself (`decode`) it is the local one; `Ears` knows how to use both.
+    samples: int
+    task: asyncio.Task[Transcript]
+    early: bool
+
+
+class RequestUtterance:
+    """Buffers the utterance and sends it whole.
+
+    Requests cost money: one text serves every question until something voiced follows, at most one request of an
+    utterance is under way, and one that is overtaken is closed. One that somebody waits for is overtaken by another
+    question alone, and never by silence.
 
     Args:
-        remote: is asked first.
-        local: takes over.
-        settings: how long, how many, how often.
-        clock: monotonic time in seconds.
+        engine: the recogniser.
+        decoding: whether to ask at the first silence, which `asr.remote.early_decode` has to allow as well.
     """
 
-    def __init__(
-        self,
-        remote: RemoteRecognizer,
-        local: OfflineRecognizer,
-        settings: RemoteAsrSettings,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.name = f"{remote.name}, else {local.name}"
-        self.remote = remote
-        self.local = local
-        self.settings = settings
-        self.requests = 0
-        """Utterances that the remote recogniser was asked for."""
-        self.failures = 0
-        """Requests that failed or were late."""
-        self.fallbacks = 0
-        """Utterances that the local recogniser decoded instead."""
-        self.in_flight = 0
-        """Requests under way."""
-        self.breaker = Breaker(BreakerRules(failures=settings.failures, open_s=settings.retry_after_s))
-        self._clock = clock
+    ready = False
 
-    def decode(self, pcm: PcmFloat) -> Transcript:
-        """Recognise float32[n] at 16 kHz with the local recogniser. Blocking.
+    def __init__(self, engine: RemoteRecognizer, decoding: Decoding) -> None:
+        self._engine = engine
+        self._early = decoding.early if engine.remote.settings.early_decode else None
+        self._chunks: list[PcmFloat] = []
+        self._samples = 0
+        self._voiced_samples = 0  # up to the last voiced one
+        self._asked: _Asked | None = None
+        self._awaited = 0  # questions that wait for their answer
 
-        Raises:
-            EngineError: it failed on this audio.
-        """
-        return self.local.decode(pcm)
+    def feed(self, pcm: PcmFloat, silence_ms: float = 0.0) -> None:
+        """Add audio."""
+        self._chunks.append(pcm)
+        self._samples += len(pcm)
+        self._voiced_samples = self._samples - round(silence_ms * UPLINK_RATE_HZ / 1000.0)
+        early = self._early
+        if early is None or not early.on or silence_ms < EARLY_SILENCE_MS or self._awaited:
+            return
+        if self._voiced_samples > (self._asked.samples if self._asked is not None else 0):
+            early.begun += 1
+            self._ask(early=True)
 
-    def close(self) -> None:
-        """Free what the local recogniser holds; `aclose` closes the connections."""
-        self.local.close()
+    def _covers(self, *, held: bool) -> bool:
+        """Whether the last request has all that may be speech; one that is under way has where it has all voiced."""
+        asked = self._asked
+        if asked is None or asked.samples < self._voiced_samples or asked.task.cancelled():
+            return False
+        return not asked.task.done() or not held or self._samples - asked.samples <= MAX_UNHEARD_S * UPLINK_RATE_HZ
 
-    async def warm(self) -> None:
-        """Open a connection ahead; a remote recogniser that cannot be reached rests."""
-        try:
-            async with asyncio.timeout(self.settings.timeout_s):
-                await self.remote.warm()
-        except (RemoteError, TimeoutError) as error:
-            why = str(error) or f"{self.remote.name}: no answer within {self.settings.timeout_s:g} s"
-            self.breaker.rest(self._clock(), self.settings.retry_after_s)
-            _log.warning("recognition passed over for %.0f s: %s", self.settings.retry_after_s, why)
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self.remote.aclose()
-
-    async def recognise(
-        self, pcm: PcmFloat, pool: WorkerPool, priority: Priority, is_stale: Callable[[], bool] = lambda: False
-    ) -> Transcript:
-        """Recognise float32[n] at 16 kHz; the local recogniser runs in `pool`, the remote one takes no thread.
+    async def transcribe(self, question: Question) -> Transcript:
+        """Ask for the whole utterance, unless that text is known or on its way; nothing is provisional.
 
         Raises:
-            EngineError: both failed; or the local one, where the remote one was not asked.
-            JobDropped: nobody waits any more, found when a thread was free.
+            RemoteError: the request failed, this one or an early one for the same words.
         """
-        why = ""
-        if self._may_ask(pcm):
-            admission = self.breaker.admit(self._clock())
-            if admission is not Admission.REFUSED:
-                try:
-                    return await self._ask(pcm, admission)
-                except RemoteError as error:
-                    why = str(error)
-        self.fallbacks += 1
+        if not self._samples:
+            return Transcript("")
+        asked = self._asked if self._covers(held=question.held) else None
+        if asked is None:
+            asked = self._ask(early=False)
+        elif asked.early and self._early is not None:
+            self._early.used += 1
+        self._awaited += 1
         try:
-            return await pool.submit(lambda: self.local.decode(pcm), priority, is_stale)
-        except EngineError as error:
-            raise EngineError("; ".join(filter(None, (why, str(error))))) from error
-
-    def _may_ask(self, pcm: PcmFloat) -> bool:
-        short_enough = len(pcm) <= self.settings.max_audio_s * UPLINK_RATE_HZ
-        return short_enough and self.in_flight < self.settings.max_concurrent
-
-    async def _ask(self, pcm: PcmFloat, admission: Admission) -> Transcript:
-        pending = True
-        self.requests += 1
-        self.in_flight += 1
-        try:
-            try:
-                async with asyncio.timeout(self.settings.timeout_s):
-                    transcript = await self.remote.recognise(pcm)
-            except TimeoutError as error:
-                raise RemoteError(f"{self.remote.name}: no text within {self.settings.timeout_s:g} s") from error
-            pending = False
-            if self.breaker.state(self._clock()) is not BreakerState.CLOSED:
-                _log.info("recognition by %s is back", self.remote.name)
-            self.breaker.succeeded(admission, self._clock())
-            return transcript
-        except RemoteError as error:
-            pending = False
-            self.failures += 1
-            self.breaker.failed(admission, self._clock(), rest_s=error.rest_s)
-            _log.warning("%s recognises instead: %s", self.local.name, error)
+            return await asyncio.shield(asked.task)
+        except asyncio.CancelledError:
+            if asked.task.cancelled():
+                raise JobDropped("overtaken") from None
+            if self._asked is asked:  # the question was given up: nobody pays for the answer
+                asked.task.cancel()
             raise
         finally:
-            self.in_flight -= 1
-            if pending:
-                self.breaker.dropped(admission, self._clock())
+            self._awaited -= 1
+
+    def close(self) -> None:
+        """Forget the audio and close the request."""
+        self._chunks.clear()
+        self._samples = self._voiced_samples = 0
+        self._give_up()
+
+    def _ask(self, *, early: bool) -> _Asked:
+        self._give_up()
+        if len(self._chunks) > 1:
+            self._chunks = [np.concatenate(self._chunks)]
+        task = asyncio.get_running_loop().create_task(self._request(self._chunks[0]), name="asr-remote")
+        task.add_done_callback(_look)
+        self._asked = _Asked(self._samples, task, early)
+        return self._asked
+
+    async def _request(self, pcm: PcmFloat) -> Transcript:
+        async with self._engine.remote.request(len(pcm)):
+            return await self._engine.recognise(pcm)
+
+    def _give_up(self) -> None:
+        if self._asked is not None:
+            self._asked.task.cancel()
+            self._asked = None
+
+
+def _look(task: asyncio.Task[Transcript]) -> None:
+    """Look at the exception of a request that perhaps nobody waits for."""
+    if not task.cancelled():
+        task.exception()
 
 
 def to_text(text: object, name: str, max_chars: int) -> Transcript:
@@ -184,35 +163,3 @@ def to_text(text: object, name: str, max_chars: int) -> Transcript:
     language = next((tag for tag in tags if tag in ("zh", "en", "ja", "ko", "yue")), "")
     emotion = next((tag for tag in tags if tag in ("HAPPY", "SAD", "ANGRY", "FEARFUL", "DISGUSTED", "SURPRISED")), "")
     return to_transcript(cut, language, emotion)
-
-
-def one_short_line(text: str) -> str:
-    """One line of at most 120 characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= _MAX_SHOWN_CHARS else line[: _MAX_SHOWN_CHARS - 1] + "…"
-
-
-class Whole:
-    """A streaming recogniser as one that decodes whole utterances.
-
-    Args:
-        engine: recognises.
-    """
-
-    def __init__(self, engine: StreamingRecognizer) -> None:
-        self.name = engine.name
-        self._engine = engine
-
-    def decode(self, pcm: PcmFloat) -> Transcript:
-        """Recognise float32[n] at 16 kHz. Blocking.
-
-        Raises:
-            EngineError: it failed on this audio.
-        """
-        stream = self._engine.open()
-        stream.accept(pcm)
-        return stream.finish()
-
-    def close(self) -> None:
-        """Free what the engine holds."""
-        self._engine.close()

@@ -22,10 +22,10 @@ import onnx
 from numpy.typing import NDArray
 
 from xiaozhi.models.onnx_session import ORT_ERRORS, quiet_session
-from xiaozhi.overload.memory import give_back
+from xiaozhi.overload.usage import give_back
 from xiaozhi.stages.asr.cheaper_layers import cheapen
-from xiaozhi.stages.asr.one_line import one_line
 from xiaozhi.stages.asr.signed_weights import sign_weights
+from xiaozhi.text.one_line import one_line
 
 _log = logging.getLogger(__name__)
 _CPU_INFO: Final = Path("/proc/cpuinfo")

@@ -1,7 +1,9 @@
 """SenseVoice through sherpa-onnx: Chinese, English, Japanese, Korean and Cantonese, whole utterances at once."""
 
+import logging
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,9 +13,18 @@ import sherpa_onnx
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat
 from xiaozhi.settings.section import Language, Provider
 from xiaozhi.stages.asr.engine import EngineError, Transcript
-from xiaozhi.stages.asr.model_files import SENSE_VOICE_ADVICE, SenseVoiceFiles
-from xiaozhi.stages.asr.one_line import one_line
-from xiaozhi.stages.asr.provider import require_provider
+from xiaozhi.stages.asr.model_files import (
+    SENSE_VOICE_ADVICE,
+    SenseVoiceFiles,
+    find_sense_voice,
+    precisions,
+    require_provider,
+)
+from xiaozhi.stages.asr.offline import OfflineRecognizer
+from xiaozhi.stages.asr.recogniser import BuildContext
+from xiaozhi.text.one_line import one_line
+
+_log = logging.getLogger(__name__)
 
 # Seven FBANK frames of 25 ms every 10 ms make the first frame of the model, that is 85 ms. With fewer, sherpa-onnx
 # reads beyond its buffer (from its source: the frame count is rounded towards zero, so 2 to 6 frames count as one).
@@ -60,7 +71,7 @@ def _name(tag: str) -> str:
     return tag.removeprefix("<|").removesuffix("|>").lower()
 
 
-class SenseVoice:
+class SenseVoice(OfflineRecognizer):
     """One recogniser for all conversations. `decode` may run in several threads at once and releases the GIL.
 
     Args:
@@ -76,7 +87,8 @@ class SenseVoice:
     """
 
     name = "sense-voice"
-    languages = frozenset({"zh", "en", "ja", "ko", "yue"})
+    languages = _LANGUAGES
+    batches = True
 
     def __init__(
         self,
@@ -108,6 +120,36 @@ class SenseVoice:
             ) from error
         if not first.lang:
             raise EngineError(f"{files.model}: loads but recognises nothing; {SENSE_VOICE_ADVICE}")
+
+    @classmethod
+    def build(cls, context: BuildContext) -> "SenseVoice":
+        """The model of the settings, or its copy that is the fastest on this CPU."""
+        settings = context.settings
+        files = find_sense_voice(context.folder(cls.name), precisions(settings.precision, settings.provider))
+
+        def load(model: Path, about: str) -> SenseVoice:
+            engine = cls(
+                replace(files, model=model),
+                language=settings.language,
+                itn=settings.itn,
+                threads=settings.threads,
+                provider=settings.provider,
+            )
+            engine.about = about
+            return engine
+
+        about = f"{cls.name} ({files.model}), language {settings.language}, on {settings.provider}"
+        if settings.rewrite and settings.provider == "cpu":
+            from xiaozhi.stages.asr.rewritten import fastest
+
+            copy = fastest(files.model)
+            if copy != files.model:
+                try:
+                    return load(copy, f"{about} rewritten for this CPU")
+                except EngineError as error:  # the copy has been damaged since it was made; the original is good
+                    _log.warning("%s; going on with %s", error, files.model)
+                    copy.unlink(missing_ok=True)
+        return load(files.model, about)
 
     def _run(self, *pcms: PcmFloat) -> list[Any]:
         streams = [self._recognizer.create_stream() for _ in pcms]

@@ -3,14 +3,15 @@
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from xiaozhi.concurrency.channel import Channel
 from xiaozhi.concurrency.workers import JobDropped, Priority, Rank, client_rank
 from xiaozhi.events import SpeechAudio, SpeechBegan
 from xiaozhi.stages.asr.engine import EngineError, Transcript
-from xiaozhi.stages.asr.load_gates import Say
-from xiaozhi.stages.asr.utterance import Ears, Hearing
+from xiaozhi.stages.asr.recogniser import Question, Utterance
+from xiaozhi.stages.asr.recognition import Recognition
 
 _log = logging.getLogger(__name__)
 
@@ -59,24 +60,31 @@ class Recognised:
     provisional: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class PartialText:
+    """What has been recognised so far of the utterance with this number, which goes on; nobody has asked."""
+
+    utterance: int
+    text: str
+
+
 async def run_asr(
     inbox: Channel[AsrInput],
-    texts: Channel[Recognised],
-    ears: Ears,
+    texts: Channel[Recognised | PartialText],
+    recognition: Recognition,
     timeout_s: float,
-    on_partial: Say | None = None,
 ) -> None:
     """Read speech and questions until `inbox` ends; put an answer, if only an error, for all that are not overtaken.
 
     A newer question makes an older one that has not begun to be decoded stale. Audio is taken while decoding runs. With
-    a two-pass recogniser a provisional answer may come first. `on_partial` is called with the text so far while the
-    utterance goes on, where `ears.partials` are on; never with that of an utterance that is over.
+    a two-pass recogniser a provisional answer may come first. Where `recognition.partials` are on, the text so far is
+    put while the utterance goes on; never that of an utterance that is over.
     """
-    hearing: Hearing | None = None
+    open_utterance: Utterance | None = None
     newest = 0
     loop = asyncio.get_running_loop()
 
-    async def answer(asked: Ask, utterance: Hearing) -> None:
+    async def answer(asked: Ask, utterance: Utterance) -> None:
         if asked.ticket != newest:  # overtaken, or the utterance closed, before this task began
             return
         client_rank.set(asked.rank)  # of this task alone
@@ -88,7 +96,7 @@ async def run_asr(
             transcript = text  # it stays the answer when its confirmation fails
             texts.put_nowait(Recognised(asked.ticket, text, loop.time() - began, provisional=True))
 
-        if ears.full:
+        if recognition.full:
             error = "too many utterances wait for recognition (asr.max_concurrent)"
             _log.warning("%s", error)
             texts.put_nowait(Recognised(asked.ticket, transcript, 0.0, error))
@@ -96,7 +104,7 @@ async def run_asr(
         try:
             async with asyncio.timeout(timeout_s):
                 transcript = await utterance.transcribe(
-                    asked.priority, lambda: asked.ticket != newest, provisionally, held=asked.held
+                    Question(asked.priority, lambda: asked.ticket != newest, provisionally, asked.held)
                 )
         except JobDropped:
             if asked.ticket != newest:
@@ -113,31 +121,34 @@ async def run_asr(
             _log.warning("%s", error)
         texts.put_nowait(Recognised(asked.ticket, transcript, loop.time() - began, error))
 
+    def say(utterance: int, text: str) -> None:
+        texts.put_nowait(PartialText(utterance, text))
+
     try:
         async with asyncio.TaskGroup() as decodes:
             async for item in inbox:
                 match item:
                     case SpeechBegan():
-                        if hearing is not None:
-                            hearing.close()
-                        hearing = ears.open(on_partial)
-                        hearing.feed(item.pcm)
-                    case SpeechAudio() if hearing is not None:
-                        hearing.feed(item.pcm, item.silence_ms - item.unsent_ms)
-                    case Ask() if hearing is not None:
+                        if open_utterance is not None:
+                            open_utterance.close()
+                        open_utterance = recognition.begin(partial(say, item.utterance))
+                        open_utterance.feed(item.pcm)
+                    case SpeechAudio() if open_utterance is not None:
+                        open_utterance.feed(item.pcm, item.silence_ms - item.unsent_ms)
+                    case Ask() if open_utterance is not None:
                         newest = item.ticket
-                        decodes.create_task(answer(item, hearing), name="asr-decode")
+                        decodes.create_task(answer(item, open_utterance), name="asr-decode")
                     case Ask():
                         newest = item.ticket
                         texts.put_nowait(Recognised(item.ticket, Transcript(""), 0.0))
                     case Forget():
-                        if hearing is not None:
-                            hearing.close()
-                        hearing = None
+                        if open_utterance is not None:
+                            open_utterance.close()
+                        open_utterance = None
                         newest = -1  # what waits for a worker is stale
                     case SpeechAudio():
                         pass  # behind a Forget: the utterance was closed while this was on its way
     finally:
-        if hearing is not None:
-            hearing.close()
+        if open_utterance is not None:
+            open_utterance.close()
         texts.close()

@@ -80,7 +80,7 @@ class Delta:
 
 
 class ChatModel(Protocol):
-    """Streams replies. One object serves every conversation."""
+    """Streams replies: an endpoint, the built-in responder, several as one. One object serves every conversation."""
 
     name: str
 
@@ -94,10 +94,14 @@ class ChatModel(Protocol):
         """
         ...
 
-    async def warm(self) -> None:
-        """Open what can be opened ahead (connections) without spending tokens; never raises for an upstream."""
+    async def warm(self) -> str:
+        """Open what can be opened ahead (connections) without spending tokens.
+
+        Returns:
+            Why it is not there; empty when it is, or when nothing can be opened. Never raises for an upstream.
+        """
         ...
 
     async def close(self) -> None:
-        """Close connections."""
+        """Close connections. Closing twice is harmless."""
         ...

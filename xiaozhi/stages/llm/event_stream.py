@@ -22,8 +22,8 @@ _PLAIN: Final = "message"
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
-class EventTooLong(Exception):
-    """A line or an event beyond all measure; one line saying so."""
+class NotAChatStream(Exception):
+    """The bytes are no stream of chat completion chunks; one line saying what they are instead."""
 
 
 class Event(NamedTuple):
@@ -56,7 +56,7 @@ class EventReader:
         """Yield the events that are complete with `data`. Lines end with CR, LF or both.
 
         Raises:
-            EventTooLong: a line or an event of more than `MAX_EVENT_BYTES`.
+            NotAChatStream: a line or an event of more than `MAX_EVENT_BYTES`.
         """
         if self._after_cr and data:
             self._after_cr = False
@@ -69,13 +69,13 @@ class EventReader:
             for line in lines:
                 yield from self._line(line.rstrip(b"\r\n"))
         if len(self._rest) > MAX_EVENT_BYTES:
-            raise EventTooLong(f"sent a line of more than {MAX_EVENT_BYTES} bytes")
+            raise NotAChatStream(f"sent a line of more than {MAX_EVENT_BYTES} bytes")
 
     def finish(self) -> Iterator[Event]:
         """Yield what the last lines hold when nothing ended them.
 
         Raises:
-            EventTooLong: as `feed`.
+            NotAChatStream: as `feed`.
         """
         yield from self.feed(b"\n")
         yield from self._dispatch()
@@ -127,7 +127,7 @@ class EventReader:
         lines.append(line)
         self._bytes += len(line) + 1
         if self._bytes > MAX_EVENT_BYTES:
-            raise EventTooLong(f"sent an event of more than {MAX_EVENT_BYTES} bytes")
+            raise NotAChatStream(f"sent an event of more than {MAX_EVENT_BYTES} bytes")
 
 
 def as_json(data: bytes) -> Any:

@@ -1,51 +1,58 @@
 """Chooses the chat model that the settings ask for."""
 
+import random
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from xiaozhi.settings import LlmEndpoint, LlmSettings
-from xiaozhi.stages.llm.engine import ChatModel
+from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.llm.responder import BuiltInResponder
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltChat:
-    """A chat model, why it was chosen, and what to do for a better one (empty when there is nothing to do)."""
+    """Who answers, why it was chosen, and what to do for a better one (empty when there is nothing to do)."""
 
-    model: ChatModel
+    chat: Chat
     why: str
     hint: str = ""
 
 
-def build_chat(settings: LlmSettings, timezone: str = "", *, edge: bool = False) -> BuiltChat:
+def build_chat(
+    settings: LlmSettings, timezone: str = "", *, edge: bool = False, rng: random.Random | None = None
+) -> BuiltChat:
     """All endpoints as one; the built-in responder when there is none. Opens no connection.
 
     Args:
         settings: the table `llm`.
         timezone: of the users, for the built-in responder's clock; empty for that of the machine.
         edge: this node is near its devices and may lose its uplink.
+        rng: spreads the questions; seeded in tests.
     """
     if not settings.endpoints:
         zone = ZoneInfo(timezone) if timezone else None
+        responder = BuiltInResponder(lambda: datetime.now(zone).astimezone(zone))
         return BuiltChat(
-            BuiltInResponder(lambda: datetime.now(zone).astimezone(zone)),
+            Chat(settings, [responder]),
             "built-in responder: no endpoint is set",
             'for real conversation add [[llm.endpoints]] with a preset such as "qwen", and its key, to settings.toml',
         )
     # Imported only when chosen: loading the client takes most of a second.
-    from xiaozhi.stages.llm.routed import RoutedChat
+    from xiaozhi.stages.llm.connections import HostConnections
+    from xiaozhi.stages.llm.openai_chat import OpenAIChat
 
+    connections = HostConnections(settings)
+    models = [OpenAIChat(endpoint, settings, connections) for endpoint in settings.endpoints]
     keyless = [one for one in settings.endpoints if one.api_key_env and not one.key()]
     several = len(settings.endpoints) > 1
     hints = [
         f"the variable {one.api_key_env} holds no key" + (f' for endpoint "{one.name}"' if several else "")
         for one in keyless
     ]
-    return BuiltChat(
-        RoutedChat(settings, edge=edge), "; ".join(_line(one, several) for one in settings.endpoints), "; ".join(hints)
-    )
+    why = "; ".join(_line(one, several) for one in settings.endpoints)
+    return BuiltChat(Chat(settings, models, rng=rng, edge=edge), why, "; ".join(hints))
 
 
 def _line(endpoint: LlmEndpoint, several: bool) -> str:

@@ -5,14 +5,13 @@ The `openai` client makes a tree of pydantic objects of every chunk. Measured wi
 for all but this.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from xiaozhi.stages.llm.call_pieces import CallPiece, call_pieces
-from xiaozhi.stages.llm.declined import declined_by_error, declined_by_reason
-from xiaozhi.stages.llm.event_stream import END, Event, EventReader, EventTooLong
-from xiaozhi.stages.llm.provider_fields import wanted_back
+from xiaozhi.stages.llm.event_stream import END, Event, EventReader, NotAChatStream
+from xiaozhi.stages.llm.tool_calls import CallPiece, call_pieces, wanted_back
 from xiaozhi.text.surrogates import ends_in_half, without_halves
 
 # Reasons to stop that say: this answer is not whole. DeepSeek, Zhipu and OpenRouter document them; vLLM was stopped.
@@ -22,9 +21,21 @@ _MAX_ERROR_DEPTH: Final = 5
 # Codes beside a message that mean that all is well.
 _WELL: Final = (None, "", 0, 200, "0", "200", "success")
 
-
-class NotAChatStream(Exception):
-    """The bytes are no stream of chat completion chunks; one line saying what they are instead."""
+# What providers say when they do not want to answer a question: no failure, and another would be answered. The words
+# are those of their own documents: Azure, OpenAI, Gemini, OpenRouter, Qwen (`data_inspection_failed`), Zhipu (reason
+# `sensitive`, error 1301), Moonshot (`high risk`), DeepSeek (`Content Exists Risk`), MiniMax (`new_sensitive`), Doubao
+# (`SensitiveContentDetected`), Baidu, Hunyuan and Spark (in Chinese).
+_REASON: Final = re.compile(
+    r"filter|sensitive|safety|refus|prohibit|recitation|block|spii|moderat|risk|violat|censor|inspect", re.IGNORECASE
+)
+_ERROR: Final = re.compile(
+    r"content[ _-]?(?:filter|polic|management|moderation|exists)|data[ _]?inspection|inappropriate|unsafe"
+    r"|(?<!case[ -])sensitive|high[ _-]risk|requires moderation|is flagged|was flagged|flagged by|censor"
+    r"|prohibited_content|responsible ?ai|safety (?:system|filter|polic|setting)"
+    r"|敏感|不安全|违规|违禁|不当|审核不|风控",
+    re.IGNORECASE,
+)
+_STATUSES: Final = frozenset({400, 403, 422, 451})
 
 
 class Declined(Exception):
@@ -85,13 +96,10 @@ class ChunkReader:
         return self._chunks(self._events.finish())
 
     def _chunks(self, events: Iterator[Event]) -> Iterator[Chunk]:
-        try:
-            for event in events:
-                if not self.ended and (chunk := self._chunk(event)) is not None:
-                    self._begun = self._begun or bool(chunk.text or chunk.calls)
-                    yield chunk
-        except EventTooLong as error:
-            raise NotAChatStream(str(error)) from None
+        for event in events:
+            if not self.ended and (chunk := self._chunk(event)) is not None:
+                self._begun = self._begun or bool(chunk.text or chunk.calls)
+                yield chunk
 
     def _chunk(self, event: Event) -> Chunk | None:
         body = event.body
@@ -224,3 +232,18 @@ def _quoted(data: bytes) -> str:
 def _one_line(text: str, most: int = 200) -> str:
     line = " ".join(text.split())
     return line if len(line) <= most else line[:most] + "…"
+
+
+def declined_by_reason(reason: str) -> bool:
+    """Whether a `finish_reason` says that the answer was withheld."""
+    return _REASON.search(reason) is not None
+
+
+def declined_by_error(error: object, status: int = 400) -> bool:
+    """Whether an error is about what was asked or answered.
+
+    Args:
+        error: the error object, or its text.
+        status: of the HTTP response.
+    """
+    return status in _STATUSES and _ERROR.search(str(error)[:2000]) is not None

@@ -10,7 +10,7 @@ from typing import Final
 from xiaozhi.concurrency.channel import Channel
 from xiaozhi.events import Clause, ProviderFields, ToolCall
 from xiaozhi.settings import Settings
-from xiaozhi.stages.llm.engine import ChatError, ChatModel, ChatRequest, Delta
+from xiaozhi.stages.llm.engine import ChatError, Delta
 from xiaozhi.text.clauses import ClauseSplitter
 from xiaozhi.text.emotions import emotion_in
 from xiaozhi.text.language import language_of
@@ -39,37 +39,39 @@ class Outcome:
 
     Attributes:
         text: the reply as shown; empty when the model only wants tools called.
+        whole: what the model itself has said, emoji and markup and all; empty when it was ended before its end, or when
+            a part of it is no answer of a model.
         tool_calls: what the model wants called before it goes on; empty when the reply is complete.
         provider: what goes back with the calls.
     """
 
     text: str
+    whole: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     provider: ProviderFields | None = None
 
 
 async def run_llm(
-    model: ChatModel,
-    request: ChatRequest,
+    deltas: AsyncGenerator[Delta, None],
     clauses: Channel[Clause],
     *,
+    language: str,
     settings: Settings,
     on_first_token: Callable[[], None],
     on_first_clause: Callable[[], None],
     queued_ms: Callable[[], float],
     more_follows: bool = False,
 ) -> Outcome:
-    """Ask the model and put its answer as clauses; close the channel at the end, whatever the end.
+    """Put an answer as clauses as it arrives; close the channel and the stream at the end, whatever the end.
 
     The first clause leaves at the first mark, or `tts.first_clause_wait_ms` after the first token; the others are whole
     sentences, joined while much speech is queued. A full channel stops the reading of the model's stream. An answer
     that is too long, or goes round in circles, ends behind the clause before.
 
     Args:
-        model: who answers.
-        request: the conversation, the user's text last, and the tools; its language is that of clauses that do not
-            show theirs.
+        deltas: the answer, see `ChatModel.stream`.
         clauses: where the clauses go; the first carries the emotion.
+        language: of clauses that do not show theirs.
         settings: limits of clauses and of the reply.
         on_first_token: called when the first visible text has come.
         on_first_clause: called when the first clause has been put.
@@ -86,11 +88,11 @@ async def run_llm(
         ChatError: the model failed, or answered nothing. What was whole before has been put.
         ChannelClosed: nobody reads the clauses any more.
     """
-    answer = _Answer(clauses, request.language, on_first_clause)
+    answer = _Answer(clauses, language, on_first_clause)
     splitter = ClauseSplitter(
         first_min_chars=settings.tts.first_clause_min_chars, first_max_chars=settings.tts.first_clause_max_chars
     )
-    deltas = _Patient(model.stream(request))
+    stream = _Patient(deltas)
     wait_s = settings.tts.first_clause_wait_ms / 1000.0
     loop = asyncio.get_running_loop()
     markup = Markup()
@@ -98,17 +100,21 @@ async def run_llm(
     left = settings.llm.reply_max_chars
     left_unseen = left * _UNSEEN_SHARE
     why_cut = ""
+    raw: list[str] = []
+    aside = False
     tool_calls: tuple[ToolCall, ...] = ()
     provider: ProviderFields | None = None
     cut_at: float | None = None  # when the first clause is overdue
     try:
         while not why_cut:
             try:
-                delta = await deltas.next(_look_again_s(splitter, cut_at, loop.time()))
+                delta = await stream.next(_look_again_s(splitter, cut_at, loop.time()))
             except TimeoutError:
                 delta = Delta()
             if delta is None:
                 break
+            raw.append(delta.text)
+            aside = aside or delta.aside
             tool_calls += delta.tool_calls
             provider = delta.provider or provider
             if cut_at is None and delta.text and not delta.text.isspace():
@@ -125,7 +131,7 @@ async def run_llm(
             if cut_at is not None and splitter.waits_for_first and loop.time() >= cut_at:
                 await answer.put(splitter.cut_now())
         if why_cut:
-            _log.warning("%s: the reply is ended: %s", model.name, why_cut)
+            _log.warning("the reply is ended: %s", why_cut)
         rest = [*splitter.push(answer.read(markup.flush()[:left])), *splitter.flush()]
         if why_cut and rest and (answer.said or len(rest) > 1) and not _WHOLE.search(rest[-1]):
             rest.pop()  # the beginning of a sentence
@@ -138,10 +144,11 @@ async def run_llm(
     finally:
         if not more_follows:
             clauses.close()
-        await deltas.close()
+        await stream.close()
     if answer.is_empty and not tool_calls:
-        raise ChatError(f"{model.name}: answered nothing that can be spoken")
-    return Outcome(join_pieces(answer.said), tool_calls, provider)
+        raise ChatError("the model answered nothing that can be spoken")
+    whole = "" if why_cut or aside else "".join(raw)
+    return Outcome(join_pieces(answer.said), whole, tool_calls, provider)
 
 
 def _look_again_s(splitter: ClauseSplitter, cut_at: float | None, now: float) -> float | None:

@@ -1,19 +1,21 @@
-"""Whole tool calls out of the pieces of a stream.
+"""Tool calls out of the pieces of a stream, whole, and what their provider wants back with them.
 
 OpenAI numbers the calls, names each in its first piece and sends the arguments in further ones. Others send whole
 calls, all with the number 0 or with none, repeat id and name in every piece, or give no ids.
+
+DeepSeek and Kimi answer 400 to a result of a tool whose call comes back without its `reasoning_content`, Gemini to one
+without its `extra_content.google.thought_signature`; OpenRouter wants `reasoning_details` back as they came.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 
 from xiaozhi.events import ToolCall
-from xiaozhi.stages.llm.call_pieces import CallPiece
-from xiaozhi.stages.llm.provider_fields import MAX_KEPT_BYTES, size_of
-from xiaozhi.stages.llm.sse import NotAChatStream
+from xiaozhi.stages.llm.event_stream import NotAChatStream
 from xiaozhi.text.call_names import offered_name
 from xiaozhi.text.surrogates import without_halves
 from xiaozhi.text.written_calls import WrittenCall
@@ -21,6 +23,76 @@ from xiaozhi.text.written_calls import WrittenCall
 # A reply calls a few tools with a few hundred characters each; beyond this a server or its model runs away.
 _MAX_CALLS: Final = 32
 _MAX_CHARS: Final = 65_536
+MAX_KEPT_BYTES: Final = 262_144
+"""More than this beside one reply is not kept, and the provider has to do without."""
+_WANTED_BACK: Final = re.compile(r"reason|think|thought|signature|extra_content|provider_specific")
+# Of a thought that comes in pieces (OpenRouter): what belongs together has the same of these, and grows in those.
+_SAME: Final = ("type", "index", "id")
+_GROWING: Final = ("text", "summary", "data")
+_KNOWN: Final = frozenset({"index", "id", "type", "function", "name", "arguments"})  # of a call
+
+
+@dataclass(frozen=True, slots=True)
+class CallPiece:
+    """A piece of a tool call.
+
+    Attributes:
+        index: which call of the reply; None where the server does not say.
+        id, name: often only in the first piece of a call; empty where they are missing.
+        arguments: a piece of JSON text.
+        extra: what else the server sends with it.
+    """
+
+    index: int | None
+    id: str
+    name: str
+    arguments: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def call_pieces(listed: Any) -> tuple[CallPiece, ...]:
+    """The pieces in `delta.tool_calls`, which may be missing.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not listed:
+        return ()
+    entries = [listed] if isinstance(listed, dict) else listed
+    if not isinstance(entries, list):
+        raise ValueError("tool_calls must be a list")
+    return tuple(_piece(entry) for entry in entries if entry is not None)
+
+
+def _piece(entry: Any) -> CallPiece:
+    if not isinstance(entry, dict):
+        raise ValueError("a tool call must be an object")
+    function = entry.get("function")
+    if not isinstance(function, dict):  # some servers leave this level out
+        function = {name: entry[name] for name in ("name", "arguments") if name in entry}
+    name, arguments = function.get("name"), function.get("arguments")
+    name = name if isinstance(name, str) and name != "null" else ""  # a gateway writes a missing one as a word
+    if arguments is None:
+        arguments = ""
+    elif not isinstance(arguments, str):  # servers that give whole calls sometimes give them as objects
+        arguments = orjson.dumps(arguments).decode()
+    extra = {key: value for key, value in entry.items() if key not in _KNOWN}
+    beside = {key: value for key, value in function.items() if key not in _KNOWN}
+    if beside:
+        extra["function"] = beside
+    return CallPiece(_index(entry.get("index")), _text(entry.get("id")), name, arguments, extra)
+
+
+def _index(value: Any) -> int | None:
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else str(value) if isinstance(value, int) else ""
 
 
 @dataclass(slots=True)
@@ -123,3 +195,75 @@ def _is_object(text: str) -> bool:
         return isinstance(orjson.loads(text), dict)
     except orjson.JSONDecodeError:
         return False
+
+
+# What goes back ----------------------------------------------------------------------------------------------------
+
+
+def wanted_back(delta: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of one delta, or of a whole message, that go back with its calls."""
+    return {name: value for name, value in delta.items() if value is not None and _WANTED_BACK.search(name)}
+
+
+class KeptFields:
+    """Puts the fields of a streamed reply together."""
+
+    def __init__(self) -> None:
+        self._fields: dict[str, Any] = {}
+        self._bytes = 0
+
+    def push(self, fields: Mapping[str, Any]) -> None:
+        """The fields of the next delta: texts and lists grow, of anything else the last one counts."""
+        for name, value in fields.items():
+            self._bytes += len(value) if isinstance(value, str) else size_of(value)
+            if self._bytes > MAX_KEPT_BYTES:
+                self._fields.clear()
+                return
+            before = self._fields.get(name)
+            if isinstance(value, str):
+                texts = before if isinstance(before, _Text) else _Text()
+                texts.pieces.append(value)
+                self._fields[name] = texts
+            elif isinstance(value, list):
+                self._fields[name] = _grown(before if isinstance(before, list) else [], value)
+            else:
+                self._fields[name] = value
+
+    def whole(self) -> dict[str, Any]:
+        """All of them, whole; nothing where they were too much."""
+        return {
+            name: "".join(value.pieces) if isinstance(value, _Text) else value for name, value in self._fields.items()
+        }
+
+
+class _Text:
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+
+
+def _grown(whole: list[Any], more: list[Any]) -> list[Any]:
+    for part in more:
+        last = whole[-1] if whole else None
+        if (
+            isinstance(part, dict)
+            and isinstance(last, dict)
+            and all(part.get(name) == last.get(name) for name in _SAME)
+            and any(isinstance(part.get(name), str) and isinstance(last.get(name), str) for name in _GROWING)
+        ):
+            joined = {
+                name: str(last.get(name) or "") + str(part.get(name) or "")
+                for name in _GROWING
+                if isinstance(part.get(name), str)
+            }
+            whole[-1] = {**last, **{name: value for name, value in part.items() if value is not None}, **joined}
+        else:
+            whole.append(part)
+    return whole
+
+
+def size_of(value: Any) -> int:
+    """About how many bytes a JSON value has."""
+    try:
+        return len(orjson.dumps(value))
+    except (TypeError, orjson.JSONEncodeError):  # halves of characters, or nested too deeply
+        return MAX_KEPT_BYTES + 1

@@ -5,7 +5,6 @@ of the American government those of "Sovereign clouds", and the path at a resour
 service through a private endpoint".
 """
 
-import re
 from collections.abc import AsyncGenerator
 from typing import Final
 from urllib.parse import urlsplit
@@ -18,15 +17,14 @@ from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.audio.stream_decode import SpeechDecoder, decode_parts
 from xiaozhi.settings.pasted import key_fault
 from xiaozhi.settings.tts import AzureVoiceSettings
-from xiaozhi.stages.tts.connections import Connections
-from xiaozhi.stages.tts.engine import TextRefused, VoiceError
-from xiaozhi.stages.tts.errors import NOT_XML, error_in, reason, short, undecodable
-from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, closest
+from xiaozhi.stages.tts.engine import ClauseVoice, TextRefused, VoiceError
+from xiaozhi.stages.tts.errors import NOT_XML, error_in, short, undecodable
+from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, bilingual
+from xiaozhi.upstream.connections import Connections, reason
 
 _PATH: Final = "/cognitiveservices/v1"
 _OWN_DOMAINS: Final = (".cognitiveservices.azure.com", ".cognitiveservices.azure.cn", ".cognitiveservices.azure.us")
 _FORMAT: Final = "raw-24khz-16bit-mono-pcm"
-_HAN: Final = re.compile(r"[\u3400-\u9fff]")
 _MAX_ERROR_BYTES: Final = 2000
 _PIECE_BYTES: Final = 9600  # 0.2 s
 _ADVICE: Final = {
@@ -53,7 +51,7 @@ def service_url(settings: AzureVoiceSettings) -> str:
     return f"{base}/tts{_PATH}" if own else base + _PATH
 
 
-class AzureVoice:
+class AzureVoice(ClauseVoice):
     """Speaks through Azure, over connections that are kept.
 
     Args:
@@ -66,19 +64,19 @@ class AzureVoice:
     def __init__(self, settings: AzureVoiceSettings, timeout_s: float) -> None:
         self._settings = settings
         self._url = service_url(settings)
+        self.about = f"{settings.voice}, English {settings.voice_en} ({settings.endpoint or settings.region})"
         self._connections = Connections(timeout_s)
 
-    def voice_for(self, text: str, language: str, wish: VoiceRequest = ANY_VOICE) -> str:
+    def voice_for(self, text: str, language: str, request: VoiceRequest = ANY_VOICE) -> str:
         """The voice for a text: what is wished, or what is configured for its language."""
         settings = self._settings
-        english = language.startswith("en") and not _HAN.search(text)
-        usual = settings.voice_en if english and settings.voice.startswith("zh-") and settings.voice_en else ""
-        return closest(self.name, wish, "en" if english else language, usual or settings.voice)
+        english = settings.voice_en if settings.voice.startswith("zh-") else ""  # others speak English themselves
+        return bilingual(self.name, request, text, language, settings.voice, english)
 
-    def ssml(self, text: str, language: str, wish: VoiceRequest = ANY_VOICE) -> str:
+    def ssml(self, text: str, language: str, request: VoiceRequest = ANY_VOICE) -> str:
         """The request for a text; whatever the text holds, it is spoken and not obeyed."""
-        settings, voice = self._settings, self.voice_for(text, language, wish)
-        rate = min(100, max(-50, settings.rate_percent + wish.rate_percent))
+        settings, voice = self._settings, self.voice_for(text, language, request)
+        rate = min(100, max(-50, settings.rate_percent + request.rate_percent))
         spoken = f'<prosody rate="{rate:+d}%">{escape(NOT_XML.sub(" ", text))}</prosody>'
         if settings.style and voice == settings.voice:  # styles belong to voices: another one may not have it
             spoken = f"<mstts:express-as style={quoteattr(settings.style)}>{spoken}</mstts:express-as>"
@@ -89,14 +87,16 @@ class AzureVoice:
             f"<voice name={quoteattr(voice)}>{spoken}</voice></speak>"
         )
 
-    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
+    async def speak(
+        self, text: str, *, language: str, request: VoiceRequest = ANY_VOICE
+    ) -> AsyncGenerator[PcmInt, None]:
         """Yield the sound as it arrives.
 
         Raises:
             VoiceError: refused, timed out, broke, or sent something that is not sound.
         """
         decoder = SpeechDecoder("pcm")
-        body = self.ssml(text, language, wish).encode("utf-8", "replace")
+        body = self.ssml(text, language, request).encode("utf-8", "replace")
         try:
             async with self._connections.session.post(self._url, data=body, headers=self._headers()) as reply:
                 if reply.status != 200:
@@ -124,8 +124,8 @@ class AzureVoice:
         Raises:
             VoiceError: it cannot be reached, or refuses the key.
         """
-        if not self._settings.key():
-            raise VoiceError(f"{self.name}: no key: set tts.azure.api_key or {self._settings.api_key_env}")
+        if missing := self._settings.missing("tts.azure"):
+            raise VoiceError(f"{self.name}: {missing}")
         try:
             async with self._connections.session.post(self._url, data=b"", headers=self._headers()) as reply:
                 if reply.status in (401, 403, 404):

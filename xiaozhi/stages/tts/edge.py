@@ -20,14 +20,13 @@ from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.audio.stream_decode import SpeechDecoder, decode_parts
 from xiaozhi.concurrency.channel import Channel
 from xiaozhi.settings import EdgeVoiceSettings
-from xiaozhi.stages.tts.engine import TextRefused, VoiceError
+from xiaozhi.stages.tts.engine import ClauseVoice, TextRefused, VoiceError
 from xiaozhi.stages.tts.errors import undecodable
-from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, closest
+from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, bilingual
 
 # 3 s of the service's 48 kbit/s: how far the socket may run ahead of who listens.
 _AHEAD_BYTES: Final = 18_000
 _REACH_TIMEOUT_S: Final = 5.0
-_HAN: Final = re.compile(r"[\u3400-\u9fff]")
 
 
 class _Connection(aiohttp.TCPConnector):
@@ -41,7 +40,7 @@ class _Connection(aiohttp.TCPConnector):
         await super().close(abort_ssl=True)
 
 
-class EdgeVoice:
+class EdgeVoice(ClauseVoice):
     """Speaks through the read-aloud service.
 
     `edge-tts` knows its address only as a constant of a module, so `settings.url`, where it is set, replaces that
@@ -59,27 +58,30 @@ class EdgeVoice:
 
     def __init__(self, settings: EdgeVoiceSettings, timeout_s: float) -> None:
         self._settings = settings
+        where = settings.url or "Microsoft's read-aloud service, needs internet"
+        self.about = f"{settings.voice}, English {settings.voice_en} ({where})"
         self._timeout_s = max(1, math.ceil(timeout_s))
         self._url = _address(settings.url)
         for voice in filter(None, (settings.voice, settings.voice_en)):
             self._request("", voice, None)  # finds names that cannot be
         communicate.WSS_URL = self._url  # type: ignore[attr-defined]  # the module reads it there without exporting it
 
-    def voice_for(self, text: str, language: str, wish: VoiceRequest = ANY_VOICE) -> str:
+    def voice_for(self, text: str, language: str, request: VoiceRequest = ANY_VOICE) -> str:
         """What is wished, or the configured voice: the other one for English while the configured one is Mandarin."""
         settings = self._settings
-        english = language.startswith("en") and not _HAN.search(text)
-        usual = settings.voice_en if english and settings.voice.startswith("zh-") and settings.voice_en else ""
-        return closest(self.name, wish, "en" if english else language, usual or settings.voice)
+        english = settings.voice_en if settings.voice.startswith("zh-") else ""  # others speak English themselves
+        return bilingual(self.name, request, text, language, settings.voice, english)
 
-    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
+    async def speak(
+        self, text: str, *, language: str, request: VoiceRequest = ANY_VOICE
+    ) -> AsyncGenerator[PcmInt, None]:
         """Yield the sound as it arrives.
 
         Raises:
             VoiceError: refused, timed out, broke, or sent something that is not MP3.
         """
         decoder = SpeechDecoder("mp3")
-        async with aclosing(self._mp3(text, self.voice_for(text, language, wish), wish.rate_percent)) as stream:
+        async with aclosing(self._mp3(text, self.voice_for(text, language, request), request.rate_percent)) as stream:
             try:
                 async for data in stream:
                     for pcm in decode_parts(decoder, data):
@@ -144,9 +146,6 @@ class EdgeVoice:
                 pass  # any answer will do
         except (aiohttp.ClientError, OSError) as error:
             raise VoiceError(f"{self.name}: the read-aloud service cannot be reached: {_reason(error)}") from error
-
-    async def close(self) -> None:
-        """Nothing is kept open."""
 
 
 def _reason(error: Exception) -> str:

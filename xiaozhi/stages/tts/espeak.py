@@ -18,7 +18,7 @@ import numpy as np
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.audio.resample import StreamResampler
 from xiaozhi.settings import EspeakVoiceSettings
-from xiaozhi.stages.tts.engine import VoiceError
+from xiaozhi.stages.tts.engine import BuildContext, ClauseVoice, VoiceError
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, closest
 
 # From espeak-ng's speak_lib.h.
@@ -120,9 +120,9 @@ def _choose(voice: str, rate_wpm: int) -> _Library:
     return library
 
 
-def _speak_run(kind: str, text: str, settings: EspeakVoiceSettings, wish: VoiceRequest = ANY_VOICE) -> PcmInt:
-    voice = closest("espeak", wish, kind, settings.voice_en if kind == "en" else settings.voice)
-    rate_wpm = min(450, max(80, round(settings.rate_wpm * (1.0 + wish.rate_percent / 100.0))))
+def _speak_run(kind: str, text: str, settings: EspeakVoiceSettings, request: VoiceRequest = ANY_VOICE) -> PcmInt:
+    voice = closest("espeak", request, kind, settings.voice_en if kind == "en" else settings.voice)
+    rate_wpm = min(450, max(80, round(settings.rate_wpm * (1.0 + request.rate_percent / 100.0))))
     library = _choose(voice, rate_wpm)
     pcm = library.synthesise(text)
     resampler = StreamResampler(library.rate_hz)
@@ -139,7 +139,7 @@ def say(text: str, language: str, settings: EspeakVoiceSettings) -> PcmInt:
     return np.concatenate(pieces) if pieces else np.empty(0, np.int16)
 
 
-class EspeakVoice:
+class EspeakVoice(ClauseVoice):
     """Speaks with espeak-ng.
 
     Args:
@@ -153,10 +153,18 @@ class EspeakVoice:
 
     def __init__(self, settings: EspeakVoiceSettings) -> None:
         self._settings = settings
+        self.about = f"{settings.voice}, English {settings.voice_en} (embedded, always there)"
         for voice in (settings.voice, settings.voice_en):  # loads the library and both voices
             _thread().submit(_choose, voice, settings.rate_wpm).result()
 
-    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
+    @classmethod
+    def build(cls, context: BuildContext) -> "EspeakVoice":
+        """The one of the wheel."""
+        return cls(context.own)
+
+    async def speak(
+        self, text: str, *, language: str, request: VoiceRequest = ANY_VOICE
+    ) -> AsyncGenerator[PcmInt, None]:
         """Yield each run of one language, then a short pause.
 
         Raises:
@@ -165,15 +173,9 @@ class EspeakVoice:
         loop = asyncio.get_running_loop()
         spoken = False
         for kind, run in voice_runs(text, language):
-            pcm = await loop.run_in_executor(_thread(), _speak_run, kind, run, self._settings, wish)
+            pcm = await loop.run_in_executor(_thread(), _speak_run, kind, run, self._settings, request)
             if len(pcm):
                 spoken = True
                 yield pcm
         if spoken:
             yield np.zeros(DOWNLINK_RATE_HZ * _PAUSE_MS // 1000, np.int16)
-
-    async def warm(self) -> None:
-        """Nothing to do: the library was loaded when the voice was built."""
-
-    async def close(self) -> None:
-        """Nothing to free: the library belongs to the process."""

@@ -11,7 +11,7 @@ import numpy as np
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.stages.tts.engine import TextRefused, Voice, VoiceError
 from xiaozhi.stages.tts.preference import EngineState, Preference
-from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
+from xiaozhi.stages.tts.reply_voices import ReplyPart, ReplyVoices
 from xiaozhi.text.units import longest_speech_s
 from xiaozhi.upstream.breaker import Admission, Breaker
 from xiaozhi.upstream.slots import PrioritySlots
@@ -76,33 +76,34 @@ class VoiceChain:
         """The voice that a sentence would be tried with first now."""
         return self._voices[self._preference.first(self._clock())].name
 
-    def overheard(self, on_voice: Callable[[str], None], wish: VoiceRequest = ANY_VOICE) -> Voice:
-        """The same voices for one reply, whose first sentence goes before others' later ones.
-
-        Args:
-            on_voice: told whose voice it is at the first sound of each sentence.
-            wish: how the reply should sound.
-        """
-        return _Overheard(self, on_voice, wish)
+    def first_spans_clauses(self) -> bool:
+        """Whether that voice has one session for all clauses of a reply."""
+        return self._voices[self._preference.first(self._clock())].spans_clauses
 
     async def speak(
         self,
         text: str,
         *,
         language: str,
-        wish: VoiceRequest = ANY_VOICE,
+        part: ReplyPart | None = None,
         urgent: bool = False,
         on_voice: Callable[[str], None] | None = None,
         on_cut: Callable[[], None] | None = None,
     ) -> AsyncGenerator[PcmInt, None]:
-        """Yield the sentence by the best voice that works; nothing when there is nothing to say.
+        """Yield the clause by the best voice that works; nothing when there is nothing to say.
 
-        `wish` is honoured by whichever voice speaks, as far as it can; `urgent` goes first when voices are scarce.
-        `on_voice` gets the name of each voice that begins to speak it; `on_cut` is called when its end is missing.
+        Args:
+            text: cleaned for speech.
+            language: of the text.
+            part: its place in a reply, which says how it should sound; None for a text that stands alone.
+            urgent: goes first when voices are scarce.
+            on_voice: gets the name of each voice that begins to speak it.
+            on_cut: called when its end is missing.
 
         Raises:
             VoiceError: no voice could speak.
         """
+        part = part or ReplyPart(ReplyVoices())
         if not any(char.isalnum() for char in text):
             return  # marks alone: every engine would be silent, and none would be to blame
         errors: list[str] = []
@@ -113,7 +114,7 @@ class VoiceChain:
             samples = 0
             pending: Admission | None = admission  # until its outcome is known
             try:
-                async with aclosing(self._attempt(self._voices[index], text, language, wish, urgent=urgent)) as pieces:
+                async with aclosing(self._attempt(self._voices[index], text, language, part, urgent=urgent)) as pieces:
                     async for pcm in pieces:
                         if pending is not None:
                             pending = None
@@ -164,13 +165,13 @@ class VoiceChain:
             await voice.close()
 
     async def _attempt(
-        self, voice: Voice, text: str, language: str, wish: VoiceRequest, *, urgent: bool
+        self, voice: Voice, text: str, language: str, part: ReplyPart, *, urgent: bool
     ) -> AsyncGenerator[PcmInt, None]:
         """One voice's try, from its first audible sound, for as long as the text can take."""
         loop = asyncio.get_running_loop()
         max_s = longest_speech_s(text)
         left, patience_s = round(max_s * DOWNLINK_RATE_HZ), max_s
-        async with aclosing(voice.speak(text, language=language, wish=wish)) as pieces:
+        async with aclosing(await part.begin(voice, text, language)) as pieces:
             async with self.slots.hold(urgent=urgent):
                 pcm = await self._first_sound(voice, pieces)
             while True:
@@ -222,32 +223,3 @@ class VoiceChain:
 
     def _tell(self, error: VoiceError) -> None:
         _log.warning("voice passed over for %.0f s: %s", self._preference.retry_after_s, error)
-
-
-class _Overheard:
-    """A chain's voices on behalf of one listener; warming and closing are the chain's own business."""
-
-    def __init__(self, chain: VoiceChain, on_voice: Callable[[str], None], wish: VoiceRequest) -> None:
-        self.name = chain.name
-        self._chain = chain
-        self._on_voice = on_voice
-        self._wish = wish
-        self._begun = False
-
-    def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
-        """Speak, and tell who does; the reply's own wish holds where there is none for the sentence."""
-        urgent, self._begun = not self._begun, True
-        return self._chain.speak(
-            text,
-            language=language,
-            wish=self._wish if wish == ANY_VOICE else wish,
-            urgent=urgent,
-            on_voice=self._on_voice,
-        )
-
-    async def warm(self) -> None:
-        """Warm the chain."""
-        await self._chain.warm()
-
-    async def close(self) -> None:
-        """Leave the chain open: it serves everybody."""

@@ -9,7 +9,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -23,17 +22,16 @@ import numpy as np
 from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.audio.resample import StreamResampler
 from xiaozhi.settings.tts import IflytekVoiceSettings
-from xiaozhi.stages.tts.connections import Connections
-from xiaozhi.stages.tts.engine import TextRefused, VoiceError
-from xiaozhi.stages.tts.errors import reason, short
-from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, closest
+from xiaozhi.stages.tts.engine import ClauseVoice, TextRefused, VoiceError
+from xiaozhi.stages.tts.errors import short
+from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, bilingual
 from xiaozhi.text import bounded_json
+from xiaozhi.upstream.connections import Connections, reason
 
 _RATE_HZ: Final = 16_000
 _MAX_TEXT_BYTES: Final = 7999  # the service takes less than 8000
 _MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 _LAST: Final = 2
-_HAN: Final = re.compile(r"[\u3400-\u9fff]")
 _ADVICE: Final = {
     10005: "the application id is not known or not allowed this service: see tts.iflytek.app_id and the console",
     10006: "a parameter is missing: see tts.iflytek.app_id and tts.iflytek.voice",
@@ -69,7 +67,7 @@ def signed_url(url: str, key: str, secret: str, now: datetime) -> str:
     return f"{url}?{urlencode(query)}"
 
 
-class IflytekVoice:
+class IflytekVoice(ClauseVoice):
     """Speaks through iFlytek.
 
     Args:
@@ -82,31 +80,32 @@ class IflytekVoice:
     def __init__(self, settings: IflytekVoiceSettings, timeout_s: float) -> None:
         self._settings = settings
         self._timeout_s = timeout_s
+        self.about = f"{settings.voice} ({settings.url})"
         self._connections = Connections(timeout_s)
 
-    def voice_for(self, text: str, language: str, wish: VoiceRequest = ANY_VOICE) -> str:
+    def voice_for(self, text: str, language: str, request: VoiceRequest = ANY_VOICE) -> str:
         """The voice for a text: what is wished, or what is configured for its language."""
-        english = language.startswith("en") and not _HAN.search(text)
-        usual = self._settings.voice_en if english else ""
-        return closest(self.name, wish, "en" if english else language, usual or self._settings.voice)
+        return bilingual(self.name, request, text, language, self._settings.voice, self._settings.voice_en)
 
-    def request(self, text: str, language: str, wish: VoiceRequest = ANY_VOICE) -> dict[str, Any]:
+    def request(self, text: str, language: str, request: VoiceRequest = ANY_VOICE) -> dict[str, Any]:
         """The message that asks for a text."""
-        rate = min(100, max(-50, self._settings.rate_percent + wish.rate_percent))
+        rate = min(100, max(-50, self._settings.rate_percent + request.rate_percent))
         data = text.encode("utf-8", "ignore")[:_MAX_TEXT_BYTES].decode("utf-8", "ignore")
         return {
-            "common": {"app_id": self._settings.app()},
+            "common": {"app_id": self._settings.credential("app_id")},
             "business": {
                 "aue": "raw",
                 "auf": f"audio/L16;rate={_RATE_HZ}",
-                "vcn": self.voice_for(text, language, wish),
+                "vcn": self.voice_for(text, language, request),
                 "tte": "UTF8",
                 "speed": 50 + (rate // 2 if rate > 0 else rate),  # 0 half, 50 usual, 100 double
             },
             "data": {"status": _LAST, "text": base64.b64encode(data.encode()).decode()},
         }
 
-    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
+    async def speak(
+        self, text: str, *, language: str, request: VoiceRequest = ANY_VOICE
+    ) -> AsyncGenerator[PcmInt, None]:
         """Yield the sound as it arrives.
 
         Raises:
@@ -116,7 +115,7 @@ class IflytekVoice:
         resampler = StreamResampler(_RATE_HZ)
         try:
             async with self._connection() as socket:
-                await socket.send_json(self.request(text, language, wish))
+                await socket.send_json(self.request(text, language, request))
                 odd, done = b"", False
                 while not done:
                     message = await socket.receive(self._timeout_s)
@@ -153,8 +152,7 @@ class IflytekVoice:
             advice = _HANDSHAKE.get(error.status, short(error.message))
             raise VoiceError(f"{self.name}: HTTP {error.status}: {advice}") from error
         except (aiohttp.ClientError, OSError) as error:
-            why = short(str(error)) or "no answer in time"
-            raise VoiceError(f"{self.name}: {self._settings.url} cannot be reached: {why}") from error
+            raise VoiceError(f"{self.name}: {self._settings.url} cannot be reached: {reason(error)}") from error
 
     async def close(self) -> None:
         """Close what is open."""
@@ -163,19 +161,15 @@ class IflytekVoice:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
         settings = self._settings
-        url = signed_url(settings.url, settings.key(), settings.secret(), datetime.now(UTC))
+        url = signed_url(settings.url, settings.key(), settings.credential("api_secret"), datetime.now(UTC))
         # A listener who leaves must not wait for the other side's goodbye.
         waits = aiohttp.ClientWSTimeout(ws_close=0.1)
         async with self._connections.session.ws_connect(url, max_msg_size=_MAX_MESSAGE_BYTES, timeout=waits) as socket:
             yield socket
 
     def _require_keys(self) -> None:
-        settings = self._settings
-        given = {"app_id": settings.app(), "api_key": settings.key(), "api_secret": settings.secret()}
-        missing = [name for name, value in given.items() if not value]
-        if missing:
-            ways = ", ".join(f"tts.iflytek.{name} or IFLYTEK_{name.upper()}" for name in missing)
-            raise VoiceError(f"{self.name}: no {' and no '.join(missing)}: set {ways}")
+        if missing := self._settings.missing("tts.iflytek"):
+            raise VoiceError(f"{self.name}: {missing}")
 
     def _sound(self, message: str) -> tuple[bytes, bool]:
         """The samples of a message, and whether it is the last."""

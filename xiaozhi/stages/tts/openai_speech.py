@@ -14,10 +14,10 @@ from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.audio.stream_decode import SpeechDecoder, decode_parts
 from xiaozhi.settings import OpenAIVoiceSettings
 from xiaozhi.settings.pasted import key_fault
-from xiaozhi.stages.tts.connections import Connections
-from xiaozhi.stages.tts.engine import TextRefused, VoiceError
-from xiaozhi.stages.tts.errors import error_in, reason, short, undecodable
+from xiaozhi.stages.tts.engine import ClauseVoice, TextRefused, VoiceError
+from xiaozhi.stages.tts.errors import error_in, short, undecodable
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, closest
+from xiaozhi.upstream.connections import Connections, reason
 
 _NOT_SOUND: Final = ("application/json", "text/")
 _ABOUT_THE_TEXT: Final = frozenset({400, 413, 422})
@@ -27,7 +27,7 @@ _PIECE_BYTES: Final = 9600  # 0.2 s of bare samples
 _SLOWEST, _FASTEST = 0.25, 4.0  # what the API takes
 
 
-class OpenAIVoice:
+class OpenAIVoice(ClauseVoice):
     """Speaks through an OpenAI-compatible server.
 
     Args:
@@ -40,15 +40,18 @@ class OpenAIVoice:
     def __init__(self, settings: OpenAIVoiceSettings, timeout_s: float) -> None:
         self._settings = settings
         self._base = settings.base_url.rstrip("/")
+        self.about = f"{settings.model} {settings.voice}, {settings.format} from {settings.base_url}"
         self._connections = Connections(timeout_s)
 
-    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
+    async def speak(
+        self, text: str, *, language: str, request: VoiceRequest = ANY_VOICE
+    ) -> AsyncGenerator[PcmInt, None]:
         """Yield the sound as it arrives; the server finds the language in the text.
 
         Raises:
             VoiceError: refused, timed out, broke, or sent something that is not sound.
         """
-        asked = self._request(text, language, wish)
+        asked = self._request(text, language, request)
         begun = False
         try:
             async with self._connections.session.post(
@@ -93,15 +96,15 @@ class OpenAIVoice:
         rate_hz = int(said) if 4 <= len(said) <= 6 else self._settings.pcm_rate_hz
         return SpeechDecoder(self._settings.format, reply.headers.get("content-type", ""), rate_hz)
 
-    def _request(self, text: str, language: str, wish: VoiceRequest) -> dict[str, Any]:
+    def _request(self, text: str, language: str, request: VoiceRequest) -> dict[str, Any]:
         settings = self._settings
         asked: dict[str, Any] = {
             "input": text,
             "model": settings.model,
-            "voice": closest(self.name, wish, language, settings.voice),
+            "voice": closest(self.name, request, language, settings.voice),
             "response_format": settings.format,
         }
-        speed = min(_FASTEST, max(_SLOWEST, settings.speed * (1.0 + wish.rate_percent / 100.0)))
+        speed = min(_FASTEST, max(_SLOWEST, settings.speed * (1.0 + request.rate_percent / 100.0)))
         if speed != 1.0:  # some compatible servers do not know the parameter
             asked["speed"] = speed
         return asked

@@ -16,7 +16,7 @@ from xiaozhi.concurrency.channel import Channel
 from xiaozhi.models.sherpa_build import without_cuda
 from xiaozhi.settings import SherpaVoiceSettings
 from xiaozhi.settings.section import Provider
-from xiaozhi.stages.tts.engine import VoiceError
+from xiaozhi.stages.tts.engine import BuildContext, ClauseVoice, VoiceError
 from xiaozhi.stages.tts.sherpa_files import VoiceFiles, default_voice_dir, voice_files
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, numbered
 
@@ -25,7 +25,7 @@ _GO_ON: Final = 1
 _AHEAD_SAMPLES: Final = 3 * 24_000
 
 
-class SherpaVoice:
+class SherpaVoice(ClauseVoice):
     """Speaks with a local model, one sentence after the other in a thread of its own.
 
     sherpa-onnx hands out each sentence of a text when it is complete; a text that is no longer wanted ends there.
@@ -51,23 +51,30 @@ class SherpaVoice:
         config = _config(files, settings.threads, settings.provider)
         if not config.validate():
             raise VoiceError(f"sherpa: {folder}: refused by sherpa-onnx; it has written why to standard error")
-        self.about = f"{files.kind} {folder.name}"
+        self.about = f"{files.kind} {folder.name}, local"
         self._speakers = files.speakers
         self._tts = sherpa_onnx.OfflineTts(config)
         self._rate_hz: int = self._tts.sample_rate  # of what it gives, whatever the file says
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sherpa-tts")
 
-    async def speak(self, text: str, *, language: str, wish: VoiceRequest = ANY_VOICE) -> AsyncGenerator[PcmInt, None]:
+    @classmethod
+    def build(cls, context: BuildContext) -> "SherpaVoice":
+        """The model of the settings, or the best known one that is there."""
+        return cls(context.own, context.models_dir)
+
+    async def speak(
+        self, text: str, *, language: str, request: VoiceRequest = ANY_VOICE
+    ) -> AsyncGenerator[PcmInt, None]:
         """Yield each sentence when it is complete; the model knows its own languages.
 
         Raises:
             VoiceError: the model failed.
         """
         loop = asyncio.get_running_loop()
-        speaker = numbered(self.name, wish)
+        speaker = numbered(self.name, request)
         if speaker is None or speaker >= max(1, self._speakers):  # whose they are is not written in the model
             speaker = self._settings.speaker
-        speed = min(2.0, max(0.5, self._settings.speed * (1.0 + wish.rate_percent / 100.0)))
+        speed = min(2.0, max(0.5, self._settings.speed * (1.0 + request.rate_percent / 100.0)))
         unwanted = threading.Event()
         pieces: Channel[PcmFloat] = Channel(_AHEAD_SAMPLES, len)
 

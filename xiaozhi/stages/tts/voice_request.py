@@ -1,10 +1,12 @@
 """Which of an engine's voices comes closest to what an agent asks for. Pure."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Gender = Literal["female", "male"]
+from xiaozhi.settings.engines import KnownVoice
+from xiaozhi.settings.tts import MICROSOFT, VOICES
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,79 +31,17 @@ class VoiceRequest:
 ANY_VOICE: Final = VoiceRequest()
 
 
-@dataclass(frozen=True, slots=True)
-class KnownVoice:
-    """A voice, what it speaks (`zh`, `en` …) and whose it sounds like."""
-
-    name: str
-    language: str
-    gender: Gender
-
-
-# Microsoft's neural voices, the same behind the read-aloud service and Azure; the most liked of each kind first.
-_MICROSOFT: Final = (
-    KnownVoice("zh-CN-XiaoxiaoNeural", "zh", "female"),
-    KnownVoice("zh-CN-XiaoyiNeural", "zh", "female"),
-    KnownVoice("zh-CN-YunxiNeural", "zh", "male"),
-    KnownVoice("zh-CN-YunyangNeural", "zh", "male"),
-    KnownVoice("zh-CN-YunjianNeural", "zh", "male"),
-    KnownVoice("zh-CN-YunxiaNeural", "zh", "male"),
-    KnownVoice("zh-HK-HiuMaanNeural", "yue", "female"),
-    KnownVoice("zh-HK-HiuGaaiNeural", "yue", "female"),
-    KnownVoice("zh-HK-WanLungNeural", "yue", "male"),
-    KnownVoice("en-US-EmmaMultilingualNeural", "en", "female"),
-    KnownVoice("en-US-AvaMultilingualNeural", "en", "female"),
-    KnownVoice("en-US-AndrewMultilingualNeural", "en", "male"),
-    KnownVoice("en-US-BrianMultilingualNeural", "en", "male"),
-    KnownVoice("en-US-AriaNeural", "en", "female"),
-    KnownVoice("en-US-JennyNeural", "en", "female"),
-    KnownVoice("en-US-GuyNeural", "en", "male"),
-    KnownVoice("en-GB-SoniaNeural", "en", "female"),
-    KnownVoice("en-GB-RyanNeural", "en", "male"),
-    KnownVoice("ja-JP-NanamiNeural", "ja", "female"),
-    KnownVoice("ja-JP-KeitaNeural", "ja", "male"),
-    KnownVoice("ko-KR-SunHiNeural", "ko", "female"),
-    KnownVoice("ko-KR-InJoonNeural", "ko", "male"),
-)
-
 KNOWN: Final[Mapping[str, tuple[KnownVoice, ...]]] = {
-    "edge": _MICROSOFT,
-    "azure": _MICROSOFT,
-    # OpenAI's voices speak every language, each with the same voice; `*` stands for that.
-    "openai": (
-        KnownVoice("nova", "*", "female"),
-        KnownVoice("alloy", "*", "female"),
-        KnownVoice("shimmer", "*", "female"),
-        KnownVoice("coral", "*", "female"),
-        KnownVoice("sage", "*", "female"),
-        KnownVoice("onyx", "*", "male"),
-        KnownVoice("echo", "*", "male"),
-        KnownVoice("fable", "*", "male"),
-        KnownVoice("ash", "*", "male"),
-        KnownVoice("ballad", "*", "male"),
-    ),
-    # The basic voices, which every application has; they read English words within Chinese.
-    "iflytek": (
-        KnownVoice("xiaoyan", "zh", "female"),
-        KnownVoice("aisxping", "zh", "female"),
-        KnownVoice("aisjinger", "zh", "female"),
-        KnownVoice("aisjiuxu", "zh", "male"),
-        KnownVoice("aisbabyxu", "zh", "male"),
-    ),
-    "espeak": (
-        KnownVoice("cmn+f2", "zh", "female"),
-        KnownVoice("cmn+m3", "zh", "male"),
-        KnownVoice("en-us+f2", "en", "female"),
-        KnownVoice("en-us+m3", "en", "male"),
-    ),
+    name: kind.known_voices for name, kind in VOICES.items() if kind.known_voices
 }
 """The voices that are known of each engine. Engines that are not named here number their voices."""
 
+_HAN: Final = re.compile(r"[\u3400-\u9fff]")
 # What reads English too: a Chinese voice does, an English one makes nothing of Chinese characters.
 _BILINGUAL: Final = frozenset({"zh", "yue", "*"})
 
 
-def closest(engine: str, wish: VoiceRequest, language: str, configured: str) -> str:
+def closest(engine: str, request: VoiceRequest, language: str, configured: str) -> str:
     """The voice of `engine` for a text.
 
     A voice that is named is taken as it is where it is this engine's and can speak the language. Otherwise the first
@@ -110,15 +50,15 @@ def closest(engine: str, wish: VoiceRequest, language: str, configured: str) -> 
 
     Args:
         engine: the engine's name.
-        wish: what the agent asks for.
+        request: what the agent asks for.
         language: of the text, `zh`, `en` …
         configured: the engine's voice for this text where nothing is wished.
     """
     known = KNOWN.get(engine, ())
-    owner, name = _split(wish.voice)
+    owner, name = _split(request.voice)
     if name and _is_of(engine, owner, name) and _speaks(engine, name, language):
         return name
-    gender = wish.gender or gender_of(name)
+    gender = request.gender or gender_of(name)
     if not gender or _known(known, configured, gender):
         return configured
     for voice in known:
@@ -129,14 +69,29 @@ def closest(engine: str, wish: VoiceRequest, language: str, configured: str) -> 
     return spoken[0].name if spoken else configured
 
 
+def bilingual(engine: str, request: VoiceRequest, text: str, language: str, voice: str, voice_en: str) -> str:
+    """The voice of an engine that is configured with two, the second for English texts.
+
+    Args:
+        engine: the engine's name.
+        request: what the agent asks for.
+        text: with a Chinese character in it, it is no English text whatever its language.
+        language: of the text, `zh`, `en` …
+        voice: the configured voice.
+        voice_en: that for English; empty where there is none.
+    """
+    english = language.startswith("en") and not _HAN.search(text)
+    return closest(engine, request, "en" if english else language, (voice_en if english else "") or voice)
+
+
 def gender_of(name: str) -> Literal["", "female", "male"]:
     """Of a voice that some engine is known to have; empty when it is not known."""
     return next((voice.gender for voices in KNOWN.values() for voice in voices if voice.name == name), "")
 
 
-def numbered(engine: str, wish: VoiceRequest) -> int | None:
+def numbered(engine: str, request: VoiceRequest) -> int | None:
     """The voice of an engine that numbers its voices, such as `sherpa:3`; None where none is wished."""
-    owner, name = _split(wish.voice)
+    owner, name = _split(request.voice)
     return int(name) if owner == engine and name.isascii() and name.isdigit() and len(name) < 6 else None
 
 
@@ -148,7 +103,7 @@ def _split(voice: str) -> tuple[str, str]:
 
 def _is_of(engine: str, owner: str, name: str) -> bool:
     if owner:  # the read-aloud service and Azure have the same voices
-        return owner == engine or ({owner, engine} == {"edge", "azure"} and name in {v.name for v in _MICROSOFT})
+        return owner == engine or ({owner, engine} == {"edge", "azure"} and name in {v.name for v in MICROSOFT})
     return any(voice.name == name for voice in KNOWN.get(engine, ())) or (
         engine in ("edge", "azure") and name.endswith("Neural") and name.count("-") >= 2
     )

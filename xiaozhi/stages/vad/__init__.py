@@ -1,1 +1,1 @@
-"""Voice activity: Silero over all talking devices in one batched run per tick."""
+"""Voice activity: Silero over all talking devices, batched."""

@@ -1,4 +1,4 @@
-"""The uplink tick: one hop to one thread for everything that all devices have sent, one model run for all of them.
+"""The batcher: one hop to one thread for everything that all devices have sent, one model run for all of them.
 
 A hop costs as much as judging a window (64-83 us), and a window costs half in company (46 against 117 us), so packets
 are gathered. But waiting is latency: packets wait for company only while so many come that company is to be expected
@@ -47,12 +47,12 @@ class Heard:
 class BatcherStats:
     """Totals since the start, for metrics. Times in seconds."""
 
-    ticks: int = 0
+    batches: int = 0
     packets: int = 0
     errors: int = 0
     """Packets that were not Opus."""
     served: int = 0
-    """Devices, summed over ticks: divided by `ticks` the mean batch."""
+    """Devices, summed over batches: divided by `batches` the mean batch."""
     windows: int = 0
     """Windows judged by the model."""
     still_windows: int = 0
@@ -61,7 +61,7 @@ class BatcherStats:
     """Runs of the model."""
     largest_batch: int = 0
     wait_s: float = 0.0
-    """From packets to the beginning of their tick, summed over devices."""
+    """From packets to the beginning of their batch, summed over devices."""
     longest_wait_s: float = 0.0
     late: int = 0
     """Devices that waited over `max_wait_ms`: the machine is too slow for them all."""
@@ -71,7 +71,7 @@ class BatcherStats:
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    ear: UplinkStream
+    stream: UplinkStream
     packets: Sequence[bytes | None]
     judge: bool
     asked_at_s: float
@@ -103,7 +103,7 @@ class VadBatcher:
     def __init__(self, model: SpeechModel, settings: VadSettings) -> None:
         self.stats = BatcherStats()
         self.observe: Callable[[int, float, float], None] | None = None
-        """Called after every tick with devices served, the longest wait and the time in the thread (seconds)."""
+        """Called after every batch with devices served, the longest wait and the time in the thread (seconds)."""
         self._model = model
         self._settings = settings
         self._gather_s = min(settings.tick_ms, settings.max_wait_ms) / 1000.0
@@ -119,43 +119,43 @@ class VadBatcher:
         self._sweep_handle: asyncio.TimerHandle | None = None
 
     def exchange(self, model: SpeechModel, settings: VadSettings) -> None:
-        """Judge with this model and by these settings from the next tick on; a tick that runs keeps those it has."""
+        """Judge with this model and by these settings from the next batch on; a batch that runs keeps those it has."""
         if model is not self._model:
-            for ear in self._awake:
-                ear.forget()  # what one model remembers means nothing to another
+            for stream in self._awake:
+                stream.forget()  # what one model remembers means nothing to another
         self._model, self._settings = model, settings
         self._gather_s = min(settings.tick_ms, settings.max_wait_ms) / 1000.0
 
     def open(self) -> UplinkStream:
-        """A new device's ear; close it when the device is gone."""
+        """A new device's stream; close it when the device is gone."""
         return UplinkStream()
 
-    async def hear(self, ear: UplinkStream, packets: Sequence[bytes | None], *, judge: bool = True) -> Heard:
+    async def hear(self, stream: UplinkStream, packets: Sequence[bytes | None], *, judge: bool = True) -> Heard:
         """Decode packets of one device and judge the windows they complete.
 
         Without `judge` they are only decoded, which keeps the decoder in step; the next judged window then follows
         nothing. A cancelled call that has not begun costs nothing; one that runs is finished and its result dropped.
 
         Raises:
-            RuntimeError: a former call for this ear has not ended, or the ear or the tick is closed.
+            RuntimeError: a former call for this stream has not ended, or the stream or the batcher is closed.
             VadError: the model failed.
         """
-        if self._closed or ear.closed:
+        if self._closed or stream.closed:
             raise RuntimeError("hear() after close()")
-        if any(job.ear is ear and not job.future.done() for job in self._waiting):
-            raise RuntimeError("one hear() for an ear at a time")
+        if any(job.stream is stream and not job.future.done() for job in self._waiting):
+            raise RuntimeError("one hear() for a stream at a time")
         if not packets:
             return Heard(np.empty(0, np.float32), [], 0)
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         self._count(len(packets), now_s)
-        job = _Job(ear, packets, judge, now_s, loop.create_future())
+        job = _Job(stream, packets, judge, now_s, loop.create_future())
         self._waiting.append(job)
         self._arm()
         return await job.future
 
     def close(self) -> None:
-        """Stop: calls that wait end with `VadError`, a tick that runs is left to finish."""
+        """Stop: calls that wait end with `VadError`, a batch that runs is left to finish."""
         self._closed = True
         for handle in (self._start_handle, self._sweep_handle):
             if handle is not None:
@@ -176,7 +176,7 @@ class VadBatcher:
         return self._recent * self._gather_s / _RATE_SPAN_S >= 1.0
 
     def _arm(self) -> None:
-        """See to it that a tick starts for what waits; the end of a running tick arms the next."""
+        """See to it that a batch starts for what waits; the end of a running batch arms the next."""
         if self._running or self._closed or not self._waiting or self._start_soon:
             return
         loop = asyncio.get_running_loop()
@@ -198,9 +198,9 @@ class VadBatcher:
         jobs: list[_Job] = []
         while self._waiting and len(jobs) < self._settings.max_concurrent:
             job = self._waiting.popleft()
-            if not job.future.done() and not job.ear.closed:  # else its caller went away
-                job.ear.enter(began_s)
-                self._awake.add(job.ear)
+            if not job.future.done() and not job.stream.closed:  # else its caller went away
+                job.stream.enter(began_s)
+                self._awake.add(job.stream)
                 jobs.append(job)
         if not jobs:
             return
@@ -215,7 +215,7 @@ class VadBatcher:
     def _finish(self, jobs: list[_Job], began_s: float, done: asyncio.Future[_Round]) -> None:
         self._running = False
         for job in jobs:
-            job.ear.leave()
+            job.stream.leave()
         if done.cancelled():
             failure: Exception | None = VadError("the server is closing")
         elif (error := done.exception()) is not None:
@@ -237,7 +237,7 @@ class VadBatcher:
         stats = self.stats
         took_s = asyncio.get_running_loop().time() - began_s
         waits_s = [began_s - job.asked_at_s for job in jobs]
-        stats.ticks += 1
+        stats.batches += 1
         stats.served += len(jobs)
         stats.packets += sum(len(job.packets) for job in jobs)
         stats.errors += sum(job.errors for job in jobs)
@@ -253,13 +253,13 @@ class VadBatcher:
             self.observe(len(jobs), max(waits_s), took_s)
 
     def _sweep(self) -> None:
-        """Let those ears rest whose devices have stopped; one timer for all."""
+        """Let those streams rest whose devices have stopped; one timer for all."""
         self._sweep_handle = None
         loop = asyncio.get_running_loop()
         before_s = loop.time() - _REST_AFTER_S
-        for ear in [ear for ear in self._awake if ear.closed or ear.heard_at_s <= before_s]:
-            self._awake.discard(ear)
-            ear.rest()
+        for stream in [stream for stream in self._awake if stream.closed or stream.heard_at_s <= before_s]:
+            self._awake.discard(stream)
+            stream.rest()
         if self._awake:
             self._sweep_handle = loop.call_later(_REST_AFTER_S, self._sweep)
 
@@ -271,25 +271,25 @@ class VadBatcher:
         pending: list[tuple[_Job, list[PcmFloat]]] = []
         for job in jobs:
             try:
-                job.pcm, job.errors = job.ear.decode(job.packets)
+                job.pcm, job.errors = job.stream.decode(job.packets)
                 if job.judge:
-                    pending.append((job, job.ear.windows(job.pcm)))
+                    pending.append((job, job.stream.windows(job.pcm)))
                 else:
-                    job.ear.skip()
-            except Exception as error:  # noqa: BLE001 - one device's fault must not reach the others of its tick
+                    job.stream.skip()
+            except Exception as error:  # noqa: BLE001 - one device's fault must not reach the others of its batch
                 job.failure = VadError(f"packets could not be decoded: {error!r}")
         index = 0
         while pending := [(job, windows) for job, windows in pending if len(windows) > index]:
             rows: list[tuple[_Job, PcmFloat]] = []
             behind: list[tuple[_Job, list[PcmFloat]]] = []
             for job, windows in pending:
-                if job.ear.must_judge(windows[index], quiet_power):
-                    behind.append((job, job.ear.catch_up()))
+                if job.stream.must_judge(windows[index], quiet_power):
+                    behind.append((job, job.stream.catch_up()))
                     rows.append((job, windows[index]))
                 else:
                     counted.still_windows += 1
                     job.probabilities.append(0.0)
-                    job.ear.judged(0.0, None)
+                    job.stream.judged(0.0, None)
             _catch_up(model, behind, batch_max, counted)
             for first in range(0, len(rows), batch_max):
                 _judge(model, rows[first : first + batch_max], counted)
@@ -304,14 +304,14 @@ def _catch_up(model: SpeechModel, behind: list[tuple[_Job, list[PcmFloat]]], bat
         for first in range(0, len(rows), batch_max):
             _, after = _ask(model, rows[first : first + batch_max], counted)
             for place, (job, _) in enumerate(rows[first : first + batch_max]):
-                job.ear.remember(after[:, place])
+                job.stream.remember(after[:, place])
         step += 1
 
 
 def _ask(
     model: SpeechModel, rows: list[tuple[_Job, PcmFloat]], counted: _Round
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    states: list[NDArray[np.float32]] = [job.ear.state for job, _ in rows]
+    states: list[NDArray[np.float32]] = [job.stream.state for job, _ in rows]
     counted.windows += len(rows)
     counted.runs += 1
     counted.largest_batch = max(counted.largest_batch, len(rows))
@@ -323,4 +323,4 @@ def _judge(model: SpeechModel, rows: list[tuple[_Job, PcmFloat]], counted: _Roun
     for place, (job, _) in enumerate(rows):
         probability = float(found[place])
         job.probabilities.append(probability)
-        job.ear.judged(probability, after[:, place])
+        job.stream.judged(probability, after[:, place])

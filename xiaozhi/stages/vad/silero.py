@@ -39,7 +39,7 @@ class VadError(Exception):
 
 
 class SpeechModel(Protocol):
-    """What the tick needs of a model."""
+    """What the batcher needs of a model."""
 
     def probabilities(self, windows: Windows, states: States) -> tuple[PcmFloat, States]:
         """Judge each window; see `SileroModel.probabilities`."""

@@ -72,8 +72,8 @@ class VadControl:
 async def run_vad(
     mic: Channel[MicInput],
     speech: Channel[SpeechEvent | KeyReleased],
-    tick: VadBatcher,
-    ear: UplinkStream,
+    batcher: VadBatcher,
+    stream: UplinkStream,
     segmenter: Segmenter,
     *,
     pre_roll_ms: float,
@@ -89,8 +89,8 @@ async def run_vad(
     Args:
         mic: packets of 20 to 120 ms.
         speech: where utterances go.
-        tick: the shared decoder and model.
-        ear: this device's part of it.
+        batcher: the shared decoder and model.
+        stream: this device's part of it.
         segmenter: finds where speech begins and pauses.
         pre_roll_ms: how much sound from before the first voiced window `SpeechBegan` brings.
         control: what the session says.
@@ -98,7 +98,7 @@ async def run_vad(
     Raises:
         VadError: the model failed.
     """
-    listener = _Listener(mic, speech, tick, ear, segmenter, pre_roll_ms, control)
+    listener = _Listener(mic, speech, batcher, stream, segmenter, pre_roll_ms, control)
     control._attach(listener)
     try:
         await listener.run()
@@ -115,16 +115,16 @@ class _Listener:
         self,
         mic: Channel[MicInput],
         speech: Channel[SpeechEvent | KeyReleased],
-        tick: VadBatcher,
-        ear: UplinkStream,
+        batcher: VadBatcher,
+        stream: UplinkStream,
         segmenter: Segmenter,
         pre_roll_ms: float,
         control: VadControl,
     ) -> None:
         self._mic = mic
         self._speech = speech
-        self._tick = tick
-        self._ear = ear
+        self._batcher = batcher
+        self._stream = stream
         self._segmenter = segmenter
         self._pre_roll_ms = pre_roll_ms
         self._control = control
@@ -163,7 +163,7 @@ class _Listener:
 
     def _start_afresh(self) -> None:
         self._afresh = True
-        self._ear.forget()
+        self._stream.forget()
         self._gaps.forget()
         self._end_utterance()
 
@@ -187,7 +187,7 @@ class _Listener:
                 else:
                     packets += [None] * item.lost
                     packets.append(item.opus)
-                    self._ear.bare = item.bare
+                    self._stream.bare = item.bare
             if packets:
                 await self._hear(packets, resets)
             if released is not None:
@@ -204,7 +204,7 @@ class _Listener:
         began_ms, came_ms = self._now_ms, self._loop.time() * 1000.0
         self._hearing = True
         try:
-            heard = await self._tick.hear(self._ear, packets)
+            heard = await self._batcher.hear(self._stream, packets)
         finally:
             self._hearing = False
         self._samples += len(heard.pcm)
@@ -218,7 +218,7 @@ class _Listener:
 
     async def _pass(self, packets: Sequence[bytes | None]) -> None:
         """Sound that is not listened to: only time passes."""
-        heard = await self._tick.hear(self._ear, packets, judge=False)
+        heard = await self._batcher.hear(self._stream, packets, judge=False)
         self._samples += len(heard.pcm)
         self._start_afresh()
 

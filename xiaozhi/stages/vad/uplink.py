@@ -1,4 +1,4 @@
-"""What is kept of one device's microphone between ticks: decoder, unjudged samples, the model's memory."""
+"""What is kept of one device's microphone between batches: decoder, unjudged samples, the model's memory."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -45,7 +45,7 @@ _FIRST_PACKET_SAMPLES: Final = 960  # 60 ms, what the firmware sends; assumed fo
 class UplinkStream:
     """One device's uplink. Made by `VadBatcher.open`; one call at a time.
 
-    An ear that hears nothing holds a few hundred bytes; the decoder (18 KB) and the model's state come with the first
+    A stream that hears nothing holds a few hundred bytes; the decoder (18 KB) and the model's state come with the first
     packet and go with `rest`.
     """
 
@@ -54,7 +54,7 @@ class UplinkStream:
         "_closed",
         "_decoder",
         "_forget_asked",
-        "_in_tick",
+        "_in_batch",
         "_left_out",
         "_packet_samples",
         "_quiet_windows",
@@ -68,10 +68,10 @@ class UplinkStream:
 
     def __init__(self) -> None:
         self.heard_at_s = 0.0
-        """When the last tick for this ear began, by the loop's clock in seconds."""
+        """When the last batch for this stream began, by the loop's clock in seconds."""
         self.bare = False
-        """What comes are samples, int16 in little-endian order at 16 kHz, and no Opus; set between ticks."""
-        self._closed = self._in_tick = self._rest_asked = self._forget_asked = False
+        """What comes are samples, int16 in little-endian order at 16 kHz, and no Opus; set between batches."""
+        self._closed = self._in_batch = self._rest_asked = self._forget_asked = False
         self._packet_samples = _FIRST_PACKET_SAMPLES
         self._let_go()
 
@@ -103,7 +103,7 @@ class UplinkStream:
         self._do_what_was_asked()
 
     def rest(self) -> None:
-        """Give back decoder and buffers, after the tick that works on them if one does; the next packet brings others.
+        """Give back decoder and buffers, after the batch that works on them if one does; the next packet brings others.
 
         A new decoder needs one packet (60 ms) to find into a running stream, so rest only when the device has stopped.
         """
@@ -116,17 +116,17 @@ class UplinkStream:
         self.rest()
 
     def enter(self, now_s: float) -> None:
-        """A tick begins to work on this ear in its thread."""
-        self._in_tick = True
+        """A batch begins to work on this stream in its thread."""
+        self._in_batch = True
         self.heard_at_s = now_s
 
     def leave(self) -> None:
-        """The tick is over."""
-        self._in_tick = False
+        """The batch is over."""
+        self._in_batch = False
         self._do_what_was_asked()
 
     def _do_what_was_asked(self) -> None:
-        if self._in_tick:
+        if self._in_batch:
             return
         if self._rest_asked:
             self._let_go()
@@ -134,7 +134,7 @@ class UplinkStream:
             self._clear()
         self._rest_asked = self._forget_asked = False
 
-    # In the tick's thread -----------------------------------------------------------------------------------------
+    # In the batch's thread -----------------------------------------------------------------------------------------
 
     def decode(self, packets: Sequence[bytes | None]) -> tuple[PcmFloat, int]:
         """Decode packets to float32[n] in [-1, 1] at 16 kHz; also how many were not what they should be.
@@ -197,7 +197,7 @@ class UplinkStream:
         new = window[CONTEXT_SAMPLES:]
         if self._calm_windows < CALM_WINDOWS or float(new @ new) >= quiet_power * len(new):
             return True
-        self._left_out.append(window.copy())  # not a view: that would keep a whole tick's sound alive
+        self._left_out.append(window.copy())  # not a view: that would keep a whole batch's sound alive
         del self._left_out[:-CATCH_UP_WINDOWS]
         return False
 

@@ -205,6 +205,7 @@ export const STRINGS = {
   'settings.not_number': ['请填数字', 'must be a number'],
   'settings.not_whole': ['请填整数', 'must be a whole number'],
   'settings.not_json': ['不是有效的 JSON', 'not valid JSON'],
+  'applies.at once': ['立即生效', 'at once'],
   'applies.next turn': ['下一轮生效', 'from the next turn'],
   'applies.next connection': ['下次连接生效', 'from the next connection'],
   'applies.restart': ['重启后生效', 'after a restart'],

@@ -1,0 +1,138 @@
+"""What a recogniser is: one for all conversations, an utterance opened for each thing that somebody says."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+from xiaozhi.audio.pcm import PcmFloat
+from xiaozhi.concurrency.workers import Priority, WorkerPool
+from xiaozhi.settings import AsrSettings
+from xiaozhi.stages.asr.decoding import Decoding
+from xiaozhi.stages.asr.engine import Transcript
+from xiaozhi.stages.asr.remote_use import RemoteUse
+
+Say: TypeAlias = Callable[[str], None]
+"""Called on the loop with the whole text of an utterance so far, while it goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What was said up to here?
+
+    Attributes:
+        priority: of the decode.
+        is_stale: nobody waits for the answer any more.
+        provisional: called at most once, with a text that is known before the one that is returned.
+        held: a key is held, and a long silence may hold a whisper that the VAD missed; otherwise all that is silent
+            holds nothing, and what has been recognised up to there is the whole text.
+    """
+
+    priority: Priority = Priority.FINAL
+    is_stale: Callable[[], bool] = lambda: False
+    provisional: Callable[[Transcript], None] = lambda _text: None
+    held: bool = True
+
+
+class Utterance(Protocol):
+    """Sound on its way to text."""
+
+    @property
+    def ready(self) -> bool:
+        """The whole text is known without waiting."""
+        ...
+
+    def feed(self, pcm: PcmFloat, silence_ms: float = 0.0) -> None:
+        """Add float32[n] at 16 kHz, after which the voice has been silent for `silence_ms`. Never waits.
+
+        Sound comes from the onset (with pre-roll) to the end of the utterance; a recogniser that streams sends or
+        decodes it as it comes.
+        """
+        ...
+
+    async def transcribe(self, question: Question) -> Transcript:
+        """Recognise everything fed so far. More may be fed while this runs and afterwards.
+
+        Raises:
+            JobDropped: `question.is_stale()` became true before a worker was free, or the pool is closed.
+            EngineError: recognition failed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Forget the audio and show nothing any more; a running decode is left to finish, a request is closed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BuildContext:
+    """What an engine is built from.
+
+    Attributes:
+        settings: the `[asr]` table; an engine's own one has its name.
+        models_dir: `dir` of the `[models]` table.
+        phrases: what the built-in responder understands.
+    """
+
+    settings: AsrSettings
+    models_dir: Path
+    phrases: Sequence[str]
+
+    def folder(self, name: str) -> Path:
+        """Where a model is: where the settings say, else in the folder of its name."""
+        return self.settings.model_dir or self.models_dir / name
+
+
+class Recognizer(Protocol):
+    """Recognises speech: here, on another machine, or by other recognisers. One object serves every conversation.
+
+    Engines build on `OfflineRecognizer`, `StreamingRecognizer` or `RemoteRecognizer`, which bring all but the decoding;
+    one that is like none of them (a service that takes sound while somebody speaks) opens utterances of its own. What
+    an engine says nothing about is as it is here.
+
+    Attributes:
+        name: of the engine, as in `asr.engine`.
+        about: one line for the start-up banner, its name first.
+        languages: what it knows (`zh`, `en` …); empty where nobody can tell.
+        batches: several utterances are decoded as one for less than they cost one by one.
+        remote: how its service does, where it recognises elsewhere; a local recogniser is put behind it then.
+    """
+
+    name: str = ""
+    about: str = ""
+    languages: frozenset[str] = frozenset()
+    batches: bool = False
+    remote: RemoteUse | None = None
+
+    @classmethod
+    def build(cls, context: BuildContext) -> "Recognizer":
+        """Build the engine from settings. Blocking.
+
+        Raises:
+            EngineError: it cannot be used; one line with what to do.
+        """
+        return cls()
+
+    def open(self, decoding: Decoding, say: Say | None = None) -> Utterance:
+        """Begin an utterance; `say` takes its text while it goes on, where `decoding.partials` are on."""
+        ...
+
+    async def warm(self, pool: WorkerPool) -> None:
+        """Run local models once, so that the first user does not pay for the first run."""
+        return
+
+    async def connect(self) -> None:
+        """Open what can be opened ahead at a service, without spending money.
+
+        Raises:
+            RemoteError: it cannot be reached, or refuses the key.
+        """
+        return
+
+    async def disconnect(self) -> None:
+        """Close the connections to a service."""
+        return
+
+    def close(self) -> None:
+        """Free what is held here (processes, models). Blocking."""
+        return

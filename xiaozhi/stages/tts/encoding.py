@@ -1,0 +1,87 @@
+"""Sound to Opus packets: the one way for every clause, whether it is kept in a cache or not."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Final
+
+import numpy as np
+
+from xiaozhi.audio.opus import OpusEncoder
+from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
+from xiaozhi.concurrency.channel import SYNTHESIS, Channel
+from xiaozhi.concurrency.workers import Priority, WorkerPool
+from xiaozhi.settings.audio import AudioSettings
+
+FRAME_MS: Final = 60
+_FRAME_SAMPLES: Final = DOWNLINK_RATE_HZ * FRAME_MS // 1000
+# How far a clause's sound may run ahead of the encoder.
+_AHEAD_SAMPLES: Final = DOWNLINK_RATE_HZ * 3
+# A hop to a thread costs 64-83 us, a frame 250-700 us: eight frames make the hop cheap and still leave the thread to
+# the next conversation after a few milliseconds.
+_FRAMES_PER_JOB: Final = 8
+# Silence behind the sound of an encoder that ends: libopus in the mode `audio` sounds 312 samples at 48 kHz late.
+# Without it a clause loses its end, and a tone that goes on to the last sample makes the packets of the next encoder
+# begin with a crack at full scale (measured).
+_LOOKAHEAD_SAMPLES: Final = 156
+
+
+async def encode(
+    sound: AsyncGenerator[PcmInt, None], codec: WorkerPool, audio: AudioSettings, *, urgent: bool = False
+) -> AsyncGenerator[bytes, None]:
+    """Yield the sound of one clause as Opus packets of 60 ms, as early as they exist; none for no sound.
+
+    Each clause has an encoder of its own and is filled up to whole frames, so that kept and fresh clauses can follow
+    each other in any order. Closing the iterator closes `sound`.
+
+    Args:
+        sound: int16[n] mono at 24 kHz in pieces of any size.
+        codec: the shared pool that encodes.
+        audio: bit rate and complexity.
+        urgent: somebody waits for the first packet: its frame is encoded alone and before others' work.
+
+    Raises:
+        Exception: what `sound` raised, behind the packets of what came before.
+    """
+    encoder: OpusEncoder | None = None
+    pcm: Channel[PcmInt] = Channel(_AHEAD_SAMPLES, len, kind=SYNTHESIS)
+    reading = asyncio.create_task(_read(sound, pcm), name="tts-sound")
+    rest: PcmInt = np.empty(0, np.int16)
+
+    async def encoded(samples: PcmInt, priority: Priority) -> list[bytes]:
+        nonlocal encoder
+        if encoder is None:
+            encoder = OpusEncoder(DOWNLINK_RATE_HZ, FRAME_MS, audio.bitrate_bps, audio.complexity, "audio")
+        made = encoder
+        return await codec.submit(lambda: made.encode(samples), priority)
+
+    try:
+        async for piece in pcm:
+            pieces = [rest, piece]
+            while len(pcm) and sum(map(len, pieces)) < _FRAMES_PER_JOB * _FRAME_SAMPLES:
+                pieces.append(await pcm.get())
+            rest = np.concatenate(pieces)
+            while len(rest) >= _FRAME_SAMPLES:
+                first, urgent = urgent, False
+                frames = 1 if first else min(len(rest) // _FRAME_SAMPLES, _FRAMES_PER_JOB)
+                job, rest = rest[: frames * _FRAME_SAMPLES], rest[frames * _FRAME_SAMPLES :]
+                for packet in await encoded(job, Priority.FINAL if first else Priority.PROBE):
+                    yield packet
+        await reading
+        if len(rest) or encoder is not None:
+            whole = -(-(len(rest) + _LOOKAHEAD_SAMPLES) // _FRAME_SAMPLES) * _FRAME_SAMPLES
+            for packet in await encoded(np.pad(rest, (0, whole - len(rest))), Priority.PROBE):
+                yield packet
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+async def _read(sound: AsyncGenerator[PcmInt, None], pcm: Channel[PcmInt]) -> None:
+    try:
+        async with aclosing(sound) as pieces:
+            async for piece in pieces:
+                if len(piece):
+                    await pcm.put(piece)
+    finally:
+        pcm.close()

@@ -1,0 +1,46 @@
+"""The connections that an engine keeps to its service, and why one has failed in words."""
+
+from typing import Final
+
+import aiohttp
+
+from xiaozhi.text.one_line import one_line
+
+MAX_SHOWN_CHARS: Final = 120
+"""Of what a service says, in an error of one line."""
+_KEEP_ALIVE_S: Final = 60.0
+
+
+class Connections:
+    """One pool for one engine; opened when first needed, on the loop that needs it.
+
+    Args:
+        silence_s: the longest silence of a connection; None leaves that to the caller.
+        connect_s: the longest time to connect.
+        limit: connections at once.
+    """
+
+    def __init__(self, silence_s: float | None, *, connect_s: float = 3.0, limit: int = 100) -> None:
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_s, sock_read=silence_s)
+        self._limit = limit
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """To send requests with. Proxies are those of the environment."""
+        if self._session is None or self._session.closed:
+            connector = aiohttp.TCPConnector(limit=self._limit, keepalive_timeout=_KEEP_ALIVE_S)
+            self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout, trust_env=True)
+        return self._session
+
+    async def close(self) -> None:
+        """Close them; the next request opens others."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in one line; never empty."""
+    said = one_line(error, MAX_SHOWN_CHARS)
+    return said or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
