@@ -24,3 +24,4 @@ class WhistleSettings(EngineSettings):
     api_key: ApiKey = SecretStr("")
     api_key_env: str = "WHISTLE_KEY"
     pitch_hz: int = Field(440, ge=50, le=4000)
+    """How high. zh: 音高（赫兹）。"""

@@ -5,6 +5,7 @@ that is added is in it.
 """
 
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
@@ -20,6 +21,7 @@ OPENAPI_PATH: Final = "/api/openapi.json"
 H = TypeVar("H", bound=Callable[..., Any])
 
 _TAKES: Final = "takes"
+_PLACES: Final = re.compile(r"\{(\w+)\}")
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 # Which of the schemes below lets a request in; the first prefix that fits counts.
 _SECURITY: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
@@ -111,9 +113,8 @@ def _operation(path: str, method: str, handler: Any, schemas: dict[str, Any]) ->
         "description": description,
         "tags": ["console" if path.startswith("/console/") else "device" if path.startswith(OTA_PATH) else "server"],
         "parameters": [
-            {"name": part[1:-1], "in": "path", "required": True, "schema": {"type": "string"}}
-            for part in path.split("/")
-            if part.startswith("{")
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in _PLACES.findall(path)
         ],
         "security": [dict.fromkeys(schemes, ())] if schemes else [],
         "responses": {"2XX": {"description": "as asked"}, "4XX": {"description": "what is wrong, in one line"}},

@@ -27,8 +27,7 @@ class MqttSettings(Section, applies="restart"):
     """
 
     enabled: bool = False
-    """Have the devices below use MQTT and UDP from their next start on.
-    zh: 打开后，下面列出的设备改用 MQTT 和 UDP。"""
+    """Offer it to the devices below. zh: 打开后，下面列出的设备改用 MQTT 和 UDP。"""
     port: Port = 1883
     """Of MQTT without TLS.
     zh: MQTT 端口（不加密）。不能是 8883：固件在 8883 上一定用 TLS。"""
