@@ -330,6 +330,15 @@ async def test_the_health_check_of_the_image_tells_a_server_from_none(tmp_path: 
     assert await process.wait() != 0
 
 
+def test_a_container_lets_devices_by_mqtt_in_where_the_settings_do(tmp_path: Path) -> None:
+    settings = "[mqtt]\nenabled = true\nudp_port = 8900\n"
+    made: dict[str, Any] = yaml.safe_load(written(tmp_path, "compose", settings=settings))
+    assert made["services"]["xiaozhi"]["ports"] == ["8000:8000", "1883:1883", "8900:8900/udp"]
+    assert "EXPOSE 8000 1883 8900/udp" in written(tmp_path, "docker", settings=settings)
+    made = yaml.safe_load(written(tmp_path, "compose"))
+    assert made["services"]["xiaozhi"]["ports"] == ["8000:8000"]
+
+
 @pytest.mark.parametrize("words", [(), ("--redis", "--prometheus", "--domain", DOMAIN)])
 def test_the_compose_file_is_whole(words: Sequence[str], tmp_path: Path) -> None:
     settings = '[[llm.endpoints]]\nname = "a"\nbase_url = "https://a.example.org"\nmodel = "m"\napi_key_env = "A_KEY"\n'

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from bench.mqtt_device import MqttClient, MqttCredentials, MqttDevice
@@ -219,6 +220,18 @@ async def test_a_server_that_stops_says_goodbye(tmp_path: Path) -> None:
             await device.until(lambda: False, 5)
 
 
+async def test_a_device_that_is_hung_up_is_said_goodbye_to_whether_it_talks_or_sleeps(tmp_path: Path) -> None:
+    """As when it is blocked or removed on the console."""
+    async with mqtt_house(tmp_path) as home, talking(home) as device, sleeping(home, 2) as other:
+        for one in (device, other):
+            home.server.devices.hang_up(one.identity.device_id, "blocked on the console")
+        await asyncio.sleep(0.5)
+        assert not device.online
+        assert not other.online
+        assert not device.connected
+        assert not home.server.devices.online()
+
+
 # Connections that break -----------------------------------------------------------------------------------------------
 
 
@@ -312,3 +325,16 @@ def test_a_device_that_belongs_to_another_node_is_told_that_nodes_address() -> N
     assert read.base == "https://node-1.example.org"
     assert offer.udp(read.base) == ("node-1.example.org", 8884)
     assert offer.section(identity, "a-token", "http://192.0.2.1:8000")["endpoint"] == "192.0.2.1:1883"
+
+
+async def test_what_happens_by_mqtt_and_udp_is_in_the_metrics(tmp_path: Path) -> None:
+    async with mqtt_house(tmp_path) as home, talking(home) as device, aiohttp.ClientSession() as http:
+        assert (await device.turn(question())).answered
+        async with http.get(f"http://127.0.0.1:{home.server.port}/metrics") as response:
+            text = await response.text()
+    for line in (
+        "xiaozhi_mqtt_connections 1.0",
+        "xiaozhi_udp_sessions 1.0",
+        'xiaozhi_udp_dropped_total{reason="late"} 0',
+    ):
+        assert line in text

@@ -7,6 +7,7 @@ from pathlib import Path
 import aiohttp
 
 from bench.mqtt_device import MqttDevice
+from tests.console_browser import CONSOLE, browser, set_password
 from tests.house import House, question
 from tests.test_mqtt_devices import kinds, mqtt_house, sleeping
 from tests.test_push import ONE, TOKEN, announce, announcer
@@ -143,3 +144,14 @@ async def test_a_reminder_that_was_only_shown_is_said_when_somebody_talks_to_the
         await device.until(lambda: any("feed Momo" in str(one.get("text")) for one in kinds(device, "tts")), 30)
         await asyncio.sleep(20.0)
         assert not await home.server.services.store.reminders.list()
+
+
+async def test_the_console_has_a_sleeping_device_say_something_and_hangs_it_up(tmp_path: Path) -> None:
+    set_password(tmp_path / "data")
+    async with mqtt_house(tmp_path, console=CONSOLE) as home, sleeping(home) as device, browser(home.server) as page:
+        assert await page.call("POST", f"devices/{ONE}/say", {"text": "Dinner is ready."}) == (200, {"told": "spoken"})
+        assert device.notifications[0].played
+        await home.server.services.store.devices.seen(ONE)
+        assert (await page.call("PATCH", f"devices/{ONE}", {"blocked": True}))[0] == 200
+        await asyncio.sleep(0.5)
+        assert not device.online

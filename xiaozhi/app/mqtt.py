@@ -1,6 +1,7 @@
 """Devices by MQTT and UDP: ports, listener and sessions, put together."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -16,6 +17,8 @@ from xiaozhi.transport.mqtt import MqttEndpoint, Vision
 from xiaozhi.transport.mqtt_codec import MAX_PACKET_BYTES
 from xiaozhi.transport.mqtt_listener import MqttListener
 from xiaozhi.transport.udp import UdpEndpoint
+
+_log = logging.getLogger(__name__)
 
 
 class MqttPorts:
@@ -83,6 +86,7 @@ class MqttServer:
                 except OSError as error:
                     raise port.failure(error) from error
         await self.udp.listen(self._ports.udp.sockets)
+        _log.info("devices by MQTT on port %d, their sound by UDP on port %d", self.offer.port, self._ports.udp.number)
         self._watching = asyncio.create_task(self.listener.watch(), name="watch-mqtt")
 
     async def close(self) -> None:

@@ -186,7 +186,18 @@ async def _serving(
                         mqtt=mqtt.offer if mqtt is not None else None,
                     ),
                     metrics_routes(
-                        Sources(services, devices, access, doors, alerts, reloader, console, lambda: membership.node)
+                        Sources(
+                            services,
+                            devices,
+                            access,
+                            doors,
+                            alerts,
+                            reloader,
+                            console,
+                            lambda: membership.node,
+                            mqtt.listener if mqtt is not None else None,
+                            mqtt.udp if mqtt is not None else None,
+                        )
                     ),
                     console,
                     health_routes(services, devices, access, alerts),

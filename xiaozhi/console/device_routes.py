@@ -30,6 +30,10 @@ _PRIORITIES: Final = ("", "high", "low")
 _WRITABLE: Final = ("name", "room", "owner", "agent", "language", "priority")
 
 
+# What becomes of a sentence on a device that sleeps, as its announcer has it; everything else is said to have failed.
+_TOLD_ASLEEP: Final = ("spoken", "interrupted", "shown")
+
+
 class DeviceCalls:
     """Answers the pages for devices.
 
@@ -146,8 +150,7 @@ class DeviceCalls:
             device = await devices.unbind(device.id)
         if flags.get("blocked"):
             device = await devices.block(device.id)
-            if (connection := self._online.find(device.id)) is not None:
-                connection.end("blocked on the console")
+            self._online.hang_up(device.id, "blocked on the console")
         elif flags.get("allowed"):
             device = await devices.allow(device.id)
         elif "blocked" in flags or "allowed" in flags:
@@ -157,8 +160,7 @@ class DeviceCalls:
     async def remove(self, request: web.Request) -> web.Response:
         """Delete a device and everything that is known of it."""
         device = await self._known(request)
-        if (connection := self._online.find(device.id)) is not None:
-            connection.end("removed on the console")
+        self._online.hang_up(device.id, "removed on the console")
         await self._store.devices.remove(device.id)
         self._board.ring.forget(device.id)
         self._board.renamed(device.id)
@@ -172,6 +174,9 @@ class DeviceCalls:
         if not text:
             raise Refused(422, "text must not be empty")
         connection = self._online.find(name)
+        if self._online.asleep(name) is not None:
+            (result,) = (await self._services.announce(text, [name], "")).values()
+            return answer({"told": result if result in _TOLD_ASLEEP else "dropped"})
         if connection is None:
             raise Refused(409, "this device is not connected")
         told = connection.say(text, _PATIENCE_S)

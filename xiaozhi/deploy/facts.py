@@ -73,6 +73,13 @@ class Deployment:
         return self.settings.server.port or 8000
 
     @property
+    def mqtt_ports(self) -> list[str]:
+        """What devices by MQTT need beside it, as `1883` and `8884/udp`."""
+        mqtt = self.settings.mqtt
+        ports = [mqtt.port, *([mqtt.tls_port] if mqtt.tls_port else [])]
+        return [*map(str, ports), f"{mqtt.udp_port}/udp"] if mqtt.enabled else []
+
+    @property
     def node_speaks_tls(self) -> bool:
         """The node's port itself is encrypted."""
         return self.settings.server.tls_cert is not None and not self.settings.server.tls_port

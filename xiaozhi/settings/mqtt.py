@@ -19,7 +19,8 @@ class MqttSettings(Section, applies="restart"):
 
     By WebSocket a sleeping board has no connection, by MQTT it keeps one. Reminders, announcements and calls then come
     to it by themselves. Control goes over MQTT, sound over UDP; both ports must be reachable from the devices. What a
-    device was told holds from its next start on: restart boards after a change.
+    device was told holds from its next start on: restart boards after a change. The nodes of a cluster listen on the
+    same ports, and a device keeps to the node that it was told of; an MQTT broker of other make cannot stand between.
 
     zh: MQTT：让休眠的设备也能收到消息：控制走 MQTT，声音走 UDP。用 WebSocket 时休眠的板子没有连接，用 MQTT 则一直连着：
     提醒、播报和呼叫会自己送到。设备要能访问这两个端口；改动在设备下次开机后生效，请重启板子。
@@ -54,10 +55,10 @@ class MqttSettings(Section, applies="restart"):
     zh: 休眠的设备至少每隔这么久（秒）报到一次；断电的设备最多按它的一倍半时间仍算在线。"""
     gateways: Networks = ()
     """MQTT gateways of other make (xiaozhi-mqtt-gateway) that bring their devices here by WebSocket, with
-    `?from=mqtt_gateway` and its own framing: addresses or networks. They are believed what they say of a device's
-    address.
+    `?from=mqtt_gateway` and its own framing: addresses or networks. They are believed who a device is and where
+    it comes from: its token is not looked at here.
     zh: 别家 MQTT 网关（xiaozhi-mqtt-gateway）的地址或网段：它们用 WebSocket 带“?from=mqtt_gateway”转接设备，说的设备
-    地址也会被采信。"""
+    身份和地址也会被采信，不再检查令牌。"""
 
     @field_validator("endpoint", "udp_endpoint")
     @classmethod

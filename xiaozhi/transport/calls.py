@@ -291,7 +291,7 @@ class Calls:
         calling = await self._free(caller_id, _FREE_WITHIN_S)
         if calling is None:
             return
-        if session is None or not taken or session.ended.is_set():
+        if session is None or not taken or self._devices.find(callee_id) is not session:
             await _say(calling, "对方没有接听。", "The call was not taken.")
             return
         self.taken += 1

@@ -96,6 +96,10 @@ class SleepingDevice(Protocol):
         """It is in a conversation, or about to be."""
         ...
 
+    def end(self, why: str) -> None:
+        """Hang up."""
+        ...
+
     def publish(self, message: Mapping[str, object]) -> None:
         """Send it a message that needs no session: `notify`, `alert`, `system`."""
         ...
@@ -172,6 +176,12 @@ class ConnectedDevices:
         """A device that is in no conversation and can be reached; None where it is not."""
         device = self._reachable.get(device_id)
         return None if device is None or device.in_session or device_id in self._connected else device
+
+    def hang_up(self, device_id: str, why: str) -> None:
+        """End a device's conversation and every connection of it; `why` goes to the log."""
+        for one in (self._connected.get(device_id), self._reachable.get(device_id)):
+            if one is not None:
+                one.end(why)
 
     def came(self, device: SleepingDevice) -> None:
         """A device can be reached from now on."""

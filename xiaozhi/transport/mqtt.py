@@ -331,7 +331,7 @@ class MqttDevice:
     def _begin(self, hello: dict[str, Any]) -> None:
         """A hello ends what went on before: a device sends it after an error, a silence or a restart."""
         if not self._hellos.spend(1.0, self._loop.time()):
-            self.hang_up("it begins more sessions than any device does")
+            self.end("it begins more sessions than any device does")
             return
         if self._opening is not None:
             self._opening.cancel()
@@ -391,10 +391,11 @@ class MqttDevice:
 
     # Life -----------------------------------------------------------------------------------------------------------
 
-    def hang_up(self, why: str) -> None:
+    def end(self, why: str) -> None:
         """Close its connection; a session ends with a goodbye first."""
         if self._session is not None:
-            self._session.talk.end(why)
+            self.publish({"type": "goodbye", "session_id": self._session.protocol.session_id})
+            self._session.end(why)
         if self._connection is not None:
             self._connection.close(why)
 
@@ -490,7 +491,7 @@ class MqttEndpoint:
         place = _place(device.identity, device.notice)
         older = self._devices.get(place)
         if older is not None and older is not device:
-            older.hang_up("the same device connected again")
+            older.end("the same device connected again")
         self._devices[place] = device
         self.devices.came(device)
 

@@ -27,6 +27,8 @@ from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.tools.external import ExternalServer, ServerState
 from xiaozhi.transport.announcer import Outcome
 from xiaozhi.transport.connected_devices import ConnectedDevices
+from xiaozhi.transport.mqtt_listener import MqttListener
+from xiaozhi.transport.udp import Drop, UdpEndpoint
 from xiaozhi.upstream.breaker import BreakerState
 from xiaozhi.upstream.failure import FailureKind
 from xiaozhi.upstream.member import UpstreamState
@@ -348,9 +350,24 @@ _PROCESS: Final[Table[Sources]] = Table(lambda s: {"": s}, (
     Row(GAUGE, "xiaozhi_build_info", "1; the version as a label.", lambda _: {__version__: 1.0}, ("version",)),
 ))  # fmt: skip
 
+_MQTT: Final[Table[MqttListener]] = Table(lambda s: sole(s.mqtt), (
+    Row(GAUGE, "xiaozhi_mqtt_connections", "MQTT connections, of sleeping devices as well.", len),
+    Row(COUNTER, "xiaozhi_mqtt_refused", "MQTT clients that were not let in.", lambda m: m.refused),
+    Row(COUNTER, "xiaozhi_mqtt_flooded", "MQTT clients that sent more than any device does.", lambda m: m.flooded),
+    Row(COUNTER, "xiaozhi_mqtt_expired", "MQTT clients from which nothing came for too long.", lambda m: m.expired),
+))  # fmt: skip
+
+_UDP: Final[Table[UdpEndpoint]] = Table(lambda s: sole(s.udp), (
+    Row(GAUGE, "xiaozhi_udp_sessions", "Conversations whose sound goes by UDP.", len),
+    Row(COUNTER, "xiaozhi_udp_lost", "Packets of ended conversations that never came.", lambda u: u.lost),
+    Row(COUNTER, "xiaozhi_udp_dropped", "Datagrams that were not used.",
+        lambda u: {drop.name.lower(): u.drops[drop] for drop in Drop}, ("reason",)),
+))  # fmt: skip
+
 TABLES: Final[Sequence[Table[Any]]] = (
     _DEVICES, _LOAD, _HEARING, _pool("asr", lambda s: s.recognition.pool), _pool("codec", lambda s: s.codec), _CHANNELS,
     _ENDPOINTS, _CHAT, _VOICES, _VOICE_SLOTS, _REMOTE, _REMOTE_BREAKER, _CACHES, _CACHED, _TIERS, _STORE, _TOOLS,
     _SERVERS, _SHARED, _REDIS_CACHES, _NODES, _HTTP, _ACCESS, _CONSOLE, _PROCESS,
+    _MQTT, _UDP,
 )  # fmt: skip
 """Everything, in the order in which a scrape shows it."""

@@ -16,6 +16,8 @@ from xiaozhi.http.services import HttpServices
 from xiaozhi.observability.health.alerts import Alerts
 from xiaozhi.reload.reloader import Reloader
 from xiaozhi.transport.connected_devices import ConnectedDevices
+from xiaozhi.transport.mqtt_listener import MqttListener
+from xiaozhi.transport.udp import UdpEndpoint
 
 Subject = TypeVar("Subject")
 Reading: TypeAlias = float | Mapping[Any, float] | None
@@ -31,6 +33,7 @@ class Sources:
         http: what is offered beside conversations.
         console: the pages for owners; None where they are switched off.
         node: this node of a cluster; None as long as it has not joined one.
+        mqtt, udp: where devices connect by MQTT and where their sound goes; None where that is switched off.
     """
 
     services: Services
@@ -41,6 +44,8 @@ class Sources:
     reloader: Reloader
     console: Console | None = None
     node: Callable[[], ClusterNode | None] = lambda: None
+    mqtt: MqttListener | None = None
+    udp: UdpEndpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -342,6 +342,7 @@ export const STRINGS = {
   'devices.say_offline': ['设备不在线', 'the device is not online'],
   'devices.words': ['内容', 'Words'],
   'told.spoken': ['说完了。', 'It has been said.'],
+  'told.shown': ['设备在休眠，固件不会播放；已显示在屏幕上。', 'The device sleeps and its firmware plays nothing then; it has been shown on the screen.'],
   'told.speaking': ['正在说。', 'It is being said.'],
   'told.interrupted': ['说到一半被打断了。', 'It was interrupted.'],
   'told.dropped': ['设备正忙，没有说成。', 'The device was busy; it was not said.'],
