@@ -190,7 +190,7 @@ async def test_a_device_that_does_not_read_loses_audio_and_then_its_connection()
     writer = WebSocketWriter(wire, DeviceProtocol(), timeout_s=0.01)
     for _ in range(20):
         writer.send_audio(b"frame", 1, 0)
-    assert writer.dropped == 4
+    assert writer.dropped == 5
     with pytest.raises(TimeoutError):
         await writer.run()
 
