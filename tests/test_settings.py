@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from xiaozhi.cli import main
 from xiaozhi.settings import Settings, TurnSettings
+from xiaozhi.settings.asr import RECOGNIZERS
 from xiaozhi.settings.documents import READMES, readme_table, settings_toml, with_table
 from xiaozhi.settings.errors import SettingsError
 from xiaozhi.settings.load import PLAIN_NAMES, Loaded, SettingsSource, load_settings
@@ -257,8 +258,9 @@ def test_the_vad_word_auto_is_no_path(tmp_path: Path) -> None:
         (
             "[asr]\nengine = 'sensevoice'\n",
             [
-                'settings.toml: asr.engine = "sensevoice": must be one of "auto", "sense-voice", "zipformer", '
-                '"two-pass", "pocketsphinx", "openai", "funasr"; did you mean "sense-voice"?'
+                'settings.toml: asr.engine = "sensevoice": must be one of "auto", '
+                + ", ".join(f'"{name}"' for name in RECOGNIZERS)
+                + '; did you mean "sense-voice"?'
             ],
         ),
         (
