@@ -464,6 +464,7 @@ export const STRINGS = {
   'voice.openai': ['OpenAI 接口', 'OpenAI interface'],
   'voice.azure': ['Azure', 'Azure'],
   'voice.iflytek': ['讯飞', 'iFlytek'],
+  'voice.minimax': ['MiniMax', 'MiniMax'],
   'voice.sherpa': ['本地模型', 'local model'],
   'voice.espeak': ['内置声音', 'embedded voice'],
 
