@@ -37,17 +37,11 @@ def join(first: Transcript, second: Transcript) -> Transcript:
         return first
     head = first.text.strip().rstrip("。.,，")
     tail = second.text.strip()
+    glue = "" if ord(head[-1:] or " ") in _CJK_END or ord(tail[:1] or " ") in _CJK_END else " "
     return Transcript(
-        in_a_row(head, tail),
+        head + glue + tail,
         language=second.language or first.language,
         emotion=second.emotion or first.emotion,
         events=tuple(dict.fromkeys(first.events + second.events)),
         confidence=max(first, second, key=lambda part: len(part.text)).confidence,
     )
-
-
-def in_a_row(first: str, second: str) -> str:
-    """Two texts as one, with a space between them where both are written with spaces."""
-    spaced = first and second and not (first[-1] + second[0]).isspace()
-    wide = spaced and (ord(first[-1]) in _CJK_END or ord(second[0]) in _CJK_END)
-    return f"{first} {second}" if spaced and not wide else first + second

@@ -14,8 +14,8 @@ import orjson
 
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ
 from xiaozhi.settings.asr import IflytekAsrSettings, RemoteAsrSettings
+from xiaozhi.stages.asr.paced_stream import Heard, PacedRecognizer
 from xiaozhi.stages.asr.recogniser import BuildContext
-from xiaozhi.stages.asr.remote_stream import Heard, StreamingService
 from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.text import bounded_json
 from xiaozhi.text.one_line import one_line
@@ -37,7 +37,7 @@ _ADVICE: Final = {
 }
 
 
-class Iflytek(StreamingService):
+class Iflytek(PacedRecognizer):
     """Recognises through iFlytek.
 
     Args:

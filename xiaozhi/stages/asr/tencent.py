@@ -11,9 +11,9 @@ import uuid
 from typing import Final
 
 from xiaozhi.settings.asr import RemoteAsrSettings, TencentAsrSettings
-from xiaozhi.stages.asr.engine import in_a_row
+from xiaozhi.stages.asr.cloud_stream import glued
+from xiaozhi.stages.asr.paced_stream import Heard, PacedRecognizer
 from xiaozhi.stages.asr.recogniser import BuildContext
-from xiaozhi.stages.asr.remote_stream import Heard, StreamingService
 from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.text import bounded_json
 from xiaozhi.text.one_line import one_line
@@ -34,7 +34,7 @@ _ADVICE: Final = {
 }
 
 
-class Tencent(StreamingService):
+class Tencent(PacedRecognizer):
     """Recognises through Tencent Cloud.
 
     Args:
@@ -134,5 +134,5 @@ class TencentDialect:
     def _text(self) -> str:
         text = ""
         for index in sorted(self._sentences):
-            text = in_a_row(text, self._sentences[index])
+            text = glued(text, self._sentences[index])
         return text
