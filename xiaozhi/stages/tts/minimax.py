@@ -317,7 +317,8 @@ def event_of(message: str) -> dict[str, Any]:
         said: dict[str, Any] = bounded_json.loads(message)
         answer = said.get("base_resp") or {}
         code, event = int(answer.get("status_code") or 0), str(said["event"])
-        why, trace = short(str(answer.get("status_msg", ""))), short(str(said.get("trace_id", "")))
+        why = short(str(answer.get("status_msg", "")))
+        trace = short(str(said.get("trace_id") or answer.get("trace_id") or ""))  # minimax.io and minimaxi.com differ
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise VoiceError(f"minimax: sent something that is not an answer: {short(message)}") from error
     if code or event == "task_failed":
