@@ -24,10 +24,11 @@ from xiaozhi.settings.tts import AzureVoiceSettings, IflytekVoiceSettings
 from xiaozhi.stages.tts.azure import AzureVoice, service_url
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.errors import NOT_XML
-from xiaozhi.stages.tts.iflytek import IflytekVoice, signed_url
+from xiaozhi.stages.tts.iflytek import IflytekVoice
 from xiaozhi.stages.tts.registry import build_voices
 from xiaozhi.stages.tts.reply_voices import ReplyPart, ReplyVoices
 from xiaozhi.stages.tts.voice_request import VoiceRequest
+from xiaozhi.upstream.signing import iflytek_url
 
 TEXT = "今天天气很好，我们去公园。"
 Server: TypeAlias = AzureStandIn | IflytekStandIn
@@ -266,7 +267,7 @@ async def test_iflytek_that_answers_nonsense_is_an_error(iflytek: IflytekStandIn
 
 
 async def test_a_signature_of_an_hour_ago_is_refused(iflytek: IflytekStandIn) -> None:
-    old = signed_url(iflytek.ws_url, iflytek.key, iflytek.secret, datetime.now(UTC) - timedelta(hours=1))
+    old = iflytek_url(iflytek.ws_url, iflytek.key, iflytek.secret, datetime.now(UTC) - timedelta(hours=1))
     assert set(parse_qs(urlsplit(old).query)) == {"authorization", "date", "host"}
     async with aiohttp.ClientSession() as session:
         with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):

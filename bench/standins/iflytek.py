@@ -80,7 +80,7 @@ class IflytekStandIn(StandIn):
             return web.json_response({"message": "Your IP address is not allowed"}, status=403)
         if self.fault.startswith("error-"):
             return web.Response(status=500)
-        refusal = self._refusal(request)
+        refusal = refusal_of(request, _PATH, self.key, self.secret)
         if refusal is not None:
             return refusal
         socket = web.WebSocketResponse()
@@ -106,24 +106,6 @@ class IflytekStandIn(StandIn):
         await self.record(IflytekRequest(text, business["vcn"], business["speed"]))
         await self._answer(request, socket, text, fault)
         return socket
-
-    def _refusal(self, request: web.Request) -> web.Response | None:
-        """Judge the signature as the service does; None when it is good."""
-        query = request.query
-        if "authorization" not in query:
-            return web.json_response({"message": "Unauthorized"}, status=401)
-        fields = dict(_FIELD.findall(base64.b64decode(query["authorization"]).decode()))
-        origin = f"host: {query['host']}\ndate: {query['date']}\nGET {_PATH} HTTP/1.1"
-        wanted = base64.b64encode(hmac.new(self.secret.encode(), origin.encode(), hashlib.sha256).digest()).decode()
-        known = fields.get("api_key") == self.key and fields.get("algorithm") == "hmac-sha256"
-        if not known or fields.get("headers") != "host date request-line" or query["host"] != request.host:
-            return web.json_response({"message": "HMAC signature cannot be verified"}, status=401)
-        if not hmac.compare_digest(fields.get("signature", ""), wanted):
-            return web.json_response({"message": "HMAC signature does not match"}, status=401)
-        if abs((datetime.now(UTC) - parsedate_to_datetime(query["date"])).total_seconds()) > 300:
-            text = "HMAC signature cannot be verified, a valid date or x-date header is required"
-            return web.json_response({"message": f"{text} for HMAC Authentication"}, status=403)
-        return None
 
     async def _answer(self, request: web.Request, socket: web.WebSocketResponse, text: str, fault: str) -> None:
         if fault == "hang":
@@ -155,3 +137,22 @@ class IflytekStandIn(StandIn):
             status = 2 if start + _PIECE_BYTES >= len(body) else 1
             data = {"audio": audio, "status": status, "ced": str(start)}
             await socket.send_json({"code": 0, "message": "success", "sid": "tts1", "data": data})
+
+
+def refusal_of(request: web.Request, path: str, key: str, secret: str) -> web.Response | None:
+    """Judge the signature as the service does; None when it is good."""
+    query = request.query
+    if "authorization" not in query:
+        return web.json_response({"message": "Unauthorized"}, status=401)
+    fields = dict(_FIELD.findall(base64.b64decode(query["authorization"]).decode()))
+    origin = f"host: {query['host']}\ndate: {query['date']}\nGET {path} HTTP/1.1"
+    wanted = base64.b64encode(hmac.new(secret.encode(), origin.encode(), hashlib.sha256).digest()).decode()
+    known = fields.get("api_key") == key and fields.get("algorithm") == "hmac-sha256"
+    if not known or fields.get("headers") != "host date request-line" or query["host"] != request.host:
+        return web.json_response({"message": "HMAC signature cannot be verified"}, status=401)
+    if not hmac.compare_digest(fields.get("signature", ""), wanted):
+        return web.json_response({"message": "HMAC signature does not match"}, status=401)
+    if abs((datetime.now(UTC) - parsedate_to_datetime(query["date"])).total_seconds()) > 300:
+        text = "HMAC signature cannot be verified, a valid date or x-date header is required"
+        return web.json_response({"message": f"{text} for HMAC Authentication"}, status=403)
+    return None

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 from pydantic import Field, SecretStr
 
@@ -10,12 +10,16 @@ from xiaozhi.settings.engines import EngineSettings, tables_of, with_plugins
 from xiaozhi.settings.pasted import Address, ApiKey, KeyedSection, SocketAddress
 from xiaozhi.settings.section import AtOnce, Language, NextConnection, OnRestart, Precision, Provider, Section
 
+# No separators of Tencent's list, which has no escape.
+HotWord: TypeAlias = Annotated[str, Field(pattern=r"^[^|,\s][^|,]{0,29}$")]
+TencentWeight: TypeAlias = Literal[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 100]
+
 
 class RemoteAsrSettings(Section):
     """Remote recognition: what holds for every recogniser on another machine. zh: 远程识别：所有远程识别共用的设置。"""
 
     timeout_s: float = Field(4.0, ge=0.2, le=60)
-    """For "openai" and "funasr". When the answer is not there after timeout_s, or there is no connection after
+    """When the answer of a recogniser on another machine is not there after timeout_s, or there is no connection after
     connect_timeout_s, the fallback recognises the sentence.
     zh: 等结果的时间（秒），超过就由后备引擎识别这句话。"""
     connect_timeout_s: float = Field(2.0, gt=0, le=30)
@@ -84,11 +88,78 @@ class FunasrSettings(EngineSettings):
     zh: 希望识别准的词及其权重，最多 1000 个：{ "小智" = 20 }"""
 
 
+class TencentAsrSettings(EngineSettings):
+    """Recognition, Tencent Cloud: streamed while one speaks. zh: 识别 · 腾讯云：实时语音识别，边说边识别。"""
+
+    implementation = "xiaozhi.stages.asr.tencent:Tencent"
+
+    app_id: str = Field("", pattern=r"^[0-9]{0,20}$")
+    """From https://console.cloud.tencent.com/cam/capi; realtime recognition has to be enabled for the account. From
+    environment variables, or written down here. The clock of this machine must be right.
+    zh: 账号的 APPID，在 https://console.cloud.tencent.com/cam/capi；账号要先开通实时语音识别。可以写在这里，也可以用环
+    境变量。本机时钟要准。"""
+    app_id_env: str = "TENCENT_APP_ID"
+    """zh: 存放 APPID 的环境变量名。"""
+    secret_id: ApiKey = SecretStr("")
+    """zh: 账号的 SecretId。"""
+    secret_id_env: str = "TENCENT_SECRET_ID"
+    """zh: 存放 SecretId 的环境变量名。"""
+    secret_key: ApiKey = SecretStr("")
+    """zh: 账号的 SecretKey。"""
+    secret_key_env: str = "TENCENT_SECRET_KEY"
+    """zh: 存放 SecretKey 的环境变量名。"""
+    model: str = Field("16k_zh", pattern=r"^[A-Za-z0-9_-]{1,60}$")
+    """16k_zh, 16k_zh_large, 16k_zh_en (both languages), 16k_multi_lang, 16k_en, 16k_yue, 16k_zh_dialect …
+    zh: 引擎模型：16k_zh、16k_zh_large、16k_zh_en（中英）、16k_multi_lang、16k_en、16k_yue、16k_zh_dialect 等。"""
+    hotwords: dict[HotWord, TencentWeight] = Field(default_factory=dict, max_length=128)
+    """Words that should be recognised, with a weight of 1 to 11 each, or 100: { "小智" = 11 }
+    zh: 希望识别准的词及其权重（1 到 11，或 100），最多 128 个：{ "小智" = 11 }"""
+    url: SocketAddress = "wss://asr.cloud.tencent.com/asr/v2"
+    """Address of the service, without the application's id; it is signed as well.
+    zh: 服务的 WebSocket 地址，不含 APPID；签名里也有它。"""
+
+
+class IflytekAsrSettings(EngineSettings, KeyedSection):
+    """Recognition, iFlytek: dictation with its large model, streamed while one speaks.
+
+    zh: 识别 · 讯飞：语音听写大模型，边说边识别。
+    """
+
+    implementation = "xiaozhi.stages.asr.iflytek:Iflytek"
+
+    app_id: str = Field("", max_length=100)
+    """From the console of the application (https://console.xfyun.cn, 语音听写大模型): from environment variables, or
+    written down here. The clock of this machine must be right within five minutes.
+    zh: 应用的 APPID，在 https://console.xfyun.cn 的“语音听写大模型”里；可以写在这里，也可以用环境变量。本机时钟的误差
+    不能超过五分钟。"""
+    app_id_env: str = "IFLYTEK_APP_ID"
+    """zh: 存放 APPID 的环境变量名。"""
+    api_key: ApiKey = SecretStr("")
+    """zh: 应用的 APIKey。"""
+    api_key_env: str = "IFLYTEK_API_KEY"
+    """zh: 存放 APIKey 的环境变量名。"""
+    api_secret: ApiKey = SecretStr("")
+    """zh: 应用的 APISecret。"""
+    api_secret_env: str = "IFLYTEK_API_SECRET"
+    """zh: 存放 APISecret 的环境变量名。"""
+    domain: str = Field("slm", min_length=1, max_length=60)
+    """zh: 领域，语音听写大模型是 slm。"""
+    language: str = Field("zh_cn", min_length=1, max_length=60)
+    """What is spoken; zh_cn knows English words as well. zh: 说的语言，zh_cn 也认得英文词。"""
+    accent: str = Field("mandarin", min_length=1, max_length=60)
+    """zh: 口音，普通话是 mandarin。"""
+    url: SocketAddress = "wss://iat.xf-yun.com/v1"
+    """Address of the service; some applications have wss://iat.cn-huabei-1.xf-yun.com/v1 instead.
+    zh: 服务的 WebSocket 地址；有些应用的是 wss://iat.cn-huabei-1.xf-yun.com/v1。"""
+
+
 class RecognizerTables(Section):
     """The recognisers that have a table of their own: a line here, or an entry point, registers one."""
 
     openai: OpenAIAsrSettings = OpenAIAsrSettings()
     funasr: FunasrSettings = FunasrSettings()
+    tencent: TencentAsrSettings = TencentAsrSettings()
+    iflytek: IflytekAsrSettings = IflytekAsrSettings()
 
 
 if not TYPE_CHECKING:
@@ -121,6 +192,8 @@ class AsrSettings(RecognizerTables, applies="next turn"):
       "pocketsphinx" embedded, English only, plain: for trying the server without any download
       "openai"       any server with OpenAI's /audio/transcriptions: OpenAI, Groq, SiliconFlow, faster-whisper
       "funasr"       a FunASR runtime, over its WebSocket
+      "tencent"      Tencent Cloud, streamed while one speaks
+      "iflytek"      iFlytek's dictation, streamed while one speaks
     zh: 识别引擎。
       auto：[models] dir 里有 SenseVoice 或 zipformer 就用，否则用 pocketsphinx
       sense-voice：中、英、日、韩、粤语，效果最好；`xiaozhi models pull sense-voice`
@@ -129,11 +202,13 @@ class AsrSettings(RecognizerTables, applies="next turn"):
           跑两个模型
       pocketsphinx：内置，只会英语，效果一般，不用下载就能试
       openai：任何有 /audio/transcriptions 接口的服务，见 [asr.openai]
-      funasr：FunASR 服务（WebSocket），见 [asr.funasr]"""
+      funasr：FunASR 服务（WebSocket），见 [asr.funasr]
+      tencent：腾讯云，边说边识别，见 [asr.tencent]
+      iflytek：讯飞听写，边说边识别，见 [asr.iflytek]"""
     fallback: Literal["auto", "sense-voice", "zipformer", "pocketsphinx"] = "auto"
-    """What takes over for the same sentence when "openai" or "funasr" fails or is late. It runs here, so nobody goes
-    unheard when the network does.
-    zh: openai 或 funasr 失败、太慢时，由谁来识别同一句话。它在本机运行，断网时也不会听不见。"""
+    """What takes over for the same sentence when a recogniser on another machine fails or is late. It runs here, so
+    nobody goes unheard when the network does.
+    zh: 远程识别失败、太慢时，由谁来识别同一句话。它在本机运行，断网时也不会听不见。"""
     model_dir: Path | None = Field(None, examples=["models/sense-voice"])
     """Folder of the model. Not set: [models] dir and the name of the engine.
       sense-voice    model.int8.onnx or model.onnx, tokens.txt

@@ -56,6 +56,23 @@ _IFLYTEK: Final = (
     KnownVoice("aisjiuxu", "zh", "male"),
     KnownVoice("aisbabyxu", "zh", "male"),
 )
+# System voices; each speaks every language of the service.
+_MINIMAX: Final = (
+    KnownVoice("female-shaonv", "*", "female"),
+    KnownVoice("female-yujie", "*", "female"),
+    KnownVoice("female-chengshu", "*", "female"),
+    KnownVoice("female-tianmei", "*", "female"),
+    KnownVoice("male-qn-qingse", "*", "male"),
+    KnownVoice("male-qn-jingying", "*", "male"),
+    KnownVoice("male-qn-daxuesheng", "*", "male"),
+)
+_TENCENT: Final = (
+    KnownVoice("101001", "zh", "female"),
+    KnownVoice("101016", "zh", "female"),
+    KnownVoice("101004", "zh", "male"),
+    KnownVoice("101051", "en", "female"),
+    KnownVoice("101050", "en", "male"),
+)
 _ESPEAK: Final = (
     KnownVoice("cmn+f2", "zh", "female"),
     KnownVoice("cmn+m3", "zh", "male"),
@@ -231,6 +248,75 @@ class IflytekVoiceSettings(EngineSettings, KeyedSection):
     """Address of the service; to be changed for a proxy only. zh: 服务的 WebSocket 地址；除非走代理，否则不用改。"""
 
 
+class MinimaxVoiceSettings(EngineSettings, KeyedSection):
+    """Voice, MiniMax: very natural, many languages, one connection for a whole reply, needs a key.
+
+    zh: 声音 · MiniMax：非常自然，支持多种语言，一个回答用一个连接，要密钥。
+    """
+
+    implementation = "xiaozhi.stages.tts.minimax:MinimaxVoice"
+    known_voices = _MINIMAX
+
+    api_key: ApiKey = SecretStr("")
+    api_key_env: str = "MINIMAX_API_KEY"
+    model: str = Field("speech-2.6-turbo", min_length=1, max_length=100)
+    """speech-2.8-turbo, speech-2.6-turbo, speech-02-turbo (quick), or the same with -hd (finer).
+    zh: 模型：speech-2.8-turbo、speech-2.6-turbo、speech-02-turbo（快），或对应的 -hd（更细腻）。"""
+    voice: str = Field("female-shaonv", min_length=1, max_length=200)
+    """A system voice, such as female-shaonv or male-qn-qingse, or one that you have cloned.
+    zh: 系统音色，例如 female-shaonv、male-qn-qingse，也可以是自己复刻的音色。"""
+    emotion: str = Field("", max_length=60)
+    """happy, sad, calm …; empty: the service decides by the text.
+    zh: 情绪，例如 happy、sad、calm；留空由服务按文字决定。"""
+    language: str = Field("auto", min_length=1, max_length=60)
+    """Which language is read best: auto, Chinese, "Chinese,Yue", English …
+    zh: 优先读准哪种语言：auto、Chinese、“Chinese,Yue”（粤语）、English 等。"""
+    rate_percent: int = Field(0, ge=-50, le=100)
+    """Slower or faster. zh: 语速加快或放慢的百分比。"""
+    url: SocketAddress = "wss://api.minimaxi.com/ws/v1/t2a_v2"
+    """Keys of minimaxi.com (China) are not taken elsewhere; those of minimax.io need wss://api.minimax.io/ws/v1/t2a_v2.
+    zh: 服务的 WebSocket 地址。minimaxi.com（中国）的密钥不能用在别处；minimax.io 的密钥要用
+    wss://api.minimax.io/ws/v1/t2a_v2。"""
+
+
+class TencentVoiceSettings(EngineSettings):
+    """Voice, Tencent Cloud: natural, streamed, needs the keys of an account.
+
+    zh: 声音 · 腾讯云：自然、流式，要账号的密钥。
+    """
+
+    implementation = "xiaozhi.stages.tts.tencent:TencentVoice"
+    known_voices = _TENCENT
+
+    app_id: str = Field("", pattern=r"^[0-9]{0,20}$")
+    """From https://console.cloud.tencent.com/cam/capi; speech synthesis has to be enabled for the account. From
+    environment variables, or written down here. The clock of this machine must be right.
+    zh: 账号的 APPID，在 https://console.cloud.tencent.com/cam/capi；账号要先开通语音合成。可以写在这里，也可以用环境变量。
+    本机时钟要准。"""
+    app_id_env: str = "TENCENT_APP_ID"
+    """zh: 存放 APPID 的环境变量名。"""
+    secret_id: ApiKey = SecretStr("")
+    """zh: 账号的 SecretId。"""
+    secret_id_env: str = "TENCENT_SECRET_ID"
+    """zh: 存放 SecretId 的环境变量名。"""
+    secret_key: ApiKey = SecretStr("")
+    """zh: 账号的 SecretKey。"""
+    secret_key_env: str = "TENCENT_SECRET_KEY"
+    """zh: 存放 SecretKey 的环境变量名。"""
+    voice: str = Field("101001", pattern=r"^[0-9]{1,12}$")
+    """The number of a voice: 101001 (woman), 101004 (man), and what else the console has. voice_en speaks sentences
+    that are English; empty: voice speaks them as well.
+    zh: 音色编号：101001（女）、101004（男），以及控制台里的其他音色。"""
+    voice_en: str = Field("", pattern=r"^[0-9]{0,12}$")
+    """zh: 说英文句子用的音色编号；留空则都用 voice。"""
+    rate_percent: int = Field(0, ge=-40, le=100)
+    """Slower or faster. zh: 语速加快或放慢的百分比。"""
+    volume: int = Field(0, ge=-10, le=10)
+    """zh: 音量，-10 到 10。"""
+    url: SocketAddress = "wss://tts.cloud.tencent.com/stream_wsv2"
+    """Address of the service; it is signed as well. zh: 服务的 WebSocket 地址；签名里也有它。"""
+
+
 class VoiceTables(Section):
     """The voices: a line here, or an entry point, registers one."""
 
@@ -238,6 +324,8 @@ class VoiceTables(Section):
     openai: OpenAIVoiceSettings = OpenAIVoiceSettings()
     azure: AzureVoiceSettings = AzureVoiceSettings()
     iflytek: IflytekVoiceSettings = IflytekVoiceSettings()
+    minimax: MinimaxVoiceSettings = MinimaxVoiceSettings()
+    tencent: TencentVoiceSettings = TencentVoiceSettings()
     sherpa: SherpaVoiceSettings = SherpaVoiceSettings()
     espeak: EspeakVoiceSettings = EspeakVoiceSettings()
 
@@ -259,12 +347,13 @@ class TtsSettings(VoiceTables, applies="next turn"):
 
     engines: tuple[VoiceName, ...] = Field(("edge", "espeak"), min_length=1)
     """Voices in order of preference: "edge" (free, needs internet), "openai" (any server with OpenAI's /audio/speech),
-    "azure" and "iflytek" (natural, need keys), "sherpa" (local model), "espeak" (embedded, robotic, always works). One
-    that fails or is late is passed over for the same sentence and left alone for retry_after_s; the next one speaks
-    with its closest voice (language, woman or man). Keep "espeak" last: then a device is never mute.
-    zh: 声音引擎，按优先顺序：edge（免费，要联网）、openai（任何有 /audio/speech 接口的服务）、azure 和 iflytek（自
-    然，要密钥）、sherpa（本地模型）、espeak（内置，像机器人，永远可用）。失败或太慢时，同一句话由下一个用最接近的声
-    音（语言、男女）来说。请把 espeak 留在最后，这样设备永远不会哑。"""
+    "azure", "iflytek", "minimax" and "tencent" (natural, need keys), "sherpa" (local model), "espeak" (embedded,
+    robotic, always works). One that fails or is late is passed over for the same sentence and left alone for
+    retry_after_s; the next one speaks with its closest voice (language, woman or man). Keep "espeak" last: then a
+    device is never mute.
+    zh: 声音引擎，按优先顺序：edge（免费，要联网）、openai（任何有 /audio/speech 接口的服务）、azure、iflytek、minimax
+    和 tencent（自然，要密钥）、sherpa（本地模型）、espeak（内置，像机器人，永远可用）。失败或太慢时，同一句话由下一个用
+    最接近的声音（语言、男女）来说。请把 espeak 留在最后，这样设备永远不会哑。"""
     first_audio_timeout_s: float = Field(2.0, gt=0, le=30)
     """Time to the first sound of a sentence, then between two pieces. zh: 等一句话第一个声音的时间（秒）。"""
     idle_timeout_s: float = Field(5.0, gt=0, le=60)

@@ -7,14 +7,10 @@ for a clock that is off by more than five minutes or an address that is not on t
 
 import base64
 import binascii
-import hashlib
-import hmac
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from email.utils import format_datetime
 from typing import Any, Final
-from urllib.parse import urlencode, urlsplit
 
 import aiohttp
 import numpy as np
@@ -27,6 +23,7 @@ from xiaozhi.stages.tts.errors import short
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, bilingual
 from xiaozhi.text import bounded_json
 from xiaozhi.upstream.connections import Connections, reason
+from xiaozhi.upstream.signing import iflytek_refusal, iflytek_url
 
 _RATE_HZ: Final = 16_000
 _MAX_TEXT_BYTES: Final = 7999  # the service takes less than 8000
@@ -43,28 +40,6 @@ _ADVICE: Final = {
     11201: "the quota of the day is used up: see the console",
 }
 _ABOUT_THE_TEXT: Final = frozenset({10109, 10163})
-_HANDSHAKE: Final = {
-    401: "the key or the secret is wrong: see tts.iflytek.api_key and tts.iflytek.api_secret",
-    403: "refused: the clock of this machine must be right within five minutes, and its address allowed in the console",
-}
-
-
-def signed_url(url: str, key: str, secret: str, now: datetime) -> str:
-    """The address with the signature of host, date and request line, as the service wants it.
-
-    Args:
-        url: the service's WebSocket.
-        key: of the application.
-        secret: of the application.
-        now: the wall clock, with its zone.
-    """
-    parts = urlsplit(url)
-    date = format_datetime(now.astimezone(UTC), usegmt=True)
-    origin = f"host: {parts.netloc}\ndate: {date}\nGET {parts.path} HTTP/1.1"
-    signature = base64.b64encode(hmac.new(secret.encode(), origin.encode(), hashlib.sha256).digest()).decode()
-    how = f'api_key="{key}", algorithm="hmac-sha256", headers="host date request-line", signature="{signature}"'
-    query = {"authorization": base64.b64encode(how.encode()).decode(), "date": date, "host": parts.netloc}
-    return f"{url}?{urlencode(query)}"
 
 
 class IflytekVoice(ClauseVoice):
@@ -128,8 +103,8 @@ class IflytekVoice(ClauseVoice):
                     if len(pcm):
                         yield pcm
         except aiohttp.WSServerHandshakeError as error:
-            advice = _HANDSHAKE.get(error.status, short(error.message))
-            raise VoiceError(f"{self.name}: HTTP {error.status}: {advice}") from error
+            refusal = iflytek_refusal(error.status, error.message, "tts.iflytek")
+            raise VoiceError(f"{self.name}: {refusal}") from error
         except TimeoutError as error:
             raise VoiceError(f"{self.name}: no answer in time") from error
         except (aiohttp.ClientError, OSError) as error:
@@ -149,8 +124,8 @@ class IflytekVoice(ClauseVoice):
             async with self._connection():
                 pass
         except aiohttp.WSServerHandshakeError as error:
-            advice = _HANDSHAKE.get(error.status, short(error.message))
-            raise VoiceError(f"{self.name}: HTTP {error.status}: {advice}") from error
+            refusal = iflytek_refusal(error.status, error.message, "tts.iflytek")
+            raise VoiceError(f"{self.name}: {refusal}") from error
         except (aiohttp.ClientError, OSError) as error:
             raise VoiceError(f"{self.name}: {self._settings.url} cannot be reached: {reason(error)}") from error
 
@@ -161,7 +136,7 @@ class IflytekVoice(ClauseVoice):
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
         settings = self._settings
-        url = signed_url(settings.url, settings.key(), settings.credential("api_secret"), datetime.now(UTC))
+        url = iflytek_url(settings.url, settings.key(), settings.credential("api_secret"), datetime.now(UTC))
         # A listener who leaves must not wait for the other side's goodbye.
         waits = aiohttp.ClientWSTimeout(ws_close=0.1)
         async with self._connections.session.ws_connect(url, max_msg_size=_MAX_MESSAGE_BYTES, timeout=waits) as socket:

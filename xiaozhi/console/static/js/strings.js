@@ -464,6 +464,8 @@ export const STRINGS = {
   'voice.openai': ['OpenAI 接口', 'OpenAI interface'],
   'voice.azure': ['Azure', 'Azure'],
   'voice.iflytek': ['讯飞', 'iFlytek'],
+  'voice.minimax': ['MiniMax', 'MiniMax'],
+  'voice.tencent': ['腾讯云', 'Tencent Cloud'],
   'voice.sherpa': ['本地模型', 'local model'],
   'voice.espeak': ['内置声音', 'embedded voice'],
 
