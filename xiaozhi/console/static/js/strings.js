@@ -464,6 +464,7 @@ export const STRINGS = {
   'voice.openai': ['OpenAI 接口', 'OpenAI interface'],
   'voice.azure': ['Azure', 'Azure'],
   'voice.iflytek': ['讯飞', 'iFlytek'],
+  'voice.http': ['其他 HTTP 服务', 'other HTTP servers'],
   'voice.sherpa': ['本地模型', 'local model'],
   'voice.espeak': ['内置声音', 'embedded voice'],
 
