@@ -77,8 +77,10 @@ class FunasrSettings(EngineSettings):
     verify_tls: bool = True
     """zh: 检查证书。FunASR 自带的证书没有机构签名，在自己的内网里可以关闭检查。"""
     mode: Literal["offline", "2pass"] = "offline"
-    """How it recognises; "2pass" for a server that was started as such.
-    zh: offline；服务以 2pass 启动的，可用 2pass。"""
+    """How it recognises. "2pass", for a server that was started as such: the sound goes up while one speaks, its first
+    texts are shown where partials are on, and what it makes of the whole is the text. "offline": sent at the end.
+    zh: 服务以 2pass 启动的，可用 2pass：边说边上传，打开 partials 就边说边显示，最后以整句重新识别的结果为准。offline：
+    说完再上传。"""
     hotwords: dict[str, int] = Field(default_factory=dict, max_length=1000)
     """Words that should be recognised, with a weight each: { "小智" = 20 }
     zh: 希望识别准的词及其权重，最多 1000 个：{ "小智" = 20 }"""
