@@ -16,6 +16,7 @@ from pydantic import BaseModel, SecretStr
 from xiaozhi.settings import LlmEndpoint, Settings
 from xiaozhi.settings.pasted import mended_address
 from xiaozhi.settings.presets import PRESETS
+from xiaozhi.settings.tts import HttpVoiceSettings
 
 # Fields that decide where a table's keys are sent.
 _PLACES: Final = ("base_url", "url", "endpoint", "geocoding_url", "region", "provider")
@@ -125,6 +126,8 @@ def _sections(section: BaseModel, table: str = "") -> Iterator[tuple[str, BaseMo
 
 def _place(section: BaseModel) -> Place:
     """Where a table's keys are sent: its addresses first; empty where it has none."""
+    if isinstance(section, HttpVoiceSettings):  # by its preset, where it says nothing
+        return (_origin(section.request.url),)
     found = []
     for name in _PLACES:
         value = getattr(section, name, None)

@@ -81,8 +81,10 @@ class FunasrSettings(EngineSettings):
     verify_tls: bool = True
     """zh: 检查证书。FunASR 自带的证书没有机构签名，在自己的内网里可以关闭检查。"""
     mode: Literal["offline", "2pass"] = "offline"
-    """How it recognises; "2pass" for a server that was started as such.
-    zh: offline；服务以 2pass 启动的，可用 2pass。"""
+    """How it recognises. "2pass", for a server that was started as such: the sound goes up while one speaks, its first
+    texts are shown where partials are on, and what it makes of the whole is the text. "offline": sent at the end.
+    zh: 服务以 2pass 启动的，可用 2pass：边说边上传，打开 partials 就边说边显示，最后以整句重新识别的结果为准。offline：
+    说完再上传。"""
     hotwords: dict[str, int] = Field(default_factory=dict, max_length=1000)
     """Words that should be recognised, with a weight each: { "小智" = 20 }
     zh: 希望识别准的词及其权重，最多 1000 个：{ "小智" = 20 }"""
@@ -191,9 +193,8 @@ class AsrSettings(RecognizerTables, applies="next turn"):
                      has heard the same; otherwise it is prepared again. Soonest, at the cost of running two models
       "pocketsphinx" embedded, English only, plain: for trying the server without any download
       "openai"       any server with OpenAI's /audio/transcriptions: OpenAI, Groq, SiliconFlow, faster-whisper
-      "funasr"       a FunASR runtime, over its WebSocket
-      "tencent"      Tencent Cloud, streamed while one speaks
-      "iflytek"      iFlytek's dictation, streamed while one speaks
+      "funasr"       a FunASR runtime, over its WebSocket; in mode "2pass" while one speaks
+    All others are clouds that recognise while one speaks, each with a table of its name below.
     zh: 识别引擎。
       auto：[models] dir 里有 SenseVoice 或 zipformer 就用，否则用 pocketsphinx
       sense-voice：中、英、日、韩、粤语，效果最好；`xiaozhi models pull sense-voice`
@@ -202,9 +203,8 @@ class AsrSettings(RecognizerTables, applies="next turn"):
           跑两个模型
       pocketsphinx：内置，只会英语，效果一般，不用下载就能试
       openai：任何有 /audio/transcriptions 接口的服务，见 [asr.openai]
-      funasr：FunASR 服务（WebSocket），见 [asr.funasr]
-      tencent：腾讯云，边说边识别，见 [asr.tencent]
-      iflytek：讯飞听写，边说边识别，见 [asr.iflytek]"""
+      funasr：FunASR 服务（WebSocket），见 [asr.funasr]；2pass 模式边说边识别
+    其余的是边说边识别的云服务，各有一个同名的表。"""
     fallback: Literal["auto", "sense-voice", "zipformer", "pocketsphinx"] = "auto"
     """What takes over for the same sentence when a recogniser on another machine fails or is late. It runs here, so
     nobody goes unheard when the network does.

@@ -30,8 +30,8 @@ _WHERE: Final = re.compile(
 )
 
 
-def mended_address(text: str) -> str:
-    """An address without what cannot belong to it: blanks, quotes, full-width marks, the operation at its end.
+def mended_whole_address(text: str) -> str:
+    """An address without what cannot belong to it: blanks, quotes, full-width marks.
 
     A scheme that is missing is added: `http` on this machine and in this network, `https` everywhere else.
     """
@@ -46,7 +46,12 @@ def mended_address(text: str) -> str:
         plain = f"{found[1].lower()}://{plain[found.end() :]}"
     elif _WHERE.match(plain):
         plain = f"{'http' if is_near(urlsplit(f'//{plain}').hostname or '') else 'https'}://{plain}"
-    address, mark, query = plain.partition("?")
+    return plain
+
+
+def mended_address(text: str) -> str:
+    """The same without the operation at its end, for a service that has several."""
+    address, mark, query = mended_whole_address(text).partition("?")
     return _OPERATION.sub("", address) + mark + query
 
 
@@ -132,6 +137,7 @@ class Mended:
 
 
 _ADDRESS: Final = Mended(mended_address)
+_WHOLE_ADDRESS: Final = Mended(mended_whole_address)
 _KEY: Final = Mended(mended_key)
 
 
@@ -165,6 +171,10 @@ def mended_settings(settings: BaseModel, given: Mapping[str, Any]) -> Iterator[t
 
 Address: TypeAlias = Annotated[str, _ADDRESS, BeforeValidator(_ADDRESS), AfterValidator(require_address)]
 """The address of a service; empty where there may be none."""
+WholeAddress: TypeAlias = Annotated[
+    str, _WHOLE_ADDRESS, BeforeValidator(_WHOLE_ADDRESS), AfterValidator(require_address)
+]
+"""The address of one operation of a service; empty where there may be none."""
 SocketAddress: TypeAlias = Annotated[str, _ADDRESS, BeforeValidator(_ADDRESS), AfterValidator(require_socket_address)]
 """The address of a service that is spoken to through a WebSocket; empty where there may be none."""
 ApiKey: TypeAlias = Annotated[SecretStr, _KEY, BeforeValidator(_KEY)]

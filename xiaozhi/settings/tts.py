@@ -1,13 +1,15 @@
 """`[tts]`: text to speech."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from pydantic import Field, SecretStr, model_validator
 
 from xiaozhi.settings.engines import EngineSettings, KnownVoice, tables_of, with_plugins
-from xiaozhi.settings.pasted import Address, ApiKey, KeyedSection, SocketAddress
+from xiaozhi.settings.http_voices import HTTP_PRESETS, PLACEHOLDERS, HttpPresetName, HttpRequest, placeholders
+from xiaozhi.settings.pasted import Address, ApiKey, KeyedSection, SocketAddress, WholeAddress
 from xiaozhi.settings.section import AtOnce, Provider, Section
 
 # Microsoft's neural voices, the same behind the read-aloud service and Azure; the most liked of each kind first.
@@ -73,6 +75,8 @@ _TENCENT: Final = (
     KnownVoice("101051", "en", "female"),
     KnownVoice("101050", "en", "male"),
 )
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")  # RFC 9110, 5.1
+_FRAMING: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "upgrade", "expect"})
 _ESPEAK: Final = (
     KnownVoice("cmn+f2", "zh", "female"),
     KnownVoice("cmn+m3", "zh", "male"),
@@ -317,6 +321,117 @@ class TencentVoiceSettings(EngineSettings):
     """Address of the service; it is signed as well. zh: 服务的 WebSocket 地址；签名里也有它。"""
 
 
+class HttpVoiceSettings(EngineSettings, KeyedSection):
+    """Voice, HTTP: any server that is sent a text in one request and answers with its sound.
+
+    zh: 声音 · HTTP：任何用一个请求接收文字、以声音回答的语音服务。
+    """
+
+    implementation = "xiaozhi.stages.tts.http:HttpVoice"
+
+    preset: Literal["", HttpPresetName] = ""
+    """What is known of a server; all that is written beside it wins, and what is left empty or 0 is the preset's.
+      "siliconflow"  硅基流动, the cloud: CosyVoice 2, streamed; needs a key alone
+      "gpt-sovits"   api_v2.py on port 9880, streamed; voice is the path of the reference sound on that server, and
+                     body = { prompt_text = "what is said in it" }
+      "cosyvoice"    its FastAPI server on port 50000, streamed, with voices that its model has: "中文女" and others of
+                     the first CosyVoice, which also needs pcm_rate_hz = 22050, or what was added to a later one
+      "indextts"     index-tts-vllm on port 6006; voice is a character of that server. A sentence comes as a whole
+      "fish-speech"  on port 8080, streamed; voice is a reference_id of that server, or empty
+    A server that thinks long before the first sound needs a longer tts.first_audio_timeout_s as well.
+    zh: 预设的服务；旁边写的优先，留空或为 0 的用预设的值。
+      siliconflow：硅基流动，云端 CosyVoice 2，流式；只要密钥
+      gpt-sovits：api_v2.py，端口 9880，流式；voice 填参考音频在那台服务器上的路径，并写 body = { prompt_text = "参考
+          音频里说的话" }
+      cosyvoice：它的 FastAPI 服务，端口 50000，流式，用模型里有的声音：第一代 CosyVoice 有“中文女”等，还要写
+          pcm_rate_hz = 22050；后来的版本用自己加进去的声音
+      indextts：index-tts-vllm，端口 6006；voice 填那台服务器上的角色名。整句一起返回
+      fish-speech：端口 8080，流式；voice 填那台服务器上的 reference_id，可以留空
+    出第一个声音较慢的服务，还要把 tts.first_audio_timeout_s 调大。"""
+    url: WholeAddress = ""
+    """The whole address that is asked. A redirect is not followed: the key goes nowhere else.
+    zh: 请求的完整地址。不跟随重定向，密钥不会送往别处。"""
+    api_key: ApiKey = SecretStr("")
+    """The key: from an environment variable (of preset "siliconflow": SILICONFLOW_API_KEY), or written down here; sent
+    where "{key}" stands in a header.
+    zh: 密钥，放在请求头里 {key} 的位置；不想写进文件，就用环境变量。"""
+    api_key_env: str = ""
+    """zh: 存放密钥的环境变量名；siliconflow 默认是 SILICONFLOW_API_KEY。"""
+    voice: str = Field("", max_length=500)
+    """zh: 声音的名称，含义见各预设。"""
+    speed: float = Field(1.0, ge=0.25, le=4.0)
+    """zh: 语速，1 是正常。"""
+    body: dict[str, Any] = Field(default_factory=dict, max_length=60)
+    """What is sent, beside or instead of the preset's fields: { "text" = "{text}", "speaker" = "{voice}", "top_k" = 5 }
+    {text}, {voice}, {language} (zh, en, ja …) and {speed} stand for their values; a field that is empty is not sent.
+    zh: 发送的字段，补充或代替预设的字段：{ "text" = "{text}", "speaker" = "{voice}", "top_k" = 5 }。{text}、{voice}、
+    {language}（zh、en、ja 等）、{speed} 会换成实际的值；空的字段不发送。"""
+    method: Literal["", "POST", "GET"] = ""
+    """POST where nothing is said; with GET the fields stand in the address. sent_as: "json" or a "form".
+    zh: 请求方法，默认 POST；用 GET 时字段放在地址里。"""
+    sent_as: Literal["", "json", "form"] = ""
+    """zh: 字段的格式：json（默认）或 form。"""
+    headers: dict[str, SecretStr] = Field(default_factory=dict, max_length=20)
+    """Headers beside the usual { Authorization = "Bearer {key}" }, which is not sent where there is no key. They are
+    kept as secret as a key.
+    zh: 请求头，默认 { Authorization = "Bearer {key}" }，没有密钥时不发送；与密钥一样保密。"""
+    sound_at: str = Field("", max_length=200, pattern=r"^[^\s]*$")
+    """Where the sound is. Empty: the answer is the sound, in any usual format, heard as it comes. Otherwise the place
+    in an answer of JSON, such as "data.0.audio", of the sound in base64 or of its address on the same server.
+    zh: 声音在哪里。留空：回答本身就是声音，常见格式都可以，边收边播。否则填它在 JSON 回答里的位置，例如
+    data.0.audio；那里是 base64 的声音，或同一服务器上的声音地址。"""
+    pcm_rate_hz: int = Field(0, ge=0, le=96_000)
+    """Samples a second of bare samples, where the server does not say it; 0: the preset's, or 24000.
+    zh: 裸采样的采样率，服务器没有说明时用它；0 则用预设的值或 24000。"""
+
+    @property
+    def request(self) -> HttpRequest:
+        """What is given, over the preset."""
+        known = HTTP_PRESETS[self.preset] if self.preset else HttpRequest()
+        return known.with_given(
+            self.body,
+            {name: value.get_secret_value() for name, value in self.headers.items()},
+            url=self.url,
+            voice=self.voice,
+            method=self.method,
+            sent_as=self.sent_as,
+            sound_at=self.sound_at,
+            pcm_rate_hz=self.pcm_rate_hz,
+        )
+
+    @property
+    def needs_credentials(self) -> bool:
+        """Services on the internet do, where a header has a place for it."""
+        request = self.request
+        return request.url.startswith("https://") and "key" in placeholders(request.headers)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_variable(cls, values: Any) -> Any:
+        name = values.get("preset") if isinstance(values, dict) else None
+        known = [preset for title, preset in HTTP_PRESETS.items() if title == name]
+        return values | {"api_key_env": values.get("api_key_env") or known[0].api_key_env} if known else values
+
+    @model_validator(mode="after")
+    def _fits(self) -> "HttpVoiceSettings":
+        request = self.request
+        names = set(placeholders(request.body))
+        if unknown := sorted(names - set(PLACEHOLDERS)):
+            places = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+            raise ValueError(f"body: knows no {{{unknown[0]}}}; what may stand in braces is {places}")
+        if request.url and "text" not in names:
+            raise ValueError('body: has no place for the text, such as text = "{text}"')
+        as_json = request.method == "POST" and request.sent_as == "json"
+        if not as_json and any(isinstance(value, dict | list) for value in request.body.values()):
+            raise ValueError("body: fields of a form or an address hold no lists and tables")
+        for name, value in request.headers.items():
+            if not _HEADER_NAME.fullmatch(name) or name.lower() in _FRAMING:
+                raise ValueError(f"headers: {name!a} cannot be set")
+            if not all(" " <= char <= "~" for char in value):
+                raise ValueError(f"headers: {name} holds characters that no header has")
+        return self
+
+
 class VoiceTables(Section):
     """The voices: a line here, or an entry point, registers one."""
 
@@ -326,6 +441,7 @@ class VoiceTables(Section):
     iflytek: IflytekVoiceSettings = IflytekVoiceSettings()
     minimax: MinimaxVoiceSettings = MinimaxVoiceSettings()
     tencent: TencentVoiceSettings = TencentVoiceSettings()
+    http: HttpVoiceSettings = HttpVoiceSettings()
     sherpa: SherpaVoiceSettings = SherpaVoiceSettings()
     espeak: EspeakVoiceSettings = EspeakVoiceSettings()
 
@@ -346,14 +462,14 @@ class TtsSettings(VoiceTables, applies="next turn"):
     """Voices: who speaks. zh: 语音合成 TTS：把文字说出来：按顺序使用的引擎。"""
 
     engines: tuple[VoiceName, ...] = Field(("edge", "espeak"), min_length=1)
-    """Voices in order of preference: "edge" (free, needs internet), "openai" (any server with OpenAI's /audio/speech),
-    "azure", "iflytek", "minimax" and "tencent" (natural, need keys), "sherpa" (local model), "espeak" (embedded,
-    robotic, always works). One that fails or is late is passed over for the same sentence and left alone for
-    retry_after_s; the next one speaks with its closest voice (language, woman or man). Keep "espeak" last: then a
-    device is never mute.
-    zh: 声音引擎，按优先顺序：edge（免费，要联网）、openai（任何有 /audio/speech 接口的服务）、azure、iflytek、minimax
-    和 tencent（自然，要密钥）、sherpa（本地模型）、espeak（内置，像机器人，永远可用）。失败或太慢时，同一句话由下一个用
-    最接近的声音（语言、男女）来说。请把 espeak 留在最后，这样设备永远不会哑。"""
+    """Voices in order of preference. One that fails or is late is passed over for the same sentence and left alone for
+    retry_after_s; the next one speaks with its closest voice (language, woman or man). Keep "espeak" last: then a device
+    is never mute. "edge" is free and needs internet, "sherpa" is a local model, "espeak" is embedded, robotic, and always
+    works; "openai" is any server with OpenAI's /audio/speech, "http" any other (SiliconFlow, GPT-SoVITS, CosyVoice,
+    IndexTTS, Fish-Speech); the clouds need keys.
+    zh: 声音引擎，按优先顺序。失败或太慢时，同一句话由下一个用最接近的声音（语言、男女）来说。请把 espeak 留在最后，这样
+    设备永远不会哑。edge 免费，要联网；sherpa 是本地模型；espeak 内置，像机器人，永远可用；openai 是任何有 /audio/speech
+    接口的服务；http 是其他服务（硅基流动、GPT-SoVITS、CosyVoice、IndexTTS、Fish-Speech）；各家云服务要密钥。"""
     first_audio_timeout_s: float = Field(2.0, gt=0, le=30)
     """Time to the first sound of a sentence, then between two pieces. zh: 等一句话第一个声音的时间（秒）。"""
     idle_timeout_s: float = Field(5.0, gt=0, le=60)

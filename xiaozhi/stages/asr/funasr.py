@@ -11,12 +11,15 @@ websocket-server.cpp` and `websocket-server-2pass.cpp`. They differ in how one k
 - Python of early 2026: the end alone has no effect; what is left is recognised when one more piece of sound comes.
 - C++: one text with `is_final` false in mode `offline`; in mode `2pass` true for the last one, which may be empty and
   without a `mode`.
+
+So in mode `2pass`, what a server says with texts that come while somebody speaks tells what it says with the last one.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
@@ -26,8 +29,10 @@ import orjson
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16
 from xiaozhi.settings.asr import FunasrSettings, RemoteAsrSettings
 from xiaozhi.settings.section import Language
+from xiaozhi.stages.asr.decoding import Decoding
 from xiaozhi.stages.asr.engine import Transcript
-from xiaozhi.stages.asr.recogniser import BuildContext
+from xiaozhi.stages.asr.pieces import PieceUtterance
+from xiaozhi.stages.asr.recogniser import BuildContext, Say, Utterance
 from xiaozhi.stages.asr.remote import RemoteRecognizer, to_text
 from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.text import bounded_json
@@ -39,7 +44,7 @@ _CHUNK_INTERVAL: Final = 10
 # The server's voice detection works piece by piece and expects pieces of 60 * 10 / 10 ms.
 _PIECE_BYTES: Final = UPLINK_RATE_HZ * 60 // 1000 * 2
 _MAX_MESSAGE_BYTES: Final = 1024 * 1024
-_MAX_MESSAGES: Final = 500
+_MAX_MESSAGES: Final = 5000  # a text every 0.6 s, in the longest sound that is sent
 # Servers cut sound at pauses of 0.5 to 0.8 s and send a text for each part. Whoever speaks for so long pauses, perhaps
 # over noise that this side takes for voice.
 _MIN_CUT_S: Final = 3.0
@@ -47,15 +52,17 @@ _MIN_PAUSE_S: Final = 0.4
 _PAUSE_STEP: Final = UPLINK_RATE_HZ // 50
 # A fifth of the loudness of the loud parts (-14 dB) is a pause.
 _PAUSE_BELOW: Final = 0.2
+_NOTHING: Final[PcmFloat] = np.empty(0, np.float32)
 _NEXT_PART_S: Final = 0.25
 _END: Final = '{"is_speaking": false, "is_end": true}'
-_TEXTS: Final = ("offline", "2pass-offline")
 # How long to wait for the answer of a server that knows `is_end`, when finding out whether it does.
 _PROBE_S: Final = 0.5
 
 
 class Funasr(RemoteRecognizer):
-    """Recognises through a FunASR runtime; each utterance has a connection of its own, as in FunASR's clients.
+    """Recognises through a FunASR runtime: in mode `2pass` while somebody speaks, in mode `offline` what was said.
+
+    Each piece that is asked for has a connection of its own, as in FunASR's clients: not all servers take a second one.
 
     Args:
         settings: where and how.
@@ -72,7 +79,8 @@ class Funasr(RemoteRecognizer):
         self._language = language
         self._itn = itn
         self._connections = Connections(None, connect_s=remote.connect_timeout_s)
-        self._says_end = False  # this server says so behind the last text
+        self.says_end = False
+        """This server says so behind the last text."""
 
     @classmethod
     def build(cls, context: BuildContext) -> "Funasr":
@@ -101,25 +109,25 @@ class Funasr(RemoteRecognizer):
             message["hotwords"] = orjson.dumps(settings.hotwords).decode()  # JSON in a string
         return message
 
+    def open(self, decoding: Decoding, say: Say | None = None) -> Utterance:
+        """Begin an utterance; in mode `2pass` it goes up as it comes, and `say` takes its text so far."""
+        if self._settings.mode == "offline":
+            return super().open(decoding)
+        return PieceUtterance(partial(_Piece, self), self.remote, decoding, say)
+
     async def recognise(self, pcm: PcmFloat) -> Transcript:
         """Recognise float32[n] at 16 kHz.
 
         Raises:
             RemoteError: refused, broke, or answered something that is no text.
         """
-        data = to_int16(pcm).astype("<i2", copy=False).tobytes()
+        piece = _Piece(self, lambda: None)
         try:
-            async with self._connect() as socket:
-                await socket.send_str(orjson.dumps(self.config()).decode())
-                for start in range(0, len(data), _PIECE_BYTES):
-                    await socket.send_bytes(data[start : start + _PIECE_BYTES])
-                await socket.send_str(_END)
-                parts = await self._parts(socket, cut=_may_be_cut(pcm))
-        except aiohttp.WSServerHandshakeError as error:
-            raise RemoteError(f"{self.name}: HTTP {error.status}: is asr.funasr.url a FunASR runtime?") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise RemoteError(f"{self.name}: {_reason(error)}") from error
-        return to_text("".join(parts), self.name, self.remote.settings.max_text_chars)
+            piece.feed(pcm)
+            piece.end()
+            return await piece.text
+        finally:
+            piece.close()
 
     async def connect(self) -> None:
         """Connect once and find out whether the server says when a text is the last; no connection is kept.
@@ -127,71 +135,42 @@ class Funasr(RemoteRecognizer):
         Raises:
             RemoteError: it cannot be reached.
         """
-        try:
-            async with self._connect() as socket:
-                await socket.send_str(orjson.dumps(self.config()).decode())
-                await socket.send_str(_END)
-                await self._probe(socket)
-        except aiohttp.WSServerHandshakeError as error:
-            raise RemoteError(f"{self.name}: HTTP {error.status}: is asr.funasr.url a FunASR runtime?") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise RemoteError(f"{self.name}: {self._settings.url} cannot be reached: {_reason(error)}") from error
+        async with self.socket("cannot be reached: ") as socket:
+            await socket.send_str(_END)
+            try:
+                async with asyncio.timeout(_PROBE_S):  # most answer nothing
+                    while (message := await socket.receive()).type is aiohttp.WSMsgType.TEXT and not self.says_end:
+                        self.says_end = self.read(message.data).is_end
+            except (TimeoutError, RemoteError):
+                pass  # it is there; whether it is a FunASR runtime will be seen at the first sentence
 
     async def disconnect(self) -> None:
         """Close what is open."""
         await self._connections.close()
 
     @asynccontextmanager
-    async def _connect(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        async with self._connections.session.ws_connect(
-            self._settings.url,
-            protocols=("binary",),
-            ssl=self._settings.verify_tls,
-            max_msg_size=_MAX_MESSAGE_BYTES,
-            timeout=aiohttp.ClientWSTimeout(ws_close=0.1),  # nobody waits for the other side's goodbye
-        ) as socket:
-            yield socket
+    async def socket(self, what: str = "") -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """A connection with its configuration sent; what goes wrong with it within is said behind `what`.
 
-    async def _probe(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        """What the server answers to an end without any sound; most answer nothing."""
+        Raises:
+            RemoteError: refused, or broken.
+        """
         try:
-            async with asyncio.timeout(_PROBE_S):
-                while (message := await socket.receive()).type is aiohttp.WSMsgType.TEXT and not self._says_end:
-                    self._read(message.data)
-        except (TimeoutError, RemoteError):
-            pass  # it is there; whether it is a FunASR runtime will be seen at the first sentence
+            async with self._connections.session.ws_connect(
+                self._settings.url,
+                protocols=("binary",),
+                ssl=self._settings.verify_tls,
+                max_msg_size=_MAX_MESSAGE_BYTES,
+                timeout=aiohttp.ClientWSTimeout(ws_close=0.1),  # nobody waits for the other side's goodbye
+            ) as socket:
+                await socket.send_str(orjson.dumps(self.config()).decode())
+                yield socket
+        except aiohttp.WSServerHandshakeError as error:
+            raise RemoteError(f"{self.name}: HTTP {error.status}: is asr.funasr.url a FunASR runtime?") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise RemoteError(f"{self.name}: {self._settings.url} {what}{_reason(error)}") from error
 
-    async def _parts(self, socket: aiohttp.ClientWebSocketResponse, *, cut: bool) -> list[str]:
-        """The texts of the parts that the server has cut the sound into; mostly one where it is not `cut`."""
-        parts: list[str] = []
-        nudged = False
-        for _ in range(_MAX_MESSAGES):
-            # A server that is busy may take its time, up to the caller's limit, where it is certain that more comes.
-            patient = self._says_end or (nudged and not parts)
-            try:
-                async with asyncio.timeout(None if patient else _NEXT_PART_S):
-                    message = await socket.receive()
-            except TimeoutError:
-                if nudged:
-                    return parts
-                nudged = True
-                await socket.send_bytes(bytes(_PIECE_BYTES))
-                continue
-            except asyncio.CancelledError:
-                self._says_end = self._says_end and not parts  # it did not say so: another server is there by now
-                raise
-            if message.type is not aiohttp.WSMsgType.TEXT:
-                if parts:
-                    return parts
-                raise RemoteError(f"{self.name}: the connection ended before the text")
-            said = self._read(message.data)
-            if said.text is not None:
-                parts.append(said.text)
-            if said.is_end or (said.text is not None and not self._says_end and (said.last or not cut)):
-                return parts
-        raise RemoteError(f"{self.name}: sends without an end")
-
-    def _read(self, message: str) -> "_Said":
+    def read(self, message: str) -> "Said":
         """A message of the server.
 
         Raises:
@@ -207,23 +186,151 @@ class Funasr(RemoteRecognizer):
         if said.get("error"):
             raise RemoteError(f"{self.name}: {one_line(said['error'], MAX_SHOWN_CHARS)}")
         if said.get("is_end") is True:
-            self._says_end = True
-            return _Said(None, last=True, is_end=True)
-        text, mode = said.get("text"), said.get("mode", "offline")
+            return Said("", "", None, is_end=True)
+        text, mode, final = said.get("text"), said.get("mode", ""), said.get("is_final")
         if not isinstance(text, str):
             raise RemoteError(f"{self.name}: answered without a text")
-        # In mode 2pass the last text of the server in Python looks like a part of the one in C++.
-        last = mode == "offline" and said.get("is_final") is False and "mode" in said
-        return _Said(text if mode in _TEXTS else None, last=last, is_end=False)
+        return Said(text, str(mode), final if isinstance(final, bool) else None)
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
-    """One message: a text that will not change any more, or None; whether another can follow."""
+class Said:
+    """One message: a text, of which pass it is (empty where it is not said), and the server's `is_final`."""
 
-    text: str | None
-    last: bool
-    is_end: bool
+    text: str
+    mode: str
+    final: bool | None
+    is_end: bool = False
+
+
+class _Piece:
+    """Sound of one connection, sent as it is fed, and its text, which grows until `end` has been answered.
+
+    Args:
+        engine: connects and reads.
+        show: called when `so_far` has changed.
+    """
+
+    def __init__(self, engine: Funasr, show: Callable[[], None]) -> None:
+        self._engine, self._show = engine, show
+        self._final: str | None = None  # what will not change any more: the server cuts at pauses, and tells each part
+        self._running = ""  # what the first pass has heard since
+        self._up: asyncio.Queue[bytes | None] = asyncio.Queue()  # None: the end
+        self._rest = b""
+        self._chunks: list[PcmFloat] = []
+        self._told_end = False
+        self._cut = False
+        self._final_before: bool | None = None  # the server's `is_final` while sound still came
+        self._messages = 0
+        self._news, self._over = asyncio.Event(), False
+        self.text = asyncio.create_task(self._recognise(), name="asr-funasr")
+        """The whole; raises RemoteError."""
+        self.text.add_done_callback(lambda task: task.cancelled() or task.exception())  # perhaps nobody waits for it
+
+    @property
+    def so_far(self) -> Transcript:
+        """The text up to now."""
+        engine = self._engine
+        return to_text((self._final or "") + self._running, engine.name, engine.remote.settings.max_text_chars)
+
+    def feed(self, pcm: PcmFloat) -> None:
+        """Send float32[n] at 16 kHz; not behind `end`."""
+        if self.text.done():
+            return  # it has failed
+        self._chunks.append(pcm)
+        data = self._rest + to_int16(pcm).astype("<i2", copy=False).tobytes()
+        whole = len(data) - len(data) % _PIECE_BYTES
+        for start in range(0, whole, _PIECE_BYTES):
+            self._up.put_nowait(data[start : start + _PIECE_BYTES])
+        self._rest = data[whole:]
+
+    def end(self) -> None:
+        """That was all."""
+        if self._rest:
+            self._up.put_nowait(self._rest)
+        self._cut = self._final is not None or _may_be_cut(np.concatenate(self._chunks or [_NOTHING]))
+        self._chunks.clear()
+        self._up.put_nowait(None)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.text.cancel()
+
+    async def _recognise(self) -> Transcript:
+        async with self._engine.socket() as socket:
+            sending = asyncio.create_task(self._send(socket), name="asr-funasr-send")
+            reading = asyncio.create_task(self._read(socket), name="asr-funasr-read")
+            try:
+                await asyncio.wait((sending, reading), return_when=asyncio.FIRST_COMPLETED)
+                if sending.done():
+                    await sending
+                    await self._last(socket, reading)
+                if reading.done() and not self._over:
+                    await reading
+            except asyncio.CancelledError:
+                if self._told_end and self._final is None:  # it did not say so: another server is there by now
+                    self._engine.says_end = False
+                raise
+            finally:
+                for task in (sending, reading):
+                    task.cancel()
+                await asyncio.gather(sending, reading, return_exceptions=True)
+        return self.so_far
+
+    async def _send(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        while (data := await self._up.get()) is not None:
+            await socket.send_bytes(data)
+        self._told_end = True
+        await socket.send_str(_END)
+
+    async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        while (message := await socket.receive()).type is aiohttp.WSMsgType.TEXT:
+            self._messages += 1
+            if self._messages > _MAX_MESSAGES:
+                raise RemoteError(f"{self._engine.name}: sends without an end")
+            self._take(self._engine.read(message.data))
+            self._news.set()
+            self._show()
+        if not self._told_end or self._final is None:
+            raise RemoteError(f"{self._engine.name}: the connection ended before the text")
+
+    def _take(self, said: Said) -> None:
+        """Add what was said. Text of the second pass replaces all of the first since the one before it."""
+        max_chars = self._engine.remote.settings.max_text_chars
+        if said.is_end:
+            self._engine.says_end = self._over = True
+        elif said.mode.endswith("online"):
+            self._running = (self._running + said.text)[:max_chars]
+        else:
+            self._final, self._running = ((self._final or "") + said.text)[:max_chars], ""
+        if not self._told_end:
+            self._final_before = said.final if said.final is not None else self._final_before
+        elif not (self._engine.says_end or said.mode.endswith("online")):
+            self._over = self._is_last(said) or not self._cut
+
+    def _is_last(self, said: Said) -> bool:
+        """Whether no text follows this one, which came behind the end."""
+        if said.mode == "offline":
+            return said.final is False
+        # What a server says of texts while sound still comes tells whether it is the one in Python or in C++.
+        return self._final_before is not None and said.final is (not self._final_before)
+
+    async def _last(self, socket: aiohttp.ClientWebSocketResponse, reading: asyncio.Task[None]) -> None:
+        """Wait for the last text: as long as the caller where it is certain that one comes, else for a moment."""
+        nudged = False
+        reading.add_done_callback(lambda _task: self._news.set())
+        while not self._over and not reading.done():
+            self._news.clear()
+            certain = self._engine.says_end or (nudged and (self._final is None or self._running != ""))
+            try:
+                async with asyncio.timeout(None if certain else _NEXT_PART_S):
+                    await self._news.wait()
+            except TimeoutError:
+                if nudged:
+                    self._over = True
+                    return
+                nudged = True
+                await socket.send_bytes(bytes(_PIECE_BYTES))
 
 
 def _may_be_cut(pcm: PcmFloat) -> bool:

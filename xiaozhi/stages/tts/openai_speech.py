@@ -5,25 +5,19 @@ Asked by aiohttp and not by the `openai` client, whose request costs 5.5 ms of t
 """
 
 from collections.abc import AsyncGenerator
-from typing import Any, Final
+from contextlib import aclosing
+from typing import Any
 
 import aiohttp
 
-from xiaozhi.audio.errors import DecodeError
 from xiaozhi.audio.pcm import PcmInt
-from xiaozhi.audio.stream_decode import SpeechDecoder, decode_parts
 from xiaozhi.settings import OpenAIVoiceSettings
 from xiaozhi.settings.pasted import key_fault
-from xiaozhi.stages.tts.engine import ClauseVoice, TextRefused, VoiceError
-from xiaozhi.stages.tts.errors import error_in, short, undecodable
+from xiaozhi.stages.tts.engine import ClauseVoice, VoiceError
+from xiaozhi.stages.tts.http_sound import sound_of
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, closest
 from xiaozhi.upstream.connections import Connections, reason
 
-_NOT_SOUND: Final = ("application/json", "text/")
-_ABOUT_THE_TEXT: Final = frozenset({400, 413, 422})
-_RATE_HEADERS: Final = ("x-sample-rate", "x-audio-sample-rate", "sample-rate")
-_MAX_ERROR_BYTES: Final = 2000
-_PIECE_BYTES: Final = 9600  # 0.2 s of bare samples
 _SLOWEST, _FASTEST = 0.25, 4.0  # what the API takes
 
 
@@ -51,27 +45,12 @@ class OpenAIVoice(ClauseVoice):
         Raises:
             VoiceError: refused, timed out, broke, or sent something that is not sound.
         """
-        asked = self._request(text, language, request)
-        begun = False
-        try:
-            async with self._connections.session.post(
-                f"{self._base}/audio/speech", json=asked, headers=self._headers()
-            ) as reply:
-                await self._require_sound(reply)
-                begun = True
-                decoder = self._decoder(reply)
-                async for data in reply.content.iter_chunked(_PIECE_BYTES):
-                    for pcm in decode_parts(decoder, data):
-                        yield pcm
-            rest = decoder.finish()
-        except DecodeError as error:
-            raise undecodable(self.name, error) from error
-        except TimeoutError as error:
-            raise VoiceError(f"{self.name}: no answer in time") from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise VoiceError(f"{self.name}: {'broke off: ' if begun else ''}{reason(error)}") from error
-        if len(rest):
-            yield rest
+        asked = self._connections.session.post(
+            f"{self._base}/audio/speech", json=self._request(text, language, request), headers=self._headers()
+        )
+        async with aclosing(sound_of(self.name, asked, self._settings.pcm_rate_hz, self._settings.format)) as pieces:
+            async for pcm in pieces:
+                yield pcm
 
     async def warm(self) -> None:
         """Open a connection without spending tokens; a server without a list of models will do.
@@ -89,12 +68,6 @@ class OpenAIVoice(ClauseVoice):
     async def close(self) -> None:
         """Close the connections."""
         await self._connections.close()
-
-    def _decoder(self, reply: aiohttp.ClientResponse) -> SpeechDecoder:
-        """For what the server says that it sends; some say the rate of bare samples in a header of their own."""
-        said = next((rate for name in _RATE_HEADERS if (rate := reply.headers.get(name, "")).isdecimal()), "")
-        rate_hz = int(said) if 4 <= len(said) <= 6 else self._settings.pcm_rate_hz
-        return SpeechDecoder(self._settings.format, reply.headers.get("content-type", ""), rate_hz)
 
     def _request(self, text: str, language: str, request: VoiceRequest) -> dict[str, Any]:
         settings = self._settings
@@ -114,18 +87,3 @@ class OpenAIVoice(ClauseVoice):
         if fault := key_fault(key):
             raise VoiceError(f"{self.name}: the key {fault}: see tts.openai.api_key")
         return {"User-Agent": "xiaozhi", **({"Authorization": f"Bearer {key}"} if key else {})}
-
-    async def _require_sound(self, reply: aiohttp.ClientResponse) -> None:
-        """Read what is not sound.
-
-        Raises:
-            VoiceError: the answer is an error, or a page or a message with the status of a success.
-        """
-        kind = reply.headers.get("content-type", "").lower()
-        if reply.status == 200 and not kind.startswith(_NOT_SOUND):
-            return
-        body = (await reply.content.read(_MAX_ERROR_BYTES)).decode("utf-8", "replace")
-        if reply.status == 200:
-            raise VoiceError(f"{self.name}: answered {kind} instead of sound: {short(body)}")
-        of_text = reply.status in _ABOUT_THE_TEXT
-        raise (TextRefused if of_text else VoiceError)(f"{self.name}: HTTP {reply.status}: {short(error_in(body))}")

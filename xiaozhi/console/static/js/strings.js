@@ -466,6 +466,7 @@ export const STRINGS = {
   'voice.iflytek': ['讯飞', 'iFlytek'],
   'voice.minimax': ['MiniMax', 'MiniMax'],
   'voice.tencent': ['腾讯云', 'Tencent Cloud'],
+  'voice.http': ['其他 HTTP 服务', 'other HTTP servers'],
   'voice.sherpa': ['本地模型', 'local model'],
   'voice.espeak': ['内置声音', 'embedded voice'],
 
