@@ -1,4 +1,4 @@
-"""Volcengine's streaming recognition: strict about keys, order, sizes and compression; says words as sound comes.
+"""Volcengine's recognition and voices: strict about keys, order, sizes and compression.
 
 The frames are read and written here by hand, from document 6561/1354869 and not from the client's code.
 """
@@ -6,16 +6,22 @@ The frames are read and written here by hand, from document 6561/1354869 and not
 import asyncio
 import gzip
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from aiohttp import WSMsgType, web
 
 from bench.standins.base import StandIn, reset
+from bench.standins.sound import tone
+from xiaozhi.audio.pcm import PcmInt
 
 _PATH = "/api/v3/sauc/bigmodel_async"
 _BYTES_PER_S: Final = 32_000
 _MIN_PIECE, _MAX_PIECE = 3200, 6400  # 100 to 200 ms; the last one may be shorter
+_VOICE_PATH: Final = "/api/v3/tts/bidirection"
+_VOICE_PIECE_BYTES: Final = 5001  # odd on purpose: pieces of the service end anywhere
+_LATE_PIECES: Final = 3
 _LOG_ID: Final = "20261130-log"
 
 
@@ -244,3 +250,212 @@ class VolcengineAsrStandIn(StandIn):
         sequence = (-number if last and number % 2 else number).to_bytes(4, "big", signed=True)  # both are seen
         await socket.send_bytes(head + sequence + len(payload).to_bytes(4, "big") + payload)
         await asyncio.sleep(0)
+
+
+@dataclass(frozen=True, slots=True)
+class VolcengineText:
+    """What a session was asked to say."""
+
+    text: str
+    speaker: str
+    rate: int
+    session: str
+    section: str
+    connection: int
+
+
+@dataclass(slots=True)
+class _Session:
+    """A session that is open."""
+
+    id: str
+    asked: dict[str, Any]
+    texts: list[str] = field(default_factory=list)
+    finished: bool = False
+
+
+class VolcengineVoiceStandIn(StandIn):
+    """`/api/v3/tts/bidirection`: one session at a time on a connection, a voice of the resource that was bought.
+
+    `requests` holds a `VolcengineText` for each session that was finished.
+
+    Args:
+        app_id, key, resource: as for recognition.
+        sound: makes the sound of a text, int16[n] at 24 kHz.
+        port: 0 for any.
+
+    Attributes:
+        connections: how many were opened.
+        cancelled: the ids of sessions that were cancelled.
+        closed: connections that the client finished in form.
+    """
+
+    FAULTS = frozenset(
+        "hang error-500 hang-start failed hang-midway reset-midway error-midway garbage empty stray never-cancelled "
+        "ends-idle".split()
+    )
+
+    def __init__(
+        self,
+        app_id: str = "4711",
+        key: str = "k-volcengine",
+        resource: str = "seed-tts-2.0",
+        sound: Callable[[str], PcmInt] = tone,
+        port: int = 0,
+    ) -> None:
+        super().__init__(port)
+        self.app_id, self.key, self.resource = app_id, key, resource
+        self.sound = sound
+        self.connections = 0
+        self.cancelled: list[str] = []
+        self.closed = 0
+
+    @property
+    def ws_url(self) -> str:
+        """What goes into `tts.volcengine.url`."""
+        return self.url.replace("http", "ws", 1) + _VOICE_PATH
+
+    def routes(self) -> list[web.RouteDef]:
+        """The WebSocket."""
+        return [web.get(_VOICE_PATH, self._socket)]
+
+    async def _socket(self, request: web.Request) -> web.StreamResponse:
+        self.connections += 1
+        number = self.connections
+        if self.fault == "hang":
+            await self.hang()
+        if self.fault == "error-500":
+            return web.Response(status=500)
+        refused = refusal(request, self.app_id, self.key, self.resource)
+        if refused is not None:
+            return refused
+        socket = web.WebSocketResponse()
+        socket.headers["X-Tt-Logid"] = _LOG_ID
+        await socket.prepare(request)
+        speaking: asyncio.Task[None] | None = None
+        session: _Session | None = None
+        begun = False
+        try:
+            async for message in socket:
+                if message.type is not WSMsgType.BINARY:
+                    raise Refused(45000001, "text")
+                event, name, said = parse_event(message.data)
+                if event == 1 and not begun:
+                    begun = True
+                    await _tell(socket, 50, "connection", {})
+                elif event == 2 and begun:
+                    self.closed += 1
+                    await _tell(socket, 52, "connection", {})
+                    await socket.close()
+                elif event == 100 and begun and (session is None or (speaking is not None and speaking.done())):
+                    session, speaking = _Session(name, said), None
+                    await self._begin(socket, session)
+                elif session is None or name != session.id:
+                    raise Refused(45000001, f"event {event} of no session")
+                elif event == 200 and not session.finished:
+                    session.texts.append(said["req_params"]["text"])
+                elif event == 102 and not session.finished:
+                    session.finished = True
+                    params = session.asked["req_params"]
+                    section = json.loads(params.get("additions", "{}")).get("section_id", "")
+                    rate = params["audio_params"]["speech_rate"]
+                    asked = VolcengineText("".join(session.texts), params["speaker"], rate, name, section, number)
+                    await self.record(asked)
+                    speaking = asyncio.create_task(self._speak(request, socket, session, self.fault))
+                elif event == 101:
+                    self.cancelled.append(name)
+                    if speaking is not None:
+                        speaking.cancel()
+                        await asyncio.gather(speaking, return_exceptions=True)
+                    for _ in range(_LATE_PIECES):
+                        await _tell(socket, 352, name, bytes(_VOICE_PIECE_BYTES))
+                    if self.fault != "never-cancelled":
+                        await _tell(socket, 151, name, {})
+                        session = None
+                else:
+                    raise Refused(45000001, f"event {event} out of order")
+        except Refused as error:
+            text = json.dumps({"error": str(error)}).encode()
+            head = bytes((0x11, 0xF0, 0x10, 0)) + error.code.to_bytes(4, "big")
+            await socket.send_bytes(head + len(text).to_bytes(4, "big") + text)
+            await socket.close()
+        finally:
+            if speaking is not None:
+                speaking.cancel()
+                await asyncio.gather(speaking, return_exceptions=True)
+        return socket
+
+    async def _begin(self, socket: web.WebSocketResponse, session: _Session) -> None:
+        if self.fault == "hang-start":
+            await self.hang()
+        asked = session.asked["req_params"]
+        audio = asked["audio_params"]
+        second = asked["speaker"].endswith("_uranus_bigtts")
+        if (audio["format"], audio["sample_rate"]) != ("pcm", 24_000) or not -50 <= audio["speech_rate"] <= 100:
+            raise Refused(45000001, "audio_params")
+        if second != (self.resource == "seed-tts-2.0") or self.fault == "failed":
+            said = {"status_code": 45000000, "message": "speaker permission denied"}
+            await _tell(socket, 153, session.id, said)
+            session.finished = True
+            return
+        await _tell(socket, 150, session.id, {})
+
+    async def _speak(self, request: web.Request, socket: web.WebSocketResponse, session: _Session, fault: str) -> None:
+        text = "".join(session.texts)
+        if fault == "stray":
+            await _tell(socket, 352, "of-another-session", bytes(_VOICE_PIECE_BYTES) + b"\x7f" * 1000)
+        await _tell(socket, 350, session.id, {"text": text})
+        body = self.sound(text).astype("<i2").tobytes() if fault != "empty" else b""
+        for start in range(0, len(body), _VOICE_PIECE_BYTES):
+            if start * 2 >= len(body):
+                match fault:
+                    case "hang-midway":
+                        await self.hang()
+                    case "reset-midway":
+                        reset(request)
+                        return
+                    case "garbage":
+                        await socket.send_bytes(b"<html>")
+                        return
+                    case "error-midway":
+                        payload = b'{"error": "internal"}'
+                        head = bytes((0x11, 0xF0, 0x10, 0)) + (55000000).to_bytes(4, "big")
+                        await socket.send_bytes(head + len(payload).to_bytes(4, "big") + payload)
+                        return
+            await _tell(socket, 352, session.id, body[start : start + _VOICE_PIECE_BYTES])
+        await _tell(socket, 351, session.id, {"text": text})
+        await _tell(socket, 152, session.id, {"status_code": 20000000, "message": "ok"})
+        if fault == "ends-idle":
+            await socket.close()
+
+
+def parse_event(data: bytes) -> tuple[int, str, dict[str, Any]]:
+    """The number, the session and the payload of an event of the client.
+
+    Raises:
+        Refused: it is not as the documents say.
+    """
+    if data[:4] != bytes((0x11, 0x14, 0x10, 0)):
+        raise Refused(45000001, "header")
+    event, at = int.from_bytes(data[4:8], "big"), 8
+    name = ""
+    if event >= 100:
+        size = int.from_bytes(data[at : at + 4], "big")
+        name, at = data[at + 4 : at + 4 + size].decode(), at + 4 + size
+        if size != 36:
+            raise Refused(45000001, "session id")
+    size = int.from_bytes(data[at : at + 4], "big")
+    if size != len(data) - at - 4:
+        raise Refused(45000001, "payload size")
+    said = json.loads(data[at + 4 :])
+    if event in (100, 200) and (said["event"], said["namespace"]) != (event, "BidirectionalTTS"):
+        raise Refused(45000001, "namespace")
+    return event, name, said
+
+
+async def _tell(socket: web.WebSocketResponse, event: int, name: str, said: dict[str, Any] | bytes) -> None:
+    """Send an event; sound as it is, all else in JSON."""
+    kind, form = (0xB4, 0x00) if isinstance(said, bytes) else (0x94, 0x10)
+    payload = said if isinstance(said, bytes) else json.dumps(said).encode()
+    parts = b"".join(len(part).to_bytes(4, "big") + part for part in (name.encode(), payload))
+    await socket.send_bytes(bytes((0x11, kind, form, 0)) + event.to_bytes(4, "big") + parts)

@@ -56,11 +56,13 @@ class ServiceError(Exception):
     Args:
         message: why.
         code: of the service's error, 0 where it has none.
+        ended: the connection is no more.
     """
 
-    def __init__(self, message: str, code: int = 0) -> None:
+    def __init__(self, message: str, code: int = 0, *, ended: bool = False) -> None:
         super().__init__(message)
         self.code = code
+        self.ended = ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +229,7 @@ class Socket:
         try:
             await self._socket.send_bytes(frame)
         except (aiohttp.ClientError, OSError) as error:
-            raise ServiceError(f"the connection broke: {reason(error)}") from error
+            raise ServiceError(f"the connection broke: {reason(error)}", ended=True) from error
 
     async def receive(self) -> Frame:
         """The next frame.
@@ -238,7 +240,8 @@ class Socket:
         message = await self._socket.receive()
         if message.type is not aiohttp.WSMsgType.BINARY:
             ended = message.type is not aiohttp.WSMsgType.TEXT
-            raise ServiceError(self.about("the connection ended" if ended else "answered something that is no frame"))
+            line = "the connection ended" if ended else "answered something that is no frame"
+            raise ServiceError(self.about(line), ended=ended)
         frame = read(message.data)
         if frame.kind is Kind.ERROR:
             raise self.refusal(frame.code, frame.says())
