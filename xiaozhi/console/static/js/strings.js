@@ -464,6 +464,7 @@ export const STRINGS = {
   'voice.openai': ['OpenAI 接口', 'OpenAI interface'],
   'voice.azure': ['Azure', 'Azure'],
   'voice.iflytek': ['讯飞', 'iFlytek'],
+  'voice.volcengine': ['火山引擎（豆包）', 'Volcengine (Doubao)'],
   'voice.sherpa': ['本地模型', 'local model'],
   'voice.espeak': ['内置声音', 'embedded voice'],
 
