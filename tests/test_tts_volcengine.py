@@ -131,9 +131,8 @@ async def test_who_gives_up_cancels_the_session_and_its_late_sound_is_nobodys(se
     await session.send(TEXT, "zh")
     async with aclosing(session.sound()) as spoken:
         await anext(spoken)
-        began_s = time.perf_counter()
     await session.cancel()
-    assert time.perf_counter() - began_s < 0.5, "nobody waits for the service"
+    assert server.cancelled == [], "nobody waits for the service"
     await until(lambda: len(server.cancelled) == 1)
     server.fault = ""
     server.sound = lambda text: tone(text)[:4800]
