@@ -1,6 +1,8 @@
 """Recognition on other machines, against stand-ins that check what they are sent, and what takes over when it fails."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -219,6 +221,14 @@ async def test_other_faults_of_a_runtime_are_errors(runtime: FunasrStandIn, faul
     with pytest.raises(RemoteError, match="funasr: "):
         await recogniser.recognise(sound(0.5))
     await recogniser.disconnect()
+
+
+def test_the_text_of_a_service_loads_no_recogniser_of_this_machine() -> None:
+    """Loading one takes a quarter of a second, in which every conversation would stand still."""
+    program = "import sys; from xiaozhi.stages.asr.remote import to_text; to_text('hello', 'x', 100)"
+    check = "print('sherpa_onnx' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", f"{program}; {check}"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_tags_leave_the_text_and_a_text_has_an_end() -> None:

@@ -11,7 +11,8 @@ from xiaozhi.settings.section import Language
 from xiaozhi.stages.asr.engine import EngineError, Transcript
 from xiaozhi.stages.asr.model_files import find_sense_voice
 from xiaozhi.stages.asr.offline import OfflineRecognizer
-from xiaozhi.stages.asr.sense_voice import SenseVoice, to_transcript
+from xiaozhi.stages.asr.sense_voice import SenseVoice
+from xiaozhi.stages.asr.tagged_text import to_transcript
 
 
 def noise(seconds: float, amplitude: float = 0.1) -> PcmFloat:

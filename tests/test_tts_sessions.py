@@ -122,6 +122,34 @@ async def test_the_next_clause_is_sent_while_this_one_is_still_made(codec: Worke
     assert by_clause(await speaking) == [("一", 11), ("二", 11), ("三", 11)]
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+async def test_the_end_is_told_behind_the_last_clause_however_soon_the_reply_is_whole(
+    codec: WorkerPool, count: int
+) -> None:
+    class Flushed(Session):
+        async def sound(self) -> AsyncGenerator[Spoken, None]:
+            texts = [text async for text in self._texts]  # a service may hold back all until it knows that it is all
+            for number, text in enumerate(texts):
+                yield self._voice.make(text)  # type: ignore[misc]  # sound
+                yield Mark(number)
+
+    voice = Spanning(seconds(0.6))
+
+    def opened(request: VoiceRequest = ANY_VOICE) -> Session:
+        voice.sessions.append(Flushed(voice, request))
+        return voice.sessions[-1]
+
+    voice.open = opened  # type: ignore[method-assign]
+    source = speech(codec, voice)
+    settings = Settings.model_validate({"tts": {"parallel_clauses": 8}})
+    out = packets_out()
+    async with asyncio.timeout(10):
+        await run_tts(clauses(*"一二三"[:count]), out, source, settings)
+    assert [text for text, _ in by_clause(out.drain())] == list("一二三"[:count])
+    (session,) = voice.sessions
+    assert (session.sent, session.ended) == (list("一二三"[:count]), True)
+
+
 async def test_a_session_that_breaks_leaves_its_clause_and_those_behind_it_to_the_next_voice(codec: WorkerPool) -> None:
     voice = Spanning(lambda text: VoiceError("spanning: cut") if text == "二" else sine(440, 0.6))
     other = Fake(seconds(1.2))

@@ -155,11 +155,51 @@ class IflytekAsrSettings(EngineSettings, KeyedSection):
     zh: 服务的 WebSocket 地址；有些应用的是 wss://iat.cn-huabei-1.xf-yun.com/v1。"""
 
 
+class VolcengineAsrSettings(EngineSettings, KeyedSection):
+    """Recognition, Volcengine: Doubao's streaming recognition: sound goes up while somebody speaks.
+
+    zh: 识别 · 火山引擎：豆包流式语音识别：边说边上传，说完很快就有文字。
+    """
+
+    implementation = "xiaozhi.stages.asr.volcengine:Volcengine"
+    optional = frozenset({"app_id"})
+
+    api_key: ApiKey = SecretStr("")
+    """The API key of the new console (https://console.volcengine.com/speech); or the access token of an application of
+    the old one, whose number goes into app_id then. Both from environment variables, or written down here.
+    zh: 新版控制台（https://console.volcengine.com/speech）的 API Key；旧版控制台填应用的 Access Token，并在 app_id 里填
+    APP ID。可以直接写在这里，也可以用环境变量。"""
+    api_key_env: str = "VOLCENGINE_API_KEY"
+    app_id: str = Field("", max_length=100)
+    """zh: 旧版控制台应用的 APP ID；新版控制台留空。"""
+    app_id_env: str = "VOLCENGINE_APP_ID"
+    """zh: 存放 APP ID 的环境变量名。"""
+    resource_id: str = Field("volc.seedasr.sauc.duration", pattern=r"^[\w.-]{1,100}$")
+    """What the account has bought: volc.seedasr.sauc.duration (2.0, by the hour), volc.seedasr.sauc.concurrent (2.0, by
+    connections), volc.bigasr.sauc.duration or volc.bigasr.sauc.concurrent (1.0). Another one is refused.
+    zh: 账号开通的资源：volc.seedasr.sauc.duration（2.0 小时版）、volc.seedasr.sauc.concurrent（2.0 并发版）、
+    volc.bigasr.sauc.duration 或 volc.bigasr.sauc.concurrent（1.0）。填错会被拒绝。"""
+    url: SocketAddress = "wss://openspeech.bytedance.com/api/v3/sauc/bigmodel_async"
+    """Its end says how: bigmodel_async and bigmodel have texts while somebody speaks, bigmodel_nostream only the last
+    one, which is more exact, somewhat later, and in the language of asr.language.
+    zh: 服务的地址，结尾决定方式：bigmodel_async 和 bigmodel 边说边出字；bigmodel_nostream 只给最后的文字，更准、稍慢，
+    并按 asr.language 指定的语言识别。"""
+    hotwords: tuple[str, ...] = Field((), max_length=100)
+    """Words that should be recognised, such as names; the service takes about 100 characters of them. Or tables of the
+    console, by their names: words to be recognised, and words to be replaced.
+    zh: 希望识别准的词，例如人名，一共约 100 字。也可以用控制台里的热词表。"""
+    boosting_table: str = Field("", max_length=200)
+    """zh: 控制台里热词表的名称。"""
+    correct_table: str = Field("", max_length=200)
+    """zh: 控制台里替换词表的名称。"""
+
+
 class RecognizerTables(Section):
     """The recognisers that have a table of their own: a line here, or an entry point, registers one."""
 
     openai: OpenAIAsrSettings = OpenAIAsrSettings()
     funasr: FunasrSettings = FunasrSettings()
+    volcengine: VolcengineAsrSettings = VolcengineAsrSettings()
     tencent: TencentAsrSettings = TencentAsrSettings()
     iflytek: IflytekAsrSettings = IflytekAsrSettings()
 

@@ -39,11 +39,13 @@ class EngineSettings(Section):
         implementation: `package.module:Class`, imported when the engine is chosen.
         needs_network: it works on another machine.
         known_voices: for a voice: which it has, the most liked of each kind first; empty where they are numbered.
+        optional: credentials that only some accounts have.
     """
 
     implementation: ClassVar[str] = ""
     needs_network: ClassVar[bool] = True
     known_voices: ClassVar[tuple[KnownVoice, ...]] = ()
+    optional: ClassVar[frozenset[str]] = frozenset()
 
     def credential(self, name: str) -> str:
         """A credential from the file or from the environment; empty when it is in neither."""
@@ -60,7 +62,8 @@ class EngineSettings(Section):
     def missing(self, table: str) -> str:
         """Which credentials are missing and where to put them, such as "no key: set tts.azure.api_key"; or nothing."""
         names = [name for name in type(self).model_fields if f"{name}_env" in type(self).model_fields]
-        names = [name for name in names if not self.credential(name)] if self.needs_credentials else []
+        names = [name for name in names if name not in self.optional and not self.credential(name)]
+        names = names if self.needs_credentials else []
         if not names:
             return ""
         ways = [f"{table}.{name}" + (f" or {env}" if (env := getattr(self, f"{name}_env")) else "") for name in names]

@@ -85,6 +85,15 @@ _ESPEAK: Final = (
 )
 
 
+# Of the second generation, all with Chinese and English; those of the first belong to another resource.
+_VOLCENGINE: Final = (
+    KnownVoice("zh_female_vv_uranus_bigtts", "zh", "female"),
+    KnownVoice("zh_female_xiaohe_uranus_bigtts", "zh", "female"),
+    KnownVoice("zh_male_m191_uranus_bigtts", "zh", "male"),
+    KnownVoice("zh_male_taocheng_uranus_bigtts", "zh", "male"),
+)
+
+
 class EdgeVoiceSettings(EngineSettings):
     """Voice, Edge: Microsoft Edge's read-aloud service: free, needs internet.
 
@@ -432,6 +441,44 @@ class HttpVoiceSettings(EngineSettings, KeyedSection):
         return self
 
 
+class VolcengineVoiceSettings(EngineSettings, KeyedSection):
+    """Voice, Volcengine: Doubao's voices: natural Chinese, streamed, needs a key.
+
+    zh: 声音 · 火山引擎：豆包语音合成大模型（双向流式）：中文自然、流式，要密钥。
+    """
+
+    implementation = "xiaozhi.stages.tts.volcengine:VolcengineVoice"
+    known_voices = _VOLCENGINE
+    optional = frozenset({"app_id"})
+
+    api_key: ApiKey = SecretStr("")
+    """The API key of the new console (https://console.volcengine.com/speech); or the access token of an application of
+    the old one, whose number goes into app_id then. Both from environment variables, or written down here.
+    zh: 新版控制台（https://console.volcengine.com/speech）的 API Key；旧版控制台填应用的 Access Token，并在 app_id 里填
+    APP ID。可以直接写在这里，也可以用环境变量。"""
+    api_key_env: str = "VOLCENGINE_API_KEY"
+    app_id: str = Field("", max_length=100)
+    """zh: 旧版控制台应用的 APP ID；新版控制台留空。"""
+    app_id_env: str = "VOLCENGINE_APP_ID"
+    """zh: 存放 APP ID 的环境变量名。"""
+    resource_id: str = Field("seed-tts-2.0", pattern=r"^[\w.-]{1,100}$")
+    """What the account has bought, and the voice with it: seed-tts-2.0 for voices that end in uranus_bigtts,
+    seed-tts-1.0 or seed-tts-1.0-concurr for those that end in moon_bigtts, seed-icl-2.0 or seed-icl-1.0 for your own. A
+    voice of another resource is refused.
+    zh: 账号开通的资源，要与声音相配：seed-tts-2.0 配 uranus_bigtts 结尾的声音，seed-tts-1.0 或 seed-tts-1.0-concurr 配
+    moon_bigtts 结尾的声音，seed-icl-2.0 或 seed-icl-1.0 配自己复刻的声音。不相配会被拒绝。"""
+    voice: str = Field("zh_female_vv_uranus_bigtts", min_length=1, max_length=100)
+    """zh: 声音的名称（voice_type），在控制台的音色列表里。"""
+    rate_percent: int = Field(0, ge=-50, le=100)
+    """Slower or faster. zh: 语速加快或放慢的百分比。"""
+    keep_s: int = Field(30, ge=0, le=600)
+    """A connection is kept for the next reply for so long: it begins some 0.1 s sooner. One that is kept counts as one
+    of those that were bought; 0 keeps none.
+    zh: 连接保留这么久（秒）给下一个回答用，能早约 0.1 秒出声。保留的连接占用购买的并发数；0 不保留。"""
+    url: SocketAddress = "wss://openspeech.bytedance.com/api/v3/tts/bidirection"
+    """Address of the service; to be changed for a proxy only. zh: 服务的 WebSocket 地址；除非走代理，否则不用改。"""
+
+
 class VoiceTables(Section):
     """The voices: a line here, or an entry point, registers one."""
 
@@ -442,6 +489,7 @@ class VoiceTables(Section):
     minimax: MinimaxVoiceSettings = MinimaxVoiceSettings()
     tencent: TencentVoiceSettings = TencentVoiceSettings()
     http: HttpVoiceSettings = HttpVoiceSettings()
+    volcengine: VolcengineVoiceSettings = VolcengineVoiceSettings()
     sherpa: SherpaVoiceSettings = SherpaVoiceSettings()
     espeak: EspeakVoiceSettings = EspeakVoiceSettings()
 
@@ -463,10 +511,10 @@ class TtsSettings(VoiceTables, applies="next turn"):
 
     engines: tuple[VoiceName, ...] = Field(("edge", "espeak"), min_length=1)
     """Voices in order of preference. One that fails or is late is passed over for the same sentence and left alone for
-    retry_after_s; the next one speaks with its closest voice (language, woman or man). Keep "espeak" last: then a device
-    is never mute. "edge" is free and needs internet, "sherpa" is a local model, "espeak" is embedded, robotic, and always
-    works; "openai" is any server with OpenAI's /audio/speech, "http" any other (SiliconFlow, GPT-SoVITS, CosyVoice,
-    IndexTTS, Fish-Speech); the clouds need keys.
+    retry_after_s; the next one speaks with its closest voice (language, woman or man). Keep "espeak" last: then a
+    device is never mute. "edge" is free and needs internet, "sherpa" is a local model, "espeak" is embedded, robotic,
+    and always works; "openai" is any server with OpenAI's /audio/speech, "http" any other (SiliconFlow, GPT-SoVITS,
+    CosyVoice, IndexTTS, Fish-Speech); the clouds need keys.
     zh: 声音引擎，按优先顺序。失败或太慢时，同一句话由下一个用最接近的声音（语言、男女）来说。请把 espeak 留在最后，这样
     设备永远不会哑。edge 免费，要联网；sherpa 是本地模型；espeak 内置，像机器人，永远可用；openai 是任何有 /audio/speech
     接口的服务；http 是其他服务（硅基流动、GPT-SoVITS、CosyVoice、IndexTTS、Fish-Speech）；各家云服务要密钥。"""

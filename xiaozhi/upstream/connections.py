@@ -1,8 +1,10 @@
 """The connections that an engine keeps to its service, and why one has failed in words."""
 
+from types import SimpleNamespace
 from typing import Final
 
 import aiohttp
+from yarl import URL
 
 from xiaozhi.text.one_line import one_line
 
@@ -27,10 +29,14 @@ class Connections:
 
     @property
     def session(self) -> aiohttp.ClientSession:
-        """To send requests with. Proxies are those of the environment."""
+        """To send requests with. Proxies are those of the environment; no redirection to another host is followed."""
         if self._session is None or self._session.closed:
             connector = aiohttp.TCPConnector(limit=self._limit, keepalive_timeout=_KEEP_ALIVE_S)
-            self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout, trust_env=True)
+            tracing = aiohttp.TraceConfig()
+            tracing.on_request_redirect.append(_stay)
+            self._session = aiohttp.ClientSession(
+                connector=connector, timeout=self._timeout, trust_env=True, trace_configs=[tracing]
+            )
         return self._session
 
     async def close(self) -> None:
@@ -38,6 +44,15 @@ class Connections:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+
+async def _stay(
+    _session: aiohttp.ClientSession, _context: SimpleNamespace, params: aiohttp.TraceRequestRedirectParams
+) -> None:
+    """Keys in headers, and what was said, are for the address that they were given for."""
+    where = params.url.join(URL(params.response.headers.get("Location", "")))
+    if where.origin() != params.url.origin():
+        raise aiohttp.ClientConnectionError(f"it redirects to {where.host}: give that address")
 
 
 def reason(error: Exception) -> str:

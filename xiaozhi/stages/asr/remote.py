@@ -14,6 +14,7 @@ from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.offline import EARLY_SILENCE_MS, MAX_UNHEARD_S
 from xiaozhi.stages.asr.recogniser import Question, Recognizer, Say, Utterance
 from xiaozhi.stages.asr.remote_use import RemoteError, RemoteUse
+from xiaozhi.stages.asr.tagged_text import to_transcript
 
 
 class RemoteRecognizer(Recognizer):
@@ -154,8 +155,6 @@ def to_text(text: object, name: str, max_chars: int) -> Transcript:
     Raises:
         RemoteError: it is no text.
     """
-    from xiaozhi.stages.asr.sense_voice import to_transcript
-
     if not isinstance(text, str):
         raise RemoteError(f"{name}: answered without a text")
     cut = text[:max_chars]

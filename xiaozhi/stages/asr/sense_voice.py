@@ -1,7 +1,6 @@
 """SenseVoice through sherpa-onnx: Chinese, English, Japanese, Korean and Cantonese, whole utterances at once."""
 
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from xiaozhi.stages.asr.model_files import (
 )
 from xiaozhi.stages.asr.offline import OfflineRecognizer
 from xiaozhi.stages.asr.recogniser import BuildContext
+from xiaozhi.stages.asr.tagged_text import LANGUAGES, to_transcript
 from xiaozhi.text.one_line import one_line
 
 _log = logging.getLogger(__name__)
@@ -30,45 +30,6 @@ _log = logging.getLogger(__name__)
 # reads beyond its buffer (from its source: the frame count is rounded towards zero, so 2 to 6 frames count as one).
 _MIN_SAMPLES: Final = UPLINK_RATE_HZ // 10
 _WARM_S: Final = 5  # longer than most of what is said
-_TAG: Final = re.compile(r"<\|([^|]*)\|>")
-_LANGUAGES: Final = frozenset({"zh", "en", "ja", "ko", "yue"})
-_NO_EMOTION: Final = frozenset({"", "emo_unknown", "unk"})
-_EVENTS: Final = {
-    "bgm": "music",
-    "applause": "applause",
-    "laughter": "laughter",
-    "cry": "crying",
-    "cough": "cough",
-    "sneeze": "sneeze",
-    "breath": "breath",
-}
-
-
-def to_transcript(text: str, language: str = "", emotion: str = "", event: str = "") -> Transcript:
-    """Turn what SenseVoice says into a transcript; tags such as `<|HAPPY|>` become fields and leave the text.
-
-    Args:
-        text: the words; tags may stand anywhere in it.
-        language: the language tag, such as `<|zh|>` (`<|nospeech|>` when nothing was said).
-        emotion: the emotion tag.
-        event: the event tag; others may stand in the text.
-    """
-    code = _name(language)
-    feeling = _name(emotion)
-    heard = [_name(event), *(tag.lower() for tag in _TAG.findall(text))]
-    plain = " ".join(_TAG.sub("", text).split())
-    if not any(character.isalnum() for character in plain):  # a lone full stop is how it says that nothing was said
-        plain = ""
-    return Transcript(
-        plain,
-        language=code if code in _LANGUAGES else "",
-        emotion="" if feeling in _NO_EMOTION else feeling,
-        events=tuple(dict.fromkeys(_EVENTS[name] for name in heard if name in _EVENTS)),
-    )
-
-
-def _name(tag: str) -> str:
-    return tag.removeprefix("<|").removesuffix("|>").lower()
 
 
 class SenseVoice(OfflineRecognizer):
@@ -87,7 +48,7 @@ class SenseVoice(OfflineRecognizer):
     """
 
     name = "sense-voice"
-    languages = _LANGUAGES
+    languages = LANGUAGES
     batches = True
 
     def __init__(

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
@@ -24,23 +24,28 @@ class ReplyVoices:
 
     def __init__(self, request: VoiceRequest = ANY_VOICE) -> None:
         self.request = request
+        self.ended = False
+        """All its clauses were sent to a voice."""
         self._sessions: dict[str, _SpanningSession] = {}
-        self._parts = 0
+        self._parts: list[ReplyPart] = []
 
     def part(self) -> "ReplyPart":
         """The place of the next clause."""
-        self._parts += 1
-        return ReplyPart(self, self._parts)
+        self._parts.append(ReplyPart(self, len(self._parts) + 1))
+        return self._parts[-1]
 
     def session(self, voice: Voice, number: int) -> "_SpanningSession | None":
-        """The session that speaks clause `number`; None where a later one has been sent to it already."""
+        """The session that speaks clause `number`; None where a later one, or the end, has been sent to it already."""
         session = self._sessions.get(voice.name)
         if session is None or session.over:
             session = self._sessions[voice.name] = _SpanningSession(voice, self.request)
-        return session if number > session.newest else None
+        return session if number > session.newest and not session.ended else None
 
     async def end(self) -> None:
-        """The reply has no further clause."""
+        """The reply has no further clause: its sessions end behind those that are still on their way to them."""
+        for part in self._parts:
+            await part.placed.wait()
+        self.ended = True
         for session in self._sessions.values():
             await session.end()
 
@@ -52,10 +57,15 @@ class ReplyVoices:
 
 @dataclass(frozen=True, slots=True)
 class ReplyPart:
-    """One clause's place in its reply, counted from 1; 0 for a text that stands alone."""
+    """One clause's place in its reply, counted from 1; 0 for a text that stands alone.
+
+    Attributes:
+        placed: its text was sent to a voice, or does not have to be.
+    """
 
     reply: ReplyVoices
     number: int = 0
+    placed: asyncio.Event = field(default_factory=asyncio.Event, compare=False)
 
     async def begin(self, voice: Voice, text: str, language: str) -> AsyncGenerator[PcmInt, None]:
         """Have the clause spoken. Returns its sound, int16[n] at 24 kHz, when all before it has been taken.
@@ -67,7 +77,7 @@ class ReplyPart:
         if session is None:
             return _alone(voice, self.reply.request, text, language)
         session.newest = self.number
-        return await session.begin(text, language)
+        return await session.begin(text, language, self)
 
 
 async def _alone(voice: Voice, request: VoiceRequest, text: str, language: str) -> AsyncGenerator[PcmInt, None]:
@@ -95,13 +105,14 @@ class _SpanningSession:
         self._reading = asyncio.create_task(self._read(voice.name), name="tts-session")
 
         self.newest = 0  # the number of the last clause that was sent to it
+        self.ended = False  # it was told that no further one comes
 
     @property
     def over(self) -> bool:
         """Nothing further can be sent."""
         return self._reading.done()
 
-    async def begin(self, text: str, language: str) -> AsyncGenerator[PcmInt, None]:
+    async def begin(self, text: str, language: str, part: ReplyPart) -> AsyncGenerator[PcmInt, None]:
         sound: Channel[PcmInt] = Channel(_AHEAD_SAMPLES, len)
         taken = asyncio.Event()
         before = self._taken[-1] if self._taken else None
@@ -109,6 +120,9 @@ class _SpanningSession:
         self._taken.append(taken)
         try:
             await self._session.send(text, language)
+            part.placed.set()
+            if part.reply.ended:  # the voice before this one has failed at the last clauses
+                await self.end()
             if before is not None:
                 await before.wait()
         except BaseException:
@@ -147,7 +161,8 @@ class _SpanningSession:
                 sound.close()
 
     async def end(self) -> None:
-        if not self._reading.done():
+        if not self._reading.done() and not self.ended:
+            self.ended = True
             await self._session.end()
 
     async def close(self) -> None:

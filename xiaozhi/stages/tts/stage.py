@@ -76,6 +76,7 @@ async def run_tts(
         except VoiceError as error:
             one.error = error
         finally:
+            part.placed.set()  # kept, or spoken by a voice that takes clauses one by one
             one.packets.close()
 
     async def begin_each() -> None:

@@ -467,6 +467,7 @@ export const STRINGS = {
   'voice.minimax': ['MiniMax', 'MiniMax'],
   'voice.tencent': ['腾讯云', 'Tencent Cloud'],
   'voice.http': ['其他 HTTP 服务', 'other HTTP servers'],
+  'voice.volcengine': ['火山引擎（豆包）', 'Volcengine (Doubao)'],
   'voice.sherpa': ['本地模型', 'local model'],
   'voice.espeak': ['内置声音', 'embedded voice'],
 
