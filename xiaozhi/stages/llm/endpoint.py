@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final, TypeVar
@@ -13,7 +14,7 @@ import openai
 from xiaozhi.settings import LlmEndpoint, LlmSettings
 from xiaozhi.settings.pasted import key_fault
 from xiaozhi.stages.llm.connections import HostConnections
-from xiaozhi.stages.llm.engine import ChatError
+from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta
 from xiaozhi.stages.llm.event_stream import NotAChatStream
 from xiaozhi.stages.llm.sse import error_text
 from xiaozhi.upstream.failure import FailureKind
@@ -30,7 +31,7 @@ _MIN_SECRET_CHARS: Final = 6
 _NOBODY_BEHIND: Final = frozenset({502, 503, 504})
 
 
-class EndpointChat:
+class EndpointChat(ABC):
     """The part that all kinds of endpoints share.
 
     One object and one pool of connections serve every conversation; at most `max_concurrent` answers stream at once.
@@ -55,6 +56,10 @@ class EndpointChat:
         self._secrets = [secret for secret in secrets if len(secret) >= _MIN_SECRET_CHARS]
         self._slots = asyncio.Semaphore(endpoint.max_concurrent or settings.max_concurrent)
         self._connections = connections or HostConnections(settings)
+
+    @abstractmethod
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        """See `ChatModel.stream`."""
 
     async def warm(self) -> str:
         """Open a connection and keep it; costs no tokens. Returns why the endpoint is not there; see `ChatModel.warm`.
