@@ -1,11 +1,13 @@
 """Agent platforms as the mind: each against a strict stand-in of its wire format, alone and through whole turns."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -326,7 +328,7 @@ async def test_the_check_asks_a_platform_in_its_own_way(kind: str) -> None:
 
 def test_a_platform_that_takes_no_pictures_cannot_be_said_to_see() -> None:
     with pytest.raises(ValidationError, match="takes no pictures"):
-        LlmEndpoint.model_validate({"preset": "dify", "vision": True})
+        LlmEndpoint.model_validate({"preset": "home-assistant", "vision": True})
 
 
 def test_conversations_are_remembered_within_bounds() -> None:
@@ -456,3 +458,30 @@ async def test_it_is_tried_from_the_console_like_any_other(tmp_path: Path) -> No
         )
         shown = await trials.run("llm", {"endpoint": fields("coze", server.url)})
     assert shown["ok"] and "coze, 7400000000000000001 begins" in shown["detail"]
+
+
+@pytest.mark.parametrize("kind", KEEPING)
+async def test_a_picture_is_uploaded_and_goes_along_with_its_question(kind: str) -> None:
+    picture = b"\x89PNG picture"
+    url = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+    async with PLATFORMS[kind]() as server, asked_at(kind, server.url) as model:
+        asked = ChatRequest([Message("system", "Look."), Message("user", "what is it?", image=url)], "en")
+        assert await say(model, asked) == DEFAULT
+        with pytest.raises(ChatError, match="only as they are"):
+            await say(model, ChatRequest([Message("user", "?", image="http://127.0.0.1/a.png")], "en"))
+    assert server.pictures == [picture]
+    body = orjson.dumps(server.requests[0].body).decode()
+    assert "file-1" in body and "what is it?" in body and len(server.requests) == 1
+
+
+async def test_a_picture_that_is_not_taken_is_an_error_of_this_question() -> None:
+    url = f"data:image/gif;base64,{base64.b64encode(b'GIF').decode()}"
+    async with DifyStandIn() as server, asked_at("dify", server.url) as model:
+        with pytest.raises(ChatError, match="HTTP 415: File type not allowed") as caught:
+            await say(model, ChatRequest([Message("user", "?", image=url)], "en"))
+    assert caught.value.kind is FailureKind.REQUEST, "and it goes on being asked"
+
+
+async def test_a_house_that_acts_and_says_nothing_has_done_it() -> None:
+    async with HomeAssistantStandIn("") as server, asked_at("home-assistant", server.url) as model:
+        assert await say(model, question("lamp on")) == "Done."

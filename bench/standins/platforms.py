@@ -43,6 +43,7 @@ class PlatformStandIn(StandIn):
         requests: `Asked`, one for each question that was taken.
         conversations: by id; clear it, and every one is lost.
         stopped: answers that were broken off by their id.
+        pictures: what was uploaded.
         hang_at: before which piece an answer halts until it is broken off; negative for never.
 
     Faults:
@@ -60,6 +61,7 @@ class PlatformStandIn(StandIn):
         self.conversations: dict[str, Kept] = {}
         self.stopped: list[str] = []
         self.hang_at = -1
+        self.pictures: list[bytes] = []
         self._numbers = itertools.count(1)
         self._running: dict[str, asyncio.Event] = {}
 
@@ -71,6 +73,18 @@ class PlatformStandIn(StandIn):
     def authorised(self, request: web.Request) -> bool:
         """Whether the key is given as all of them want it."""
         return request.headers.get("Authorization") == f"Bearer {KEY}" and self.fault != "401"
+
+    async def upload(self, request: web.Request) -> web.Response:
+        """Take a picture; its id goes along with a question."""
+        form = await request.post()
+        file = form.get("file")
+        if not self.authorised(request) or not isinstance(file, web.FileField) or file.content_type != "image/png":
+            return _json({"code": "unsupported_file_type", "message": "File type not allowed.", "status": 415}, 415)
+        self.pictures.append(file.file.read())
+        body = {"id": f"file-{len(self.pictures)}"}
+        return _json(
+            body | {"name": file.filename} if isinstance(self, DifyStandIn) else {"code": 0, "data": body}, 201
+        )
 
     def new_conversation(self, user: str) -> str:
         """Begin one; returns its id."""
@@ -109,6 +123,7 @@ class DifyStandIn(PlatformStandIn):
         return [
             web.post("/v1/chat-messages", self._chat),
             web.post("/v1/chat-messages/{task}/stop", self._stop),
+            web.post("/v1/files/upload", self.upload),
         ]
 
     def _refused(self, status: int, code: str, message: str) -> web.Response:
@@ -169,7 +184,11 @@ class CozeStandIn(PlatformStandIn):
 
     def routes(self) -> list[web.RouteDef]:
         """See `StandIn.routes`."""
-        return [web.post("/v3/chat", self._chat), web.post("/v3/chat/cancel", self._cancel)]
+        return [
+            web.post("/v3/chat", self._chat),
+            web.post("/v3/chat/cancel", self._cancel),
+            web.post("/v1/files/upload", self.upload),
+        ]
 
     def _refused(self, code: int, message: str) -> web.Response:
         return _json({"code": code, "msg": message, "detail": {"logid": "2026"}})

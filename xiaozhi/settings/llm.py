@@ -26,7 +26,6 @@ EndpointKind: TypeAlias = Literal["openai", "responses", "dify", "coze", "fastgp
 _PLATFORMS: Final = frozenset({"dify", "coze", "fastgpt", "ragflow", "home-assistant"})
 # What the name of the model stands for where only its owner knows it.
 _IDS: Final = {"coze": "the id of the bot", "ragflow": "the id of the chat assistant"}
-_BLIND: Final = frozenset({"dify", "coze", "home-assistant"})
 
 
 class LlmEndpoint(KeyedSection):
@@ -96,8 +95,8 @@ class LlmEndpoint(KeyedSection):
 
     @model_validator(mode="after")
     def _sees(self) -> "LlmEndpoint":
-        if self.vision and self.kind in _BLIND:
-            raise ValueError(f'vision: an endpoint of the kind "{self.kind}" takes no pictures')
+        if self.vision and self.kind == "home-assistant":
+            raise ValueError('vision: an endpoint of the kind "home-assistant" takes no pictures')
         return self
 
     @field_validator("extra_headers")
@@ -343,6 +342,11 @@ class LlmSettings(Section, applies="next turn"):
     breaker: BreakerSettings = BreakerSettings()
     hedge: HedgeSettings = HedgeSettings()
     routing: RoutingSettings = RoutingSettings()
+
+    @property
+    def has_model(self) -> bool:
+        """Whether some endpoint may be asked for a summary or for facts, which is nothing for a platform."""
+        return any(not endpoint.is_platform for endpoint in self.endpoints)
 
     @model_validator(mode="after")
     def _distinct(self) -> "LlmSettings":

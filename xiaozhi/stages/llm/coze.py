@@ -3,6 +3,8 @@
 from typing import Any, Final
 from urllib.parse import quote
 
+import orjson
+
 from xiaozhi.stages.llm.engine import ChatRequest
 from xiaozhi.stages.llm.event_stream import Event, NotAChatStream
 from xiaozhi.stages.llm.platform import Answer, PlatformChat
@@ -25,8 +27,9 @@ class CozeChat(PlatformChat):
     """One bot: the model's name is its id, the key a personal access token. Prompt, model and tools are its own."""
 
     path = "/v3/chat"
+    upload = "/v1/files/upload"
 
-    def _question(self, request: ChatRequest, thread: Thread) -> tuple[str, dict[str, Any]]:
+    def _question(self, request: ChatRequest, thread: Thread, picture: str) -> tuple[str, dict[str, Any]]:
         unseen = [
             {
                 "role": one.role,
@@ -36,6 +39,9 @@ class CozeChat(PlatformChat):
             }
             for one in thread.unseen(request)
         ]
+        if picture:
+            parts = [{"type": "text", "text": unseen[-1]["content"]}, {"type": "image", "file_id": picture}]
+            unseen[-1] |= {"content": orjson.dumps(parts).decode(), "content_type": "object_string"}
         where = f"{self.path}?conversation_id={quote(thread.id)}" if thread.id else self.path
         return where, {
             "bot_id": self._endpoint.model,
@@ -66,7 +72,7 @@ class CozeChat(PlatformChat):
         match kind:
             case "conversation.chat.created":
                 chat = body.get("id")
-                answer.task = chat if isinstance(chat, str) else ""
+                answer.task = chat[:100] if isinstance(chat, str) else ""
             case "conversation.chat.completed":
                 answer.finished = True
             case "conversation.message.delta" | "conversation.message.completed" if body.get("type") == "answer":

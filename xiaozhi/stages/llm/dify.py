@@ -16,15 +16,16 @@ class DifyChat(PlatformChat):
     """One app; the address ends in `/v1`, the key is the app's. Its prompt, model and tools are the app's own."""
 
     path = "/chat-messages"
+    upload = "/files/upload"
 
-    def _question(self, request: ChatRequest, thread: Thread) -> tuple[str, dict[str, Any]]:
+    def _question(self, request: ChatRequest, thread: Thread, picture: str) -> tuple[str, dict[str, Any]]:
         return self.path, {
             "query": thread.question(request),
             "inputs": {},
             "response_mode": "streaming",  # agents do nothing else
             "user": thread.user,
             "conversation_id": thread.id,
-            "files": [],
+            "files": [{"type": "image", "transfer_method": "local_file", "upload_file_id": picture}] if picture else [],
             "auto_generate_name": False,
         }
 

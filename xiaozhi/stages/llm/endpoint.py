@@ -189,7 +189,7 @@ def kind_of(status: int, rest_s: float | None = None) -> FailureKind:
     """How an endpoint failed that answered with an HTTP status other than 200, and said when to come back or not."""
     if status == 429 or rest_s is not None:
         return FailureKind.BUSY
-    if status in {400, 413, 422}:
+    if status in {400, 413, 415, 422}:
         return FailureKind.REQUEST
     return FailureKind.REFUSED if status < 500 and status != 408 else FailureKind.SERVER
 

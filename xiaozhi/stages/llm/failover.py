@@ -69,7 +69,9 @@ class Failover:
         # The endpoint whose thoughts are in the request: it alone can go on from them.
         self._prefer = next((one.provider.endpoint for one in reversed(request.messages) if one.provider), "")
         unfit = {one.name for one in settings.endpoints if request.with_image and not one.vision}
-        if not request.conversation:  # they would take it for something that their user said, and act
+        if (
+            not request.conversation and not request.with_image
+        ):  # they would take it for something that their user said, and act
             unfit |= {one.name for one in settings.endpoints if one.is_platform}
         self._tried: set[str] = unfit  # not to be asked now: unfit, being asked, or failed
         self._asked = 0  # since the last new word, hedges not counted

@@ -7,6 +7,7 @@ from xiaozhi.stages.llm.engine import ChatError, ChatRequest
 from xiaozhi.stages.llm.event_stream import Event, NotAChatStream
 from xiaozhi.stages.llm.platform import Answer, PlatformChat
 from xiaozhi.stages.llm.threads import Thread
+from xiaozhi.text.messages import message as own_message
 from xiaozhi.text.surrogates import without_halves
 from xiaozhi.upstream.failure import FailureKind
 
@@ -22,7 +23,7 @@ class HomeAssistantChat(PlatformChat):
     path = "/api/conversation/process"
     answers_in_json = True
 
-    def _question(self, request: ChatRequest, thread: Thread) -> tuple[str, dict[str, Any]]:
+    def _question(self, request: ChatRequest, thread: Thread, picture: str) -> tuple[str, dict[str, Any]]:
         newest = request.messages[-1]
         if newest.role != "user" or goes_on(request):
             raise ChatError(self._line("does not go on with what others have begun"), kind=FailureKind.REQUEST)
@@ -45,4 +46,5 @@ class HomeAssistantChat(PlatformChat):
         if code in _NOT_UNDERSTOOD and len(self._settings.endpoints) > 1:
             raise ChatError(self._line(f"has not understood: {speech[:200]}"), kind=FailureKind.REQUEST)
         answer.finished = True
-        return speech
+        # A script may act and say nothing.
+        return speech if speech.strip() else own_message("done", str(body["response"].get("language")))

@@ -1,6 +1,7 @@
 """Agent platforms as the mind: what speaks in events of its own, has its prompt and tools over there, and remembers."""
 
 import asyncio
+import base64
 import logging
 from abc import abstractmethod
 from collections.abc import AsyncGenerator
@@ -62,6 +63,8 @@ class PlatformChat(EndpointChat):
     broken off is broken off there as well.
     """
 
+    upload = ""
+    """Where pictures are posted before the question; empty where they are in it, or not taken."""
     answers_in_json = False
     """An answer is one JSON document; elsewhere such a document is an error with status 200."""
 
@@ -73,8 +76,8 @@ class PlatformChat(EndpointChat):
         self._stops: set[asyncio.Task[None]] = set()
 
     @abstractmethod
-    def _question(self, request: ChatRequest, thread: Thread) -> tuple[str, dict[str, Any]]:
-        """Where to post a question, behind the endpoint's address, and the body.
+    def _question(self, request: ChatRequest, thread: Thread, picture: str) -> tuple[str, dict[str, Any]]:
+        """Where to post a question, behind the endpoint's address, and the body; `picture` is the id of one, or empty.
 
         Raises:
             ChatError: it cannot be asked that.
@@ -178,8 +181,10 @@ class PlatformChat(EndpointChat):
         await stack.enter_async_context(self._connections.slots)
         if thread.stopping is not None:
             await asyncio.wait([thread.stopping])
+        image = request.messages[-1].image
+        picture = await self._uploaded(image, thread.user) if image and self.upload else ""
         while True:
-            path, body = self._question(request, thread)
+            path, body = self._question(request, thread, picture)
             response = await self._post(path, body | self._endpoint.extra_body)
             stack.push_async_callback(response.aclose)
             kind = response.headers.get("content-type", "")
@@ -199,6 +204,37 @@ class PlatformChat(EndpointChat):
             if declined_by_error(told, status):
                 raise Declined(said)
             raise self._refused(status, said, response.headers)
+
+    async def _uploaded(self, image: str, user: str) -> str:
+        """The platform's id of a picture that is given as a data URL."""
+        head, _, data = image.partition(";base64,")
+        kind = head.removeprefix("data:")
+        try:
+            picture = base64.b64decode(data, validate=True)
+        except ValueError:
+            picture = b""
+        if not picture or not head.startswith("data:image/"):
+            raise ChatError(
+                self._line("takes pictures only as they are, not by their address"), kind=FailureKind.REQUEST
+            )
+        url = self._endpoint.base_url.rstrip("/") + self.upload
+        file = (f"picture.{kind.removeprefix('image/')}", picture, kind)
+        client = self._connections.client(url)
+        sent = client.build_request("POST", url, files={"file": file}, data={"user": user}, headers=self._headers())
+        response = await client.send(sent, stream=True)
+        try:
+            told = as_json(await _bounded(response))
+        finally:
+            await response.aclose()
+        told = told if isinstance(told, dict) else {}
+        about = told["data"] if isinstance(told.get("data"), dict) else told
+        name = about.get("id")
+        if isinstance(name, str) and name:
+            return name[:100]
+        status, said = self._fault(response.status_code, told)
+        raise self._refused(
+            status if status >= 400 else 500, said or "took the picture and gave it no id", response.headers
+        )
 
     async def _post(self, path: str, body: dict[str, Any]) -> httpx2.Response:
         """The response as it begins to arrive; close it."""

@@ -21,7 +21,7 @@ class ResponsesChat(PlatformChat):
 
     path = "/responses"
 
-    def _question(self, request: ChatRequest, thread: Thread) -> tuple[str, dict[str, Any]]:
+    def _question(self, request: ChatRequest, thread: Thread, picture: str) -> tuple[str, dict[str, Any]]:
         prompts = [message.content for message in request.messages if message.role == "system"]
         body: dict[str, Any] = {
             "model": self._endpoint.model,
