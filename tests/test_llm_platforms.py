@@ -7,6 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import openai
 import orjson
 import pytest
 from hypothesis import given
@@ -485,3 +486,39 @@ async def test_a_picture_that_is_not_taken_is_an_error_of_this_question() -> Non
 async def test_a_house_that_acts_and_says_nothing_has_done_it() -> None:
     async with HomeAssistantStandIn("") as server, asked_at("home-assistant", server.url) as model:
         assert await say(model, question("lamp on")) == "Done."
+
+
+# Somebody else's code ------------------------------------------------------------------------------------------------
+
+# What cozepy 0.20.0 and dify-client send for these questions, without the fields that they leave at null.
+SDK_COZE = {
+    "bot_id": CozeStandIn.BOT,
+    "user_id": "u",
+    "additional_messages": [{"role": "user", "type": "question", "content": "hello", "content_type": "text"}],
+    "stream": True,
+    "auto_save_history": True,
+}
+SDK_DIFY = {"inputs": {}, "query": "hello", "user": "u", "response_mode": "streaming"}
+
+
+@pytest.mark.parametrize(("kind", "sent"), [("coze", SDK_COZE), ("dify", SDK_DIFY)])
+async def test_a_question_is_what_the_services_own_client_sends(kind: str, sent: dict[str, Any]) -> None:
+    async with PLATFORMS[kind]() as server, asked_at(kind, server.url) as model:
+        await say(model, question("hello"))
+    body = server.requests[0].body
+    user = body["user_id" if kind == "coze" else "user"]
+    assert {name: "u" if value == user else value for name, value in body.items() if name in sent} == sent
+    assert not any(value for name, value in body.items() if name not in sent)
+
+
+async def test_responses_are_asked_as_the_official_client_asks_and_its_stand_in_is_understood_by_it() -> None:
+    async with ResponsesStandIn() as server, asked_at("responses", server.url) as model:
+        await say(model, question("hello"))
+        (ours,) = server.requests
+        client = openai.AsyncOpenAI(api_key=KEY, base_url=f"{server.url}/v1", max_retries=0)
+        said = ""
+        async with client, await client.responses.create(**ours.body) as stream:
+            async for event in stream:
+                said += event.delta if event.type == "response.output_text.delta" else ""
+    assert said == DEFAULT
+    assert server.requests[1].body == ours.body

@@ -81,10 +81,10 @@ class PlatformStandIn(StandIn):
         if not self.authorised(request) or not isinstance(file, web.FileField) or file.content_type != "image/png":
             return _json({"code": "unsupported_file_type", "message": "File type not allowed.", "status": 415}, 415)
         self.pictures.append(file.file.read())
-        body = {"id": f"file-{len(self.pictures)}"}
-        return _json(
-            body | {"name": file.filename} if isinstance(self, DifyStandIn) else {"code": 0, "data": body}, 201
-        )
+        about = {"id": f"file-{len(self.pictures)}", "created_at": 1_700_000_000}
+        if isinstance(self, DifyStandIn):
+            return _json({**about, "name": file.filename, "mime_type": file.content_type}, 201)
+        return _json({"code": 0, "data": {**about, "file_name": file.filename, "bytes": len(self.pictures[-1])}})
 
     def new_conversation(self, user: str) -> str:
         """Begin one; returns its id."""
@@ -116,7 +116,8 @@ def _json(body: Any, status: int = 200) -> web.Response:
 class DifyStandIn(PlatformStandIn):
     """`/v1/chat-messages`, with pings and flow events between the words."""
 
-    _FIELDS: Final = {"query", "inputs", "response_mode", "user", "conversation_id", "files", "auto_generate_name"}
+    _NEEDED: Final = {"query", "inputs", "response_mode", "user"}
+    _KNOWN: Final = _NEEDED | {"conversation_id", "files", "auto_generate_name"}
 
     def routes(self) -> list[web.RouteDef]:
         """See `StandIn.routes`."""
@@ -133,7 +134,8 @@ class DifyStandIn(PlatformStandIn):
         if not self.authorised(request):
             return self._refused(401, "unauthorized", "Access token is invalid")
         body = await request.json()
-        if set(body) != self._FIELDS or not body["query"] or not body["user"] or body["response_mode"] != "streaming":
+        right = self._NEEDED <= set(body) <= self._KNOWN and isinstance(body["inputs"], dict)
+        if not right or not body["query"] or not body["user"] or body["response_mode"] != "streaming":
             return self._refused(400, "invalid_param", f"fields are {sorted(body)}")
         if self.fault == "429":
             return self._refused(429, "too_many_requests", "Too many requests. Please try again later.")
@@ -141,7 +143,7 @@ class DifyStandIn(PlatformStandIn):
             return self._refused(500, "internal_server_error", "The server has an error")
         if self.fault == "declined":
             return self._refused(400, "completion_request_error", "Content Exists Risk")
-        name = body["conversation_id"] or self.new_conversation(body["user"])
+        name = body.get("conversation_id") or self.new_conversation(body["user"])
         kept = self.conversations.get(name)
         if kept is None or kept.user != body["user"]:
             return self._refused(404, "not_found", "Conversation Not Exists.")
@@ -198,7 +200,8 @@ class CozeStandIn(PlatformStandIn):
             return self._refused(4100, "authentication is invalid")
         body = await request.json()
         messages = body["additional_messages"]
-        whole = all(set(one) == {"role", "type", "content", "content_type"} and one["content"] for one in messages)
+        given = [{name for name, value in one.items() if value is not None} for one in messages]  # the SDK sends nulls
+        whole = all(set(one) == {"role", "type", "content", "content_type"} for one in given)
         if set(body) != self._FIELDS or not whole or messages[-1]["role"] != "user" or body["stream"] is not True:
             return self._refused(4000, "invalid request parameter")
         if body["bot_id"] != self.BOT:
@@ -266,7 +269,8 @@ class CozeStandIn(PlatformStandIn):
         self.stopped.append(body["chat_id"])
         self._running[body["chat_id"]].set()
         self.conversations[body["conversation_id"]].busy = False
-        return _json({"code": 0, "msg": "", "data": {"status": "canceled"}})
+        about = {"id": body["chat_id"], "conversation_id": body["conversation_id"], "bot_id": self.BOT}
+        return _json({"code": 0, "msg": "", "data": {**about, "status": "canceled"}})
 
 
 class HomeAssistantStandIn(PlatformStandIn):
