@@ -522,3 +522,26 @@ async def test_responses_are_asked_as_the_official_client_asks_and_its_stand_in_
                 said += event.delta if event.type == "response.output_text.delta" else ""
     assert said == DEFAULT
     assert server.requests[1].body == ours.body
+
+
+async def test_a_platform_that_is_late_gets_no_company_but_a_successor() -> None:
+    async with DifyStandIn() as dify, CozeStandIn() as coze:
+        limits = {"failover_first_token_s": 0.3, "hedge": {"from_s": 0.05, "to_s": 0.05, "share": 1.0, "mode": "all"}}
+        both = [fields("dify", dify.url, weight=1000), fields("coze", coze.url, weight=0.001)]
+        chat = build_chat(LlmSettings.model_validate({"endpoints": both, **limits})).chat
+        dify.hang_at = 0
+        try:
+            assert await say(chat, question("hello")) == DEFAULT
+            assert (chat.pool.hedges, chat.pool.failovers) == (0, 1)
+        finally:
+            await chat.close()
+        await dify.idle()
+        assert len(dify.stopped) == 1
+
+
+async def test_an_address_that_lacks_its_version_is_told_what_to_write() -> None:
+    async with DifyStandIn() as server:
+        endpoint = LlmEndpoint(**fields("dify", server.url, base_url=server.url))
+        one = await upstream.endpoint(endpoint, LlmSettings())
+    assert one.level is Level.BAD
+    assert "/chat-messages is not there" in one.text and f'write base_url = "{server.url}/v1"' in one.text
