@@ -377,14 +377,14 @@ async def test_a_device_talks_with_a_platform_over_several_turns_and_connections
     assert other.asked == ["hello there you"]
 
 
-async def test_a_platform_is_asked_only_once_the_turn_is_committed_and_never_answered_for(tmp_path: Path) -> None:
-    async with HomeAssistantStandIn(lambda _text: "The lamp is on.") as server:
-        llm = {"endpoints": [fields("home-assistant", server.url)]}
-        async with house(tmp_path, llm=llm, cache={"answers": True}) as home, home.device() as device:
-            for _ in range(2):
-                report = await device.turn_text("turn on the lamp")
-                assert report.text == "The lamp is on."
-    assert [one.body["text"] for one in server.requests] == ["turn on the lamp"] * 2
+async def test_a_cache_never_answers_for_a_platform(tmp_path: Path) -> None:
+    async with DifyStandIn("The sky is blue because air scatters blue light.") as server:
+        llm = {"endpoints": [fields("dify", server.url)]}
+        async with house(tmp_path, llm=llm, cache={"answers": True}) as home:
+            for number in (1, 2):
+                async with home.device(number) as device:
+                    await device.turn_text("why is the sky blue")
+    assert [one.body["query"] for one in server.requests] == ["why is the sky blue"] * 2
 
 
 async def test_a_switch_of_the_agent_begins_a_conversation_of_its_own(tmp_path: Path) -> None:
