@@ -526,6 +526,25 @@ def test_a_slow_recogniser_is_asked_once_and_its_answer_is_used(
     run(scene())
 
 
+@pytest.mark.parametrize("acts", [True, False])
+def test_who_acts_by_itself_is_asked_only_when_the_turn_is_committed(acts: bool) -> None:
+    async def scene() -> None:
+        async with conversation(AUTO, ASKED) as (device, services):
+            begun: list[list[str]] = []
+            stream = services.chat.stream
+
+            def asked(request: ChatRequest) -> AsyncGenerator[Delta, None]:
+                begun.append(told(device, "start"))
+                return stream(request)
+
+            services.chat.acts = acts
+            services.chat.stream = asked  # type: ignore[method-assign]  # the same, and notes when
+            await said_and_answered(device)
+            assert begun[0] == (["start"] if acts else [])
+
+    run(scene())
+
+
 # Silence that is not sent ---------------------------------------------------------------------------------------------
 
 

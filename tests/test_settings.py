@@ -147,7 +147,7 @@ def test_the_commented_endpoints_of_the_shipped_file_work_when_the_hashes_are_ta
         opened = [line.removeprefix("# ") for line in lines[1:stop]]
         blocks.append("\n".join(["[[llm.endpoints]]", *opened, *lines[stop:]]))
     names = [endpoint.name for endpoint in load(first + "\n".join(blocks)).settings.llm.endpoints]
-    assert names == ["openai", "deepseek", "qwen", "ollama", "my-server"]
+    assert names == ["openai", "deepseek", "qwen", "ollama", "dify", "coze", "home-assistant", "my-server"]
 
 
 def test_command_line_over_environment_over_file_over_default() -> None:

@@ -22,9 +22,13 @@ def test_every_name_has_a_preset_and_every_preset_is_in_the_shipped_file() -> No
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_alone_is_an_endpoint(name: PresetName) -> None:
-    endpoint = LlmEndpoint.model_validate({"preset": name})
     preset = PRESETS[name]
-    assert (endpoint.name, endpoint.base_url, endpoint.model) == (name, preset.base_url, preset.model)
+    if not preset.model:
+        with pytest.raises(ValidationError, match=r"model is missing: with the kind .* it is the id of"):
+            LlmEndpoint.model_validate({"preset": name})
+    endpoint = LlmEndpoint.model_validate({"preset": name} | ({} if preset.model else {"model": "7400"}))
+    assert (endpoint.name, endpoint.base_url, endpoint.kind) == (name, preset.base_url, preset.kind)
+    assert endpoint.model == (preset.model or "7400")
     assert endpoint.place == ("edge" if endpoint.is_local else "cloud")
     assert bool(endpoint.api_key_env) is not endpoint.is_local
     assert endpoint.is_free is endpoint.is_local

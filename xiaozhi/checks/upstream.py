@@ -14,6 +14,7 @@ from xiaozhi.models.resolver import DaemonResolver
 from xiaozhi.settings import LlmEndpoint, LlmSettings
 from xiaozhi.settings.pasted import is_near, key_fault
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Message
+from xiaozhi.stages.llm.registry import build_model, path_of
 from xiaozhi.upstream.failure import FailureKind
 
 ANSWER_S = 3.0
@@ -50,7 +51,7 @@ async def endpoint(settings: LlmEndpoint, limits: LlmSettings) -> Finding:
             return bad(subject, f"{where} refuses the key ({said}){keyless}", required=False)
         case 404 | 405 if not re.search(r"\bmodel\b", said, re.IGNORECASE):
             advice = await _elsewhere(settings, limits)
-            return bad(subject, f"{where}/chat/completions is not there ({said}): {advice}", required=False)
+            return bad(subject, f"{where}{path_of(settings)} is not there ({said}): {advice}", required=False)
         case status if 400 <= status < 500 and status not in (408, 429):
             return bad(subject, f"{where} refuses the request for model {settings.model} ({said})", required=False)
         case 0 if error.kind is FailureKind.CONNECTION:
@@ -63,12 +64,12 @@ async def endpoint(settings: LlmEndpoint, limits: LlmSettings) -> Finding:
 
 async def _asked(settings: LlmEndpoint, limits: LlmSettings) -> ChatError | None:
     """Why there are no words; None where there are, or where all that was allowed went into thoughts."""
-    from xiaozhi.stages.llm.openai_chat import SPENT, OpenAIChat
+    from xiaozhi.stages.llm.openai_chat import SPENT
 
     url = urlsplit(settings.base_url)
     if not getproxies() and (why := await _unknown_host(url.hostname or "", url.port or 443)):
         return ChatError(why, kind=FailureKind.CONNECTION)
-    chat = OpenAIChat(settings.model_copy(update={"max_tokens": _TOKENS}), limits)
+    chat = build_model(settings.model_copy(update={"max_tokens": _TOKENS}), limits)
     try:
         async with aclosing(chat.stream(ChatRequest([Message("user", "hi")], "en"))) as deltas:
             await anext(deltas, None)
@@ -86,7 +87,7 @@ async def _elsewhere(settings: LlmEndpoint, limits: LlmSettings) -> str:
         error = await _asked(settings.model_copy(update={"base_url": f"{address}/v1"}), limits)
         if error is None or error.status not in (0, 404, 405):
             return f'write base_url = "{_where(address)}/v1"'
-    return "base_url is what stands before /chat/completions in the service's documents"
+    return f"base_url is what stands before {path_of(settings)} in the service's documents"
 
 
 async def _unknown_host(host: str, port: int) -> str:

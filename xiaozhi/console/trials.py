@@ -24,6 +24,7 @@ from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.asr.recognition import Recognition
 from xiaozhi.stages.asr.registry import build_recognizer
 from xiaozhi.stages.llm.engine import ChatError
+from xiaozhi.stages.llm.registry import build_model
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.registry import build_voices
 from xiaozhi.stages.tts.reply_voices import ReplyPart, ReplyVoices
@@ -177,11 +178,9 @@ class Trials:
         if wanted is None and not settings.llm.endpoints:
             return await asked(self._services.chat, "the built-in responder", _text(body, ENGLISH))
         endpoint = await self._endpoint(wanted, settings)
-        from xiaozhi.stages.llm.openai_chat import OpenAIChat
-
         llm = settings.llm.model_copy(update={"first_token_timeout_s": LIMIT_S - 5.0})
         most = _MAX_TOKENS_THINKING if endpoint.begins_in_thought else _MAX_TOKENS
-        chat = await asyncio.to_thread(OpenAIChat, endpoint.model_copy(update={"max_tokens": most}), llm)
+        chat = await asyncio.to_thread(build_model, endpoint.model_copy(update={"max_tokens": most}), llm)
         try:
             await chat.warm()
             return await asked(chat, f"{endpoint.name}, {endpoint.model}", _text(body, "你好"))

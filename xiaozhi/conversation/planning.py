@@ -45,6 +45,7 @@ class ReplyPlan:
     Attributes:
         language: to answer in, where the words do not show their own.
         messages: the conversation with the user's text at its end, for the model.
+        conversation: of which device and agent they are.
         agent: who answers: how it sounds and which models it prefers; nobody in particular when left out.
         toolbox: what the model may call; None for nothing.
         script: what to say instead of asking the model.
@@ -60,6 +61,7 @@ class ReplyPlan:
 
     language: str
     messages: Sequence[Message] = ()
+    conversation: str = ""
     agent: Agent | None = None
     toolbox: Toolbox | None = None
     script: Sequence[Clause] | None = None
@@ -206,7 +208,8 @@ class Planner:
         intended = self._intents.of(text, language)
         if intended is None:
             messages = self._context.messages(text, transcript)
-            return ReplyPlan(language, messages, agent, toolbox, names=self._context.names)
+            whose = f"{self._device_id}/{agent.name}"
+            return ReplyPlan(language, messages, whose, agent, toolbox, names=self._context.names)
         self._switch_to = intended.agent
         return dataclasses.replace(intended, agent=intended.agent or agent)
 

@@ -101,7 +101,7 @@ class Reply:
         self._request = voice_request(agent) if agent is not None else ANY_VOICE
         # Replies that are there from the start are in the house's own tone: other agents answer for themselves.
         own_tone = agent is not None and agent.name != HOUSE_AGENT
-        self._cached = None if own_tone else engines.caches.lookup
+        self._cached = None if own_tone or engines.chat.acts else engines.caches.lookup
         self._asked: tuple[Lookup, Outcome] | None = None  # what the cache had no answer to, and the model's
         self._has_place = False
         if plan.name:
@@ -326,6 +326,8 @@ class Reply:
             ChannelClosed: the voice has given up.
         """
         plan, toolbox = self.plan, self.plan.toolbox
+        if self._engines.chat.acts:
+            await self._permission()
         if toolbox is None:
             self.trace.said = (await self._ask(clauses, plan.messages, ())).text
             return
@@ -353,7 +355,14 @@ class Reply:
     async def _ask(self, clauses: Channel[Clause], messages: Sequence[Message], specs: tuple[ToolSpec, ...]) -> Outcome:
         """Let the cache answer, or the model where it cannot; a question that tools were called for is the model's."""
         tier = self.plan.agent.tier if self.plan.agent is not None else ""
-        request = ChatRequest(messages, self.plan.language, specs, tier=tier, on_note=self.trace.note_route)
+        request = ChatRequest(
+            messages,
+            self.plan.language,
+            specs,
+            tier=tier,
+            conversation=self.plan.conversation,
+            on_note=self.trace.note_route,
+        )
         lookup = await self._cached.look_up(request) if self._cached is not None else None
         found = lookup.found if lookup is not None else None
         if found is not None:

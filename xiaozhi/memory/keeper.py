@@ -97,7 +97,7 @@ class MemoryKeeper:
 
     @property
     def _has_model(self) -> bool:
-        return bool(self._house.settings.llm.endpoints)
+        return self._house.settings.llm.has_model
 
     # The conversation ---------------------------------------------------------------------------------------------
 

@@ -46,7 +46,7 @@ class Summariser:
         self._chat = chat
         self._store = store
         self._keeps = settings.store.conversations
-        self._enabled = settings.llm.history_summary and bool(settings.llm.endpoints)
+        self._enabled = settings.llm.history_summary and settings.llm.has_model
         self._running: dict[str, asyncio.Task[None]] = {}
         self.made = 0
         """Summaries that were written."""
@@ -57,7 +57,7 @@ class Summariser:
         """Ask another model from now on; returns what is still under way with the former one."""
         self._chat = chat
         self._keeps = settings.store.conversations
-        self._enabled = settings.llm.history_summary and bool(settings.llm.endpoints)
+        self._enabled = settings.llm.history_summary and settings.llm.has_model
         return list(self._running.values())
 
     def consider(self, device_id: str, agent: str, history: History, *, stored: bool) -> bool:

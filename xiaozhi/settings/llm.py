@@ -1,7 +1,7 @@
 """`[llm]`: the reply."""
 
 import re
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -20,8 +20,16 @@ MAX_HEADER_CHARS: Final = 4000
 """Of one value of `extra_headers`; servers refuse heads above 8 KB."""
 
 
+EndpointKind: TypeAlias = Literal["openai", "responses", "dify", "coze", "fastgpt", "ragflow", "home-assistant"]
+"""What an endpoint speaks."""
+# Those whose prompt, model, tools and memory are their own.
+_PLATFORMS: Final = frozenset({"dify", "coze", "fastgpt", "ragflow", "home-assistant"})
+# What the name of the model stands for where only its owner knows it.
+_IDS: Final = {"coze": "the id of the bot", "ragflow": "the id of the chat assistant"}
+
+
 class LlmEndpoint(KeyedSection):
-    """Endpoints: anything that speaks OpenAI's chat completions.
+    """Endpoints: anything that speaks OpenAI's chat completions, and agent platforms.
 
     Take away the # of one of them, or of several: then they stand in for each other.
 
@@ -32,6 +40,13 @@ class LlmEndpoint(KeyedSection):
                                          "baichuan" (百川), "hunyuan" (混元), "qianfan" (千帆), "minimax", "stepfun"
                                          (阶跃), "siliconflow" (硅基流动); "qwen-intl" is Alibaba Cloud outside China
       your own machine                   "ollama", "vllm", "lmstudio", "llamacpp"
+      OpenAI's other language            "responses"
+      agent platforms                    "dify", "coze", "fastgpt", "ragflow", "home-assistant"
+
+    kind is what an endpoint speaks: "openai", or one of the last two lines; their presets set it. A platform has its
+    own prompt, tools and memory: it is asked only when the user has certainly ended, with the newest text alone, never
+    twice, and its answers are not cached. model is the bot's id for coze, the chat's for ragflow, the conversation
+    agent's for home-assistant; dify and fastgpt know the app by its key.
 
     A key is read from the environment variable api_key_env, or written down as api_key (then keep this file private).
     max_tokens (1 to 100000) and temperature (0 to 2) are the endpoint's own when not set; extra_body is sent as it is,
@@ -50,6 +65,7 @@ class LlmEndpoint(KeyedSection):
     """
 
     preset: PresetName | None = None
+    kind: EndpointKind = "openai"
     name: str = Field(min_length=1)
     base_url: Address = Field(min_length=1)
     model: str = Field(min_length=1)
@@ -69,7 +85,19 @@ class LlmEndpoint(KeyedSection):
     @model_validator(mode="before")
     @classmethod
     def _preset(cls, values: Any) -> Any:
-        return with_preset(values) if isinstance(values, dict) else values
+        if not isinstance(values, dict):
+            return values
+        values = with_preset(values)
+        kind = values.get("kind")
+        if not values.get("model") and isinstance(kind, str) and kind in _IDS:
+            raise ValueError(f'model is missing: with the kind "{kind}" it is {_IDS[kind]}')
+        return values
+
+    @model_validator(mode="after")
+    def _sees(self) -> "LlmEndpoint":
+        if self.vision and self.kind == "home-assistant":
+            raise ValueError('vision: an endpoint of the kind "home-assistant" takes no pictures')
+        return self
 
     @field_validator("extra_headers")
     @classmethod
@@ -90,6 +118,11 @@ class LlmEndpoint(KeyedSection):
     def begins_in_thought(self) -> bool:
         """Whether nothing is spoken of an answer before the end of the thought in it; without `thinks` by the name."""
         return begins_in_thought(self.model, self.extra_body) if self.thinks is None else self.thinks
+
+    @property
+    def is_platform(self) -> bool:
+        """Whether it acts and remembers by itself; see `xiaozhi.stages.llm.platform`."""
+        return self.kind in _PLATFORMS
 
     @property
     def is_local(self) -> bool:
@@ -212,8 +245,24 @@ max_concurrent = 20
 # Ollama on this machine: `ollama pull qwen2.5:7b`
 preset = "ollama"
 
+# Dify: the app's key; https://dify.example.com/v1 for a server of your own
+preset = "dify"
+api_key = "app-…"
+
+# Coze (扣子): the bot's id and a personal access token
+preset = "coze"
+model = "7400000000000000000"
+api_key = "pat_…"
+
+# Home Assistant: a long-lived access token
+preset = "home-assistant"
+base_url = "http://homeassistant.local:8123"
+model = "conversation.home_assistant"
+api_key = "…"
+
 # any other
 name = "my-server"
+kind = "openai"
 base_url = "http://192.168.1.10:8000/v1"
 api_key_env = "MY_KEY"
 model = "my-model"
@@ -293,6 +342,11 @@ class LlmSettings(Section, applies="next turn"):
     breaker: BreakerSettings = BreakerSettings()
     hedge: HedgeSettings = HedgeSettings()
     routing: RoutingSettings = RoutingSettings()
+
+    @property
+    def has_model(self) -> bool:
+        """Whether some endpoint may be asked for a summary or for facts, which is nothing for a platform."""
+        return any(not endpoint.is_platform for endpoint in self.endpoints)
 
     @model_validator(mode="after")
     def _distinct(self) -> "LlmSettings":

@@ -20,7 +20,8 @@ _BEARER: Final = re.compile(r"(?:authorization\s*:\s*)?bearer[\s:]+(?=\S)", re.I
 _SCHEME: Final = re.compile(r"(https?|wss?)(?::/{0,2}|//+)", re.IGNORECASE)
 # What services append to their base address, and what their documents show people.
 _OPERATION: Final = re.compile(
-    r"/+(?:chat/completions|completions|responses|models|audio/speech|audio/transcriptions|embeddings)/*$",
+    r"/+(?:chat/completions|completions|responses|models|audio/speech|audio/transcriptions|embeddings"
+    r"|chat-messages|v3/chat|api/conversation/process)/*$",
     re.IGNORECASE,
 )
 _HOST: Final = re.compile(r"(?:[^\W]|[-.])+|[0-9a-f:.]+(?:%\w+)?", re.IGNORECASE)

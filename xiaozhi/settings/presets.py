@@ -16,6 +16,7 @@ PresetName: TypeAlias = Literal[
     "qwen", "qwen-intl", "deepseek", "zhipu", "moonshot", "doubao", "baichuan", "hunyuan", "qianfan", "minimax",
     "stepfun", "siliconflow",
     "ollama", "vllm", "lmstudio", "llamacpp",
+    "responses", "dify", "coze", "fastgpt", "ragflow", "home-assistant",
 ]  # fmt: skip
 
 
@@ -26,9 +27,11 @@ class Preset:
     Attributes:
         title: for people.
         base_url: up to the part before `/chat/completions`.
-        model: quick, cheap and able to call tools; or what most people have at home.
+        model: quick, cheap and able to call tools; or what most people have at home; empty where only its owner knows
+            the id.
         api_key_env: the variable that the service's own documents name; empty where no key is asked for.
         extra_body: sent with each request.
+        kind: what it speaks, see `LlmEndpoint`.
     """
 
     title: str
@@ -36,12 +39,14 @@ class Preset:
     model: str
     api_key_env: str = ""
     extra_body: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = "openai"
 
     def fields(self) -> dict[str, Any]:
         """The fields of an endpoint."""
         return {
+            "kind": self.kind,
             "base_url": self.base_url,
-            "model": self.model,
+            **({"model": self.model} if self.model else {}),
             "api_key_env": self.api_key_env,
             "extra_body": dict(self.extra_body),
         }
@@ -109,6 +114,16 @@ PRESETS: Final[Mapping[PresetName, Preset]] = {
     "vllm": Preset("vLLM on this machine", "http://127.0.0.1:8000/v1", "Qwen/Qwen2.5-7B-Instruct", "", _TEMPLATE_OFF),
     "lmstudio": Preset("LM Studio on this machine", "http://127.0.0.1:1234/v1", "qwen2.5-7b-instruct"),
     "llamacpp": Preset("llama.cpp on this machine", "http://127.0.0.1:8080/v1", "default", "", _TEMPLATE_OFF),
+    "responses": Preset(
+        "OpenAI, Responses", "https://api.openai.com/v1", "gpt-4o-mini", "OPENAI_API_KEY", kind="responses"
+    ),
+    "dify": Preset("Dify", "https://api.dify.ai/v1", "app", "DIFY_API_KEY", kind="dify"),
+    "coze": Preset("Coze 扣子", "https://api.coze.cn", "", "COZE_API_TOKEN", kind="coze"),
+    "fastgpt": Preset("FastGPT", "https://api.fastgpt.in/api/v1", "app", "FASTGPT_API_KEY", kind="fastgpt"),
+    "ragflow": Preset("RAGFlow in this network", "http://127.0.0.1:9380", "", kind="ragflow"),
+    "home-assistant": Preset(
+        "Home Assistant", "http://homeassistant.local:8123", "conversation.home_assistant", kind="home-assistant"
+    ),
 }
 
 

@@ -7,7 +7,7 @@ from xiaozhi.text.language import is_chinese
 
 Key: TypeAlias = Literal[
     "apology", "busy", "one_moment", "not_understood", "wake_reply", "greeting", "goodbye", "no_sound", "offline",
-    "declined", "done_untold", "on_screen",
+    "declined", "done", "done_untold", "on_screen",
 ]  # fmt: skip
 
 _MESSAGES: Final[dict[Key, tuple[str, str]]] = {
@@ -32,6 +32,7 @@ _MESSAGES: Final[dict[Key, tuple[str, str]]] = {
         "这个话题我不太方便聊，我们换一个吧。",
         "I would rather not talk about that. Let's talk about something else.",
     ),
+    "done": ("好了。", "Done."),
     "done_untold": (
         "抱歉，事情已经做了，可是我现在没法告诉你结果。",
         "Sorry, I have done that, but I can't tell you what came of it right now.",

@@ -21,4 +21,4 @@ class FailureKind(Enum):
     REFUSED = "refused"
     """Refuses key, address or model (HTTP 401, 403, 404 …): it will go on refusing."""
     REQUEST = "request"
-    """Refuses this one request (HTTP 400, 413, 422): says nothing about others."""
+    """Refuses this one request (HTTP 400, 413, 415, 422): says nothing about others."""

@@ -64,6 +64,9 @@ class Chat:
         """Replies that no endpoint could give, or finish."""
         self.offline = 0
         """Replies for the cloud that were given here because it could not be reached."""
+        self.acts = any(endpoint.is_platform for endpoint in settings.endpoints)
+        """Some endpoint does things while it answers, and remembers that it was asked: nothing may be asked on trial,
+        nor twice, nor be answered from a cache."""
         self._settings = settings
         self._models = tuple(models)
         self._edge = edge
@@ -91,7 +94,7 @@ class Chat:
             ChatError: no endpoint can answer, or finish.
         """
         hedge = self._settings.hedge
-        may_hedge = self.hedging_allowed and hedge.mode != "off" and hedge.share > 0
+        may_hedge = self.hedging_allowed and not self.acts and hedge.mode != "off" and hedge.share > 0
         reply = Failover(request, self.pool, self._settings, route=self.route(request), may_hedge=may_hedge)
         try:
             async with self._admitted():

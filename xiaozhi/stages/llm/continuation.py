@@ -29,6 +29,11 @@ def continuing(request: ChatRequest, said: str) -> ChatRequest:
     return replace(request, messages=messages)
 
 
+def goes_on(request: ChatRequest) -> bool:
+    """Whether a request is one of `continuing`."""
+    return request.messages[-1].content in (_GO_ON_ZH, _GO_ON_EN)
+
+
 class Seam:
     """Joins a continuation to what was said before: what the model says again is cut.
 

@@ -42,6 +42,8 @@ class ChatRequest:
         tools: what the model may call.
         tool_choice: whether it may, must not or must; without meaning when there are no tools.
         tier: what the device or its agent prefers, `edge` or `cloud`; empty for no preference.
+        conversation: whose it is, for services that keep the past themselves: the same for every question of one device
+            to one agent; empty for what is nobody's conversation, such as a summary.
         has_image: a picture belongs to the question, even where `messages` do not show it.
         on_note: called when it is known who answers, and again when that changes.
     """
@@ -51,6 +53,7 @@ class ChatRequest:
     tools: Sequence[ToolSpec] = ()
     tool_choice: ToolChoice = "auto"
     tier: str = ""
+    conversation: str = ""
     has_image: bool = False
     on_note: Callable[[RouteNote], None] | None = None
 

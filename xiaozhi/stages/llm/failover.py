@@ -68,8 +68,12 @@ class Failover:
         self._tiers: tuple[str, ...] = () if route is None else tuple(filter(None, (route.tier, route.fallback)))
         # The endpoint whose thoughts are in the request: it alone can go on from them.
         self._prefer = next((one.provider.endpoint for one in reversed(request.messages) if one.provider), "")
-        blind = {one.name for one in settings.endpoints if request.with_image and not one.vision}
-        self._tried: set[str] = blind  # not to be asked now: unfit, being asked, or failed
+        unfit = {one.name for one in settings.endpoints if request.with_image and not one.vision}
+        if (
+            not request.conversation and not request.with_image
+        ):  # they would take it for something that their user said, and act
+            unfit |= {one.name for one in settings.endpoints if one.is_platform}
+        self._tried: set[str] = unfit  # not to be asked now: unfit, being asked, or failed
         self._asked = 0  # since the last new word, hedges not counted
         self._attempts = 0  # requests sent in all
         self._hedged = False  # the time for company has come once

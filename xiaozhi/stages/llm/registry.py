@@ -3,12 +3,28 @@
 import random
 from dataclasses import dataclass
 from datetime import datetime
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from xiaozhi.settings import LlmEndpoint, LlmSettings
 from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.llm.responder import BuiltInResponder
+
+if TYPE_CHECKING:
+    from xiaozhi.stages.llm.connections import HostConnections
+    from xiaozhi.stages.llm.endpoint import EndpointChat
+
+_KINDS: Final = {
+    "openai": "openai_chat:OpenAIChat",
+    "responses": "responses:ResponsesChat",
+    "dify": "dify:DifyChat",
+    "coze": "coze:CozeChat",
+    "fastgpt": "fastgpt:FastGptChat",
+    "ragflow": "fastgpt:RagFlowChat",
+    "home-assistant": "home_assistant:HomeAssistantChat",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +55,10 @@ def build_chat(
             "built-in responder: no endpoint is set",
             'for real conversation add [[llm.endpoints]] with a preset such as "qwen", and its key, to settings.toml',
         )
-    # Imported only when chosen: loading the client takes most of a second.
     from xiaozhi.stages.llm.connections import HostConnections
-    from xiaozhi.stages.llm.openai_chat import OpenAIChat
 
     connections = HostConnections(settings)
-    models = [OpenAIChat(endpoint, settings, connections) for endpoint in settings.endpoints]
+    models = [build_model(endpoint, settings, connections) for endpoint in settings.endpoints]
     keyless = [one for one in settings.endpoints if one.api_key_env and not one.key()]
     several = len(settings.endpoints) > 1
     hints = [
@@ -53,6 +67,24 @@ def build_chat(
     ]
     why = "; ".join(_line(one, several) for one in settings.endpoints)
     return BuiltChat(Chat(settings, models, rng=rng, edge=edge), why, "; ".join(hints))
+
+
+def build_model(
+    endpoint: LlmEndpoint, settings: LlmSettings, connections: "HostConnections | None" = None
+) -> "EndpointChat":
+    """One endpoint of its kind, imported only now: loading the client takes most of a second."""
+    return _class_of(endpoint)(endpoint, settings, connections)
+
+
+def path_of(endpoint: LlmEndpoint) -> str:
+    """What a kind of endpoint is asked at, behind its address."""
+    return _class_of(endpoint).path
+
+
+def _class_of(endpoint: LlmEndpoint) -> "type[EndpointChat]":
+    module, _, name = _KINDS[endpoint.kind].partition(":")
+    kind: type[EndpointChat] = getattr(import_module(f"xiaozhi.stages.llm.{module}"), name)
+    return kind
 
 
 def _line(endpoint: LlmEndpoint, several: bool) -> str:

@@ -231,7 +231,7 @@ export const STRINGS = {
   'trial.hint_vad': ['用一段语音检查模型能不能找到它。', 'Checks with a piece of speech whether the model finds it.'],
 
   'endpoints.title': ['语言模型端点', 'Endpoints of the language model'],
-  'endpoints.hint': ['任何兼容 OpenAI 的服务。多个端点按权重与速度分担，坏了自动切换。', 'Any service that speaks like OpenAI. Several share the work by weight and speed and stand in for each other.'],
+  'endpoints.hint': ['任何兼容 OpenAI 的服务，以及 Dify、扣子、FastGPT、RAGFlow、Home Assistant。多个端点按权重与速度分担，坏了自动切换。', 'Any service that speaks like OpenAI, and Dify, Coze, FastGPT, RAGFlow, Home Assistant. Several share the work by weight and speed and stand in for each other.'],
   'endpoints.add': ['添加端点', 'Add an endpoint'],
   'endpoints.none': ['还没有端点', 'No endpoints yet'],
   'endpoints.none_hint': ['选一个预设，填上密钥就行；也可以用本机的 Ollama。', 'Choose a preset and give its key, or use Ollama on this machine.'],
@@ -246,6 +246,9 @@ export const STRINGS = {
   'endpoints.preset': ['预设', 'Preset'],
   'endpoints.no_preset': ['不用预设', 'none'],
   'endpoints.preset_hint': ['填好地址和模型', 'fills in address and model'],
+  'endpoints.kind': ['接口', 'Speaks'],
+  'endpoints.kind_hint': ['智能体平台用它自己的提示词、工具和记忆', 'an agent platform has its own prompt, tools and memory'],
+  'endpoints.model_hint': ['扣子填智能体 ID，RAGFlow 填聊天助手 ID，Home Assistant 填对话代理的 ID', 'for Coze the bot’s id, for RAGFlow the chat’s, for Home Assistant the conversation agent’s'],
   'endpoints.name': ['名称', 'Name'],
   'endpoints.url': ['地址', 'Address'],
   'endpoints.model': ['模型', 'Model'],

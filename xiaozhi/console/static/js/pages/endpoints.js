@@ -9,6 +9,17 @@ import { problems, tellSaved } from '../settings_form.js';
 import { showTrouble, tryStage } from '../trial.js';
 import { button, confirmed, dialog, empty, field, input, loading, note, select, tag, toggle } from '../ui.js';
 
+/** What an endpoint may speak. @type {[string, string][]} */
+const KINDS = [
+  ['openai', 'OpenAI, chat completions'],
+  ['responses', 'OpenAI, responses'],
+  ['dify', 'Dify'],
+  ['coze', 'Coze 扣子'],
+  ['fastgpt', 'FastGPT'],
+  ['ragflow', 'RAGFlow'],
+  ['home-assistant', 'Home Assistant'],
+];
+
 /** @param {AbortSignal} signal */
 export function endpointsSection(signal) {
   const place = h('div', {});
@@ -92,6 +103,7 @@ function keyTag(endpoint) {
  */
 function endpointDialog(endpoint, presets, taken, save) {
   const preset = select([['', t('endpoints.no_preset')], ...presets.map((each) => /** @type {[string, string]} */ ([each.name, each.title]))], endpoint.preset ?? '', { name: 'preset' });
+  const kind = select(KINDS, endpoint.kind ?? 'openai', { name: 'kind' });
   const name = input({ value: endpoint.name, maxlength: 60, required: true, name: 'name' });
   const url = input({ value: endpoint.base_url, inputmode: 'url', placeholder: 'https://', name: 'base_url' });
   const model = input({ value: endpoint.model, name: 'model' });
@@ -121,6 +133,7 @@ function endpointDialog(endpoint, presets, taken, save) {
     key.placeholder = t('settings.secret_none');
     name.value = freeName(known.name ?? '', taken);
     [url.value, model.value, keyEnv.value] = [known.base_url ?? '', known.model ?? '', known.api_key_env ?? ''];
+    kind.value = known.kind ?? 'openai';
     extra.value = written(known.extra_body);
     headers.value = '';
     [vision.checked, thinks.value, tier.value, price.value] = [Boolean(known.vision), '', 'auto', ''];
@@ -129,6 +142,7 @@ function endpointDialog(endpoint, presets, taken, save) {
   const values = () => ({
     ...endpoint,
     preset: preset.value || null,
+    kind: kind.value,
     name: name.value.trim(),
     base_url: url.value.trim(),
     model: model.value.trim(),
@@ -167,11 +181,12 @@ function endpointDialog(endpoint, presets, taken, save) {
       'div',
       { class: 'fields' },
       field(t('endpoints.preset'), preset, { hint: t('endpoints.preset_hint') }),
+      field(t('endpoints.kind'), kind, { hint: t('endpoints.kind_hint') }),
       field(t('endpoints.name'), name),
       field(t('endpoints.url'), url, { wide: true }),
       field(t('endpoints.key'), key),
       field(t('endpoints.key_variable'), keyEnv, { hint: t('endpoints.key_variable_hint') }),
-      field(t('endpoints.model'), model),
+      field(t('endpoints.model'), model, { hint: t('endpoints.model_hint') }),
       h('div', { class: 'field' }, list, listed),
       field(t('endpoints.vision'), vision, { hint: t('endpoints.vision_hint') }),
       field(t('endpoints.thinks'), thinks, { hint: t('endpoints.thinks_hint') }),
