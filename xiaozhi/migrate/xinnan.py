@@ -6,8 +6,8 @@ Which engines there are is looked up in the model of the settings, so the tables
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -54,6 +54,26 @@ class Migration:
         """The settings by their names; lists and tables of free names count as one."""
         return dict(_flat(self.values, ()))
 
+    def without(self, names: Collection[str], words: Words) -> "Migration":
+        """The same without some settings, whose lines say why."""
+        lines = [
+            replace(line, fate="left", ours="", words=words) if line.ours and line.ours in names else line
+            for line in self.lines
+        ]
+        return Migration(_nested(each for each in self.changes().items() if each[0] not in names), lines)
+
+
+def _nested(changes: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Settings by their names as tables."""
+    tables: dict[str, Any] = {}
+    for name, value in changes:
+        *above, last = name.split(".")
+        inner = tables
+        for part in above:
+            inner = inner.setdefault(part, {})
+        inner[last] = value
+    return tables
+
 
 def migrate_xinnan(config: Mapping[str, Any], root: Path | None = None) -> Migration:
     """Turn a file of theirs into settings of ours.
@@ -90,7 +110,7 @@ class _Mover:
             more = len(self._lines) - MAX_LINES
             del self._lines[MAX_LINES:]
             self._lines.append(Line("left", "…", words=Words(f"还有 {more} 项", f"{more} more")))
-        return Migration(self._nested(), self._lines)
+        return Migration(_as_tables(self._values)[0], self._lines)
 
     # Providers ------------------------------------------------------------------------------------------------------
 
@@ -335,9 +355,6 @@ class _Mover:
         return [self._of.pop(each) for each in gone]
 
     # The whole ------------------------------------------------------------------------------------------------------
-
-    def _nested(self) -> dict[str, Any]:
-        return _as_tables(self._values)[0]
 
     def _valid(self) -> Settings:
         """The settings with all that holds; what does not is taken back, and its line says why."""
