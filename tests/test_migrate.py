@@ -82,6 +82,7 @@ def test_an_engine_of_this_version_is_configured_as_theirs_was() -> None:
     assert (funasr.engine, funasr.funasr.url, funasr.funasr.verify_tls) == ("funasr", "wss://10.0.0.2:10096", False)
     groq = settings_of(moved("ASR", "GroqASR")).asr
     assert (groq.engine, groq.openai.base_url) == ("openai", "https://api.groq.com/openai/v1")
+    assert moved("ASR", "GroqASR").values["asr"]["openai"]["base_url"] == "https://api.groq.com/openai/v1", "as written"
     openai = settings_of(moved("TTS", "OpenAITTS")).tts
     assert (openai.engines, openai.openai.voice, openai.openai.speed) == (("openai", "espeak"), "onyx", 1.25)
     assert openai.openai.base_url == "https://api.openai.com/v1", "theirs is the whole path"
@@ -139,6 +140,8 @@ def test_a_model_that_sees_is_an_endpoint_for_pictures_or_the_same_one() -> None
     chat, sees = settings_of(two).llm.endpoints
     assert (chat.vision, sees.vision) == (False, True)
     assert sees.weight < chat.weight / 50, "it is asked about pictures"
+    alike = migrate_xinnan({"selected_module": {"LLM": "A", "VLLM": "A"}, "LLM": {"A": same}, "VLLM": {"A": other}})
+    assert [endpoint.name for endpoint in settings_of(alike).llm.endpoints] == ["A", "A-VLLM"]
 
 
 def test_a_key_of_the_environment_does_not_go_to_the_address_of_their_file(monkeypatch: pytest.MonkeyPatch) -> None:

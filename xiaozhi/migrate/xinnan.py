@@ -21,7 +21,7 @@ from xiaozhi.migrate.yaml_file import Plain
 from xiaozhi.settings import Settings
 from xiaozhi.settings.engines import EngineSettings
 from xiaozhi.settings.errors import explain
-from xiaozhi.settings.pasted import is_near
+from xiaozhi.settings.pasted import is_near, mended_address
 from xiaozhi.settings.schema import Key, KeyPath, bounds, dotted, find, keys, number_text, parse_text, value_of
 
 MAX_LINES: Final = 500
@@ -217,7 +217,8 @@ class _Mover:
         lines = len(self._lines)
         self._rows += 1
         line.ours = dotted(table)
-        self._put((*table, "name"), name, line)
+        taken = name in (self._values.get((*_ENDPOINTS, row, "name")) for row in range(self._rows))
+        self._put((*table, "name"), f"{name}-{section}" if taken else name, line)
         for key, value in way.fixed.items():
             self._put((*table, key), value, line)
         if way.engine and (kind := self._kind(way.engine)) is not None:
@@ -330,7 +331,7 @@ class _Mover:
             raise NotTaken(_WRONG_TYPE)
         if key.kind == "path":
             return self._path(value)
-        made = parse_text(key, str(value))
+        made = parse_text(key, mended_address(value) if key.path[-1] == "base_url" else str(value))
         if isinstance(made, float) and not math.isfinite(made):
             raise NotTaken(_WRONG_TYPE)
         return made

@@ -129,6 +129,20 @@ def _percent(value: Any) -> int:
         raise NotTaken(Words("应该是数字", "must be a number")) from None
 
 
+def _large_voice(value: Any) -> Any:
+    """Voices of the old interface, BV001_streaming and the like, are unknown to the newer one."""
+    if str(value).startswith("BV"):
+        raise NotTaken(Words("旧接口的音色，另选一个", "a voice of the old interface: choose another"))
+    return value
+
+
+def _plain_voice(value: Any) -> Any:
+    """Voices of iFlytek's large model are known to another interface than ours."""
+    if str(value).startswith(("x5_", "x6_")):
+        raise NotTaken(Words("这是超拟人音色，另选一个", "a voice of the large model's interface: choose another"))
+    return value
+
+
 def _percent_of_hundred(value: Any) -> int:
     """A speed of 0 to 100, usual at 50, as percent more or less."""
     try:
@@ -257,7 +271,7 @@ _CUSTOM: Final[Rules] = {
 _VOLC_VOICE: Final[Rules] = {
     **_APP_TOKEN,
     "ws_url": Take(_URL), "resource_id": Take(("resource_id", "resource")), "speaker": Take(_VOICE),
-    "voice": Take(_VOICE), "speed_ratio": Take(_RATE, _percent), "audio_params.speech_rate": Take(_RATE),
+    "voice": Take(_VOICE, _large_voice), "speed_ratio": Take(_RATE, _percent), "audio_params.speech_rate": Take(_RATE),
     "audio_params.emotion": Take(("emotion", "style")), "additions": Take(("additions",)),
     "mix_speaker": Take(("mix_speaker",)),
     "enable_ws_reuse": Leave(Words("连接总会重用", "connections are always reused")),
@@ -330,7 +344,8 @@ def _official(entry: dict[str, Any]) -> dict[str, Any]:
                 "这个中转地址只有旧接口，没有对应", "this reseller has only the old interface, which is not spoken here"
             )
         )
-    return entry
+    generation = {"resource_id": "volc.service_type.10029"} if str(entry.get("voice")).endswith("_moon_bigtts") else {}
+    return {**entry, **generation}
 
 
 _CHAT_WAY: Final = Way("", _CHAT)
@@ -426,9 +441,9 @@ PROVIDERS: Final[Mapping[tuple[str, str], Provider]] = {
                 {
                     "group_id": Take(("group_id",)), "api_key": Take(_KEY), "model": Take(_MODEL),
                     "voice_id": Take(_VOICE), "voice_setting.voice_id": Take(_VOICE),
-                    "voice_setting.speed": Take(("speed",)), "voice_setting.emotion": Take(("emotion", "style")),
+                    "voice_setting.speed": Take(_RATE, _percent), "voice_setting.emotion": Take(("emotion", "style")),
                     "voice_setting.vol": _OWN_SOUND, "voice_setting.pitch": _OWN_SOUND,
-                    "audio_setting": _OWN_FORMAT, "language_boost": Take(("language_boost",)),
+                    "audio_setting": _OWN_FORMAT, "language_boost": Take(("language_boost", "language")),
                     "pronunciation_dict": Take(("pronunciation_dict",)), "timber_weights": Take(("timber_weights",)),
                 },
             ),
@@ -438,7 +453,15 @@ PROVIDERS: Final[Mapping[tuple[str, str], Provider]] = {
     ("TTS", "aliyun_stream"): _NO_NLS,
     ("TTS", "alibl_stream"): Provider((Way("dashscope", _DASHSCOPE),)),
     ("TTS", "tencent"): Provider((Way("tencent", _TENCENT),)),
-    ("TTS", "xunfei_stream"): Provider((Way("iflytek", _IFLYTEK),)),
+    ("TTS", "xunfei_stream"): Provider(
+        (
+            Way(
+                "iflytek",
+                {**_IFLYTEK, "voice": Take(_VOICE, _plain_voice)},
+                words=Words("应用要开通“在线语音合成”", "the application must have online speech synthesis enabled"),
+            ),
+        ),
+    ),
     ("TTS", "paddle_speech"): Provider(words=_WRITE_TO_ENGINE),
     ("TTS", "index_stream"): Provider((Way("http", _HTTP, preset="indextts"),)),
     ("Memory", "nomem"): Provider((Way("memory", {}, fixed={"engine": "off"}),)),
