@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, str] = {
     "history": "show or clear what was said to a device",
     "export": "write devices, agents, conversations and memories to one file",
     "import": "take what `export` wrote",
+    "migrate": "take over the settings of another server",
     "route": "tell which endpoint a question would go to, and why",
     "plan": "compute nodes, memory, bandwidth and cost for a number of devices",
     "tools": "list, call and check what the model may call",

@@ -8,18 +8,23 @@ from aiohttp import web
 
 from xiaozhi.console.board import Board
 from xiaozhi.console.endpoints import replace_endpoints, shown_endpoints, shown_presets
-from xiaozhi.console.fields import tables
-from xiaozhi.console.request_guard import Refused, answer, any_body_of, body_of
+from xiaozhi.console.fields import can_be_changed, tables
+from xiaozhi.console.request_guard import Refused, answer, any_body_of, body_of, text_of
 from xiaozhi.console.settings_file import SettingsFile
 from xiaozhi.console.trials import Trials
 from xiaozhi.conversation.services import Services
 from xiaozhi.http.openapi import takes
+from xiaozhi.migrate.report import Words
+from xiaozhi.migrate.xinnan import Migration, migrate_xinnan
+from xiaozhi.migrate.yaml_file import MAX_FILE_BYTES, YamlError, read_yaml
 from xiaozhi.reload.reloader import Applied
 from xiaozhi.settings import Settings
 from xiaozhi.settings.errors import SettingsError
+from xiaozhi.settings.schema import find
 from xiaozhi.settings.sources import Origin
 
 _MAX_CHANGES = 200
+_NOT_HERE = Words("只能写在设置文件里", "is given in the settings file only")
 
 
 class SettingsCalls:
@@ -46,6 +51,7 @@ class SettingsCalls:
         router.add_put("/api/llm-endpoints", self.change_endpoints)
         router.add_post("/api/llm-endpoints/models", self.models)
         router.add_get("/api/presets", self.presets)
+        router.add_post("/api/migrate", self.migrate)
         router.add_post("/api/test/{stage:vad|asr|llm|tts}", self.test)
 
     async def show(self, _request: web.Request) -> web.Response:
@@ -122,6 +128,17 @@ class SettingsCalls:
         """Services of which only the key is left to give."""
         return answer({"presets": shown_presets()})
 
+    @takes(text=(str, ...), language=(str, "zh"), apply=(bool, False))
+    async def migrate(self, request: web.Request) -> web.Response:
+        """What another server's settings file, as text, is with us; written and applied where the body says so."""
+        body = await body_of(request.clone(client_max_size=2 * MAX_FILE_BYTES))  # JSON may double what is quoted
+        text = text_of(body, "text", MAX_FILE_BYTES)
+        found = await asyncio.to_thread(_migrated, text)
+        if body.get("apply") is True:
+            return self._outcome(await self._file.write(lambda _owners: found.changes()))
+        lines = [line.json("en" if body.get("language") == "en" else "zh") for line in found.lines]
+        return answer({"settings": list(found.changes()), "lines": lines})
+
     @takes(
         endpoint=(str | dict[str, Any], ""),
         engine=(str, ""),
@@ -132,3 +149,13 @@ class SettingsCalls:
     async def test(self, request: web.Request) -> web.Response:
         """Try one stage, with changes that have not been saved yet where the body has some."""
         return answer(await self._trials.run(request.match_info["stage"], await body_of(request)))
+
+
+def _migrated(text: str) -> Migration:
+    """Their file without what the pages may not change. Blocking. Raises `Refused`."""
+    try:
+        found = migrate_xinnan(read_yaml(text.encode(errors="replace"), "file"))
+    except YamlError as error:
+        raise Refused(422, str(error)) from None
+    fixed = [name for name in found.changes() if (key := find(name.split("."))) and not can_be_changed(name, key)]
+    return found.without([name for name in fixed if name != "llm.endpoints"], _NOT_HERE)

@@ -11,6 +11,7 @@ import { Draft, docOf, saveBar, settingRow, tableTitle, tellSaved } from '../set
 import { trialCard } from '../trial.js';
 import { button, empty, loading, note, pageHead, searchBox } from '../ui.js';
 import { endpointsSection } from './endpoints.js';
+import { migrateCard } from './migrate.js';
 
 /** @type {Record<string, string>} what a tab's models are called by the server */
 const ROLES = { asr: 'recognition', tts: 'voice', vad: 'voice activity' };
@@ -50,7 +51,7 @@ function body(tab, settings, draft, reload, signal) {
   if (settings.writable === false) place.append(note(t('models.read_only', { file: settings.path ?? '' }), 'warn'));
   const overridden = (settings.overridden ?? []).filter((/** @type {string} */ key) => tab === 'all' || key.startsWith(`${tab}.`));
   if (overridden.length) place.append(overrides(overridden, settings.owners_file, reload));
-  if (tab === 'all') place.append(allSettings(settings.tables, draft, settings.path, settings.owners_file));
+  if (tab === 'all') place.append(allSettings(settings.tables, draft, settings.path, settings.owners_file), migrateCard(reload));
   else {
     if (tab === 'llm') place.append(endpointsSection(signal));
     else place.append(trialCard(tab, settings.tables, draft, signal), modelsCard(ROLES[tab], signal));

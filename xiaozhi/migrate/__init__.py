@@ -1,0 +1,1 @@
+"""Moving in: what another server's settings are with us."""
