@@ -258,7 +258,7 @@ def test_the_vad_word_auto_is_no_path(tmp_path: Path) -> None:
             "[asr]\nengine = 'sensevoice'\n",
             [
                 'settings.toml: asr.engine = "sensevoice": must be one of "auto", "sense-voice", "zipformer", '
-                '"two-pass", "pocketsphinx", "openai", "funasr"; did you mean "sense-voice"?'
+                '"two-pass", "pocketsphinx", "openai", "funasr", "dashscope"; did you mean "sense-voice"?'
             ],
         ),
         (

@@ -15,7 +15,7 @@ class RemoteAsrSettings(Section):
     """Remote recognition: what holds for every recogniser on another machine. zh: 远程识别：所有远程识别共用的设置。"""
 
     timeout_s: float = Field(4.0, ge=0.2, le=60)
-    """For "openai" and "funasr". When the answer is not there after timeout_s, or there is no connection after
+    """For all engines on other machines. When the answer is not there after timeout_s, or there is no connection after
     connect_timeout_s, the fallback recognises the sentence.
     zh: 等结果的时间（秒），超过就由后备引擎识别这句话。"""
     connect_timeout_s: float = Field(2.0, gt=0, le=30)
@@ -84,11 +84,41 @@ class FunasrSettings(EngineSettings):
     zh: 希望识别准的词及其权重，最多 1000 个：{ "小智" = 20 }"""
 
 
+class DashscopeAsrSettings(EngineSettings, KeyedSection):
+    """Recognition, Alibaba: DashScope (Bailian): recognises while one speaks; needs a key.
+
+    zh: 识别 · 阿里云百炼：DashScope 实时语音识别，边说边识别，要密钥。
+    """
+
+    implementation = "xiaozhi.stages.asr.dashscope:DashscopeRecognizer"
+
+    url: SocketAddress = "wss://dashscope.aliyuncs.com/api-ws/v1/inference"
+    """Address of the service. A key is good for its own region: Singapore has
+    "wss://dashscope-intl.aliyuncs.com/api-ws/v1/inference".
+    zh: 服务地址。密钥只在所属地域有效；新加坡是“wss://dashscope-intl.aliyuncs.com/api-ws/v1/inference”。"""
+    api_key: ApiKey = SecretStr("")
+    api_key_env: str = "DASHSCOPE_API_KEY"
+    workspace: str = Field("", max_length=100, pattern=r"^[\w-]*$")
+    """A workspace of Model Studio; empty for the key's own. zh: 百炼业务空间的 ID；留空用密钥所属的。"""
+    model: str = Field("paraformer-realtime-v2", min_length=1, max_length=200)
+    """paraformer-realtime-v2, or fun-asr-realtime, which is better in noise and with dialects.
+    zh: 模型：paraformer-realtime-v2，或抗噪声、懂方言更好的 fun-asr-realtime。"""
+    vocabulary_id: str = Field("", max_length=200)
+    """A list of hot words that was made at the service; empty for none.
+    zh: 在百炼创建的热词表的 ID；没有就留空。"""
+    max_sentence_silence_ms: int = Field(800, ge=200, le=6000)
+    """After so much silence the service begins another sentence; when the user is done is decided here.
+    zh: 静音这么久，服务就另起一句；用户是否说完由本机判断。"""
+    remove_fillers: bool = False
+    """Leave out "um" and "er". zh: 去掉“嗯”“啊”之类的语气词。"""
+
+
 class RecognizerTables(Section):
     """The recognisers that have a table of their own: a line here, or an entry point, registers one."""
 
     openai: OpenAIAsrSettings = OpenAIAsrSettings()
     funasr: FunasrSettings = FunasrSettings()
+    dashscope: DashscopeAsrSettings = DashscopeAsrSettings()
 
 
 if not TYPE_CHECKING:
@@ -121,6 +151,7 @@ class AsrSettings(RecognizerTables, applies="next turn"):
       "pocketsphinx" embedded, English only, plain: for trying the server without any download
       "openai"       any server with OpenAI's /audio/transcriptions: OpenAI, Groq, SiliconFlow, faster-whisper
       "funasr"       a FunASR runtime, over its WebSocket
+      "dashscope"    Alibaba's cloud: recognises while one speaks
     zh: 识别引擎。
       auto：[models] dir 里有 SenseVoice 或 zipformer 就用，否则用 pocketsphinx
       sense-voice：中、英、日、韩、粤语，效果最好；`xiaozhi models pull sense-voice`
@@ -129,11 +160,12 @@ class AsrSettings(RecognizerTables, applies="next turn"):
           跑两个模型
       pocketsphinx：内置，只会英语，效果一般，不用下载就能试
       openai：任何有 /audio/transcriptions 接口的服务，见 [asr.openai]
-      funasr：FunASR 服务（WebSocket），见 [asr.funasr]"""
+      funasr：FunASR 服务（WebSocket），见 [asr.funasr]
+      dashscope：阿里云百炼，边说边识别，见 [asr.dashscope]"""
     fallback: Literal["auto", "sense-voice", "zipformer", "pocketsphinx"] = "auto"
-    """What takes over for the same sentence when "openai" or "funasr" fails or is late. It runs here, so nobody goes
-    unheard when the network does.
-    zh: openai 或 funasr 失败、太慢时，由谁来识别同一句话。它在本机运行，断网时也不会听不见。"""
+    """What takes over for the same sentence when an engine on another machine fails or is late. It runs here, so nobody
+    goes unheard when the network does.
+    zh: 远程引擎失败、太慢时，由谁来识别同一句话。它在本机运行，断网时也不会听不见。"""
     model_dir: Path | None = Field(None, examples=["models/sense-voice"])
     """Folder of the model. Not set: [models] dir and the name of the engine.
       sense-voice    model.int8.onnx or model.onnx, tokens.txt
