@@ -165,8 +165,8 @@ async def test_a_change_that_does_not_hold_says_what_the_command_line_says_and_w
     assert list(caught.value.errors) == [
         'server.port = "8000": must be a whole number from 0 to 65535',
         "asr.workers = 99: must be at most 64",
-        'tts.engines[1] = "edgy": must be one of "edge", "openai", "azure", "iflytek", "sherpa", "espeak";'
-        ' did you mean "edge"?',
+        'tts.engines[1] = "edgy": must be one of "edge", "openai", "azure", "iflytek", "sherpa", "espeak", '
+        '"dashscope"; did you mean "edge"?',
     ]
     assert file.path is not None and names_in(file.path.parent) == ["settings.toml"]
 

@@ -265,7 +265,7 @@ def test_the_vad_word_auto_is_no_path(tmp_path: Path) -> None:
             "[tts]\nengines = ['edge', 'espeek']\n",
             [
                 'settings.toml: tts.engines[1] = "espeek": must be one of "edge", "openai", "azure", '
-                '"iflytek", "sherpa", "espeak"; '
+                '"iflytek", "sherpa", "espeak", "dashscope"; '
                 'did you mean "espeak"?'
             ],
         ),

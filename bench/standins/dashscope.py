@@ -33,6 +33,7 @@ class DashscopeTaskRecord:
         sound: what was sent to a recogniser.
         inputs: what was sent to a voice.
         finished: `input` of each `finish-task`.
+        spoken_bytes: of sound that a voice has sent.
     """
 
     connection: int
@@ -40,6 +41,7 @@ class DashscopeTaskRecord:
     sound: bytearray = field(default_factory=bytearray)
     inputs: list[dict[str, Any]] = field(default_factory=list)
     finished: list[dict[str, Any]] = field(default_factory=list)
+    spoken_bytes: int = 0
 
     @property
     def seconds(self) -> float:
@@ -263,6 +265,7 @@ class _Connection:
                     await self._socket.close()
                     return
                 await self._socket.send_bytes(data[start : start + _SOUND_PIECE_BYTES])
+                task.spoken_bytes += _SOUND_PIECE_BYTES
                 await asyncio.sleep(0)
             if self._service.announces:
                 end = {"type": "sentence-end", "original_text": sentence, **about}

@@ -56,6 +56,17 @@ _IFLYTEK: Final = (
     KnownVoice("aisjiuxu", "zh", "male"),
     KnownVoice("aisbabyxu", "zh", "male"),
 )
+# Of cosyvoice-v2: each model has voices of its own. They read English words within Chinese.
+_COSYVOICE_V2: Final = (
+    KnownVoice("longxiaochun_v2", "zh", "female"),
+    KnownVoice("longxiaoxia_v2", "zh", "female"),
+    KnownVoice("longyue_v2", "zh", "female"),
+    KnownVoice("longmiao_v2", "zh", "female"),
+    KnownVoice("longcheng_v2", "zh", "male"),
+    KnownVoice("longshu_v2", "zh", "male"),
+    KnownVoice("longshuo_v2", "zh", "male"),
+    KnownVoice("longxiu_v2", "zh", "male"),
+)
 _ESPEAK: Final = (
     KnownVoice("cmn+f2", "zh", "female"),
     KnownVoice("cmn+m3", "zh", "male"),
@@ -231,6 +242,38 @@ class IflytekVoiceSettings(EngineSettings, KeyedSection):
     """Address of the service; to be changed for a proxy only. zh: 服务的 WebSocket 地址；除非走代理，否则不用改。"""
 
 
+class DashscopeVoiceSettings(EngineSettings, KeyedSection):
+    """Voice, Alibaba: CosyVoice on DashScope (Bailian): speaks while the reply is still written; needs a key.
+
+    zh: 声音 · 阿里云百炼：CosyVoice，边写边说，要密钥。
+    """
+
+    implementation = "xiaozhi.stages.tts.dashscope:DashscopeVoice"
+    known_voices = _COSYVOICE_V2
+
+    url: SocketAddress = "wss://dashscope.aliyuncs.com/api-ws/v1/inference"
+    """Address of the service. A key is good for its own region: Singapore has
+    "wss://dashscope-intl.aliyuncs.com/api-ws/v1/inference".
+    zh: 服务地址。密钥只在所属地域有效；新加坡是“wss://dashscope-intl.aliyuncs.com/api-ws/v1/inference”。"""
+    api_key: ApiKey = SecretStr("")
+    api_key_env: str = "DASHSCOPE_API_KEY"
+    workspace: str = Field("", max_length=100, pattern=r"^[\w-]*$")
+    """A workspace of Model Studio; empty for the key's own. zh: 百炼业务空间的 ID；留空用密钥所属的。"""
+    model: str = Field("cosyvoice-v2", min_length=1, max_length=200)
+    """The model, and one of its own voices: those of cosyvoice-v2 end in "_v2"; a cloned voice belongs to the model
+    that it was made with.
+    zh: 模型：cosyvoice-v2、cosyvoice-v3-flash、cosyvoice-v3-plus 等。"""
+    voice: str = Field("longxiaochun_v2", min_length=1, max_length=200)
+    """zh: 该模型自己的音色：cosyvoice-v2 的以 _v2 结尾；复刻的音色只能配复刻时用的模型。"""
+    rate_percent: int = Field(0, ge=-50, le=100)
+    """Slower or faster. zh: 语速加快或放慢的百分比。"""
+
+    @property
+    def has_known_voices(self) -> bool:
+        """The model is the one whose voices are known."""
+        return self.model == "cosyvoice-v2"
+
+
 class VoiceTables(Section):
     """The voices: a line here, or an entry point, registers one."""
 
@@ -240,6 +283,7 @@ class VoiceTables(Section):
     iflytek: IflytekVoiceSettings = IflytekVoiceSettings()
     sherpa: SherpaVoiceSettings = SherpaVoiceSettings()
     espeak: EspeakVoiceSettings = EspeakVoiceSettings()
+    dashscope: DashscopeVoiceSettings = DashscopeVoiceSettings()
 
 
 if not TYPE_CHECKING:
@@ -259,11 +303,12 @@ class TtsSettings(VoiceTables, applies="next turn"):
 
     engines: tuple[VoiceName, ...] = Field(("edge", "espeak"), min_length=1)
     """Voices in order of preference: "edge" (free, needs internet), "openai" (any server with OpenAI's /audio/speech),
-    "azure" and "iflytek" (natural, need keys), "sherpa" (local model), "espeak" (embedded, robotic, always works). One
-    that fails or is late is passed over for the same sentence and left alone for retry_after_s; the next one speaks
-    with its closest voice (language, woman or man). Keep "espeak" last: then a device is never mute.
+    "azure" and "iflytek" (natural, need keys), "dashscope" (speaks while the reply is written, needs a key), "sherpa"
+    (local model), "espeak" (embedded, robotic, always works). One that fails or is late is passed over for the same
+    sentence and left alone for retry_after_s; the next one speaks with its closest voice (language, woman or man). Keep
+    "espeak" last: then a device is never mute.
     zh: 声音引擎，按优先顺序：edge（免费，要联网）、openai（任何有 /audio/speech 接口的服务）、azure 和 iflytek（自
-    然，要密钥）、sherpa（本地模型）、espeak（内置，像机器人，永远可用）。失败或太慢时，同一句话由下一个用最接近的声
+    然，要密钥）、dashscope（边写边说，要密钥）、sherpa（本地模型）、espeak（内置，像机器人，永远可用）。失败或太慢时，同一句话由下一个用最接近的声
     音（语言、男女）来说。请把 espeak 留在最后，这样设备永远不会哑。"""
     first_audio_timeout_s: float = Field(2.0, gt=0, le=30)
     """Time to the first sound of a sentence, then between two pieces. zh: 等一句话第一个声音的时间（秒）。"""
