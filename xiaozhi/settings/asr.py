@@ -101,11 +101,14 @@ class DashscopeAsrSettings(EngineSettings, KeyedSection):
     workspace: str = Field("", max_length=100, pattern=r"^[\w-]*$")
     """A workspace of Model Studio; empty for the key's own. zh: 百炼业务空间的 ID；留空用密钥所属的。"""
     model: str = Field("paraformer-realtime-v2", min_length=1, max_length=200)
-    """paraformer-realtime-v2, or fun-asr-realtime, which is better in noise and with dialects.
-    zh: 模型：paraformer-realtime-v2，或抗噪声、懂方言更好的 fun-asr-realtime。"""
+    """paraformer-realtime-v2, fun-asr-realtime, which is better in noise and with dialects, or
+    qwen3-asr-flash-realtime, which takes words as a text.
+    zh: 模型：paraformer-realtime-v2；fun-asr-realtime 抗噪声、懂方言更好；qwen3-asr-flash-realtime 可直接写热词。"""
     vocabulary_id: str = Field("", max_length=200)
-    """A list of hot words that was made at the service; empty for none.
-    zh: 在百炼创建的热词表的 ID；没有就留空。"""
+    """A list of hot words that was made at the service, for paraformer and fun-asr; empty for none.
+    zh: 在百炼创建的热词表的 ID，用于 paraformer 和 fun-asr；没有就留空。"""
+    context: str = Field("", max_length=2000)
+    """Names and words that should be recognised, for qwen3-asr. zh: 希望识别准的人名和词语，用于 qwen3-asr。"""
     max_sentence_silence_ms: int = Field(800, ge=200, le=6000)
     """After so much silence the service begins another sentence; when the user is done is decided here.
     zh: 静音这么久，服务就另起一句；用户是否说完由本机判断。"""

@@ -177,7 +177,6 @@ class DashscopeSockets:
         self, account: DashscopeAccount, table: str, connect_s: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._account, self._table, self._connect_s, self._clock = account, table, connect_s, clock
-        self._url = account.url
         self._connections = Connections(None, connect_s=connect_s)
         self._idle: list[tuple[_Socket, float]] = []
         self._leaving: set[asyncio.Task[None]] = set()
@@ -254,33 +253,48 @@ class DashscopeSockets:
             self._idle.pop(0)[0].close_soon()
 
     async def _open(self) -> "_Socket":
-        headers = self._headers()
-        try:
-            async with asyncio.timeout(self._connect_s):
-                socket = await self._connections.session.ws_connect(
-                    self._url,
-                    headers=headers,
-                    max_msg_size=_MAX_MESSAGE_BYTES,
-                    # Nobody waits for the other side's goodbye.
-                    timeout=aiohttp.ClientWSTimeout(ws_close=0.1),
-                )
-        except aiohttp.WSServerHandshakeError as error:
-            advice = _ADVICE.get(error.status, one_line(error.message, MAX_SHOWN_CHARS))
-            raise DashscopeError(f"HTTP {error.status}: {advice.format(table=self._table)}") from error
-        except TimeoutError as error:
-            raise DashscopeError(f"{self._url} does not answer within {self._connect_s:g} s") from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise DashscopeError(f"{self._url} cannot be reached: {reason(error)}") from error
-        return _Socket(socket, self._keep)
+        url, table, limit_s = self._account.url, self._table, self._connect_s
+        return _Socket(
+            await dashscope_socket(self._connections, url, self._account, table, connect_s=limit_s), self._keep
+        )
 
-    def _headers(self) -> Mapping[str, str]:
-        key, workspace = self._account.key(), self._account.workspace
-        if not key:
-            raise DashscopeError(f"no key: set {self._table}.api_key or its environment variable")
-        if fault := key_fault(key):
-            raise DashscopeError(f"the key {fault}: see {self._table}.api_key")
-        headers = {"Authorization": f"Bearer {key}", "User-Agent": "xiaozhi"}
-        return headers | ({"X-DashScope-WorkSpace": workspace} if workspace else {})
+
+async def dashscope_socket(
+    connections: Connections, url: str, account: DashscopeAccount, table: str, *, connect_s: float
+) -> aiohttp.ClientWebSocketResponse:
+    """Open a connection with the key.
+
+    Args:
+        connections: of the engine.
+        url: of the account's service; the key goes there and nowhere else.
+        account: whose key.
+        table: the name of its settings, for errors.
+        connect_s: the longest time to connect, in seconds.
+
+    Raises:
+        DashscopeError: it cannot be reached, refuses the key, or there is none.
+    """
+    key = account.key()
+    if not key:
+        raise DashscopeError(f"no key: set {table}.api_key or its environment variable")
+    if fault := key_fault(key):
+        raise DashscopeError(f"the key {fault}: see {table}.api_key")
+    headers = {"Authorization": f"Bearer {key}", "User-Agent": "xiaozhi"}
+    if account.workspace:
+        headers["X-DashScope-WorkSpace"] = account.workspace
+    waits = aiohttp.ClientWSTimeout(ws_close=0.1)  # nobody waits for the other side's goodbye
+    try:
+        async with asyncio.timeout(connect_s):
+            return await connections.session.ws_connect(
+                url, headers=headers, max_msg_size=_MAX_MESSAGE_BYTES, timeout=waits
+            )
+    except aiohttp.WSServerHandshakeError as error:
+        advice = _ADVICE.get(error.status, one_line(error.message, MAX_SHOWN_CHARS))
+        raise DashscopeError(f"HTTP {error.status}: {advice.format(table=table)}") from error
+    except TimeoutError as error:
+        raise DashscopeError(f"{url} does not answer within {connect_s:g} s") from error
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise DashscopeError(f"{url} cannot be reached: {reason(error)}") from error
 
 
 class _Socket:

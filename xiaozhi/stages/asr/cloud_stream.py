@@ -14,10 +14,12 @@ from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.offline import MAX_UNHEARD_S
 from xiaozhi.stages.asr.recogniser import Question, Recognizer, Say, Utterance
 from xiaozhi.stages.asr.remote import to_text
-from xiaozhi.stages.asr.remote_use import RemoteUse
+from xiaozhi.stages.asr.remote_use import RemoteError, RemoteUse
 from xiaozhi.upstream.breaker import BreakerState
 
 _CJK_BEGIN: Final = "\u2e80"
+# Of one stretch: ten in a second for as long as `asr.remote.max_audio_s` may be.
+_MAX_PARTIALS: Final = 6000
 
 
 class CloudRecognizer(Recognizer):
@@ -41,7 +43,7 @@ class CloudRecognizer(Recognizer):
         Args:
             audio: s16le at 16 kHz in pieces of any whole number of samples; the service is asked for the last text
                 when it ends.
-            say: takes the text so far.
+            say: takes the text so far; raises RemoteError where that has no end.
 
         Raises:
             RemoteError: refused, broke, or answered something that is no text.
@@ -64,6 +66,7 @@ class _Stretch:
     def __init__(self, engine: CloudRecognizer, show: Callable[[], None]) -> None:
         self.audio: Channel[bytes] = Channel(float("inf"))  # `asr.remote.max_audio_s` bounds it
         self.text = ""
+        self._partials = 0
         self._engine, self._show = engine, show
         self.task = asyncio.create_task(self._run(), name="asr-cloud")
         self.task.add_done_callback(_look)
@@ -77,6 +80,9 @@ class _Stretch:
             self._engine.streams -= 1
 
     def _say(self, text: str) -> None:
+        self._partials += 1
+        if self._partials > _MAX_PARTIALS or len(text) > 2 * self._engine.remote.settings.max_text_chars:
+            raise RemoteError(f"{self._engine.name}: sends without an end")
         if text != self.text:
             self.text = text
             self._show()

@@ -14,6 +14,7 @@ from xiaozhi.concurrency.channel import Channel
 from xiaozhi.settings.asr import DashscopeAsrSettings, RemoteAsrSettings
 from xiaozhi.settings.section import Language
 from xiaozhi.stages.asr.cloud_stream import CloudRecognizer, glued
+from xiaozhi.stages.asr.dashscope_realtime import QwenRecognizer
 from xiaozhi.stages.asr.recogniser import BuildContext
 from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.upstream.dashscope import DashscopeError, DashscopeSockets, DashscopeTask
@@ -44,10 +45,14 @@ class DashscopeRecognizer(CloudRecognizer):
         self._sockets = DashscopeSockets(settings, "asr.dashscope", remote.connect_timeout_s)
 
     @classmethod
-    def build(cls, context: BuildContext) -> "DashscopeRecognizer":
-        """The service of `[asr.dashscope]`."""
+    def build(cls, context: BuildContext) -> CloudRecognizer:
+        """The service of `[asr.dashscope]`, in the protocol that its model speaks."""
         asr = context.settings
-        engine = cls(asr.dashscope, asr.remote, asr.language, itn=asr.itn)
+        engine: CloudRecognizer
+        if asr.dashscope.model.startswith("qwen") and "realtime" in asr.dashscope.model:
+            engine = QwenRecognizer(asr.dashscope, asr.remote, asr.language)
+        else:
+            engine = cls(asr.dashscope, asr.remote, asr.language, itn=asr.itn)
         engine.about = f"{cls.name} {asr.dashscope.model} from {asr.dashscope.url}"
         return engine
 
