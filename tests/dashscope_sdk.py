@@ -1,6 +1,6 @@
 """Alibaba's official SDK against a service on this machine; run by a Python that has it, and says in JSON what it got.
 
-Usage: PYTHON dashscope_sdk.py hear|speak|cancel|qwen URL KEY
+Usage: PYTHON dashscope_sdk.py hear|speak|cancel|qwen|say URL KEY
 """
 
 # The SDK is not here, so nothing is known of its types:
@@ -16,6 +16,7 @@ import dashscope
 from dashscope.audio.asr import Recognition, RecognitionCallback
 from dashscope.audio.qwen_omni import MultiModality, OmniRealtimeCallback, OmniRealtimeConversation
 from dashscope.audio.qwen_omni.omni_realtime import TranscriptionParams
+from dashscope.audio.qwen_tts_realtime import QwenTtsRealtime, QwenTtsRealtimeCallback
 from dashscope.audio.tts_v2 import AudioFormat, ResultCallback, SpeechSynthesizer
 
 PIECES = [bytes([1, 0]) * 1600] * 12  # 1.2 s
@@ -112,7 +113,37 @@ def qwen(url, key):
     return {"texts": texts, "errors": [event for event in told.events if event["type"] == "error"]}
 
 
+class Spoken(QwenTtsRealtimeCallback):
+    def __init__(self):
+        self.sound, self.errors = b"", []
+        self.created, self.done = threading.Event(), threading.Event()
+
+    def on_event(self, response):
+        if response["type"] == "session.created":
+            self.created.set()
+        elif response["type"] == "response.audio.delta" and response["response_id"] == "resp_1":
+            self.sound += base64.b64decode(response["delta"])
+        elif response["type"] == "response.done":
+            self.done.set()
+        elif response["type"] == "error":
+            self.errors.append(response["error"])
+            self.done.set()
+
+
+def say(url, key):
+    told = Spoken()
+    voice = QwenTtsRealtime(model="qwen3-tts-flash-realtime", callback=told, url=url.replace("inference", "realtime"))
+    voice.connect()
+    told.created.wait(10)
+    voice.update_session(voice="Cherry", mode="commit", speech_rate=1.0)
+    voice.append_text("今天天气很好。")
+    voice.commit()
+    told.done.wait(10)
+    voice.close()
+    return {"sha256": hashlib.sha256(told.sound).hexdigest(), "errors": told.errors}
+
+
 what, where, secret = sys.argv[1:]
 dashscope.api_key, dashscope.base_websocket_api_url = secret, where
-does = {"hear": hear, "speak": speak, "cancel": lambda *both: speak(*both, cancel=True), "qwen": qwen}
+does = {"hear": hear, "speak": speak, "cancel": lambda *both: speak(*both, cancel=True), "qwen": qwen, "say": say}
 sys.stdout.write(json.dumps(does[what](where, secret)) + "\n")

@@ -10,13 +10,14 @@ from typing import Any, Final
 import pytest
 
 from bench.standins.dashscope import DashscopeStandIn
-from bench.standins.dashscope_realtime import QwenAsrStandIn
+from bench.standins.dashscope_realtime import QwenAsrStandIn, QwenTtsStandIn
 from bench.standins.sound import tone
 from xiaozhi.settings.asr import DashscopeAsrSettings, RemoteAsrSettings
 from xiaozhi.settings.tts import DashscopeVoiceSettings
 from xiaozhi.stages.asr.dashscope import DashscopeRecognizer
 from xiaozhi.stages.asr.dashscope_realtime import QwenRecognizer
 from xiaozhi.stages.tts.dashscope import DashscopeVoice
+from xiaozhi.stages.tts.dashscope_realtime import QwenVoice
 from xiaozhi.stages.tts.engine import Mark
 
 _BUILD: Final = Path(__file__).parent.parent / "build" / "dashscope-sdk" / "bin" / "python"
@@ -101,3 +102,14 @@ async def test_the_sdk_is_heard_by_qwen_and_we_ask_with_its_fields() -> None:
         assert set(ours["turn_detection"]) <= set(session.session["turn_detection"])
         for name in ("modalities", "input_audio_format", "sample_rate"):
             assert ours[name] == session.session[name]
+
+
+async def test_the_sdk_speaks_with_qwen_and_we_ask_as_it_does() -> None:
+    async with QwenTtsStandIn() as service:
+        url = f"{service.url.replace('http', 'ws', 1)}/api-ws/v1/inference"
+        sound = hashlib.sha256(tone("今天天气很好。").tobytes()).hexdigest()
+        assert await sdk("say", url, service.key) == {"sha256": sound, "errors": []}
+        (session,) = service.requests
+        assert session.texts == ["今天天气很好。"]
+        ours = QwenVoice(DashscopeVoiceSettings(model="qwen3-tts-flash-realtime"), 3).session("zh")
+        assert ours == session.session

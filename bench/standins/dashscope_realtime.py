@@ -1,18 +1,23 @@
-"""Alibaba's DashScope over its realtime WebSocket: Qwen's recognition, as strict as the service.
+"""Alibaba's DashScope over its realtime WebSocket: Qwen's recognition and voices, as strict as the service.
 
 Written from Model Studio's pages and from what the official SDK (PyPI `dashscope` 2.0.2) sends and reads.
 """
 
+import asyncio
 import base64
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import WSMsgType, web
 
 from bench.standins.base import StandIn, reset
+from bench.standins.sound import tone
+from xiaozhi.audio.pcm import PcmInt
 
 _PATH = "/api-ws/v1/realtime"
+_SOUND_PIECE_BYTES = 4801  # odd on purpose: pieces of the real service end anywhere
 _TEXT = "conversation.item.input_audio_transcription."
 
 
@@ -23,14 +28,20 @@ class RealtimeSession:
     Attributes:
         model: of the address.
         session: of the last `session.update`.
-        sound: what was sent.
+        sound: what was sent to a recogniser.
         finished: `session.finish` has come.
+        texts: what was committed to a voice.
+        buffer: what was not committed yet.
+        speaking: the response that is under way.
     """
 
     model: str
     session: dict[str, Any] = field(default_factory=dict)
     sound: bytearray = field(default_factory=bytearray)
     finished: bool = False
+    texts: list[str] = field(default_factory=list)
+    buffer: str = ""
+    speaking: asyncio.Task[None] | None = None
 
     @property
     def seconds(self) -> float:
@@ -42,23 +53,18 @@ class _Wrong(Exception):
     """An event that the service does not take; it says so and stays."""
 
 
-class QwenAsrStandIn(StandIn):
+class _Realtime(StandIn):
     """`/api-ws/v1/realtime`. `requests` are the sessions, oldest first.
-
-    Attributes:
-        words: what is recognised: its sentences, the last of which is over with the session.
 
     Args:
         key: of the account.
         port: 0 for any.
     """
 
-    FAULTS = frozenset("refuse hang-start fail-midway error-midway reset-midway hang garbage binary empty".split())
-
     def __init__(self, key: str = "sk-dash", port: int = 0) -> None:
         super().__init__(port)
         self.key = key
-        self.words: list[str] = ["what time is it"]
+        self.sockets: list[web.WebSocketResponse] = []
 
     @property
     def ws_url(self) -> str:
@@ -74,6 +80,7 @@ class QwenAsrStandIn(StandIn):
             return web.json_response({"code": "InvalidApiKey", "message": "Invalid API-key provided."}, status=401)
         socket = web.WebSocketResponse(max_msg_size=1024 * 1024)
         await socket.prepare(request)
+        self.sockets.append(socket)
         if self.fault == "hang-start":
             await self.hang()
         session = RealtimeSession(request.query["model"])
@@ -89,6 +96,25 @@ class QwenAsrStandIn(StandIn):
             if session.finished and self.fault != "hang":
                 break
         return socket
+
+    async def _event(
+        self, request: web.Request, socket: web.WebSocketResponse, session: RealtimeSession, event: dict[str, Any]
+    ) -> None:
+        raise NotImplementedError
+
+
+class QwenAsrStandIn(_Realtime):
+    """Recognition.
+
+    Attributes:
+        words: what is recognised: its sentences, the last of which is over with the session.
+    """
+
+    FAULTS = frozenset("refuse hang-start fail-midway error-midway reset-midway hang garbage binary empty".split())
+
+    def __init__(self, key: str = "sk-dash", port: int = 0) -> None:
+        super().__init__(key, port)
+        self.words: list[str] = ["what time is it"]
 
     async def _event(
         self, request: web.Request, socket: web.WebSocketResponse, session: RealtimeSession, event: dict[str, Any]
@@ -146,3 +172,73 @@ class QwenAsrStandIn(StandIn):
                 await socket.send_str("<html>Please sign in.</html>")
             case "binary":
                 await socket.send_bytes(b"12")
+
+
+class QwenTtsStandIn(_Realtime):
+    """A voice in the mode `commit`.
+
+    Args:
+        key: of the account.
+        sound: makes the sound of a text, int16[n] at 24 kHz; a tone when left out.
+        port: 0 for any.
+    """
+
+    FAULTS = frozenset("refuse hang-start error-midway reset-midway hang garbage no-base64 failed silence".split())
+
+    def __init__(self, key: str = "sk-dash", sound: Callable[[str], PcmInt] = tone, port: int = 0) -> None:
+        super().__init__(key, port)
+        self.sound = sound
+
+    async def _event(
+        self, request: web.Request, socket: web.WebSocketResponse, session: RealtimeSession, event: dict[str, Any]
+    ) -> None:
+        if not event["event_id"].startswith("event_"):
+            raise _Wrong("event_id is missing")
+        if event["type"] == "session.update":
+            given = event["session"]
+            if (given["mode"], given["response_format"], given["sample_rate"]) != ("commit", "pcm", 24_000):
+                raise _Wrong("mode, response_format or sample_rate is invalid")
+            if not given["voice"] or not 0.5 <= given["speech_rate"] <= 2.0:
+                raise _Wrong("voice or speech_rate is invalid")
+            session.session = given
+            await self.record(session)
+            await socket.send_json({"type": "session.updated", "session": given})
+        elif event["type"] == "input_text_buffer.append" and session.session and event["text"]:
+            session.buffer += event["text"]
+        elif event["type"] == "input_text_buffer.commit" and session.buffer:
+            if session.speaking is not None and not session.speaking.done():
+                raise _Wrong("a response is under way")
+            session.texts.append(session.buffer)
+            session.speaking = asyncio.create_task(self._speak(request, socket, session.buffer, len(session.texts)))
+            session.buffer = ""
+        else:
+            raise _Wrong(f"{event['type']} is not expected here")
+
+    async def _speak(self, request: web.Request, socket: web.WebSocketResponse, text: str, number: int) -> None:
+        which, fault = f"resp_{number}", self.fault
+        await socket.send_json({"type": "response.created", "response": {"id": which, "status": "in_progress"}})
+        if fault == "hang":
+            await self.hang()
+        if fault == "garbage":
+            await socket.send_str("<html>Please sign in.</html>")
+            return
+        # What came too late of the response before is nobody's.
+        late = base64.b64encode(bytes(4800)).decode()
+        await socket.send_json({"type": "response.audio.delta", "response_id": f"resp_{number - 1}", "delta": late})
+        pcm = self.sound(text)
+        data = (pcm * 0 if fault == "silence" else pcm).tobytes()
+        for start in range(0, len(data), _SOUND_PIECE_BYTES):
+            if start and fault == "reset-midway":
+                reset(request)
+                return
+            if start and fault == "error-midway":
+                await socket.send_json({"type": "error", "error": {"message": "internal\nerror"}})
+                return
+            piece = base64.b64encode(data[start : start + _SOUND_PIECE_BYTES]).decode()
+            delta = "§§§" if fault == "no-base64" else piece
+            await socket.send_json({"type": "response.audio.delta", "response_id": which, "delta": delta})
+            if fault == "failed":
+                break
+        await socket.send_json({"type": "response.audio.done", "response_id": which})
+        status = "failed" if fault == "failed" else "completed"
+        await socket.send_json({"type": "response.done", "response": {"id": which, "status": status}})

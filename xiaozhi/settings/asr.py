@@ -115,6 +115,11 @@ class DashscopeAsrSettings(EngineSettings, KeyedSection):
     remove_fillers: bool = False
     """Leave out "um" and "er". zh: 去掉“嗯”“啊”之类的语气词。"""
 
+    @property
+    def is_realtime(self) -> bool:
+        """The model speaks the events of the realtime WebSocket, not the tasks of the inference one."""
+        return self.model.startswith("qwen") and "realtime" in self.model
+
 
 class RecognizerTables(Section):
     """The recognisers that have a table of their own: a line here, or an entry point, registers one."""

@@ -243,9 +243,9 @@ class IflytekVoiceSettings(EngineSettings, KeyedSection):
 
 
 class DashscopeVoiceSettings(EngineSettings, KeyedSection):
-    """Voice, Alibaba: CosyVoice on DashScope (Bailian): speaks while the reply is still written; needs a key.
+    """Voice, Alibaba: CosyVoice and Qwen on DashScope (Bailian): speak while the reply is still written; need a key.
 
-    zh: 声音 · 阿里云百炼：CosyVoice，边写边说，要密钥。
+    zh: 声音 · 阿里云百炼：CosyVoice 和 Qwen，边写边说，要密钥。
     """
 
     implementation = "xiaozhi.stages.tts.dashscope:DashscopeVoice"
@@ -260,11 +260,13 @@ class DashscopeVoiceSettings(EngineSettings, KeyedSection):
     workspace: str = Field("", max_length=100, pattern=r"^[\w-]*$")
     """A workspace of Model Studio; empty for the key's own. zh: 百炼业务空间的 ID；留空用密钥所属的。"""
     model: str = Field("cosyvoice-v2", min_length=1, max_length=200)
-    """The model, and one of its own voices: those of cosyvoice-v2 end in "_v2"; a cloned voice belongs to the model
-    that it was made with.
-    zh: 模型：cosyvoice-v2、cosyvoice-v3-flash、cosyvoice-v3-plus 等。"""
-    voice: str = Field("longxiaochun_v2", min_length=1, max_length=200)
-    """zh: 该模型自己的音色：cosyvoice-v2 的以 _v2 结尾；复刻的音色只能配复刻时用的模型。"""
+    """cosyvoice-v2, cosyvoice-v3-flash, cosyvoice-v3-plus, or qwen3-tts-flash-realtime.
+    zh: 模型：cosyvoice-v2、cosyvoice-v3-flash、cosyvoice-v3-plus 或 qwen3-tts-flash-realtime。"""
+    voice: str = Field("", max_length=200)
+    """One of the model's own voices: those of cosyvoice-v2 end in "_v2"; a cloned voice belongs to the model that it
+    was made with. Empty: longxiaochun_v2, longanyang or Cherry, as the model wants.
+    zh: 该模型自己的音色：cosyvoice-v2 的以 _v2 结尾；复刻的音色只能配复刻时用的模型。留空：按模型用
+    longxiaochun_v2、longanyang 或 Cherry。"""
     rate_percent: int = Field(0, ge=-50, le=100)
     """Slower or faster. zh: 语速加快或放慢的百分比。"""
 
@@ -272,6 +274,17 @@ class DashscopeVoiceSettings(EngineSettings, KeyedSection):
     def has_known_voices(self) -> bool:
         """The model is the one whose voices are known."""
         return self.model == "cosyvoice-v2"
+
+    @property
+    def is_realtime(self) -> bool:
+        """The model speaks the events of the realtime WebSocket, not the tasks of the inference one."""
+        return self.model.startswith("qwen")
+
+    @property
+    def speaker(self) -> str:
+        """The voice, or the model's usual one."""
+        usual = "Cherry" if self.is_realtime else "longxiaochun_v2" if self.has_known_voices else "longanyang"
+        return self.voice or usual
 
 
 class VoiceTables(Section):

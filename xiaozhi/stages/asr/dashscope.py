@@ -49,7 +49,7 @@ class DashscopeRecognizer(CloudRecognizer):
         """The service of `[asr.dashscope]`, in the protocol that its model speaks."""
         asr = context.settings
         engine: CloudRecognizer
-        if asr.dashscope.model.startswith("qwen") and "realtime" in asr.dashscope.model:
+        if asr.dashscope.is_realtime:
             engine = QwenRecognizer(asr.dashscope, asr.remote, asr.language)
         else:
             engine = cls(asr.dashscope, asr.remote, asr.language, itn=asr.itn)

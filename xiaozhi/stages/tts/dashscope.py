@@ -8,7 +8,7 @@ of its own; `directive: cancel` ends a task without the rest. Which text a sound
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any, Final
 
 import numpy as np
@@ -16,8 +16,9 @@ import numpy as np
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.concurrency.channel import Channel, ChannelClosed
 from xiaozhi.settings.tts import DashscopeVoiceSettings
-from xiaozhi.stages.tts.engine import Mark, Spoken, Voice, VoiceError, VoiceSession
-from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, closest
+from xiaozhi.stages.tts.dashscope_realtime import QwenVoice, rate_for, voice_for
+from xiaozhi.stages.tts.engine import BuildContext, Mark, Spoken, Voice, VoiceError, VoiceSession
+from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 from xiaozhi.text.units import UNIT_MS, speakable_chars, units
 from xiaozhi.upstream.dashscope import DashscopeError, DashscopeSockets, DashscopeTask
 
@@ -43,8 +44,15 @@ class DashscopeVoice(Voice):
 
     def __init__(self, settings: DashscopeVoiceSettings, timeout_s: float) -> None:
         self._settings = settings
-        self.about = f"{settings.model} {settings.voice} ({settings.url})"
+        self.about = f"{settings.model} {settings.speaker} ({settings.url})"
         self.sockets = DashscopeSockets(settings, "tts.dashscope", timeout_s)
+
+    @classmethod
+    def build(cls, context: BuildContext) -> Voice:
+        """The voice of `[tts.dashscope]`, in the protocol that its model speaks."""
+        own: DashscopeVoiceSettings = context.own
+        kind = QwenVoice if own.is_realtime else cls
+        return kind(own, context.settings.idle_timeout_s)
 
     def payload(self, language: str, request: VoiceRequest = ANY_VOICE) -> dict[str, Any]:
         """Of `run-task`.
@@ -54,10 +62,6 @@ class DashscopeVoice(Voice):
             request: how it should sound.
         """
         settings = self._settings
-        voice = settings.voice
-        if settings.has_known_voices or request.voice.startswith(f"{self.name}:"):  # others' are of another model
-            voice = closest(self.name, request, language, voice)
-        rate = (100 + settings.rate_percent) / 100 * (100 + request.rate_percent) / 100
         return {
             "task_group": "audio",
             "task": "tts",
@@ -65,11 +69,11 @@ class DashscopeVoice(Voice):
             "model": settings.model,
             "parameters": {
                 "text_type": "PlainText",
-                "voice": voice,
+                "voice": voice_for(settings, language, request),
                 "format": "pcm",
                 "sample_rate": DOWNLINK_RATE_HZ,
                 "volume": 50,
-                "rate": round(min(2.0, max(0.5, rate)), 2),
+                "rate": rate_for(settings, request),
                 "pitch": 1.0,
             },
             "input": {},
@@ -119,8 +123,9 @@ class _Session:
                 async with self._voice.sockets.task(payload, cancel={"directive": "cancel"}) as task:
                     sending = asyncio.create_task(self._send(task), name="tts-dashscope")
                     try:
-                        async for item in self._heard(task):
-                            yield item
+                        async with aclosing(self._heard(task)) as heard:
+                            async for item in heard:
+                                yield item
                     finally:
                         sending.cancel()
                     task.raise_error()
