@@ -162,6 +162,21 @@ async def test_connections_are_kept_from_reply_to_reply_and_warming_costs_nothin
     assert [task.connection for task in service.requests] == [1, 1]
 
 
+@pytest.mark.parametrize(("pause_s", "fault"), [(70.0, ""), (5.0, "hang-kept"), (5.0, "")])
+async def test_a_kept_connection_that_has_died_is_replaced(
+    service: DashscopeStandIn, voice: DashscopeVoice, pause_s: float, fault: str
+) -> None:
+    for _ in range(2):
+        session = voice.open()
+        await session.send(TWO, "zh")
+        await session.end()
+        (heard,) = await by_text(session)
+        np.testing.assert_array_equal(heard, spoken(TWO))
+        await asyncio.sleep(pause_s)  # of virtual time
+        service.fault = fault
+    assert service.connections == (1 if (pause_s, fault) == (5.0, "") else 2)
+
+
 async def test_who_cancels_hears_nothing_more_and_late_sound_is_not_the_next_replys(
     service: DashscopeStandIn, voice: DashscopeVoice
 ) -> None:
@@ -171,26 +186,13 @@ async def test_who_cancels_hears_nothing_more_and_late_sound_is_not_the_next_rep
     await anext(sound)
     await session.cancel()
     await sound.aclose()
-    await until(lambda: service.requests[0].finished == [{"directive": "cancel"}])
+    await until(lambda: bool(voice.sockets._idle))  # the service has ended the task
+    assert service.requests[0].finished == [{"directive": "cancel"}]
     following = voice.open()
     await following.send(TWO, "zh")
     await following.end()
     (heard,) = await by_text(following)
     np.testing.assert_array_equal(heard, spoken(TWO))
-
-
-async def test_a_cancelled_reply_gives_its_connection_back(service: DashscopeStandIn, voice: DashscopeVoice) -> None:
-    session = voice.open()
-    sound = session.sound()
-    await session.send("很长的话" * 50, "zh")
-    await anext(sound)
-    await session.cancel()
-    await sound.aclose()
-    await until(lambda: bool(voice.sockets._idle))
-    following = voice.open()
-    await following.send(TWO, "zh")
-    await following.end()
-    await by_text(following)
     assert [task.connection for task in service.requests] == [1, 1]
 
 

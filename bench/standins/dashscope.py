@@ -70,7 +70,9 @@ class DashscopeStandIn(StandIn):
         port: 0 for any.
     """
 
-    FAULTS = frozenset("refuse reset-start fail-start fail-midway reset-midway hang garbage empty silence".split())
+    FAULTS = frozenset(
+        "refuse reset-start fail-start fail-midway reset-midway hang hang-kept garbage empty silence".split()
+    )
 
     def __init__(self, key: str = "sk-dash", sound: Callable[[str], PcmInt] = tone, port: int = 0) -> None:
         super().__init__(port)
@@ -116,6 +118,7 @@ class _Connection:
         self._speaking: asyncio.Task[None] | None = None
         self._begin_ms = 0
         self._shown = 0
+        self._late = False
 
     async def run(self) -> None:
         try:
@@ -165,6 +168,8 @@ class _Connection:
         if fault == "reset-start":
             reset(self._request)
             return
+        if fault == "hang-kept" and any(each.connection == self._number for each in self._service.requests):
+            return  # a router has forgotten the connection
         parameters = payload["parameters"]
         wanted = {"asr": ("recognition", 16_000), "tts": ("SpeechSynthesizer", 24_000)}[payload["task"]]
         if (payload["task_group"], payload["function"], parameters["sample_rate"]) != ("audio", *wanted):
@@ -178,6 +183,9 @@ class _Connection:
             self._speaking = asyncio.create_task(self._speak(task))
         self._buffer, self._begin_ms, self._shown = "", 0, 0
         await self._service.record(task)
+        if self._late:  # what came too late of the task before
+            self._late = False
+            await self._socket.send_bytes(bytes([1]) * _SOUND_PIECE_BYTES)
         await asyncio.sleep(0.01)  # whoever does not wait is found out
         self._task = task
         await self._event("task-started")
@@ -283,7 +291,7 @@ class _Connection:
                 for _ in range(_LATE_PIECES):  # what was under way
                     await self._socket.send_bytes(bytes([1]) * _SOUND_PIECE_BYTES)
                 await self._over()
-                await self._socket.send_bytes(bytes([1]) * _SOUND_PIECE_BYTES)  # and what came too late
+                self._late = True
             else:
                 self._cut(whole=True)
                 self._sentences.put_nowait(None)

@@ -34,7 +34,7 @@ _MAX_IDLE_SOCKETS: Final = 8
 # How long a task that was given up may take to end before its connection is closed.
 _LEAVE_S: Final = 2.0
 # A connection that was kept may be dead without either side knowing (a router forgot it): then a new one is opened.
-_STALE_S: Final = 1.5
+_STALE_S: Final = 1.0
 _ADVICE: Final = {
     401: "the key is wrong, or belongs to another region: see {table}.api_key and {table}.url",
     403: "the key may not use this service: see the console, and {table}.workspace",
