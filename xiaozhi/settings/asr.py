@@ -194,11 +194,49 @@ class VolcengineAsrSettings(EngineSettings, KeyedSection):
     """zh: 控制台里替换词表的名称。"""
 
 
+class DashscopeAsrSettings(EngineSettings, KeyedSection):
+    """Recognition, Alibaba: DashScope (Bailian): recognises while one speaks; needs a key.
+
+    zh: 识别 · 阿里云百炼：DashScope 实时语音识别，边说边识别，要密钥。
+    """
+
+    implementation = "xiaozhi.stages.asr.dashscope:DashscopeRecognizer"
+
+    url: SocketAddress = "wss://dashscope.aliyuncs.com/api-ws/v1/inference"
+    """Address of the service. A key is good for its own region: Singapore has
+    "wss://dashscope-intl.aliyuncs.com/api-ws/v1/inference".
+    zh: 服务地址。密钥只在所属地域有效；新加坡是“wss://dashscope-intl.aliyuncs.com/api-ws/v1/inference”。"""
+    api_key: ApiKey = SecretStr("")
+    api_key_env: str = "DASHSCOPE_API_KEY"
+    workspace: str = Field("", max_length=100, pattern=r"^[\w-]*$")
+    """A workspace of Model Studio; empty for the key's own. zh: 百炼业务空间的 ID；留空用密钥所属的。"""
+    model: str = Field("paraformer-realtime-v2", min_length=1, max_length=200)
+    """paraformer-realtime-v2, fun-asr-realtime, which is better in noise and with dialects, or
+    qwen3-asr-flash-realtime, which takes words as a text.
+    zh: 模型：paraformer-realtime-v2；fun-asr-realtime 抗噪声、懂方言更好；qwen3-asr-flash-realtime 可直接写热词。"""
+    vocabulary_id: str = Field("", max_length=200)
+    """A list of hot words that was made at the service, for paraformer and fun-asr; empty for none.
+    zh: 在百炼创建的热词表的 ID，用于 paraformer 和 fun-asr；没有就留空。"""
+    context: str = Field("", max_length=2000)
+    """Names and words that should be recognised, for qwen3-asr. zh: 希望识别准的人名和词语，用于 qwen3-asr。"""
+    max_sentence_silence_ms: int = Field(800, ge=200, le=6000)
+    """After so much silence the service begins another sentence; when the user is done is decided here.
+    zh: 静音这么久，服务就另起一句；用户是否说完由本机判断。"""
+    remove_fillers: bool = False
+    """Leave out "um" and "er". zh: 去掉“嗯”“啊”之类的语气词。"""
+
+    @property
+    def is_realtime(self) -> bool:
+        """The model speaks the events of the realtime WebSocket, not the tasks of the inference one."""
+        return self.model.startswith("qwen") and "realtime" in self.model
+
+
 class RecognizerTables(Section):
     """The recognisers that have a table of their own: a line here, or an entry point, registers one."""
 
     openai: OpenAIAsrSettings = OpenAIAsrSettings()
     funasr: FunasrSettings = FunasrSettings()
+    dashscope: DashscopeAsrSettings = DashscopeAsrSettings()
     volcengine: VolcengineAsrSettings = VolcengineAsrSettings()
     tencent: TencentAsrSettings = TencentAsrSettings()
     iflytek: IflytekAsrSettings = IflytekAsrSettings()

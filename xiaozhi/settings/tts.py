@@ -94,6 +94,19 @@ _VOLCENGINE: Final = (
 )
 
 
+# Of cosyvoice-v2: each model has voices of its own. They read English words within Chinese.
+_COSYVOICE_V2: Final = (
+    KnownVoice("longxiaochun_v2", "zh", "female"),
+    KnownVoice("longxiaoxia_v2", "zh", "female"),
+    KnownVoice("longyue_v2", "zh", "female"),
+    KnownVoice("longmiao_v2", "zh", "female"),
+    KnownVoice("longcheng_v2", "zh", "male"),
+    KnownVoice("longshu_v2", "zh", "male"),
+    KnownVoice("longshuo_v2", "zh", "male"),
+    KnownVoice("longxiu_v2", "zh", "male"),
+)
+
+
 class EdgeVoiceSettings(EngineSettings):
     """Voice, Edge: Microsoft Edge's read-aloud service: free, needs internet.
 
@@ -479,6 +492,51 @@ class VolcengineVoiceSettings(EngineSettings, KeyedSection):
     """Address of the service; to be changed for a proxy only. zh: 服务的 WebSocket 地址；除非走代理，否则不用改。"""
 
 
+class DashscopeVoiceSettings(EngineSettings, KeyedSection):
+    """Voice, Alibaba: CosyVoice and Qwen on DashScope (Bailian): speak while the reply is still written; need a key.
+
+    zh: 声音 · 阿里云百炼：CosyVoice 和 Qwen，边写边说，要密钥。
+    """
+
+    implementation = "xiaozhi.stages.tts.dashscope:DashscopeVoice"
+    known_voices = _COSYVOICE_V2
+
+    url: SocketAddress = "wss://dashscope.aliyuncs.com/api-ws/v1/inference"
+    """Address of the service. A key is good for its own region: Singapore has
+    "wss://dashscope-intl.aliyuncs.com/api-ws/v1/inference".
+    zh: 服务地址。密钥只在所属地域有效；新加坡是“wss://dashscope-intl.aliyuncs.com/api-ws/v1/inference”。"""
+    api_key: ApiKey = SecretStr("")
+    api_key_env: str = "DASHSCOPE_API_KEY"
+    workspace: str = Field("", max_length=100, pattern=r"^[\w-]*$")
+    """A workspace of Model Studio; empty for the key's own. zh: 百炼业务空间的 ID；留空用密钥所属的。"""
+    model: str = Field("cosyvoice-v2", min_length=1, max_length=200)
+    """cosyvoice-v2, cosyvoice-v3-flash, cosyvoice-v3-plus, or qwen3-tts-flash-realtime.
+    zh: 模型：cosyvoice-v2、cosyvoice-v3-flash、cosyvoice-v3-plus 或 qwen3-tts-flash-realtime。"""
+    voice: str = Field("", max_length=200)
+    """One of the model's own voices: those of cosyvoice-v2 end in "_v2"; a cloned voice belongs to the model that it
+    was made with. Empty: longxiaochun_v2, longanyang or Cherry, as the model wants.
+    zh: 该模型自己的音色：cosyvoice-v2 的以 _v2 结尾；复刻的音色只能配复刻时用的模型。留空：按模型用
+    longxiaochun_v2、longanyang 或 Cherry。"""
+    rate_percent: int = Field(0, ge=-50, le=100)
+    """Slower or faster. zh: 语速加快或放慢的百分比。"""
+
+    @property
+    def has_known_voices(self) -> bool:
+        """The model is the one whose voices are known."""
+        return self.model == "cosyvoice-v2"
+
+    @property
+    def is_realtime(self) -> bool:
+        """The model speaks the events of the realtime WebSocket, not the tasks of the inference one."""
+        return self.model.startswith("qwen")
+
+    @property
+    def speaker(self) -> str:
+        """The voice, or the model's usual one."""
+        usual = "Cherry" if self.is_realtime else "longxiaochun_v2" if self.has_known_voices else "longanyang"
+        return self.voice or usual
+
+
 class VoiceTables(Section):
     """The voices: a line here, or an entry point, registers one."""
 
@@ -490,6 +548,7 @@ class VoiceTables(Section):
     tencent: TencentVoiceSettings = TencentVoiceSettings()
     http: HttpVoiceSettings = HttpVoiceSettings()
     volcengine: VolcengineVoiceSettings = VolcengineVoiceSettings()
+    dashscope: DashscopeVoiceSettings = DashscopeVoiceSettings()
     sherpa: SherpaVoiceSettings = SherpaVoiceSettings()
     espeak: EspeakVoiceSettings = EspeakVoiceSettings()
 

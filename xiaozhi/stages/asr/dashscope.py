@@ -1,0 +1,176 @@
+"""Streaming recognisers of DashScope (paraformer-realtime, fun-asr-realtime and their kin): a task each stretch.
+
+The parameters are those of Model Studio's pages on real-time speech recognition; how a sentence's end is known
+differs between these (`sentence_end`) and the official SDK (`end_time`), so either is taken.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from xiaozhi.audio.pcm import UPLINK_RATE_HZ
+from xiaozhi.concurrency.channel import Channel
+from xiaozhi.settings.asr import DashscopeAsrSettings, RemoteAsrSettings
+from xiaozhi.settings.section import Language
+from xiaozhi.stages.asr.cloud_stream import CloudRecognizer, glued
+from xiaozhi.stages.asr.dashscope_realtime import QwenRecognizer
+from xiaozhi.stages.asr.recogniser import BuildContext
+from xiaozhi.stages.asr.remote_use import RemoteError
+from xiaozhi.upstream.dashscope import DashscopeError, DashscopeSockets, DashscopeTask
+
+# A tenth of a second is what the documents recommend; what waited for a connection goes in larger pieces.
+_PIECE_BYTES: Final = UPLINK_RATE_HZ // 10 * 2
+_MAX_PIECE_BYTES: Final = 12_800  # of the official SDK, which sends files
+_HINTED: Final = frozenset({"zh", "en", "ja", "ko", "yue"})
+
+
+class DashscopeRecognizer(CloudRecognizer):
+    """Recognises through DashScope, over connections that are kept.
+
+    Args:
+        settings: model, key and words.
+        remote: limits.
+        language: what is spoken.
+        itn: write numbers as digits and set punctuation.
+    """
+
+    name = "dashscope"
+
+    def __init__(
+        self, settings: DashscopeAsrSettings, remote: RemoteAsrSettings, language: Language, *, itn: bool
+    ) -> None:
+        super().__init__(remote)
+        self._settings, self._language, self._itn = settings, language, itn
+        self._sockets = DashscopeSockets(settings, "asr.dashscope", remote.connect_timeout_s)
+
+    @classmethod
+    def build(cls, context: BuildContext) -> CloudRecognizer:
+        """The service of `[asr.dashscope]`, in the protocol that its model speaks."""
+        asr = context.settings
+        engine: CloudRecognizer
+        if asr.dashscope.is_realtime:
+            engine = QwenRecognizer(asr.dashscope, asr.remote, asr.language)
+        else:
+            engine = cls(asr.dashscope, asr.remote, asr.language, itn=asr.itn)
+        engine.about = f"{cls.name} {asr.dashscope.model} from {asr.dashscope.url}"
+        return engine
+
+    def payload(self) -> dict[str, Any]:
+        """Of `run-task`."""
+        settings = self._settings
+        parameters: dict[str, Any] = {
+            "format": "pcm",
+            "sample_rate": UPLINK_RATE_HZ,
+            "punctuation_prediction_enabled": self._itn,
+            "inverse_text_normalization_enabled": self._itn,
+            "max_sentence_silence": settings.max_sentence_silence_ms,
+        }
+        if settings.remove_fillers:
+            parameters["disfluency_removal_enabled"] = True
+        if self._language in _HINTED:
+            parameters["language_hints"] = [self._language]
+        if settings.vocabulary_id:
+            parameters["vocabulary_id"] = settings.vocabulary_id
+        return {
+            "task_group": "audio",
+            "task": "asr",
+            "function": "recognition",
+            "model": settings.model,
+            "parameters": parameters,
+            "input": {},
+        }
+
+    async def stream(self, audio: Channel[bytes], say: Callable[[str], None]) -> str:
+        """Recognise a stretch of speech.
+
+        Raises:
+            RemoteError: refused, broke, or answered something that is no text.
+        """
+        heard = Sentences()
+        try:
+            async with self._sockets.task(self.payload()) as task:
+                sending = asyncio.create_task(_send(task, audio), name="asr-dashscope")
+                try:
+                    async for output in task.outputs:
+                        if not isinstance(output, bytes) and heard.take(output):
+                            say(heard.text)
+                finally:
+                    sending.cancel()
+                task.raise_error()
+                return heard.text
+        except DashscopeError as error:
+            raise self._failed(error) from error
+
+    async def connect(self) -> None:
+        """Have a connection ready, with the key; costs nothing.
+
+        Raises:
+            RemoteError: it cannot be reached, or refuses the key.
+        """
+        try:
+            await self._sockets.connect()
+        except DashscopeError as error:
+            raise self._failed(error) from error
+
+    async def disconnect(self) -> None:
+        """Close the connections."""
+        await self._sockets.close()
+
+    def _failed(self, error: DashscopeError) -> RemoteError:
+        return RemoteError(f"{self.name}: {error}")
+
+
+class Sentences:
+    """The sentences of a task: those that are over, and the one that goes on."""
+
+    def __init__(self) -> None:
+        self._over: list[tuple[object, str]] = []  # which, what
+        self._open = ""
+
+    @property
+    def text(self) -> str:
+        """All of them."""
+        text = ""
+        for _, sentence in (*self._over, (None, self._open)):
+            text = glued(text, sentence)
+        return text
+
+    def take(self, output: Mapping[str, Any]) -> bool:
+        """Take the `output` of a result. Returns whether it said anything.
+
+        Raises:
+            DashscopeError: it is no sentence.
+        """
+        said = output.get("sentence")
+        if said is None:
+            return False
+        if not isinstance(said, dict) or not isinstance(text := said.get("text", ""), str):
+            raise DashscopeError("answered something that is no sentence")
+        if said.get("heartbeat") is True:
+            return False
+        which = said.get("sentence_id") or said.get("begin_time")
+        ended = said.get("sentence_end") is True or said.get("end_time") is not None
+        if self._over and which is not None and self._over[-1][0] == which:  # corrected once more
+            if ended:
+                self._over[-1] = which, text
+        elif ended:
+            self._over.append((which, text))
+            self._open = ""
+        else:
+            self._open = text
+        return True
+
+
+async def _send(task: DashscopeTask, audio: Channel[bytes]) -> None:
+    """Send sound as it comes, in pieces of the service's liking. A connection that is lost is told by what comes."""
+    waiting = bytearray()
+    with suppress(DashscopeError):
+        async for data in audio:
+            waiting += data
+            while len(waiting) >= _PIECE_BYTES and (not len(audio) or len(waiting) >= _MAX_PIECE_BYTES):
+                await task.send_sound(bytes(waiting[:_MAX_PIECE_BYTES]))
+                del waiting[:_MAX_PIECE_BYTES]
+        if waiting:
+            await task.send_sound(bytes(waiting))
+        await task.finish()
