@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 from pydantic import Field, SecretStr
 
@@ -10,13 +10,16 @@ from xiaozhi.settings.engines import EngineSettings, tables_of, with_plugins
 from xiaozhi.settings.pasted import Address, ApiKey, KeyedSection, SocketAddress
 from xiaozhi.settings.section import AtOnce, Language, NextConnection, OnRestart, Precision, Provider, Section
 
+HotWord: TypeAlias = Annotated[str, Field(min_length=1, max_length=50)]
+"""A word that a service should know."""
+
 
 class RemoteAsrSettings(Section):
     """Remote recognition: what holds for every recogniser on another machine. zh: 远程识别：所有远程识别共用的设置。"""
 
     timeout_s: float = Field(4.0, ge=0.2, le=60)
-    """For "openai" and "funasr". When the answer is not there after timeout_s, or there is no connection after
-    connect_timeout_s, the fallback recognises the sentence.
+    """When the answer is not there after timeout_s, or there is no connection after connect_timeout_s, the fallback
+    recognises the sentence.
     zh: 等结果的时间（秒），超过就由后备引擎识别这句话。"""
     connect_timeout_s: float = Field(2.0, gt=0, le=30)
     """zh: 建立连接的时间（秒），超过就由后备引擎识别这句话。"""
@@ -84,11 +87,70 @@ class FunasrSettings(EngineSettings):
     zh: 希望识别准的词及其权重，最多 1000 个：{ "小智" = 20 }"""
 
 
+class OpenAIRealtimeAsrSettings(EngineSettings, KeyedSection):
+    """Recognition, OpenAI Realtime: OpenAI's transcription sessions, recognised while somebody speaks.
+
+    zh: 识别 · OpenAI 实时：OpenAI 的实时转写，边说边识别。
+    """
+
+    implementation = "xiaozhi.stages.asr.openai_realtime:OpenAIRealtime"
+
+    url: SocketAddress = "wss://api.openai.com/v1/realtime?intent=transcription"
+    """Address of the service. zh: 服务的地址，一般不用改。"""
+    api_key: ApiKey = SecretStr("")
+    api_key_env: str = "OPENAI_API_KEY"
+    model: str = Field("gpt-live-transcribe", min_length=1, max_length=200)
+    """gpt-live-transcribe, gpt-realtime-whisper (texts while one speaks), gpt-transcribe. The gpt-4o models end in
+    February 2027.
+    zh: 模型名称：gpt-live-transcribe、gpt-realtime-whisper（边说边出文字）、gpt-transcribe。gpt-4o 系列在 2027 年 2 月
+    停用。"""
+    hotwords: tuple[HotWord, ...] = Field((), max_length=100)
+    """Names and words that should be recognised. zh: 希望识别准的人名和词语，最多 100 个。"""
+    noise_reduction: Literal["off", "near_field", "far_field"] = "far_field"
+    """What the service filters before it recognises: far_field for a board on a table.
+    zh: 服务在识别前的降噪：桌上的设备用 far_field，贴近嘴边用 near_field。"""
+
+    @property
+    def needs_credentials(self) -> bool:
+        """Services on the internet do."""
+        return self.url.startswith("wss://")
+
+
+class DeepgramAsrSettings(EngineSettings, KeyedSection):
+    """Recognition, Deepgram: recognised while somebody speaks; English and European languages above all.
+
+    zh: 识别 · Deepgram：边说边识别，擅长英语和欧洲语言。
+    """
+
+    implementation = "xiaozhi.stages.asr.deepgram:Deepgram"
+
+    url: SocketAddress = "wss://api.deepgram.com/v1/listen"
+    """Address of the service; wss://api.eu.deepgram.com/v1/listen keeps the sound in Europe.
+    zh: 服务的地址；要在欧洲处理就用 wss://api.eu.deepgram.com/v1/listen。"""
+    api_key: ApiKey = SecretStr("")
+    api_key_env: str = "DEEPGRAM_API_KEY"
+    model: str = Field("nova-3", min_length=1, max_length=100)
+    """nova-3, or nova-2 for languages that nova-3 does not know.
+    zh: 模型名称；nova-3 不会的语言（如中文）用 nova-2。"""
+    language: str = Field("", max_length=20, pattern=r"^[A-Za-z-]*$")
+    """As Deepgram names it ("en-GB", "zh-CN"). Empty: that of asr.language, and "multi" for "auto".
+    zh: Deepgram 的语言代码，例如 zh-CN；留空则用 asr.language，自动时为 multi。"""
+    hotwords: tuple[HotWord, ...] = Field((), max_length=100)
+    """Names and words that should be recognised. zh: 希望识别准的人名和词语，最多 100 个。"""
+
+    @property
+    def needs_credentials(self) -> bool:
+        """Services on the internet do."""
+        return self.url.startswith("wss://")
+
+
 class RecognizerTables(Section):
     """The recognisers that have a table of their own: a line here, or an entry point, registers one."""
 
     openai: OpenAIAsrSettings = OpenAIAsrSettings()
     funasr: FunasrSettings = FunasrSettings()
+    openai_realtime: OpenAIRealtimeAsrSettings = OpenAIRealtimeAsrSettings()
+    deepgram: DeepgramAsrSettings = DeepgramAsrSettings()
 
 
 if not TYPE_CHECKING:
@@ -121,6 +183,7 @@ class AsrSettings(RecognizerTables, applies="next turn"):
       "pocketsphinx" embedded, English only, plain: for trying the server without any download
       "openai"       any server with OpenAI's /audio/transcriptions: OpenAI, Groq, SiliconFlow, faster-whisper
       "funasr"       a FunASR runtime, over its WebSocket
+      "openai_realtime", "deepgram"   services that recognise while one speaks
     zh: 识别引擎。
       auto：[models] dir 里有 SenseVoice 或 zipformer 就用，否则用 pocketsphinx
       sense-voice：中、英、日、韩、粤语，效果最好；`xiaozhi models pull sense-voice`
@@ -129,11 +192,12 @@ class AsrSettings(RecognizerTables, applies="next turn"):
           跑两个模型
       pocketsphinx：内置，只会英语，效果一般，不用下载就能试
       openai：任何有 /audio/transcriptions 接口的服务，见 [asr.openai]
-      funasr：FunASR 服务（WebSocket），见 [asr.funasr]"""
+      funasr：FunASR 服务（WebSocket），见 [asr.funasr]
+      openai_realtime、deepgram：边说边识别的云服务，见 [asr.openai_realtime]、[asr.deepgram]"""
     fallback: Literal["auto", "sense-voice", "zipformer", "pocketsphinx"] = "auto"
-    """What takes over for the same sentence when "openai" or "funasr" fails or is late. It runs here, so nobody goes
-    unheard when the network does.
-    zh: openai 或 funasr 失败、太慢时，由谁来识别同一句话。它在本机运行，断网时也不会听不见。"""
+    """What takes over for the same sentence when a recogniser on another machine fails or is late. It runs here, so
+    nobody goes unheard when the network does.
+    zh: 远程识别失败、太慢时，由谁来识别同一句话。它在本机运行，断网时也不会听不见。"""
     model_dir: Path | None = Field(None, examples=["models/sense-voice"])
     """Folder of the model. Not set: [models] dir and the name of the engine.
       sense-voice    model.int8.onnx or model.onnx, tokens.txt
