@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import WSMsgType, web
+from multidict import MultiDict
 
 from bench.standins.base import StandIn, reset
 
@@ -73,7 +74,7 @@ class DeepgramStandIn(StandIn):
             return web.json_response({"err_code": "Bad Request"}, status=400, headers={"dg-error": "bad parameters"})
         socket = web.WebSocketResponse()
         await socket.prepare(request)
-        await self.record(request.query.copy())
+        await self.record(MultiDict(request.query))
         number = len(self.received_s)
         self.received_s.append(0.0)
         final_s = 0.0

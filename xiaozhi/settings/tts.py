@@ -56,6 +56,16 @@ _IFLYTEK: Final = (
     KnownVoice("aisjiuxu", "zh", "male"),
     KnownVoice("aisbabyxu", "zh", "male"),
 )
+# Sonic's voices speak every language of the model; these two are those that Cartesia suggests for agents.
+_CARTESIA: Final = (
+    KnownVoice("f786b574-daa5-4673-aa0c-cbe3e8534c02", "*", "female"),
+    KnownVoice("228fca29-3a0a-435c-8728-5cb483251068", "*", "male"),
+)
+# Of the voices that every account has; they speak every language of the model.
+_ELEVENLABS: Final = (
+    KnownVoice("EXAVITQu4vr4xnSDxMaL", "*", "female"),
+    KnownVoice("JBFqnCBsd6RMkjVDRZzb", "*", "male"),
+)
 _ESPEAK: Final = (
     KnownVoice("cmn+f2", "zh", "female"),
     KnownVoice("cmn+m3", "zh", "male"),
@@ -231,6 +241,53 @@ class IflytekVoiceSettings(EngineSettings, KeyedSection):
     """Address of the service; to be changed for a proxy only. zh: 服务的 WebSocket 地址；除非走代理，否则不用改。"""
 
 
+class CartesiaVoiceSettings(EngineSettings, KeyedSection):
+    """Voice, Cartesia: takes the reply as it is written; very quick, needs a key.
+
+    zh: 声音 · Cartesia：边写边说，非常快，要密钥。
+    """
+
+    implementation = "xiaozhi.stages.tts.cartesia:CartesiaVoice"
+    known_voices = _CARTESIA
+
+    api_key: ApiKey = SecretStr("")
+    api_key_env: str = "CARTESIA_API_KEY"
+    model: str = Field("sonic-3", min_length=1, max_length=100)
+    """zh: 语音模型的名称。"""
+    voice: str = Field("f786b574-daa5-4673-aa0c-cbe3e8534c02", min_length=1, max_length=100)
+    """The id of a voice (https://play.cartesia.ai/voices). voice_en speaks replies that begin in English; empty: voice
+    speaks them as well.
+    zh: 声音的 id，见 https://play.cartesia.ai/voices。"""
+    voice_en: str = Field("", max_length=100)
+    """zh: 说以英文开头的回答用的声音；留空则都用 voice。"""
+    rate_percent: int = Field(0, ge=-40, le=50)
+    """Slower or faster. zh: 语速加快或放慢的百分比。"""
+    url: SocketAddress = "wss://api.cartesia.ai/tts/websocket"
+    """Address of the service; to be changed for a proxy only. zh: 服务的 WebSocket 地址；除非走代理，否则不用改。"""
+
+
+class ElevenLabsVoiceSettings(EngineSettings, KeyedSection):
+    """Voice, ElevenLabs: takes the reply as it is written; the most natural English, needs a key.
+
+    zh: 声音 · ElevenLabs：边写边说，英语最自然，要密钥。
+    """
+
+    implementation = "xiaozhi.stages.tts.elevenlabs:ElevenLabsVoice"
+    known_voices = _ELEVENLABS
+
+    api_key: ApiKey = SecretStr("")
+    api_key_env: str = "ELEVENLABS_API_KEY"
+    model: str = Field("eleven_flash_v2_5", min_length=1, max_length=100)
+    """eleven_flash_v2_5 is quick and speaks 32 languages. zh: 语音模型的名称；eleven_flash_v2_5 最快，会 32 种语言。"""
+    voice: str = Field("EXAVITQu4vr4xnSDxMaL", pattern=r"^[A-Za-z0-9_-]{1,60}$")
+    """The id of a voice of your account. zh: 声音的 id，在 ElevenLabs 的 Voices 页面里。"""
+    rate_percent: int = Field(0, ge=-30, le=20)
+    """Slower or faster. zh: 语速加快或放慢的百分比。"""
+    url: SocketAddress = "wss://api.elevenlabs.io"
+    """Address of the service, without a path; accounts that are bound to Europe have one of their own.
+    zh: 服务的地址，不带路径；一般不用改。"""
+
+
 class VoiceTables(Section):
     """The voices: a line here, or an entry point, registers one."""
 
@@ -240,6 +297,8 @@ class VoiceTables(Section):
     iflytek: IflytekVoiceSettings = IflytekVoiceSettings()
     sherpa: SherpaVoiceSettings = SherpaVoiceSettings()
     espeak: EspeakVoiceSettings = EspeakVoiceSettings()
+    cartesia: CartesiaVoiceSettings = CartesiaVoiceSettings()
+    elevenlabs: ElevenLabsVoiceSettings = ElevenLabsVoiceSettings()
 
 
 if not TYPE_CHECKING:
@@ -259,12 +318,13 @@ class TtsSettings(VoiceTables, applies="next turn"):
 
     engines: tuple[VoiceName, ...] = Field(("edge", "espeak"), min_length=1)
     """Voices in order of preference: "edge" (free, needs internet), "openai" (any server with OpenAI's /audio/speech),
-    "azure" and "iflytek" (natural, need keys), "sherpa" (local model), "espeak" (embedded, robotic, always works). One
-    that fails or is late is passed over for the same sentence and left alone for retry_after_s; the next one speaks
-    with its closest voice (language, woman or man). Keep "espeak" last: then a device is never mute.
+    "azure" and "iflytek" (natural, need keys), "cartesia" and "elevenlabs" (take the reply as it is written, need
+    keys), "sherpa" (local model), "espeak" (embedded, robotic, always works). One that fails or is late is passed over
+    for the same sentence and left alone for retry_after_s; the next one speaks with its closest voice (language, woman
+    or man). Keep "espeak" last: then a device is never mute.
     zh: 声音引擎，按优先顺序：edge（免费，要联网）、openai（任何有 /audio/speech 接口的服务）、azure 和 iflytek（自
-    然，要密钥）、sherpa（本地模型）、espeak（内置，像机器人，永远可用）。失败或太慢时，同一句话由下一个用最接近的声
-    音（语言、男女）来说。请把 espeak 留在最后，这样设备永远不会哑。"""
+    然，要密钥）、cartesia 和 elevenlabs（边写边说，要密钥）、sherpa（本地模型）、espeak（内置，像机器人，永远可用）。
+    失败或太慢时，同一句话由下一个用最接近的声音（语言、男女）来说。请把 espeak 留在最后，这样设备永远不会哑。"""
     first_audio_timeout_s: float = Field(2.0, gt=0, le=30)
     """Time to the first sound of a sentence, then between two pieces. zh: 等一句话第一个声音的时间（秒）。"""
     idle_timeout_s: float = Field(5.0, gt=0, le=60)
