@@ -50,7 +50,8 @@ class CartesiaStandIn(StandIn):
         self.handshakes += 1
         if self.fault == "error-500":
             return web.Response(status=500)
-        if request.headers.get("X-API-Key") != self.key or "Cartesia-Version" not in request.headers:
+        given = request.headers.get("X-API-Key") or request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if given != self.key or "Cartesia-Version" not in request.headers:
             return web.Response(status=401, text="Unauthorized")
         socket = web.WebSocketResponse()
         await socket.prepare(request)

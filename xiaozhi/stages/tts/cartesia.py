@@ -119,7 +119,7 @@ class CartesiaVoice(SocketVoice):
         self.about = f"{settings.model}, voice {settings.voice}"
 
     def address(self, request: VoiceRequest) -> tuple[str, dict[str, str]]:
-        """Where, with the key in a header.
+        """Where, with the key in the header that the SDK sends; older versions of the service had X-API-Key.
 
         Raises:
             VoiceError: the key is missing or none.
@@ -128,7 +128,7 @@ class CartesiaVoice(SocketVoice):
         fault = self._settings.missing("tts.cartesia") or (key_fault(key) and f"the key {key_fault(key)}")
         if fault:
             raise VoiceError(f"{self.name}: {fault}")
-        return self._settings.url, {"X-API-Key": key, "Cartesia-Version": _VERSION}
+        return self._settings.url, {"Authorization": f"Bearer {key}", "Cartesia-Version": _VERSION}
 
     def protocol(self, request: VoiceRequest) -> SpeechProtocol:
         """A context."""
