@@ -27,6 +27,8 @@ from xiaozhi.stages.tts.cartesia import CartesiaVoice
 from xiaozhi.stages.tts.elevenlabs import ElevenLabsVoice
 from xiaozhi.stages.tts.engine import Mark, VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
+from xiaozhi.stages.tts.registry import build_voices
+from xiaozhi.stages.tts.reply_voices import ReplyVoices
 from xiaozhi.stages.tts.socket_session import SocketVoice
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 
@@ -166,6 +168,23 @@ async def test_a_silent_stall_ends_at_the_limit_of_the_chain(server: Server, voi
     await voice.close()
     async with asyncio.timeout(3):
         await server.idle()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_service_that_takes_connections_and_says_nothing_costs_no_more_than_a_late_first_sound(
+    engine: str,
+) -> None:
+    silent = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+    table = {"url": f"ws://127.0.0.1:{silent.sockets[0].getsockname()[1]}", "api_key": "k"}
+    values = {"engines": [engine, "espeak"], "first_audio_timeout_s": 0.3, "idle_timeout_s": 60, engine: table}
+    built = build_voices(TtsSettings.model_validate(values), Path())
+    voices = ReplyVoices()
+    async with asyncio.timeout(20):
+        assert [pcm async for pcm in built.chain.speak("你好。", language="zh", part=voices.part())]
+    await voices.close()
+    assert "cannot be reached" in built.chain.states[0].last_error
+    await built.chain.close()
+    silent.close()
 
 
 async def test_who_leaves_in_the_middle_stops_the_service_and_late_sound_is_nobodys(

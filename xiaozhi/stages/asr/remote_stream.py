@@ -24,7 +24,6 @@ from xiaozhi.stages.asr.decoding import Decoding
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.offline import MAX_UNHEARD_S
 from xiaozhi.stages.asr.recogniser import Question, Recognizer, Say, Utterance
-from xiaozhi.stages.asr.remote import to_text
 from xiaozhi.stages.asr.remote_use import RemoteError, RemoteUse
 from xiaozhi.text import bounded_json
 from xiaozhi.text.one_line import one_line
@@ -286,7 +285,7 @@ class StreamUtterance:
         if self._answered < number:
             async with self._engine.remote.request(self._samples):
                 await self._answer(number)
-        return to_text(self._text, self._engine.name, self._engine.remote.settings.max_text_chars)
+        return Transcript(self._text[: self._engine.remote.settings.max_text_chars])
 
     async def _answer(self, number: int) -> None:
         while self._answered < number:
