@@ -231,11 +231,70 @@ class DashscopeAsrSettings(EngineSettings, KeyedSection):
         return self.model.startswith("qwen") and "realtime" in self.model
 
 
+class OpenAIRealtimeAsrSettings(EngineSettings, KeyedSection):
+    """Recognition, OpenAI Realtime: OpenAI's transcription sessions, recognised while somebody speaks.
+
+    zh: 识别 · OpenAI 实时：OpenAI 的实时转写，边说边识别。
+    """
+
+    implementation = "xiaozhi.stages.asr.openai_realtime:OpenAIRealtime"
+
+    url: SocketAddress = "wss://api.openai.com/v1/realtime?intent=transcription"
+    """Address of the service. zh: 服务的地址，一般不用改。"""
+    api_key: ApiKey = SecretStr("")
+    api_key_env: str = "OPENAI_API_KEY"
+    model: str = Field("gpt-live-transcribe", min_length=1, max_length=200)
+    """gpt-live-transcribe, gpt-realtime-whisper (texts while one speaks), gpt-transcribe. The gpt-4o models end in
+    February 2027.
+    zh: 模型名称：gpt-live-transcribe、gpt-realtime-whisper（边说边出文字）、gpt-transcribe。gpt-4o 系列在 2027 年 2 月
+    停用。"""
+    hotwords: tuple[HotWord, ...] = Field((), max_length=100)
+    """Names and words that should be recognised. zh: 希望识别准的人名和词语，最多 100 个。"""
+    noise_reduction: Literal["off", "near_field", "far_field"] = "far_field"
+    """What the service filters before it recognises: far_field for a board on a table.
+    zh: 服务在识别前的降噪：桌上的设备用 far_field，贴近嘴边用 near_field。"""
+
+    @property
+    def needs_credentials(self) -> bool:
+        """Services on the internet do."""
+        return self.url.startswith("wss://")
+
+
+class DeepgramAsrSettings(EngineSettings, KeyedSection):
+    """Recognition, Deepgram: recognised while somebody speaks; English and European languages above all.
+
+    zh: 识别 · Deepgram：边说边识别，擅长英语和欧洲语言。
+    """
+
+    implementation = "xiaozhi.stages.asr.deepgram:Deepgram"
+
+    url: SocketAddress = "wss://api.deepgram.com/v1/listen"
+    """Address of the service; wss://api.eu.deepgram.com/v1/listen keeps the sound in Europe.
+    zh: 服务的地址；要在欧洲处理就用 wss://api.eu.deepgram.com/v1/listen。"""
+    api_key: ApiKey = SecretStr("")
+    api_key_env: str = "DEEPGRAM_API_KEY"
+    model: str = Field("nova-3", min_length=1, max_length=100)
+    """nova-3, or nova-2 for languages that nova-3 does not know.
+    zh: 模型名称；nova-3 不会的语言（如中文）用 nova-2。"""
+    language: str = Field("", max_length=20, pattern=r"^[A-Za-z-]*$")
+    """As Deepgram names it ("en-GB", "zh-CN"). Empty: that of asr.language, and "multi" for "auto".
+    zh: Deepgram 的语言代码，例如 zh-CN；留空则用 asr.language，自动时为 multi。"""
+    hotwords: tuple[HotWord, ...] = Field((), max_length=100)
+    """Names and words that should be recognised. zh: 希望识别准的人名和词语，最多 100 个。"""
+
+    @property
+    def needs_credentials(self) -> bool:
+        """Services on the internet do."""
+        return self.url.startswith("wss://")
+
+
 class RecognizerTables(Section):
     """The recognisers that have a table of their own: a line here, or an entry point, registers one."""
 
     openai: OpenAIAsrSettings = OpenAIAsrSettings()
     funasr: FunasrSettings = FunasrSettings()
+    deepgram: DeepgramAsrSettings = DeepgramAsrSettings()
+    openai_realtime: OpenAIRealtimeAsrSettings = OpenAIRealtimeAsrSettings()
     dashscope: DashscopeAsrSettings = DashscopeAsrSettings()
     volcengine: VolcengineAsrSettings = VolcengineAsrSettings()
     tencent: TencentAsrSettings = TencentAsrSettings()

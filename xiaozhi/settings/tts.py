@@ -107,6 +107,19 @@ _COSYVOICE_V2: Final = (
 )
 
 
+# Sonic's voices speak every language of the model; these two are those that Cartesia suggests for agents.
+_CARTESIA: Final = (
+    KnownVoice("f786b574-daa5-4673-aa0c-cbe3e8534c02", "*", "female"),
+    KnownVoice("228fca29-3a0a-435c-8728-5cb483251068", "*", "male"),
+)
+
+# Of the voices that every account has; they speak every language of the model.
+_ELEVENLABS: Final = (
+    KnownVoice("EXAVITQu4vr4xnSDxMaL", "*", "female"),
+    KnownVoice("JBFqnCBsd6RMkjVDRZzb", "*", "male"),
+)
+
+
 class EdgeVoiceSettings(EngineSettings):
     """Voice, Edge: Microsoft Edge's read-aloud service: free, needs internet.
 
@@ -537,6 +550,53 @@ class DashscopeVoiceSettings(EngineSettings, KeyedSection):
         return self.voice or usual
 
 
+class CartesiaVoiceSettings(EngineSettings, KeyedSection):
+    """Voice, Cartesia: takes the reply as it is written; very quick, needs a key.
+
+    zh: 声音 · Cartesia：边写边说，非常快，要密钥。
+    """
+
+    implementation = "xiaozhi.stages.tts.cartesia:CartesiaVoice"
+    known_voices = _CARTESIA
+
+    api_key: ApiKey = SecretStr("")
+    api_key_env: str = "CARTESIA_API_KEY"
+    model: str = Field("sonic-3", min_length=1, max_length=100)
+    """zh: 语音模型的名称。"""
+    voice: str = Field("f786b574-daa5-4673-aa0c-cbe3e8534c02", min_length=1, max_length=100)
+    """The id of a voice (https://play.cartesia.ai/voices). voice_en speaks replies that begin in English; empty: voice
+    speaks them as well.
+    zh: 声音的 id，见 https://play.cartesia.ai/voices。"""
+    voice_en: str = Field("", max_length=100)
+    """zh: 说以英文开头的回答用的声音；留空则都用 voice。"""
+    rate_percent: int = Field(0, ge=-40, le=50)
+    """Slower or faster. zh: 语速加快或放慢的百分比。"""
+    url: SocketAddress = "wss://api.cartesia.ai/tts/websocket"
+    """Address of the service; to be changed for a proxy only. zh: 服务的 WebSocket 地址；除非走代理，否则不用改。"""
+
+
+class ElevenLabsVoiceSettings(EngineSettings, KeyedSection):
+    """Voice, ElevenLabs: takes the reply as it is written; the most natural English, needs a key.
+
+    zh: 声音 · ElevenLabs：边写边说，英语最自然，要密钥。
+    """
+
+    implementation = "xiaozhi.stages.tts.elevenlabs:ElevenLabsVoice"
+    known_voices = _ELEVENLABS
+
+    api_key: ApiKey = SecretStr("")
+    api_key_env: str = "ELEVENLABS_API_KEY"
+    model: str = Field("eleven_flash_v2_5", min_length=1, max_length=100)
+    """eleven_flash_v2_5 is quick and speaks 32 languages. zh: 语音模型的名称；eleven_flash_v2_5 最快，会 32 种语言。"""
+    voice: str = Field("EXAVITQu4vr4xnSDxMaL", pattern=r"^[A-Za-z0-9_-]{1,60}$")
+    """The id of a voice of your account. zh: 声音的 id，在 ElevenLabs 的 Voices 页面里。"""
+    rate_percent: int = Field(0, ge=-30, le=20)
+    """Slower or faster. zh: 语速加快或放慢的百分比。"""
+    url: SocketAddress = "wss://api.elevenlabs.io"
+    """Address of the service, without a path; accounts that are bound to Europe have one of their own.
+    zh: 服务的地址，不带路径；一般不用改。"""
+
+
 class VoiceTables(Section):
     """The voices: a line here, or an entry point, registers one."""
 
@@ -549,6 +609,8 @@ class VoiceTables(Section):
     http: HttpVoiceSettings = HttpVoiceSettings()
     volcengine: VolcengineVoiceSettings = VolcengineVoiceSettings()
     dashscope: DashscopeVoiceSettings = DashscopeVoiceSettings()
+    cartesia: CartesiaVoiceSettings = CartesiaVoiceSettings()
+    elevenlabs: ElevenLabsVoiceSettings = ElevenLabsVoiceSettings()
     sherpa: SherpaVoiceSettings = SherpaVoiceSettings()
     espeak: EspeakVoiceSettings = EspeakVoiceSettings()
 

@@ -35,13 +35,19 @@ def join(first: Transcript, second: Transcript) -> Transcript:
         return second
     if not second.text:
         return first
-    head = first.text.strip().rstrip("。.,，")
-    tail = second.text.strip()
-    glue = "" if ord(head[-1:] or " ") in _CJK_END or ord(tail[:1] or " ") in _CJK_END else " "
     return Transcript(
-        head + glue + tail,
+        run_on(first.text.strip().rstrip("。.,，"), second.text),
         language=second.language or first.language,
         emotion=second.emotion or first.emotion,
         events=tuple(dict.fromkeys(first.events + second.events)),
         confidence=max(first, second, key=lambda part: len(part.text)).confidence,
     )
+
+
+def run_on(head: str, tail: str) -> str:
+    """Two pieces of a text as one, with a blank between them where the script has one."""
+    head, tail = head.strip(), tail.strip()
+    if not head or not tail:
+        return head + tail
+    glue = "" if ord(head[-1]) in _CJK_END or ord(tail[0]) in _CJK_END else " "
+    return head + glue + tail
