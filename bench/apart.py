@@ -35,8 +35,8 @@ from bench.standins.transcription import TranscriptionStandIn
 from bench.verdict import Line, broken
 from xiaozhi.audio.pcm import PcmFloat, PcmInt, to_float
 from xiaozhi.client.device import Device
-from xiaozhi.client.microphone import Utterance
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.microphone import SpokenUtterance
+from xiaozhi.client.ota import ClientIdentity
 from xiaozhi.client.report import TurnReport
 
 # Shares of turns: typed instead of spoken, a common question, broken off; and turns until a device calls again.
@@ -168,7 +168,7 @@ class User:
         """Talk without a rest until this time of the loop."""
         loop = asyncio.get_running_loop()
         for call in itertools.count():
-            identity = Identity.numbered(self._number + secret_words.MAX_DEVICES * (call // _CALLS_OF_A_LIFE))
+            identity = ClientIdentity.numbered(self._number + secret_words.MAX_DEVICES * (call // _CALLS_OF_A_LIFE))
             async with Device(identity, trace=True, speed=_SPEED) as device:
                 reply = await device.boot(ota_url)
                 await device.connect(reply.url, reply.token)
@@ -197,7 +197,7 @@ class User:
             work = device.turn_text(text)
         else:
             sound = secret_words.marked(self._speech, self._number, self._dice)
-            work = device.turn(await asyncio.to_thread(Utterance.encode, sound))
+            work = device.turn(await asyncio.to_thread(SpokenUtterance.encode, sound))
         seen.turns += 1
         seen.spoken += not typed
         if self._dice.random() < _BROKEN_OFF:

@@ -33,7 +33,7 @@ from bench.stats import spread, table
 from xiaozhi.app.server import serving
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.client.device import Device
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.ota import ClientIdentity
 from xiaozhi.client.report import TurnReport
 from xiaozhi.settings import Settings
 from xiaozhi.stages.llm.chat import Chat
@@ -192,7 +192,7 @@ async def run(plan: Plan) -> tuple[Half, Half, list[Look]]:
         chat = server.services.chat
         devices = []
         for number in range(plan.devices):
-            device = Device(Identity.numbered(number + 1), trace=True, decode_reply=False)
+            device = Device(ClientIdentity.numbered(number + 1), trace=True, decode_reply=False)
             devices.append(await stack.enter_async_context(device))
             await device.connect(server.websocket_url)
         loop = asyncio.get_running_loop()

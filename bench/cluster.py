@@ -47,8 +47,8 @@ from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.client.device import Device
 from xiaozhi.client.errors import DeviceError
 from xiaozhi.client.link import device_session
-from xiaozhi.client.microphone import Utterance
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.microphone import SpokenUtterance
+from xiaozhi.client.ota import ClientIdentity
 from xiaozhi.text.messages import message
 
 NODES: Final = ("a", "b", "edge")
@@ -254,9 +254,9 @@ class Resident:
         record: Record,
         session: aiohttp.ClientSession,
         pause_s: float,
-        speech: Utterance,
+        speech: SpokenUtterance,
     ) -> None:
-        self.device = Device(Identity.numbered(number), trace=True, decode_reply=False, session=session)
+        self.device = Device(ClientIdentity.numbered(number), trace=True, decode_reply=False, session=session)
         self.node = ""
         self._number = number
         self._ota_url = ota_url

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bench.stats import table
-from xiaozhi.client.report import Outcome
+from xiaozhi.client.report import TurnOutcome
 
 _BACK_WITHIN_S: Final = 15.0
 FRONT: Final = "front"
@@ -154,7 +154,7 @@ def said_again(turn: Asked, record: Record) -> bool:
     doing nothing when it was hung up. Speech that the node had found, or a text that it had taken, shows as another
     state there, and is a loss.
     """
-    if turn.outcome != Outcome.LOST.value or turn.begun or turn.took_s > _ON_THE_WIRE_S:
+    if turn.outcome != TurnOutcome.LOST.value or turn.begun or turn.took_s > _ON_THE_WIRE_S:
         return False
     before = dict(zip(record.phases[1:], record.phases, strict=False))
     return any(

@@ -13,7 +13,7 @@ from bench.mqtt_device import MqttDevice
 from bench.sense_voice_model import build_tiny
 from xiaozhi.client.handset import Handset
 from xiaozhi.client.link import device_session
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.ota import ClientIdentity
 
 # So many calls at once, like a house after a power cut, without overrunning the backlog.
 _AT_ONCE: Final = 50
@@ -64,7 +64,7 @@ async def connected(
         session = await stack.enter_async_context(device_session())
         doors = asyncio.Semaphore(_AT_ONCE)
         kind = MqttDevice if asleep else Handset
-        devices = [kind(Identity.numbered(number), session=session) for number in range(1, count + 1)]
+        devices = [kind(ClientIdentity.numbered(number), session=session) for number in range(1, count + 1)]
         there = 0
 
         async def call(device: Handset) -> None:

@@ -33,7 +33,7 @@ from xiaozhi.audio.wav import read_wav
 from xiaozhi.client.device import Device
 from xiaozhi.client.link import device_session
 from xiaozhi.client.microphone import MicFrame
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.ota import ClientIdentity
 from xiaozhi.client.speaker import Playback
 from xiaozhi.turn.machine import ListeningMode
 
@@ -146,7 +146,7 @@ class Listener:
     def __init__(self, number: int, session: aiohttp.ClientSession, echo_db: float | None) -> None:
         self.ear = EchoMicrophone(echo_db)
         self.device = Device(
-            Identity.numbered(number),
+            ClientIdentity.numbered(number),
             decode_reply=False,
             session=session,
             mode=ListeningMode.REALTIME,

@@ -22,8 +22,8 @@ from bench.stats import spread, table
 from xiaozhi.audio.pcm import PcmInt, to_int16
 from xiaozhi.audio.wav import read_wav
 from xiaozhi.client.device import Device
-from xiaozhi.client.microphone import Utterance
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.microphone import SpokenUtterance
+from xiaozhi.client.ota import ClientIdentity
 from xiaozhi.client.report import TurnReport
 
 CACHE = Path(__file__).parent / "cache"
@@ -68,19 +68,19 @@ auto_pull = false
 """
 
 
-def utterances(recordings: Sequence[Path]) -> list[Utterance]:
+def utterances(recordings: Sequence[Path]) -> list[SpokenUtterance]:
     """Recordings, or a few sentences by the embedded voice where none are given, encoded for the uplink."""
     pcms: list[PcmInt] = [to_int16(read_wav(path)) for path in recordings]
     if not pcms:
         sentences = ("今天天气怎么样", "请帮我打开客厅的灯", "明天早上七点叫我起床", "给我讲一个有趣的故事")
         pcms = [spoken(text) for text in sentences]
-    return [Utterance.encode(pcm, 60) for pcm in pcms]
+    return [SpokenUtterance.encode(pcm, 60) for pcm in pcms]
 
 
-async def measure(server: ServerProcess, speech: Sequence[Utterance], turns: int, label: str) -> list[TurnReport]:
+async def measure(server: ServerProcess, speech: Sequence[SpokenUtterance], turns: int, label: str) -> list[TurnReport]:
     """`turns` turns of one device, one connection, in real time."""
     reports: list[TurnReport] = []
-    async with Device(Identity.numbered(1), trace=True, decode_reply=False) as device:
+    async with Device(ClientIdentity.numbered(1), trace=True, decode_reply=False) as device:
         await device.connect(server.url)
         await device.turn(speech[0])  # not counted: connections and caches are cold once in a device's life
         for number in range(turns):

@@ -23,9 +23,9 @@ import aiohttp
 from bench.first_word import utterances
 from bench.user import Load, LoadDevice, Target
 from xiaozhi.client.errors import DeviceError
-from xiaozhi.client.link import Socket
-from xiaozhi.client.microphone import Utterance
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.link import DeviceSocket
+from xiaozhi.client.microphone import SpokenUtterance
+from xiaozhi.client.ota import ClientIdentity
 
 FROZEN_S: Final = 20.0
 _NEVER_WAKES_EVERY: Final = 3
@@ -63,7 +63,7 @@ def small_window_session() -> aiohttp.ClientSession:
 
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, socket_factory=open_socket),
-        ws_response_class=Socket,
+        ws_response_class=DeviceSocket,
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
     )
 
@@ -79,12 +79,12 @@ def freeze_in_mid_reply(
 
 
 async def _freeze_now_and_then(
-    target: Target, number: int, speech: Sequence[Utterance], until_s: float, pipe: Connection
+    target: Target, number: int, speech: Sequence[SpokenUtterance], until_s: float, pipe: Connection
 ) -> None:
     dice = random.Random(number)
     async with (
         small_window_session() as session,
-        LoadDevice(Identity.numbered(number), session, 0.0, dice) as device,
+        LoadDevice(ClientIdentity.numbered(number), session, 0.0, dice) as device,
     ):
         while time.monotonic() < until_s:
             if not await _on_line(device, target):

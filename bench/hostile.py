@@ -33,7 +33,7 @@ from bench.user import Load
 from bench.verdict import Line, broken
 from xiaozhi.client.device import Device
 from xiaozhi.client.errors import DeviceError
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.ota import ClientIdentity
 from xiaozhi.turn.machine import ListeningMode
 
 _UPGRADE_S: Final = 10.0
@@ -84,7 +84,7 @@ async def recorded(url: str) -> list[list[Frame]]:
     speech = (await asyncio.to_thread(utterances, ()))[0]
     async with recording(url) as (front, sessions):
         for number, (version, mode) in enumerate([(v, m) for v in (1, 2, 3) for m in ListeningMode]):
-            identity = Identity.numbered(900 + number)
+            identity = ClientIdentity.numbered(900 + number)
             async with Device(identity, version=version, mode=mode, decode_reply=False, speed=2.0) as device:
                 await device.connect(front)
                 await device.turn(speech)
@@ -130,7 +130,7 @@ class Attacker:
     def __init__(
         self, number: int, url: str, sessions: Sequence[Sequence[Frame]], played: Played, frames_per_s: float, seed: int
     ) -> None:
-        self._identity = Identity.numbered(1000 + number)
+        self._identity = ClientIdentity.numbered(1000 + number)
         self._url = urlsplit(url)
         self._sessions = sessions
         self._played = played

@@ -20,7 +20,7 @@ from xiaozhi.client.errors import ConnectFailed, Unreachable
 from xiaozhi.client.handset import HELLO_TIMEOUT_S
 from xiaozhi.client.hello import client_hello
 from xiaozhi.client.link import Link
-from xiaozhi.transport.mqtt_codec import Connect, ConnectCode, Kind, MqttError, MqttReader, Packet, Publish
+from xiaozhi.transport.mqtt_codec import Connect, ConnectCode, MqttError, MqttReader, Packet, PacketKind, Publish
 from xiaozhi.transport.udp import HEADER
 
 # Firmware: the connection has to stand, and the server's hello to come, within 10 s.
@@ -137,7 +137,7 @@ class MqttClient(asyncio.Protocol):
 
     def _ping_in(self, seconds: float) -> None:
         def ping() -> None:
-            self._send(Packet(Kind.PINGREQ))
+            self._send(Packet(PacketKind.PINGREQ))
             self._ping_in(seconds)
 
         self._ping = self._loop.call_later(seconds, ping)
@@ -171,9 +171,9 @@ class MqttClient(asyncio.Protocol):
         """Bytes have come."""
         try:
             for packet in self._reader.feed(data):
-                if packet.kind is Kind.CONNACK and not self._answer.done():
+                if packet.kind is PacketKind.CONNACK and not self._answer.done():
                     self._answer.set_result(ConnectCode(packet.body[1]))
-                elif packet.kind is Kind.PUBLISH and not self._closed:
+                elif packet.kind is PacketKind.PUBLISH and not self._closed:
                     self._on_message(Publish.read(packet).payload)
         except (MqttError, IndexError, ValueError):
             self.drop()

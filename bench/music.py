@@ -29,8 +29,8 @@ from bench.stats import spread, table
 from bench.user import gaps_ms
 from xiaozhi.client.device import Device
 from xiaozhi.client.link import device_session
-from xiaozhi.client.microphone import Utterance
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.microphone import SpokenUtterance
+from xiaozhi.client.ota import ClientIdentity
 from xiaozhi.client.speaker import FIRMWARE_QUEUE_PACKETS
 from xiaozhi.turn.machine import ListeningMode
 
@@ -73,7 +73,7 @@ class Listener(Device):
     def __init__(
         self, number: int, session: aiohttp.ClientSession, mode: ListeningMode = ListeningMode.AUTO, **parts: Any
     ) -> None:
-        super().__init__(Identity.numbered(number), decode_reply=False, session=session, mode=mode, **parts)
+        super().__init__(ClientIdentity.numbered(number), decode_reply=False, session=session, mode=mode, **parts)
         self.packets: list[tuple[float, float]] = []
         """When each packet since `ask` came, and what the loudspeaker still had then; both in milliseconds."""
         self.voiced_ms = 0.0
@@ -93,7 +93,7 @@ class Listener(Device):
         """How much of this reply has been heard."""
         return self.manners.speaker.playback.heard_ms
 
-    def ask(self, wish: Utterance) -> "asyncio.Task[Any]":
+    def ask(self, wish: SpokenUtterance) -> "asyncio.Task[Any]":
         """Say something; the task ends when the reply has been played."""
         self.begin_turn()  # what was heard before does not count, even before the task runs
         self.packets.clear()
@@ -121,7 +121,7 @@ class Played:
     dropped: int
 
 
-async def play(device: Listener, wish: Utterance, seconds: float) -> Played:
+async def play(device: Listener, wish: SpokenUtterance, seconds: float) -> Played:
     """Ask for music, hear so much of it, and stop it by the button."""
     turn = device.ask(wish)
     await device.until(lambda: device.heard_ms >= seconds * 1000.0, seconds + 60.0)
@@ -150,7 +150,9 @@ class Stopped:
     since_onset_ms: float | None = None
 
 
-async def stop(device: Listener, way: str, model: Model, wish: Utterance, words: Utterance, after_s: float) -> Stopped:
+async def stop(
+    device: Listener, way: str, model: Model, wish: SpokenUtterance, words: SpokenUtterance, after_s: float
+) -> Stopped:
     """Let music play for a while and stop it in one of the `WAYS`.
 
     Speech is told when its last sample has been spoken; a button and a wake word when the device sends its `abort`.
@@ -237,8 +239,8 @@ async def measure(server: ServerProcess, model: Model, seconds: float, stops: in
     return Result(alone, memory_mb, stopped, list(played), share, lag.worst_ms)
 
 
-def _speech() -> tuple[Utterance, Utterance]:
-    return Utterance.encode(spoken(WISH), 60), Utterance.encode(spoken(STOP), 60)
+def _speech() -> tuple[SpokenUtterance, SpokenUtterance]:
+    return SpokenUtterance.encode(spoken(WISH), 60), SpokenUtterance.encode(spoken(STOP), 60)
 
 
 def show(result: Result) -> str:

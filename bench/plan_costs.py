@@ -29,7 +29,7 @@ from bench.quiet import DISTURBED, Others, others_for
 from bench.sense_voice_model import build_full
 from bench.stats import table
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ
-from xiaozhi.plan.costs import DEFAULT_FILE, Costs, Recognition
+from xiaozhi.plan.costs import DEFAULT_FILE, Costs, RecognitionCost
 from xiaozhi.plan.planner import CONSTANTS
 from xiaozhi.stages.asr.model_files import find_sense_voice
 from xiaozhi.stages.asr.rewritten import fastest
@@ -40,7 +40,7 @@ _LENGTHS_S: Final = (1.0, 3.0, 10.0)
 _SPECULATION: Final = 1.3
 # A streaming zipformer of 3.3 million parameters on one thread: real-time factor, and the final text after the last
 # sample; larger ones cost in proportion.
-_ZIPFORMER: Final = Recognition(fixed_s=0.0, per_audio_s=0.02, final_s=0.01, memory_mb=60.0)
+_ZIPFORMER: Final = RecognitionCost(fixed_s=0.0, per_audio_s=0.02, final_s=0.01, memory_mb=60.0)
 # Opus at 16 and 24 kbit/s in packets of 60 ms, each with some 70 bytes of WebSocket, TLS, TCP and IP headers.
 _UP_BPS: Final = 16_000 + 70 * 8 / 0.06
 _DOWN_BPS: Final = 24_000 + 70 * 8 / 0.06
@@ -59,7 +59,7 @@ def line_through(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return max(0.0, mean_y - rise * mean_x), rise
 
 
-def measured_recognition() -> Recognition:
+def measured_recognition() -> RecognitionCost:
     """Decodes of three lengths with the quickest weights that this processor takes (some 30 s the first time)."""
     model = build_full(CACHE / "sense-voice")
     points = []
@@ -73,13 +73,13 @@ def measured_recognition() -> Recognition:
         rate = max(row.value for row in micro_parts.recognition(model, length_s))  # seconds of audio a core-second
         points.append((length_s, length_s / rate))
     fixed_s, per_audio_s = line_through(points)
-    return Recognition(fixed_s=round(fixed_s, 4), per_audio_s=round(per_audio_s, 4), memory_mb=round(memory_mb))
+    return RecognitionCost(fixed_s=round(fixed_s, 4), per_audio_s=round(per_audio_s, 4), memory_mb=round(memory_mb))
 
 
 def merge(
     rows: Sequence[Mapping[str, Any]],
     runs: Sequence[Mapping[str, Any]],
-    sense_voice: Recognition,
+    sense_voice: RecognitionCost,
     speech_s: float,
     about: str,
     others: float = 0.0,
@@ -165,7 +165,7 @@ def machine() -> str:
     return f"{os.cpu_count()} cores of {processor}, Python {platform.python_version()}"
 
 
-def measured_parts() -> tuple[list[dict[str, object]], Recognition]:
+def measured_parts() -> tuple[list[dict[str, object]], RecognitionCost]:
     """The rows of `bench.micro` that are needed, and recognition."""
     rows = [row for name in ("vad", "opus", "memory") for row in micro.PARTS[name]()]
     return [asdict(row) for row in rows], measured_recognition()

@@ -10,7 +10,7 @@ from bench.devices import Scene, staged
 from bench.first_word import utterances
 from bench.relay import pour
 from xiaozhi.client.device import Device
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.ota import ClientIdentity
 
 # Around each frame, which leaves at once in a segment of its own: IPv4 20, TCP 20 and its timestamps 12, TLS 1.3 22.
 _AROUND_BYTES: Final = 74
@@ -94,7 +94,7 @@ async def measured_wire() -> tuple[float, float]:
     speech = await asyncio.to_thread(utterances, [])
     async with staged(Scene(tiny=True)) as stage:
         port = int(stage.target.websocket_url.split(":")[2].split("/")[0])
-        async with relay(port, up, down) as own_port, Device(Identity.numbered(1), decode_reply=False) as device:
+        async with relay(port, up, down) as own_port, Device(ClientIdentity.numbered(1), decode_reply=False) as device:
             await device.connect(stage.target.websocket_url.replace(f":{port}/", f":{own_port}/"))
             for number in range(_TURNS):
                 report = await device.turn(speech[number % len(speech)])

@@ -13,10 +13,10 @@ import aiohttp
 from bench.misbehaviour import NO_MISCHIEF, Mischief, Prankster
 from xiaozhi.client.device import Device
 from xiaozhi.client.errors import ConnectFailed, DeviceError
-from xiaozhi.client.microphone import Utterance
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.microphone import SpokenUtterance
+from xiaozhi.client.ota import ClientIdentity
 from xiaozhi.client.report import TurnReport
-from xiaozhi.client.speaker import Heard
+from xiaozhi.client.speaker import HeardPacket
 from xiaozhi.transport import framing
 
 SPANS: Final = ("soft_end", "text", "first_token", "first_clause", "first_speech", "commit", "first_packet")
@@ -91,7 +91,7 @@ class Turn:
         return self.outcome == "answered"
 
 
-def gaps_ms(heard: Sequence[Heard]) -> list[float]:
+def gaps_ms(heard: Sequence[HeardPacket]) -> list[float]:
     """Silences between packets of one reply as they were played, in milliseconds."""
     gaps = []
     for before, after in itertools.pairwise(heard):
@@ -115,7 +115,7 @@ class LoadDevice(Device):
     """A device on bad Wi-Fi: its microphone's packets are held up by 0 to `jitter_ms`, and keep their order."""
 
     def __init__(
-        self, identity: Identity, session: aiohttp.ClientSession, jitter_ms: float, dice: random.Random
+        self, identity: ClientIdentity, session: aiohttp.ClientSession, jitter_ms: float, dice: random.Random
     ) -> None:
         super().__init__(identity, trace=True, decode_reply=False, session=session)
         self._jitter_s = jitter_ms / 1000.0
@@ -165,7 +165,7 @@ class User:
         number: int,
         load: Load,
         target: Target,
-        speech: Sequence[Utterance],
+        speech: Sequence[SpokenUtterance],
         session: aiohttp.ClientSession,
         tell: Callable[[Turn], None],
     ) -> None:
@@ -174,7 +174,7 @@ class User:
         self._speech = speech
         self._tell = tell
         self._dice = random.Random(load.seed * 100_003 + number)
-        self._device = LoadDevice(Identity.numbered(number), session, load.jitter_ms, self._dice)
+        self._device = LoadDevice(ClientIdentity.numbered(number), session, load.jitter_ms, self._dice)
         self._appears_s = load.ramp_s * number / max(1, load.devices)
         self.prankster = Prankster(load.mischief, self._device, self._dice)
         self.due = 0
@@ -236,7 +236,7 @@ class User:
         self._tell(turn)
 
 
-def seen(report: TurnReport, heard: Sequence[Heard], at_s: float) -> Turn:
+def seen(report: TurnReport, heard: Sequence[HeardPacket], at_s: float) -> Turn:
     """What a bench keeps of a report."""
     silences = gaps_ms(heard)
     trace = report.trace or {}

@@ -27,8 +27,8 @@ from bench.verdict import Line, broken
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmInt
 from xiaozhi.client.device import Device
 from xiaozhi.client.manners import DeviceState
-from xiaozhi.client.microphone import Utterance
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.microphone import SpokenUtterance
+from xiaozhi.client.ota import ClientIdentity
 
 TARGET_MS: Final = 150.0
 """A wake reply from the cache is on its way before this."""
@@ -78,7 +78,7 @@ def _short(text: str) -> PcmInt:
     return tone(text[:4])
 
 
-async def wake(device: Device, burst: Utterance | None) -> float:
+async def wake(device: Device, burst: SpokenUtterance | None) -> float:
     """Call the wake word once and wait until the reply has been played; milliseconds to its first packet."""
     await device.until(lambda: device.manners.settled and not device.manners.replying, _ANSWER_S)
     device.begin_turn()
@@ -98,7 +98,7 @@ async def measure(count: int, upstreams: Upstreams, *, cached: bool) -> Woken:
     """Start a server and wake a device `count` times in each way."""
     woken = Woken()
     noise = np.random.default_rng(7).normal(0.0, 100.0, int(UPLINK_RATE_HZ * _WAKE_AUDIO_S)).astype(np.int16)
-    burst = await asyncio.to_thread(Utterance.encode, noise)
+    burst = await asyncio.to_thread(SpokenUtterance.encode, noise)
     with tempfile.TemporaryDirectory(prefix="xiaozhi-wake-") as name:
         async with (
             SpeechStandIn(first_byte_ms=upstreams.first_byte_ms, speed=4.0, sound=_short) as voice,
@@ -108,7 +108,7 @@ async def measure(count: int, upstreams: Upstreams, *, cached: bool) -> Woken:
                 await _made_ahead(voice)
             before = len(voice.requests)
             for number in range(count):
-                async with Device(Identity.numbered(number)) as device:
+                async with Device(ClientIdentity.numbered(number)) as device:
                     await device.connect(server.url)
                     woken.idle_ms.append(await wake(device, burst))
                     woken.listening_ms.append(await wake(device, None))

@@ -17,9 +17,9 @@ from xiaozhi.app.server import Server, serving
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt, to_int16
 from xiaozhi.client.device import Device
 from xiaozhi.client.manners import Manners
-from xiaozhi.client.mcp import DeviceTools
+from xiaozhi.client.mcp import DeviceMcpServer
 from xiaozhi.client.microphone import SpeechMicrophone
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.ota import ClientIdentity
 from xiaozhi.settings import Settings
 from xiaozhi.transport.session import DeviceSession
 from xiaozhi.transport.websocket_writer import WebSocketWriter
@@ -76,10 +76,10 @@ class House:
         microphone: SpeechMicrophone | None = None,
         speed: float = SPEED,
         connect: bool = True,
-        tools: DeviceTools | None = None,
+        tools: DeviceMcpServer | None = None,
     ) -> AsyncIterator[Device]:
         """A device that has connected."""
-        identity = Identity.of(f"02:00:00:00:00:{number:02x}")
+        identity = ClientIdentity.of(f"02:00:00:00:00:{number:02x}")
         async with Device(
             identity,
             mode=mode,

@@ -17,7 +17,7 @@ from xiaozhi.conversation.services import Services
 from xiaozhi.events import Clause
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
-from xiaozhi.store import Device as StoredDevice
+from xiaozhi.store import DeviceRecord as StoredDevice
 from xiaozhi.turn.trace import TurnTrace
 
 

@@ -27,7 +27,7 @@ from bench.standins.speech import SpeechStandIn
 from bench.upstreams import CHAT_FAULTS, SPEECH_FAULTS
 from bench.user import Load, Turn, gaps_ms, starts_s
 from bench.verdict import broken, capacity, row_s1
-from xiaozhi.client.speaker import Heard
+from xiaozhi.client.speaker import HeardPacket
 from xiaozhi.transport.protocol import Abort, Detect, DeviceProtocol, Hello, ListenStart, ListenStop
 
 pytestmark = pytest.mark.real_time  # a server in a process of its own
@@ -64,7 +64,7 @@ def test_the_same_seed_gives_the_same_schedule_and_none_lies_outside_the_run() -
 
 
 def test_a_gap_is_silence_between_packets_and_not_a_timers_rounding() -> None:
-    heard = [Heard(0.0, b"a", 60.0), Heard(60.5, b"b", 60.0), Heard(200.5, b"c", 60.0)]
+    heard = [HeardPacket(0.0, b"a", 60.0), HeardPacket(60.5, b"b", 60.0), HeardPacket(200.5, b"c", 60.0)]
     assert gaps_ms(heard) == [80.0]
     assert gaps_ms(heard[:1]) == []
 

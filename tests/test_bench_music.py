@@ -8,7 +8,7 @@ from bench.music import STOPS_WITHIN_MS, WAYS, Listener, Model, play, stop
 from bench.music_material import band, write_track
 from tests.house import house, question
 from xiaozhi.client.link import device_session
-from xiaozhi.client.microphone import Utterance
+from xiaozhi.client.microphone import SpokenUtterance
 from xiaozhi.turn.machine import ListeningMode
 
 
@@ -16,7 +16,7 @@ from xiaozhi.turn.machine import ListeningMode
 async def test_a_song_fits_the_devices_queue_and_ends_when_told(tmp_path: Path, kind: str, way: str) -> None:
     folder = tmp_path / "music"
     write_track(folder / f"song.{kind}", band(20.0), "Song")
-    words, model = Utterance.encode(question(), 60), Model()
+    words, model = SpokenUtterance.encode(question(), 60), Model()
     mode = ListeningMode.REALTIME if way == "speech" else ListeningMode.AUTO
     async with house(tmp_path, tools={"music": {"folder": folder}}) as home, device_session() as session:
         home.chat.answer, home.chat.tool_pieces = model.answer, model.tool_pieces

@@ -16,12 +16,12 @@ from tests.test_mqtt_devices import kinds, mqtt_house, sleeping
 from tests.test_tool_turns import call, in_pieces
 from xiaozhi.client.device import Device
 from xiaozhi.client.manners import DeviceState
-from xiaozhi.client.microphone import Utterance
+from xiaozhi.client.microphone import SpokenUtterance
 from xiaozhi.transport.calls import _HANG_UP, _NO, _YES, says
 
 ONE, TWO = "02:00:00:00:00:01", "02:00:00:00:00:02"
 WISH = "call the kitchen"
-SPEECH = Utterance.encode(question(), 60)
+SPEECH = SpokenUtterance.encode(question(), 60)
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ import pytest
 
 from xiaozhi import __version__
 from xiaozhi.cli import main
-from xiaozhi.cli.progress import Bar
+from xiaozhi.cli.progress import ProgressBar
 from xiaozhi.reload.model_pulls import missing_models
 from xiaozhi.settings import Settings
 from xiaozhi.settings.load import Loaded
@@ -195,7 +195,7 @@ def test_models_list_says_how_far_a_pull_has_come(capsys: pytest.CaptureFixture[
 
 def test_progress_without_a_terminal_is_a_line_for_every_tenth() -> None:
     stream = io.StringIO()
-    with Bar(stream) as bar:
+    with ProgressBar(stream) as bar:
         for done in range(0, 1_000_001, 50_000):
             bar.show("model.onnx", done, 1_000_000)
         bar.show("tokens.txt", 5, None)
@@ -212,7 +212,7 @@ def test_progress_on_a_terminal_is_a_bar() -> None:
             return True
 
     stream = Terminal()
-    with Bar(stream) as bar:
+    with ProgressBar(stream) as bar:
         bar.show("model.onnx", 500, 1000)
         bar.show("model.onnx", 1000, 1000)
         bar.show("tokens.txt", 10, 10)

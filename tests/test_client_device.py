@@ -17,15 +17,15 @@ from xiaozhi.client.device import Device
 from xiaozhi.client.errors import ChannelLost, ConnectFailed, Unreachable
 from xiaozhi.client.link import device_session
 from xiaozhi.client.manners import DesktopManners, DeviceState, Manners
-from xiaozhi.client.microphone import Utterance
-from xiaozhi.client.ota import Identity
-from xiaozhi.client.report import Outcome
-from xiaozhi.client.speaker import Drop
+from xiaozhi.client.microphone import SpokenUtterance
+from xiaozhi.client.ota import ClientIdentity
+from xiaozhi.client.report import TurnOutcome
+from xiaozhi.client.speaker import LossReason
 from xiaozhi.turn.machine import ListeningMode
 
 __all__ = ["script"]
 
-ME = Identity.of("02:00:00:11:22:33")
+ME = ClientIdentity.of("02:00:00:11:22:33")
 
 
 def tone(ms: int, rate_hz: int = UPLINK_RATE_HZ) -> PcmInt:
@@ -34,7 +34,7 @@ def tone(ms: int, rate_hz: int = UPLINK_RATE_HZ) -> PcmInt:
 
 
 REPLY = OpusEncoder(24_000, 60).encode(tone(300, 24_000))
-SPEECH = Utterance.encode(tone(300))
+SPEECH = SpokenUtterance.encode(tone(300))
 
 
 def quick(**options: Any) -> Device:
@@ -217,7 +217,7 @@ async def test_a_turn_is_reported_as_it_was_heard(script: Script) -> None:
     async with quick(trace=True) as device:
         await device.connect(script.url)
         report, _ = await asyncio.gather(device.turn(SPEECH), answer(script, device, REPLY, trace=True))
-    assert report.outcome is Outcome.ANSWERED
+    assert report.outcome is TurnOutcome.ANSWERED
     assert report.heard == "what time is it"
     assert report.text == "It is ten past nine."
     assert report.emotion == "happy"
@@ -293,7 +293,7 @@ async def test_a_typed_turn_is_counted_from_the_moment_it_was_sent(script: Scrip
         await script.heard(type="listen", state="detect", text="现在几点")
         await script.say({"type": "stt", "text": "现在几点"}, TTS_START, TTS_STOP)
         report = await turn
-    assert report.outcome is Outcome.SILENT
+    assert report.outcome is TurnOutcome.SILENT
     assert report.stt_ms is not None
     assert report.stt_ms >= 0.0
 
@@ -302,17 +302,17 @@ async def test_no_answer_and_no_stop_are_told_apart(script: Script) -> None:
     async with quick() as device:
         await device.connect(script.url)
         report = await device.turn(SPEECH, answer_timeout_s=0.05)
-        assert report.outcome is Outcome.NO_ANSWER
+        assert report.outcome is TurnOutcome.NO_ANSWER
         turn = asyncio.create_task(device.turn(SPEECH, reply_timeout_s=0.1))
         script.audio.clear()
         await script.until(lambda: said(script))
         await script.say(TTS_START)
-        assert (await turn).outcome is Outcome.STUCK
+        assert (await turn).outcome is TurnOutcome.STUCK
         assert device.manners.state is DeviceState.SPEAKING
 
 
 async def test_a_user_who_is_cut_off_is_reported(script: Script) -> None:
-    long = Utterance.encode(tone(3000))
+    long = SpokenUtterance.encode(tone(3000))
     async with quick() as device:
         await device.connect(script.url)
         turn = asyncio.create_task(device.turn(long))
@@ -336,7 +336,7 @@ async def test_lost_packets_are_counted_by_reason(script: Script) -> None:
         await device.until(lambda: speaking(device))
         await script.say(long, b"", b"\xff", b"\x58garbage", TTS_STOP)
         report = await turn
-    assert report.dropped == {Drop.NOT_SPEAKING: 1, Drop.TOO_LONG: 1, Drop.MALFORMED: 2}
+    assert report.dropped == {LossReason.NOT_SPEAKING: 1, LossReason.TOO_LONG: 1, LossReason.MALFORMED: 2}
     assert report.received == 5
     assert report.undecodable <= 1
 
@@ -451,7 +451,7 @@ async def test_a_close_frame_makes_the_device_idle_and_is_never_answered(script:
         with pytest.raises(ChannelLost):
             await device.until(lambda: False)
         report = await device.turn(SPEECH)
-        assert report.outcome is Outcome.LOST
+        assert report.outcome is TurnOutcome.LOST
         assert not script.ended.done()  # TCP stays open, as with the firmware
     assert await script.ended == 1006  # no Close frame came, not even an answer to the server's
 
@@ -463,7 +463,7 @@ async def test_a_connection_that_breaks_in_a_turn_is_reported_and_the_device_con
         await script.until(lambda: len(script.audio) >= 2)
         assert script.requests[0].transport is not None
         script.requests[0].transport.abort()
-        assert (await turn).outcome is Outcome.LOST
+        assert (await turn).outcome is TurnOutcome.LOST
         script.audio.clear()
         await device.connect(script.url)
         report, _ = await asyncio.gather(device.turn(SPEECH), answer(script, device, REPLY[:1]))
@@ -497,10 +497,10 @@ async def test_a_real_loudspeaker_gets_what_was_accepted_and_is_told_to_forget(s
 
 
 def test_a_devices_identity_is_stable_and_its_number_its_address() -> None:
-    assert Identity.numbered(1) == Identity.numbered(1)
-    assert Identity.numbered(258).device_id == "02:00:00:00:01:02"
-    assert Identity.of("AA:BB:CC:DD:EE:FF").device_id == "aa:bb:cc:dd:ee:ff"
-    assert Identity.of_this_machine() == Identity.of_this_machine()
+    assert ClientIdentity.numbered(1) == ClientIdentity.numbered(1)
+    assert ClientIdentity.numbered(258).device_id == "02:00:00:00:01:02"
+    assert ClientIdentity.of("AA:BB:CC:DD:EE:FF").device_id == "aa:bb:cc:dd:ee:ff"
+    assert ClientIdentity.of_this_machine() == ClientIdentity.of_this_machine()
 
 
 def test_a_microphone_cannot_run_at_no_speed() -> None:

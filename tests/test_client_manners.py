@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xiaozhi.client.manners import DesktopManners, DeviceState, Flush, Manners, Send, transition
-from xiaozhi.client.speaker import Drop
+from xiaozhi.client.speaker import LossReason
 from xiaozhi.turn.machine import ListeningMode
 
 AUTO, MANUAL, REALTIME = ListeningMode.AUTO, ListeningMode.MANUAL, ListeningMode.REALTIME
@@ -76,7 +76,7 @@ class Bench:
     def heard_ms(self) -> float:
         return self.device.speaker.playback.heard_ms
 
-    def dropped(self, reason: Drop) -> int:
+    def dropped(self, reason: LossReason) -> int:
         return self.device.speaker.playback.dropped[reason]
 
 
@@ -100,7 +100,7 @@ def test_a_burst_of_six_seconds_is_heard_for_forty_four_packets() -> None:
     bench.wait(10_000)
     assert len(bench.device.speaker.playback.heard) == 44
     assert bench.heard_ms == pytest.approx(2640.0)
-    assert bench.dropped(Drop.QUEUE_FULL) == 56
+    assert bench.dropped(LossReason.QUEUE_FULL) == 56
 
 
 def test_a_burst_of_short_packets_is_heard_for_less_than_a_second() -> None:
@@ -186,7 +186,7 @@ def test_old_firmware_loses_exactly_what_was_still_queued() -> None:
     bench.stop()
     bench.wait(1000)
     assert 2600.0 <= bench.heard_ms <= 2800.0
-    assert bench.dropped(Drop.CLEARED_BY_STOP) > 0
+    assert bench.dropped(LossReason.CLEARED_BY_STOP) > 0
     assert bench.flushes == 1
 
 
@@ -210,14 +210,14 @@ def test_audio_before_the_device_has_got_round_to_the_start_is_lost() -> None:
     bench.wait(10)
     bench.burst(1)
     bench.wait(500)
-    assert bench.dropped(Drop.NOT_SPEAKING) == 1
+    assert bench.dropped(LossReason.NOT_SPEAKING) == 1
     assert bench.heard_ms == pytest.approx(5.0 + 60.0)  # 5 ms of the second sounded before it was cut
 
 
 def test_audio_is_accepted_in_speaking_only() -> None:
     bench = Bench(Manners())
     bench.burst(3)
-    assert bench.dropped(Drop.NOT_SPEAKING) == 3
+    assert bench.dropped(LossReason.NOT_SPEAKING) == 3
     idle = Manners()
     assert not idle.audio(PACKET, 60.0, 0.0)
 
@@ -373,7 +373,7 @@ def test_the_desktop_client_plays_whatever_arrives_and_keeps_ten_seconds() -> No
     bench.wait(60_000)
     # One packet sounds already and is not forgotten any more.
     assert bench.heard_ms == pytest.approx(600.0 + 10_000.0, abs=60.0)
-    assert bench.dropped(Drop.QUEUE_FULL) == 300 - 166
+    assert bench.dropped(LossReason.QUEUE_FULL) == 300 - 166
 
 
 def test_the_desktop_client_listens_at_once_after_its_abort_and_again_after_the_stop() -> None:

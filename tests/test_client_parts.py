@@ -11,15 +11,15 @@ from tests.speech import needs_speech, read_wav, recordings
 from xiaozhi.audio.opus import OpusDecoder, OpusEncoder
 from xiaozhi.audio.packet_time import packet_ms
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmInt, to_int16
-from xiaozhi.client.mcp import DeviceTools
+from xiaozhi.client.mcp import DeviceMcpServer
 from xiaozhi.client.microphone import (
     LiveMicrophone,
     SpeechMicrophone,
-    Utterance,
+    SpokenUtterance,
     last_voiced_ms,
     silence_packet,
 )
-from xiaozhi.client.report import Outcome, TurnReport
+from xiaozhi.client.report import TurnOutcome, TurnReport
 from xiaozhi.client.speaker import Speaker
 from xiaozhi.client.waterfall import steps, waterfall
 
@@ -104,7 +104,7 @@ def test_recorded_commands_end_before_their_files_do() -> None:
 
 @pytest.mark.parametrize("frame_ms", [20, 60, 120])
 def test_an_utterance_marks_the_packet_in_which_speech_ends(frame_ms: int) -> None:
-    utterance = Utterance.encode(np.concatenate([tone(250), silence(250)]), frame_ms)
+    utterance = SpokenUtterance.encode(np.concatenate([tone(250), silence(250)]), frame_ms)
     microphone = SpeechMicrophone(frame_ms)
     microphone.say(utterance)
     marks = []
@@ -120,7 +120,7 @@ def test_an_utterance_marks_the_packet_in_which_speech_ends(frame_ms: int) -> No
 
 def test_an_encoded_utterance_sounds_like_the_recording() -> None:
     decoder = OpusDecoder(16_000)
-    utterance = Utterance.encode(tone(600))
+    utterance = SpokenUtterance.encode(tone(600))
     heard = np.concatenate([decoder.decode(packet) for packet in utterance.packets])
     spectrum = np.abs(np.fft.rfft(heard))
     assert np.argmax(spectrum) * 16_000 / len(heard) == pytest.approx(300.0, abs=5.0)
@@ -128,7 +128,7 @@ def test_an_encoded_utterance_sounds_like_the_recording() -> None:
 
 def test_a_shut_microphone_loses_what_is_being_said_and_keeps_what_has_not_begun() -> None:
     microphone = SpeechMicrophone(60)
-    first, second = Utterance.encode(tone(600)), Utterance.encode(tone(120))
+    first, second = SpokenUtterance.encode(tone(600)), SpokenUtterance.encode(tone(120))
     microphone.say(first)
     microphone.say(second)
     microphone.read()
@@ -140,9 +140,9 @@ def test_a_shut_microphone_loses_what_is_being_said_and_keeps_what_has_not_begun
 
 def test_packets_of_another_length_and_empty_speech_are_refused() -> None:
     with pytest.raises(ValueError, match="20 ms in a microphone of 60 ms"):
-        SpeechMicrophone(60).say(Utterance.encode(tone(60), 20))
+        SpeechMicrophone(60).say(SpokenUtterance.encode(tone(60), 20))
     with pytest.raises(ValueError, match="needs samples"):
-        Utterance.encode(np.empty(0, np.int16))
+        SpokenUtterance.encode(np.empty(0, np.int16))
 
 
 def test_a_live_microphone_gives_whole_packets_and_forgets_what_nobody_fetches() -> None:
@@ -169,7 +169,7 @@ def test_a_live_microphone_gives_whole_packets_and_forgets_what_nobody_fetches()
 # The device's tools ---------------------------------------------------------------------------------------------------
 
 
-def ask(tools: DeviceTools, method: str, params: Any = None, number: Any = 1) -> dict[str, Any] | None:
+def ask(tools: DeviceMcpServer, method: str, params: Any = None, number: Any = 1) -> dict[str, Any] | None:
     payload = {"jsonrpc": "2.0", "id": number, "method": method}
     if params is not None:
         payload["params"] = params
@@ -177,7 +177,7 @@ def ask(tools: DeviceTools, method: str, params: Any = None, number: Any = 1) ->
 
 
 def test_the_tools_can_be_listed_page_by_page() -> None:
-    tools = DeviceTools(page_bytes=350)
+    tools = DeviceMcpServer(page_bytes=350)
     names, cursor, pages = [], "", 0
     while True:
         reply = ask(tools, "tools/list", {"cursor": cursor})
@@ -192,14 +192,14 @@ def test_the_tools_can_be_listed_page_by_page() -> None:
 
 
 def test_tools_for_the_user_are_listed_only_when_asked_for() -> None:
-    reply = ask(DeviceTools(), "tools/list", {"withUserTools": True})
+    reply = ask(DeviceMcpServer(), "tools/list", {"withUserTools": True})
     assert reply is not None
     (user_only,) = [tool for tool in reply["result"]["tools"] if "annotations" in tool]
     assert user_only["annotations"] == {"audience": ["user"]}
 
 
 def test_a_call_changes_the_device() -> None:
-    tools = DeviceTools()
+    tools = DeviceMcpServer()
     reply = ask(tools, "tools/call", {"name": "self.audio_speaker.set_volume", "arguments": {"volume": 50.9}}, 7)
     assert reply == {
         "jsonrpc": "2.0",
@@ -229,7 +229,7 @@ def test_a_call_changes_the_device() -> None:
     ],
 )
 def test_a_wrong_call_is_an_error_without_a_code(params: dict[str, Any], message: str) -> None:
-    reply = ask(DeviceTools(), "tools/call", params)
+    reply = ask(DeviceMcpServer(), "tools/call", params)
     assert reply is not None
     assert reply["error"] == {"message": message}
 
@@ -246,11 +246,11 @@ def test_a_wrong_call_is_an_error_without_a_code(params: dict[str, Any], message
     ],
 )
 def test_the_firmware_is_silent_about_what_it_does_not_understand(payload: dict[str, Any]) -> None:
-    assert DeviceTools().answer(payload) is None
+    assert DeviceMcpServer().answer(payload) is None
 
 
 def test_initialize_takes_the_cameras_address() -> None:
-    tools = DeviceTools()
+    tools = DeviceMcpServer()
     vision = {"url": "http://192.0.2.10/vision", "token": "t"}
     reply = ask(tools, "initialize", {"capabilities": {"vision": vision}})
     assert reply is not None
@@ -277,7 +277,7 @@ SPANS = {
 
 def a_turn(spans: dict[str, float | None] | None) -> TurnReport:
     return TurnReport(
-        Outcome.ANSWERED,
+        TurnOutcome.ANSWERED,
         tts_start_ms=541.0,
         first_packet_ms=703.0,
         first_heard_ms=703.0,
@@ -305,7 +305,7 @@ def test_steps_are_sorted_by_their_end_and_none_ends_before_it_begins() -> None:
 
 def test_without_a_trace_only_what_the_device_knows_is_drawn() -> None:
     assert [step.name for step in steps(a_turn(None))] == ["told to speak", "first packet here", "reply"]
-    assert waterfall(TurnReport(Outcome.NO_ANSWER)) == []
+    assert waterfall(TurnReport(TurnOutcome.NO_ANSWER)) == []
 
 
 @pytest.mark.parametrize("plain", [False, True])

@@ -15,13 +15,13 @@ from tests.house import House, house, question
 from tests.redis_server import RedisServer, needs_redis
 from xiaozhi.client.device import Device
 from xiaozhi.client.errors import ConnectFailed
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.ota import ClientIdentity
 from xiaozhi.settings import LlmEndpoint, LlmSettings
 from xiaozhi.stages.llm.chat import Chat, offline_notice
 from xiaozhi.stages.llm.engine import ChatRequest, Message
 from xiaozhi.stages.llm.registry import build_chat
 from xiaozhi.text.messages import message
-from xiaozhi.transport.announcer import Announcement, Outcome
+from xiaozhi.transport.announcer import Announcement, AnnouncementOutcome
 
 pytestmark = pytest.mark.real_time  # a real Redis
 
@@ -232,7 +232,7 @@ async def test_a_device_by_mqtt_is_let_in_by_every_node_and_hears_from_the_one_i
     ports = {"enabled": True, "port": 0, "udp_port": 0}
     async with two_houses(redis, tmp_path, mqtt=ports) as houses:
         for one, other in (houses, houses[::-1]):
-            async with MqttDevice(Identity.numbered(1), trace=True) as device:
+            async with MqttDevice(ClientIdentity.numbered(1), trace=True) as device:
                 section = (await device.boot(one.server.ota_url)).body["mqtt"]
                 assert other.server.mqtt is not None
                 endpoint = f"127.0.0.1:{other.server.mqtt.offer.port}"
@@ -243,5 +243,5 @@ async def test_a_device_by_mqtt_is_let_in_by_every_node_and_hears_from_the_one_i
                 await other.server.devices.empty()
                 announcement = Announcement("Dinner is ready.")
                 told = await other.server.http.announcer.announce(announcement)
-                assert list(told.values()) == [Outcome.SPOKEN]
+                assert list(told.values()) == [AnnouncementOutcome.SPOKEN]
                 assert device.notifications[0].played

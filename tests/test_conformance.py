@@ -16,7 +16,7 @@ from tests.house import House, house, noise, question, settings_for
 from xiaozhi.app.server import serving
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ
 from xiaozhi.client.manners import DesktopManners, DeviceState, Manners
-from xiaozhi.client.microphone import Utterance
+from xiaozhi.client.microphone import SpokenUtterance
 from xiaozhi.client.report import TurnReport
 from xiaozhi.stages.asr.offline import OfflineRecognizer
 from xiaozhi.transport import websocket
@@ -290,7 +290,7 @@ async def test_a_wake_burst_in_the_middle_of_a_reply_and_repeated_starts_do_no_h
         turn = asyncio.create_task(device.turn_text("tell me a story"))
         await device.until(lambda: device.manners.speaker.playback.heard_ms > 500)
         device.listen(reason="wake_word_detected")
-        device.detect("你好小智", wake_audio=Utterance.encode(question(), 60))
+        device.detect("你好小智", wake_audio=SpokenUtterance.encode(question(), 60))
         await turn
         device.listen()
         device.listen()

@@ -10,7 +10,7 @@ import pytest
 
 from xiaozhi.access.guests import PASS_S, Guests, is_guest, same_host
 from xiaozhi.cli import main
-from xiaozhi.console.access import Access, TryLater
+from xiaozhi.console.access import ConsoleAccess, TryLater
 from xiaozhi.console.assets import load_assets, make_asset
 from xiaozhi.console.attempts import Attempts
 from xiaozhi.console.hub import MAX_CLIENTS, Hub, TooManyClients
@@ -56,7 +56,7 @@ def test_the_first_password_is_made_once_and_lies_nowhere(tmp_path: Path) -> Non
 
 async def test_a_first_password_that_was_kept_goes_with_the_first_sign_in(tmp_path: Path) -> None:
     path = tmp_path / "data" / "console-password"
-    access = await Access.open(path, 3600.0, 600.0)
+    access = await ConsoleAccess.open(path, 3600.0, 600.0)
     file = await access.keep_first_password()
     assert file is not None and file.stat().st_mode & 0o777 == 0o600
     password = kept_first_password(path)
@@ -65,7 +65,7 @@ async def test_a_first_password_that_was_kept_goes_with_the_first_sign_in(tmp_pa
     assert file.exists()
     assert await access.sign_in(password, "10.0.0.1") is not None
     assert not file.exists() and kept_first_password(path) == ""
-    again = await Access.open(path, 3600.0, 600.0)
+    again = await ConsoleAccess.open(path, 3600.0, 600.0)
     assert await again.keep_first_password() is None, "an older one is known to nobody here"
 
 
@@ -161,7 +161,7 @@ def test_a_right_password_ends_the_waiting() -> None:
 
 async def test_whoever_tries_too_often_is_not_even_looked_at(tmp_path: Path) -> None:
     keep(tmp_path / "p")
-    access = await Access.open(tmp_path / "p", 3600.0, 600.0)
+    access = await ConsoleAccess.open(tmp_path / "p", 3600.0, 600.0)
     for _ in range(4):
         assert await access.sign_in("wrong password", "10.0.0.1") is None
     with pytest.raises(TryLater):
@@ -173,7 +173,7 @@ async def test_whoever_tries_too_often_is_not_even_looked_at(tmp_path: Path) -> 
 async def test_another_password_signs_everybody_else_out(tmp_path: Path) -> None:
     path = tmp_path / "p"
     keep(path)
-    access = await Access.open(path, 3600.0, 600.0)
+    access = await ConsoleAccess.open(path, 3600.0, 600.0)
     opened = [await access.sign_in(PASSWORD, "10.0.0.1") for _ in range(2)]
     assert opened[0] is not None and opened[1] is not None
     assert not await access.change("wrong password", "another one", "10.0.0.1", opened[0][1])
@@ -188,7 +188,7 @@ async def test_another_password_signs_everybody_else_out(tmp_path: Path) -> None
 
 async def test_without_its_file_nobody_comes_in(tmp_path: Path) -> None:
     keep(tmp_path / "p")
-    access = await Access.open(tmp_path / "p", 3600.0, 600.0)
+    access = await ConsoleAccess.open(tmp_path / "p", 3600.0, 600.0)
     (tmp_path / "p").unlink()
     with pytest.raises(PasswordError, match=r"make one with: .*xiaozhi console password --reset"):
         await access.sign_in(PASSWORD, "10.0.0.1")

@@ -13,7 +13,7 @@ import pytest
 
 from bench.standins.transcription import TranscriptionStandIn
 from tests.house import SPEED, House, house, question
-from xiaozhi.client.microphone import Utterance, silence_packet
+from xiaozhi.client.microphone import SpokenUtterance, silence_packet
 from xiaozhi.text.messages import message
 from xiaozhi.turn.machine import ListeningMode
 
@@ -73,7 +73,7 @@ async def socket(home: House, mode: str = "auto") -> AsyncIterator[Socket]:
 
 
 def packets() -> tuple[bytes, ...]:
-    return Utterance.encode(question()).packets
+    return SpokenUtterance.encode(question()).packets
 
 
 @pytest.mark.parametrize("text", ["你好小智", ""])

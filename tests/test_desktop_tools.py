@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.test_tool_turns import Model, call, offered, talk, used
-from xiaozhi.client.mcp import DeviceTools, Parameter, Tool
+from xiaozhi.client.mcp import DeviceMcpServer, DeviceTool, Parameter
 
 
 @dataclass(slots=True)
-class DesktopTools(DeviceTools):
+class DesktopTools(DeviceMcpServer):
     """Pages as py-xiaozhi makes them: 8000 characters of JSON in ASCII, cursors are names, failures results."""
 
     pages: int = 0
@@ -30,7 +30,7 @@ class DesktopTools(DeviceTools):
         return {"tools": page}
 
     def answer(self, payload: dict[str, Any]) -> dict[str, object] | None:
-        reply = DeviceTools.answer(self, payload)
+        reply = DeviceMcpServer.answer(self, payload)
         if reply is not None and "error" in reply and payload.get("params", {}).get("name") in self.tools:
             text = str(reply["error"]["message"])  # type: ignore[index]  # made a line above
             return {**reply, "error": None, "result": {"content": [{"type": "text", "text": text}], "isError": True}}
@@ -50,12 +50,12 @@ def desktop() -> DesktopTools:
             Parameter("category", "string", default="默认"),
             Parameter("minutes", "integer", default=15, minimum=1, maximum=3600),
         )
-        gear.tools[name] = Tool(name, told, parameters, lambda **given: " ".join(map(str, given.values())))
+        gear.tools[name] = DeviceTool(name, told, parameters, lambda **given: " ".join(map(str, given.values())))
     volume = Parameter("volume", "integer", minimum=0, maximum=100)
     for own in (
-        Tool("self.audio_speaker.set_volume", "Set the volume.", (volume,), gear._set_volume),
-        Tool("self.audio_speaker.get_volume", "The volume now.", (), lambda: gear.volume),
-        Tool("get_weather", "Weather by the client.", (), lambda: "by the client"),
+        DeviceTool("self.audio_speaker.set_volume", "Set the volume.", (volume,), gear._set_volume),
+        DeviceTool("self.audio_speaker.get_volume", "The volume now.", (), lambda: gear.volume),
+        DeviceTool("get_weather", "Weather by the client.", (), lambda: "by the client"),
     ):
         gear.tools[own.name] = own
     return gear

@@ -16,8 +16,8 @@ from tests.test_serve_cli import Running, free_port
 from tests.virtual_loop import in_virtual_time
 from xiaozhi.app.server import serving
 from xiaozhi.client.device import Device
-from xiaozhi.client.microphone import SpeechMicrophone, Utterance
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.microphone import SpeechMicrophone, SpokenUtterance
+from xiaozhi.client.ota import ClientIdentity
 from xiaozhi.logs import TextFormatter
 from xiaozhi.transport.draining import ONSET_S, Drain, Report, moments_s
 
@@ -170,7 +170,7 @@ async def test_speech_under_way_when_the_signal_comes_is_answered(state: str, tm
             async with stopping_home.device(speed=speed, microphone=microphone) as device:
                 device.listen()
                 await until(lambda: doing(stopping_home) == "waiting")
-                turn = asyncio.create_task(device.turn(Utterance.encode(question(), 60)))
+                turn = asyncio.create_task(device.turn(SpokenUtterance.encode(question(), 60)))
                 if state == "unheard":
                     await until(lambda: microphone._position > 1)  # a packet of it has left
                     assert doing(stopping_home) == "waiting"
@@ -199,7 +199,7 @@ async def test_a_text_that_comes_when_the_ears_are_shut_is_counted_and_not_answe
 @pytest.mark.real_time
 async def test_the_same_signal_twice_still_lets_a_reply_end(tmp_path: Path) -> None:
     with closing(await asyncio.to_thread(Running, tmp_path, free_port())) as server:
-        async with Device(Identity.of("02:00:00:00:00:01")) as device:
+        async with Device(ClientIdentity.of("02:00:00:00:00:01")) as device:
             ota = await device.boot(f"http://127.0.0.1:{server.port}/xiaozhi/ota/")
             await device.connect(ota.url, ota.token)
             turn = asyncio.create_task(device.turn_text("what is two plus three"))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.house import House, house, question
 from xiaozhi.access.rate_limits import TokenBucket
-from xiaozhi.client.microphone import Utterance
+from xiaozhi.client.microphone import SpokenUtterance
 
 FLOODER = "02:00:00:00:00:66"
 TEXT, BINARY, PING, PONG = 0x1, 0x2, 0x9, 0xA
@@ -175,7 +175,7 @@ async def test_no_flood_keeps_anybody_waiting_and_each_is_hung_up_and_counted(
 
 
 async def test_what_a_stalled_network_gives_back_at_once_is_no_flood(tmp_path: Path) -> None:
-    packets = Utterance.encode(np.tile(question(), 8), 20).packets[:300]
+    packets = SpokenUtterance.encode(np.tile(question(), 8), 20).packets[:300]
     assert len(packets) == 300
     async with house(tmp_path) as home, raw(home, FLOODER) as (reader, writer):
         writer.write(texts(type="hello", version=1) + texts(type="listen", state="start", mode="auto"))

@@ -27,8 +27,8 @@ from tests.house import House, question, settings_for
 from tests.recognisers import until
 from xiaozhi.app.server import serving
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
-from xiaozhi.client.microphone import Utterance
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.microphone import SpokenUtterance
+from xiaozhi.client.ota import ClientIdentity
 from xiaozhi.text.messages import INTERRUPTED_EN
 from xiaozhi.text.units import join_pieces
 from xiaozhi.transport.connected_devices import ConnectedDevice
@@ -113,7 +113,7 @@ async def test_a_device_frozen_in_mid_reply_is_given_up_while_others_are_answere
     async with story_house(tmp_path) as home, home.device(1) as other:
         with freezing_device(home.url) as (pid, pipe):
             assert await told(pipe) == Frozen(FROZEN)
-            connection = home.server.devices.find(Identity.numbered(FROZEN).device_id)
+            connection = home.server.devices.find(ClientIdentity.numbered(FROZEN).device_id)
             assert connection is not None and connection.busy and conversations() == 2
             home.chat.answer = "🙂 Yes."
             watching = asyncio.create_task(max_waiting(connection, home))
@@ -153,7 +153,7 @@ async def test_devices_whose_power_is_cut_are_found_out_by_what_is_sent_to_them(
         speaking = home.server.devices.find("02:00:00:00:00:02")
         idle = home.server.devices.find("02:00:00:00:00:03")
         assert speaking is not None and idle is not None
-        words = Utterance.encode(question())
+        words = SpokenUtterance.encode(question())
         for packet in words.packets:
             await sockets[0].send_bytes(packet)
         await until(lambda: speaking.busy)

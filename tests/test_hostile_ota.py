@@ -20,7 +20,7 @@ import pytest
 
 from bench import sampling
 from tests.house import House, house
-from xiaozhi.client.ota import Identity, ask_ota
+from xiaozhi.client.ota import ClientIdentity, ask_ota
 from xiaozhi.store import Store
 
 _log = logging.getLogger(__name__)
@@ -108,14 +108,14 @@ class Maker:
 
     def _mutated(self) -> bytes:
         """A real device's body with some bytes exchanged."""
-        body = bytearray(json.dumps(Identity.numbered(self._dice.getrandbits(20)).description()).encode())
+        body = bytearray(json.dumps(ClientIdentity.numbered(self._dice.getrandbits(20)).description()).encode())
         for _ in range(self._dice.randrange(1, 8)):
             body[self._dice.randrange(len(body))] = self._dice.randrange(256)
         return bytes(body)
 
     def _swapped(self) -> bytes:
         """A real device's body with values of another kind."""
-        values: dict[str, Any] = Identity.numbered(self._dice.getrandbits(20)).description()
+        values: dict[str, Any] = ClientIdentity.numbered(self._dice.getrandbits(20)).description()
         for name in self._dice.sample(sorted(values), 6):
             values[name] = self._dice.choice(
                 (None, 7, -1.5, [], {}, [[[]]], True, self._word(), {"name": self._word()})
@@ -173,7 +173,7 @@ async def _answered(reader: asyncio.StreamReader, seen: Seen) -> bool:
 
 async def good_device(home: House, number: int) -> float:
     """A real device's request, whose answer opens the door; how long it took, in seconds."""
-    identity = Identity.of(f"02:00:00:00:01:{number:02x}")
+    identity = ClientIdentity.of(f"02:00:00:00:01:{number:02x}")
     async with aiohttp.ClientSession() as session:
         began = time.monotonic()
         reply = await ask_ota(session, f"http://127.0.0.1:{home.server.port}/xiaozhi/ota/", identity)

@@ -16,8 +16,8 @@ from bench.standins.sound import tone
 from bench.standins.speech import SpeechStandIn
 from bench.standins.tables import chat_table, voice_table
 from xiaozhi.client.device import Device
-from xiaozhi.client.ota import Identity
-from xiaozhi.client.report import Outcome
+from xiaozhi.client.ota import ClientIdentity
+from xiaozhi.client.report import TurnOutcome
 
 pytestmark = pytest.mark.real_time  # a server in a process of its own
 
@@ -64,7 +64,7 @@ async def test_after_kill_9_in_the_middle_of_a_reply_the_conversation_goes_on(tm
     def short(text: str) -> Any:
         return tone("." * max(2, len(text) // 10))
 
-    identity, port = Identity.of("02:00:00:00:00:01"), free_port()
+    identity, port = ClientIdentity.of("02:00:00:00:00:01"), free_port()
     async with (
         ChatStandIn(answer) as chat,
         SpeechStandIn(sound=short) as speech,
@@ -79,7 +79,7 @@ async def test_after_kill_9_in_the_middle_of_a_reply_the_conversation_goes_on(tm
             story = asyncio.create_task(device.turn_text("tell me a story"))
             await device.until(lambda: device.manners.speaker.playback.heard_ms > 400, 15)
             os.kill(server.pid, signal.SIGKILL)
-            assert (await story).outcome is Outcome.LOST
+            assert (await story).outcome is TurnOutcome.LOST
             assert await server.process.wait() == -signal.SIGKILL
 
         # As the power cut left it, before anybody mends anything: a committed turn is never lost.

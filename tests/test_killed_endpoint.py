@@ -16,7 +16,7 @@ from tests.house import settings_for
 from xiaozhi.app.server import serving
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.client.device import Device
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.ota import ClientIdentity
 
 pytestmark = pytest.mark.real_time  # a server in a process of its own
 
@@ -65,7 +65,7 @@ async def test_a_killed_process_costs_no_word_and_repeats_none(tmp_path: Path) -
         settings = settings_for(tmp_path, url, speech.url, llm={"endpoints": endpoints})
         async with (
             serving(settings) as server,
-            Device(Identity.of("02:00:00:00:00:09"), trace=True, decode_reply=False) as device,
+            Device(ClientIdentity.of("02:00:00:00:00:09"), trace=True, decode_reply=False) as device,
         ):
             await device.connect(server.websocket_url)
             talking = asyncio.create_task(device.turn_text("tell me all of it"))

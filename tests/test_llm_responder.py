@@ -10,7 +10,7 @@ from xiaozhi.events import Message
 from xiaozhi.settings import LlmEndpoint, LlmSettings
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest
 from xiaozhi.stages.llm.registry import build_chat
-from xiaozhi.stages.llm.responder import JOKES_EN, JOKES_ZH, BuiltInResponder, Question, answer
+from xiaozhi.stages.llm.responder import JOKES_EN, JOKES_ZH, AskedQuestion, BuiltInResponder, answer
 from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
 from xiaozhi.text.emotions import emotion_in, is_emoji
 from xiaozhi.text.speakable import speakable
@@ -19,11 +19,11 @@ NOW = datetime(2026, 3, 7, 15, 20)
 
 
 def zh(text: str, now: datetime = NOW, said: str = "") -> str:
-    return answer(Question(text, True, now, said))
+    return answer(AskedQuestion(text, True, now, said))
 
 
 def en(text: str, now: datetime = NOW, said: str = "") -> str:
-    return answer(Question(text, False, now, said))
+    return answer(AskedQuestion(text, False, now, said))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_every_command_of_the_grammar_is_answered(phrase: str) -> None:
 def test_anything_gets_an_answer_that_begins_with_an_emotion_and_can_be_spoken(
     text: str, chinese: bool, now: datetime
 ) -> None:
-    said = answer(Question(text, chinese, now))
+    said = answer(AskedQuestion(text, chinese, now))
     assert is_emoji(said[0]) and emotion_in(said)
     assert speakable(said).speech
 

@@ -9,7 +9,7 @@ import pytest
 from tests.house import House, house, noise, question
 from xiaozhi.client.device import Device
 from xiaozhi.client.manners import DeviceState
-from xiaozhi.client.microphone import Utterance
+from xiaozhi.client.microphone import SpokenUtterance
 from xiaozhi.conversation.conversation import Conversation
 from xiaozhi.conversation.saying import Told
 from xiaozhi.settings import TurnSettings
@@ -43,7 +43,7 @@ def conversation(home: House) -> Conversation:
 @pytest.mark.parametrize("mode", [ListeningMode.AUTO, ListeningMode.REALTIME])
 async def test_the_wake_word_is_answered_and_the_question_after_it_heard(tmp_path: Path, mode: ListeningMode) -> None:
     async with house(tmp_path, turn={"wake_reply": "I'm here."}) as home, home.device(mode=mode) as device:
-        device.detect("你好小智", wake_audio=Utterance.encode(noise(1.0), 60))
+        device.detect("你好小智", wake_audio=SpokenUtterance.encode(noise(1.0), 60))
         device.listen()
         await device.until(lambda: tts(device) == ["start", "stop"], 15)
         assert shown(device) == ["I'm here."]

@@ -13,7 +13,7 @@ from bench.standins.chat import ChatStandIn
 from bench.standins.mem0 import Mem0StandIn
 from xiaozhi.concurrency.retirement import Retirement
 from xiaozhi.memory import MemoryKeeper
-from xiaozhi.memory.extraction import Said, questions, read_answer
+from xiaozhi.memory.extraction import SaidTurn, questions, read_answer
 from xiaozhi.memory.facts import (
     MAX_CHARS,
     Known,
@@ -157,14 +157,14 @@ def test_nothing_a_model_answers_breaks_the_reader(text: str, begin: str) -> Non
 
 
 def test_the_end_of_a_long_conversation_is_asked_about_in_its_own_language() -> None:
-    turns = [Said(f"第{number}句话" + "啊" * 300, "好") for number in range(40)]
+    turns = [SaidTurn(f"第{number}句话" + "啊" * 300, "好") for number in range(40)]
     system, user = questions(turns, KNOWN)
     assert system.content.startswith("你从")
     assert "第39句话" in user.content
     assert "第1句话" not in user.content
     assert len(user.content) < 7000
     assert "1. Lives in Beijing\n2. Has a dog" in user.content
-    assert questions([Said("I live in Rome", "Nice.")], [])[0].content.startswith("From a spoken")
+    assert questions([SaidTurn("I live in Rome", "Nice.")], [])[0].content.startswith("From a spoken")
 
 
 # The keeper -----------------------------------------------------------------------------------------------------------

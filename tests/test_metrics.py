@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from tests.house import House, house, question
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.ota import ClientIdentity
 from xiaozhi.observability.health.rules import WATCHED
 from xiaozhi.observability.metrics import figures as figures_tables
 from xiaozhi.observability.metrics.tables import Sources, Table
@@ -21,7 +21,7 @@ from xiaozhi.observability.metrics.turns import TurnMetrics
 from xiaozhi.settings import MetricsSettings, Settings
 from xiaozhi.settings.tools import McpServer
 from xiaozhi.tools.external import ExternalServer
-from xiaozhi.transport.announcer import Outcome
+from xiaozhi.transport.announcer import AnnouncementOutcome
 from xiaozhi.turn.trace import TurnTrace
 
 
@@ -74,7 +74,7 @@ async def test_packets_that_devices_did_not_take_are_counted_beyond_their_connec
         devices = home.server.devices
         async with home.device(1) as first, home.device(2):
             for number, dropped in ((1, 3), (2, 4)):
-                home.writer(Identity.numbered(number).device_id).dropped = dropped
+                home.writer(ClientIdentity.numbered(number).device_id).dropped = dropped
             home.server.services.echoes.held_back = 2
             assert devices.packets_dropped == 7
             async with home.device(1):  # the same device again: the older connection goes
@@ -200,7 +200,7 @@ async def test_memory_announcements_reminders_and_the_doors_are_shown(tmp_path: 
     facts = {what: shown[f"xiaozhi_memory_facts_total{{what={what}}}"] for what in ("added", "recalled", "erased")}
     assert facts == {"added": 1, "recalled": 1, "erased": 1} and shown["xiaozhi_memory_refused_total"] == 1
     outcomes = {name: value for name, value in shown.items() if name.startswith("xiaozhi_announcements_total")}
-    assert len(outcomes) == len(Outcome)
+    assert len(outcomes) == len(AnnouncementOutcome)
     assert {name for name, value in outcomes.items() if value} == {
         "xiaozhi_announcements_total{outcome=spoken}",
         "xiaozhi_announcements_total{outcome=unknown}",

@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from xiaozhi.cli import main
-from xiaozhi.migrate.report import Line, Words
+from xiaozhi.migrate.report import ReportLine, Words
 from xiaozhi.migrate.rules import Leave, Rules
 from xiaozhi.migrate.xinnan import Migration, migrate_xinnan
 from xiaozhi.migrate.xinnan_table import ENTRIES, PROVIDERS, SELECTED, TOP
@@ -403,6 +403,6 @@ def test_a_file_that_cannot_be_used_is_one_line_and_nothing_is_written(
 def test_a_name_of_the_file_cannot_write_on_the_terminal() -> None:
     found = migrate_xinnan({"\x1b[31mred\n" + "x" * 5000: "1"})
     (line,) = found.lines
-    assert isinstance(line, Line)
+    assert isinstance(line, ReportLine)
     text = line.text("en")
     assert text.isprintable() and len(text) < 200

@@ -14,7 +14,7 @@ from tests.recognisers import until
 from tests.test_floods import raw, texts
 from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.client.device import Device
-from xiaozhi.client.microphone import SpeechMicrophone, Utterance
+from xiaozhi.client.microphone import SpeechMicrophone, SpokenUtterance
 from xiaozhi.client.report import TurnReport
 from xiaozhi.stages.asr.engine import EngineError, Transcript
 from xiaozhi.text.messages import message
@@ -134,7 +134,7 @@ async def press(device: Device, sound: PcmInt, answer_timeout_s: float = 10.0) -
     await device.until(lambda: device.manners.microphone_from_ms is not None)
     microphone = device.microphone
     assert isinstance(microphone, SpeechMicrophone)
-    device.say(Utterance.encode(sound, 60))
+    device.say(SpokenUtterance.encode(sound, 60))
     await until(lambda: microphone.silent)
     device.stop()
     return await device.reply(answer_timeout_s=answer_timeout_s)

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from xiaozhi.models import fetch as fetching
 from xiaozhi.models import record
-from xiaozhi.models.catalogue import Download, Model, Source
+from xiaozhi.models.catalogue import Download, Model, ModelSource
 from xiaozhi.models.pull import Fetching, PullError, pull, pull_if_missing, remove
 from xiaozhi.settings import ModelsSettings
 
@@ -96,14 +96,14 @@ class Mirror:
         return reply
 
     @property
-    def source(self) -> Source:
+    def source(self) -> ModelSource:
         """All files one by one."""
-        return Source("files", tuple(Download(f"{self.url}/{name}", name) for name in MODEL.files))
+        return ModelSource("files", tuple(Download(f"{self.url}/{name}", name) for name in MODEL.files))
 
     @property
-    def archive_source(self) -> Source:
+    def archive_source(self) -> ModelSource:
         """One archive."""
-        return Source("archive", (Download(f"{self.url}/published-name.tar.bz2"),))
+        return ModelSource("archive", (Download(f"{self.url}/published-name.tar.bz2"),))
 
 
 MODEL = Model("tiny", "recognition", "for tests", 1, ("model.onnx", "tokens.txt"), ())
@@ -236,7 +236,7 @@ async def test_a_server_that_always_breaks_off_is_given_up(good: Mirror, tmp_pat
 
 
 async def test_the_next_mirror_is_taken_when_one_is_dead(good: Mirror, tmp_path: Path) -> None:
-    dead = Source("dead", (Download(f"{dead_url()}/model.onnx", "model.onnx"),))
+    dead = ModelSource("dead", (Download(f"{dead_url()}/model.onnx", "model.onnx"),))
     assert (await pull(MODEL, tmp_path, [dead, good.archive_source])).source == "archive"
 
 
@@ -246,7 +246,7 @@ async def test_a_slow_mirror_is_left_for_a_quicker_one_which_goes_on_where_it_wa
     monkeypatch.setattr(fetching, "SLOW_WINDOW_S", 0.4)
     asked: list[str] = []
     async with serving(Mirror(dict(WHOLE), bytes_s=5000)) as slow:
-        first = Source("slow", slow.source.downloads)
+        first = ModelSource("slow", slow.source.downloads)
         pulled = await pull(MODEL, tmp_path, [first, good.source], on_source=asked.append)
     assert (pulled.source, asked, contents(tmp_path)) == ("files", ["slow", "files"], WHOLE)
     ranges = [int(wanted.removeprefix("bytes=").rstrip("-")) for name, wanted in good.requests if name == "model.onnx"]
@@ -261,7 +261,7 @@ async def test_the_quickest_of_slow_mirrors_is_waited_for(tmp_path: Path, monkey
         serving(Mirror(dict(WHOLE), bytes_s=20_000)) as one,
         serving(Mirror(dict(WHOLE), bytes_s=110_000)) as two,
     ):
-        sources = [Source("one", one.source.downloads), Source("two", two.source.downloads)]
+        sources = [ModelSource("one", one.source.downloads), ModelSource("two", two.source.downloads)]
         pulled = await pull(MODEL, tmp_path, sources, on_source=asked.append)
     assert (pulled.source, asked, contents(tmp_path)) == ("two", ["one", "two", "two"], WHOLE)
 
@@ -271,7 +271,7 @@ async def test_a_mirror_that_sends_a_few_bytes_and_then_nothing_is_left_as_well(
 ) -> None:
     monkeypatch.setattr(fetching, "SLOW_WINDOW_S", 0.3)
     async with serving(Mirror(dict(WHOLE), cut_after=500, cuts=10_000, pause_s=0.1)) as drip:
-        pulled = await pull(MODEL, tmp_path, [Source("drip", drip.source.downloads), good.source])
+        pulled = await pull(MODEL, tmp_path, [ModelSource("drip", drip.source.downloads), good.source])
     assert (pulled.source, contents(tmp_path)) == ("files", WHOLE)
 
 
@@ -300,7 +300,7 @@ async def test_files_are_taken_out_of_a_zip_file(tmp_path: Path) -> None:
     files = {"right.zip": packed.getvalue(), "cut.zip": packed.getvalue()[:-500], "other.zip": lacking.getvalue()}
     async with serving(Mirror(files)) as mirror:
         cut, other, right = (
-            Source(name, (Download(f"{mirror.url}/{name}.zip"),)) for name in ("cut", "other", "right")
+            ModelSource(name, (Download(f"{mirror.url}/{name}.zip"),)) for name in ("cut", "other", "right")
         )
         with pytest.raises(PullError) as caught:
             await pull(model, tmp_path, [cut, other])
@@ -311,7 +311,7 @@ async def test_files_are_taken_out_of_a_zip_file(tmp_path: Path) -> None:
 
 
 async def test_every_mirror_says_why_it_failed(tmp_path: Path) -> None:
-    dead = Source("dead", (Download(f"{dead_url()}/model.onnx", "model.onnx"),))
+    dead = ModelSource("dead", (Download(f"{dead_url()}/model.onnx", "model.onnx"),))
     async with serving(Mirror()) as empty:
         with pytest.raises(PullError) as caught:
             await pull(MODEL, tmp_path, [dead, empty.source])
@@ -464,13 +464,13 @@ async def test_no_mirror_at_all_is_said(tmp_path: Path) -> None:
         await pull(MODEL, tmp_path, [])
 
 
-def with_sources(*sources: Source) -> Model:
+def with_sources(*sources: ModelSource) -> Model:
     return Model("tiny", "recognition", "", 1, MODEL.files, sources)
 
 
 async def test_a_start_fetches_from_the_first_mirror_that_answers(good: Mirror, tmp_path: Path) -> None:
-    dead = Source("github", (Download(f"{dead_url()}/model.onnx", "model.onnx"),))
-    alive = Source("hf-mirror", good.source.downloads)
+    dead = ModelSource("github", (Download(f"{dead_url()}/model.onnx", "model.onnx"),))
+    alive = ModelSource("hf-mirror", good.source.downloads)
     assert await pull_if_missing(with_sources(dead, alive), tmp_path, ModelsSettings()) == ""
     assert contents(tmp_path) == WHOLE
     good.requests.clear()
@@ -488,7 +488,7 @@ async def test_a_start_without_internet_gives_up_when_nobody_answers_in_time(tmp
     server = await asyncio.start_server(swallow, "127.0.0.1", 0)  # accepts and never says a word
     async with server:
         port = server.sockets[0].getsockname()[1]
-        silent = Source("github", (Download(f"http://127.0.0.1:{port}/model.onnx", "model.onnx"),))
+        silent = ModelSource("github", (Download(f"http://127.0.0.1:{port}/model.onnx", "model.onnx"),))
         reason = await pull_if_missing(with_sources(silent), tmp_path, ModelsSettings(connect_timeout_s=0.05))
         heard.set()
     assert reason.startswith("tiny cannot be fetched: no mirror can be reached (github, huggingface, hf-mirror, ")
@@ -496,14 +496,14 @@ async def test_a_start_without_internet_gives_up_when_nobody_answers_in_time(tmp
 
 async def test_a_start_says_in_one_line_what_went_wrong(tmp_path: Path) -> None:
     async with serving(Mirror({"model.onnx": b"<html>", "tokens.txt": TOKENS})) as bad:
-        model = with_sources(Source("github", bad.source.downloads))
+        model = with_sources(ModelSource("github", bad.source.downloads))
         reason = await pull_if_missing(model, tmp_path, ModelsSettings())
     assert reason.startswith("tiny cannot be fetched: github: model.onnx is not the file")
     assert "\n" not in reason
 
 
 async def test_a_name_that_nobody_knows_is_said(tmp_path: Path) -> None:
-    unknown = Source("github", (Download("http://no-such-host.invalid/model.onnx", "model.onnx"),))
+    unknown = ModelSource("github", (Download("http://no-such-host.invalid/model.onnx", "model.onnx"),))
     with pytest.raises(PullError, match=r"tiny: github: no-such-host\.invalid: (name not found|no answer in time)"):
         await pull(MODEL, tmp_path, [unknown])
 

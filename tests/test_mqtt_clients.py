@@ -24,7 +24,7 @@ from tests.test_entrance import certificate, trusting
 from tests.test_reminder_restart import settings
 from xiaozhi.client.device import Device
 from xiaozhi.client.manners import Manners
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.ota import ClientIdentity
 from xiaozhi.client.speaker import NEW_QUEUE_PACKETS
 
 pytestmark = pytest.mark.real_time  # a server in a process of its own
@@ -89,7 +89,7 @@ class Paho:
 async def test_turns_with_a_server_as_it_is_run(tmp_path: Path) -> None:
     async with (
         server(tmp_path) as one,
-        MqttDevice(Identity.of("02:00:00:00:00:01"), manners=Manners(queue_packets=NEW_QUEUE_PACKETS)) as device,
+        MqttDevice(ClientIdentity.of("02:00:00:00:00:01"), manners=Manners(queue_packets=NEW_QUEUE_PACKETS)) as device,
     ):
         await device.connect_mqtt(await credentials_of(one, device))
         await device.open_channel()
@@ -101,7 +101,7 @@ async def test_turns_with_a_server_as_it_is_run(tmp_path: Path) -> None:
 
 
 async def test_paho_connects_subscribes_publishes_and_is_answered(tmp_path: Path) -> None:
-    async with server(tmp_path) as one, Device(Identity.of("02:00:00:00:00:01")) as device:
+    async with server(tmp_path) as one, Device(ClientIdentity.of("02:00:00:00:00:01")) as device:
         credentials = await credentials_of(one, device)
         client = Paho(credentials)
         assert not (await client.connect(*credentials.address)).is_failure
@@ -125,7 +125,7 @@ def _section(credentials: MqttCredentials) -> dict[str, Any]:
 
 
 async def test_aiomqtt_holds_a_conversation_in_messages_and_is_pinged_through_silence(tmp_path: Path) -> None:
-    async with server(tmp_path) as one, Device(Identity.of("02:00:00:00:00:01")) as device:
+    async with server(tmp_path) as one, Device(ClientIdentity.of("02:00:00:00:00:01")) as device:
         credentials = await credentials_of(one, device)
         host, port = credentials.address
         async with aiomqtt.Client(
@@ -158,7 +158,7 @@ async def test_with_tls_on_a_port_of_its_own(tmp_path: Path) -> None:
         f"mqtt.tls_port={port}",
         f"mqtt.endpoint=127.0.0.1:{port}",
     )
-    async with server(tmp_path, *sets) as one, Device(Identity.of("02:00:00:00:00:01")) as device:
+    async with server(tmp_path, *sets) as one, Device(ClientIdentity.of("02:00:00:00:00:01")) as device:
         credentials = await credentials_of(one, device)
         assert credentials.address == ("127.0.0.1", port)
         context = trusting(cert)

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from xiaozhi.transport.mqtt_codec import (
     Connect,
-    Kind,
     MqttError,
     MqttReader,
     Packet,
+    PacketKind,
     Publish,
     UnsupportedLevel,
     acknowledged,
@@ -24,8 +24,12 @@ publishes = st.builds(Publish, topics, st.binary(max_size=300))
 packets = st.one_of(
     connects.map(Connect.packet),
     publishes.map(Publish.packet),
-    st.builds(Packet, st.sampled_from([kind for kind in Kind if kind is not Kind.PUBLISH]), st.binary(max_size=300)),
-    st.builds(Packet, st.just(Kind.PUBLISH), st.binary(max_size=300), st.integers(0, 15)),
+    st.builds(
+        Packet,
+        st.sampled_from([kind for kind in PacketKind if kind is not PacketKind.PUBLISH]),
+        st.binary(max_size=300),
+    ),
+    st.builds(Packet, st.just(PacketKind.PUBLISH), st.binary(max_size=300), st.integers(0, 15)),
 )
 
 
@@ -49,11 +53,11 @@ def test_what_a_client_says_is_understood_as_it_was_meant(connect: Connect, mess
 def understand(packet: Packet) -> object:
     """As a listener does."""
     match packet.kind:
-        case Kind.CONNECT:
+        case PacketKind.CONNECT:
             return Connect.read(packet.body)
-        case Kind.PUBLISH:
+        case PacketKind.PUBLISH:
             return Publish.read(packet)
-        case Kind.SUBSCRIBE | Kind.UNSUBSCRIBE:
+        case PacketKind.SUBSCRIBE | PacketKind.UNSUBSCRIBE:
             return acknowledged(packet)
     return packet
 
@@ -100,8 +104,12 @@ def test_the_older_protocol_is_understood_and_the_newer_one_named() -> None:
 
 def test_every_filter_of_a_subscription_is_granted_without_acknowledgements() -> None:
     filters = b"\x00\x01a\x01\x00\x03b/#\x02"
-    assert acknowledged(Packet(Kind.SUBSCRIBE, b"\x00\x07" + filters)) == Packet(Kind.SUBACK, b"\x00\x07\x00\x00")
-    assert acknowledged(Packet(Kind.UNSUBSCRIBE, b"\x00\x08\x00\x01a")) == Packet(Kind.UNSUBACK, b"\x00\x08")
+    assert acknowledged(Packet(PacketKind.SUBSCRIBE, b"\x00\x07" + filters)) == Packet(
+        PacketKind.SUBACK, b"\x00\x07\x00\x00"
+    )
+    assert acknowledged(Packet(PacketKind.UNSUBSCRIBE, b"\x00\x08\x00\x01a")) == Packet(
+        PacketKind.UNSUBACK, b"\x00\x08"
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,5 +136,5 @@ def test_every_filter_of_a_subscription_is_granted_without_acknowledgements() ->
 )
 def test_what_breaks_the_standard_is_refused(first: int, body: bytes) -> None:
     with pytest.raises(MqttError):
-        for packet in read(bytes((first,)) + Packet(Kind.PINGREQ, body).encode()[1:]):
+        for packet in read(bytes((first,)) + Packet(PacketKind.PINGREQ, body).encode()[1:]):
             understand(packet)

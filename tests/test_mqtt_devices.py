@@ -17,7 +17,7 @@ from xiaozhi.access.mqtt import MqttOffer, shown
 from xiaozhi.client.device import Device
 from xiaozhi.client.errors import ChannelLost, ConnectFailed
 from xiaozhi.client.manners import DeviceState, Manners
-from xiaozhi.client.ota import Identity, OtaReply
+from xiaozhi.client.ota import ClientIdentity, OtaReply
 from xiaozhi.client.speaker import NEW_QUEUE_PACKETS
 from xiaozhi.settings import MqttSettings
 from xiaozhi.turn.machine import ListeningMode
@@ -42,7 +42,7 @@ async def sleeping(
     home: House, number: int = 1, *, mode: ListeningMode = ListeningMode.AUTO, queue_packets: int = NEW_QUEUE_PACKETS
 ) -> AsyncIterator[MqttDevice]:
     """A device that has started and sleeps, connected by MQTT."""
-    identity = Identity.of(f"02:00:00:00:00:{number:02x}")
+    identity = ClientIdentity.of(f"02:00:00:00:00:{number:02x}")
     manners = Manners(queue_packets=queue_packets)
     async with MqttDevice(identity, mode=mode, manners=manners, speed=SPEED, trace=True) as device:
         await device.start(home.server.ota_url)
@@ -65,7 +65,7 @@ def kinds(device: Device, kind: str) -> list[dict[str, Any]]:
 
 
 async def test_mqtt_is_offered_beside_the_websocket_to_the_devices_that_shall_use_it(tmp_path: Path) -> None:
-    chosen, other = Identity.of("02:00:00:00:00:01"), Identity.of("02:00:00:00:00:02")
+    chosen, other = ClientIdentity.of("02:00:00:00:00:01"), ClientIdentity.of("02:00:00:00:00:02")
     async with mqtt_house(tmp_path, mqtt={"devices": ["02:00:00:00:00:01".upper()]}) as home:
         async with Device(chosen) as device:
             reply = await boot(home, device)
@@ -81,7 +81,7 @@ async def test_mqtt_is_offered_beside_the_websocket_to_the_devices_that_shall_us
 
 
 async def test_without_a_listener_nothing_is_offered(tmp_path: Path) -> None:
-    async with house(tmp_path) as home, MqttDevice(Identity.numbered(1)) as device:
+    async with house(tmp_path) as home, MqttDevice(ClientIdentity.numbered(1)) as device:
         assert "mqtt" not in (await boot(home, device)).body
 
 
@@ -98,7 +98,7 @@ async def test_without_a_listener_nothing_is_offered(tmp_path: Path) -> None:
 async def test_who_does_not_show_what_the_ota_address_gave_to_this_device_is_refused(
     tmp_path: Path, stolen: dict[str, str]
 ) -> None:
-    async with mqtt_house(tmp_path, auth={"mode": "token"}) as home, MqttDevice(Identity.numbered(1)) as device:
+    async with mqtt_house(tmp_path, auth={"mode": "token"}) as home, MqttDevice(ClientIdentity.numbered(1)) as device:
         section = (await boot(home, device)).body["mqtt"]
         with pytest.raises(ConnectFailed, match=r"NOT_AUTHORIZED|without an answer"):
             await device.connect_mqtt(MqttCredentials.read({**section, **stolen}))
@@ -268,7 +268,7 @@ async def test_the_same_device_connecting_again_takes_its_own_place(tmp_path: Pa
 
 
 async def test_a_client_that_is_silent_for_longer_than_it_promised_is_gone(tmp_path: Path) -> None:
-    async with mqtt_house(tmp_path) as home, MqttDevice(Identity.numbered(1)) as device:
+    async with mqtt_house(tmp_path) as home, MqttDevice(ClientIdentity.numbered(1)) as device:
         section = (await boot(home, device)).body["mqtt"]
         lost: list[str] = []
         client = await MqttClient.open(

@@ -10,7 +10,7 @@ import pytest
 from tests.house import House, house, question
 from tests.test_conformance import texts
 from xiaozhi.audio.packet_time import packet_ms
-from xiaozhi.client.microphone import Utterance
+from xiaozhi.client.microphone import SpokenUtterance
 
 ONE = "02:00:00:00:00:01"
 # As xiaozhi-mqtt-gateway sends them; its own token is the same for every device.
@@ -39,7 +39,7 @@ async def test_a_turn_in_the_framing_of_the_gateway(tmp_path: Path) -> None:
     async with house(tmp_path, **tables) as home, aiohttp.ClientSession() as http:
         socket = await gateway(home, http)
         await socket.send_json({"type": "listen", "state": "start", "mode": "manual"})
-        for number, opus in enumerate(Utterance.encode(question(), 60).packets):
+        for number, opus in enumerate(SpokenUtterance.encode(question(), 60).packets):
             await socket.send_bytes(framed(opus, number * 60))
         await socket.send_json({"type": "listen", "state": "stop"})
         assert (await texts(socket, "stt"))[-1]["text"] == "what time is it"

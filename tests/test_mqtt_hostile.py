@@ -14,9 +14,9 @@ import pytest
 from bench.mqtt_device import MqttClient, MqttCredentials, MqttDevice
 from tests.house import House, question
 from tests.test_mqtt_devices import boot, kinds, mqtt_house, sleeping, talking
-from xiaozhi.client.ota import Identity
-from xiaozhi.transport.mqtt_codec import Connect, Kind, Packet, Publish
-from xiaozhi.transport.udp import HEADER, Drop
+from xiaozhi.client.ota import ClientIdentity
+from xiaozhi.transport.mqtt_codec import Connect, Packet, PacketKind, Publish
+from xiaozhi.transport.udp import HEADER, DatagramDrop
 
 CONNECT = Connect("a-client", "a-user", "a-password", 60).packet().encode()
 
@@ -46,7 +46,7 @@ async def answered(reader: asyncio.StreamReader, within_s: float = 30.0) -> byte
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS on the plain port
         b"\x10\xff\xff\xff\x7f",  # 256 MB
-        Packet(Kind.PINGREQ).encode(),
+        Packet(PacketKind.PINGREQ).encode(),
         Publish("device-server", b"{}").packet().encode(),
         bytes(64),
     ],
@@ -89,7 +89,7 @@ async def test_noise_of_any_kind_leaves_the_server_serving(tmp_path: Path) -> No
     async with mqtt_house(tmp_path) as home, talking(home) as device:
         assert device.credentials is not None
         shows = device.credentials
-        identity = Identity.of("02:00:00:00:00:02")
+        identity = ClientIdentity.of("02:00:00:00:00:02")
         async with MqttDevice(identity) as other:
             section = (await boot(home, other)).body["mqtt"]
         connect = Connect(shows.client_id, section["username"], section["password"], 60).packet().encode()
@@ -98,7 +98,7 @@ async def test_noise_of_any_kind_leaves_the_server_serving(tmp_path: Path) -> No
                 if number % 2:
                     writer.write(connect)  # noise of somebody who was let in
                 for _ in range(dice.randrange(1, 6)):
-                    kind = dice.choice(list(Kind))
+                    kind = dice.choice(list(PacketKind))
                     body = dice.randbytes(dice.randrange(40))
                     packet = bytearray(Packet(kind, body).encode())
                     if dice.random() < 0.5:
@@ -112,7 +112,11 @@ async def test_noise_of_any_kind_leaves_the_server_serving(tmp_path: Path) -> No
 
 
 async def test_a_device_that_floods_is_hung_up(tmp_path: Path) -> None:
-    async with mqtt_house(tmp_path) as home, talking(home, 2) as device, MqttDevice(Identity.numbered(1)) as flooding:
+    async with (
+        mqtt_house(tmp_path) as home,
+        talking(home, 2) as device,
+        MqttDevice(ClientIdentity.numbered(1)) as flooding,
+    ):
         section = (await boot(home, flooding)).body["mqtt"]
         for message in ({"type": "ping"}, {"type": "hello", "version": 3, "transport": "udp"}):
             lost: list[str] = []
@@ -157,7 +161,9 @@ async def test_datagrams_of_strangers_are_never_answered_and_change_nothing(tmp_
                 await asyncio.sleep(0)
             await asyncio.sleep(1.0)
             assert sum(udp.drops.values()) >= 290
-            assert {Drop.STRANGER, Drop.SHORT, Drop.LATE, Drop.FAR_AHEAD} <= set(udp.drops)
+            assert {DatagramDrop.STRANGER, DatagramDrop.SHORT, DatagramDrop.LATE, DatagramDrop.FAR_AHEAD} <= set(
+                udp.drops
+            )
             with pytest.raises(BlockingIOError):
                 sock.recv(2000)
         report = await device.turn(question())

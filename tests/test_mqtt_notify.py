@@ -13,7 +13,7 @@ from tests.test_mqtt_devices import kinds, mqtt_house, sleeping
 from tests.test_push import ONE, TOKEN, announce, announcer
 from tests.test_tool_turns import call, in_pieces
 from xiaozhi.client.manners import DeviceState
-from xiaozhi.transport.announcer import Announcement, Outcome
+from xiaozhi.transport.announcer import Announcement, AnnouncementOutcome
 
 PUSH = {"token": TOKEN}
 WISH = "remind me to feed Momo in ten seconds"
@@ -79,13 +79,13 @@ async def test_who_wakes_the_device_meanwhile_interrupts_it(tmp_path: Path) -> N
         await asyncio.sleep(3.0)
         assert device.manners.state is DeviceState.NOTIFYING
         await device.open_channel()
-        assert await told == {ONE: Outcome.INTERRUPTED}
+        assert await told == {ONE: AnnouncementOutcome.INTERRUPTED}
 
 
 async def test_a_device_that_is_asleep_lets_its_volume_be_set(tmp_path: Path) -> None:
     async with mqtt_house(tmp_path, push=PUSH) as home, sleeping(home) as device:
         await asyncio.sleep(31.0)  # by then it was asked for its tools
-        assert await announcer(home).announce(Announcement("Loud.", volume=90)) == {ONE: Outcome.SPOKEN}
+        assert await announcer(home).announce(Announcement("Loud.", volume=90)) == {ONE: AnnouncementOutcome.SPOKEN}
         assert [one for one in device.tools.calls if one[0].endswith("set_volume")] == [
             ("self.audio_speaker.set_volume", {"volume": 90}),
             ("self.audio_speaker.set_volume", {"volume": 70}),

@@ -16,7 +16,7 @@ from tests.house import House, house, question, settings_for
 from tests.test_serve_cli import START_S, command, environment, free_port
 from xiaozhi.app.server import serving
 from xiaozhi.app.service_manager import Notifier
-from xiaozhi.client.microphone import Utterance
+from xiaozhi.client.microphone import SpokenUtterance
 from xiaozhi.turn.machine import ListeningMode
 
 
@@ -162,7 +162,7 @@ async def test_nobody_talks_a_draining_server_into_another_turn(tmp_path: Path) 
         asked = len(home.asked)
         stopping = asyncio.create_task(home.server.devices.drain(20.0))
         await asyncio.sleep(0)
-        device.say(Utterance.encode(question(), 60))  # over the reply, which would end it otherwise
+        device.say(SpokenUtterance.encode(question(), 60))  # over the reply, which would end it otherwise
         connection = home.session()
         connection._conversation.typed("and what about tomorrow")
         assert (await connection._conversation.say("an announcement")).name == "REFUSED"

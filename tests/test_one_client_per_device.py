@@ -15,15 +15,15 @@ from tests.console_browser import CONSOLE, browser, set_password
 from tests.house import House, house
 from xiaozhi.cli import main
 from xiaozhi.client.device import Device
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.ota import ClientIdentity
 
-MINE = Identity.of("02:00:00:00:00:01")
+MINE = ClientIdentity.of("02:00:00:00:00:01")
 RIVAL = dataclasses.replace(MINE, client_id="11111111-2222-4333-8444-555555555555", language="en-US")
 TOKEN: dict[str, Any] = {"auth": {"mode": "token"}}
 
 
 @asynccontextmanager
-async def device_as(home: House, identity: Identity) -> AsyncIterator[Device]:
+async def device_as(home: House, identity: ClientIdentity) -> AsyncIterator[Device]:
     """A device that has booted and connected, as far as it gets."""
     async with Device(identity, speed=3.0, trace=True) as device:
         ota = await device.boot(home.server.ota_url)
@@ -31,7 +31,7 @@ async def device_as(home: House, identity: Identity) -> AsyncIterator[Device]:
         yield device
 
 
-async def boot(home: House, identity: Identity, **headers: str) -> dict[str, Any]:
+async def boot(home: House, identity: ClientIdentity, **headers: str) -> dict[str, Any]:
     async with aiohttp.ClientSession() as http:
         sent = {**names(identity), "Accept-Language": identity.language, **headers}
         async with http.post(home.server.ota_url, json=identity.description(), headers=sent) as response:
@@ -40,11 +40,11 @@ async def boot(home: House, identity: Identity, **headers: str) -> dict[str, Any
             return answer
 
 
-def names(identity: Identity) -> dict[str, str]:
+def names(identity: ClientIdentity) -> dict[str, str]:
     return {"Device-Id": identity.device_id, "Client-Id": identity.client_id}
 
 
-async def poll(home: House, identity: Identity) -> int:
+async def poll(home: House, identity: ClientIdentity) -> int:
     url = f"{home.server.ota_url}activate"
     async with aiohttp.ClientSession() as http, http.post(url, json={}, headers=names(identity)) as response:
         return response.status
@@ -97,7 +97,7 @@ async def test_a_rival_that_polls_first_locks_nobody_out(tmp_path: Path) -> None
 async def test_a_board_that_was_erased_is_let_in_by_one_click_and_no_other_device_is_touched(tmp_path: Path) -> None:
     set_password(tmp_path / "data")
     async with house(tmp_path, console=CONSOLE, **TOKEN) as home, browser(home.server) as page:
-        neighbour = Identity.of("02:00:00:00:00:02")
+        neighbour = ClientIdentity.of("02:00:00:00:00:02")
         async with device_as(home, MINE) as mine, device_as(home, neighbour) as other:
             assert await talks(mine) and await talks(other)
         shown = (await boot(home, RIVAL))["activation"]["code"]
@@ -207,7 +207,7 @@ async def test_a_known_device_finds_a_place_where_strangers_hold_them_all(
     async with house(tmp_path, server={"max_devices": 3}, **TOKEN) as home:
         async with device_as(home, MINE) as mine:
             assert await talks(mine)
-        strangers = [Identity.of(f"02:00:00:00:01:0{number}") for number in range(3)]
+        strangers = [ClientIdentity.of(f"02:00:00:00:01:0{number}") for number in range(3)]
         async with (
             device_as(home, strangers[0]) as first,
             device_as(home, strangers[1]) as second,

@@ -17,7 +17,7 @@ from bench.plan_runs import Run
 from bench.plan_simulation import Queue, simulate
 from bench.plan_wire import Frames, frame_length
 from xiaozhi.cli import main
-from xiaozhi.plan.costs import DEFAULT_FILE, Costs, CostsError, Recognition, read_costs
+from xiaozhi.plan.costs import DEFAULT_FILE, Costs, CostsError, RecognitionCost, read_costs
 from xiaozhi.plan.planner import (
     FUNCTIONS,
     Box,
@@ -158,7 +158,7 @@ def test_the_bottleneck_is_what_there_is_too_little_of() -> None:
     assert "memory" in plan(demand, Box(64, 0.7, speed=4.0), COSTS).bottleneck
     assert "event loop" in plan(demand, Box(64, 64.0), COSTS).bottleneck
     slow = COSTS.model_copy(
-        update={"recognition": {"sense-voice": Recognition(fixed_s=0.5, per_audio_s=0.02, memory_mb=400)}}
+        update={"recognition": {"sense-voice": RecognitionCost(fixed_s=0.5, per_audio_s=0.02, memory_mb=400)}}
     )
     assert "first sound" in plan(demand, Box(), slow).bottleneck
     with pytest.raises(Unplannable, match="first sound later than 1500 ms"):
@@ -250,7 +250,7 @@ MICRO = [
 
 
 def test_figures_merged_from_benches_give_their_runs_back() -> None:
-    engine = Recognition(fixed_s=0.02, per_audio_s=0.03, memory_mb=400)
+    engine = RecognitionCost(fixed_s=0.02, per_audio_s=0.03, memory_mb=400)
     runs = [bench_run(20, 60.0, 0.3), bench_run(40, 180.0, 0.7)]
     costs = merge(MICRO, runs, engine, 2.0, "a machine")
     assert (costs.vad_s, costs.decode_s, costs.encode_s) == pytest.approx((0.002, 0.001, 0.002))

@@ -18,7 +18,7 @@ from bench.standins.chat import ChatStandIn, Verbatim
 from tests.house import House, house
 from tests.test_tool_turns import STATUS, VOLUME, come_true, known, offered
 from tests.test_tools_plain_schema import require_plain
-from xiaozhi.client.mcp import DeviceTools
+from xiaozhi.client.mcp import DeviceMcpServer
 from xiaozhi.text.messages import message
 from xiaozhi.upstream.breaker import BreakerState
 
@@ -251,7 +251,7 @@ async def test_where_the_answer_fails_after_a_tool_has_run_the_user_hears_that_i
         assert (await device.turn_text("now fly")).text == APOLOGY, "nothing was done"
 
 
-class LooseDevice(DeviceTools):
+class LooseDevice(DeviceMcpServer):
     """A device that describes its tools as its makers please."""
 
     def answer(self, payload: dict[str, Any]) -> dict[str, object] | None:

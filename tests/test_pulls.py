@@ -21,7 +21,7 @@ from tests.test_models_pull import serving as mirroring
 from tests.test_reload import until_closed
 from xiaozhi.audio.pcm import to_int16
 from xiaozhi.models import catalogue
-from xiaozhi.models.catalogue import Download, Model, Source, find
+from xiaozhi.models.catalogue import Download, Model, ModelSource, find
 from xiaozhi.reload import model_pulls as pulls
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.known_languages import is_unknown
@@ -45,14 +45,14 @@ async def published(folder: Path, monkeypatch: pytest.MonkeyPatch, **how: Any) -
         real = find("sense-voice")
         assert real is not None
         downloads = tuple(Download(f"{mirror.url}/{file}", file) for file in real.files)
-        dead = Source("hf-mirror", (Download(f"{dead_url()}/x", "x"),))
-        use(monkeypatch, replace(real, sources=(dead, Source("github", downloads))))
+        dead = ModelSource("hf-mirror", (Download(f"{dead_url()}/x", "x"),))
+        use(monkeypatch, replace(real, sources=(dead, ModelSource("github", downloads))))
         yield mirror
 
 
 def use(monkeypatch: pytest.MonkeyPatch, *models: Model) -> None:
     """Let these be had, and no others."""
-    away = (Source("github", (Download(f"{dead_url()}/x", "x"),)),)
+    away = (ModelSource("github", (Download(f"{dead_url()}/x", "x"),)),)
     given = {model.name: model for model in models}
     known = tuple(given.get(model.name) or replace(model, sources=away) for model in catalogue.MODELS)
     monkeypatch.setattr(catalogue, "MODELS", known)

@@ -17,12 +17,12 @@ from tests.test_missed_turns import break_recognition
 from tests.test_tool_turns import call, in_pieces
 from xiaozhi.access.own_token import PUSH_TOKEN, made_token, read_token
 from xiaozhi.client.device import Device
-from xiaozhi.client.mcp import DeviceTools
+from xiaozhi.client.mcp import DeviceMcpServer
 from xiaozhi.settings import PushSettings, Settings
 from xiaozhi.store.notes import Reminder
 from xiaozhi.text.messages import message
 from xiaozhi.tools.built_in.reminders import is_alarm
-from xiaozhi.transport.announcer import Announcement, Announcer, Outcome, is_quiet
+from xiaozhi.transport.announcer import Announcement, AnnouncementOutcome, Announcer, is_quiet
 
 TOKEN = "a-token-of-sixteen-or-more"
 ONE, TWO = "02:00:00:00:00:01", "02:00:00:00:00:02"
@@ -116,8 +116,8 @@ async def test_an_announcement_waits_until_the_reply_is_over(tmp_path: Path) -> 
         talking = asyncio.create_task(device.turn_text("tell me a lot"))
         await device.until(lambda: bool(shown(device)), 15)
         soon = await announcer(home).announce(Announcement("No patience.", patience_s=0.0))
-        assert soon == {ONE: Outcome.BUSY}
-        assert await announcer(home).announce(Announcement("Dinner is ready.")) == {ONE: Outcome.SPOKEN}
+        assert soon == {ONE: AnnouncementOutcome.BUSY}
+        assert await announcer(home).announce(Announcement("Dinner is ready.")) == {ONE: AnnouncementOutcome.SPOKEN}
         assert (await talking).text.endswith("sentence number 3 of a long reply.")
         assert shown(device)[-1] == "Dinner is ready."
         assert shown(device).count("Dinner is ready.") == 1
@@ -127,7 +127,7 @@ async def test_several_wait_in_order_and_not_without_end(tmp_path: Path) -> None
     async with home_with_push(tmp_path, max_waiting=2) as home, home.device() as device:
         said = [asyncio.create_task(announcer(home).announce(Announcement(f"Number {n}."))) for n in range(3)]
         outcomes = [(await one)[ONE] for one in said]
-        assert outcomes == [Outcome.SPOKEN, Outcome.SPOKEN, Outcome.FULL]
+        assert outcomes == [AnnouncementOutcome.SPOKEN, AnnouncementOutcome.SPOKEN, AnnouncementOutcome.FULL]
         assert shown(device) == ["Number 0.", "Number 1."]
         assert not announcer(home)._waiting
         assert not announcer(home)._turns
@@ -135,13 +135,13 @@ async def test_several_wait_in_order_and_not_without_end(tmp_path: Path) -> None
 
 async def test_the_volume_is_set_for_the_announcement_and_restored(tmp_path: Path) -> None:
     async with home_with_push(tmp_path) as home, home.device() as device:
-        tools: DeviceTools = device.tools
+        tools: DeviceMcpServer = device.tools
         connection = home.server.devices.find(ONE)
         assert connection is not None
         async with asyncio.timeout(5):
             while not connection.tools.offers("self.audio_speaker.set_volume"):
                 await home.server.services.store.devices.get(ONE)  # the device lists its tools meanwhile
-        assert await announcer(home).announce(Announcement("Loud.", volume=90)) == {ONE: Outcome.SPOKEN}
+        assert await announcer(home).announce(Announcement("Loud.", volume=90)) == {ONE: AnnouncementOutcome.SPOKEN}
         assert [call for call in tools.calls if call[0].endswith("set_volume")] == [
             ("self.audio_speaker.set_volume", {"volume": 90}),
             ("self.audio_speaker.set_volume", {"volume": 70}),
@@ -250,7 +250,7 @@ async def test_an_alarm_rings_again_until_somebody_says_something(tmp_path: Path
         assert (await device.turn_text("stop it")).answered
         assert not bell._alarms
         count = shown(device).count("Your time is up.")
-        assert await announcer(home).announce(Announcement("Over.")) == {ONE: Outcome.SPOKEN}
+        assert await announcer(home).announce(Announcement("Over.")) == {ONE: AnnouncementOutcome.SPOKEN}
         assert shown(device).count("Your time is up.") == count
 
 

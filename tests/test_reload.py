@@ -19,7 +19,7 @@ from tests.house import House, brief, house, question, settings_for
 from tests.test_serve_cli import Running, free_port
 from xiaozhi.cli import main
 from xiaozhi.client.device import Device
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.ota import ClientIdentity
 from xiaozhi.concurrency.retirement import Retirement
 from xiaozhi.reload.parts import engines_for
 from xiaozhi.reload.reloader import Reloader, changed_keys, held_back
@@ -247,7 +247,7 @@ async def test_sighup_and_the_file_change_a_real_process_in_the_middle_of_a_repl
     file.write_text("[server]\nreload = true\n")
     running = Running(tmp_path, free_port())
     try:
-        async with Device(Identity.of("02:00:00:00:00:01")) as device:
+        async with Device(ClientIdentity.of("02:00:00:00:00:01")) as device:
             ota = await device.boot(f"http://127.0.0.1:{running.port}/xiaozhi/ota/")
             await device.connect(ota.url, ota.token)
             turn = asyncio.create_task(device.turn_text("what is two plus three"))

@@ -17,7 +17,7 @@ from tests.house import brief
 from tests.test_tool_turns import call, in_pieces
 from xiaozhi.client.device import Device
 from xiaozhi.client.errors import ChannelLost
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.ota import ClientIdentity
 
 pytestmark = pytest.mark.real_time  # a server in a process of its own
 
@@ -64,21 +64,21 @@ async def test_a_reminder_set_by_voice_rings_once_after_the_process_was_killed_a
     build_tiny(tmp_path / "model", WISH)
     async with ChatStandIn(said, tool_pieces=pieces) as chat, SpeechStandIn(sound=brief) as speech:
         toml = settings(tmp_path, chat.url, speech.url)
-        async with server_process(toml) as server, Device(Identity.numbered(1)) as device:
+        async with server_process(toml) as server, Device(ClientIdentity.numbered(1)) as device:
             await device.connect(server.url)
             assert (await device.turn_text(WISH)).text == "I will."
             os.kill(server.pid, signal.SIGKILL)
             with pytest.raises(ChannelLost):
                 await device.until(lambda: False)
         async with server_process(toml) as server:
-            async with Device(Identity.numbered(2)) as other, Device(Identity.numbered(1)) as device:
+            async with Device(ClientIdentity.numbered(2)) as other, Device(ClientIdentity.numbered(1)) as device:
                 await other.connect(server.url)
                 await device.connect(server.url)
                 await device.until(lambda: any("feed Momo" in text for text in texts(device)), 30.0)
                 await device.until(lambda: not device.manners.replying and device.manners.settled, 30.0)
                 assert (await other.turn_text("will you come along")).text == "I will."
                 assert texts(other) == ["I will."]
-            async with Device(Identity.numbered(1)) as device:
+            async with Device(ClientIdentity.numbered(1)) as device:
                 await device.connect(server.url)
                 assert (await device.turn_text("will you come along")).answered
                 assert not any("Momo" in text for text in texts(device)), "it rings once"

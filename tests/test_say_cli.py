@@ -9,7 +9,7 @@ import pytest
 from bench.standins.mem0 import Mem0StandIn
 from tests.house import house
 from xiaozhi.cli import main
-from xiaozhi.memory.extraction import Said
+from xiaozhi.memory.extraction import SaidTurn
 from xiaozhi.memory.mem0 import Mem0
 from xiaozhi.settings import MemorySettings
 from xiaozhi.store import Store
@@ -100,7 +100,7 @@ async def test_what_is_forgotten_here_is_forgotten_at_the_memory_service_as_well
     await store.close()
     async with Mem0StandIn() as service:
         mem0 = Mem0(MemorySettings(engine="mem0", base_url=service.url))
-        await mem0.add(f"xiaozhi:{DEVICE}", [Said("I live in Rome", ""), Said("I sing", "")])
+        await mem0.add(f"xiaozhi:{DEVICE}", [SaidTurn("I live in Rome", ""), SaidTurn("I sing", "")])
         await mem0.close()
         there = ("--set", "memory.engine=mem0", "--set", f"memory.base_url={service.url}")
         assert await asyncio.to_thread(xiaozhi, "memories", "forget", DEVICE, str(number), *there) == 0

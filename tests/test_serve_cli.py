@@ -21,7 +21,7 @@ from tests.test_models_pull import Mirror
 from tests.test_models_pull import serving as mirroring
 from xiaozhi.audio.wav import read_wav
 from xiaozhi.client.device import Device
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.ota import ClientIdentity
 from xiaozhi.console.password import first_password_path
 from xiaozhi.models.catalogue import MODELS
 from xiaozhi.models.pull import come_so_far
@@ -179,7 +179,7 @@ def test_a_spoken_question_is_answered_by_a_server_on_embedded_defaults(server: 
 
 @pytest.mark.real_time
 async def test_a_signal_lets_a_reply_that_is_being_spoken_end(server: Running) -> None:
-    async with Device(Identity.of("02:00:00:00:00:01")) as device:
+    async with Device(ClientIdentity.of("02:00:00:00:00:01")) as device:
         ota = await device.boot(f"http://127.0.0.1:{server.port}/xiaozhi/ota/")
         await device.connect(ota.url, ota.token)
         turn = asyncio.create_task(device.turn_text("what is two plus three"))

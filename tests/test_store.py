@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xiaozhi.store import Access, NoRoom, Store, StoreError, TooManyTries
+from xiaozhi.store import DeviceAccess, NoRoom, Store, StoreError, TooManyTries
 from xiaozhi.store import devices as devices_module
 from xiaozhi.store.backup import BackupError, export_store, import_store
 from xiaozhi.store.migrations import VERSION, migrate, version_of
@@ -115,7 +115,7 @@ async def test_guessing_codes_is_stopped_and_opens_again_later() -> None:
 async def test_allowing_and_blocking_are_kept() -> None:
     async with store_at() as store:
         assert (await store.devices.allow("aa")).bound
-        assert (await store.devices.block("aa")).access is Access.BLOCKED
+        assert (await store.devices.block("aa")).access is DeviceAccess.BLOCKED
         assert not (await store.devices.unlist("aa")).bound
         with pytest.raises(ValueError, match="colour"):
             await store.devices.update("aa", colour="red")

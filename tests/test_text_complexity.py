@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from xiaozhi.cli import main
 from xiaozhi.settings import RoutingSettings
-from xiaozhi.text.complexity import Question, choose_tier, length_of
+from xiaozhi.text.complexity import RoutedQuestion, choose_tier, length_of
 
 RULES = RoutingSettings()
 BOTH = ("edge", "cloud")
@@ -34,35 +34,38 @@ BOTH = ("edge", "cloud")
     ],
 )
 def test_easy_questions_stay_at_the_edge(text: str, tier: str, reason: str) -> None:
-    route = choose_tier(Question(text), RULES, BOTH)
+    route = choose_tier(RoutedQuestion(text), RULES, BOTH)
     assert (route.tier, route.reason) == (tier, reason)
     assert str(route) == f"{tier}: {reason}"
     assert route.fallback == ("cloud" if tier == "edge" else "edge")
 
 
 def test_pictures_devices_and_tools_have_rules_of_their_own() -> None:
-    assert choose_tier(Question("hi", image=True, preference="edge"), RULES, BOTH).tier == "cloud"
-    assert choose_tier(Question("explain it", preference="edge"), RULES, BOTH).reason == "the device prefers it"
+    assert choose_tier(RoutedQuestion("hi", image=True, preference="edge"), RULES, BOTH).tier == "cloud"
+    assert choose_tier(RoutedQuestion("explain it", preference="edge"), RULES, BOTH).reason == "the device prefers it"
     deaf = RoutingSettings(obey_device=False, tools="cloud", images="any")
-    assert choose_tier(Question("hi", preference="cloud", image=True), deaf, BOTH).tier == "edge"
-    assert choose_tier(Question("turn on the lamp", tools=True), deaf, BOTH).reason == "a tool may be needed (turn on)"
-    assert choose_tier(Question("turn on the lamp"), deaf, BOTH).tier == "edge"
+    assert choose_tier(RoutedQuestion("hi", preference="cloud", image=True), deaf, BOTH).tier == "edge"
+    assert (
+        choose_tier(RoutedQuestion("turn on the lamp", tools=True), deaf, BOTH).reason
+        == "a tool may be needed (turn on)"
+    )
+    assert choose_tier(RoutedQuestion("turn on the lamp"), deaf, BOTH).tier == "edge"
 
 
 def test_a_busy_tier_passes_questions_on_unless_the_other_is_busy_too() -> None:
-    busy = choose_tier(Question("hi", busy={"edge": 0.95, "cloud": 0.1}), RULES, BOTH)
+    busy = choose_tier(RoutedQuestion("hi", busy={"edge": 0.95, "cloud": 0.1}), RULES, BOTH)
     assert (busy.tier, busy.fallback, busy.reason) == ("cloud", "edge", "short and plain, but edge is busy (95%)")
-    assert choose_tier(Question("hi", busy={"edge": 1.0, "cloud": 1.0}), RULES, BOTH).tier == "edge"
+    assert choose_tier(RoutedQuestion("hi", busy={"edge": 1.0, "cloud": 1.0}), RULES, BOTH).tier == "edge"
 
 
 def test_with_one_tier_there_is_nothing_to_choose() -> None:
-    assert choose_tier(Question("explain it"), RULES, {"edge"}).reason.endswith("but there is no cloud endpoint")
-    assert choose_tier(Question("explain it"), RULES, {"cloud"}).fallback is None
+    assert choose_tier(RoutedQuestion("explain it"), RULES, {"edge"}).reason.endswith("but there is no cloud endpoint")
+    assert choose_tier(RoutedQuestion("explain it"), RULES, {"cloud"}).fallback is None
 
 
 @given(st.text(), st.booleans(), st.sampled_from(["", "edge", "cloud", "x"]))
 def test_any_text_has_a_route(text: str, image: bool, preference: str) -> None:
-    route = choose_tier(Question(text, image, True, preference), RULES, BOTH)
+    route = choose_tier(RoutedQuestion(text, image, True, preference), RULES, BOTH)
     assert route.tier in BOTH and route.reason
     assert length_of(text) <= 2 * len(text)
 

@@ -27,7 +27,7 @@ from tests.test_tool_turns import call, in_pieces, known
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.client.device import Device
 from xiaozhi.client.manners import DeviceState
-from xiaozhi.client.microphone import Utterance
+from xiaozhi.client.microphone import SpokenUtterance
 from xiaozhi.client.report import TurnReport
 from xiaozhi.store.turns import TurnRecord
 from xiaozhi.turn.machine import ListeningMode
@@ -346,7 +346,7 @@ class Stage:
 
         await device.until(deep_in_the_reply, 15)
         self.line, self._ears.text = second, second.says
-        device.say(Utterance.encode(question(), 60))
+        device.say(SpokenUtterance.encode(question(), 60))
         await device.until(lambda: plain(second.model) in plain("".join(self.shown())) and self.listens(), 15)
         await turn
         got = [message for _, message in device.received][greeted:]

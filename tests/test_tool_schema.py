@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.test_tool_turns import call, talk, used
-from xiaozhi.client.mcp import DeviceTools
+from xiaozhi.client.mcp import DeviceMcpServer
 from xiaozhi.tools.arguments import MAX_STEPS, BadArguments, mistake, parse_arguments, schema_check
 from xiaozhi.tools.device_mcp import call_text
 from xiaozhi.tools.naming import Names
@@ -44,7 +44,7 @@ EVIL: dict[str, dict[str, Any]] = {
 }
 
 
-class Stranger(DeviceTools):
+class Stranger(DeviceMcpServer):
     """A device whose tools have schemas of its own."""
 
     def _list(self, params: dict[str, Any]) -> dict[str, object]:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.house import House, house, question
 from xiaozhi.client.device import Device
-from xiaozhi.client.mcp import DeviceTools
+from xiaozhi.client.mcp import DeviceMcpServer
 from xiaozhi.tools.external import ServerState
 from xiaozhi.turn.decisions import StartReply
 from xiaozhi.turn.machine import ListeningMode
@@ -62,7 +62,7 @@ class Model:
 
 @asynccontextmanager
 async def talk(
-    folder: Path, *rounds: tuple[str, tuple[tuple[str, str], ...]], gear: DeviceTools | None = None, **tables: Any
+    folder: Path, *rounds: tuple[str, tuple[tuple[str, str], ...]], gear: DeviceMcpServer | None = None, **tables: Any
 ) -> AsyncIterator[tuple[House, Device]]:
     """A house with a scripted model and a device whose tools are known."""
     async with house(folder, **tables) as home, home.device(tools=gear) as device:
@@ -243,7 +243,7 @@ async def test_an_external_server_killed_in_the_middle_of_a_call_is_told_to_the_
         assert home.asked[-1][-1]["content"] == "5"
 
 
-class Lazy(DeviceTools):
+class Lazy(DeviceMcpServer):
     """A device that never answers a call."""
 
     def answer(self, payload: dict[str, Any]) -> dict[str, object] | None:
@@ -376,7 +376,7 @@ async def test_the_model_may_end_the_conversation(tmp_path: Path) -> None:
 
 async def test_the_tools_of_a_device_come_in_pages(tmp_path: Path) -> None:
     """Desktop clients have dozens, on three pages."""
-    async with talk(tmp_path, ("Hello.", ()), gear=DeviceTools(page_bytes=330)) as (home, device):
+    async with talk(tmp_path, ("Hello.", ()), gear=DeviceMcpServer(page_bytes=330)) as (home, device):
         await device.turn_text("hello there")
         names = offered(home)
         pages = [message["payload"] for _, message in device.received if message["type"] == "mcp"]
@@ -432,7 +432,7 @@ async def test_old_firmware_is_told_by_iot_commands(tmp_path: Path) -> None:
     assert "iot_get_state" in offered(home)
 
 
-class LateTools(DeviceTools):
+class LateTools(DeviceMcpServer):
     """The tools of a device that takes a while to list them, or never does."""
 
     late_s: float | None = 0.3

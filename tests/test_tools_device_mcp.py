@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.tool_host import tool_host
-from xiaozhi.client.mcp import DeviceTools, Parameter
-from xiaozhi.client.mcp import Tool as ClientTool
+from xiaozhi.client.mcp import DeviceMcpServer, Parameter
+from xiaozhi.client.mcp import DeviceTool as ClientTool
 from xiaozhi.events import ToolCall
 from xiaozhi.settings import ToolsSettings
 from xiaozhi.settings.tools import DeviceToolSettings
@@ -38,8 +38,8 @@ class Wire:
             asyncio.get_running_loop().call_soon(self.mcp.receive, reply)
 
 
-def paged_device() -> DeviceTools:
-    device = DeviceTools(page_bytes=700)
+def paged_device() -> DeviceMcpServer:
+    device = DeviceMcpServer(page_bytes=700)
     for number in range(12):
         name = f"self.lamp{number}.set"
         parameters = (Parameter("level", "integer", minimum=0, maximum=9), Parameter("name", "string", default=""))
@@ -63,7 +63,7 @@ async def test_a_real_device_lists_its_pages_and_keeps_tools_for_people_to_itsel
 
 
 async def test_the_model_sets_the_volume_of_the_device() -> None:
-    device = DeviceTools()
+    device = DeviceMcpServer()
     wire = Wire(device.answer)
     await wire.mcp.start()
     context = ToolContext(language="en", device=wire.mcp)
@@ -86,7 +86,7 @@ async def test_the_model_sets_the_volume_of_the_device() -> None:
 
 
 async def test_errors_of_the_firmware_and_of_desktop_clients_are_told() -> None:
-    firmware = Wire(DeviceTools().answer)
+    firmware = Wire(DeviceMcpServer().answer)
     with pytest.raises(ToolError, match="Value exceeds maximum allowed: 100"):
         await firmware.mcp.call("self.audio_speaker.set_volume", {"volume": 101})
 
@@ -113,7 +113,7 @@ async def test_a_device_that_never_answers_costs_its_time_and_nothing_more() -> 
 
 
 async def test_a_lost_first_page_is_asked_for_again() -> None:
-    device = DeviceTools()
+    device = DeviceMcpServer()
     lost: list[dict[str, Any]] = []
 
     def answer(message: dict[str, Any]) -> object:
@@ -259,7 +259,7 @@ def test_wishes_about_the_volume_are_understood_without_a_model(text: str, wante
 
 
 async def test_a_wish_is_carried_out_within_the_range_of_the_dial() -> None:
-    device = DeviceTools()
+    device = DeviceMcpServer()
     wire = Wire(device.answer)
     await wire.mcp.start()
     device.volume = 95

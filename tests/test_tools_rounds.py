@@ -11,7 +11,7 @@ from tests.tool_host import tool_host
 from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.events import Message, ToolCall, ToolSpec
 from xiaozhi.settings import ToolsSettings
-from xiaozhi.stages.llm.stage import Outcome
+from xiaozhi.stages.llm.stage import ModelAnswer
 from xiaozhi.tools.built_in import calculator
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.rounds import with_tools
@@ -21,18 +21,18 @@ from xiaozhi.tools.toolbox import Registry, Toolbox
 QUESTION = (Message("user", "what is six times seven, and eight times eight?"),)
 
 
-def says(text: str = "", tool_calls: tuple[ToolCall, ...] = ()) -> Outcome:
-    return Outcome(text, tool_calls=tool_calls)
+def says(text: str = "", tool_calls: tuple[ToolCall, ...] = ()) -> ModelAnswer:
+    return ModelAnswer(text, tool_calls=tool_calls)
 
 
 class Script:
     """A model that says its lines, the last one again and again, and writes down what it was asked."""
 
-    def __init__(self, *lines: Outcome) -> None:
+    def __init__(self, *lines: ModelAnswer) -> None:
         self.lines = list(lines)
         self.asked: list[tuple[list[Message], list[str]]] = []
 
-    async def __call__(self, messages: Sequence[Message], specs: tuple[ToolSpec, ...]) -> Outcome:
+    async def __call__(self, messages: Sequence[Message], specs: tuple[ToolSpec, ...]) -> ModelAnswer:
         self.asked.append((list(messages), [spec.name for spec in specs]))
         return self.lines.pop(0) if len(self.lines) > 1 else self.lines[0]
 

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.standins.chat import ChatStandIn
-from xiaozhi.client.mcp import DeviceTools
+from xiaozhi.client.mcp import DeviceMcpServer
 from xiaozhi.events import Message, ToolSpec
 from xiaozhi.settings import LlmEndpoint, LlmSettings, ToolsSettings
 from xiaozhi.settings.tools import DeviceToolSettings
 from xiaozhi.stages.llm.engine import ChatRequest
 from xiaozhi.stages.llm.openai_chat import OpenAIChat
-from xiaozhi.stages.llm.stage import Outcome
+from xiaozhi.stages.llm.stage import ModelAnswer
 from xiaozhi.tools.device_mcp import DeviceMcp
 from xiaozhi.tools.rounds import with_tools
 from xiaozhi.tools.shared_tools import SharedTools
@@ -24,7 +24,7 @@ def piece(index: int, number: str = "", name: str = "", arguments: str = "") -> 
 
 
 async def test_two_calls_in_pieces_reach_the_device_and_the_calculator_and_their_results_the_model() -> None:
-    device = DeviceTools()
+    device = DeviceMcpServer()
 
     async def send(message: dict[str, Any]) -> None:
         mcp.receive(device.answer(message))
@@ -43,10 +43,10 @@ async def test_two_calls_in_pieces_reach_the_device_and_the_calculator_and_their
     async with ChatStandIn(["One moment.", "Done, and 42."], tool_pieces=pieces) as server:
         chat = OpenAIChat(LlmEndpoint(base_url=f"{server.url}/v1", **endpoint), LlmSettings())
 
-        async def ask(messages: Sequence[Message], specs: tuple[ToolSpec, ...]) -> Outcome:
+        async def ask(messages: Sequence[Message], specs: tuple[ToolSpec, ...]) -> ModelAnswer:
             deltas = [delta async for delta in chat.stream(ChatRequest(messages, "en", tools=specs))]
             server.tool_pieces = ()
-            return Outcome("".join(each.text for each in deltas), tool_calls=deltas[-1].tool_calls)
+            return ModelAnswer("".join(each.text for each in deltas), tool_calls=deltas[-1].tool_calls)
 
         done = await with_tools(ask, box, [Message("user", "volume to 40, and what is 6 times 7?")])
         await chat.close()

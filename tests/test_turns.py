@@ -9,7 +9,7 @@ import pytest
 from tests.house import house, noise, question
 from tests.recognisers import until
 from xiaozhi.client.manners import DesktopManners, DeviceState, Manners
-from xiaozhi.client.microphone import SpeechMicrophone, Utterance
+from xiaozhi.client.microphone import SpeechMicrophone, SpokenUtterance
 from xiaozhi.turn.machine import ListeningMode
 
 LONG_ANSWER = "🙂 " + "".join(f"This is sentence number {n} of a long reply. " for n in range(1, 16))
@@ -78,7 +78,7 @@ async def test_typed_text_is_answered(tmp_path: Path) -> None:
 async def test_a_wake_burst_is_not_taken_for_a_command(tmp_path: Path) -> None:
 
     async with house(tmp_path) as home, home.device() as device:
-        device.detect("你好小智", wake_audio=Utterance.encode(question(), 60))
+        device.detect("你好小智", wake_audio=SpokenUtterance.encode(question(), 60))
         report = await device.turn(question())
         assert report.heard == "what time is it"
         assert len(home.asked) == 1
@@ -161,7 +161,7 @@ async def test_a_turn_is_not_committed_because_its_device_goes_away(tmp_path: Pa
         home.server.services.on_turn.append(lambda _device, trace: finished.append(trace))
         async with home.device() as device:
             device.listen()
-            device.say(Utterance.encode(question(), 60))
+            device.say(SpokenUtterance.encode(question(), 60))
             await until(lambda: len(home.asked) == 1)
             stats = home.server.services.batcher.stats
             asked_at = stats.packets
@@ -192,7 +192,7 @@ async def test_barge_in_stops_the_reply_in_realtime_mode(tmp_path: Path) -> None
         await device.until(lambda: device.manners.speaker.playback.heard_ms > 600, 20)
         home.chat.answer = "🙂 Of course."
 
-        device.say(Utterance.encode(question(), 60))
+        device.say(SpokenUtterance.encode(question(), 60))
         assert (await turn).reply_ms < 8000
         await device.until(lambda: any("Of course" in message.get("text", "") for _, message in device.received), 10)
         assert device.manners.state is DeviceState.SPEAKING

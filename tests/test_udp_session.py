@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xiaozhi.transport.udp import HEADER, MAX_CONCEALED, Drop, UdpSession
+from xiaozhi.transport.udp import HEADER, MAX_CONCEALED, DatagramDrop, UdpSession
 
 HOME = ("192.0.2.7", 5000)
 ROAMED = ("192.0.2.7", 5001)
@@ -52,15 +52,15 @@ def test_what_was_lost_in_between_is_told_up_to_five_packets() -> None:
 def test_what_is_late_or_repeated_is_dropped() -> None:
     one = session()
     one.receive(uplink(one, 3), HOME, 0.0)
-    assert one.receive(uplink(one, 3), HOME, 0.0) is Drop.LATE
-    assert one.receive(uplink(one, 2), ELSEWHERE, 0.0) is Drop.LATE
+    assert one.receive(uplink(one, 3), HOME, 0.0) is DatagramDrop.LATE
+    assert one.receive(uplink(one, 2), ELSEWHERE, 0.0) is DatagramDrop.LATE
     assert one.address == HOME
 
 
 def test_a_stream_that_jumps_far_ahead_is_followed_when_it_goes_on_from_there() -> None:
     one = session()
     one.receive(uplink(one, 1), HOME, 0.0)
-    assert one.receive(uplink(one, 5000), HOME, 0.0) is Drop.FAR_AHEAD
+    assert one.receive(uplink(one, 5000), HOME, 0.0) is DatagramDrop.FAR_AHEAD
     assert one.receive(uplink(one, 2), HOME, 0.0) == (PACKET, 0, 0), "one that was forged changes nothing"
     assert one.receive(uplink(one, 5001), HOME, 0.0) == (PACKET, 0, 0)
 
@@ -69,34 +69,34 @@ def test_nobody_moves_a_session_far_ahead_from_another_address() -> None:
     one = session()
     one.receive(uplink(one, 1), HOME, 0.0)
     for sequence in (5000, 5001, 5002):
-        assert one.receive(uplink(one, sequence), ELSEWHERE, 0.0) is Drop.FAR_AHEAD
+        assert one.receive(uplink(one, sequence), ELSEWHERE, 0.0) is DatagramDrop.FAR_AHEAD
     assert one.address == HOME
 
 
 def test_a_new_address_needs_a_newer_packet_that_sounds_like_those_before() -> None:
     one = session()
     one.receive(uplink(one, 1), HOME, 0.0)
-    assert one.receive(uplink(one, 2, SHORTER), ROAMED, 0.0) is Drop.NO_OPUS
+    assert one.receive(uplink(one, 2, SHORTER), ROAMED, 0.0) is DatagramDrop.NO_OPUS
     assert one.receive(uplink(one, 2), ROAMED, 0.0) == (PACKET, 0, 0)
     assert one.address == ROAMED
 
 
 def test_a_length_that_does_not_match_is_dropped() -> None:
     one = session()
-    assert one.receive(uplink(one, 1) + b"x", HOME, 0.0) is Drop.LENGTH
-    assert one.receive(uplink(one, 1)[:-1], HOME, 0.0) is Drop.LENGTH
+    assert one.receive(uplink(one, 1) + b"x", HOME, 0.0) is DatagramDrop.LENGTH
+    assert one.receive(uplink(one, 1)[:-1], HOME, 0.0) is DatagramDrop.LENGTH
     assert one.address is None
 
 
 def test_stereo_and_what_is_no_opus_is_dropped() -> None:
     one = session()
-    assert one.receive(uplink(one, 1, bytes((0x5C, 1, 2))), HOME, 0.0) is Drop.NO_OPUS
-    assert one.receive(uplink(one, 1, bytes((0x5B, 0x3F, 2))), HOME, 0.0) is Drop.NO_OPUS
+    assert one.receive(uplink(one, 1, bytes((0x5C, 1, 2))), HOME, 0.0) is DatagramDrop.NO_OPUS
+    assert one.receive(uplink(one, 1, bytes((0x5B, 0x3F, 2))), HOME, 0.0) is DatagramDrop.NO_OPUS
 
 
 def test_a_flood_is_dropped_and_ends() -> None:
     one = session()
-    taken = sum(not isinstance(one.receive(uplink(one, n), HOME, 0.0), Drop) for n in range(1, 3000))
+    taken = sum(not isinstance(one.receive(uplink(one, n), HOME, 0.0), DatagramDrop) for n in range(1, 3000))
     assert taken == 1500
     assert one.receive(uplink(one, 1600), HOME, 10.0) == (PACKET, 0, 0)
 
@@ -152,4 +152,4 @@ def test_noise_takes_a_session_over_only_where_it_guesses_number_and_sound(noise
     if proper:  # who has guessed the ssrc, and not the sequence
         datagram = HEADER.pack(1, 0, len(noise) - 16, one.ssrc, 0, int.from_bytes(noise[:4], "big")) + noise[16:]
     result = one.receive(datagram, ELSEWHERE, 0.0)
-    assert isinstance(result, Drop) or 100 < HEADER.unpack_from(datagram)[5] <= 600
+    assert isinstance(result, DatagramDrop) or 100 < HEADER.unpack_from(datagram)[5] <= 600

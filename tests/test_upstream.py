@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from xiaozhi.upstream.breaker import Admission, Breaker, BreakerRules, BreakerState, Signal, transition
 from xiaozhi.upstream.budget import HedgeBudget
-from xiaozhi.upstream.choice import Candidate, Standing, choose, standings
+from xiaozhi.upstream.choice import Candidate, UpstreamStanding, choose, standings
 from xiaozhi.upstream.failure import FailureKind
 from xiaozhi.upstream.latency import RollingLatency
 from xiaozhi.upstream.member import Upstream
@@ -445,9 +445,12 @@ def test_a_wait_that_is_late_counts_twice_and_one_that_is_not_counts_nothing() -
 
 def test_one_slower_than_itself_is_slow_even_where_all_are_and_an_unproven_one_comes_before_it() -> None:
     slow = Candidate(1.0, 1.5, usual_s=0.3)
-    assert standings([slow, Candidate(1.0, 1.4, usual_s=0.3)]) == [Standing.SLOW, Standing.SLOW]
-    assert standings([slow, Candidate(1.0, 0.3, unproven=True)]) == [Standing.SLOW, Standing.UNPROVEN]
-    assert standings([Candidate(1.0, 0.3, breaking=True), Candidate(1.0, 0.31, usual_s=0.3)])[0] is Standing.BREAKING
+    assert standings([slow, Candidate(1.0, 1.4, usual_s=0.3)]) == [UpstreamStanding.SLOW, UpstreamStanding.SLOW]
+    assert standings([slow, Candidate(1.0, 0.3, unproven=True)]) == [UpstreamStanding.SLOW, UpstreamStanding.UNPROVEN]
+    assert (
+        standings([Candidate(1.0, 0.3, breaking=True), Candidate(1.0, 0.31, usual_s=0.3)])[0]
+        is UpstreamStanding.BREAKING
+    )
     never = random.Random(1)
     assert {choose([slow, Candidate(1.0, 0.3)], never, explore=False) for _ in range(500)} == {1}
 

@@ -14,7 +14,7 @@ from tests.speech import needs_speech, read_wav, recordings
 from xiaozhi.audio.opus import OpusEncoder
 from xiaozhi.audio.pcm import PcmFloat, to_int16
 from xiaozhi.settings import VadSettings
-from xiaozhi.stages.vad.batcher import Heard, VadBatcher
+from xiaozhi.stages.vad.batcher import JudgedSound, VadBatcher
 from xiaozhi.stages.vad.silero import SileroModel, States, VadError, Windows, built_in_model
 from xiaozhi.stages.vad.uplink import FORGET_WINDOWS, STILL_WINDOWS, UplinkStream
 
@@ -68,13 +68,13 @@ def awake(ear: UplinkStream) -> bool:
     return ear.awake
 
 
-async def alone(pcm: PcmFloat) -> Heard:
+async def alone(pcm: PcmFloat) -> JudgedSound:
     """What one device hears on a tick of its own, packet by packet."""
     tick = VadBatcher(_MODEL, VadSettings())
     ear = tick.open()
     heard = [await tick.hear(ear, [packet]) for packet in encode(pcm)]
     tick.close()
-    return Heard(
+    return JudgedSound(
         np.concatenate([part.pcm for part in heard]),
         [probability for part in heard for probability in part.probabilities],
         sum(part.errors for part in heard),
@@ -151,7 +151,7 @@ async def test_garbage_becomes_silence_and_harms_nobody() -> None:
 @given(st.lists(st.binary(max_size=300), max_size=8))
 @hypothesis_settings(max_examples=40, deadline=None)
 def test_any_bytes_are_heard_as_something(packets: list[bytes]) -> None:
-    async def hear() -> Heard:
+    async def hear() -> JudgedSound:
         tick = VadBatcher(_MODEL, VadSettings())
         heard = await tick.hear(tick.open(), packets)
         tick.close()

@@ -22,8 +22,8 @@ from tests.test_tool_turns import call, come_true, in_pieces
 from xiaozhi.cli import main
 from xiaozhi.client.camera import CameraError, explained
 from xiaozhi.client.device import Device
-from xiaozhi.client.mcp import DeviceTools
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.mcp import DeviceMcpServer
+from xiaozhi.client.ota import ClientIdentity
 from xiaozhi.http.pictures import PictureError, picture_in, prepared
 
 PHOTO = picture()
@@ -342,7 +342,7 @@ async def test_what_do_you_see_is_answered_by_the_camera_of_the_device_in_a_whol
 
     async with ChatStandIn(said, tool_pieces=pieces) as eyes:
         endpoint = {"name": "eyes", "base_url": f"{eyes.url}/v1", "model": "see", "api_key": "none", "vision": True}
-        gear = DeviceTools(photo=PHOTO)
+        gear = DeviceMcpServer(photo=PHOTO)
         async with house(tmp_path, llm={"endpoints": [endpoint]}) as home, home.device(tools=gear) as device:
             connection = home.server.devices.find(device.identity.device_id)
             assert connection is not None
@@ -355,7 +355,7 @@ async def test_what_do_you_see_is_answered_by_the_camera_of_the_device_in_a_whol
 
 async def test_a_camera_that_was_told_no_address_says_so_as_the_firmware_does() -> None:
     async with aiohttp.ClientSession() as session:
-        identity = Identity.of("02:00:00:00:00:09")
+        identity = ClientIdentity.of("02:00:00:00:00:09")
         with pytest.raises(CameraError, match="URL or token is not set"):
             await explained(session, {}, identity, PHOTO, "What?")
         with pytest.raises(CameraError, match="Failed to upload"):

@@ -3,7 +3,7 @@
 from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.offline import OfflineRecognizer
-from xiaozhi.stages.asr.recogniser import BuildContext
+from xiaozhi.stages.asr.recogniser import RecognizerContext
 
 
 class Parrot(OfflineRecognizer):
@@ -17,7 +17,7 @@ class Parrot(OfflineRecognizer):
         self.about = f"parrot, says {sentence!r}"
 
     @classmethod
-    def build(cls, context: BuildContext) -> "Parrot":
+    def build(cls, context: RecognizerContext) -> "Parrot":
         """With the sentence of `[asr.parrot]`."""
         return cls(context.settings.parrot.sentence)  # type: ignore[attr-defined]  # the table of this package
 

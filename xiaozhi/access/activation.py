@@ -13,7 +13,7 @@ from xiaozhi.access.identity import Identity, normal_id
 from xiaozhi.access.rate_limits import Newcomers, OncePer, bucket_of
 from xiaozhi.program import program
 from xiaozhi.settings import AuthSettings
-from xiaozhi.store import Access, Device, NoRoom, PendingClient, Store
+from xiaozhi.store import DeviceAccess, DeviceRecord, NoRoom, PendingClient, Store
 from xiaozhi.store.devices import NO_CLIENT_ID, UNPROVEN
 from xiaozhi.store.pending import CODE_TTL_S
 
@@ -97,10 +97,10 @@ class Activation:
         """
         return self._standing(identity, await self._store.devices.get(identity.device_id))
 
-    def _standing(self, identity: Identity, device: Device | None) -> Standing:
-        listed = identity.device_id in self._allowed or (device is not None and device.access is Access.ALLOWED)
+    def _standing(self, identity: Identity, device: DeviceRecord | None) -> Standing:
+        listed = identity.device_id in self._allowed or (device is not None and device.access is DeviceAccess.ALLOWED)
         bound = device is not None and device.bound
-        if identity.device_id in self._blocked or (device is not None and device.access is Access.BLOCKED):
+        if identity.device_id in self._blocked or (device is not None and device.access is DeviceAccess.BLOCKED):
             return Standing.BLOCKED
         if not (listed or bound or self.required or not self._allowed):
             return Standing.BLOCKED

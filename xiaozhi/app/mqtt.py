@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from xiaozhi.access.access_control import AccessControl
 from xiaozhi.access.mqtt import PUBLISH_TOPIC, MqttOffer
 from xiaozhi.access.tls import TlsFiles
-from xiaozhi.app.ports import Port
+from xiaozhi.app.ports import BoundPort
 from xiaozhi.conversation.services import Services
 from xiaozhi.settings import Settings
 from xiaozhi.transport.connected_devices import ConnectedDevices
@@ -31,9 +31,9 @@ class MqttPorts:
     def __init__(self, settings: Settings) -> None:
         mqtt, host = settings.mqtt, settings.server.host
         with ExitStack() as stack:
-            self.plain = stack.enter_context(Port(host, mqtt.port, "mqtt.port"))
-            self.udp = stack.enter_context(Port(host, mqtt.udp_port, "mqtt.udp_port", socket.SOCK_DGRAM))
-            self.tls = stack.enter_context(Port(host, mqtt.tls_port, "mqtt.tls_port")) if mqtt.tls_port else None
+            self.plain = stack.enter_context(BoundPort(host, mqtt.port, "mqtt.port"))
+            self.udp = stack.enter_context(BoundPort(host, mqtt.udp_port, "mqtt.udp_port", socket.SOCK_DGRAM))
+            self.tls = stack.enter_context(BoundPort(host, mqtt.tls_port, "mqtt.tls_port")) if mqtt.tls_port else None
             self._stack = stack.pop_all()
 
     def __enter__(self) -> "MqttPorts":

@@ -9,7 +9,7 @@ class CannotServe(Exception):
     """Serving is not possible; one line says why and what to do."""
 
 
-class Port:
+class BoundPort:
     """A port that is bound and perhaps not listened on yet; a context that closes what nobody took over.
 
     Args:
@@ -39,7 +39,7 @@ class Port:
         """The real one."""
         return port_of(self.sockets)
 
-    def __enter__(self) -> "Port":
+    def __enter__(self) -> "BoundPort":
         return self
 
     def __exit__(self, *_: object) -> None:

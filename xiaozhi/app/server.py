@@ -23,7 +23,7 @@ from xiaozhi.app.cluster_membership import Membership
 from xiaozhi.app.http_app import build_app
 from xiaozhi.app.mqtt import MqttPorts, MqttServer
 from xiaozhi.app.observability import health_routes, metrics_routes, tracer_of
-from xiaozhi.app.ports import CannotServe, Port
+from xiaozhi.app.ports import BoundPort, CannotServe
 from xiaozhi.app.services import running_services
 from xiaozhi.cluster.link import ClusterError
 from xiaozhi.cluster.node import ClusterNode
@@ -133,7 +133,7 @@ async def serving(settings: Settings, origin: SettingsSource | None = None) -> A
 
 @asynccontextmanager
 async def _serving(
-    settings: Settings, origin: SettingsSource | None, bound: list[Port], mqtt_ports: MqttPorts | None
+    settings: Settings, origin: SettingsSource | None, bound: list[BoundPort], mqtt_ports: MqttPorts | None
 ) -> AsyncIterator[Server]:
     """`serving` on ports that are bound already."""
     try:
@@ -309,20 +309,20 @@ async def _console(
         raise CannotServe(str(error)) from error
 
 
-def _bound(settings: Settings) -> list[Port]:
+def _bound(settings: Settings) -> list[BoundPort]:
     """The plain port and that of TLS, or one of both. Blocking. Raises `CannotServe`."""
     server = settings.server
-    first = Port(server.host, server.port, "server.port")
+    first = BoundPort(server.host, server.port, "server.port")
     if not (server.tls_cert and server.tls_key and server.tls_port):
         return [first]
     try:
-        return [first, Port(server.host, server.tls_port, "server.tls_port")]
+        return [first, BoundPort(server.host, server.tls_port, "server.tls_port")]
     except CannotServe:
         first.__exit__()
         raise
 
 
-async def _listen(runner: web.AppRunner, ports: list[Port], tls: TlsFiles | None) -> list[int]:
+async def _listen(runner: web.AppRunner, ports: list[BoundPort], tls: TlsFiles | None) -> list[int]:
     """Listen on them, the last one with TLS where there is a certificate; returns their real numbers.
 
     Raises:

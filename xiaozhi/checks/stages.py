@@ -12,7 +12,7 @@ from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.settings import AsrSettings, TtsSettings, VadSettings
 from xiaozhi.settings.tts import VOICES
 from xiaozhi.stages.asr.engine import EngineError
-from xiaozhi.stages.asr.recogniser import BuildContext, Recognizer
+from xiaozhi.stages.asr.recogniser import Recognizer, RecognizerContext
 from xiaozhi.stages.asr.registry import build_alone, build_recognizer
 from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.stages.tts.engine import VoiceError
@@ -91,7 +91,7 @@ async def remote_recognition(settings: AsrSettings) -> Finding | None:
     if not getattr(getattr(settings, settings.engine, None), "needs_network", False):
         return None
     try:
-        remote = build_alone(settings.engine, BuildContext(settings, Path(), ()))
+        remote = build_alone(settings.engine, RecognizerContext(settings, Path(), ()))
     except EngineError:
         return None  # said of the recogniser as a whole
     subject = f"asr {remote.name}"

@@ -8,7 +8,7 @@ from xiaozhi.program import PlainError, program
 
 if TYPE_CHECKING:
     from xiaozhi.settings import Settings
-    from xiaozhi.store import Device, Store
+    from xiaozhi.store import DeviceRecord, Store
 
 ABOUT = "The devices that have called. Works beside a running server."
 EXAMPLES = """\
@@ -69,7 +69,7 @@ async def _run(args: argparse.Namespace, store: "Store", settings: "Settings") -
     await _on_one(args, store, settings, await device_called(store, args.device))
 
 
-async def _on_one(args: argparse.Namespace, store: "Store", settings: "Settings", device: "Device") -> None:
+async def _on_one(args: argparse.Namespace, store: "Store", settings: "Settings", device: "DeviceRecord") -> None:
     devices = store.devices
     match args.action:
         case "show":
@@ -109,7 +109,7 @@ async def _on_one(args: argparse.Namespace, store: "Store", settings: "Settings"
     print(f"{device.label}: {_standing(await devices.get(device.id) or device)}")
 
 
-async def _release(store: "Store", device: "Device") -> None:
+async def _release(store: "Store", device: "DeviceRecord") -> None:
     waiting = [one for one in await store.pending.list() if one.device == device.id]
     if len(waiting) > 1:
         for one in waiting:
@@ -134,11 +134,11 @@ async def _list(store: "Store") -> None:
         print(f"{one.device} wants in from {one.address or 'this machine'} and shows {one.code}")
 
 
-def _standing(device: "Device") -> str:
+def _standing(device: "DeviceRecord") -> str:
     return device.access.value or ("bound" if device.bound else "unbound")
 
 
-def _show(device: "Device") -> None:
+def _show(device: "DeviceRecord") -> None:
     rows = {
         "device": device.id,
         "client": device.client_id,
@@ -155,7 +155,7 @@ def _show(device: "Device") -> None:
         print(f"{name:12} {value or '-'}")
 
 
-async def _remove(args: argparse.Namespace, store: "Store", device: "Device") -> None:
+async def _remove(args: argparse.Namespace, store: "Store", device: "DeviceRecord") -> None:
     confirm(args, f"Delete {device.label} and everything it said and was told to remember?", "deleted")
     await store.devices.remove(device.id)
     print(f"{device.label} is gone, with everything of it")

@@ -17,7 +17,7 @@ from xiaozhi.program import PlainError, program
 if TYPE_CHECKING:
     from xiaozhi.settings import Settings
     from xiaozhi.settings.load import Loaded
-    from xiaozhi.store import Device, Store
+    from xiaozhi.store import DeviceRecord, Store
 
 
 class WrongUsage(PlainError):
@@ -119,7 +119,7 @@ def unknown(kind: str, name: str, names: Iterable[str], listing: str) -> WrongUs
     )
 
 
-async def device_called(store: "Store", name: str) -> "Device":
+async def device_called(store: "Store", name: str) -> "DeviceRecord":
     """A device by its id, its name, or the beginning or end of its id.
 
     Raises:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from xiaozhi.cli.frame import add_device, confirm, device_called, on_store, when
 
 if TYPE_CHECKING:
-    from xiaozhi.store import Device, Store
+    from xiaozhi.store import DeviceRecord, Store
 
 ABOUT = "The conversations that are kept. Works beside a running server."
 EXAMPLES = """\
@@ -41,7 +41,7 @@ async def _run(args: argparse.Namespace, store: "Store") -> None:
     await (_show if args.action == "show" else _clear)(args, store, device)
 
 
-async def _show(args: argparse.Namespace, store: "Store", device: "Device") -> None:
+async def _show(args: argparse.Namespace, store: "Store", device: "DeviceRecord") -> None:
     turns = await store.turns.list(device.id, limit=max(1, args.turns))
     for turn in reversed(turns):
         print(f"{when(turn.at)}  {turn.agent or '-'}")
@@ -56,6 +56,6 @@ async def _show(args: argparse.Namespace, store: "Store", device: "Device") -> N
         print(f"nothing is kept of {device.label}")
 
 
-async def _clear(args: argparse.Namespace, store: "Store", device: "Device") -> None:
+async def _clear(args: argparse.Namespace, store: "Store", device: "DeviceRecord") -> None:
     confirm(args, f"Forget everything that was said to {device.label}?", "forgotten")
     print(f"{await store.turns.clear(device.id)} turns of {device.label} are forgotten")

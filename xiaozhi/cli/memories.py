@@ -8,7 +8,7 @@ from xiaozhi.program import PlainError
 
 if TYPE_CHECKING:
     from xiaozhi.settings import Settings
-    from xiaozhi.store import Device, Store
+    from xiaozhi.store import DeviceRecord, Store
 
 ABOUT = "What is remembered at each device. Works beside a running server."
 EXAMPLES = """\
@@ -50,7 +50,7 @@ async def _run(args: argparse.Namespace, store: "Store", settings: "Settings") -
     return await {"list": _list, "add": _add, "forget": _forget}[args.action](args, store, device, settings)
 
 
-async def _list(args: argparse.Namespace, store: "Store", device: "Device", _settings: "Settings") -> None:
+async def _list(args: argparse.Namespace, store: "Store", device: "DeviceRecord", _settings: "Settings") -> None:
     from xiaozhi.memory.facts import Known, search
 
     memories = {memory.id: memory for memory in await store.memories.list(device.id)}
@@ -61,7 +61,7 @@ async def _list(args: argparse.Namespace, store: "Store", device: "Device", _set
         print(f"nothing is remembered at {device.label}")
 
 
-async def _add(args: argparse.Namespace, store: "Store", device: "Device", settings: "Settings") -> None:
+async def _add(args: argparse.Namespace, store: "Store", device: "DeviceRecord", settings: "Settings") -> None:
     from xiaozhi.memory.facts import Known, Proposal, merge
 
     known = [Known(memory.id, memory.text) for memory in await store.memories.list(device.id)]
@@ -75,7 +75,7 @@ async def _add(args: argparse.Namespace, store: "Store", device: "Device", setti
     print(f"remembered at {device.label}" + (f"; {len(changes.remove)} older taken back" if changes.remove else ""))
 
 
-async def _forget(args: argparse.Namespace, store: "Store", device: "Device", settings: "Settings") -> int:
+async def _forget(args: argparse.Namespace, store: "Store", device: "DeviceRecord", settings: "Settings") -> int:
     if sum((bool(args.numbers), bool(args.about.strip()), args.all)) != 1:
         raise PlainError("say what to forget: numbers, --about WORDS, or --all")
     if args.all:
@@ -94,7 +94,7 @@ async def _forget(args: argparse.Namespace, store: "Store", device: "Device", se
     return 0 if count or args.all else 1
 
 
-async def _forget_there(settings: "Settings", device: "Device", subjects: list[str]) -> None:
+async def _forget_there(settings: "Settings", device: "DeviceRecord", subjects: list[str]) -> None:
     """Erase it at the memory service as well."""
     from xiaozhi.memory.keeper import service_user
     from xiaozhi.memory.mem0 import Mem0, Mem0Error

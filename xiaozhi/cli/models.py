@@ -74,7 +74,7 @@ def _list(models_dir: Path) -> None:
 def _pull(model: "Model", settings: "ModelsSettings", args: argparse.Namespace) -> None:
     import asyncio
 
-    from xiaozhi.cli.progress import Bar
+    from xiaozhi.cli.progress import ProgressBar
     from xiaozhi.models import record
     from xiaozhi.models.pull import PullError, pull
     from xiaozhi.stages.verify import verify
@@ -85,7 +85,7 @@ def _pull(model: "Model", settings: "ModelsSettings", args: argparse.Namespace) 
     except (OSError, ValueError) as error:
         raise PullError(f"{model.name}: {error}") from None
     sources = [model.source_at(args.url)] if args.url else model.sources_in(args.mirror or settings.mirrors)
-    with Bar() as bar:
+    with ProgressBar() as bar:
         pulled = asyncio.run(
             pull(
                 model,

@@ -7,7 +7,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 
-class Bar:
+class ProgressBar:
     """Shows one file after the other; a context, so that the last bar is closed.
 
     Args:
@@ -20,7 +20,7 @@ class Bar:
         self._tenth = -1
         self._bar: tqdm[object] | None = None
 
-    def __enter__(self) -> "Bar":
+    def __enter__(self) -> "ProgressBar":
         return self
 
     def __exit__(

@@ -42,11 +42,11 @@ def run(args: argparse.Namespace) -> None:
 
 def explain(settings: "LlmSettings", args: argparse.Namespace) -> dict[str, Any]:
     """The route as plain data: tier, reason, fallback, length, and the endpoints in the order of their turn."""
-    from xiaozhi.text.complexity import Question, choose_tier, length_of
+    from xiaozhi.text.complexity import RoutedQuestion, choose_tier, length_of
 
     available = {endpoint.place for endpoint in settings.endpoints}
     busy = {"edge": args.edge_busy, "cloud": args.cloud_busy}
-    question = Question(args.text, args.image, args.tools, args.tier, busy)
+    question = RoutedQuestion(args.text, args.image, args.tools, args.tier, busy)
     # Without endpoints the rules are told as if both tiers were there.
     route = choose_tier(question, settings.routing, available or {"edge", "cloud"})
     enabled = settings.routing.enabled

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from xiaozhi.audio.pcm import PcmFloat
     from xiaozhi.client.device import Device
     from xiaozhi.client.manners import Manners
-    from xiaozhi.client.mcp import DeviceTools
-    from xiaozhi.client.microphone import Utterance
+    from xiaozhi.client.mcp import DeviceMcpServer
+    from xiaozhi.client.microphone import SpokenUtterance
     from xiaozhi.client.report import TurnReport
     from xiaozhi.client.soundcard import Loudspeaker
     from xiaozhi.settings import Settings
@@ -119,7 +119,7 @@ def _runner() -> asyncio.Runner:
 async def _talk(args: argparse.Namespace, settings: "Settings") -> int:
     from xiaozhi.client.device import Device
     from xiaozhi.client.microphone import LiveMicrophone, SpeechMicrophone
-    from xiaozhi.client.ota import Identity
+    from xiaozhi.client.ota import ClientIdentity
     from xiaozhi.client.soundcard import Recorder
     from xiaozhi.turn.machine import ListeningMode
 
@@ -134,7 +134,7 @@ async def _talk(args: argparse.Namespace, settings: "Settings") -> int:
         ota_url = await _ota_url(args, settings, stack)
         device = await stack.enter_async_context(
             Device(
-                Identity.of(args.device_id) if args.device_id else Identity.of_this_machine(),
+                ClientIdentity.of(args.device_id) if args.device_id else ClientIdentity.of_this_machine(),
                 manners=manners,
                 microphone=microphone,
                 version=args.protocol_version or 1,
@@ -161,12 +161,12 @@ async def _talk(args: argparse.Namespace, settings: "Settings") -> int:
         return code
 
 
-def _gear(photo: Path | None) -> "DeviceTools":
+def _gear(photo: Path | None) -> "DeviceMcpServer":
     """What the device can do; with a picture, it has a camera."""
-    from xiaozhi.client.mcp import DeviceTools
+    from xiaozhi.client.mcp import DeviceMcpServer
 
     if photo is None:
-        return DeviceTools()
+        return DeviceMcpServer()
     from xiaozhi.http.pictures import PictureError, picture_in
 
     try:
@@ -176,7 +176,7 @@ def _gear(photo: Path | None) -> "DeviceTools":
         raise WrongUsage(f"--photo: {photo}: {error.strerror}") from error
     except PictureError:
         raise WrongUsage(f"--photo: {photo} is no JPEG or PNG picture that can be used") from None
-    return DeviceTools(photo=data)
+    return DeviceMcpServer(photo=data)
 
 
 async def _connect(device: "Device", args: argparse.Namespace, ota_url: str) -> None:
@@ -215,7 +215,7 @@ async def _ota_url(args: argparse.Namespace, settings: "Settings", stack: AsyncE
 class _Line:
     """One thing to say: prepared speech, or a text to type."""
 
-    speech: "Utterance | None" = None
+    speech: "SpokenUtterance | None" = None
     text: str = ""
 
 
@@ -228,7 +228,7 @@ def _lines(args: argparse.Namespace, settings: "Settings", frame_ms: int) -> "li
     from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, UPLINK_RATE_HZ, to_int16
     from xiaozhi.audio.resample import StreamResampler
     from xiaozhi.audio.wav import read_wav
-    from xiaozhi.client.microphone import Utterance
+    from xiaozhi.client.microphone import SpokenUtterance
     from xiaozhi.stages.tts.espeak import say
 
     lines = []
@@ -243,7 +243,7 @@ def _lines(args: argparse.Namespace, settings: "Settings", frame_ms: int) -> "li
             pcm = np.concatenate([spoken, resampler.flush()])
         if not pcm.any():
             raise WrongUsage(f"{source}: there is nothing to hear in it")
-        lines.append(_Line(Utterance.encode(pcm, frame_ms)))
+        lines.append(_Line(SpokenUtterance.encode(pcm, frame_ms)))
     return lines * (args.turns or 1)
 
 

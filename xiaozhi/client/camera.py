@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.ota import ClientIdentity
 
 _BOUNDARY: Final = "----ESP32_CAMERA_BOUNDARY"
 # Firmware: 30 s for the header and as much for the body.
@@ -19,7 +19,7 @@ class CameraError(Exception):
 
 
 async def explained(
-    session: aiohttp.ClientSession, vision: dict[str, Any], identity: Identity, photo: bytes, question: str
+    session: aiohttp.ClientSession, vision: dict[str, Any], identity: ClientIdentity, photo: bytes, question: str
 ) -> str:
     """Post a picture; returns the answer as it came.
 

@@ -9,10 +9,10 @@ from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.client.errors import ChannelLost
 from xiaozhi.client.handset import Handset, Sink
 from xiaozhi.client.manners import DeviceState, Manners
-from xiaozhi.client.mcp import DeviceTools
-from xiaozhi.client.microphone import Microphone, SpeechMicrophone, Utterance
-from xiaozhi.client.ota import Identity
-from xiaozhi.client.report import Outcome, TurnReport
+from xiaozhi.client.mcp import DeviceMcpServer
+from xiaozhi.client.microphone import Microphone, SpeechMicrophone, SpokenUtterance
+from xiaozhi.client.ota import ClientIdentity
+from xiaozhi.client.report import TurnOutcome, TurnReport
 from xiaozhi.client.speaker import decode
 from xiaozhi.turn.machine import ListeningMode
 
@@ -30,7 +30,7 @@ class Device(Handset):
 
     def __init__(
         self,
-        identity: Identity,
+        identity: ClientIdentity,
         *,
         manners: Manners | None = None,
         microphone: Microphone | None = None,
@@ -40,7 +40,7 @@ class Device(Handset):
         decode_reply: bool = True,
         speed: float = 1.0,
         session: aiohttp.ClientSession | None = None,
-        tools: DeviceTools | None = None,
+        tools: DeviceMcpServer | None = None,
         sink: Sink | None = None,
     ) -> None:
         super().__init__(
@@ -58,7 +58,7 @@ class Device(Handset):
         self._decode_reply = decode_reply
 
     async def turn(
-        self, speech: Utterance | PcmInt, *, answer_timeout_s: float = 15.0, reply_timeout_s: float = 120.0
+        self, speech: SpokenUtterance | PcmInt, *, answer_timeout_s: float = 15.0, reply_timeout_s: float = 120.0
     ) -> TurnReport:
         """Say something, wait until the reply has been played, and report.
 
@@ -70,8 +70,8 @@ class Device(Handset):
             reply_timeout_s: from there to the end of playback.
         """
         utterance = speech
-        if not isinstance(utterance, Utterance):
-            utterance = await asyncio.to_thread(Utterance.encode, utterance, self.microphone.frame_ms)
+        if not isinstance(utterance, SpokenUtterance):
+            utterance = await asyncio.to_thread(SpokenUtterance.encode, utterance, self.microphone.frame_ms)
         said_s = utterance.duration_ms / self.speed / 1000.0 + answer_timeout_s
         self.begin_turn()
         try:
@@ -84,9 +84,9 @@ class Device(Handset):
                 await self.until(self._all_said, said_s)
                 self.stop()
         except TimeoutError:
-            return await self._report(Outcome.NO_ANSWER)
+            return await self._report(TurnOutcome.NO_ANSWER)
         except ChannelLost:
-            return await self._report(Outcome.LOST)
+            return await self._report(TurnOutcome.LOST)
         return await self.reply(answer_timeout_s=answer_timeout_s, reply_timeout_s=reply_timeout_s)
 
     async def turn_text(
@@ -109,18 +109,18 @@ class Device(Handset):
     async def reply(self, *, answer_timeout_s: float = 15.0, reply_timeout_s: float = 120.0) -> TurnReport:
         """Wait for a reply that is to come, or is under way, until it has been played, and report."""
         log = self.turn_log
-        outcome = Outcome.NO_ANSWER
+        outcome = TurnOutcome.NO_ANSWER
         try:
             await self.until(lambda: log.tts_start_ms is not None, answer_timeout_s)
-            outcome = Outcome.STUCK
+            outcome = TurnOutcome.STUCK
             await self.until(self._reply_over, reply_timeout_s)
-            outcome = Outcome.ANSWERED
+            outcome = TurnOutcome.ANSWERED
             if self.traces:
                 await self.until(lambda: log.trace is not None, _TRACE_TIMEOUT_S)
         except TimeoutError:
             pass  # the outcome says how far it came
         except ChannelLost:
-            outcome = outcome if outcome is Outcome.ANSWERED else Outcome.LOST
+            outcome = outcome if outcome is TurnOutcome.ANSWERED else TurnOutcome.LOST
         return await self._report(outcome)
 
     def _wake_up(self) -> None:
@@ -136,7 +136,7 @@ class Device(Handset):
     def _reply_over(self) -> bool:
         return self.turn_log.tts_stop_ms is not None and not self.manners.replying and self.manners.settled
 
-    async def _report(self, outcome: Outcome) -> TurnReport:
+    async def _report(self, outcome: TurnOutcome) -> TurnReport:
         self.advance()
         playback = self.manners.speaker.playback
         report = self.turn_log.report(outcome, playback)

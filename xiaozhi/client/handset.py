@@ -18,11 +18,11 @@ from xiaozhi.client.errors import ChannelLost, ConnectFailed
 from xiaozhi.client.hello import DEFAULT_FRAME_MS, ServerHello, client_hello
 from xiaozhi.client.link import Link, device_session, open_socket
 from xiaozhi.client.manners import Flush, Manners, Send
-from xiaozhi.client.mcp import DeviceTools
-from xiaozhi.client.microphone import Microphone, SpeechMicrophone, Uplink, Utterance
-from xiaozhi.client.ota import Identity, OtaReply, ask_ota
+from xiaozhi.client.mcp import DeviceMcpServer
+from xiaozhi.client.microphone import Microphone, SpeechMicrophone, SpokenUtterance, Uplink
+from xiaozhi.client.ota import ClientIdentity, OtaReply, ask_ota
 from xiaozhi.client.report import TurnLog
-from xiaozhi.client.speaker import Drop
+from xiaozhi.client.speaker import LossReason
 from xiaozhi.client.waiting import Waiting
 from xiaozhi.transport import framing
 from xiaozhi.turn.machine import ListeningMode
@@ -64,7 +64,7 @@ class Handset:
 
     def __init__(
         self,
-        identity: Identity,
+        identity: ClientIdentity,
         *,
         manners: Manners | None = None,
         microphone: Microphone | None = None,
@@ -73,14 +73,14 @@ class Handset:
         trace: bool = False,
         speed: float = 1.0,
         session: aiohttp.ClientSession | None = None,
-        tools: DeviceTools | None = None,
+        tools: DeviceMcpServer | None = None,
         sink: Sink | None = None,
     ) -> None:
         self.identity = identity
         self.manners = manners or Manners()
         self.microphone = microphone or SpeechMicrophone(self.manners.frame_ms)
         self.mode = mode
-        self.tools = tools or DeviceTools()
+        self.tools = tools or DeviceMcpServer()
         self.session_id = ""
         self.received: deque[tuple[float, dict[str, Any]]] = deque(maxlen=_MAX_MESSAGES)
         """The JSON messages of the server and when they came, in milliseconds on the loop's clock; the last 2000."""
@@ -212,7 +212,7 @@ class Handset:
         """Press the key while the device speaks: ask the server to stop."""
         self._act(lambda now_ms: self.manners.abort(now_ms, reason))
 
-    def say(self, speech: Utterance) -> None:
+    def say(self, speech: SpokenUtterance) -> None:
         """Say this as soon as the microphone is open; the call returns at once.
 
         Raises:
@@ -222,7 +222,7 @@ class Handset:
             raise TypeError("a live microphone says what it hears")
         self.microphone.say(speech)
 
-    def detect(self, text: str, wake_audio: Utterance | None = None) -> None:
+    def detect(self, text: str, wake_audio: SpokenUtterance | None = None) -> None:
         """Report a wake word, after a burst of the audio it was heard in; or hand over a typed text."""
         for opus in wake_audio.packets if wake_audio is not None else ():
             self._microphone_gave(opus)
@@ -314,10 +314,10 @@ class Handset:
             opus = framing.unpack(self.version, message).opus
             duration_ms = packet_ms(opus)
         except (framing.FramingError, ValueError):
-            speaker.refuse(Drop.MALFORMED)
+            speaker.refuse(LossReason.MALFORMED)
             return
         if duration_ms > self._longest_packet_ms:
-            speaker.refuse(Drop.TOO_LONG)
+            speaker.refuse(LossReason.TOO_LONG)
         elif self.manners.audio(opus, duration_ms, now_ms) and self._sink is not None:
             self._sink.play(opus)
         self.advance()

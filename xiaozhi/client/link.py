@@ -10,14 +10,14 @@ from yarl import URL
 
 from xiaozhi.client.errors import connect_error
 from xiaozhi.client.microphone import UPLINK_QUEUE_PACKETS
-from xiaozhi.client.ota import Identity
+from xiaozhi.client.ota import ClientIdentity
 
 # Firmware: the upgrade must be answered within 10 s.
 _UPGRADE_TIMEOUT_S: Final = 10.0
 _MAX_MESSAGE_BYTES: Final = 1 << 20
 
 
-class Socket(aiohttp.ClientWebSocketResponse):
+class DeviceSocket(aiohttp.ClientWebSocketResponse):
     """A WebSocket that can be dropped as a device drops it: TCP ends, no Close frame is sent."""
 
     def drop(self) -> None:
@@ -36,12 +36,14 @@ def device_session() -> aiohttp.ClientSession:
     """An HTTP session for any number of devices: no limit on connections, none of the headers a browser would add."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
-        ws_response_class=Socket,
+        ws_response_class=DeviceSocket,
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
     )
 
 
-async def open_socket(session: aiohttp.ClientSession, url: str, identity: Identity, token: str, version: int) -> Socket:
+async def open_socket(
+    session: aiohttp.ClientSession, url: str, identity: ClientIdentity, token: str, version: int
+) -> DeviceSocket:
     """Upgrade with the headers that firmware 2.4.2 sends; the host is named without its port, as there.
 
     A token with a space in it is sent verbatim, any other as a bearer token, none when it is empty.
@@ -65,7 +67,7 @@ async def open_socket(session: aiohttp.ClientSession, url: str, identity: Identi
             )
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise connect_error(url, error) from error
-    if not isinstance(socket, Socket):
+    if not isinstance(socket, DeviceSocket):
         raise TypeError("the session must come from device_session()")
     return socket
 
@@ -92,7 +94,7 @@ class Outbox:
         self._messages.append(message)
         self._filled.set()
 
-    async def send_all(self, socket: Socket) -> None:
+    async def send_all(self, socket: DeviceSocket) -> None:
         """Send what is put, for ever.
 
         Raises:
@@ -121,7 +123,7 @@ class Link:
 
     def __init__(
         self,
-        socket: Socket,
+        socket: DeviceSocket,
         on_text: Callable[[str], None],
         on_binary: Callable[[bytes], None],
         on_lost: Callable[[str], None],

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar, Final, TypeAlias
 
-from xiaozhi.client.speaker import DESKTOP_QUEUE_MS, FIRMWARE_QUEUE_PACKETS, Drop, Speaker
+from xiaozhi.client.speaker import DESKTOP_QUEUE_MS, FIRMWARE_QUEUE_PACKETS, LossReason, Speaker
 from xiaozhi.turn.machine import ListeningMode
 
 
@@ -160,7 +160,7 @@ class Manners:
         """A packet of the reply has arrived; False when it will not be heard."""
         self.advance(now_ms)
         if not self._accepts_audio():
-            self.speaker.refuse(Drop.NOT_SPEAKING)
+            self.speaker.refuse(LossReason.NOT_SPEAKING)
             return False
         return self.speaker.put(packet, duration_ms, now_ms)
 
@@ -244,11 +244,11 @@ class Manners:
             case DeviceState.SPEAKING:
                 if self.mode is not ListeningMode.REALTIME:
                     self.microphone_from_ms = None
-                self._clear(now_ms, Drop.CLEARED_BY_START)
+                self._clear(now_ms, LossReason.CLEARED_BY_START)
 
     def _start_listening(self, now_ms: float) -> None:
         self._send_listen_start()
-        self._clear(now_ms, Drop.CLEARED_BY_STOP)
+        self._clear(now_ms, LossReason.CLEARED_BY_STOP)
         self.microphone_from_ms = now_ms + self._microphone_ms
 
     def _listen_again(self, _now_ms: float) -> None:
@@ -280,7 +280,7 @@ class Manners:
         self.replying = False
         self.speaker.end_reply(now_ms)
 
-    def _clear(self, now_ms: float, reason: Drop) -> None:
+    def _clear(self, now_ms: float, reason: LossReason) -> None:
         if self.speaker.busy:
             self._actions.append(Flush())
         self.speaker.clear(now_ms, reason)
@@ -337,7 +337,7 @@ class DesktopManners(Manners):
             if self.state is DeviceState.SPEAKING:
                 self._go(DeviceState.IDLE, now_ms)
             return
-        self._clear(now_ms, Drop.CLEARED_BY_STOP)
+        self._clear(now_ms, LossReason.CLEARED_BY_STOP)
         if self.state is DeviceState.LISTENING and self.mode is ListeningMode.AUTO:
             self._listen_again(now_ms)
         else:

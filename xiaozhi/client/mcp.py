@@ -34,7 +34,7 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Tool:
+class DeviceTool:
     """Something the device can do; `call` takes the arguments by name, already checked."""
 
     name: str
@@ -60,7 +60,7 @@ class _Refused(Exception):
 
 
 @dataclass(slots=True)
-class DeviceTools:
+class DeviceMcpServer:
     """The tools that all boards have, and the state they act on.
 
     Attributes:
@@ -78,30 +78,34 @@ class DeviceTools:
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     vision: dict[str, Any] = field(default_factory=dict)
     photo: bytes = b""
-    tools: dict[str, Tool] = field(init=False)
+    tools: dict[str, DeviceTool] = field(init=False)
 
     def __post_init__(self) -> None:
         percent = {"kind": "integer", "minimum": 0, "maximum": 100}
         tools = (
-            Tool("self.get_device_status", "Volume, screen, battery and network of the device now.", (), self._status),
-            Tool(
+            DeviceTool(
+                "self.get_device_status", "Volume, screen, battery and network of the device now.", (), self._status
+            ),
+            DeviceTool(
                 "self.audio_speaker.set_volume",
                 "Set the volume of the speaker. To change it relatively, read the device status first.",
                 (Parameter("volume", **percent),),  # type: ignore[arg-type]  # one dictionary of mixed types
                 self._set_volume,
             ),
-            Tool(
+            DeviceTool(
                 "self.screen.set_brightness",
                 "Set the brightness of the screen.",
                 (Parameter("brightness", **percent),),  # type: ignore[arg-type]  # as above
                 self._set_brightness,
             ),
-            Tool("self.get_system_info", "System information.", (), self._system_info, user_only=True),
+            DeviceTool("self.get_system_info", "System information.", (), self._system_info, user_only=True),
         )
         self.tools = {tool.name: tool for tool in tools}
         if self.photo:
             words = "Take a photo and answer a question about it."
-            self.tools[CAMERA] = Tool(CAMERA, words, (Parameter("question", "string"),), lambda question: question)
+            self.tools[CAMERA] = DeviceTool(
+                CAMERA, words, (Parameter("question", "string"),), lambda question: question
+            )
 
     def photo_wanted(self, payload: dict[str, Any]) -> str | None:
         """The question, if this message asks the camera in a way the firmware would answer; it is answered later."""

@@ -50,7 +50,7 @@ def _encoder(frame_ms: int) -> OpusEncoder:
 
 
 @dataclass(frozen=True, slots=True)
-class Utterance:
+class SpokenUtterance:
     """Speech as packets, ready to be sent by any number of devices.
 
     Attributes:
@@ -65,7 +65,7 @@ class Utterance:
     duration_ms: float
 
     @classmethod
-    def encode(cls, pcm: PcmInt, frame_ms: int = 60, voiced_ms: float | None = None) -> "Utterance":
+    def encode(cls, pcm: PcmInt, frame_ms: int = 60, voiced_ms: float | None = None) -> "SpokenUtterance":
         """Encode int16[n] at 16 kHz. Blocking: some 2 ms for a second of speech.
 
         Args:
@@ -118,11 +118,11 @@ class SpeechMicrophone:
     def __init__(self, frame_ms: int = 60) -> None:
         self.frame_ms = frame_ms
         self._silence = MicFrame(silence_packet(frame_ms))
-        self._waiting: deque[Utterance] = deque()
-        self._saying: Utterance | None = None
+        self._waiting: deque[SpokenUtterance] = deque()
+        self._saying: SpokenUtterance | None = None
         self._position = 0
 
-    def say(self, utterance: Utterance) -> None:
+    def say(self, utterance: SpokenUtterance) -> None:
         """Say this next; while the microphone is shut, the user waits.
 
         Raises:

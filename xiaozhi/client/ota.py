@@ -16,7 +16,7 @@ _TIMEOUT = aiohttp.ClientTimeout(total=30.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ClientIdentity:
     """Who a device is.
 
     Attributes:
@@ -33,18 +33,18 @@ class Identity:
     language: str = "zh-CN"
 
     @classmethod
-    def of(cls, device_id: str) -> "Identity":
+    def of(cls, device_id: str) -> "ClientIdentity":
         """The identity of the device with this address; its client id is always the same."""
         return cls(device_id.lower(), str(uuid.uuid5(uuid.NAMESPACE_OID, f"xiaozhi-client/{device_id.lower()}")))
 
     @classmethod
-    def numbered(cls, number: int) -> "Identity":
+    def numbered(cls, number: int) -> "ClientIdentity":
         """One of up to 2^32 distinct devices, with a locally administered address."""
         octets = number.to_bytes(4, "big").hex(":")
         return cls.of(f"02:00:{octets}")
 
     @classmethod
-    def of_this_machine(cls) -> "Identity":
+    def of_this_machine(cls) -> "ClientIdentity":
         """Always the same on one machine; its address is made a locally administered one."""
         octets = (uuid.getnode() & 0xFF_FFFF_FFFF).to_bytes(5, "big").hex(":")
         return cls.of(f"02:{octets}")
@@ -93,7 +93,7 @@ class OtaReply:
     body: dict[str, Any]
 
 
-async def ask_ota(session: aiohttp.ClientSession, url: str, identity: Identity) -> OtaReply:
+async def ask_ota(session: aiohttp.ClientSession, url: str, identity: ClientIdentity) -> OtaReply:
     """Post the device's description and read where to connect, as the firmware does at every boot.
 
     Raises:

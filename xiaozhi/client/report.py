@@ -5,10 +5,10 @@ from enum import StrEnum
 from typing import Any
 
 from xiaozhi.audio.pcm import PcmFloat
-from xiaozhi.client.speaker import Drop, Playback
+from xiaozhi.client.speaker import LossReason, Playback
 
 
-class Outcome(StrEnum):
+class TurnOutcome(StrEnum):
     """How a turn ended."""
 
     ANSWERED = "answered"
@@ -56,7 +56,7 @@ class TurnReport:
         trace: the server's own account of the turn, None when it sent none.
     """
 
-    outcome: Outcome
+    outcome: TurnOutcome
     heard: str = ""
     said: list[Sentence] = field(default_factory=list)
     emotion: str = ""
@@ -81,7 +81,7 @@ class TurnReport:
     @property
     def answered(self) -> bool:
         """Something was heard."""
-        return self.outcome is Outcome.ANSWERED
+        return self.outcome is TurnOutcome.ANSWERED
 
     @property
     def text(self) -> str:
@@ -150,15 +150,15 @@ class TurnLog:
             case "trace", _:
                 self.trace = message
 
-    def report(self, outcome: Outcome, playback: Playback) -> TurnReport:
+    def report(self, outcome: TurnOutcome, playback: Playback) -> TurnReport:
         """The finished turn; without an anchor (nothing was voiced) times count from the beginning of the turn."""
         anchor_ms = self.begun_ms if self.anchor_ms is None else self.anchor_ms
 
         def after(at_ms: float | None) -> float | None:
             return None if at_ms is None else at_ms - anchor_ms
 
-        if outcome is Outcome.ANSWERED and not playback.heard:
-            outcome = Outcome.SILENT
+        if outcome is TurnOutcome.ANSWERED and not playback.heard:
+            outcome = TurnOutcome.SILENT
         return TurnReport(
             outcome=outcome,
             heard=self.heard,
@@ -172,7 +172,7 @@ class TurnLog:
             play_end_ms=after(playback.ended_ms),
             reply_ms=playback.heard_ms,
             received=playback.received,
-            dropped={drop.value: playback.dropped[drop] for drop in Drop if playback.dropped[drop]},
+            dropped={drop.value: playback.dropped[drop] for drop in LossReason if playback.dropped[drop]},
             starved_count=playback.starved_count,
             starved_ms=playback.starved_ms,
             lead_max_ms=playback.lead_max_ms,

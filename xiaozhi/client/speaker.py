@@ -25,7 +25,7 @@ NEW_QUEUE_PACKETS: Final = 24
 DESKTOP_QUEUE_MS: Final = 10_000.0
 
 
-class Drop(StrEnum):
+class LossReason(StrEnum):
     """Why a packet was not heard."""
 
     NOT_SPEAKING = "not speaking"
@@ -42,7 +42,7 @@ class Drop(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class HeardPacket:
     """A packet that was played from `at_ms` on, for `heard_ms`; shorter than the packet where the queue was cleared."""
 
     at_ms: float
@@ -64,9 +64,9 @@ class Playback:
             interrupted device goes on speaking.
     """
 
-    heard: list[Heard] = field(default_factory=list)
+    heard: list[HeardPacket] = field(default_factory=list)
     received: int = 0
-    dropped: Counter[Drop] = field(default_factory=Counter)
+    dropped: Counter[LossReason] = field(default_factory=Counter)
     starved_count: int = 0
     starved_ms: float = 0.0
     lead_max_ms: float = 0.0
@@ -110,23 +110,23 @@ class Speaker:
                 self.playback.starved_ms += now_ms - self._silent_since_ms
             self._playing = (now_ms, packet, duration_ms)
         elif self._max_packets is not None and len(self._waiting) + 1 >= self._max_packets:
-            self.drop(Drop.QUEUE_FULL)
+            self.drop(LossReason.QUEUE_FULL)
             return False
         else:
             self._waiting.append((packet, duration_ms))
             self._waiting_ms += duration_ms
             while self._max_ms is not None and self.queued_ms(now_ms) > self._max_ms and self._waiting:
                 self._waiting_ms -= self._waiting.popleft()[1]
-                self.drop(Drop.QUEUE_FULL)
+                self.drop(LossReason.QUEUE_FULL)
         self.playback.lead_max_ms = max(self.playback.lead_max_ms, self.queued_ms(now_ms))
         return True
 
-    def drop(self, reason: Drop, count: int = 1) -> None:
+    def drop(self, reason: LossReason, count: int = 1) -> None:
         """Note packets that will not be heard."""
         if count:
             self.playback.dropped[reason] += count
 
-    def refuse(self, reason: Drop) -> None:
+    def refuse(self, reason: LossReason) -> None:
         """A packet has arrived that the device does not even queue."""
         self.playback.received += 1
         self.drop(reason)
@@ -138,7 +138,7 @@ class Speaker:
             ends_ms = began_ms + duration_ms
             if ends_ms > now_ms:
                 return
-            self.playback.heard.append(Heard(began_ms, packet, duration_ms))
+            self.playback.heard.append(HeardPacket(began_ms, packet, duration_ms))
             if self._waiting:
                 following, following_ms = self._waiting.popleft()
                 self._waiting_ms = self._waiting_ms - following_ms if self._waiting else 0.0
@@ -147,14 +147,14 @@ class Speaker:
                 self._playing = None
                 self._silent_since_ms = ends_ms
 
-    def clear(self, now_ms: float, reason: Drop) -> None:
+    def clear(self, now_ms: float, reason: LossReason) -> None:
         """Forget what waits and cut off what sounds."""
         self.advance(now_ms)
         unheard = len(self._waiting)
         if self._playing is not None:
             began_ms, packet, _duration_ms = self._playing
             if now_ms > began_ms:
-                self.playback.heard.append(Heard(began_ms, packet, now_ms - began_ms))
+                self.playback.heard.append(HeardPacket(began_ms, packet, now_ms - began_ms))
             else:
                 unheard += 1
         self.drop(reason, unheard)
@@ -199,7 +199,7 @@ class Speaker:
         return finished
 
 
-def decode(heard: Sequence[Heard]) -> tuple[PcmFloat, int]:
+def decode(heard: Sequence[HeardPacket]) -> tuple[PcmFloat, int]:
     """What was heard, float32[n] at 24 kHz, and how many packets were not Opus. Blocking: 0.1 ms a packet."""
     decoder = OpusDecoder(DOWNLINK_RATE_HZ)
     pieces: list[PcmFloat] = []

@@ -10,7 +10,7 @@ import orjson
 
 from xiaozhi.cluster.link import Gone, RedisLink, Use, number_of
 from xiaozhi.cluster.synced import Synced
-from xiaozhi.store import Access, Device, Store, StoreError
+from xiaozhi.store import DeviceAccess, DeviceRecord, Store, StoreError
 from xiaozhi.store.database import Database
 from xiaozhi.store.devices import Devices
 from xiaozhi.store.named import Meta
@@ -38,7 +38,7 @@ _LAST_SEEN: Final = "cluster.forgotten"
 _UNTOLD: Final = "cluster.untold"
 
 
-def record_of(device: Device) -> bytes:
+def record_of(device: DeviceRecord) -> bytes:
     """A device as it lies in Redis."""
     values: dict[str, Any] = {name: getattr(device, name) for name in _SHARED}
     return orjson.dumps({"v": 1, **values, "access": device.access.value, "hmac_key": device.hmac_key.hex()})
@@ -51,7 +51,7 @@ def values_of(record: bytes) -> dict[str, Any] | None:
         if told["v"] != 1:
             return None
         values = {name: told[name] for name in _SHARED}
-        values["access"] = Access(values["access"]).value
+        values["access"] = DeviceAccess(values["access"]).value
         values["hmac_key"] = bytes.fromhex(values["hmac_key"])
         values["bound_at"] = float(values["bound_at"])
         number_of(values["bound_at"], _LATEST_MS)
@@ -69,8 +69,8 @@ def merged_records(shared: bytes, own: bytes) -> bytes:
         return own
     first, second = (ours, theirs) if ours["bound_at"] > theirs["bound_at"] else (theirs, ours)
     values = {name: first[name] or second[name] for name in _SHARED}
-    if Access.BLOCKED.value in (first["access"], second["access"]):
-        values["access"] = Access.BLOCKED.value  # keeping somebody out wrongly is the lesser mistake
+    if DeviceAccess.BLOCKED.value in (first["access"], second["access"]):
+        values["access"] = DeviceAccess.BLOCKED.value  # keeping somebody out wrongly is the lesser mistake
     return orjson.dumps({"v": 1, **values, "hmac_key": values["hmac_key"].hex()})
 
 
@@ -230,20 +230,20 @@ class SharedDevices(Devices):
         self._link = link
         self._deletions = deletions
 
-    async def get(self, device_id: str) -> Device | None:
+    async def get(self, device_id: str) -> DeviceRecord | None:
         """A device as all nodes know it. Raises `StoreError`."""
         own = await super().get(device_id)
         if own is None and await self._deletions.waits(device_id):
             return None
         return await self.settled(device_id, own)
 
-    async def settled(self, device_id: str, own: Device | None) -> Device | None:
+    async def settled(self, device_id: str, own: DeviceRecord | None) -> DeviceRecord | None:
         """Agree with the other nodes on a device; None where nobody knows it. Raises `StoreError`."""
         taken = await self.synced.settle(device_id, record_of(own) if own is not None else None)
         values = values_of(taken) if taken is not None else None
         return own if values is None else await super()._change(device_id, values)
 
-    async def seen(self, device_id: str, *, client_id: str = "", board: str = "", firmware: str = "") -> Device:
+    async def seen(self, device_id: str, *, client_id: str = "", board: str = "", firmware: str = "") -> DeviceRecord:
         """A device has called; see `Devices.seen`."""
         try:
             await self.get(device_id)  # what others know goes before what it says now
@@ -252,7 +252,7 @@ class SharedDevices(Devices):
         except StoreError:
             return await super().seen(device_id, client_id=client_id, board=board, firmware=firmware)
 
-    async def _change(self, device_id: str, values: dict[str, Any]) -> Device:
+    async def _change(self, device_id: str, values: dict[str, Any]) -> DeviceRecord:
         await self.get(device_id)
         device = await super()._change(device_id, values)
         return await self.settled(device_id, device) or device
@@ -264,7 +264,7 @@ class SharedDevices(Devices):
         await self._deletions.tell(device_id, all_of_it=True)
         return removed
 
-    async def pin(self, device_id: str, client_id: str) -> Device:
+    async def pin(self, device_id: str, client_id: str) -> DeviceRecord:
         """Make a client the only one that may be this device; see `Devices.pin`."""
         await self.get(device_id)  # it may have come to another node before
         device = await super().pin(device_id, client_id)
@@ -326,7 +326,7 @@ class SharedPendingClients(PendingClients):
         except Gone:
             return None
 
-    async def bind(self, code: str, *, owner: str = "", now: float | None = None) -> Device | None:
+    async def bind(self, code: str, *, owner: str = "", now: float | None = None) -> DeviceRecord | None:
         """Let in the client that shows this code, whichever node gave it. Raises `TooManyTries`, `StoreError`."""
         digits = "".join(char for char in code if char.isascii() and char.isdecimal())
         told = await self._told(self._link.key("code", digits)) if len(digits) == 6 else None

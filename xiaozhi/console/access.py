@@ -37,7 +37,7 @@ class TryLater(Exception):
         self.wait_s = wait_s
 
 
-class Access:
+class ConsoleAccess:
     """Decides who is signed in. Made by `open`.
 
     Args:
@@ -59,7 +59,7 @@ class Access:
         """Wrong passwords since the start."""
 
     @classmethod
-    async def open(cls, path: Path, session_s: float, idle_s: float) -> "Access":
+    async def open(cls, path: Path, session_s: float, idle_s: float) -> "ConsoleAccess":
         """Read the password's hash, or make a password where there is none.
 
         Raises:

@@ -14,7 +14,7 @@ from xiaozhi.http.openapi import takes
 from xiaozhi.stages.tts.voice_request import KNOWN
 
 
-class AgentCalls:
+class AgentRoutes:
     """Answers the pages for agents, and hands out passes for the talk page.
 
     Args:

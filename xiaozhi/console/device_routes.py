@@ -16,7 +16,7 @@ from xiaozhi.console.board import Board
 from xiaozhi.console.request_guard import Refused, answer, body_of, number_of, text_of
 from xiaozhi.conversation.services import Services
 from xiaozhi.http.openapi import takes
-from xiaozhi.store import Access, Device, PendingClient
+from xiaozhi.store import DeviceAccess, DeviceRecord, PendingClient
 from xiaozhi.transport.connected_devices import ConnectedDevices
 
 _LONGEST: Final = 200
@@ -34,7 +34,7 @@ _WRITABLE: Final = ("name", "room", "owner", "agent", "language", "priority")
 _TOLD_ASLEEP: Final = ("spoken", "interrupted", "shown")
 
 
-class DeviceCalls:
+class DeviceRoutes:
     """Answers the pages for devices.
 
     Args:
@@ -72,7 +72,7 @@ class DeviceCalls:
         pending = await self._store.pending.list()
         rows = [self._row(device, online, pending) for device in known[:_MAX_DEVICES]]
         seen = {device.id for device in known}
-        rows += [self._row(Device(name), online) for name in sorted(online - seen) if not is_guest(name)]
+        rows += [self._row(DeviceRecord(name), online) for name in sorted(online - seen) if not is_guest(name)]
         rows.sort(key=lambda row: not row["online"])
         settings = self._services.settings
         base = base_of(request, settings.server, self._lan_host)
@@ -80,7 +80,9 @@ class DeviceCalls:
             base = base.replace(urlsplit(base).hostname or "", self._lan_host, 1)
         return answer({"devices": rows, "ota_url": base + OTA_PATH, "needs_code": settings.auth.mode == "activate"})
 
-    def _row(self, device: Device, online: frozenset[str], pending: Sequence[PendingClient] = ()) -> dict[str, Any]:
+    def _row(
+        self, device: DeviceRecord, online: frozenset[str], pending: Sequence[PendingClient] = ()
+    ) -> dict[str, Any]:
         return {
             "id": device.id,
             "name": device.name,
@@ -93,8 +95,8 @@ class DeviceCalls:
             "online": device.id in online,
             "last_seen": device.last_seen or None,
             "bound": device.bound,
-            "allowed": device.access is Access.ALLOWED,
-            "blocked": device.access is Access.BLOCKED,
+            "allowed": device.access is DeviceAccess.ALLOWED,
+            "blocked": device.access is DeviceAccess.BLOCKED,
             "priority": device.priority,
             # Other clients that want to be it; a new device has only its own, whose code proves that somebody sees it.
             "waiting": [
@@ -144,7 +146,7 @@ class DeviceCalls:
         self._board.renamed(device.id)
         return answer(self._row(device, self._online.online()))
 
-    async def _decide(self, device: Device, flags: Mapping[str, bool]) -> Device:
+    async def _decide(self, device: DeviceRecord, flags: Mapping[str, bool]) -> DeviceRecord:
         devices = self._store.devices
         if flags.get("bound") is False:
             device = await devices.unbind(device.id)
@@ -187,7 +189,7 @@ class DeviceCalls:
             outcome = "speaking"
         return answer({"told": outcome})
 
-    async def _known(self, request: web.Request) -> Device:
+    async def _known(self, request: web.Request) -> DeviceRecord:
         device = await self._store.devices.get(_id(request))
         if device is None:
             raise Refused(404, "there is no such device")

@@ -19,7 +19,7 @@ _MAX_TURNS: Final = 500
 _MAX_LINES: Final = 50_000
 
 
-class LiveCalls:
+class LiveRoutes:
     """Answers what the pages ask about now.
 
     Args:

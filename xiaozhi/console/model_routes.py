@@ -9,7 +9,7 @@ from xiaozhi.console.request_guard import Refused, answer
 from xiaozhi.reload.model_pulls import Pulls
 
 
-class ModelCalls:
+class ModelRoutes:
     """Lists published models and fetches them; how far they are comes with the live events.
 
     Args:

@@ -15,7 +15,7 @@ from xiaozhi.access.addresses import Network, address_of, host_of, is_in, networ
 from xiaozhi.access.guests import same_host
 from xiaozhi.access.proxies import comes_from_here, untrusted_proxy
 from xiaozhi.agents import AgentError
-from xiaozhi.console.access import Access, TryLater
+from xiaozhi.console.access import ConsoleAccess, TryLater
 from xiaozhi.console.password import PasswordError
 from xiaozhi.console.sessions import Session, csrf_fits
 from xiaozhi.settings import Settings
@@ -148,7 +148,11 @@ class Guard:
     """
 
     def __init__(
-        self, settings: Settings, access: Access, trusted: tuple[Network, ...], is_own_host: Callable[[str], bool]
+        self,
+        settings: Settings,
+        access: ConsoleAccess,
+        trusted: tuple[Network, ...],
+        is_own_host: Callable[[str], bool],
     ) -> None:
         self.access = access
         self._is_own_host = is_own_host

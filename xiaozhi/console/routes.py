@@ -9,18 +9,18 @@ from aiohttp import web
 from xiaozhi import __version__
 from xiaozhi.access.addresses import Network
 from xiaozhi.access.guests import Guests
-from xiaozhi.console.access import Access
-from xiaozhi.console.agent_routes import AgentCalls
+from xiaozhi.console.access import ConsoleAccess
+from xiaozhi.console.agent_routes import AgentRoutes
 from xiaozhi.console.assets import Asset, load_assets
 from xiaozhi.console.board import Board
-from xiaozhi.console.device_routes import DeviceCalls
-from xiaozhi.console.live_routes import LiveCalls
-from xiaozhi.console.model_routes import ModelCalls
+from xiaozhi.console.device_routes import DeviceRoutes
+from xiaozhi.console.live_routes import LiveRoutes
+from xiaozhi.console.model_routes import ModelRoutes
 from xiaozhi.console.overview import Alerts
 from xiaozhi.console.password import password_path
 from xiaozhi.console.request_guard import COOKIE, SESSION, Guard, Refused, answer, body_of, text_of
 from xiaozhi.console.settings_file import Apply, SettingsFile
-from xiaozhi.console.settings_routes import SettingsCalls
+from xiaozhi.console.settings_routes import SettingsRoutes
 from xiaozhi.console.trials import Trials
 from xiaozhi.conversation.services import Services
 from xiaozhi.http.openapi import takes
@@ -54,7 +54,7 @@ class Console:
         self,
         services: Services,
         devices: ConnectedDevices,
-        access: Access,
+        access: ConsoleAccess,
         assets: Mapping[str, Asset],
         guests: Guests,
         file: SettingsFile,
@@ -108,7 +108,7 @@ class Console:
         """
         settings = services.settings.console
         path = password_path(services.settings.server.data_dir, settings.password_file)
-        access = await Access.open(path, settings.session_hours * 3600.0, settings.idle_minutes * 60.0)
+        access = await ConsoleAccess.open(path, settings.session_hours * 3600.0, settings.idle_minutes * 60.0)
         assets = await asyncio.to_thread(load_assets)
         file = SettingsFile(source, lambda: services.settings, apply)
         await asyncio.to_thread(file.protect)
@@ -147,11 +147,11 @@ class Console:
         router.add_post("/api/sign-in", self._sign_in)
         router.add_post("/api/sign-out", self._sign_out)
         router.add_post("/api/password", self._password)
-        LiveCalls(self.board, self.access.sessions).add_to(router)
-        SettingsCalls(self._services, self._file, self.board, self._trials).add_to(router)
-        ModelCalls(self._pulls, self.board).add_to(router)
-        DeviceCalls(self._services, self._devices, self.board).add_to(router)
-        AgentCalls(self._services, self._guests, self._guard).add_to(router)
+        LiveRoutes(self.board, self.access.sessions).add_to(router)
+        SettingsRoutes(self._services, self._file, self.board, self._trials).add_to(router)
+        ModelRoutes(self._pulls, self.board).add_to(router)
+        DeviceRoutes(self._services, self._devices, self.board).add_to(router)
+        AgentRoutes(self._services, self._guests, self._guard).add_to(router)
         router.add_route("*", "/api/{tail:.*}", _no_such_call)
         router.add_get("/{path:.*}", self._page)
         return app

@@ -27,7 +27,7 @@ _MAX_CHANGES = 200
 _NOT_HERE = Words("只能写在设置文件里", "is given in the settings file only")
 
 
-class SettingsCalls:
+class SettingsRoutes:
     """Answers the pages for settings and models.
 
     Args:

@@ -18,7 +18,7 @@ from xiaozhi.memory import MemoryKeeper
 from xiaozhi.memory.facts import fitting, names_in
 from xiaozhi.memory.summaries import Summariser
 from xiaozhi.stages.asr.engine import Transcript
-from xiaozhi.store import Device, Store, StoreError
+from xiaozhi.store import DeviceRecord, Store, StoreError
 from xiaozhi.store.turns import Past, TurnRecord
 from xiaozhi.text.feelings import side_note
 from xiaozhi.text.language import is_chinese, language_of
@@ -63,7 +63,7 @@ class ConversationContext:
         self._memory = memory
         self._summaries = summaries
         self._shared = shared
-        self._device = Device(device_id)
+        self._device = DeviceRecord(device_id)
         self._known = not device_id.startswith(_ANONYMOUS)
         self._kept_pause_ms = 0.0
         self._conversation = 0
@@ -81,7 +81,7 @@ class ConversationContext:
         return History(max_turns=llm.history_turns, max_tokens=llm.history_max_tokens)
 
     @property
-    def device(self) -> Device:
+    def device(self) -> DeviceRecord:
         """The device as it was last read."""
         return self._device
 
@@ -137,7 +137,7 @@ class ConversationContext:
         ]
         history.restore(turns, past.summary)
 
-    def _take(self, device: Device) -> None:
+    def _take(self, device: DeviceRecord) -> None:
         self._device = device
         self._kept_pause_ms = device.pause_ms
         agent = self._engines.roster.of(device.agent)

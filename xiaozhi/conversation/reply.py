@@ -22,7 +22,7 @@ from xiaozhi.events import Clause, ClauseStart, Message, SoundSource, SpokenItem
 from xiaozhi.overload.admission import TurnedAway
 from xiaozhi.stages.llm.cached import Lookup, said
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest
-from xiaozhi.stages.llm.stage import Outcome, run_llm
+from xiaozhi.stages.llm.stage import ModelAnswer, run_llm
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.stage import run_tts
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
@@ -102,7 +102,7 @@ class Reply:
         # Replies that are there from the start are in the house's own tone: other agents answer for themselves.
         own_tone = agent is not None and agent.name != HOUSE_AGENT
         self._cached = None if own_tone or engines.chat.acts else engines.caches.lookup
-        self._asked: tuple[Lookup, Outcome] | None = None  # what the cache had no answer to, and the model's
+        self._asked: tuple[Lookup, ModelAnswer] | None = None  # what the cache had no answer to, and the model's
         self._has_place = False
         if plan.name:
             trace.route = f"intent: {plan.name}"
@@ -332,7 +332,7 @@ class Reply:
             self.trace.said = (await self._ask(clauses, plan.messages, ())).text
             return
 
-        async def ask(messages: Sequence[Message], specs: tuple[ToolSpec, ...]) -> Outcome:
+        async def ask(messages: Sequence[Message], specs: tuple[ToolSpec, ...]) -> ModelAnswer:
             outcome = await self._ask(clauses, messages, specs)
             self.trace.said = join_pieces([text for text in (self.trace.said, outcome.text) if text])
             return outcome
@@ -352,7 +352,9 @@ class Reply:
             raise ChatError(f"{self._engines.chat.name}: called tools without end and said nothing about them")
         await self._close_with(clauses, done.closing, done.audio)
 
-    async def _ask(self, clauses: Channel[Clause], messages: Sequence[Message], specs: tuple[ToolSpec, ...]) -> Outcome:
+    async def _ask(
+        self, clauses: Channel[Clause], messages: Sequence[Message], specs: tuple[ToolSpec, ...]
+    ) -> ModelAnswer:
         """Let the cache answer, or the model where it cannot; a question that tools were called for is the model's."""
         tier = self.plan.agent.tier if self.plan.agent is not None else ""
         request = ChatRequest(

@@ -8,7 +8,7 @@ import orjson
 from pydantic import Field
 
 from xiaozhi.conversation.services import Services
-from xiaozhi.store import Device
+from xiaozhi.store import DeviceRecord
 from xiaozhi.tools.declare import tool
 from xiaozhi.tools.tool import Tool, ToolContext, ToolError, ToolResult
 from xiaozhi.transport.announcer import Announcement, Announcer
@@ -32,7 +32,7 @@ def server_tools(services: Services, devices: ConnectedDevices, announcer: Annou
         zone = ZoneInfo(name) if name else None
         return datetime.fromtimestamp(seconds, zone).astimezone(zone).isoformat("T", "seconds") if seconds else None
 
-    async def called(name: str) -> Device:
+    async def called(name: str) -> DeviceRecord:
         wanted = name.strip().casefold()
         found = [one for one in await store.devices.list() if wanted in (one.id.casefold(), one.name.casefold())]
         if len(found) != 1 or not wanted:

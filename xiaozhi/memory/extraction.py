@@ -39,7 +39,7 @@ _TASK_EN: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class SaidTurn:
     """One turn: what the user said and what was answered."""
 
     user: str
@@ -54,12 +54,12 @@ class FoundFacts:
     outdated: tuple[int, ...] = ()
 
 
-def talk_language(turns: Sequence[Said]) -> str:
+def talk_language(turns: Sequence[SaidTurn]) -> str:
     """`zh` or `en`: what the user speaks."""
     return "zh" if is_chinese(language_of("".join(turn.user for turn in turns))) else "en"
 
 
-def questions(turns: Sequence[Said], known: Sequence[Known]) -> list[Message]:
+def questions(turns: Sequence[SaidTurn], known: Sequence[Known]) -> list[Message]:
     """What to ask a chat model.
 
     Known facts are numbered from 1 as they are listed, not by their numbers in the store: small numbers are repeated

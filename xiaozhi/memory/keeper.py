@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from cachetools import LRUCache
 
 from xiaozhi.concurrency.retirement import Retirement
-from xiaozhi.memory.extraction import MAX_ANSWER_CHARS, FoundFacts, Said, questions, read_answer, talk_language
+from xiaozhi.memory.extraction import MAX_ANSWER_CHARS, FoundFacts, SaidTurn, questions, read_answer, talk_language
 from xiaozhi.memory.facts import FactChanges, Known, Proposal, merge, same_fact, search, surplus
 from xiaozhi.memory.mem0 import Mem0, Mem0Error, Mem0Event
 from xiaozhi.settings import Settings
@@ -66,7 +66,7 @@ class MemoryKeeper:
         self._settings = house.settings.memory
         self._store = house.store
         self._service = Mem0(self._settings) if self._settings.engine == "mem0" else None
-        self._said: LRUCache[str, deque[Said]] = LRUCache(_MAX_DEVICES)
+        self._said: LRUCache[str, deque[SaidTurn]] = LRUCache(_MAX_DEVICES)
         self._forgetting: set[str] = set()  # the turn that asked to forget is not to be remembered
         self._forgotten: dict[str, int] = {}  # of devices whose conversation is being read: how often they forgot
         self._slots = asyncio.Semaphore(_AT_ONCE)
@@ -108,7 +108,7 @@ class MemoryKeeper:
             return
         if not self.enabled or not trace.heard.strip() or device_id.startswith(_ANONYMOUS):
             return
-        self._said.setdefault(device_id, deque(maxlen=_MAX_TURNS)).append(Said(trace.heard, trace.said))
+        self._said.setdefault(device_id, deque(maxlen=_MAX_TURNS)).append(SaidTurn(trace.heard, trace.said))
 
     def ended(self, device_id: str) -> bool:
         """A conversation is over: read it for facts in the background, unless it was short. Never waits.
@@ -176,7 +176,7 @@ class MemoryKeeper:
         await self._apply(device_id, changes)
         if self._service is not None and changes.add:
             self._errand(
-                self._service.add(service_user(device_id), [Said(text, "") for text in changes.add]), device_id
+                self._service.add(service_user(device_id), [SaidTurn(text, "") for text in changes.add]), device_id
             )
 
     async def forget(self, device_id: str, about: str = "") -> int:
@@ -211,7 +211,7 @@ class MemoryKeeper:
 
     # Reading a conversation ---------------------------------------------------------------------------------------
 
-    async def _read(self, device_id: str, turns: Sequence[Said]) -> None:
+    async def _read(self, device_id: str, turns: Sequence[SaidTurn]) -> None:
         try:
             async with self._slots:
                 known = await self._known(device_id)
@@ -229,7 +229,7 @@ class MemoryKeeper:
             self.failed += 1
             _log.exception("reading a conversation for facts failed", extra={"device": device_id})
 
-    async def _find(self, device_id: str, turns: Sequence[Said], known: Sequence[Known]) -> FactChanges:
+    async def _find(self, device_id: str, turns: Sequence[SaidTurn], known: Sequence[Known]) -> FactChanges:
         longest = self._settings.max_fact_chars
         if self._service is not None:
             try:
@@ -245,7 +245,7 @@ class MemoryKeeper:
             found = await asking
         return merge(known, found.proposals, longest=longest, outdated=found.outdated)
 
-    async def _ask(self, chat: ChatModel, turns: Sequence[Said], known: Sequence[Known]) -> FoundFacts:
+    async def _ask(self, chat: ChatModel, turns: Sequence[SaidTurn], known: Sequence[Known]) -> FoundFacts:
         answer = ""
         request = ChatRequest(questions(turns, known), talk_language(turns))
         async with aclosing(chat.stream(request)) as deltas:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import aiohttp
 import orjson
 
-from xiaozhi.memory.extraction import Said
+from xiaozhi.memory.extraction import SaidTurn
 from xiaozhi.settings import MemorySettings
 from xiaozhi.text import bounded_json
 
@@ -42,7 +42,7 @@ class Mem0:
         self._timeout = aiohttp.ClientTimeout(total=settings.service_timeout_s)
         self._session: aiohttp.ClientSession | None = None
 
-    async def add(self, user: str, turns: Sequence[Said]) -> list[Mem0Event]:
+    async def add(self, user: str, turns: Sequence[SaidTurn]) -> list[Mem0Event]:
         """Let it draw facts from a conversation.
 
         Raises:

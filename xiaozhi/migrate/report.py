@@ -34,7 +34,7 @@ _FATES: Final[dict[Fate, Words]] = {
 
 
 @dataclass(slots=True)
-class Line:
+class ReportLine:
     """One line of the report. It never holds a value, which may be a key.
 
     Attributes:
@@ -71,7 +71,7 @@ def shown_name(name: str) -> str:
     return one_line(name if len(name) <= MAX_NAME_CHARS else name[: MAX_NAME_CHARS - 1] + "…")
 
 
-def summary(lines: Iterable[Line], language: ReportLanguage) -> str:
+def summary(lines: Iterable[ReportLine], language: ReportLanguage) -> str:
     """How many of each kind there are."""
     counts = dict.fromkeys(_FATES, 0)
     for line in lines:

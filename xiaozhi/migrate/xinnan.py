@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from xiaozhi.migrate.report import NO_WORDS, Line, Words, shown_name
+from xiaozhi.migrate.report import NO_WORDS, ReportLine, Words, shown_name
 from xiaozhi.migrate.rules import Leave, NotTaken, Provider, Rule, Rules, Way
 from xiaozhi.migrate.xinnan_table import COMMON, ENTRIES, PROVIDERS, SELECTED, THINKING_OFF, TOP
 from xiaozhi.migrate.yaml_file import Plain
@@ -48,7 +48,7 @@ class Migration:
     """
 
     values: dict[str, Any] = field(default_factory=dict)
-    lines: list[Line] = field(default_factory=list)
+    lines: list[ReportLine] = field(default_factory=list)
 
     def changes(self) -> dict[str, Any]:
         """The settings by their names; lists and tables of free names count as one."""
@@ -88,9 +88,9 @@ def migrate_xinnan(config: Mapping[str, Any], root: Path | None = None) -> Migra
 class _Mover:
     def __init__(self, root: Path | None) -> None:
         self._root = root
-        self._lines: list[Line] = []
+        self._lines: list[ReportLine] = []
         self._values: dict[KeyPath, Any] = {}
-        self._of: dict[KeyPath, Line] = {}
+        self._of: dict[KeyPath, ReportLine] = {}
         """The line of each value; refusing the value turns it round."""
         self._rows = 0
 
@@ -99,7 +99,7 @@ class _Mover:
         chosen = chosen if isinstance(chosen, dict) else {}
         for section in ("selected_module", *SELECTED):
             if config.get(section) and not isinstance(config[section], dict):
-                self._lines.append(Line("left", section, words=_WRONG_TYPE))
+                self._lines.append(ReportLine("left", section, words=_WRONG_TYPE))
         for section in SELECTED:
             entries = config.get(section)
             self._section(section, chosen.get(section), entries if isinstance(entries, dict) else {})
@@ -109,7 +109,7 @@ class _Mover:
         if len(self._lines) > MAX_LINES:
             more = len(self._lines) - MAX_LINES
             del self._lines[MAX_LINES:]
-            self._lines.append(Line("left", "…", words=Words(f"还有 {more} 项", f"{more} more")))
+            self._lines.append(ReportLine("left", "…", words=Words(f"还有 {more} 项", f"{more} more")))
         return Migration(_as_tables(self._values)[0], self._lines)
 
     # Providers ------------------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ class _Mover:
         name = chosen if isinstance(chosen, str) and chosen else usual if usual in entries else ""
         label = f"selected_module.{section}"
         if chosen and not isinstance(chosen, str):
-            self._lines.append(Line("todo", label, words=_WRONG_TYPE))
+            self._lines.append(ReportLine("todo", label, words=_WRONG_TYPE))
         if name:
             known = ENTRIES.get(section, {}).get(name, {})
             given = entries.get(name, {})
@@ -130,16 +130,16 @@ class _Mover:
                 there_is_none = Words(
                     f"没有 {section}.{shown_name(name)} 这一项", f"there is no {section}.{shown_name(name)}"
                 )
-                self._lines.append(Line("todo", label, words=there_is_none))
+                self._lines.append(ReportLine("todo", label, words=there_is_none))
         if others := [other for other in entries if other != name]:
-            self._lines.append(Line("left", f"{section}: {', '.join(others)}", words=_NOT_SELECTED))
+            self._lines.append(ReportLine("left", f"{section}: {', '.join(others)}", words=_NOT_SELECTED))
 
     def _provider(self, section: str, name: str, label: str, entry: dict[str, Any]) -> None:
         kind = str(entry.get("type") or name)
         provider = PROVIDERS.get((section, kind))
         if provider is None:
             unknown = Words(f"不认识类型 {shown_name(kind)}", f"the type {shown_name(kind)} is not known")
-            self._lines.append(Line("left", f"{section}.{name}", words=unknown))
+            self._lines.append(ReportLine("left", f"{section}.{name}", words=unknown))
             return
         found = self._possible(section, provider)
         if found is None:
@@ -148,16 +148,16 @@ class _Mover:
                 engine = ways[0].preset or ways[0].engine
                 words = Words(f"引擎 {engine}，升级后再转换一次", f"the engine {engine}; migrate again after an update")
             self._lines.append(
-                Line("unavailable" if ways else "left", f"{section}.{name} ({shown_name(kind)})", words=words)
+                ReportLine("unavailable" if ways else "left", f"{section}.{name} ({shown_name(kind)})", words=words)
             )
             return
         way, table = found
         try:
             entry = provider.reshape(entry)
         except NotTaken as refused:
-            self._lines.append(Line("left", f"{section}.{name}", words=refused.words))
+            self._lines.append(ReportLine("left", f"{section}.{name}", words=refused.words))
             return
-        line = Line("taken", label, words=way.words)
+        line = ReportLine("taken", label, words=way.words)
         self._lines.append(line)
         if table[:2] == _ENDPOINTS:
             self._endpoint(section, name, way, table, entry, line)
@@ -174,7 +174,7 @@ class _Mover:
         self._apply(entry, {**COMMON, **way.rules}, f"{section}.{name}", table)
         self._forget_variables(table, line)
 
-    def _forget_variables(self, table: KeyPath, line: Line) -> None:
+    def _forget_variables(self, table: KeyPath, line: ReportLine) -> None:
         """A key of the environment, which belongs to the usual address, is not sent to another one."""
         usual = value_of(Settings(), dotted(table)) if len(table) > 1 else None
         addresses = [name for name in ("base_url", "url", "endpoint") if (*table, name) in self._values]
@@ -212,7 +212,9 @@ class _Mover:
                 return name, spelled
         return None
 
-    def _endpoint(self, section: str, name: str, way: Way, table: KeyPath, entry: dict[str, Any], line: Line) -> None:
+    def _endpoint(
+        self, section: str, name: str, way: Way, table: KeyPath, entry: dict[str, Any], line: ReportLine
+    ) -> None:
         """A row of `[[llm.endpoints]]`; one that nobody could use is taken back."""
         lines = len(self._lines)
         self._rows += 1
@@ -282,9 +284,9 @@ class _Mover:
     def _value(self, theirs: str, value: Any, rule: Rule, table: KeyPath) -> None:
         if isinstance(rule, Leave):
             if not rule.quiet:
-                self._lines.append(Line("left", theirs, words=rule.words))
+                self._lines.append(ReportLine("left", theirs, words=rule.words))
             return
-        line = Line("taken", theirs, words=rule.words)
+        line = ReportLine("taken", theirs, words=rule.words)
         self._lines.append(line)
         for name in rule.names:
             path = (*table, *name.split("."))
@@ -344,11 +346,11 @@ class _Mover:
             )
         return str(place.resolve())
 
-    def _put(self, path: KeyPath, value: Any, line: Line) -> None:
+    def _put(self, path: KeyPath, value: Any, line: ReportLine) -> None:
         self._values[path] = value
         self._of[path] = line
 
-    def _drop(self, path: KeyPath) -> list[Line]:
+    def _drop(self, path: KeyPath) -> list[ReportLine]:
         """Take back all values below a path; returns their lines."""
         gone = [each for each in self._values if each[: len(path)] == path]
         for each in gone:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from xiaozhi.agents.prompt import PromptError, check_template
 from xiaozhi.migrate.report import Words
 from xiaozhi.migrate.rules import QUIET, Leave, NotTaken, Provider, Rule, Rules, Take, Way
+from xiaozhi.program import program
 
 # What it takes where nothing is selected.
 SELECTED: Final[Mapping[str, str]] = {
@@ -306,8 +307,8 @@ _NO_NLS: Final = Provider(
     )
 )
 _PULL: Final = Words(
-    "第一次启动会自动下载模型，也可以先运行 xiaozhi models pull sense-voice；那边的模型文件 (PyTorch) 不能用",
-    "the model is fetched at the first start, or by `xiaozhi models pull sense-voice`; their file is for PyTorch",
+    f"第一次启动会自动下载模型，也可以先运行 {program()} models pull sense-voice；那边的模型文件 (PyTorch) 不能用",
+    f"the model is fetched at the first start, or by `{program()} models pull sense-voice`; their file is for PyTorch",
 )
 _LOCAL_ASR: Final[Rules] = {
     "language": Take(("language",)),
@@ -495,8 +496,8 @@ PROVIDERS: Final[Mapping[tuple[str, str], Provider]] = {
                         "llm": Leave(Words("由对话的模型自己调用工具", "the chat model itself calls tools")),
                         "functions": Leave(
                             Words(
-                                "内置工具全部可用（xiaozhi tools list），要限制用 tools.allow 和 tools.deny",
-                                "built-in tools are all there (`xiaozhi tools list`); tools.allow and deny limit them",
+                                f"内置工具全部可用（{program()} tools list），要限制用 tools.allow 和 tools.deny",
+                                f"built-in tools are all there (`{program()} tools list`); tools.allow and deny limit them",
                             )
                         ),
                     },

@@ -37,7 +37,7 @@ class Download:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ModelSource:
     """One mirror's way to the whole model.
 
     Attributes:
@@ -72,7 +72,7 @@ class Model:
     about: str
     size_mb: int
     files: tuple[str, ...]
-    sources: tuple[Source, ...]
+    sources: tuple[ModelSource, ...]
     settings: str = ""
     sha256: tuple[tuple[str, str], ...] = ()
     about_zh: str = ""
@@ -93,21 +93,21 @@ class Model:
         """Whether every file is there."""
         return not self.missing(models_dir)
 
-    def sources_in(self, mirrors: Sequence[str]) -> list[Source]:
+    def sources_in(self, mirrors: Sequence[str]) -> list[ModelSource]:
         """The sources in the order of `mirrors`, wasteful ones last; several of one mirror stay in their order."""
         chosen = [source for mirror in mirrors for source in self.sources if source.mirror == mirror]
         return sorted(chosen, key=lambda source: source.wasteful)
 
-    def source_at(self, base_url: str) -> Source:
+    def source_at(self, base_url: str) -> ModelSource:
         """A private copy: the address of an archive, or of a folder that holds the files one by one."""
         if base_url.endswith((".tar.bz2", ".tar.gz", ".tar.xz", ".tar", ".zip")):
-            return Source(base_url, (Download(base_url),))
-        return Source(base_url, tuple(Download(f"{base_url.rstrip('/')}/{file}", file) for file in self.files))
+            return ModelSource(base_url, (Download(base_url),))
+        return ModelSource(base_url, tuple(Download(f"{base_url.rstrip('/')}/{file}", file) for file in self.files))
 
 
-def _hugging_face(repository: str, files: Sequence[str]) -> tuple[Source, ...]:
+def _hugging_face(repository: str, files: Sequence[str]) -> tuple[ModelSource, ...]:
     return tuple(
-        Source(mirror, tuple(Download(f"{host}/{repository}/resolve/main/{file}", file) for file in files))
+        ModelSource(mirror, tuple(Download(f"{host}/{repository}/resolve/main/{file}", file) for file in files))
         for mirror, host in _HUGGING_FACE.items()
     )
 
@@ -127,7 +127,7 @@ def _zipformer(name: str, published: str, about: tuple[str, str], size_mb: int, 
         files,
         (
             # The archive also holds the fp32 encoder: several times as much to fetch.
-            Source("github", (Download(f"{_RELEASES}/asr-models/{published}.tar.bz2"),), wasteful=True),
+            ModelSource("github", (Download(f"{_RELEASES}/asr-models/{published}.tar.bz2"),), wasteful=True),
             *_hugging_face(f"csukuangfj/{published}", files),
         ),
         settings or f'[asr] engine = "zipformer", model_dir = "models/{name}"',
@@ -148,13 +148,13 @@ MODELS: tuple[Model, ...] = (
         240,
         _SENSE_VOICE_FILES,
         (
-            Source(
+            ModelSource(
                 "github",
                 (Download(f"{_RELEASES}/asr-models/sherpa-onnx-sense-voice-zh-en-ja-ko-yue-int8-2024-07-17.tar.bz2"),),
             ),
             # The int8 file lies in the repository of all precisions.
             *_hugging_face("csukuangfj/sherpa-onnx-sense-voice-zh-en-ja-ko-yue-2024-07-17", _SENSE_VOICE_FILES),
-            Source("modelscope", tuple(Download(f"{_MODELSCOPE}/{file}", file) for file in _SENSE_VOICE_FILES)),
+            ModelSource("modelscope", tuple(Download(f"{_MODELSCOPE}/{file}", file) for file in _SENSE_VOICE_FILES)),
         ),
         about_zh="SenseVoice Small int8：中文、英文、日文、韩文、粤语，还能听出情绪",
     ),
@@ -190,7 +190,7 @@ MODELS: tuple[Model, ...] = (
         130,
         (*_MATCHA_FILES, _VOCODER),
         (
-            Source(
+            ModelSource(
                 "github",
                 (
                     Download(f"{_RELEASES}/tts-models/matcha-icefall-zh-baker.tar.bz2"),
@@ -198,7 +198,7 @@ MODELS: tuple[Model, ...] = (
                 ),
             ),
             *(
-                Source(
+                ModelSource(
                     source.mirror,
                     (
                         *source.downloads,
@@ -225,7 +225,7 @@ MODELS: tuple[Model, ...] = (
         122,
         _VITS_FILES,
         (
-            Source("github", (Download(f"{_RELEASES}/tts-models/sherpa-onnx-vits-zh-ll.tar.bz2"),)),
+            ModelSource("github", (Download(f"{_RELEASES}/tts-models/sherpa-onnx-vits-zh-ll.tar.bz2"),)),
             *_hugging_face("csukuangfj/sherpa-onnx-vits-zh-ll", _VITS_FILES),
         ),
         '[tts] engines = ["sherpa", "espeak"]; [tts.sherpa] model_dir = "models/vits-zh-ll"',

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from xiaozhi.models import record
-from xiaozhi.models.catalogue import Download, Model, Source
+from xiaozhi.models.catalogue import Download, Model, ModelSource
 from xiaozhi.models.fetch import (
     SLOW_BYTES_S,
     STUCK_BYTES_S,
@@ -76,7 +76,7 @@ def trust(_model: Model, _folder: Path) -> str:
 async def pull(
     model: Model,
     models_dir: Path,
-    sources: Sequence[Source],
+    sources: Sequence[ModelSource],
     *,
     connect_timeout_s: float = 5.0,
     verify: Verify = trust,
@@ -111,7 +111,7 @@ async def pull(
             return Pulled(model.folder(models_dir))
         work = models_dir / PARTIAL_DIR / model.name
         work.mkdir(parents=True, exist_ok=True)
-        slow: list[tuple[float, Source]] = []
+        slow: list[tuple[float, ModelSource]] = []
         with _alone(work, model.name):
             async with client(connect_timeout_s) as session:
                 for source, least_bytes_s in _in_turn(sources, slow):
@@ -137,7 +137,9 @@ async def pull(
     raise PullError("\n".join(dict.fromkeys(f"{model.name}: {reason}" for reason in reasons)))
 
 
-def _in_turn(sources: Sequence[Source], slow: Sequence[tuple[float, Source]]) -> Iterator[tuple[Source, float]]:
+def _in_turn(
+    sources: Sequence[ModelSource], slow: Sequence[tuple[float, ModelSource]]
+) -> Iterator[tuple[ModelSource, float]]:
     """Every source, with the least speed that is waited for; then the slow ones, the quickest first, at any speed."""
     yield from ((source, SLOW_BYTES_S) for source in sources)
     for _, source in sorted(slow, key=lambda one: -one[0]):
@@ -206,7 +208,7 @@ def remove(model: Model, models_dir: Path) -> bool:
     return found
 
 
-async def _reachable(session: aiohttp.ClientSession, source: Source, reach_s: float) -> bool:
+async def _reachable(session: aiohttp.ClientSession, source: ModelSource, reach_s: float) -> bool:
     """Whether the mirror answers and knows the first file."""
     try:
         async with (
@@ -220,7 +222,7 @@ async def _reachable(session: aiohttp.ClientSession, source: Source, reach_s: fl
 
 async def _parts_from(
     session: aiohttp.ClientSession,
-    source: Source,
+    source: ModelSource,
     model: Model,
     work: Path,
     progress: Progress,

@@ -30,7 +30,7 @@ class Provenance(_Part):
     note: str = ""
 
 
-class Recognition(_Part):
+class RecognitionCost(_Part):
     """One recognizer on one thread.
 
     Attributes:
@@ -67,7 +67,7 @@ class Costs(_Part):
 
     version: Literal[1]
     provenance: Provenance
-    recognition: dict[ModelName, Recognition] = Field(min_length=1)
+    recognition: dict[ModelName, RecognitionCost] = Field(min_length=1)
     decodes_per_turn: Annotated[float, Field(ge=1, le=20)]
     replies_per_turn: Annotated[float, Field(ge=1, le=20)]
     vad_s: _Cost

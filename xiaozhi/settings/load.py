@@ -13,7 +13,7 @@ from xiaozhi.settings import Settings
 from xiaozhi.settings.errors import SettingsError, explain, one_line, show
 from xiaozhi.settings.pasted import mended_settings
 from xiaozhi.settings.schema import KeyPath, dotted, keys, nearest
-from xiaozhi.settings.sources import FileSource, Layers, Origin, Source, TextSource, value_at
+from xiaozhi.settings.sources import FileSource, Layers, Origin, SettingsLayer, TextSource, value_at
 
 DEFAULT_FILE = Path("settings.toml")
 
@@ -118,7 +118,7 @@ class SettingsSource:
         """
         return {name: below for name, below, _ in _overridden(self._read()[0])}
 
-    def _read(self, local_text: str | None = None) -> tuple[list[Source], list[str]]:
+    def _read(self, local_text: str | None = None) -> tuple[list[SettingsLayer], list[str]]:
         """The sources, what wins first, and warnings. Raises `SettingsError`."""
         layers, warnings, errors = _given(self.overrides, self.environ)
         if errors:
@@ -146,7 +146,7 @@ def local_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}.local{path.suffix}")
 
 
-def _checked(layers: Sequence[Source]) -> tuple[Settings, dict[str, Any]]:
+def _checked(layers: Sequence[SettingsLayer]) -> tuple[Settings, dict[str, Any]]:
     """The settings, and the tables that they were made of. Raises `SettingsError`."""
     try:
         merged = Layers(sources=layers).model_extra or {}
@@ -158,7 +158,7 @@ def _checked(layers: Sequence[Source]) -> tuple[Settings, dict[str, Any]]:
         raise SettingsError(["settings: nested too deeply"]) from None
 
 
-def _overridden(layers: Sequence[Source]) -> Iterator[tuple[str, Any, Any]]:
+def _overridden(layers: Sequence[SettingsLayer]) -> Iterator[tuple[str, Any, Any]]:
     """Name, value in the file and value in the local file, where both give one and they differ."""
     local, file = (
         {name: value for layer in layers if layer.origin == origin for name, value in _settings_in(layer)}
@@ -169,7 +169,7 @@ def _overridden(layers: Sequence[Source]) -> Iterator[tuple[str, Any, Any]]:
             yield name, file[name], above
 
 
-def _hidden(layers: Sequence[Source], owners: Path, local: Path) -> str:
+def _hidden(layers: Sequence[SettingsLayer], owners: Path, local: Path) -> str:
     """One line for whoever edits the file where it has no effect; empty where all of it has."""
     lines = []
     for name, below, above in _overridden(layers):
@@ -185,7 +185,7 @@ def _hidden(layers: Sequence[Source], owners: Path, local: Path) -> str:
     )
 
 
-def _lines(error: ValidationError, layers: Sequence[Source]) -> list[str]:
+def _lines(error: ValidationError, layers: Sequence[SettingsLayer]) -> list[str]:
     """One line for every mistake, in the order of the model, without repetition."""
     lines = []
     entries = error.errors(include_url=False)
@@ -202,7 +202,7 @@ def _lines(error: ValidationError, layers: Sequence[Source]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _layer_of(path: KeyPath, layers: Sequence[Source]) -> Source:
+def _layer_of(path: KeyPath, layers: Sequence[SettingsLayer]) -> SettingsLayer:
     """The layer that set `path`, or else the table around it; the lowest where nothing is known."""
     for length in range(len(path), 0, -1):
         for layer in layers:
@@ -211,14 +211,16 @@ def _layer_of(path: KeyPath, layers: Sequence[Source]) -> Source:
     return layers[-1]
 
 
-def _settings_in(layer: Source) -> Iterator[tuple[str, Any]]:
+def _settings_in(layer: SettingsLayer) -> Iterator[tuple[str, Any]]:
     """The settings that a layer gives, by their names, in the order of the model; lists count as one."""
     for key in keys().values():
         if key.kind != "section" and "*" not in key.path and (found := value_at(key.path, layer.values))[0]:
             yield dotted(key.path), found[1]
 
 
-def _given(overrides: Mapping[str, str], environ: Mapping[str, str]) -> tuple[list[Source], list[str], list[str]]:
+def _given(
+    overrides: Mapping[str, str], environ: Mapping[str, str]
+) -> tuple[list[SettingsLayer], list[str], list[str]]:
     """A source for each option and variable, what wins first; warnings; errors."""
     warnings = list[str]()
     found: list[tuple[Origin, str, tuple[str, ...], str]] = [
@@ -236,7 +238,7 @@ def _given(overrides: Mapping[str, str], environ: Mapping[str, str]) -> tuple[li
             warnings.append(f"{one_line(variable)}: no such setting{_near_variable(variable, names)}; ignored")
     # Single settings first, then tables, then the plain names.
     found += [("environment", name, path, environ[name]) for _, name, path in sorted(variables, reverse=True)]
-    sources, errors = list[Source](), list[str]()
+    sources, errors = list[SettingsLayer](), list[str]()
     for origin, label, path, text in found:
         try:
             sources.append(TextSource(origin, label, path, text))

@@ -39,7 +39,7 @@ class Layers(BaseSettings):
         return tuple(init_settings()["sources"])
 
 
-class Source(PydanticBaseSettingsSource):
+class SettingsLayer(PydanticBaseSettingsSource):
     """Settings from one place.
 
     Attributes:
@@ -79,7 +79,7 @@ def _beneath(low: dict[str, Any], high: Mapping[str, Any], above: tuple[str, ...
     return kept
 
 
-class TextSource(Source):
+class TextSource(SettingsLayer):
     """One setting, as a variable of the environment or an option of the command line has it.
 
     Args:
@@ -114,7 +114,7 @@ class TextSource(Source):
         return self.label if path == self._path else super().place(path)
 
 
-class FileSource(Source):
+class FileSource(SettingsLayer):
     """A settings file, its relative paths made relative to its folder. Blocking.
 
     Args:

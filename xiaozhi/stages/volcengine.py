@@ -203,7 +203,7 @@ def access_headers(app_id: str, key: str, resource_id: str, table: str) -> dict[
     }
 
 
-class Socket:
+class VolcengineSocket:
     """A connection to a service.
 
     Args:
@@ -262,7 +262,7 @@ class Socket:
         await self._socket.close()
 
 
-async def connect(connections: Connections, url: str, headers: dict[str, str], table: str) -> Socket:
+async def connect(connections: Connections, url: str, headers: dict[str, str], table: str) -> VolcengineSocket:
     """Open a connection.
 
     Args:
@@ -286,4 +286,4 @@ async def connect(connections: Connections, url: str, headers: dict[str, str], t
         raise ServiceError(f"HTTP {error.status}: {advice}{shown}") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise ServiceError(f"{url} cannot be reached: {reason(error)}") from error
-    return Socket(opened)
+    return VolcengineSocket(opened)

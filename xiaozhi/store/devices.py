@@ -38,7 +38,7 @@ _EDITABLE: Final = frozenset(
 )
 
 
-class Access(StrEnum):
+class DeviceAccess(StrEnum):
     """What was decided about a device by hand."""
 
     NONE = ""
@@ -51,7 +51,7 @@ class NoRoom(StoreError):
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class DeviceRecord:
     """One device. Times are seconds since 1970, 0 where it has not happened.
 
     Attributes:
@@ -80,7 +80,7 @@ class Device:
     agent: str = ""
     language: str = ""
     priority: str = ""
-    access: Access = Access.NONE
+    access: DeviceAccess = DeviceAccess.NONE
     serial: str = ""
     hmac_key: bytes = field(default=b"", repr=False)
     created_at: float = 0.0
@@ -92,7 +92,7 @@ class Device:
     @property
     def bound(self) -> bool:
         """Somebody has entered its activation code, or allowed it."""
-        return self.bound_at > 0.0 or self.access is Access.ALLOWED
+        return self.bound_at > 0.0 or self.access is DeviceAccess.ALLOWED
 
     @property
     def label(self) -> str:
@@ -107,15 +107,15 @@ class Devices:
         self._database = database
         self._now_s = now_s
 
-    async def get(self, device_id: str) -> Device | None:
+    async def get(self, device_id: str) -> DeviceRecord | None:
         """A device, or `None` where it was never seen. Raises `StoreError`."""
         return await self._database.read(lambda connection: find(connection, device_id))
 
-    async def list(self) -> list[Device]:
+    async def list(self) -> list[DeviceRecord]:
         """Every device, the one seen last first. Raises `StoreError`."""
         return [_device(row) for row in await self._database.rows(f"{_FIND} ORDER BY last_seen DESC, id")]
 
-    async def seen(self, device_id: str, *, client_id: str = "", board: str = "", firmware: str = "") -> Device:
+    async def seen(self, device_id: str, *, client_id: str = "", board: str = "", firmware: str = "") -> DeviceRecord:
         """A device has called: write down when, and what it said about itself; empty words change nothing.
 
         Where the disk takes nothing the answer is what is known and what was said, and serving goes on.
@@ -124,7 +124,7 @@ class Devices:
         said = {key: value[:_LONGEST] for key, value in said.items() if value}
         now = self._now_s()
 
-        def call(connection: sqlite3.Connection) -> Device:
+        def call(connection: sqlite3.Connection) -> DeviceRecord:
             put(connection, device_id, now, {**said, "last_seen": now})
             return found(connection, device_id)
 
@@ -132,15 +132,15 @@ class Devices:
             return await self._database.write(call, durable=False)
         except StoreError:  # said once by the store itself
             known = await self._known(device_id)
-            return dataclasses.replace(known or Device(device_id, created_at=now), last_seen=now, **said)
+            return dataclasses.replace(known or DeviceRecord(device_id, created_at=now), last_seen=now, **said)
 
-    async def _known(self, device_id: str) -> Device | None:
+    async def _known(self, device_id: str) -> DeviceRecord | None:
         try:
             return await self.get(device_id)
         except StoreError:
             return None
 
-    async def update(self, device_id: str, **values: str | bytes) -> Device:
+    async def update(self, device_id: str, **values: str | bytes) -> DeviceRecord:
         """Change what people decide (`name`, `room`, `owner`, `agent`, `language`, `serial`, `hmac_key` …).
 
         A device that was never seen is made, so that it can be set up before it is plugged in.
@@ -167,29 +167,29 @@ class Devices:
             lambda connection: connection.execute("UPDATE devices SET pause_ms = ? WHERE id = ?", (pause_ms, device_id))
         )
 
-    async def allow(self, device_id: str) -> Device:
+    async def allow(self, device_id: str) -> DeviceRecord:
         """Let a device in without a code. Raises `StoreError`."""
-        return await self._change(device_id, {"access": Access.ALLOWED.value})
+        return await self._change(device_id, {"access": DeviceAccess.ALLOWED.value})
 
-    async def block(self, device_id: str) -> Device:
+    async def block(self, device_id: str) -> DeviceRecord:
         """Keep a device out whatever it shows. Raises `StoreError`."""
-        return await self._change(device_id, {"access": Access.BLOCKED.value})
+        return await self._change(device_id, {"access": DeviceAccess.BLOCKED.value})
 
-    async def unlist(self, device_id: str) -> Device:
+    async def unlist(self, device_id: str) -> DeviceRecord:
         """Neither allowed nor blocked any more. Raises `StoreError`."""
-        return await self._change(device_id, {"access": Access.NONE.value})
+        return await self._change(device_id, {"access": DeviceAccess.NONE.value})
 
-    async def unbind(self, device_id: str) -> Device:
+    async def unbind(self, device_id: str) -> DeviceRecord:
         """It belongs to nobody and must be activated anew. Raises `StoreError`."""
         return await self._change(
-            device_id, {"bound_at": 0.0, "owner": "", "access": Access.NONE.value, "client_id": ""}
+            device_id, {"bound_at": 0.0, "owner": "", "access": DeviceAccess.NONE.value, "client_id": ""}
         )
 
-    async def release(self, device_id: str) -> Device:
+    async def release(self, device_id: str) -> DeviceRecord:
         """Whichever client comes next is this device from then on. Raises `StoreError`."""
         return await self._change(device_id, {"client_id": ""})
 
-    async def pin(self, device_id: str, client_id: str) -> Device:
+    async def pin(self, device_id: str, client_id: str) -> DeviceRecord:
         """Make a client the only one that may be this device, unless there is one already.
 
         Where the disk takes nothing the answer is what would have been written, and serving goes on.
@@ -199,7 +199,7 @@ class Devices:
         """
         now = self._now_s()
 
-        def call(connection: sqlite3.Connection) -> Device:
+        def call(connection: sqlite3.Connection) -> DeviceRecord:
             device = find(connection, device_id)
             if device is None or not device.client_id:
                 put(connection, device_id, now, {"client_id": client_id})
@@ -210,10 +210,10 @@ class Devices:
         except NoRoom:
             raise
         except StoreError:  # said once by the store itself
-            return await self._known(device_id) or Device(device_id, client_id, created_at=now)
+            return await self._known(device_id) or DeviceRecord(device_id, client_id, created_at=now)
 
-    async def _change(self, device_id: str, values: dict[str, Any]) -> Device:
-        def call(connection: sqlite3.Connection) -> Device:
+    async def _change(self, device_id: str, values: dict[str, Any]) -> DeviceRecord:
+        def call(connection: sqlite3.Connection) -> DeviceRecord:
             put(connection, device_id, self._now_s(), values)
             return found(connection, device_id)
 
@@ -261,7 +261,7 @@ def _fold_in(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
-def find(connection: sqlite3.Connection, device_id: str) -> Device | None:
+def find(connection: sqlite3.Connection, device_id: str) -> DeviceRecord | None:
     """A device by its id."""
     row = connection.execute(f"{_FIND} WHERE id = ?", (device_id,)).fetchone()
     return None if row is None else _device(row)
@@ -290,7 +290,7 @@ def _forget_surplus(connection: sqlite3.Connection) -> None:
             raise NoRoom(f"the store holds as many devices as it may; remove some with `{program()} devices remove`")
 
 
-def found(connection: sqlite3.Connection, device_id: str) -> Device:
+def found(connection: sqlite3.Connection, device_id: str) -> DeviceRecord:
     """A device that was there a moment ago. Raises `StoreError`."""
     device = find(connection, device_id)
     if device is None:
@@ -298,6 +298,6 @@ def found(connection: sqlite3.Connection, device_id: str) -> Device:
     return device
 
 
-def _device(row: sqlite3.Row) -> Device:
-    own = {"access": Access(row["access"]), "hmac_key": bytes(row["hmac_key"]), "talked": bool(row["talked"])}
-    return record(Device, row, **own)
+def _device(row: sqlite3.Row) -> DeviceRecord:
+    own = {"access": DeviceAccess(row["access"]), "hmac_key": bytes(row["hmac_key"]), "talked": bool(row["talked"])}
+    return record(DeviceRecord, row, **own)

@@ -11,7 +11,7 @@ from typing import Any, Final
 import orjson
 
 from xiaozhi.store.database import Database, StoreError, record
-from xiaozhi.store.devices import UNPROVEN, Device, NoRoom, found, put
+from xiaozhi.store.devices import UNPROVEN, DeviceRecord, NoRoom, found, put
 from xiaozhi.store.named import read_value, write_value
 
 # A code is spoken and shown until then; a device asks again and gets a new one.
@@ -111,7 +111,7 @@ class PendingClients:
         )
         return [record(PendingClient, row) for row in rows]
 
-    async def bind(self, code: str, *, owner: str = "", now: float | None = None) -> Device | None:
+    async def bind(self, code: str, *, owner: str = "", now: float | None = None) -> DeviceRecord | None:
         """Let in the client that shows this code: from now on it is the device, and no other client is.
 
         A board whose key is known has to answer its challenge before it counts: see `UNPROVEN`.
@@ -131,7 +131,7 @@ class PendingClients:
         at = self._now_s() if now is None else now
         digits = "".join(char for char in code if not char.isspace() and char != "-")
 
-        def call(connection: sqlite3.Connection) -> Device | TooManyTries | None:
+        def call(connection: sqlite3.Connection) -> DeviceRecord | TooManyTries | None:
             wrong = [then for then in _wrong_codes(connection) if at - WRONG_CODES_WINDOW_S < then <= at]
             if len(wrong) >= MAX_WRONG_CODES:
                 wait_s = wrong[0] + WRONG_CODES_WINDOW_S - at

@@ -38,7 +38,7 @@ _TOOL: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class RoutedQuestion:
     """What is known when a tier is chosen.
 
     Attributes:
@@ -77,7 +77,7 @@ class Route:
         return f"{self.tier}: {self.reason}"
 
 
-def choose_tier(question: Question, rules: RoutingSettings, available: Collection[str]) -> Route:
+def choose_tier(question: RoutedQuestion, rules: RoutingSettings, available: Collection[str]) -> Route:
     """Choose a tier.
 
     Args:
@@ -102,7 +102,7 @@ def length_of(text: str) -> int:
     return sum(1 if _is_character(unit) else 2 for unit in _UNIT.findall(text))
 
 
-def _wish(question: Question, rules: RoutingSettings) -> tuple[Tier, str]:
+def _wish(question: RoutedQuestion, rules: RoutingSettings) -> tuple[Tier, str]:
     """The tier by the question alone, and why. The first rule that speaks counts."""
     text = question.text
     if question.image and rules.images != "any":

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 from xiaozhi.text.bare_calls import BareCalls
 from xiaozhi.text.call_names import offered_name
-from xiaozhi.text.markers import OTHER_ROLES, OWN_ROLES, Kind, marker_at
+from xiaozhi.text.markers import OTHER_ROLES, OWN_ROLES, MarkKind, marker_at
 from xiaozhi.text.written_calls import WrittenCall, calls_in_block
 
 MAX_THOUGHT_CHARS: Final = 50_000
@@ -147,7 +147,7 @@ class HiddenParts:
             head = marker_at(text, len(text) - len(text.lstrip()), final=final) if text.strip() else None
             if head is None:
                 return None
-            if head.kind in {Kind.THOUGHT, Kind.HEADER, Kind.OWN_ROLE}:
+            if head.kind in {MarkKind.THOUGHT, MarkKind.HEADER, MarkKind.OWN_ROLE}:
                 self._part = _Part.TEXT
                 return at, ""
         while self._scanned < len(text):
@@ -158,7 +158,7 @@ class HiddenParts:
             if marker is None:
                 break
             self._scanned = marker.end
-            if marker.kind is Kind.THOUGHT_END and marker.thinks:
+            if marker.kind is MarkKind.THOUGHT_END and marker.thinks:
                 self._part, self.opened_by_prompt = _Part.TEXT, True
                 return marker.end, ""
         return None
@@ -188,27 +188,27 @@ class HiddenParts:
         marker = marker_at(text, at, final=final)
         if marker is None:
             return None
-        if marker.kind is Kind.NONE:
+        if marker.kind is MarkKind.NONE:
             self._nesting += char in "{["
             self._newest = char
             return at + 1, char
         self._marked(marker.kind, text[at : marker.end], thinks=marker.thinks)
         return marker.end, ""
 
-    def _marked(self, kind: Kind, mark: str, *, thinks: bool = False) -> None:
+    def _marked(self, kind: MarkKind, mark: str, *, thinks: bool = False) -> None:
         """Go on behind a mark that stands in the text."""
         match kind:
-            case Kind.THOUGHT:
+            case MarkKind.THOUGHT:
                 self._part, self._in_channel, self._thinks = _Part.THOUGHT, False, thinks
-            case Kind.THOUGHT_END:
+            case MarkKind.THOUGHT_END:
                 self.opened_by_prompt = thinks or self.opened_by_prompt
-            case Kind.CALL:
+            case MarkKind.CALL:
                 self._begin_call(mark, _Part.TEXT)
-            case Kind.HEADER:
+            case MarkKind.HEADER:
                 self._part, self._header = _Part.HEADER, ""
-            case Kind.OTHER_ROLE:
+            case MarkKind.OTHER_ROLE:
                 self._part = _Part.FOREIGN
-            case Kind.OWN_ROLE | Kind.END:
+            case MarkKind.OWN_ROLE | MarkKind.END:
                 self._part, self._line_start = _Part.TEXT, True
 
     def _in_header(self, text: str, at: int, final: bool) -> _Step:
@@ -226,11 +226,13 @@ class HiddenParts:
         marker = marker_at(text, at, final=final)
         if marker is None:
             return None
-        if marker.kind in {Kind.TOKEN, Kind.HEADER} and self._header:  # <|start|>assistant<|channel|>final<|message|>
+        if (
+            marker.kind in {MarkKind.TOKEN, MarkKind.HEADER} and self._header
+        ):  # <|start|>assistant<|channel|>final<|message|>
             self._header += " "
             return marker.end, ""
         given = self._header_ended()
-        return (marker.end if marker.kind is Kind.HEADER_END else at), given
+        return (marker.end if marker.kind is MarkKind.HEADER_END else at), given
 
     def _header_ended(self) -> str:
         """Go on as the role or the channel says; returns what was none."""
@@ -260,15 +262,15 @@ class HiddenParts:
         if self._part is _Part.CALL:
             return self._in_call(kind, mark, at, marker.end)
         if self._part is _Part.FOREIGN:
-            if kind in {Kind.OWN_ROLE, Kind.HEADER}:
+            if kind in {MarkKind.OWN_ROLE, MarkKind.HEADER}:
                 self._marked(kind, mark)
         elif self._in_channel:
-            if kind in {Kind.END, Kind.HEADER, Kind.OWN_ROLE, Kind.OTHER_ROLE}:
+            if kind in {MarkKind.END, MarkKind.HEADER, MarkKind.OWN_ROLE, MarkKind.OTHER_ROLE}:
                 self._marked(kind, mark)
-        elif kind is Kind.THOUGHT_END and marker.thinks == self._thinks:
+        elif kind is MarkKind.THOUGHT_END and marker.thinks == self._thinks:
             self._part = _Part.TEXT
             self._considered.clear()
-        elif kind is Kind.CALL:
+        elif kind is MarkKind.CALL:
             self._begin_call(mark, _Part.THOUGHT)
         return marker.end, ""
 
@@ -282,17 +284,17 @@ class HiddenParts:
             self._block.append(text)
             self._block_chars += len(text)
 
-    def _in_call(self, kind: Kind, mark: str, at: int, end: int) -> tuple[int, str]:
-        if kind is Kind.THOUGHT_END and self._behind_call is _Part.THOUGHT:
+    def _in_call(self, kind: MarkKind, mark: str, at: int, end: int) -> tuple[int, str]:
+        if kind is MarkKind.THOUGHT_END and self._behind_call is _Part.THOUGHT:
             return at, self._call_ended(closed=True)
-        if kind in {Kind.HEADER, Kind.OWN_ROLE, Kind.OTHER_ROLE}:
+        if kind in {MarkKind.HEADER, MarkKind.OWN_ROLE, MarkKind.OTHER_ROLE}:
             return at, self._call_ended(closed=False)
-        if kind is Kind.END:
+        if kind is MarkKind.END:
             return end, self._call_ended(closed=False)
-        self._open += (kind is Kind.CALL) - (kind is Kind.CALL_END)
+        self._open += (kind is MarkKind.CALL) - (kind is MarkKind.CALL_END)
         if not self._open:
             return end, self._call_ended(closed=True)
-        self._keep("\x1f" if kind is Kind.TOKEN else mark)
+        self._keep("\x1f" if kind is MarkKind.TOKEN else mark)
         return end, ""
 
     def _call_ended(self, *, closed: bool) -> str:

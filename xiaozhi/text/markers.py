@@ -9,7 +9,7 @@ from enum import Enum, auto
 from typing import Final, NamedTuple
 
 
-class Kind(Enum):
+class MarkKind(Enum):
     """What a mark means."""
 
     NONE = auto()  # it is none
@@ -34,7 +34,7 @@ class Marker(NamedTuple):
         thinks: it is of a thought proper, and not of a tool's result that was made up.
     """
 
-    kind: Kind
+    kind: MarkKind
     end: int
     thinks: bool = False
 
@@ -79,35 +79,35 @@ def marker_at(text: str, at: int, *, final: bool) -> Marker | None:
     """The mark at a place; None while it cannot be told whether there is one before more has come."""
     match = _MARKER.match(text, at)
     if match is None:
-        return None if not final and _BEGUN.match(text, at) else Marker(Kind.NONE, at + 1)
+        return None if not final and _BEGUN.match(text, at) else Marker(MarkKind.NONE, at + 1)
     form = "bar" if match["bar"] else "tag" if match["tag"] else "other"
     raw = next(filter(None, match.group("bar", "tag", "square", "kimi", "system")))
     name = re.sub(r"^/?(?:[|｜]\w+[|｜])?(?:\w+:)?", "", raw).lower()
     name = re.sub(r"[▁ -]", "_", name)
     kind, thinks = _kind(name, form, closes=raw.startswith("/"), named=bool(match["more"]))
-    if match["empty"] and kind is not Kind.NONE:
-        kind = Kind.TOKEN  # <think/>
-    return Marker(kind, at + 1 if kind is Kind.NONE else match.end(), thinks)
+    if match["empty"] and kind is not MarkKind.NONE:
+        kind = MarkKind.TOKEN  # <think/>
+    return Marker(kind, at + 1 if kind is MarkKind.NONE else match.end(), thinks)
 
 
-def _kind(name: str, form: str, *, closes: bool, named: bool) -> tuple[Kind, bool]:
+def _kind(name: str, form: str, *, closes: bool, named: bool) -> tuple[MarkKind, bool]:
     if name == "inst":  # what stands inside is the user's
-        return (Kind.OWN_ROLE if closes else Kind.OTHER_ROLE), False
+        return (MarkKind.OWN_ROLE if closes else MarkKind.OTHER_ROLE), False
     if form == "bar" or name in {"start_of_turn", "end_of_turn"}:
         for names, kind in (
-            (_ENDS, Kind.END),
-            (_HEADERS, Kind.HEADER),
-            (_HEADER_ENDS, Kind.HEADER_END),
-            (OWN_ROLES, Kind.OWN_ROLE),
-            (OTHER_ROLES, Kind.OTHER_ROLE),
+            (_ENDS, MarkKind.END),
+            (_HEADERS, MarkKind.HEADER),
+            (_HEADER_ENDS, MarkKind.HEADER_END),
+            (OWN_ROLES, MarkKind.OWN_ROLE),
+            (OTHER_ROLES, MarkKind.OTHER_ROLE),
         ):
             if name in names:
                 return kind, False
     core = re.sub(r"^(?:begin|start|end)_(?:of_)?|_(?:begin|start|end)$", "", name)
     closes = closes or name.startswith("end_") or name.endswith("_end")
     if (thinks := _THOUGHT.fullmatch(core) is not None) or _RESULT.fullmatch(core):
-        return (Kind.THOUGHT_END if closes else Kind.THOUGHT), thinks
+        return (MarkKind.THOUGHT_END if closes else MarkKind.THOUGHT), thinks
     if _CALL.fullmatch(core) and (core not in _BARE_WORDS or form == "bar" or (form == "tag" and (closes or named))):
-        return (Kind.CALL_END if closes else Kind.CALL), False
+        return (MarkKind.CALL_END if closes else MarkKind.CALL), False
     is_token = form == "bar" or name in _TOKENS or _UNUSED.fullmatch(name)
-    return (Kind.TOKEN if is_token else Kind.NONE), False
+    return (MarkKind.TOKEN if is_token else MarkKind.NONE), False

@@ -48,7 +48,7 @@ class _NoAnswer(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class RpcReply:
     """An answer to request `id`: a result, or the text of an error."""
 
     id: int
@@ -69,7 +69,7 @@ class DeviceMcp:
         self._send = send
         self._settings = settings
         self._ids = itertools.cycle(range(1, _MAX_ID))
-        self._waiting: dict[int, asyncio.Future[Reply]] = {}
+        self._waiting: dict[int, asyncio.Future[RpcReply]] = {}
         # The device carries out one call after the other on its main loop; the time of a call begins when it is sent.
         self._one_at_a_time = asyncio.Lock()
         self._listed: dict[str, ListedTool] = {}
@@ -177,12 +177,12 @@ class DeviceMcp:
             if not future.done():
                 future.set_exception(_NoAnswer("The device is no longer connected."))
 
-    async def _ask(self, method: str, params: Mapping[str, Any], timeout_s: float) -> Reply:
+    async def _ask(self, method: str, params: Mapping[str, Any], timeout_s: float) -> RpcReply:
         if self._closed:
             raise _NoAnswer("The device is no longer connected.")
         number = next(self._ids)
         message = {"jsonrpc": "2.0", "id": number, "method": method, "params": dict(params)}
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[RpcReply] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
         try:
             async with asyncio.timeout(timeout_s):
@@ -210,7 +210,7 @@ class DeviceMcp:
                 return
             seen.add(cursor)
 
-    async def _ask_again(self, params: Mapping[str, Any]) -> Reply:
+    async def _ask_again(self, params: Mapping[str, Any]) -> RpcReply:
         for _ in range(_LIST_TRIES - 1):
             try:
                 return await self._ask("tools/list", params, self._settings.timeout_s)
@@ -268,13 +268,13 @@ class DeviceMcp:
     def _timeout_s(self, name: str) -> float:
         return self._settings.camera_timeout_s if _CAMERA.search(name) else self._settings.timeout_s
 
-    def _note_server(self, reply: Reply) -> None:
+    def _note_server(self, reply: RpcReply) -> None:
         info = (reply.result or {}).get("serverInfo")
         if isinstance(info, dict):
             self.server = f"{info.get('name', '')} {info.get('version', '')}".strip()[:100]
 
 
-def _reply(payload: object) -> Reply | None:
+def _reply(payload: object) -> RpcReply | None:
     """What a message from the device answers; None for its notifications and requests, of which none is defined.
 
     Raises:
@@ -290,10 +290,10 @@ def _reply(payload: object) -> Reply | None:
     if isinstance(number, bool) or not isinstance(number, int):
         raise ValueError("no number of a request")
     if error is not None:
-        return Reply(number, None, _error_text(error))
+        return RpcReply(number, None, _error_text(error))
     if not isinstance(result, dict):
         raise ValueError("no result")
-    return Reply(number, result)
+    return RpcReply(number, result)
 
 
 def _initialize_params(vision_url: str, vision_token: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from xiaozhi.events import Message, ToolSpec
-from xiaozhi.stages.llm.stage import Outcome
+from xiaozhi.stages.llm.stage import ModelAnswer
 from xiaozhi.tools.tool import AudioSource
 from xiaozhi.tools.toolbox import ToolAnswer, Toolbox
 
@@ -29,7 +29,7 @@ class Finished:
     ends_conversation: bool = False
 
 
-Ask = Callable[[Sequence[Message], tuple[ToolSpec, ...]], Awaitable[Outcome]]
+Ask = Callable[[Sequence[Message], tuple[ToolSpec, ...]], Awaitable[ModelAnswer]]
 """Asks the model with a conversation and the tools it may call, and speaks what it says."""
 
 

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from xiaozhi.conversation.saying import Told
 from xiaozhi.conversation.services import Services
 from xiaozhi.settings.push import minutes_of
-from xiaozhi.store import Device
+from xiaozhi.store import DeviceRecord
 from xiaozhi.store.notes import Reminder
 from xiaozhi.text.language import language_of
 from xiaozhi.tools.built_in.reminders import is_alarm, spoken_reminder
@@ -36,7 +36,7 @@ _VOICE_BACK_S: Final = 60.0
 _SOUND_S: Final = 10.0
 
 
-class Outcome(Enum):
+class AnnouncementOutcome(Enum):
     """What became of an announcement on one device."""
 
     SPOKEN = "spoken"
@@ -50,11 +50,11 @@ class Outcome(Enum):
     FAILED = "no voice"
 
 
-_HEARD: Final = frozenset({Outcome.SPOKEN, Outcome.INTERRUPTED})
-_OUTCOMES: Final[Mapping[Told, Outcome]] = {
-    Told.SPOKEN: Outcome.SPOKEN,
-    Told.INTERRUPTED: Outcome.INTERRUPTED,
-    Told.SHOWN: Outcome.SHOWN,
+_HEARD: Final = frozenset({AnnouncementOutcome.SPOKEN, AnnouncementOutcome.INTERRUPTED})
+_OUTCOMES: Final[Mapping[Told, AnnouncementOutcome]] = {
+    Told.SPOKEN: AnnouncementOutcome.SPOKEN,
+    Told.INTERRUPTED: AnnouncementOutcome.INTERRUPTED,
+    Told.SHOWN: AnnouncementOutcome.SHOWN,
 }
 
 
@@ -115,7 +115,7 @@ class Announcer:
         """Announcements and reminders that were heard, at least in part."""
         self.unspoken = 0
         """Those that were not."""
-        self.outcomes: Counter[Outcome] = Counter()
+        self.outcomes: Counter[AnnouncementOutcome] = Counter()
         """What became of announcements, counted for each device they were meant for."""
         services.ring = self.ring
         services.announce = self.announce_for_tool
@@ -131,7 +131,7 @@ class Announcer:
 
     # Announcements ------------------------------------------------------------------------------------------------
 
-    async def announce(self, announcement: Announcement) -> dict[str, Outcome]:
+    async def announce(self, announcement: Announcement) -> dict[str, AnnouncementOutcome]:
         """Say something on one, several or all connected devices; returns what became of it on each, by its id.
 
         Raises:
@@ -150,20 +150,20 @@ class Announcer:
         named = {device.id: device.label for device in await self._services.store.devices.list()}
         return {named.get(name, name): outcome.value for name, outcome in outcomes.items()}
 
-    async def _targets(self, announcement: Announcement) -> dict[str, str | Outcome]:
+    async def _targets(self, announcement: Announcement) -> dict[str, str | AnnouncementOutcome]:
         """The devices that are meant: their ids, or why not."""
         if not announcement.devices:
             return {name: name for name in sorted(self._devices.online()) if name != announcement.without}
         known = await self._services.store.devices.list()
         return {name: id_of(name, known, self._devices.online()) for name in announcement.devices}
 
-    async def _announce_on(self, device: str | Outcome, announcement: Announcement) -> Outcome:
-        if isinstance(device, Outcome):
+    async def _announce_on(self, device: str | AnnouncementOutcome, announcement: Announcement) -> AnnouncementOutcome:
+        if isinstance(device, AnnouncementOutcome):
             return device
         settings = self._services.settings
         zone = ZoneInfo(settings.server.timezone) if settings.server.timezone else None
         if not announcement.urgent and is_quiet(settings.push.quiet_hours, datetime.now(zone)):
-            return Outcome.QUIET
+            return AnnouncementOutcome.QUIET
         patience_s = settings.push.patience_s if announcement.patience_s is None else announcement.patience_s
         until = asyncio.get_running_loop().time() + patience_s
         return await self._speak(device, announcement.text, announcement.language, until, volume=announcement.volume)
@@ -187,10 +187,10 @@ class Announcer:
             language = language_of(reminder.text, default=usual)
         text = spoken_reminder(reminder, time.time(), language)
         outcome = await self._speak(reminder.device, text, "", float("inf"), urgent=True)
-        if outcome is Outcome.SPOKEN and is_alarm(reminder) and self._services.settings.push.alarm_repeats:
+        if outcome is AnnouncementOutcome.SPOKEN and is_alarm(reminder) and self._services.settings.push.alarm_repeats:
             self._again(reminder.device, text)
         _log.info("reminder: %s", outcome.value, extra={"device": reminder.device})
-        if outcome is Outcome.FAILED:  # the device is there, only its voice is not: once more after a while
+        if outcome is AnnouncementOutcome.FAILED:  # the device is there, only its voice is not: once more after a while
             asyncio.get_running_loop().call_later(_VOICE_BACK_S, self._connected, reminder.device)
         return outcome in _HEARD
 
@@ -210,7 +210,7 @@ class Announcer:
         for _ in range(push.alarm_repeats):
             await asyncio.sleep(push.alarm_every_s)
             until = asyncio.get_running_loop().time() + push.alarm_every_s
-            if await self._speak(device_id, text, "", until, urgent=True) is not Outcome.SPOKEN:
+            if await self._speak(device_id, text, "", until, urgent=True) is not AnnouncementOutcome.SPOKEN:
                 return  # somebody has pressed a key, talks there, or the device is gone
 
     def _reacted(self, device_id: str, _trace: TurnTrace) -> None:
@@ -226,7 +226,7 @@ class Announcer:
 
     async def _speak(
         self, device_id: str, text: str, language: str, until: float, *, volume: int | None = None, urgent: bool = False
-    ) -> Outcome:
+    ) -> AnnouncementOutcome:
         """Say a text on one device, behind what waits there already, as soon as nobody talks.
 
         Args:
@@ -238,10 +238,10 @@ class Announcer:
             urgent: it waits however many wait already.
         """
         if not urgent and self._waiting.get(device_id, 0) >= self._services.settings.push.max_waiting:
-            return Outcome.FULL
+            return AnnouncementOutcome.FULL
         turn = self._turns.setdefault(device_id, asyncio.Lock())
         self._waiting[device_id] = self._waiting.get(device_id, 0) + 1
-        outcome = Outcome.BUSY
+        outcome = AnnouncementOutcome.BUSY
         try:
             async with turn:
                 outcome = await self._speak_now(device_id, text, language, until, volume)
@@ -253,14 +253,16 @@ class Announcer:
             self.unspoken += outcome not in _HEARD
         return outcome
 
-    async def _speak_now(self, device_id: str, text: str, language: str, until: float, volume: int | None) -> Outcome:
+    async def _speak_now(
+        self, device_id: str, text: str, language: str, until: float, volume: int | None
+    ) -> AnnouncementOutcome:
         loop = asyncio.get_running_loop()
         drops = 0
         before: int | None = None
         try:
             while True:
                 if device_id not in self._devices.online():
-                    return Outcome.OFFLINE
+                    return AnnouncementOutcome.OFFLINE
                 told = Told.REFUSED
                 device, sleeper = self._devices.find(device_id), self._devices.asleep(device_id)
                 free = sleeper if device is None or device.busy else device
@@ -274,9 +276,9 @@ class Announcer:
                     return _OUTCOMES[told]
                 drops += told is Told.DROPPED
                 if drops >= _MAX_DROPS:
-                    return Outcome.FAILED
+                    return AnnouncementOutcome.FAILED
                 if loop.time() >= until:
-                    return Outcome.BUSY
+                    return AnnouncementOutcome.BUSY
                 await asyncio.sleep(_AFTER_DROP_S if told is Told.DROPPED else _TRY_AGAIN_S)
         finally:
             if before is not None and volume is not None and before >= 0:
@@ -285,7 +287,7 @@ class Announcer:
                     await set_volume(there.tools, before)
 
 
-def id_of(name: str, known: Sequence[Device], online: frozenset[str]) -> str | Outcome:
+def id_of(name: str, known: Sequence[DeviceRecord], online: frozenset[str]) -> str | AnnouncementOutcome:
     """The id of a device that is called so; guests of the console have only an id."""
     wanted = name.strip().casefold()
     if wanted in online:
@@ -293,5 +295,5 @@ def id_of(name: str, known: Sequence[Device], online: frozenset[str]) -> str | O
     found = [device for device in known if wanted and wanted in (device.id.casefold(), device.name.casefold())]
     found = found or [device for device in known if wanted and wanted == device.room.casefold()]
     if len(found) != 1:
-        return Outcome.UNKNOWN
-    return found[0].id if found[0].id in online else Outcome.OFFLINE
+        return AnnouncementOutcome.UNKNOWN
+    return found[0].id if found[0].id in online else AnnouncementOutcome.OFFLINE

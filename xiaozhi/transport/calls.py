@@ -76,7 +76,7 @@ class _Step:
     ended: PcmFloat | None = None
 
 
-class CallLeg:
+class DeviceLeg:
     """One device's end of a call.
 
     Args:
@@ -222,9 +222,9 @@ async def _understood(recognition: Recognition, pcm: PcmFloat) -> str:
 class _Call:
     """One that goes on; `word` is whose turn it is."""
 
-    legs: tuple[CallLeg, CallLeg]
+    legs: tuple[DeviceLeg, DeviceLeg]
     heard_at_s: float
-    word: CallLeg | None = field(default=None)
+    word: DeviceLeg | None = field(default=None)
 
 
 class Calls:
@@ -296,7 +296,7 @@ class Calls:
             return
         self.taken += 1
         _log.info("a call with %s", callee_id, extra={"device": caller_id})
-        legs = CallLeg(self._services, calling), CallLeg(self._services, session)
+        legs = DeviceLeg(self._services, calling), DeviceLeg(self._services, session)
         try:
             await asyncio.gather(*(_say(leg.session, "接通了，请讲。", "You are connected.") for leg in legs))
             for leg in legs:
@@ -336,7 +336,7 @@ class Calls:
         for _ in range(_ASKED_TIMES):
             if not await _say(session, f"{caller}呼叫你，要接听吗？", f"{caller} is calling. Will you take it?"):
                 return False
-            leg = CallLeg(self._services, session)
+            leg = DeviceLeg(self._services, session)
             try:
                 answering = asyncio.create_task(leg.answer(_ANSWER_S), name="call-answer")
                 text = await _unless(leg.hung_up.wait(), answering)
@@ -367,7 +367,7 @@ class Calls:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _one_way(self, call: _Call, speaker: CallLeg, listener: CallLeg) -> None:
+    async def _one_way(self, call: _Call, speaker: DeviceLeg, listener: DeviceLeg) -> None:
         phrases = tuple(phrase.lower() for phrase in (*self._services.settings.turn.exit_phrases, *_HANG_UP))
         while True:
             step = await speaker.step()

@@ -41,7 +41,7 @@ class ConnectCode(IntEnum):
     NOT_AUTHORIZED = 5
 
 
-class Kind(IntEnum):
+class PacketKind(IntEnum):
     """The first byte of a packet with the flags that belong to it, section 2.2.1; of PUBLISH without its flags."""
 
     CONNECT = 0x10
@@ -61,7 +61,7 @@ class Kind(IntEnum):
 class Packet:
     """One packet: `flags` are those of PUBLISH, 0 to 15; `body` is what follows the length."""
 
-    kind: Kind
+    kind: PacketKind
     body: bytes = b""
     flags: int = 0
 
@@ -118,9 +118,9 @@ class MqttReader:
             return None
         first, body = self._buffer[0], bytes(self._buffer[begin:end])
         del self._buffer[:end]
-        flags = first & 0x0F if first & 0xF0 == Kind.PUBLISH else 0
+        flags = first & 0x0F if first & 0xF0 == PacketKind.PUBLISH else 0
         try:
-            return Packet(Kind(first - flags), body, flags)
+            return Packet(PacketKind(first - flags), body, flags)
         except ValueError:
             raise MqttError(f"a packet that begins with {first:#04x}") from None
 
@@ -220,7 +220,7 @@ class Connect:
         flags = _CLEAN_SESSION | (_USERNAME if self.username else 0) | (_PASSWORD if self.password else 0)
         words = [self.client_id, *(word for word in (self.username, self.password) if word)]
         head = _text("MQTT") + struct.pack("!BBH", 4, flags, self.keep_alive_s)
-        return Packet(Kind.CONNECT, head + b"".join(map(_text, words)))
+        return Packet(PacketKind.CONNECT, head + b"".join(map(_text, words)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +245,7 @@ class Publish:
 
     def packet(self) -> Packet:
         """As it is sent, with QoS 0."""
-        return Packet(Kind.PUBLISH, _text(self.topic) + self.payload)
+        return Packet(PacketKind.PUBLISH, _text(self.topic) + self.payload)
 
 
 def acknowledged(packet: Packet) -> Packet:
@@ -260,14 +260,14 @@ def acknowledged(packet: Packet) -> Packet:
         filters += 1
         if not fields.text() or filters > _MAX_FILTERS:
             raise MqttError("an empty topic filter, or too many")
-        if packet.kind is Kind.SUBSCRIBE and fields.take(1)[0] > 2:
+        if packet.kind is PacketKind.SUBSCRIBE and fields.take(1)[0] > 2:
             raise MqttError("a QoS above 2")
     if not filters:
         raise MqttError("no topic filter")
     number = packet_id.to_bytes(2, "big")
-    if packet.kind is Kind.SUBSCRIBE:
-        return Packet(Kind.SUBACK, number + bytes(filters))
-    return Packet(Kind.UNSUBACK, number)
+    if packet.kind is PacketKind.SUBSCRIBE:
+        return Packet(PacketKind.SUBACK, number + bytes(filters))
+    return Packet(PacketKind.UNSUBACK, number)
 
 
 def _text(text: str) -> bytes:

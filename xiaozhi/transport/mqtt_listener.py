@@ -18,10 +18,10 @@ from xiaozhi.access.visitors import group_of
 from xiaozhi.transport.mqtt_codec import (
     Connect,
     ConnectCode,
-    Kind,
     MqttError,
     MqttReader,
     Packet,
+    PacketKind,
     Publish,
     UnsupportedLevel,
     acknowledged,
@@ -156,7 +156,7 @@ class MqttConnection(asyncio.Protocol):
 
     def _receive(self, packet: Packet) -> None:
         if self._device is None:
-            if packet.kind is not Kind.CONNECT or self._admitting is not None:
+            if packet.kind is not PacketKind.CONNECT or self._admitting is not None:
                 raise MqttError("something else instead of CONNECT")
             assert self._transport is not None
             connect = Connect.read(packet.body)
@@ -169,19 +169,19 @@ class MqttConnection(asyncio.Protocol):
             self._flooded()
             return
         match packet.kind:
-            case Kind.PUBLISH:
+            case PacketKind.PUBLISH:
                 message = Publish.read(packet)
                 if message.packet_id:
-                    self._send(Packet(Kind.PUBACK, message.packet_id.to_bytes(2, "big")))
+                    self._send(Packet(PacketKind.PUBACK, message.packet_id.to_bytes(2, "big")))
                 if message.topic == self._listener.topic:
                     self._device.received(message.payload)
-            case Kind.PINGREQ:
-                self._send(Packet(Kind.PINGRESP))
-            case Kind.SUBSCRIBE | Kind.UNSUBSCRIBE:
+            case PacketKind.PINGREQ:
+                self._send(Packet(PacketKind.PINGRESP))
+            case PacketKind.SUBSCRIBE | PacketKind.UNSUBSCRIBE:
                 self._send(acknowledged(packet))
-            case Kind.PUBACK:
+            case PacketKind.PUBACK:
                 pass
-            case Kind.DISCONNECT:
+            case PacketKind.DISCONNECT:
                 self.close("it said DISCONNECT")
             case _:
                 raise MqttError(f"a client sends no {packet.kind.name}")
@@ -204,7 +204,7 @@ class MqttConnection(asyncio.Protocol):
         self._listener.admitted(self)
         self._reader.max_bytes = self._listener.max_packet_bytes
         self.silent_s = (connect.keep_alive_s or _NO_PROMISE_S) * _PATIENCE
-        self._send(Packet(Kind.CONNACK, bytes((0, ConnectCode.ACCEPTED))))
+        self._send(Packet(PacketKind.CONNACK, bytes((0, ConnectCode.ACCEPTED))))
         device.connected(self)
         self._transport.resume_reading()
         self._read(b"")
@@ -225,7 +225,7 @@ class MqttConnection(asyncio.Protocol):
 
     def _refuse(self, code: ConnectCode, why: str) -> None:
         self._listener.refused += 1
-        self._send(Packet(Kind.CONNACK, bytes((0, code))))
+        self._send(Packet(PacketKind.CONNACK, bytes((0, code))))
         self.close(why)
 
     def _flooded(self) -> None:

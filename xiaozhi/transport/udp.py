@@ -51,7 +51,7 @@ _SOCKET_BUFFER_BYTES: Final = 1 << 20
 Address: TypeAlias = tuple[str, int]
 
 
-class Drop(StrEnum):
+class DatagramDrop(StrEnum):
     """Why a datagram was not used."""
 
     SHORT = "shorter than a header and a byte"
@@ -64,7 +64,7 @@ class Drop(StrEnum):
     FLOOD = "more than any device sends"
 
 
-class Heard(Protocol):
+class SoundReceiver(Protocol):
     """Who takes the sound of a session."""
 
     def heard(self, opus: bytes, timestamp_ms: int, lost: int) -> None:
@@ -106,7 +106,7 @@ class UdpSession:
         """The header that the device fills in, 16 bytes."""
         return HEADER.pack(_AUDIO, 0, 0, self.ssrc, 0, 0)
 
-    def receive(self, datagram: bytes, address: Address, now_s: float) -> tuple[bytes, int, int] | Drop:
+    def receive(self, datagram: bytes, address: Address, now_s: float) -> tuple[bytes, int, int] | DatagramDrop:
         """A datagram with this session's ssrc has come.
 
         Returns:
@@ -115,18 +115,18 @@ class UdpSession:
         """
         _, _, length, _, timestamp_ms, sequence = HEADER.unpack_from(datagram)
         if length != len(datagram) - HEADER.size:
-            return Drop.LENGTH
+            return DatagramDrop.LENGTH
         if not self._budget.spend(1.0, now_s):
-            return Drop.FLOOD
+            return DatagramDrop.FLOOD
         if sequence <= self._last:
-            return Drop.LATE
+            return DatagramDrop.LATE
         if sequence - self._last > _MAX_AHEAD and not self._is_resumed(sequence, address):
-            return Drop.FAR_AHEAD
+            return DatagramDrop.FAR_AHEAD
         opus = self._crypt(datagram[: HEADER.size], datagram[HEADER.size :])
         duration_ms = _mono_ms(opus)
         moved = address != self.address
         if not duration_ms or (moved and self._packet_ms and duration_ms != self._packet_ms):
-            return Drop.NO_OPUS
+            return DatagramDrop.NO_OPUS
         if moved:
             self.address, self._proof, self._owed_bytes = address, 0, 0
         self._proof += 1
@@ -189,8 +189,8 @@ class UdpEndpoint(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.DatagramTransport | None = None
-        self._sessions: dict[int, tuple[UdpSession, Heard]] = {}
-        self.drops: Counter[Drop] = Counter()
+        self._sessions: dict[int, tuple[UdpSession, SoundReceiver]] = {}
+        self.drops: Counter[DatagramDrop] = Counter()
         """Datagrams that were not used, since the start."""
         self.lost = 0
         """Packets of devices that never came, of all sessions that are over."""
@@ -206,7 +206,7 @@ class UdpEndpoint(asyncio.DatagramProtocol):
             sock.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER_BYTES)
         await self._loop.create_datagram_endpoint(lambda: self, sock=sock)
 
-    def open(self, heard: Heard, control_host: str) -> UdpSession:
+    def open(self, heard: SoundReceiver, control_host: str) -> UdpSession:
         """A new session with a key and an ssrc of its own.
 
         Args:
@@ -247,18 +247,18 @@ class UdpEndpoint(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: tuple[str | int, ...]) -> None:
         """A datagram has come."""
         if len(data) <= HEADER.size:
-            self.drops[Drop.SHORT] += 1
+            self.drops[DatagramDrop.SHORT] += 1
             return
         if data[0] != _AUDIO:
-            self.drops[Drop.TYPE] += 1
+            self.drops[DatagramDrop.TYPE] += 1
             return
         found = self._sessions.get(int.from_bytes(data[4:8], "big"))
         if found is None:
-            self.drops[Drop.STRANGER] += 1
+            self.drops[DatagramDrop.STRANGER] += 1
             return
         session, heard = found
         packet = session.receive(data, (str(addr[0]), int(addr[1])), self._loop.time())
-        if isinstance(packet, Drop):
+        if isinstance(packet, DatagramDrop):
             self.drops[packet] += 1
         else:
             heard.heard(*packet)

@@ -15,7 +15,7 @@ EXPLORED_SHARE: Final = 0.03
 _MIN_S: Final = 0.001
 
 
-class Standing(IntEnum):
+class UpstreamStanding(IntEnum):
     """How good an upstream is; a lower one is preferred."""
 
     WELL = 0
@@ -67,7 +67,7 @@ def choose(candidates: Sequence[Candidate], rng: random.Random, *, explore: bool
     return rng.choices(indexes, [_score(candidates[index], best_s) for index in indexes])[0]
 
 
-def standings(candidates: Sequence[Candidate]) -> list[Standing]:
+def standings(candidates: Sequence[Candidate]) -> list[UpstreamStanding]:
     """How good each of several is.
 
     Raises:
@@ -79,17 +79,17 @@ def standings(candidates: Sequence[Candidate]) -> list[Standing]:
     return [standing(one, best_s) for one in candidates]
 
 
-def standing(candidate: Candidate, best_s: float) -> Standing:
+def standing(candidate: Candidate, best_s: float) -> UpstreamStanding:
     """How good one is where the quickest takes `best_s` seconds."""
     if candidate.unproven:
-        return Standing.UNPROVEN
+        return UpstreamStanding.UNPROVEN
     took_s = candidate.first_byte_s
     if took_s is not None:
         usual_s = candidate.usual_s
         limit_s = best_s if usual_s is None else min(best_s, max(_MIN_S, usual_s))
         if took_s > _SLOW_FACTOR * limit_s and took_s > limit_s + _SLOW_BY_S:
-            return Standing.SLOW
-    return Standing.BREAKING if candidate.breaking else Standing.WELL
+            return UpstreamStanding.SLOW
+    return UpstreamStanding.BREAKING if candidate.breaking else UpstreamStanding.WELL
 
 
 def _best_s(candidates: Sequence[Candidate]) -> float:

@@ -14,7 +14,7 @@ from typing import Final, Generic, TypeVar
 
 from xiaozhi.upstream.breaker import Admission, BreakerRules, BreakerState
 from xiaozhi.upstream.budget import HedgeBudget
-from xiaozhi.upstream.choice import Standing, choose, standing, standings
+from xiaozhi.upstream.choice import UpstreamStanding, choose, standing, standings
 from xiaozhi.upstream.failure import FailureKind
 from xiaozhi.upstream.health import HealthChecks
 from xiaozhi.upstream.latency import RollingLatency
@@ -257,7 +257,7 @@ class UpstreamPool(Generic[T]):
         worse = [
             member
             for member, rank in zip(usable, ranks, strict=True)
-            if rank >= Standing.UNPROVEN
+            if rank >= UpstreamStanding.UNPROVEN
             and member.upstream.name != beside
             and not member.waiting
             and (member.upstream.free or not free_only)
@@ -381,7 +381,9 @@ class UpstreamPool(Generic[T]):
 
     def _is_slow(self, member: Member[T], now: float) -> bool:
         known = [took for one in self._members if (took := one.first_byte_s(now)) is not None]
-        return standing(replace(member.candidate(now), unproven=False), min(known, default=0.0)) is Standing.SLOW
+        return (
+            standing(replace(member.candidate(now), unproven=False), min(known, default=0.0)) is UpstreamStanding.SLOW
+        )
 
     def _one_of(self, members: Sequence[Member[T]], now: float, *, explore: bool) -> Member[T]:
         return members[choose([member.candidate(now) for member in members], self._rng, explore=explore)]

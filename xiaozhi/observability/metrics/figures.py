@@ -25,10 +25,10 @@ from xiaozhi.overload.steps import Step
 from xiaozhi.stages.asr.remote_use import RemoteUse
 from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.tools.external import ExternalServer, ServerState
-from xiaozhi.transport.announcer import Outcome
+from xiaozhi.transport.announcer import AnnouncementOutcome
 from xiaozhi.transport.connected_devices import ConnectedDevices
 from xiaozhi.transport.mqtt_listener import MqttListener
-from xiaozhi.transport.udp import Drop, UdpEndpoint
+from xiaozhi.transport.udp import DatagramDrop, UdpEndpoint
 from xiaozhi.upstream.breaker import BreakerState
 from xiaozhi.upstream.failure import FailureKind
 from xiaozhi.upstream.member import UpstreamState
@@ -299,7 +299,7 @@ _NODES: Final[Table[NodeRegistry]] = Table(lambda s: sole(_registry(s)), (
 
 _HTTP: Final[Table[HttpServices]] = Table(lambda s: {"": s.http}, (
     Row(COUNTER, "xiaozhi_announcements", "Announcements, one for each device they were meant for, by what became of "
-        "them.", lambda h: {outcome.name.lower(): h.announcer.outcomes[outcome] for outcome in Outcome}, ("outcome",)),
+        "them.", lambda h: {one.name.lower(): h.announcer.outcomes[one] for one in AnnouncementOutcome}, ("outcome",)),
     Row(COUNTER, "xiaozhi_unasked",
         "Sentences said unasked, which are announcements, reminders and alarms, by whether they were heard.",
         lambda h: {"heard": h.announcer.spoken, "unheard": h.announcer.unspoken}, ("outcome",)),
@@ -361,7 +361,7 @@ _UDP: Final[Table[UdpEndpoint]] = Table(lambda s: sole(s.udp), (
     Row(GAUGE, "xiaozhi_udp_sessions", "Conversations whose sound goes by UDP.", len),
     Row(COUNTER, "xiaozhi_udp_lost", "Packets of ended conversations that never came.", lambda u: u.lost),
     Row(COUNTER, "xiaozhi_udp_dropped", "Datagrams that were not used.",
-        lambda u: {drop.name.lower(): u.drops[drop] for drop in Drop}, ("reason",)),
+        lambda u: {drop.name.lower(): u.drops[drop] for drop in DatagramDrop}, ("reason",)),
 ))  # fmt: skip
 
 TABLES: Final[Sequence[Table[Any]]] = (

@@ -15,7 +15,7 @@ from xiaozhi.settings.asr import DashscopeAsrSettings, RemoteAsrSettings
 from xiaozhi.settings.section import Language
 from xiaozhi.stages.asr.cloud_stream import CloudRecognizer, glued
 from xiaozhi.stages.asr.dashscope_realtime import QwenRecognizer
-from xiaozhi.stages.asr.recogniser import BuildContext
+from xiaozhi.stages.asr.recogniser import RecognizerContext
 from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.upstream.dashscope import DashscopeError, DashscopeSockets, DashscopeTask
 
@@ -45,7 +45,7 @@ class DashscopeRecognizer(CloudRecognizer):
         self._sockets = DashscopeSockets(settings, "asr.dashscope", remote.connect_timeout_s)
 
     @classmethod
-    def build(cls, context: BuildContext) -> CloudRecognizer:
+    def build(cls, context: RecognizerContext) -> CloudRecognizer:
         """The service of `[asr.dashscope]`, in the protocol that its model speaks."""
         asr = context.settings
         engine: CloudRecognizer

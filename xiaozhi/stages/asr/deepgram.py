@@ -16,7 +16,7 @@ from xiaozhi.settings.asr import DeepgramAsrSettings, RemoteAsrSettings
 from xiaozhi.settings.pasted import key_fault
 from xiaozhi.settings.section import Language
 from xiaozhi.stages.asr.engine import Transcript, join, run_on
-from xiaozhi.stages.asr.recogniser import BuildContext
+from xiaozhi.stages.asr.recogniser import RecognizerContext
 from xiaozhi.stages.asr.remote_stream import Message, StreamConnection, StreamRecognizer, as_json
 from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.text.one_line import one_line
@@ -135,7 +135,7 @@ class Deepgram(StreamRecognizer):
         self.about = f"{self.name} {settings.model}, language {self._language} ({settings.url})"
 
     @classmethod
-    def build(cls, context: BuildContext) -> "Deepgram":
+    def build(cls, context: RecognizerContext) -> "Deepgram":
         """The service of `[asr.deepgram]`."""
         asr = context.settings
         return cls(asr.deepgram, asr.remote, asr.language)

@@ -32,7 +32,7 @@ from xiaozhi.settings.section import Language
 from xiaozhi.stages.asr.decoding import Decoding
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.pieces import PieceUtterance
-from xiaozhi.stages.asr.recogniser import BuildContext, Say, Utterance
+from xiaozhi.stages.asr.recogniser import RecognizerContext, Say, Utterance
 from xiaozhi.stages.asr.remote import RemoteRecognizer, to_text
 from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.text import bounded_json
@@ -83,7 +83,7 @@ class Funasr(RemoteRecognizer):
         """This server says so behind the last text."""
 
     @classmethod
-    def build(cls, context: BuildContext) -> "Funasr":
+    def build(cls, context: RecognizerContext) -> "Funasr":
         """The runtime of `[asr.funasr]`."""
         asr = context.settings
         engine = cls(asr.funasr, asr.remote, asr.language, itn=asr.itn)
@@ -170,7 +170,7 @@ class Funasr(RemoteRecognizer):
         except (aiohttp.ClientError, OSError) as error:
             raise RemoteError(f"{self.name}: {self._settings.url} {what}{_reason(error)}") from error
 
-    def read(self, message: str) -> "Said":
+    def read(self, message: str) -> "FunasrText":
         """A message of the server.
 
         Raises:
@@ -186,15 +186,15 @@ class Funasr(RemoteRecognizer):
         if said.get("error"):
             raise RemoteError(f"{self.name}: {one_line(said['error'], MAX_SHOWN_CHARS)}")
         if said.get("is_end") is True:
-            return Said("", "", None, is_end=True)
+            return FunasrText("", "", None, is_end=True)
         text, mode, final = said.get("text"), said.get("mode", ""), said.get("is_final")
         if not isinstance(text, str):
             raise RemoteError(f"{self.name}: answered without a text")
-        return Said(text, str(mode), final if isinstance(final, bool) else None)
+        return FunasrText(text, str(mode), final if isinstance(final, bool) else None)
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class FunasrText:
     """One message: a text, of which pass it is (empty where it is not said), and the server's `is_final`."""
 
     text: str
@@ -294,7 +294,7 @@ class _Piece:
         if not self._told_end or self._final is None:
             raise RemoteError(f"{self._engine.name}: the connection ended before the text")
 
-    def _take(self, said: Said) -> None:
+    def _take(self, said: FunasrText) -> None:
         """Add what was said. Text of the second pass replaces all of the first since the one before it."""
         max_chars = self._engine.remote.settings.max_text_chars
         if said.is_end:
@@ -308,7 +308,7 @@ class _Piece:
         elif not (self._engine.says_end or said.mode.endswith("online")):
             self._over = self._is_last(said) or not self._cut
 
-    def _is_last(self, said: Said) -> bool:
+    def _is_last(self, said: FunasrText) -> bool:
         """Whether no text follows this one, which came behind the end."""
         if said.mode == "offline":
             return said.final is False

@@ -15,7 +15,7 @@ import orjson
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ
 from xiaozhi.settings.asr import IflytekAsrSettings, RemoteAsrSettings
 from xiaozhi.stages.asr.paced_stream import Heard, PacedRecognizer
-from xiaozhi.stages.asr.recogniser import BuildContext
+from xiaozhi.stages.asr.recogniser import RecognizerContext
 from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.text import bounded_json
 from xiaozhi.text.one_line import one_line
@@ -53,7 +53,7 @@ class Iflytek(PacedRecognizer):
         self.about = f"{self.name} from {settings.url}"
 
     @classmethod
-    def build(cls, context: BuildContext) -> "Iflytek":
+    def build(cls, context: RecognizerContext) -> "Iflytek":
         """The service of `[asr.iflytek]`."""
         return cls(context.settings.iflytek, context.settings.remote)
 

@@ -21,7 +21,7 @@ _FLOAT_TYPES: Final = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "
 
 
 @dataclass(frozen=True, slots=True)
-class Port:
+class TensorPort:
     """An input or output: its shape has an int for every fixed axis and None for every free one."""
 
     name: str
@@ -125,8 +125,8 @@ class ModelFile:
         }
 
 
-def _port(node: Any) -> Port:
-    return Port(node.name, tuple(size if isinstance(size, int) else None for size in node.shape), node.type)
+def _port(node: Any) -> TensorPort:
+    return TensorPort(node.name, tuple(size if isinstance(size, int) else None for size in node.shape), node.type)
 
 
 def _fits(found: tuple[int | None, ...], expected: tuple[int | None, ...]) -> bool:

@@ -19,7 +19,7 @@ from xiaozhi.settings.asr import OpenAIRealtimeAsrSettings, RemoteAsrSettings
 from xiaozhi.settings.pasted import key_fault
 from xiaozhi.settings.section import Language
 from xiaozhi.stages.asr.engine import Transcript, join
-from xiaozhi.stages.asr.recogniser import BuildContext
+from xiaozhi.stages.asr.recogniser import RecognizerContext
 from xiaozhi.stages.asr.remote_stream import Message, StreamConnection, StreamRecognizer, as_json
 from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.text.one_line import one_line
@@ -140,7 +140,7 @@ class OpenAIRealtime(StreamRecognizer):
         self.about = f"{self.name} {settings.model} from {settings.url}"
 
     @classmethod
-    def build(cls, context: BuildContext) -> "OpenAIRealtime":
+    def build(cls, context: RecognizerContext) -> "OpenAIRealtime":
         """The service of `[asr.openai_realtime]`."""
         asr = context.settings
         return cls(asr.openai_realtime, asr.remote, asr.language)

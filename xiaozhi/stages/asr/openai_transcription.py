@@ -12,7 +12,7 @@ from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16
 from xiaozhi.settings.asr import OpenAIAsrSettings, RemoteAsrSettings
 from xiaozhi.settings.section import Language
 from xiaozhi.stages.asr.engine import Transcript
-from xiaozhi.stages.asr.recogniser import BuildContext
+from xiaozhi.stages.asr.recogniser import RecognizerContext
 from xiaozhi.stages.asr.remote import RemoteRecognizer, to_text
 from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.text import bounded_json
@@ -52,7 +52,7 @@ class OpenAITranscription(RemoteRecognizer):
         )
 
     @classmethod
-    def build(cls, context: BuildContext) -> "OpenAITranscription":
+    def build(cls, context: RecognizerContext) -> "OpenAITranscription":
         """The server of `[asr.openai]`."""
         asr = context.settings
         engine = cls(asr.openai, asr.remote, asr.language)

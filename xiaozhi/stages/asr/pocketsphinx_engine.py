@@ -22,7 +22,7 @@ from xiaozhi.stages.asr.known_languages import EMBEDDED, is_doubtful
 from xiaozhi.stages.asr.offline import OfflineRecognizer
 from xiaozhi.stages.asr.phrase_fit import Segment, fits
 from xiaozhi.stages.asr.pocketsphinx_child import CHILD_ARGUMENT
-from xiaozhi.stages.asr.recogniser import BuildContext
+from xiaozhi.stages.asr.recogniser import RecognizerContext
 from xiaozhi.text.one_line import one_line
 
 _log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ class Pocketsphinx(OfflineRecognizer):
             raise EngineError("pocketsphinx ended before it was ready; reinstall the package pocketsphinx") from error
 
     @classmethod
-    def build(cls, context: BuildContext) -> "Pocketsphinx":
+    def build(cls, context: RecognizerContext) -> "Pocketsphinx":
         """With the phrases of the built-in responder."""
         return cls(context.phrases)
 

@@ -65,7 +65,7 @@ class Utterance(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class BuildContext:
+class RecognizerContext:
     """What an engine is built from.
 
     Attributes:
@@ -105,7 +105,7 @@ class Recognizer(Protocol):
     remote: RemoteUse | None = None
 
     @classmethod
-    def build(cls, context: BuildContext) -> "Recognizer":
+    def build(cls, context: RecognizerContext) -> "Recognizer":
         """Build the engine from settings. Blocking.
 
         Raises:

@@ -11,7 +11,7 @@ from xiaozhi.settings.asr import RECOGNIZERS
 from xiaozhi.settings.engines import load_engine
 from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.asr.fallback import Fallback
-from xiaozhi.stages.asr.recogniser import BuildContext, Recognizer
+from xiaozhi.stages.asr.recogniser import Recognizer, RecognizerContext
 from xiaozhi.text.one_line import one_line
 
 _EMBEDDED_HINT: Final = (
@@ -49,7 +49,7 @@ def build_recognizer(settings: AsrSettings, models_dir: Path, phrases: Sequence[
     Raises:
         EngineError: an engine named in the settings cannot be built; one line with what to do.
     """
-    context = BuildContext(settings, models_dir, phrases)
+    context = RecognizerContext(settings, models_dir, phrases)
     if settings.engine == "auto":
         return _auto(context)
     engine = build_alone(settings.engine, context)
@@ -62,7 +62,7 @@ def build_recognizer(settings: AsrSettings, models_dir: Path, phrases: Sequence[
     return Built(engine, engine.about)
 
 
-def build_alone(name: str, context: BuildContext) -> Recognizer:
+def build_alone(name: str, context: RecognizerContext) -> Recognizer:
     """Build one engine, without another behind it. Blocking.
 
     Raises:
@@ -82,7 +82,7 @@ def _keyless(name: str, settings: AsrSettings) -> str:
     return str(table.missing(f"asr.{name}")) if table is not None else ""
 
 
-def _auto(context: BuildContext) -> Built:
+def _auto(context: RecognizerContext) -> Built:
     settings = context.settings
     names = ["sense-voice", "zipformer"]
     if settings.model_dir is not None:

@@ -20,7 +20,7 @@ from xiaozhi.stages.asr.model_files import (
     require_provider,
 )
 from xiaozhi.stages.asr.offline import OfflineRecognizer
-from xiaozhi.stages.asr.recogniser import BuildContext
+from xiaozhi.stages.asr.recogniser import RecognizerContext
 from xiaozhi.stages.asr.tagged_text import LANGUAGES, to_transcript
 from xiaozhi.text.one_line import one_line
 
@@ -83,7 +83,7 @@ class SenseVoice(OfflineRecognizer):
             raise EngineError(f"{files.model}: loads but recognises nothing; {SENSE_VOICE_ADVICE}")
 
     @classmethod
-    def build(cls, context: BuildContext) -> "SenseVoice":
+    def build(cls, context: RecognizerContext) -> "SenseVoice":
         """The model of the settings, or its copy that is the fastest on this CPU."""
         settings = context.settings
         files = find_sense_voice(context.folder(cls.name), precisions(settings.precision, settings.provider))

@@ -13,7 +13,7 @@ from typing import Final
 from xiaozhi.settings.asr import RemoteAsrSettings, TencentAsrSettings
 from xiaozhi.stages.asr.cloud_stream import glued
 from xiaozhi.stages.asr.paced_stream import Heard, PacedRecognizer
-from xiaozhi.stages.asr.recogniser import BuildContext
+from xiaozhi.stages.asr.recogniser import RecognizerContext
 from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.text import bounded_json
 from xiaozhi.text.one_line import one_line
@@ -52,7 +52,7 @@ class Tencent(PacedRecognizer):
         self.about = f"{self.name} {settings.model} from {settings.url}"
 
     @classmethod
-    def build(cls, context: BuildContext) -> "Tencent":
+    def build(cls, context: RecognizerContext) -> "Tencent":
         """The service of `[asr.tencent]`."""
         asr = context.settings
         return cls(asr.tencent, asr.remote, itn=asr.itn)

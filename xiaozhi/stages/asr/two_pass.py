@@ -9,7 +9,7 @@ from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.concurrency.workers import Priority, WorkerPool
 from xiaozhi.stages.asr.decoding import Decoding
 from xiaozhi.stages.asr.engine import EngineError, Transcript
-from xiaozhi.stages.asr.recogniser import BuildContext, Question, Recognizer, Say, Utterance
+from xiaozhi.stages.asr.recogniser import Question, Recognizer, RecognizerContext, Say, Utterance
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class TwoPass(Recognizer):
         self.batches = offline.batches
 
     @classmethod
-    def build(cls, context: BuildContext) -> "TwoPass":
+    def build(cls, context: RecognizerContext) -> "TwoPass":
         """A zipformer and a SenseVoice, each from its folder."""
         from xiaozhi.stages.asr.sense_voice import SenseVoice
         from xiaozhi.stages.asr.zipformer import Zipformer

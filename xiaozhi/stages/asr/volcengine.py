@@ -18,9 +18,9 @@ from xiaozhi.audio.pcm import UPLINK_RATE_HZ
 from xiaozhi.settings.asr import RemoteAsrSettings, VolcengineAsrSettings
 from xiaozhi.settings.section import Language
 from xiaozhi.stages.asr.live import Heard, LiveRecognizer
-from xiaozhi.stages.asr.recogniser import BuildContext
+from xiaozhi.stages.asr.recogniser import RecognizerContext
 from xiaozhi.stages.asr.remote_use import RemoteError
-from xiaozhi.stages.volcengine import LAST, Frame, Kind, ServiceError, Socket, access_headers, connect, packed
+from xiaozhi.stages.volcengine import LAST, Frame, Kind, ServiceError, VolcengineSocket, access_headers, connect, packed
 from xiaozhi.upstream.connections import Connections
 
 _MAX_MESSAGES: Final = 10_000  # of one stream: at one for each packet, more than ten minutes
@@ -54,7 +54,7 @@ class Volcengine(LiveRecognizer):
         self._user = uuid.uuid4().hex
 
     @classmethod
-    def build(cls, context: BuildContext) -> "Volcengine":
+    def build(cls, context: RecognizerContext) -> "Volcengine":
         """The account of `[asr.volcengine]`."""
         asr = context.settings
         engine = cls(asr.volcengine, asr.remote, asr.language, itn=asr.itn)
@@ -129,7 +129,7 @@ class Volcengine(LiveRecognizer):
         await self._connections.close()
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Socket]:
+    async def _connection(self) -> AsyncIterator[VolcengineSocket]:
         settings, table = self._settings, "asr.volcengine"
         if missing := settings.missing(table):
             raise ServiceError(missing)
@@ -145,7 +145,7 @@ class Volcengine(LiveRecognizer):
         finally:
             await socket.close()
 
-    def _said(self, socket: Socket, frame: Frame) -> "_Said":
+    def _said(self, socket: VolcengineSocket, frame: Frame) -> "_Said":
         """An answer.
 
         Raises:
@@ -172,7 +172,7 @@ class _Said:
     last: bool
 
 
-async def _send(socket: Socket, sound: AsyncIterator[bytes], piece_bytes: int) -> None:
+async def _send(socket: VolcengineSocket, sound: AsyncIterator[bytes], piece_bytes: int) -> None:
     """Send all sound and that it was all; a connection that breaks is told to whoever reads."""
     with suppress(ServiceError):
         short = False

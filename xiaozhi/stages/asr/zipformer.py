@@ -15,7 +15,7 @@ from xiaozhi.stages.asr.model_files import (
     precisions,
     require_provider,
 )
-from xiaozhi.stages.asr.recogniser import BuildContext
+from xiaozhi.stages.asr.recogniser import RecognizerContext
 from xiaozhi.stages.asr.streaming import StreamingRecognizer
 from xiaozhi.text.one_line import one_line
 
@@ -100,7 +100,7 @@ class Zipformer(StreamingRecognizer):
             ) from error
 
     @classmethod
-    def build(cls, context: BuildContext) -> "Zipformer":
+    def build(cls, context: RecognizerContext) -> "Zipformer":
         """The model of the settings."""
         settings = context.settings
         files = find_transducer(context.folder(cls.name), precisions(settings.precision, settings.provider))

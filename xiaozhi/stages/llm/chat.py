@@ -14,7 +14,7 @@ from xiaozhi.settings import LlmSettings
 from xiaozhi.stages.llm.continuation import Seam, continuing
 from xiaozhi.stages.llm.engine import ChatError, ChatModel, ChatRequest, Delta
 from xiaozhi.stages.llm.failover import Failover
-from xiaozhi.text.complexity import Question, Route, choose_tier
+from xiaozhi.text.complexity import Route, RoutedQuestion, choose_tier
 from xiaozhi.text.messages import message
 from xiaozhi.upstream.breaker import BreakerRules
 from xiaozhi.upstream.failure import FailureKind
@@ -84,7 +84,7 @@ class Chat:
             return None
         text = next((one.content for one in reversed(request.messages) if one.role == "user"), "")
         busy = {tier: self.pool.busy_share(tier) for tier in self.pool.tiers}
-        question = Question(text, request.with_image, bool(request.tools), request.tier, busy)
+        question = RoutedQuestion(text, request.with_image, bool(request.tools), request.tier, busy)
         return choose_tier(question, self._routing, self.pool.tiers)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:

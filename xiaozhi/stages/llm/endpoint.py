@@ -125,7 +125,7 @@ class EndpointChat(ABC):
         return text
 
 
-class Patience:
+class EndpointPatience:
     """How long may still be waited; only waiting counts, not the time in which nobody asks for more.
 
     Args:

@@ -16,7 +16,7 @@ from xiaozhi.events import ProviderFields
 from xiaozhi.settings import LlmEndpoint, LlmSettings
 from xiaozhi.settings.pasted import key_fault
 from xiaozhi.stages.llm.connections import HostConnections
-from xiaozhi.stages.llm.endpoint import EndpointChat, Patience, status_line
+from xiaozhi.stages.llm.endpoint import EndpointChat, EndpointPatience, status_line
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta
 from xiaozhi.stages.llm.event_stream import NotAChatStream
 from xiaozhi.stages.llm.request_body import completion_body, speaks_of_tools, without_provider_fields, without_tools
@@ -76,7 +76,7 @@ class OpenAIChat(EndpointChat):
         limits = self._settings
         reader, calls, kept = ChunkReader(), CallAssembler(), KeptFields()
         hidden = HiddenParts(unsure=self.begins_in_thought, tools=[tool.name for tool in request.tools])
-        patience = Patience(limits.first_token_timeout_s, "no first token within", limits.thinking_timeout_s)
+        patience = EndpointPatience(limits.first_token_timeout_s, "no first token within", limits.thinking_timeout_s)
         answered = finished = cut = ended = declined = False
         async with self._failures_explained(), AsyncExitStack() as stack:
             try:

@@ -16,7 +16,7 @@ from xiaozhi.events import ProviderFields
 from xiaozhi.settings import LlmEndpoint, LlmSettings
 from xiaozhi.settings.pasted import key_fault
 from xiaozhi.stages.llm.connections import HostConnections
-from xiaozhi.stages.llm.endpoint import EndpointChat, Patience
+from xiaozhi.stages.llm.endpoint import EndpointChat, EndpointPatience
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta
 from xiaozhi.stages.llm.event_stream import MAX_EVENT_BYTES, Event, EventReader, NotAChatStream, as_json
 from xiaozhi.stages.llm.sse import Declined, declined_by_error, error_text
@@ -108,7 +108,7 @@ class PlatformChat(EndpointChat):
         limits = self._settings
         thread, answer, reader, marks = self._threads.of(request), Answer(), EventReader(), CitationMarks()
         hidden = HiddenParts(unsure=self._endpoint.begins_in_thought, tools=[tool.name for tool in request.tools])
-        patience = Patience(limits.first_token_timeout_s, "no first token within", limits.thinking_timeout_s)
+        patience = EndpointPatience(limits.first_token_timeout_s, "no first token within", limits.thinking_timeout_s)
         try:
             async with self._failures_explained(), AsyncExitStack() as stack:
                 try:

@@ -51,7 +51,7 @@ _CONFIGURE_EN: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class AskedQuestion:
     """What is asked: the text, the language to answer in, the time on the user's clock, and what was said before."""
 
     text: str
@@ -60,7 +60,7 @@ class Question:
     said_before: str = ""
 
 
-_Answer: TypeAlias = str | Callable[[Question], str]
+_Answer: TypeAlias = str | Callable[[AskedQuestion], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def _topic(zh: str, en: str, chinese: _Answer, english: _Answer) -> _Topic:
     return _Topic(re.compile(rf"{zh}|\b(?:{en})\b"), chinese, english)
 
 
-def answer(question: Question) -> str:
+def answer(question: AskedQuestion) -> str:
     """Answer in one or a few sentences that begin with an emoji."""
     lowered = question.text.lower().replace("’", "'")
     result = _calculation(question)
@@ -89,7 +89,7 @@ def answer(question: Question) -> str:
     return _fallback(question)
 
 
-def _calculation(question: Question) -> str:
+def _calculation(question: AskedQuestion) -> str:
     try:
         value = calculate(question.text)
     except ZeroDivisionError:
@@ -109,7 +109,7 @@ def _result(value: Fraction, chinese: bool) -> str:
     return f"🤓 That makes {number}." if exact else f"🤓 That makes about {number}."
 
 
-def _time_zh(question: Question) -> str:
+def _time_zh(question: AskedQuestion) -> str:
     now = question.now
     part = next(name for until, name in _ZH_PARTS_OF_DAY if now.hour < until)
     hour = (now.hour - 1) % 12 + 1 if now.hour else 0
@@ -117,7 +117,7 @@ def _time_zh(question: Question) -> str:
     return f"🙂 现在是{part}{hour}点{minutes}。"
 
 
-def _time_en(question: Question) -> str:
+def _time_en(question: AskedQuestion) -> str:
     now = question.now
     hour = (now.hour - 1) % 12 + 1
     time = f"{hour} o'clock" if now.minute == 0 else f"{hour}:{now.minute:02d}"
@@ -125,17 +125,17 @@ def _time_en(question: Question) -> str:
     return f"🙂 It is {time} in the {part}."
 
 
-def _date_zh(question: Question) -> str:
+def _date_zh(question: AskedQuestion) -> str:
     now = question.now
     return f"🙂 今天是{now.year}年{now.month}月{now.day}日，星期{_ZH_WEEKDAYS[now.weekday()]}。"
 
 
-def _date_en(question: Question) -> str:
+def _date_en(question: AskedQuestion) -> str:
     now = question.now
     return f"🙂 Today is {_EN_WEEKDAYS[now.weekday()]}, {_EN_MONTHS[now.month - 1]} {now.day}, {now.year}."
 
 
-def _joke(question: Question) -> str:
+def _joke(question: AskedQuestion) -> str:
     """A joke this user has not heard, beginning anywhere; when all have been told, the one told longest ago."""
     jokes: tuple[str, ...] = JOKES_ZH if question.chinese else JOKES_EN
     start = question.now.minute % len(jokes)
@@ -145,19 +145,19 @@ def _joke(question: Question) -> str:
     return jokes[told.index(min(told))]
 
 
-def _hello_zh(question: Question) -> str:
+def _hello_zh(question: AskedQuestion) -> str:
     hour = question.now.hour
     greeting = "早上好" if 5 <= hour < 11 else "晚上好" if hour >= 18 or hour < 5 else "你好"
     return f"😊 {greeting}！我是小智，很高兴和你说话。"
 
 
-def _hello_en(question: Question) -> str:
+def _hello_en(question: AskedQuestion) -> str:
     hour = question.now.hour
     greeting = "Good morning" if 5 <= hour < 12 else "Good evening" if hour >= 18 or hour < 5 else "Hello"
     return f"😊 {greeting}! I am Xiaozhi. Nice to hear you."
 
 
-def _fallback(question: Question) -> str:
+def _fallback(question: AskedQuestion) -> str:
     heard = question.text.strip().rstrip("。.!！")
     if len(heard) > 60:
         heard = heard[:60] + "…"
@@ -309,7 +309,7 @@ class BuiltInResponder:
         text = messages[-1].content
         said_before = "\n".join(message.content for message in messages if message.role == "assistant")
         chinese = is_chinese(language_of(text, default=request.language))
-        for word in _WORD.findall(answer(Question(text, chinese, self._now(), said_before))):
+        for word in _WORD.findall(answer(AskedQuestion(text, chinese, self._now(), said_before))):
             yield Delta(word)
 
     async def warm(self) -> str:

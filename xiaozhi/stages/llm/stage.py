@@ -34,7 +34,7 @@ _WHOLE: Final = re.compile(r"[。！？….!?][\W_]*$")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ModelAnswer:
     """What a model's answer came to.
 
     Attributes:
@@ -61,7 +61,7 @@ async def run_llm(
     on_first_clause: Callable[[], None],
     queued_ms: Callable[[], float],
     more_follows: bool = False,
-) -> Outcome:
+) -> ModelAnswer:
     """Put an answer as clauses as it arrives; close the channel and the stream at the end, whatever the end.
 
     The first clause leaves at the first mark, or `tts.first_clause_wait_ms` after the first token; the others are whole
@@ -148,7 +148,7 @@ async def run_llm(
     if answer.is_empty and not tool_calls:
         raise ChatError("the model answered nothing that can be spoken")
     whole = "" if why_cut or aside else "".join(raw)
-    return Outcome(join_pieces(answer.said), whole, tool_calls, provider)
+    return ModelAnswer(join_pieces(answer.said), whole, tool_calls, provider)
 
 
 def _look_again_s(splitter: ClauseSplitter, cut_at: float | None, now: float) -> float | None:

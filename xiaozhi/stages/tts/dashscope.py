@@ -17,7 +17,7 @@ from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.concurrency.channel import Channel, ChannelClosed
 from xiaozhi.settings.tts import DashscopeVoiceSettings
 from xiaozhi.stages.tts.dashscope_realtime import QwenVoice, rate_for, voice_for
-from xiaozhi.stages.tts.engine import BuildContext, Mark, Spoken, Voice, VoiceError, VoiceSession
+from xiaozhi.stages.tts.engine import Mark, Spoken, Voice, VoiceContext, VoiceError, VoiceSession
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 from xiaozhi.text.units import UNIT_MS, speakable_chars, units
 from xiaozhi.upstream.dashscope import DashscopeError, DashscopeSockets, DashscopeTask
@@ -48,7 +48,7 @@ class DashscopeVoice(Voice):
         self.sockets = DashscopeSockets(settings, "tts.dashscope", timeout_s)
 
     @classmethod
-    def build(cls, context: BuildContext) -> Voice:
+    def build(cls, context: VoiceContext) -> Voice:
         """The voice of `[tts.dashscope]`, in the protocol that its model speaks."""
         own: DashscopeVoiceSettings = context.own
         kind = QwenVoice if own.is_realtime else cls

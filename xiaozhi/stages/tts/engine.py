@@ -69,7 +69,7 @@ class VoiceSession(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class BuildContext:
+class VoiceContext:
     """What a voice is built from.
 
     Attributes:
@@ -98,7 +98,7 @@ class Voice(Protocol):
     spans_clauses: bool = False
 
     @classmethod
-    def build(cls, context: BuildContext) -> "Voice":
+    def build(cls, context: VoiceContext) -> "Voice":
         """Build the engine from settings: from its own table and the longest silence of a connection in seconds.
 
         Raises:

@@ -18,7 +18,7 @@ import numpy as np
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.audio.resample import StreamResampler
 from xiaozhi.settings import EspeakVoiceSettings
-from xiaozhi.stages.tts.engine import BuildContext, ClauseVoice, VoiceError
+from xiaozhi.stages.tts.engine import ClauseVoice, VoiceContext, VoiceError
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, closest
 
 # From espeak-ng's speak_lib.h.
@@ -158,7 +158,7 @@ class EspeakVoice(ClauseVoice):
             _thread().submit(_choose, voice, settings.rate_wpm).result()
 
     @classmethod
-    def build(cls, context: BuildContext) -> "EspeakVoice":
+    def build(cls, context: VoiceContext) -> "EspeakVoice":
         """The one of the wheel."""
         return cls(context.own)
 

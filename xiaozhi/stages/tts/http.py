@@ -19,7 +19,7 @@ from xiaozhi.audio.stream_decode import SpeechDecoder, decode_parts
 from xiaozhi.settings.http_voices import filled
 from xiaozhi.settings.pasted import key_fault
 from xiaozhi.settings.tts import HttpVoiceSettings
-from xiaozhi.stages.tts.engine import BuildContext, ClauseVoice, VoiceError
+from xiaozhi.stages.tts.engine import ClauseVoice, VoiceContext, VoiceError
 from xiaozhi.stages.tts.errors import short
 from xiaozhi.stages.tts.http_sound import PIECE_BYTES, failures, refusal, sound_of
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, closest
@@ -49,7 +49,7 @@ class HttpVoice(ClauseVoice):
         self._connections = Connections(timeout_s)
 
     @classmethod
-    def build(cls, context: BuildContext) -> "HttpVoice":
+    def build(cls, context: VoiceContext) -> "HttpVoice":
         """The server of `[tts.http]`.
 
         Raises:

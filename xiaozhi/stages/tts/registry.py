@@ -8,7 +8,7 @@ from xiaozhi.program import program
 from xiaozhi.settings import TtsSettings
 from xiaozhi.settings.engines import load_engine
 from xiaozhi.settings.tts import VOICES
-from xiaozhi.stages.tts.engine import BuildContext, Voice, VoiceError
+from xiaozhi.stages.tts.engine import Voice, VoiceContext, VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.text.one_line import one_line
 
@@ -50,7 +50,7 @@ def _build(name: str, settings: TtsSettings, models_dir: Path) -> tuple[Voice, s
     own = getattr(settings, name)
     try:
         kind = load_engine({name: VOICES[name].implementation}, name)
-        voice: Voice = kind.build(BuildContext(own, settings, models_dir))
+        voice: Voice = kind.build(VoiceContext(own, settings, models_dir))
     except VoiceError:
         raise
     except Exception as error:  # whatever a package does, one line says which one it is

@@ -16,7 +16,7 @@ from xiaozhi.concurrency.channel import Channel
 from xiaozhi.models.sherpa_build import without_cuda
 from xiaozhi.settings import SherpaVoiceSettings
 from xiaozhi.settings.section import Provider
-from xiaozhi.stages.tts.engine import BuildContext, ClauseVoice, VoiceError
+from xiaozhi.stages.tts.engine import ClauseVoice, VoiceContext, VoiceError
 from xiaozhi.stages.tts.sherpa_files import VoiceFiles, default_voice_dir, voice_files
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, numbered
 
@@ -58,7 +58,7 @@ class SherpaVoice(ClauseVoice):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sherpa-tts")
 
     @classmethod
-    def build(cls, context: BuildContext) -> "SherpaVoice":
+    def build(cls, context: VoiceContext) -> "SherpaVoice":
         """The model of the settings, or the best known one that is there."""
         return cls(context.own, context.models_dir)
 

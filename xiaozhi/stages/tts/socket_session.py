@@ -15,7 +15,7 @@ import aiohttp
 import numpy as np
 import orjson
 
-from xiaozhi.stages.tts.engine import BuildContext, Mark, Spoken, Voice, VoiceError, VoiceSession
+from xiaozhi.stages.tts.engine import Mark, Spoken, Voice, VoiceContext, VoiceError, VoiceSession
 from xiaozhi.stages.tts.errors import short
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 from xiaozhi.text import bounded_json
@@ -89,7 +89,7 @@ class SocketVoice(Voice):
         self._opening: set[asyncio.Task[None]] = set()
 
     @classmethod
-    def build(cls, context: BuildContext) -> Voice:
+    def build(cls, context: VoiceContext) -> Voice:
         """From its table; who waits for the connection waits for the first sound."""
         return cls(context.own, context.settings.first_audio_timeout_s)  # type: ignore[call-arg]  # engines take these two
 

@@ -19,7 +19,7 @@ from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.settings.tts import VolcengineVoiceSettings
 from xiaozhi.stages.tts.engine import Mark, Spoken, Voice, VoiceError, VoiceSession
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, closest
-from xiaozhi.stages.volcengine import Frame, Kind, ServiceError, Socket, access_headers, connect, event_frame
+from xiaozhi.stages.volcengine import Frame, Kind, ServiceError, VolcengineSocket, access_headers, connect, event_frame
 from xiaozhi.upstream.connections import Connections
 
 _START_CONNECTION, _FINISH_CONNECTION = 1, 2
@@ -49,7 +49,7 @@ class VolcengineVoice(Voice):
         self._timeout_s = timeout_s
         self.about = f"{settings.voice}, {settings.resource_id} from {settings.url}"
         self._connections = Connections(None)
-        self._idle: dict[Socket, asyncio.TimerHandle] = {}  # open, between sessions; and what closes them
+        self._idle: dict[VolcengineSocket, asyncio.TimerHandle] = {}  # open, between sessions; and what closes them
         self._leaving: set[asyncio.Task[None]] = set()
         self._user = uuid.uuid4().hex
 
@@ -83,7 +83,7 @@ class VolcengineVoice(Voice):
             asked["additions"] = orjson.dumps({"section_id": before}).decode()  # JSON in a string
         return {"user": {"uid": self._user}, **_namespace(_START), "req_params": asked}
 
-    async def take(self) -> tuple[Socket, bool]:
+    async def take(self) -> tuple[VolcengineSocket, bool]:
         """A connection without a session, and whether it was kept from before.
 
         Raises:
@@ -96,7 +96,7 @@ class VolcengineVoice(Voice):
                 return socket, True
         return await self._connect(), False
 
-    def give_back(self, socket: Socket) -> None:
+    def give_back(self, socket: VolcengineSocket) -> None:
         """The connection has no session any more."""
         keep_s = self._settings.keep_s
         if keep_s and not socket.closed:
@@ -104,17 +104,17 @@ class VolcengineVoice(Voice):
         else:
             self.leave(socket)
 
-    def leave(self, socket: Socket, session: str = "") -> None:
+    def leave(self, socket: VolcengineSocket, session: str = "") -> None:
         """Close a connection in the background; or cancel its session there, and keep it where that ends at once."""
         leaving = asyncio.get_running_loop().create_task(self._leave(socket, session), name="tts-volcengine-leave")
         self._leaving.add(leaving)
         leaving.add_done_callback(self._leaving.discard)
 
-    def _expire(self, socket: Socket) -> None:
+    def _expire(self, socket: VolcengineSocket) -> None:
         self._idle.pop(socket, None)
         self.leave(socket)
 
-    async def _leave(self, socket: Socket, session: str) -> None:
+    async def _leave(self, socket: VolcengineSocket, session: str) -> None:
         kept = False
         try:
             async with asyncio.timeout(_MAX_CANCEL_S):
@@ -151,7 +151,7 @@ class VolcengineVoice(Voice):
         await asyncio.gather(*self._leaving, return_exceptions=True)
         await self._connections.close()
 
-    async def _connect(self) -> Socket:
+    async def _connect(self) -> VolcengineSocket:
         settings, table = self._settings, "tts.volcengine"
         if missing := settings.missing(table):
             raise VoiceError(f"{self.name}: {missing}")
@@ -170,7 +170,7 @@ class VolcengineVoice(Voice):
             raise self.failure(error) from error
         return socket
 
-    async def receive(self, socket: Socket) -> Frame:
+    async def receive(self, socket: VolcengineSocket) -> Frame:
         """The next frame.
 
         Raises:
@@ -186,7 +186,7 @@ class VolcengineVoice(Voice):
         """What went wrong, in a line that names this voice."""
         return VoiceError(f"{self.name}: {error if isinstance(error, ServiceError) else 'no answer in time'}")
 
-    def refused(self, socket: Socket, frame: Frame) -> ServiceError:
+    def refused(self, socket: VolcengineSocket, frame: Frame) -> ServiceError:
         """A session that has failed; the commonest reason is a voice of another resource."""
         said = frame.json()
         code = said.get("status_code", 0)
@@ -240,7 +240,7 @@ class _Reply:
             yield Mark(number)
             number, before = number + 1, session
 
-    async def _begin(self, session: str, asked: dict[str, Any]) -> Socket:
+    async def _begin(self, session: str, asked: dict[str, Any]) -> VolcengineSocket:
         """A connection with a session on it. One that was kept may have been closed meanwhile: then another is opened.
 
         Raises:
@@ -262,7 +262,7 @@ class _Reply:
             else:
                 return socket
 
-    async def _next(self, socket: Socket, session: str) -> Frame:
+    async def _next(self, socket: VolcengineSocket, session: str) -> Frame:
         """The next frame of this session; what comes late of another one is dropped.
 
         Raises:

@@ -29,7 +29,7 @@ _REST_AFTER_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class JudgedSound:
     """What was in some packets.
 
     Attributes:
@@ -75,7 +75,7 @@ class _Job:
     packets: Sequence[bytes | None]
     judge: bool
     asked_at_s: float
-    future: asyncio.Future[Heard]
+    future: asyncio.Future[JudgedSound]
     pcm: PcmFloat = field(default_factory=lambda: np.empty(0, np.float32))
     probabilities: list[float] = field(default_factory=list)
     errors: int = 0
@@ -130,7 +130,7 @@ class VadBatcher:
         """A new device's stream; close it when the device is gone."""
         return UplinkStream()
 
-    async def hear(self, stream: UplinkStream, packets: Sequence[bytes | None], *, judge: bool = True) -> Heard:
+    async def hear(self, stream: UplinkStream, packets: Sequence[bytes | None], *, judge: bool = True) -> JudgedSound:
         """Decode packets of one device and judge the windows they complete.
 
         Without `judge` they are only decoded, which keeps the decoder in step; the next judged window then follows
@@ -145,7 +145,7 @@ class VadBatcher:
         if any(job.stream is stream and not job.future.done() for job in self._waiting):
             raise RuntimeError("one hear() for a stream at a time")
         if not packets:
-            return Heard(np.empty(0, np.float32), [], 0)
+            return JudgedSound(np.empty(0, np.float32), [], 0)
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         self._count(len(packets), now_s)
@@ -230,7 +230,7 @@ class VadBatcher:
             if failure is not None or job.failure is not None:
                 job.future.set_exception(failure or job.failure or VadError("unknown"))
             else:
-                job.future.set_result(Heard(job.pcm, job.probabilities, job.errors))
+                job.future.set_result(JudgedSound(job.pcm, job.probabilities, job.errors))
         self._arm()
 
     def _record(self, jobs: list[_Job], began_s: float, counted: _Round) -> None:
