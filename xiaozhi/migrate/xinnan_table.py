@@ -497,7 +497,7 @@ PROVIDERS: Final[Mapping[tuple[str, str], Provider]] = {
                         "functions": Leave(
                             Words(
                                 f"内置工具全部可用（{program()} tools list），要限制用 tools.allow 和 tools.deny",
-                                f"built-in tools are all there (`{program()} tools list`); tools.allow and deny limit them",
+                                f"built-in tools are there (`{program()} tools list`); tools.allow and deny limit them",
                             )
                         ),
                     },
