@@ -198,7 +198,7 @@ from xiaozhi.models import catalogue
 url = sys.argv[1]
 def there(model):
     files = tuple(catalogue.Download(f"{url}/{model.name}/{file}", file) for file in model.files)
-    return dataclasses.replace(model, sources=(catalogue.Source("github", files),))
+    return dataclasses.replace(model, sources=(catalogue.ModelSource("github", files),))
 catalogue.MODELS = tuple(there(model) for model in catalogue.MODELS)
 from xiaozhi.cli import main
 sys.exit(main(sys.argv[2:]))
