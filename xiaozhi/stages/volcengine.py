@@ -275,8 +275,7 @@ async def connect(connections: Connections, url: str, headers: dict[str, str], t
         ServiceError: refused, or not reached.
     """
     try:
-        waits = aiohttp.ClientWSTimeout(ws_close=0.1)
-        opened = await connections.session.ws_connect(url, headers=headers, max_msg_size=MAX_FRAME_BYTES, timeout=waits)
+        opened = await connections.websocket(url, max_bytes=MAX_FRAME_BYTES, headers=headers)
     except aiohttp.WSServerHandshakeError as error:
         # Keys, and resources that the account has not bought, are refused here and not in a frame.
         refused = error.status in (400, 401, 403)

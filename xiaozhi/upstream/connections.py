@@ -1,16 +1,22 @@
 """The connections that an engine keeps to its service, and why one has failed in words."""
 
 from types import SimpleNamespace
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import aiohttp
 from yarl import URL
 
 from xiaozhi.text.one_line import one_line
 
+if TYPE_CHECKING:
+    from aiohttp.client import _BaseRequestContextManager  # aiohttp has no public name for what `ws_connect` returns
+
+    _Opening: TypeAlias = _BaseRequestContextManager[aiohttp.ClientWebSocketResponse]
+
 MAX_SHOWN_CHARS: Final = 120
 """Of what a service says, in an error of one line."""
 _KEEP_ALIVE_S: Final = 60.0
+_GOODBYE_S: Final = 0.1
 
 
 class Connections:
@@ -39,6 +45,21 @@ class Connections:
             )
         return self._session
 
+    def websocket(self, url: str | URL, *, max_bytes: int, **options: Any) -> "_Opening":
+        """Open a WebSocket: to be awaited, or a context that closes it. Who leaves waits for nobody's goodbye.
+
+        Args:
+            url: of the service.
+            max_bytes: of one of its messages.
+            options: more for `aiohttp.ClientSession.ws_connect`.
+
+        Raises:
+            aiohttp.ClientError, OSError: refused, or not reached.
+        """
+        return self.session.ws_connect(
+            url, max_msg_size=max_bytes, timeout=aiohttp.ClientWSTimeout(ws_close=_GOODBYE_S), **options
+        )
+
     async def close(self) -> None:
         """Close them; the next request opens others."""
         if self._session is not None:
@@ -53,6 +74,15 @@ async def _stay(
     where = params.url.join(URL(params.response.headers.get("Location", "")))
     if where.origin() != params.url.origin():
         raise aiohttp.ClientConnectionError(f"it redirects to {where.host}: give that address")
+
+
+async def put(socket: aiohttp.ClientWebSocketResponse, message: str | bytes) -> None:
+    """Send a message: a text, or bytes.
+
+    Raises:
+        aiohttp.ClientError, OSError: the connection broke.
+    """
+    await (socket.send_str(message) if isinstance(message, str) else socket.send_bytes(message))
 
 
 def reason(error: Exception) -> str:

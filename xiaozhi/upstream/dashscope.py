@@ -282,12 +282,9 @@ async def dashscope_socket(
     headers = {"Authorization": f"Bearer {key}", "User-Agent": "xiaozhi"}
     if account.workspace:
         headers["X-DashScope-WorkSpace"] = account.workspace
-    waits = aiohttp.ClientWSTimeout(ws_close=0.1)  # nobody waits for the other side's goodbye
     try:
         async with asyncio.timeout(connect_s):
-            return await connections.session.ws_connect(
-                url, headers=headers, max_msg_size=_MAX_MESSAGE_BYTES, timeout=waits
-            )
+            return await connections.websocket(url, headers=headers, max_bytes=_MAX_MESSAGE_BYTES)
     except aiohttp.WSServerHandshakeError as error:
         advice = _ADVICE.get(error.status, one_line(error.message, MAX_SHOWN_CHARS))
         raise DashscopeError(f"HTTP {error.status}: {advice.format(table=table)}") from error

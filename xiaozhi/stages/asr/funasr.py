@@ -156,12 +156,11 @@ class Funasr(RemoteRecognizer):
             RemoteError: refused, or broken.
         """
         try:
-            async with self._connections.session.ws_connect(
+            async with self._connections.websocket(
                 self._settings.url,
+                max_bytes=_MAX_MESSAGE_BYTES,
                 protocols=("binary",),
                 ssl=self._settings.verify_tls,
-                max_msg_size=_MAX_MESSAGE_BYTES,
-                timeout=aiohttp.ClientWSTimeout(ws_close=0.1),  # nobody waits for the other side's goodbye
             ) as socket:
                 await socket.send_str(orjson.dumps(self.config()).decode())
                 yield socket

@@ -15,7 +15,7 @@ from xiaozhi.concurrency.channel import Channel
 from xiaozhi.settings.asr import RemoteAsrSettings
 from xiaozhi.stages.asr.cloud_stream import CloudRecognizer
 from xiaozhi.stages.asr.remote_use import RemoteError
-from xiaozhi.upstream.connections import Connections, reason
+from xiaozhi.upstream.connections import Connections, put, reason
 
 PIECE_BYTES: Final = UPLINK_RATE_HZ * 40 // 1000 * 2
 """Sound in one message: 40 ms of int16, which is what Tencent's and iFlytek's documents ask for."""
@@ -112,11 +112,9 @@ class PacedRecognizer(CloudRecognizer):
         Raises:
             RemoteError: no connection, refused, or broke within.
         """
-        # Nobody waits for the other side's goodbye.
-        waits = aiohttp.ClientWSTimeout(ws_close=0.1)
         try:
-            async with self._connections.session.ws_connect(
-                URL(self.address(), encoded=True), max_msg_size=_MAX_MESSAGE_BYTES, timeout=waits
+            async with self._connections.websocket(
+                URL(self.address(), encoded=True), max_bytes=_MAX_MESSAGE_BYTES
             ) as socket:
                 yield socket, self.dialect()
         except aiohttp.WSServerHandshakeError as error:
@@ -162,7 +160,7 @@ async def _send(socket: aiohttp.ClientWebSocketResponse, dialect: Dialect, audio
         due_s = max(due_s, loop.time() - _BURST_S) + piece_s
         if (early_s := due_s - loop.time()) > 0.0:
             await asyncio.sleep(early_s)
-        await _put(socket, dialect.audio(bytes(waiting[:PIECE_BYTES])))
+        await put(socket, dialect.audio(bytes(waiting[:PIECE_BYTES])))
         del waiting[:PIECE_BYTES]
 
     with suppress(ConnectionError):
@@ -173,13 +171,9 @@ async def _send(socket: aiohttp.ClientWebSocketResponse, dialect: Dialect, audio
         if waiting:
             await piece()
         for message in dialect.end():
-            await _put(socket, message)
+            await put(socket, message)
         return True
     return False
-
-
-async def _put(socket: aiohttp.ClientWebSocketResponse, message: str | bytes) -> None:
-    await (socket.send_str(message) if isinstance(message, str) else socket.send_bytes(message))
 
 
 async def _message(name: str, socket: aiohttp.ClientWebSocketResponse) -> str | bytes:

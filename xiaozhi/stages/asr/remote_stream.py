@@ -27,7 +27,7 @@ from xiaozhi.stages.asr.recogniser import Question, Recognizer, Say, Utterance
 from xiaozhi.stages.asr.remote_use import RemoteError, RemoteUse
 from xiaozhi.text import bounded_json
 from xiaozhi.text.one_line import one_line
-from xiaozhi.upstream.connections import MAX_SHOWN_CHARS, Connections, reason
+from xiaozhi.upstream.connections import MAX_SHOWN_CHARS, Connections, put, reason
 
 _log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class StreamConnection:
             aiohttp.ClientError, OSError: the connection broke.
         """
         for message in messages:
-            await (self.socket.send_str(message) if isinstance(message, str) else self.socket.send_bytes(message))
+            await put(self.socket, message)
 
     async def receive(self, name: str) -> None:
         """Wait for a message and take it.
@@ -151,13 +151,7 @@ class StreamRecognizer(Recognizer):
 
     async def socket(self, url: str, headers: dict[str, str]) -> aiohttp.ClientWebSocketResponse:
         """A WebSocket that notices a line that is dead."""
-        return await self.connections.session.ws_connect(
-            url,
-            headers=headers,
-            max_msg_size=_MAX_MESSAGE_BYTES,
-            heartbeat=10.0,
-            timeout=aiohttp.ClientWSTimeout(ws_close=0.1),  # nobody waits for the other side's goodbye
-        )
+        return await self.connections.websocket(url, max_bytes=_MAX_MESSAGE_BYTES, headers=headers, heartbeat=10.0)
 
     async def take(self) -> StreamConnection:
         """A connection for an utterance: one that waits, or a new one.

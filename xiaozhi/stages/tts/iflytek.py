@@ -137,9 +137,7 @@ class IflytekVoice(ClauseVoice):
     async def _connection(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
         settings = self._settings
         url = iflytek_url(settings.url, settings.key(), settings.credential("api_secret"), datetime.now(UTC))
-        # A listener who leaves must not wait for the other side's goodbye.
-        waits = aiohttp.ClientWSTimeout(ws_close=0.1)
-        async with self._connections.session.ws_connect(url, max_msg_size=_MAX_MESSAGE_BYTES, timeout=waits) as socket:
+        async with self._connections.websocket(url, max_bytes=_MAX_MESSAGE_BYTES) as socket:
             yield socket
 
     def _require_keys(self) -> None:

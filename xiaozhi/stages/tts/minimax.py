@@ -132,11 +132,8 @@ class MinimaxVoice(Voice):
         if missing := settings.missing("tts.minimax"):
             raise VoiceError(f"{self.name}: {missing}")
         try:
-            socket = await self._connections.session.ws_connect(
-                settings.url,
-                headers={"Authorization": f"Bearer {settings.key()}"},
-                max_msg_size=_MAX_MESSAGE_BYTES,
-                timeout=aiohttp.ClientWSTimeout(ws_close=0.1),  # nobody waits for the other side's goodbye
+            socket = await self._connections.websocket(
+                settings.url, max_bytes=_MAX_MESSAGE_BYTES, headers={"Authorization": f"Bearer {settings.key()}"}
             )
         except aiohttp.WSServerHandshakeError as error:
             advice = _ADVICE[1004] if error.status in (401, 403) else short(error.message)

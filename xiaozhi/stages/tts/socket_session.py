@@ -179,12 +179,8 @@ class SocketVoice(Voice):
     async def _dial(self, url: str, headers: dict[str, str]) -> Socket:
         try:
             async with asyncio.timeout(self._connect_s):
-                return await self._connections.session.ws_connect(
-                    url,
-                    headers=headers,
-                    max_msg_size=_MAX_MESSAGE_BYTES,
-                    heartbeat=10.0,
-                    timeout=aiohttp.ClientWSTimeout(ws_close=0.1),  # who leaves does not wait for a goodbye
+                return await self._connections.websocket(
+                    url, max_bytes=_MAX_MESSAGE_BYTES, headers=headers, heartbeat=10.0
                 )
         except aiohttp.WSServerHandshakeError as error:
             advice = self.advice.get(error.status, short(error.message))

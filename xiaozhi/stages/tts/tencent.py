@@ -162,11 +162,7 @@ class TencentVoice(ClauseVoice):
         secret = settings.credential("secret_key")
         url = tencent_url(settings.url, {**values, **account, **of_session}, secret, method="GET", field="Signature")
         try:
-            socket = await self._connections.session.ws_connect(
-                URL(url, encoded=True),
-                max_msg_size=_MAX_MESSAGE_BYTES,
-                timeout=aiohttp.ClientWSTimeout(ws_close=0.1),  # nobody waits for the other side's goodbye
-            )
+            socket = await self._connections.websocket(URL(url, encoded=True), max_bytes=_MAX_MESSAGE_BYTES)
         except aiohttp.WSServerHandshakeError as error:
             raise VoiceError(f"{self.name}: HTTP {error.status}: {short(error.message)}") from error
         except (aiohttp.ClientError, OSError) as error:
