@@ -20,6 +20,8 @@ class StandIn:
     """
 
     FAULTS: frozenset[str] = frozenset()
+    WS_PATH = ""
+    """Where its WebSocket is, for those that have one."""
 
     def __init__(self, port: int = 0) -> None:
         self.url = ""
@@ -46,6 +48,11 @@ class StandIn:
                 f"{type(self).__name__} knows no fault {word!r}; it knows {', '.join(sorted(self.FAULTS))}"
             )
         self._fault = word
+
+    @property
+    def ws_url(self) -> str:
+        """Its WebSocket, as it goes into the `url` of the settings."""
+        return self.url.replace("http", "ws", 1) + self.WS_PATH
 
     def routes(self) -> list[web.RouteDef]:
         """The upstream's paths."""

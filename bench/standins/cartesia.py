@@ -24,6 +24,7 @@ class CartesiaStandIn(StandIn):
         port: 0 for any.
     """
 
+    WS_PATH = "/tts/websocket"
     FAULTS = frozenset("hang hang-midway reset reset-midway error garbage no-base64 silence error-500 close".split())
 
     def __init__(self, key: str = "k-cartesia", sound: Callable[[str], PcmInt] = tone, port: int = 0) -> None:
@@ -36,11 +37,6 @@ class CartesiaStandIn(StandIn):
         """Contexts."""
         self.done: list[str] = []
         """Contexts that came to their end."""
-
-    @property
-    def ws_url(self) -> str:
-        """What goes into `tts.cartesia.url`."""
-        return self.url.replace("http", "ws", 1) + "/tts/websocket"
 
     def routes(self) -> list[web.RouteDef]:
         """The WebSocket."""

@@ -70,6 +70,7 @@ class DashscopeStandIn(StandIn):
         port: 0 for any.
     """
 
+    WS_PATH = _PATH
     FAULTS = frozenset(
         "refuse reset-start fail-start fail-midway reset-midway hang hang-kept garbage empty silence".split()
     )
@@ -83,11 +84,6 @@ class DashscopeStandIn(StandIn):
         self.idle_s = 23.0
         self.connections = 0
         self.sockets: list[web.WebSocketResponse] = []
-
-    @property
-    def ws_url(self) -> str:
-        """What goes into the settings' `url`."""
-        return self.url.replace("http", "ws", 1) + _PATH
 
     def routes(self) -> list[web.RouteDef]:
         """The WebSocket."""

@@ -66,11 +66,6 @@ class _Realtime(StandIn):
         self.key = key
         self.sockets: list[web.WebSocketResponse] = []
 
-    @property
-    def ws_url(self) -> str:
-        """What goes into the settings' `url`: that of the other protocol, as people have it."""
-        return self.url.replace("http", "ws", 1) + "/api-ws/v1/inference"
-
     def routes(self) -> list[web.RouteDef]:
         """The WebSocket."""
         return [web.get(_PATH, self._socket)]
@@ -110,6 +105,7 @@ class QwenAsrStandIn(_Realtime):
         words: what is recognised: its sentences, the last of which is over with the session.
     """
 
+    WS_PATH = "/api-ws/v1/inference"  # that of the other protocol, as people have it
     FAULTS = frozenset("refuse hang-start fail-midway error-midway reset-midway hang garbage binary empty".split())
 
     def __init__(self, key: str = "sk-dash", port: int = 0) -> None:

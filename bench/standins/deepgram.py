@@ -35,6 +35,7 @@ class DeepgramStandIn(StandIn):
         port: 0 for any.
     """
 
+    WS_PATH = "/v1/listen"
     FAULTS = frozenset("error hang hang-at-question reset reset-midway close garbage no-text error-500".split())
 
     def __init__(
@@ -54,11 +55,6 @@ class DeepgramStandIn(StandIn):
         """What was asked for, `KeepAlive` included."""
         self.begun_s = 0.0
         """Where the script begins: connections that serve several utterances go on in time."""
-
-    @property
-    def ws_url(self) -> str:
-        """What goes into `asr.deepgram.url`."""
-        return self.url.replace("http", "ws", 1) + "/v1/listen"
 
     def routes(self) -> list[web.RouteDef]:
         """The WebSocket."""

@@ -48,11 +48,6 @@ class ElevenLabsStandIn(StandIn):
         self.first: list[dict[str, Any]] = []
         """The first message of each session."""
 
-    @property
-    def ws_url(self) -> str:
-        """What goes into `tts.elevenlabs.url`."""
-        return self.url.replace("http", "ws", 1)
-
     def routes(self) -> list[web.RouteDef]:
         """The WebSocket."""
         return [web.get("/v1/text-to-speech/{voice}/stream-input", self._socket)]

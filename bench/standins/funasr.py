@@ -70,11 +70,6 @@ class FunasrStandIn(StandIn):
         self.probes = 0
         """Connections that sent no sound."""
 
-    @property
-    def ws_url(self) -> str:
-        """What goes into `asr.funasr.url`."""
-        return self.url.replace("http", "ws", 1)
-
     def routes(self) -> list[web.RouteDef]:
         """The WebSocket."""
         return [web.get("/", self._socket)]

@@ -47,6 +47,7 @@ class IflytekStandIn(StandIn):
         port: 0 for any.
     """
 
+    WS_PATH = _PATH
     FAULTS = frozenset(
         "refuse hang hang-midway reset reset-midway error-500 garbage no-base64 silence empty".split()
         + "code-10005 code-10313 code-11200 code-10700".split()
@@ -64,11 +65,6 @@ class IflytekStandIn(StandIn):
         self.app_id, self.key, self.secret = app_id, key, secret
         self.sound = sound
         self.handshakes = 0
-
-    @property
-    def ws_url(self) -> str:
-        """What goes into `tts.iflytek.url`."""
-        return self.url.replace("http", "ws", 1) + _PATH
 
     def routes(self) -> list[web.RouteDef]:
         """The WebSocket."""

@@ -46,6 +46,7 @@ class IflytekRecognitionStandIn(StandIn):
         port: 0 for any.
     """
 
+    WS_PATH = _PATH
     FAULTS = frozenset(
         "refuse error-500 stall hang reset-midway close garbage empty unasked".split()
         + "code-10165 code-11201 code-10700".split()
@@ -62,11 +63,6 @@ class IflytekRecognitionStandIn(StandIn):
         super().__init__(port)
         self.sentences = sentences or ("what time is it",)
         self.app_id, self.key, self.secret = app_id, key, secret
-
-    @property
-    def ws_url(self) -> str:
-        """What goes into `asr.iflytek.url`."""
-        return self.url.replace("http", "ws", 1) + _PATH
 
     def routes(self) -> list[web.RouteDef]:
         """The WebSocket."""

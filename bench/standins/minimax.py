@@ -38,6 +38,7 @@ class MinimaxStandIn(StandIn):
         port: 0 for any.
     """
 
+    WS_PATH = _PATH
     FAULTS = frozenset(
         "refuse refuse-inside error-500 hang hang-midway reset reset-midway garbage no-hex silence empty twice".split()
         + "leaves code-1002 code-1008 code-1042 code-2013 code-1000".split()
@@ -49,11 +50,6 @@ class MinimaxStandIn(StandIn):
         self.sound = sound
         self.connections = 0
         self.sessions = 0
-
-    @property
-    def ws_url(self) -> str:
-        """What goes into `tts.minimax.url`."""
-        return self.url.replace("http", "ws", 1) + _PATH
 
     def routes(self) -> list[web.RouteDef]:
         """The WebSocket."""

@@ -30,6 +30,7 @@ class OpenAIRealtimeStandIn(StandIn):
         port: 0 for any.
     """
 
+    WS_PATH = "/v1/realtime?intent=transcription"
     FAULTS = frozenset("error hang hang-at-question reset-midway close garbage failed error-500".split())
 
     def __init__(
@@ -49,11 +50,6 @@ class OpenAIRealtimeStandIn(StandIn):
         self.items = 0
         self.late: list[dict[str, Any]] = []
         """Sent at the next sound of a connection: what comes late."""
-
-    @property
-    def ws_url(self) -> str:
-        """What goes into `asr.openai_realtime.url`."""
-        return self.url.replace("http", "ws", 1) + "/v1/realtime?intent=transcription"
 
     def routes(self) -> list[web.RouteDef]:
         """The WebSocket."""

@@ -53,6 +53,7 @@ class TencentRecognitionStandIn(StandIn):
         port: 0 for any.
     """
 
+    WS_PATH = "/asr/v2"
     FAULTS = frozenset(
         "refuse error-500 stall hang reset-midway close garbage empty unasked slow".split()
         + "code-4003 code-4008 code-5000".split()
@@ -70,11 +71,6 @@ class TencentRecognitionStandIn(StandIn):
         self.sentences = sentences or ("what time is it",)
         self.app_id, self.secret_id, self.key = app_id, secret_id, secret_key
         self.voice_ids: set[str] = set()
-
-    @property
-    def ws_url(self) -> str:
-        """What goes into `asr.tencent.url`."""
-        return self.url.replace("http", "ws", 1) + "/asr/v2"
 
     def routes(self) -> list[web.RouteDef]:
         """The WebSocket."""

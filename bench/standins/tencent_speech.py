@@ -43,6 +43,7 @@ class TencentSpeechStandIn(StandIn):
         port: 0 for any.
     """
 
+    WS_PATH = _PATH
     FAULTS = frozenset(
         "refuse error-500 unready hang hang-midway reset reset-midway garbage silence empty".split()
         + "code-10004 impatient".split()
@@ -61,11 +62,6 @@ class TencentSpeechStandIn(StandIn):
         self.sound = sound
         self.connections = 0
         self.session_ids: set[str] = set()
-
-    @property
-    def ws_url(self) -> str:
-        """What goes into `tts.tencent.url`."""
-        return self.url.replace("http", "ws", 1) + _PATH
 
     def routes(self) -> list[web.RouteDef]:
         """The WebSocket."""

@@ -102,6 +102,7 @@ class VolcengineAsrStandIn(StandIn):
         streams: all that were begun, oldest first.
     """
 
+    WS_PATH = _PATH
     FAULTS = frozenset(
         "hang error-500 stall error-midway reset-midway garbage bomb text no-text silent-last ends redirect".split()
     )
@@ -126,11 +127,6 @@ class VolcengineAsrStandIn(StandIn):
         self.handshakes = 0
         self.redirect = ""
         """Where the fault `redirect` leads."""
-
-    @property
-    def ws_url(self) -> str:
-        """What goes into `asr.volcengine.url`."""
-        return self.url.replace("http", "ws", 1) + _PATH
 
     def routes(self) -> list[web.RouteDef]:
         """The WebSocket."""
@@ -290,6 +286,7 @@ class VolcengineVoiceStandIn(StandIn):
         closed: connections that the client finished in form.
     """
 
+    WS_PATH = _VOICE_PATH
     FAULTS = frozenset(
         "hang error-500 hang-start failed hang-midway reset-midway error-midway garbage empty stray never-cancelled "
         "ends-idle".split()
@@ -309,11 +306,6 @@ class VolcengineVoiceStandIn(StandIn):
         self.connections = 0
         self.cancelled: list[str] = []
         self.closed = 0
-
-    @property
-    def ws_url(self) -> str:
-        """What goes into `tts.volcengine.url`."""
-        return self.url.replace("http", "ws", 1) + _VOICE_PATH
 
     def routes(self) -> list[web.RouteDef]:
         """The WebSocket."""
