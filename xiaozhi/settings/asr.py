@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 from pydantic import Field, SecretStr
 
+from xiaozhi.settings.accounts import IflytekAccount, TencentAccount
 from xiaozhi.settings.engines import EngineSettings, tables_of, with_plugins
 from xiaozhi.settings.pasted import Address, ApiKey, KeyedSection, SocketAddress
 from xiaozhi.settings.section import AtOnce, Language, NextConnection, OnRestart, Precision, Provider, Section
@@ -90,26 +91,11 @@ class FunasrSettings(EngineSettings):
     zh: 希望识别准的词及其权重，最多 1000 个：{ "小智" = 20 }"""
 
 
-class TencentAsrSettings(EngineSettings):
+class TencentAsrSettings(TencentAccount):
     """Recognition, Tencent Cloud: streamed while one speaks. zh: 识别 · 腾讯云：实时语音识别，边说边识别。"""
 
     implementation = "xiaozhi.stages.asr.tencent:Tencent"
 
-    app_id: str = Field("", pattern=r"^[0-9]{0,20}$")
-    """From https://console.cloud.tencent.com/cam/capi; realtime recognition has to be enabled for the account. From
-    environment variables, or written down here. The clock of this machine must be right.
-    zh: 账号的 APPID，在 https://console.cloud.tencent.com/cam/capi；账号要先开通实时语音识别。可以写在这里，也可以用环
-    境变量。本机时钟要准。"""
-    app_id_env: str = "TENCENT_APP_ID"
-    """zh: 存放 APPID 的环境变量名。"""
-    secret_id: ApiKey = SecretStr("")
-    """zh: 账号的 SecretId。"""
-    secret_id_env: str = "TENCENT_SECRET_ID"
-    """zh: 存放 SecretId 的环境变量名。"""
-    secret_key: ApiKey = SecretStr("")
-    """zh: 账号的 SecretKey。"""
-    secret_key_env: str = "TENCENT_SECRET_KEY"
-    """zh: 存放 SecretKey 的环境变量名。"""
     model: str = Field("16k_zh", pattern=r"^[A-Za-z0-9_-]{1,60}$")
     """16k_zh, 16k_zh_large, 16k_zh_en (both languages), 16k_multi_lang, 16k_en, 16k_yue, 16k_zh_dialect …
     zh: 引擎模型：16k_zh、16k_zh_large、16k_zh_en（中英）、16k_multi_lang、16k_en、16k_yue、16k_zh_dialect 等。"""
@@ -121,7 +107,7 @@ class TencentAsrSettings(EngineSettings):
     zh: 服务的 WebSocket 地址，不含 APPID；签名里也有它。"""
 
 
-class IflytekAsrSettings(EngineSettings, KeyedSection):
+class IflytekAsrSettings(IflytekAccount):
     """Recognition, iFlytek: dictation with its large model, streamed while one speaks.
 
     zh: 识别 · 讯飞：语音听写大模型，边说边识别。
@@ -129,21 +115,6 @@ class IflytekAsrSettings(EngineSettings, KeyedSection):
 
     implementation = "xiaozhi.stages.asr.iflytek:Iflytek"
 
-    app_id: str = Field("", max_length=100)
-    """From the console of the application (https://console.xfyun.cn, 语音听写大模型): from environment variables, or
-    written down here. The clock of this machine must be right within five minutes.
-    zh: 应用的 APPID，在 https://console.xfyun.cn 的“语音听写大模型”里；可以写在这里，也可以用环境变量。本机时钟的误差
-    不能超过五分钟。"""
-    app_id_env: str = "IFLYTEK_APP_ID"
-    """zh: 存放 APPID 的环境变量名。"""
-    api_key: ApiKey = SecretStr("")
-    """zh: 应用的 APIKey。"""
-    api_key_env: str = "IFLYTEK_API_KEY"
-    """zh: 存放 APIKey 的环境变量名。"""
-    api_secret: ApiKey = SecretStr("")
-    """zh: 应用的 APISecret。"""
-    api_secret_env: str = "IFLYTEK_API_SECRET"
-    """zh: 存放 APISecret 的环境变量名。"""
     domain: str = Field("slm", min_length=1, max_length=60)
     """zh: 领域，语音听写大模型是 slm。"""
     language: str = Field("zh_cn", min_length=1, max_length=60)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from pydantic import Field, SecretStr, model_validator
 
+from xiaozhi.settings.accounts import IflytekAccount, TencentAccount
 from xiaozhi.settings.engines import EngineSettings, KnownVoice, tables_of, with_plugins
 from xiaozhi.settings.http_voices import HTTP_PRESETS, PLACEHOLDERS, HttpPresetName, HttpRequest, placeholders
 from xiaozhi.settings.pasted import Address, ApiKey, KeyedSection, SocketAddress, WholeAddress
@@ -251,7 +252,7 @@ class AzureVoiceSettings(EngineSettings, KeyedSection):
         return self
 
 
-class IflytekVoiceSettings(EngineSettings, KeyedSection):
+class IflytekVoiceSettings(IflytekAccount):
     """Voice, iFlytek: natural Chinese, streamed, needs an application with key and secret.
 
     zh: 声音 · 讯飞：讯飞在线语音合成：中文自然、流式，要应用的密钥。
@@ -260,21 +261,6 @@ class IflytekVoiceSettings(EngineSettings, KeyedSection):
     implementation = "xiaozhi.stages.tts.iflytek:IflytekVoice"
     known_voices = _IFLYTEK
 
-    app_id: str = Field("", max_length=100)
-    """From the console of the application (https://console.xfyun.cn, online speech synthesis): from environment
-    variables, or written down here. The clock of this machine must be right within five minutes.
-    zh: 应用的 APPID，在 https://console.xfyun.cn 的“在线语音合成”里；可以写在这里，也可以用环境变量。本机时钟的误差
-    不能超过五分钟。"""
-    app_id_env: str = "IFLYTEK_APP_ID"
-    """zh: 存放 APPID 的环境变量名。"""
-    api_key: ApiKey = SecretStr("")
-    """zh: 应用的 APIKey。"""
-    api_key_env: str = "IFLYTEK_API_KEY"
-    """zh: 存放 APIKey 的环境变量名。"""
-    api_secret: ApiKey = SecretStr("")
-    """zh: 应用的 APISecret。"""
-    api_secret_env: str = "IFLYTEK_API_SECRET"
-    """zh: 存放 APISecret 的环境变量名。"""
     voice: str = Field("xiaoyan", min_length=1, max_length=100)
     """xiaoyan (woman), aisjiuxu (man), and what else the console has enabled. voice_en speaks sentences that are
     English; empty: voice speaks them as well.
@@ -318,7 +304,7 @@ class MinimaxVoiceSettings(EngineSettings, KeyedSection):
     wss://api.minimax.io/ws/v1/t2a_v2。"""
 
 
-class TencentVoiceSettings(EngineSettings):
+class TencentVoiceSettings(TencentAccount):
     """Voice, Tencent Cloud: natural, streamed, needs the keys of an account.
 
     zh: 声音 · 腾讯云：自然、流式，要账号的密钥。
@@ -327,21 +313,6 @@ class TencentVoiceSettings(EngineSettings):
     implementation = "xiaozhi.stages.tts.tencent:TencentVoice"
     known_voices = _TENCENT
 
-    app_id: str = Field("", pattern=r"^[0-9]{0,20}$")
-    """From https://console.cloud.tencent.com/cam/capi; speech synthesis has to be enabled for the account. From
-    environment variables, or written down here. The clock of this machine must be right.
-    zh: 账号的 APPID，在 https://console.cloud.tencent.com/cam/capi；账号要先开通语音合成。可以写在这里，也可以用环境变量。
-    本机时钟要准。"""
-    app_id_env: str = "TENCENT_APP_ID"
-    """zh: 存放 APPID 的环境变量名。"""
-    secret_id: ApiKey = SecretStr("")
-    """zh: 账号的 SecretId。"""
-    secret_id_env: str = "TENCENT_SECRET_ID"
-    """zh: 存放 SecretId 的环境变量名。"""
-    secret_key: ApiKey = SecretStr("")
-    """zh: 账号的 SecretKey。"""
-    secret_key_env: str = "TENCENT_SECRET_KEY"
-    """zh: 存放 SecretKey 的环境变量名。"""
     voice: str = Field("101001", pattern=r"^[0-9]{1,12}$")
     """The number of a voice: 101001 (woman), 101004 (man), and what else the console has. voice_en speaks sentences
     that are English; empty: voice speaks them as well.
