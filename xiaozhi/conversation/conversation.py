@@ -320,7 +320,12 @@ class Conversation:
             self._apply(self._machine.speech_began(event.utterance, event.start_ms, event.end_ms))
         else:
             decisions = self._machine.heard(
-                event.utterance, event.end_ms, event.silence_ms, unsent_ms=event.unsent_ms, doubtful=event.doubtful
+                event.utterance,
+                event.end_ms,
+                event.silence_ms,
+                unsent_ms=event.unsent_ms,
+                doubtful=event.doubtful,
+                certain=event.certain,
             )
             self._apply(decisions)
         self._tell_missed()
