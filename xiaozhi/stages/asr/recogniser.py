@@ -86,9 +86,9 @@ class RecognizerContext:
 class Recognizer(Protocol):
     """Recognises speech: here, on another machine, or by other recognisers. One object serves every conversation.
 
-    Engines build on `OfflineRecognizer`, `StreamingRecognizer` or `RemoteRecognizer`, which bring all but the decoding;
-    one that is like none of them (a service that takes sound while somebody speaks) opens utterances of its own. What
-    an engine says nothing about is as it is here.
+    Engines build on `OfflineRecognizer`, `StreamingRecognizer`, `RemoteRecognizer` or `LiveRecognizer` (a service that
+    takes sound while somebody speaks), which bring all but the decoding. What an engine says nothing about is as it is
+    here.
 
     Attributes:
         name: of the engine, as in `asr.engine`.

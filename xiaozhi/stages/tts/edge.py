@@ -23,6 +23,7 @@ from xiaozhi.settings import EdgeVoiceSettings
 from xiaozhi.stages.tts.engine import ClauseVoice, TextRefused, VoiceError
 from xiaozhi.stages.tts.errors import undecodable
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, bilingual
+from xiaozhi.upstream.connections import refusal
 
 # 3 s of the service's 48 kbit/s: how far the socket may run ahead of who listens.
 _AHEAD_BYTES: Final = 18_000
@@ -111,7 +112,7 @@ class EdgeVoice(ClauseVoice):
         except EdgeTTSException as error:
             raise VoiceError(f"{self.name}: {error}") from error
         except aiohttp.WSServerHandshakeError as error:
-            raise VoiceError(f"{self.name}: refused with HTTP {error.status}") from error
+            raise VoiceError(f"{self.name}: {refusal(error)}") from error
         except (aiohttp.ClientError, OSError, ValueError, KeyError) as error:  # the last two: malformed messages
             raise VoiceError(f"{self.name}: broke off: {_reason(error)}") from error
         finally:
