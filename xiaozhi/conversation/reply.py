@@ -101,7 +101,7 @@ class Reply:
         self._request = voice_request(agent) if agent is not None else ANY_VOICE
         # Replies that are there from the start are in the house's own tone: other agents answer for themselves.
         own_tone = agent is not None and agent.name != HOUSE_AGENT
-        self._cached = None if own_tone or engines.chat.acts else engines.caches.lookup
+        self._cached = None if own_tone else engines.caches.lookup
         self._asked: tuple[Lookup, ModelAnswer] | None = None  # what the cache had no answer to, and the model's
         self._has_place = False
         if plan.name:
@@ -326,8 +326,6 @@ class Reply:
             ChannelClosed: the voice has given up.
         """
         plan, toolbox = self.plan, self.plan.toolbox
-        if self._engines.chat.acts:
-            await self._permission()
         if toolbox is None:
             self.trace.said = (await self._ask(clauses, plan.messages, ())).text
             return
@@ -363,9 +361,14 @@ class Reply:
             specs,
             tier=tier,
             conversation=self.plan.conversation,
+            permission=self._permission,
             on_note=self.trace.note_route,
         )
-        lookup = await self._cached.look_up(request) if self._cached is not None else None
+        request = self._engines.chat.aim(request)
+        acts = self._engines.chat.acts(request)
+        if acts:
+            await self._permission()
+        lookup = await self._cached.look_up(request) if self._cached is not None and not acts else None
         found = lookup.found if lookup is not None else None
         if found is not None:
             self._found(found.how)
@@ -379,7 +382,8 @@ class Reply:
             queued_ms=lambda: self._items.weight + self.pacer.unplayed_ms(),
             more_follows=True,
         )
-        self._asked = (lookup, outcome) if lookup is not None and found is None else None
+        keeps = lookup is not None and found is None and not self.has_acted
+        self._asked = (lookup, outcome) if lookup is not None and keeps else None
         return outcome
 
     async def _permission(self) -> None:

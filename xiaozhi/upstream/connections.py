@@ -65,9 +65,10 @@ class Connections:
         where = str(url).partition("?")[0]
         try:
             async with asyncio.timeout(self._timeout.sock_connect):
-                return await self.session.ws_connect(
+                socket: aiohttp.ClientWebSocketResponse = await self.session.ws_connect(
                     url, max_msg_size=max_bytes, timeout=aiohttp.ClientWSTimeout(ws_close=_GOODBYE_S), **options
                 )
+                return socket
         except aiohttp.WSServerHandshakeError as error:
             raise NotOpened(refusal(error, advice)) from error
         except TimeoutError as error:
@@ -109,7 +110,7 @@ def reason(error: Exception) -> str:
 def refusal(error: aiohttp.WSServerHandshakeError, advice: Mapping[int, str] | None = None) -> str:
     """A refused handshake in one line: what to do about it where that is known, and what the service says of it."""
     known = (advice or {}).get(error.status, "")
-    headers = error.headers or {}
+    headers: Mapping[str, str] = error.headers or {}
     said = one_line(headers.get("dg-error") or ("" if known else error.message), MAX_SHOWN_CHARS)
     log_id = one_line(headers.get(LOG_ID, ""), MAX_SHOWN_CHARS)
     line = ": ".join(filter(None, (f"HTTP {error.status}", known, said)))
