@@ -144,6 +144,7 @@ class ConversationContext:
         if agent.name != self.agent.name:
             self._history = self._new_history()
         self.agent = agent
+        self._engines.for_agents.prepare(agent)
 
     async def _read_memories(self) -> None:
         self._memories = fitting([fact.text for fact in await self._memory.known(self._device.id)])
@@ -289,6 +290,7 @@ class ConversationContext:
         self._device = dataclasses.replace(self._device, agent=agent.name)
         self._history = self._new_history()
         self.agent = agent
+        self._engines.for_agents.prepare(agent)
         if self._known:
             self._store.devices.assign(self._device.id, agent.name)
             self._spawn(self._read_past, "switch-agent")

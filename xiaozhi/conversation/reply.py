@@ -52,7 +52,8 @@ class ReplyEvent(Enum):
 
 def voice_request(agent: Agent) -> VoiceRequest:
     """How an agent would like to sound, as voices understand it."""
-    return VoiceRequest(agent.voice.name, agent.voice.gender, agent.voice.rate_percent)
+    voice = agent.voice
+    return VoiceRequest(voice.name, voice.gender, voice.rate_percent, voice.pitch_semitones)
 
 
 def _sound_ms(item: SpokenItem) -> float:
@@ -354,12 +355,13 @@ class Reply:
         self, clauses: Channel[Clause], messages: Sequence[Message], specs: tuple[ToolSpec, ...]
     ) -> ModelAnswer:
         """Let the cache answer, or the model where it cannot; a question that tools were called for is the model's."""
-        tier = self.plan.agent.tier if self.plan.agent is not None else ""
+        agent = self.plan.agent
         request = ChatRequest(
             messages,
             self.plan.language,
             specs,
-            tier=tier,
+            tier=agent.tier if agent is not None else "",
+            endpoint=agent.endpoint if agent is not None else "",
             conversation=self.plan.conversation,
             permission=self._permission,
             on_note=self.trace.note_route,
@@ -439,7 +441,7 @@ class Reply:
             await run_tts(
                 clauses,
                 self._items,
-                engines.caches.speech,
+                engines.for_agents.speech(self.plan.agent),
                 engines.speech_settings(),
                 request=self._request,
                 on_first_speech=self._first_speech,

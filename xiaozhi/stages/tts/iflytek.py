@@ -74,6 +74,7 @@ class IflytekVoice(ClauseVoice):
                 "vcn": self.voice_for(text, language, request),
                 "tte": "UTF8",
                 "speed": 50 + (rate // 2 if rate > 0 else rate),  # 0 half, 50 usual, 100 double
+                "pitch": 50 + request.pitch_semitones * 50 // 12,  # 0 to 100
             },
             "data": {"status": _LAST, "text": base64.b64encode(data.encode()).decode()},
         }

@@ -71,7 +71,7 @@ class MinimaxVoice(Voice):
             "voice_id": closest(self.name, request, "zh", settings.voice),
             "speed": 1.0 + rate / 100.0,
             "vol": 1.0,
-            "pitch": 0,
+            "pitch": request.pitch_semitones,
         }
         if settings.emotion:
             voice["emotion"] = settings.emotion
