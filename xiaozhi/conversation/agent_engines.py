@@ -6,6 +6,7 @@ server's own stands in for it.
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +23,7 @@ from xiaozhi.stages.asr.registry import build_alone, close_recognizer, keyless, 
 from xiaozhi.stages.tts.clause_speech import ClauseSpeech, voice_fingerprints
 from xiaozhi.stages.tts.engine import Voice, VoiceError
 from xiaozhi.stages.tts.registry import build_voice
+from xiaozhi.store import Store
 from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ _log = logging.getLogger(__name__)
 
 # A clause that a former voice makes may have been joined by a reply that came later; clauses are over within seconds.
 _LINGER_S: Final = 10.0
+# How soon a new name is known to recognisers, and how many are looked at: services take a hundred words.
+_NAMES_S: Final = 10.0
+_MAX_NAMES: Final = 1000
 
 
 def faults(agent: Agent, settings: "Settings") -> dict[str, str]:
@@ -81,6 +86,8 @@ class AgentEngines:
         self.failed: dict[str, str] = {}
         """Why an engine (`recogniser NAME`, `voice NAME`) could not be made; not tried again with these settings."""
         self._told: set[str] = set()
+        self._names: list[str] = []
+        self._learnt_at = -math.inf
 
     def recognition(self, agent: Agent) -> Recognition:
         """What an agent hears with now."""
@@ -113,6 +120,30 @@ class AgentEngines:
         for name in self._voices.keys() - {one.voice.engine for one in agents}:
             self._retire_voice(name)
 
+    async def learn_names(self, store: Store) -> None:
+        """Tell recognisers the names that are said in this house, where `asr.remote.send_names` allows it.
+
+        People's own agents, devices and their owners come first, and then the agents that came along. Looks into the
+        store now and then only.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        now = asyncio.get_running_loop().time()
+        if now - self._learnt_at < _NAMES_S:
+            return
+        self._learnt_at = now
+        roster, found = self._engines.roster, list[str]()
+        if self._engines.settings.asr.remote.send_names:
+            agents = sorted(roster, key=lambda agent: roster.origin(agent) == "preset")
+            own = [name for agent in agents if roster.origin(agent) != "preset" for name in agent.names]
+            devices = await store.devices.list()
+            contacts = [name for device in devices for name in (device.name, device.owner)]
+            found = [*roster.default.names, *own, *contacts, *(name for agent in agents for name in agent.names)]
+        self._names = found[:_MAX_NAMES]
+        for recognition in (self._engines.recognition, *(one for one, _ in self._recognitions.values())):
+            recognition.engine.tell_names(self._names)
+
     def renew(self) -> None:
         """Other settings hold: what is made by the former ones is closed when its users have gone, and made anew."""
         for task in self._making.values():
@@ -124,6 +155,7 @@ class AgentEngines:
         self._making.clear()
         self.failed.clear()
         self._told.clear()
+        self._learnt_at = -math.inf
 
     async def close(self) -> None:
         """Close all of them; the process ends."""
@@ -178,6 +210,7 @@ class AgentEngines:
             use: Recognizer = engine
             if engine.remote is not None:
                 use = Fallback(engine, engine.remote, _ServersOwn(engines))
+            engine.tell_names(self._names)
             await warm_recognizer(engine, engines.recognition.pool)
             await use.connect()
         except BaseException:

@@ -115,6 +115,7 @@ class ConversationContext:
         device = await self._store.devices.seen(self._device.id)
         if switches == self._switches:
             self._take(device)
+        await self._engines.for_agents.learn_names(self._store)
         await self._read_memories()
         if self._settings.store.conversations:
             agent, history = self.agent, self._history
@@ -263,6 +264,7 @@ class ConversationContext:
         before = self.agent.name
         if switches == self._switches:  # else the user has taken another agent meanwhile, and the turn after looks
             self._take(device)
+        await self._engines.for_agents.learn_names(self._store)
         await self._read_memories()
         if self.agent.name != before:
             await self._read_past()

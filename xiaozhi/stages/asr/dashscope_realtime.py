@@ -14,6 +14,7 @@ from xiaozhi.audio.pcm import UPLINK_RATE_HZ
 from xiaozhi.settings.asr import DashscopeAsrSettings, RemoteAsrSettings
 from xiaozhi.settings.section import Language
 from xiaozhi.stages.asr.engine import run_on
+from xiaozhi.stages.asr.hotwords import hotwords
 from xiaozhi.stages.asr.live import Heard, LiveRecognizer, Sound, in_background
 from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.upstream.connections import Connections
@@ -43,8 +44,9 @@ class QwenRecognizer(LiveRecognizer):
         """Of `session.update`."""
         settings = self._settings
         transcription: dict[str, Any] = {} if self._language == "auto" else {"language": self._language}
-        if settings.context:
-            transcription["corpus"] = {"text": settings.context}
+        words = hotwords((), self.names)
+        if known := "\n".join(filter(None, (settings.context, ", ".join(words)))):
+            transcription["corpus"] = {"text": known}
         return {
             "modalities": ["text"],
             "input_audio_format": "pcm",

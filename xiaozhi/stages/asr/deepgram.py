@@ -15,6 +15,7 @@ from xiaozhi.settings.asr import DeepgramAsrSettings, RemoteAsrSettings
 from xiaozhi.settings.pasted import key_fault
 from xiaozhi.settings.section import Language
 from xiaozhi.stages.asr.engine import run_on
+from xiaozhi.stages.asr.hotwords import hotwords
 from xiaozhi.stages.asr.live_socket import Dialect, Message, SocketRecognizer, as_json
 from xiaozhi.stages.asr.recogniser import RecognizerContext
 from xiaozhi.stages.asr.remote_use import RemoteError
@@ -127,7 +128,7 @@ class Deepgram(SocketRecognizer):
         ]
         # Each generation of models refuses the other's word for it.
         name = "keyterm" if settings.model.startswith(("nova-3", "flux")) else "keywords"
-        query += [(name, word) for word in settings.hotwords]
+        query += [(name, word) for word in hotwords(settings.hotwords, self.names)]
         url = f"{settings.url}{'&' if '?' in settings.url else '?'}{urlencode(query)}"
         return url, {"Authorization": f"Token {key}"}
 

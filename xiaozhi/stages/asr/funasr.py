@@ -28,6 +28,7 @@ import orjson
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmInt
 from xiaozhi.settings.asr import FunasrSettings, RemoteAsrSettings
 from xiaozhi.settings.section import Language
+from xiaozhi.stages.asr.hotwords import hotwords
 from xiaozhi.stages.asr.live import Heard, LiveRecognizer, Sound, in_background
 from xiaozhi.stages.asr.recogniser import RecognizerContext
 from xiaozhi.stages.asr.remote_use import RemoteError
@@ -37,6 +38,7 @@ from xiaozhi.upstream.connections import MAX_SHOWN_CHARS, Connections, NotOpened
 
 _CHUNK_SIZE: Final = (5, 10, 5)  # of 60 ms: what the published clients use
 _CHUNK_INTERVAL: Final = 10
+_NAME_WEIGHT: Final = 20  # of hot words, as in FunASR's own examples
 _MAX_MESSAGE_BYTES: Final = 1024 * 1024
 _MAX_MESSAGES: Final = 5000  # a text every 0.6 s, in the longest sound that is sent
 # Servers cut sound at pauses of 0.5 to 0.8 s and send a text for each part. Whoever speaks for so long pauses, perhaps
@@ -101,8 +103,9 @@ class Funasr(LiveRecognizer):
             "svs_lang": self._language,
             "svs_itn": self._itn,
         }
-        if settings.hotwords:
-            message["hotwords"] = orjson.dumps(settings.hotwords).decode()  # JSON in a string
+        if words := hotwords(settings.hotwords, self.names):
+            weights = {word: settings.hotwords.get(word, _NAME_WEIGHT) for word in words}
+            message["hotwords"] = orjson.dumps(weights).decode()  # JSON in a string
         return message
 
     async def converse(self, sound: Sound, heard: Heard) -> str:

@@ -20,6 +20,7 @@ from xiaozhi.settings.asr import OpenAIRealtimeAsrSettings, RemoteAsrSettings
 from xiaozhi.settings.pasted import key_fault
 from xiaozhi.settings.section import Language
 from xiaozhi.stages.asr.engine import run_on
+from xiaozhi.stages.asr.hotwords import hotwords
 from xiaozhi.stages.asr.live_socket import Dialect, Message, SocketRecognizer, as_json
 from xiaozhi.stages.asr.recogniser import RecognizerContext
 from xiaozhi.stages.asr.remote_use import RemoteError
@@ -139,10 +140,11 @@ class OpenAIRealtime(SocketRecognizer):
         knows_keywords = settings.model.startswith(_WITH_KEYWORDS)
         if self._language:
             transcription |= {"languages": [self._language]} if knows_keywords else {"language": self._language}
-        if settings.hotwords and knows_keywords:
-            transcription["keywords"] = list(settings.hotwords)
-        elif settings.hotwords and settings.model != "gpt-realtime-whisper":  # which takes neither
-            transcription["prompt"] = ", ".join(settings.hotwords)
+        words = hotwords(settings.hotwords, self.names)
+        if words and knows_keywords:
+            transcription["keywords"] = words
+        elif words and settings.model != "gpt-realtime-whisper":  # which takes neither
+            transcription["prompt"] = ", ".join(words)
         if settings.model == "gpt-realtime-whisper":
             transcription["delay"] = "low"
         sound = {

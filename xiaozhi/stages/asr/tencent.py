@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from xiaozhi.settings.asr import RemoteAsrSettings, TencentAsrSettings
 from xiaozhi.stages.asr.engine import run_on
+from xiaozhi.stages.asr.hotwords import hotwords
 from xiaozhi.stages.asr.live_socket import Dialect, SocketRecognizer
 from xiaozhi.stages.asr.recogniser import RecognizerContext
 from xiaozhi.stages.asr.remote_use import RemoteError
@@ -21,6 +22,7 @@ from xiaozhi.upstream.connections import MAX_SHOWN_CHARS
 from xiaozhi.upstream.signing import tencent_url
 
 _PCM: Final = 1
+_NAME_WEIGHT: Final = 8  # of 1 to 11
 _VALID_S: Final = 3600
 _MAX_SENTENCES: Final = 1000
 _ADVICE: Final = {
@@ -76,8 +78,8 @@ class Tencent(SocketRecognizer):
             "needvad": 0,  # the end of a turn is decided here
             "convert_num_mode": int(self._itn),
         }
-        if settings.hotwords:
-            values["hotword_list"] = ",".join(f"{word}|{weight}" for word, weight in settings.hotwords.items())
+        if words := hotwords(settings.hotwords, self.names):
+            values["hotword_list"] = ",".join(f"{word}|{settings.hotwords.get(word, _NAME_WEIGHT)}" for word in words)
         url = f"{settings.url.rstrip('/')}/{settings.credential('app_id')}"
         return tencent_url(url, values, settings.credential("secret_key"), field="signature"), {}
 

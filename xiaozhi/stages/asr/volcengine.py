@@ -16,6 +16,7 @@ import orjson
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ
 from xiaozhi.settings.asr import RemoteAsrSettings, VolcengineAsrSettings
 from xiaozhi.settings.section import Language
+from xiaozhi.stages.asr.hotwords import hotwords
 from xiaozhi.stages.asr.live import Heard, LiveRecognizer, Sound, in_background
 from xiaozhi.stages.asr.recogniser import RecognizerContext
 from xiaozhi.stages.asr.remote_use import RemoteError
@@ -25,6 +26,7 @@ from xiaozhi.upstream.connections import Connections
 _MAX_MESSAGES: Final = 10_000  # of one stream: at one for each packet, more than ten minutes
 # An utterance without speech is none: 45000002 "empty audio"; 1013 in the payload, as the service still says it.
 _NO_SPEECH: Final = frozenset({45000002, 1013})
+_MAX_WORD_CHARS: Final = 100  # of all hot words together, about
 _WELL: Final = frozenset({0, 1000, 20000000})
 # Of the languages that have to be named; Chinese, its dialects and English are told apart by the service.
 _LANGUAGES: Final = {"en": "en-US", "ja": "ja-JP", "ko": "ko-KR"}
@@ -75,7 +77,8 @@ class Volcengine(LiveRecognizer):
             "result_type": "full",
             "show_utterances": True,
         }
-        words = [{"word": word} for word in settings.hotwords]
+        told = hotwords(settings.hotwords, self.names, max_chars=_MAX_WORD_CHARS)
+        words = [{"word": word} for word in told]
         corpus = {
             "boosting_table_name": settings.boosting_table,
             "correct_table_name": settings.correct_table,
