@@ -16,8 +16,8 @@ from xiaozhi.checks.stages import remote_recognition
 from xiaozhi.concurrency.workers import JobDropped, WorkerPool
 from xiaozhi.settings import AsrSettings
 from xiaozhi.settings.asr import DashscopeAsrSettings, RemoteAsrSettings
-from xiaozhi.stages.asr.cloud_stream import glued
 from xiaozhi.stages.asr.dashscope import DashscopeRecognizer
+from xiaozhi.stages.asr.engine import run_on
 from xiaozhi.stages.asr.fallback import Fallback
 from xiaozhi.stages.asr.recogniser import Question
 from xiaozhi.stages.asr.recognition import Recognition
@@ -136,7 +136,7 @@ async def test_who_goes_on_after_a_question_is_heard_on_the_same_connection_and_
     assert (await utterance.transcribe(FREE)).text == "今天天气，"
     assert len(service.requests) == 1
     utterance.feed(sound(0.5), 0.0)  # the user goes on
-    assert (await utterance.transcribe(FREE)).text == "今天天气，怎么样？"
+    assert (await utterance.transcribe(FREE)).text == "今天天气怎么样？", "the comma was the cut's"
     first, second = service.requests
     assert (first.seconds, second.seconds) == (1.0, 1.0), "with the silence before it"
     assert first.connection == second.connection == 1
@@ -252,9 +252,10 @@ async def test_what_is_too_long_is_not_sent_further(service: DashscopeStandIn, p
 
 
 def test_sentences_are_joined_as_their_script_wants() -> None:
-    assert glued("Hello.", "How are you?") == "Hello. How are you?"
-    assert glued("你好。", "今天") == "你好。今天"
-    assert glued("", "a") == glued("a", "") == "a"
+    assert run_on("Hello.", "How are you?") == "Hello. How are you?"
+    assert run_on("你好。", "今天") == "你好。今天"
+    assert run_on("你好！", "3 点了") == "你好！3 点了"
+    assert run_on("", "a") == run_on("a", "") == "a"
 
 
 async def test_the_check_says_whether_the_service_takes_the_key(service: DashscopeStandIn) -> None:

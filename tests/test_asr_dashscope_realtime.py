@@ -67,7 +67,7 @@ async def test_sound_goes_up_while_somebody_speaks_and_texts_come_down(
     assert session.model == MODEL
     assert session.session["input_audio_transcription"] == {"language": "zh", "corpus": {"text": "小智"}}
     utterance.feed(sound(0.5))  # the user goes on
-    assert (await utterance.transcribe(FREE)).text == "今天天气，怎么样？" * 2
+    assert (await utterance.transcribe(FREE)).text == "今天天气，怎么样？", "torn words are sent again"
     assert len(service.requests) == 2
     utterance.close()
     await cloud.disconnect()

@@ -24,6 +24,7 @@ from xiaozhi.stages.asr.decoding import Decoding
 from xiaozhi.stages.asr.engine import EngineError, Transcript
 from xiaozhi.stages.asr.fallback import Fallback
 from xiaozhi.stages.asr.funasr import Funasr
+from xiaozhi.stages.asr.live import Sound
 from xiaozhi.stages.asr.openai_transcription import OpenAITranscription
 from xiaozhi.stages.asr.recogniser import Question, Utterance
 from xiaozhi.stages.asr.recognition import Recognition
@@ -69,6 +70,16 @@ def funasr_at(server: FunasrStandIn, limits: RemoteAsrSettings, **values: object
     return Funasr(FunasrSettings.model_validate({"url": server.ws_url, **values}), limits, "zh", itn=True)
 
 
+async def recognised(recogniser: Remote, pcm: PcmFloat) -> Transcript:
+    """What it hears in one request."""
+    if isinstance(recogniser, OpenAITranscription):
+        return await recogniser.recognise(pcm)
+    whole = Sound(recogniser.piece_bytes)
+    whole.put(pcm)
+    whole.end(len(pcm))
+    return Transcript(await recogniser.converse(whole, lambda _text: None))
+
+
 @pytest.fixture(params=["openai", "funasr"])
 async def remote(
     request: pytest.FixtureRequest, transcription: TranscriptionStandIn, runtime: FunasrStandIn
@@ -96,7 +107,7 @@ class Clock:
 
 async def test_the_whole_sound_is_sent_and_its_text_comes_back(remote: tuple[Server, Remote]) -> None:
     server, recogniser = remote
-    assert (await recogniser.recognise(sound(1.23))).text == "what time is it"
+    assert (await recognised(recogniser, sound(1.23))).text == "what time is it"
     assert server.requests[0].seconds == pytest.approx(1.23)
 
 
@@ -105,14 +116,14 @@ async def test_a_server_that_fails_is_an_error_of_one_line(remote: tuple[Server,
     server, recogniser = remote
     server.fault = fault
     with pytest.raises(RemoteError, match=f"^{recogniser.name}: ") as caught:
-        await recogniser.recognise(sound(0.5))
+        await recognised(recogniser, sound(0.5))
     assert "\n" not in str(caught.value) and "k-asr" not in str(caught.value)
 
 
 async def test_giving_up_closes_the_request(remote: tuple[Server, Remote]) -> None:
     server, recogniser = remote
     server.fault = "hang"
-    asking = asyncio.create_task(recogniser.recognise(sound(0.5)))
+    asking = asyncio.create_task(recognised(recogniser, sound(0.5)))
     await server.asked()
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
@@ -124,7 +135,7 @@ async def test_nobody_there_is_an_error(remote: tuple[Server, Remote]) -> None:
     server, recogniser = remote
     await server.close()
     with pytest.raises(RemoteError, match=recogniser.name):
-        await recogniser.recognise(sound(0.5))
+        await recognised(recogniser, sound(0.5))
     with pytest.raises(RemoteError, match="cannot be reached"):
         await recogniser.connect()
 
@@ -133,8 +144,8 @@ async def test_connections_are_kept_and_warming_spends_nothing(transcription: Tr
     recogniser = openai_at(transcription, RemoteAsrSettings(), model="m")
     await recogniser.connect()
     assert (transcription.model_lists, transcription.requests) == (1, [])
-    await recogniser.recognise(sound(0.5))
-    await recogniser.recognise(sound(0.5))
+    await recognised(recogniser, sound(0.5))
+    await recognised(recogniser, sound(0.5))
     first, second = transcription.requests
     assert (first.model, first.language) == ("m", "zh")
     assert first.connection == second.connection
@@ -148,7 +159,7 @@ async def test_other_faults_of_a_transcription_server_are_errors(
     transcription.fault = fault
     recogniser = openai_at(transcription, RemoteAsrSettings())
     with pytest.raises(RemoteError, match="openai: "):
-        await recogniser.recognise(sound(0.5))
+        await recognised(recogniser, sound(0.5))
     await recogniser.disconnect()
 
 
@@ -156,14 +167,14 @@ async def test_a_server_that_wants_to_be_left_alone_says_for_how_long(transcript
     transcription.fault = "error-429"
     recogniser = openai_at(transcription, RemoteAsrSettings())
     with pytest.raises(RemoteError, match="max_concurrent") as caught:
-        await recogniser.recognise(sound(0.5))
+        await recognised(recogniser, sound(0.5))
     assert caught.value.rest_s == 7.0
     await recogniser.disconnect()
 
 
 async def test_a_wrong_key_says_where_it_stands(transcription: TranscriptionStandIn) -> None:
     recogniser = openai_at(transcription, RemoteAsrSettings(), api_key="wrong-key")
-    for trying in (recogniser.recognise(sound(0.5)), recogniser.connect()):
+    for trying in (recognised(recogniser, sound(0.5)), recogniser.connect()):
         with pytest.raises(RemoteError, match=r"the key is wrong: see asr\.openai\.api_key") as caught:
             await trying
         assert "wrong-key" not in str(caught.value)
@@ -180,7 +191,7 @@ async def test_what_any_runtime_cuts_at_pauses_is_heard_whole(mode: str, dialect
             recogniser = funasr_at(runtime, RemoteAsrSettings(), mode=mode, hotwords={"小智": 20})
             if warmed:
                 await recogniser.connect()
-            assert (await recogniser.recognise(pcm)).text == "你好，今天天气怎么样？"
+            assert (await recognised(recogniser, pcm)).text == "你好，今天天气怎么样？"
             (asked,) = runtime.requests
             assert (asked.config["mode"], asked.config["svs_lang"]) == (mode, "zh")
             assert asked.config["hotwords"] == '{"小智":20}'
@@ -192,7 +203,7 @@ async def test_what_any_runtime_cuts_at_pauses_is_heard_whole(mode: str, dialect
 async def test_any_runtime_may_understand_nothing(mode: str, dialect: Dialect) -> None:
     async with FunasrStandIn("", dialect=dialect) as runtime:
         recogniser = funasr_at(runtime, RemoteAsrSettings(), mode=mode)
-        assert (await recogniser.recognise(sound(0.5))).text == ""
+        assert (await recognised(recogniser, sound(0.5))).text == ""
         await recogniser.disconnect()
 
 
@@ -202,7 +213,7 @@ async def test_warming_asks_a_runtime_for_its_manners_without_sound(dialect: Dia
         recogniser = funasr_at(runtime, RemoteAsrSettings())
         await recogniser.connect()
         assert (runtime.probes, runtime.requests) == (1, [])
-        assert (await recogniser.recognise(sound(0.5))).text == "what time is it"
+        assert (await recognised(recogniser, sound(0.5))).text == "what time is it"
         await recogniser.disconnect()
 
 
@@ -210,7 +221,7 @@ async def test_a_runtime_that_says_why_it_failed_is_quoted(runtime: FunasrStandI
     runtime.fault = "failed"
     recogniser = funasr_at(runtime, RemoteAsrSettings())
     with pytest.raises(RemoteError, match="funasr: offline inference failed"):
-        await recogniser.recognise(sound(0.5))
+        await recognised(recogniser, sound(0.5))
     await recogniser.disconnect()
 
 
@@ -219,7 +230,7 @@ async def test_other_faults_of_a_runtime_are_errors(runtime: FunasrStandIn, faul
     runtime.fault = fault
     recogniser = funasr_at(runtime, RemoteAsrSettings())
     with pytest.raises(RemoteError, match="funasr: "):
-        await recogniser.recognise(sound(0.5))
+        await recognised(recogniser, sound(0.5))
     await recogniser.disconnect()
 
 

@@ -26,7 +26,7 @@ from xiaozhi.settings import AsrSettings
 from xiaozhi.settings.asr import IflytekAsrSettings, RemoteAsrSettings, TencentAsrSettings
 from xiaozhi.stages.asr.fallback import Fallback
 from xiaozhi.stages.asr.iflytek import Iflytek, IflytekDialect
-from xiaozhi.stages.asr.paced_stream import PacedRecognizer
+from xiaozhi.stages.asr.live_socket import SocketRecognizer
 from xiaozhi.stages.asr.recogniser import Question, Utterance
 from xiaozhi.stages.asr.recognition import Recognition
 from xiaozhi.stages.asr.registry import build_recognizer
@@ -56,7 +56,7 @@ def values_of(server: Server) -> dict[str, str]:
     return {"url": server.ws_url, **keys}
 
 
-def engine_at(server: Server, limits: RemoteAsrSettings | None = None, **values: object) -> PacedRecognizer:
+def engine_at(server: Server, limits: RemoteAsrSettings | None = None, **values: object) -> SocketRecognizer:
     limits = limits or RemoteAsrSettings()
     table = values_of(server) | values
     if isinstance(server, TencentRecognitionStandIn):
@@ -69,7 +69,7 @@ class Place:
     """A stand-in, an engine in front of a local one, and utterances of both."""
 
     server: Server
-    engine: PacedRecognizer
+    engine: SocketRecognizer
     pool: WorkerPool
     local: Offline = field(default_factory=Offline)
     shown: list[str] = field(default_factory=list)
@@ -405,8 +405,8 @@ def test_slots_are_appended_and_replaced_as_iflytek_says(told: list[tuple[int, s
             table[max(1, number - reach) : number + 1] = [""] * (number + 1 - max(1, number - reach))
         table[number] = text
         body = base64.b64encode(json.dumps(slot).encode()).decode()
-        heard = dialect.read(json.dumps({"header": {"code": 0, "status": 1}, "payload": {"result": {"text": body}}}))
-        assert heard is not None and (heard.text, heard.final) == ("".join(table), False)
+        dialect.take(json.dumps({"header": {"code": 0, "status": 1}, "payload": {"result": {"text": body}}}))
+        assert (dialect.text, dialect.over) == ("".join(table), False)
 
 
 junk = st.recursive(
@@ -429,6 +429,6 @@ junk = st.recursive(
 def test_whatever_a_service_sends_is_a_text_or_an_error_of_one_line(said: object) -> None:
     for dialect in (TencentDialect(), IflytekDialect(IflytekAsrSettings())):
         try:
-            dialect.read(json.dumps(said))
+            dialect.take(json.dumps(said))
         except RemoteError as error:
             assert "\n" not in str(error)

@@ -378,7 +378,13 @@ async def test_devices_agents_and_memories_are_looked_after(tmp_path: Path) -> N
         status, data = await page.call("PUT", "agents/pirate two", {**agent, "tier": "moon", "colour": 1})
         assert status == 422 and len(data["errors"]) == 2 and "tier" in data["errors"][0] + data["errors"][1]
         assert (await page.call("PUT", "agents/pirate", {**agent, "name": "other"}))[0] == 422
-        found = {row["name"]: row for row in (await page.get("agents"))["agents"]}
+        own = {"recognizer": "sense-voice", "endpoint": "gone", "voice": {"engine": "espeak", "pitch_semitones": 2}}
+        assert (await page.call("PUT", "agents/own", {**agent, **own, "problems": []}))[0] == 200
+        listed = await page.get("agents")
+        found = {row["name"]: row for row in listed["agents"]}
+        assert found["own"]["voice"]["pitch_semitones"] == 2 and "endpoint 'gone'" in found["own"]["problems"][0]
+        assert found["xiaozhi"]["problems"] == [] and "espeak" in listed["choices"]["voices"]
+        assert (await page.call("PUT", "agents/own", {**agent, "voice": {"pitch_semitones": 13}}))[0] == 422
         assert found["pirate two"]["origin"] == "own" and found["xiaozhi"]["devices"] == 1
         assert (await page.call("PATCH", name, {"agent": "pirate two"}))[0] == 200
         assert (await page.call("DELETE", "agents/pirate two"))[0] == 200

@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -298,7 +300,7 @@ async def test_nobody_but_a_user_asks_a_platform() -> None:
         chat = build_chat(LlmSettings.model_validate({"endpoints": both})).chat
         try:
             assert await say(chat, ChatRequest([Message("user", "Sum up …")], "en")) == "A summary."
-            assert chat.acts and dify.requests == []
+            assert dify.requests == []
         finally:
             await chat.close()
 
@@ -537,6 +539,33 @@ async def test_a_platform_that_is_late_gets_no_company_but_a_successor() -> None
             await chat.close()
         await dify.idle()
         assert len(dify.stopped) == 1
+
+
+async def test_a_platform_beside_a_model_is_asked_on_trial_by_nobody_and_answers_when_it_may() -> None:
+    async with DifyStandIn("The house says so.") as dify, ChatStandIn() as model:
+        model.fault = "500"
+        plain = {"name": "plain", "base_url": f"{model.url}/v1", "model": "m", "api_key": "k", "weight": 1000}
+        endpoints = [plain, fields("dify", dify.url, weight=0.001)]
+        chat = build_chat(LlmSettings.model_validate({"endpoints": endpoints}), rng=random.Random(1)).chat
+        gate, waiting = asyncio.Event(), asyncio.Event()
+
+        async def permission() -> None:
+            waiting.set()
+            await gate.wait()
+
+        try:
+            aimed = chat.aim(replace(question("hello"), permission=permission))
+            assert (aimed.aimed_at, chat.acts(aimed)) == ("plain", False)
+            wanted = chat.aim(replace(question("hello"), endpoint="dify"))
+            assert (wanted.aimed_at, chat.acts(wanted)) == ("dify", True)
+            saying = asyncio.create_task(say(chat, aimed))
+            async with asyncio.timeout(5):
+                await waiting.wait()
+            assert (len(model.requests), dify.requests) == (1, []), "the model has failed, and nobody may act yet"
+            gate.set()
+            assert await saying == "The house says so."
+        finally:
+            await chat.close()
 
 
 async def test_an_address_that_lacks_its_version_is_told_what_to_write() -> None:

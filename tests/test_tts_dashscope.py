@@ -90,7 +90,7 @@ async def reply(codec: WorkerPool, *voices: Voice, texts: tuple[str, ...] = (ONE
 async def test_a_reply_is_one_task_and_each_text_gets_its_own_sound(
     service: DashscopeStandIn, voice: DashscopeVoice
 ) -> None:
-    session = voice.open(VoiceRequest(rate_percent=20))
+    session = voice.open(VoiceRequest(rate_percent=20, pitch_semitones=12))
     for text in (ONE, TWO, THREE):
         await session.send(text, "zh")
     await session.end()
@@ -113,7 +113,7 @@ async def test_a_reply_is_one_task_and_each_text_gets_its_own_sound(
             "sample_rate": DOWNLINK_RATE_HZ,
             "volume": 50,
             "rate": 1.2,
-            "pitch": 1.0,
+            "pitch": 2.0,
         },
         "input": {},
     }

@@ -41,7 +41,7 @@ async def voice(service: QwenTtsStandIn) -> AsyncIterator[QwenVoice]:
 async def test_a_reply_is_one_session_and_each_text_gets_its_own_sound(
     service: QwenTtsStandIn, voice: QwenVoice
 ) -> None:
-    session = voice.open(VoiceRequest(rate_percent=20, gender="male"))
+    session = voice.open(VoiceRequest(rate_percent=20, gender="male", pitch_semitones=-12))
     for text in (ONE, TWO, THREE):
         await session.send(text, "zh")
     await session.end()
@@ -55,6 +55,7 @@ async def test_a_reply_is_one_session_and_each_text_gets_its_own_sound(
         "response_format": "pcm",
         "sample_rate": 24_000,
         "speech_rate": 1.2,
+        "pitch_rate": 0.5,
     }
 
 

@@ -91,8 +91,8 @@ def test_without_an_address_the_real_service_is_meant() -> None:
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("refuse", "refused with HTTP 403"),
-        ("html", "refused with HTTP 200"),
+        ("refuse", "HTTP 403"),
+        ("html", "HTTP 200"),
         ("reset", "No audio was received|broke off"),
         ("empty", "No audio was received"),
         ("garbage", "holds no sound"),

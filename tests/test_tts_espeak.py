@@ -11,6 +11,7 @@ from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, UPLINK_RATE_HZ
 from xiaozhi.settings import EspeakVoiceSettings
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.espeak import EspeakVoice, say, voice_runs
+from xiaozhi.stages.tts.voice_request import VoiceRequest
 
 SETTINGS = EspeakVoiceSettings()
 
@@ -52,6 +53,14 @@ async def test_it_speaks(text: str, language: str, shortest_s: float, longest_s:
     assert shortest_s < len(pcm) / DOWNLINK_RATE_HZ < longest_s
     assert pcm.dtype == np.int16
     assert is_speech(pcm)
+
+
+async def test_a_higher_pitch_is_another_sound_of_about_the_same_length() -> None:
+    plain, high = [
+        await heard(EspeakVoice(SETTINGS).speak("你好。", language="zh", request=VoiceRequest(pitch_semitones=n)))
+        for n in (0, 12)
+    ]
+    assert abs(len(high) - len(plain)) < 0.2 * len(plain) and not np.array_equal(high, plain)
 
 
 async def test_a_clause_ends_with_a_breath() -> None:

@@ -115,13 +115,14 @@ async def test_another_voice_is_another_session_and_a_rate_is_a_speed(
 ) -> None:
     await reply(voice, "好的。")
     await reply(voice, "好的。", request=VoiceRequest("minimax:male-qn-jingying", rate_percent=30))
-    await reply(voice, "好的。", request=VoiceRequest(gender="male", rate_percent=-80 + 30))
+    await reply(voice, "好的。", request=VoiceRequest(gender="male", rate_percent=-80 + 30, pitch_semitones=-3))
     starts = [asked.start["voice_setting"] for asked in service.requests]
     assert [(start["voice_id"], start["speed"]) for start in starts] == [
         ("female-shaonv", 1.0),
         ("male-qn-jingying", 1.3),
         ("male-qn-qingse", 0.5),
     ]
+    assert [start["pitch"] for start in starts] == [0, 0, -3]
     assert service.sessions == 3
 
 

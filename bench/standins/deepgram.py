@@ -53,8 +53,6 @@ class DeepgramStandIn(StandIn):
         """Sound of each connection, in seconds."""
         self.controls: list[str] = []
         """What was asked for, `KeepAlive` included."""
-        self.begun_s = 0.0
-        """Where the script begins: connections that serve several utterances go on in time."""
 
     def routes(self) -> list[web.RouteDef]:
         """The WebSocket."""
@@ -73,7 +71,7 @@ class DeepgramStandIn(StandIn):
         await self.record(MultiDict(request.query))
         number = len(self.received_s)
         self.received_s.append(0.0)
-        final_s = 0.0
+        final_s = begun_s = 0.0  # begun: where the script begins, anew with each utterance that the connection serves
         while True:
             try:
                 message = await socket.receive(self.idle_s)
@@ -88,9 +86,9 @@ class DeepgramStandIn(StandIn):
                 if self.fault and await self._goes_wrong(request, socket, now_s):
                     return socket
                 while now_s - final_s >= self.final_every_s:
-                    await self._result(socket, final_s, final_s + self.final_every_s, is_final=True)
+                    await self._result(socket, begun_s, final_s, final_s + self.final_every_s, is_final=True)
                     final_s += self.final_every_s
-                await self._result(socket, final_s, now_s)
+                await self._result(socket, begun_s, final_s, now_s)
             elif message.type is WSMsgType.TEXT:
                 kind = json.loads(message.data)["type"]
                 self.controls.append(kind)
@@ -99,8 +97,8 @@ class DeepgramStandIn(StandIn):
                     if self.fault == "hang-at-question":
                         await self.hang()
                     if now_s - final_s > 0.05:
-                        await self._result(socket, final_s, now_s, is_final=True, from_finalize=True)
-                        final_s = now_s
+                        await self._result(socket, begun_s, final_s, now_s, is_final=True, from_finalize=True)
+                        begun_s = final_s = now_s
                 elif kind != "KeepAlive":
                     await socket.send_json({"type": "Error", "description": f"unknown {kind}"})
             else:
@@ -124,8 +122,10 @@ class DeepgramStandIn(StandIn):
             await socket.send_json({"type": "Results", "start": 0.0, "duration": 1.0, "channel": {"alternatives": []}})
         return False
 
-    async def _result(self, socket: web.WebSocketResponse, start_s: float, end_s: float, **marks: bool) -> None:
-        words = said_by(self.words, end_s - self.begun_s, max(0.0, start_s - self.begun_s))
+    async def _result(
+        self, socket: web.WebSocketResponse, begun_s: float, start_s: float, end_s: float, **marks: bool
+    ) -> None:
+        words = said_by(self.words, end_s - begun_s, start_s - begun_s)
         text = " ".join(words) if marks else " ".join(words).upper()
         told: dict[str, Any] = {"type": "Results", "channel_index": [0, 1], "start": start_s}
         told |= {"duration": end_s - start_s, "is_final": False, "speech_final": False, **marks}

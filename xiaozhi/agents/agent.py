@@ -20,16 +20,21 @@ class VoicePreference(BaseModel):
     """How an agent would like to sound; each voice engine does what it can of it.
 
     Attributes:
+        engine: the engine that speaks first, such as `minimax`, by its table in the settings; where it fails, or is
+            empty, those of `tts.engines` do.
         name: a voice by the name an engine knows, such as `zh-CN-YunxiNeural`; empty for the settings' own.
         gender: taken where the name is empty or unknown to an engine.
         rate_percent: slower or faster than usual.
+        pitch_semitones: lower or higher than the voice is, where the engine can.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    engine: str = Field("", max_length=40)
     name: str = Field("", max_length=100)
     gender: Literal["", "female", "male"] = ""
     rate_percent: int = Field(0, ge=-50, le=100)
+    pitch_semitones: int = Field(0, ge=-12, le=12)
 
 
 class Agent(BaseModel):
@@ -42,6 +47,9 @@ class Agent(BaseModel):
         prompt: who it is, for the model; a template, see `xiaozhi.agents.prompt`.
         language: what it speaks: `zh`, `en` …; `auto` follows the user.
         voice: how it sounds.
+        recognizer: the engine that hears for it, by its table in the settings; empty for `asr.engine`, which also hears
+            where this one fails.
+        endpoint: which of `llm.endpoints` answers for it, by its name; others do where it fails, or is empty.
         tier: which models it prefers: `edge` or `cloud`; empty for no preference.
         tools: names or patterns (`*`) of the tools it may call.
         wake_reply: what it says when it is woken; empty for the settings' own, as with the next two.
@@ -57,6 +65,8 @@ class Agent(BaseModel):
     prompt: str = Field("", max_length=LONGEST_PROMPT)
     language: Literal["auto", "zh", "en", "ja", "ko", "yue"] = "auto"
     voice: VoicePreference = VoicePreference()
+    recognizer: str = Field("", max_length=40)
+    endpoint: str = Field("", max_length=100)
     tier: Literal["", "edge", "cloud"] = ""
     tools: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = Field(("*",), max_length=200)
     wake_reply: _Spoken = ""
@@ -121,6 +131,8 @@ def agent_to_toml(agent: Agent) -> str:
         f"aliases = [{', '.join(map(_quoted, agent.aliases))}]",
         f"about = {_quoted(agent.about)}",
         f"language = {_quoted(agent.language)}   # auto, zh, en, ja, ko, yue",
+        f"recognizer = {_quoted(agent.recognizer)}   # such as volcengine; empty for asr.engine",
+        f"endpoint = {_quoted(agent.endpoint)}   # a name of [[llm.endpoints]], or empty",
         f"tier = {_quoted(agent.tier)}   # edge, cloud, or empty",
         f"tools = [{', '.join(map(_quoted, agent.tools))}]   # names or patterns",
         f"wake_reply = {_quoted(agent.wake_reply)}",
@@ -131,9 +143,11 @@ def agent_to_toml(agent: Agent) -> str:
         f"prompt = {_long(agent.prompt)}",
         "",
         "[voice]",
+        f"engine = {_quoted(voice.engine)}   # such as minimax; empty for tts.engines",
         f"name = {_quoted(voice.name)}",
         f"gender = {_quoted(voice.gender)}   # female, male, or empty",
         f"rate_percent = {voice.rate_percent}   # -50 to 100",
+        f"pitch_semitones = {voice.pitch_semitones}   # -12 to 12",
     ]
     return "\n".join(lines) + "\n"
 

@@ -8,14 +8,14 @@ from xiaozhi.agents import Roster
 from xiaozhi.cluster.shared import join_shared
 from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.conversation.caches import open_caches
-from xiaozhi.conversation.engines import About, close_recognizer, warm_recognizer
+from xiaozhi.conversation.engines import About
 from xiaozhi.conversation.services import Services
 from xiaozhi.memory.summaries import Summariser
 from xiaozhi.overload.admission import TurnAdmission
 from xiaozhi.overload.load_shedder import LoadShedder
 from xiaozhi.settings import Settings
 from xiaozhi.stages.asr.recognition import Recognition
-from xiaozhi.stages.asr.registry import build_recognizer
+from xiaozhi.stages.asr.registry import build_recognizer, close_recognizer, warm_recognizer
 from xiaozhi.stages.llm.registry import build_chat
 from xiaozhi.stages.tts.registry import build_voices
 from xiaozhi.stages.vad.batcher import VadBatcher
@@ -90,6 +90,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         await services.stop_warming()
         await services.tools.close()
         await services.retirement.close()
+        await services.for_agents.close()
         await services.summaries.close()
         await services.memory.close()
         await services.caches.close()

@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
 async def findings_of(loaded: "Loaded") -> "list[Finding]":
     """Everything that was found, in the order of the settings file; what waits for a network waits together."""
     from xiaozhi.checks import access, machine, stages, upstream
+    from xiaozhi.checks.agents import agents
     from xiaozhi.checks.finding import ok, warn
 
     settings = loaded.settings
@@ -94,5 +95,6 @@ async def findings_of(loaded: "Loaded") -> "list[Finding]":
         *endpoints,
         *voices,
         stages.last_resort(settings.tts, voices),
+        *await agents(settings),
     ]
     return [finding for finding in found if finding is not None]

@@ -9,8 +9,11 @@ from xiaozhi.access.addresses import WEBSOCKET_PATH
 from xiaozhi.access.guests import Guests
 from xiaozhi.agents.agent import Agent, AgentError, agent_from_json
 from xiaozhi.console.request_guard import SESSION, Guard, Refused, answer, body_of
+from xiaozhi.conversation.agent_engines import faults
 from xiaozhi.conversation.services import Services
 from xiaozhi.http.openapi import takes
+from xiaozhi.settings.asr import RECOGNIZERS
+from xiaozhi.settings.tts import VOICES
 from xiaozhi.stages.tts.voice_request import KNOWN
 
 
@@ -38,30 +41,45 @@ class AgentRoutes:
         router.add_get("/api/talk", self.talk)
 
     async def agents(self, _request: web.Request) -> web.Response:
-        """Every agent, and how many devices have it."""
+        """Every agent, how many devices have it, what is wrong with it, and what it may name of its own."""
         roster = self._services.roster
         await roster.refresh(self._store)
         counts: dict[str, int] = {}
         for device in await self._store.devices.list():
             counts[device.agent] = counts.get(device.agent, 0) + 1
         default = roster.default.name
+        settings = self._services.settings
+        failed = self._services.for_agents.failed
         rows = [
             {
                 **agent.model_dump(),
+                "problems": [
+                    *faults(agent, settings).values(),
+                    *(
+                        failed[what]
+                        for what in (f"recogniser {agent.recognizer}", f"voice {agent.voice.engine}")
+                        if what in failed
+                    ),
+                ],
                 "origin": roster.origin(agent),
                 "default": agent.name == default,
                 "devices": counts.get(agent.name, 0) + (counts.get("", 0) if agent.name == default else 0),
             }
             for agent in roster
         ]
-        return answer({"agents": rows, "default": default})
+        choices = {
+            "recognizers": list(RECOGNIZERS),
+            "endpoints": [endpoint.name for endpoint in settings.llm.endpoints],
+            "voices": list(VOICES),
+        }
+        return answer({"agents": rows, "default": default, "choices": choices})
 
     @takes(Agent)
     async def put_agent(self, request: web.Request) -> web.Response:
         """Make or change an agent."""
         name = request.match_info["name"]
         body = await body_of(request)
-        values = {key: value for key, value in body.items() if key not in ("origin", "default", "devices")}
+        values = {key: value for key, value in body.items() if key not in ("origin", "default", "devices", "problems")}
         agent = agent_from_json(orjson.dumps({**values, "name": values.get("name", name)}).decode(), "agent")
         if agent.name != name:
             raise AgentError("agent: name: is another one than in the address; make a new agent instead")

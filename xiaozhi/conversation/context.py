@@ -115,6 +115,7 @@ class ConversationContext:
         device = await self._store.devices.seen(self._device.id)
         if switches == self._switches:
             self._take(device)
+        await self._engines.for_agents.learn_names(self._store)
         await self._read_memories()
         if self._settings.store.conversations:
             agent, history = self.agent, self._history
@@ -144,6 +145,7 @@ class ConversationContext:
         if agent.name != self.agent.name:
             self._history = self._new_history()
         self.agent = agent
+        self._engines.for_agents.prepare(agent)
 
     async def _read_memories(self) -> None:
         self._memories = fitting([fact.text for fact in await self._memory.known(self._device.id)])
@@ -262,6 +264,7 @@ class ConversationContext:
         before = self.agent.name
         if switches == self._switches:  # else the user has taken another agent meanwhile, and the turn after looks
             self._take(device)
+        await self._engines.for_agents.learn_names(self._store)
         await self._read_memories()
         if self.agent.name != before:
             await self._read_past()
@@ -289,6 +292,7 @@ class ConversationContext:
         self._device = dataclasses.replace(self._device, agent=agent.name)
         self._history = self._new_history()
         self.agent = agent
+        self._engines.for_agents.prepare(agent)
         if self._known:
             self._store.devices.assign(self._device.id, agent.name)
             self._spawn(self._read_past, "switch-agent")

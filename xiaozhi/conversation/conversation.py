@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
+from xiaozhi.conversation.agent_engines import AgentEars
 from xiaozhi.conversation.context import ConversationContext
 from xiaozhi.conversation.device_link import DeviceLink
 from xiaozhi.conversation.echo_guard import Echo, EchoGuard, PlayedPacket
@@ -96,7 +97,8 @@ class Conversation:
             services, services.store, services.memory, services.summaries, conversations, device_id
         )
         self._records = TurnRecords(services, self._context, services.on_turn, link, device_id)
-        self._speech_input = SpeechInput(services.batcher, services.recognition, settings)
+        ears = AgentEars(services.for_agents, lambda: self._context.agent)
+        self._speech_input = SpeechInput(services.batcher, ears, settings)
         self._echo_guard = EchoGuard(services.codec, services.echoes, self._speech_input.clock)
         self._heard = HeardUtterance()
         self.greetings = Greetings(settings.turn)
@@ -363,7 +365,7 @@ class Conversation:
 
     def _tell_missed(self) -> None:
         """Whoever has finished speaking and was not understood by a fault of ours hears so, and not nothing."""
-        now, recognition = self._loop.time(), self._services.recognition
+        now, recognition = self._loop.time(), self._services.for_agents.recognition(self._context.agent)
         if not self._heard.missed or not self._rests:
             return
         trace = TurnTrace(self._machine.turn, mode=self._machine.mode.value, language=self.language, unheard=True)
@@ -473,7 +475,7 @@ class Conversation:
         transcript, text = self._heard.transcript, wanted.text
         user = language_of(text, default=transcript.language or "zh")
         trace = TurnTrace(wanted.turn, wanted.revision, wanted.generation, heard=text)
-        trace.engine = self._services.recognition.engine.name
+        trace.engine = self._services.for_agents.recognition(self._context.agent).engine.name
         plan = self._planner.excuse(user) if wanted.excuse else self._planner.plan(text, transcript, user)
         trace.unknown_language = plan.unknown_language
         self._services.speculation.started += 1

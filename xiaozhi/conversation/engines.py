@@ -3,19 +3,18 @@
 import asyncio
 import logging
 import math
-import time
 from dataclasses import dataclass, field
 from typing import Final
 
 from xiaozhi.agents import Roster
 from xiaozhi.concurrency.retirement import Retirement
 from xiaozhi.concurrency.workers import WorkerPool
+from xiaozhi.conversation.agent_engines import AgentEngines
 from xiaozhi.conversation.caches import Caches
 from xiaozhi.overload.admission import TurnAdmission
 from xiaozhi.overload.load_shedder import LoadShedder
 from xiaozhi.overload.steps import Step
 from xiaozhi.settings import Settings
-from xiaozhi.stages.asr.recogniser import Recognizer
 from xiaozhi.stages.asr.recognition import Recognition
 from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.tts.engine import VoiceError
@@ -81,6 +80,8 @@ class Engines:
     """Who uses the engines, and former ones that wait to be closed."""
     voice_delay: DelayEstimate = field(default_factory=lambda: DelayEstimate(0.1))
     """From a first clause to its first sound."""
+    for_agents: AgentEngines = field(init=False)
+    """What agents have of their own."""
     recogniser_is_coming: bool = False
     """A better recogniser is being fetched."""
     may_speculate: bool = True
@@ -92,6 +93,7 @@ class Engines:
     _warmed_at: float = -math.inf
 
     def __post_init__(self) -> None:
+        self.for_agents = AgentEngines(self)
         self.use(self.settings)
         self.load_shedder.tell(self.obey)
 
@@ -162,16 +164,3 @@ class Engines:
         except VoiceError as error:
             _log.warning("no voice is ready: %s", error)
         self.caches.premake()
-
-
-async def close_recognizer(engine: Recognizer) -> None:
-    """Free a recogniser and its connections."""
-    await engine.disconnect()
-    await asyncio.to_thread(engine.close)
-
-
-async def warm_recognizer(engine: Recognizer, pool: WorkerPool) -> None:
-    """Run a recogniser once, so that the first user does not pay for the first run."""
-    began = time.monotonic()
-    await engine.warm(pool)
-    _log.info("recogniser %s warm after %.0f ms", engine.name, (time.monotonic() - began) * 1000.0)

@@ -189,7 +189,7 @@ class Planner:
 
     def _plan(self, text: str, transcript: Transcript, user: str) -> ReplyPlan:
         agent = self._context.agent
-        known = self._engines.recognition.engine.languages
+        known = self._engines.for_agents.recognition(agent).engine.languages
         if is_unknown(transcript, known, self._context.expected_language):
             said = only_understands(known or EMBEDDED, soon=self._engines.recogniser_is_coming)
             return ReplyPlan(

@@ -52,7 +52,8 @@ class ReplyEvent(Enum):
 
 def voice_request(agent: Agent) -> VoiceRequest:
     """How an agent would like to sound, as voices understand it."""
-    return VoiceRequest(agent.voice.name, agent.voice.gender, agent.voice.rate_percent)
+    voice = agent.voice
+    return VoiceRequest(voice.name, voice.gender, voice.rate_percent, voice.pitch_semitones)
 
 
 def _sound_ms(item: SpokenItem) -> float:
@@ -101,7 +102,7 @@ class Reply:
         self._request = voice_request(agent) if agent is not None else ANY_VOICE
         # Replies that are there from the start are in the house's own tone: other agents answer for themselves.
         own_tone = agent is not None and agent.name != HOUSE_AGENT
-        self._cached = None if own_tone or engines.chat.acts else engines.caches.lookup
+        self._cached = None if own_tone else engines.caches.lookup
         self._asked: tuple[Lookup, ModelAnswer] | None = None  # what the cache had no answer to, and the model's
         self._has_place = False
         if plan.name:
@@ -326,8 +327,6 @@ class Reply:
             ChannelClosed: the voice has given up.
         """
         plan, toolbox = self.plan, self.plan.toolbox
-        if self._engines.chat.acts:
-            await self._permission()
         if toolbox is None:
             self.trace.said = (await self._ask(clauses, plan.messages, ())).text
             return
@@ -356,16 +355,22 @@ class Reply:
         self, clauses: Channel[Clause], messages: Sequence[Message], specs: tuple[ToolSpec, ...]
     ) -> ModelAnswer:
         """Let the cache answer, or the model where it cannot; a question that tools were called for is the model's."""
-        tier = self.plan.agent.tier if self.plan.agent is not None else ""
+        agent = self.plan.agent
         request = ChatRequest(
             messages,
             self.plan.language,
             specs,
-            tier=tier,
+            tier=agent.tier if agent is not None else "",
+            endpoint=agent.endpoint if agent is not None else "",
             conversation=self.plan.conversation,
+            permission=self._permission,
             on_note=self.trace.note_route,
         )
-        lookup = await self._cached.look_up(request) if self._cached is not None else None
+        request = self._engines.chat.aim(request)
+        acts = self._engines.chat.acts(request)
+        if acts:
+            await self._permission()
+        lookup = await self._cached.look_up(request) if self._cached is not None and not acts else None
         found = lookup.found if lookup is not None else None
         if found is not None:
             self._found(found.how)
@@ -379,7 +384,8 @@ class Reply:
             queued_ms=lambda: self._items.weight + self.pacer.unplayed_ms(),
             more_follows=True,
         )
-        self._asked = (lookup, outcome) if lookup is not None and found is None else None
+        keeps = lookup is not None and found is None and not self.has_acted
+        self._asked = (lookup, outcome) if lookup is not None and keeps else None
         return outcome
 
     async def _permission(self) -> None:
@@ -435,7 +441,7 @@ class Reply:
             await run_tts(
                 clauses,
                 self._items,
-                engines.caches.speech,
+                engines.for_agents.speech(self.plan.agent),
                 engines.speech_settings(),
                 request=self._request,
                 on_first_speech=self._first_speech,

@@ -9,8 +9,7 @@ from xiaozhi.concurrency.channel import MICROPHONE, RECOGNITION, SPEECH, TEXTS, 
 from xiaozhi.concurrency.workers import Priority, Rank
 from xiaozhi.events import KeyReleased, MicInput, MicPacket, SpeechEvent
 from xiaozhi.settings import Settings
-from xiaozhi.stages.asr.recognition import Recognition
-from xiaozhi.stages.asr.stage import Ask, AsrInput, Forget, PartialText, Recognised, run_asr
+from xiaozhi.stages.asr.stage import Ask, AsrInput, Ears, Forget, PartialText, Recognised, run_asr
 from xiaozhi.stages.vad.batcher import VadBatcher
 from xiaozhi.stages.vad.stage import VadControl, run_vad
 from xiaozhi.turn.decisions import Mic
@@ -42,11 +41,11 @@ class SpeechInput:
 
     Args:
         vad: the shared decoder and model.
-        recognition: the shared recogniser.
+        recognition: begins utterances.
         settings: of the moment the device connects.
     """
 
-    def __init__(self, vad: VadBatcher, recognition: Recognition, settings: Settings) -> None:
+    def __init__(self, vad: VadBatcher, recognition: Ears, settings: Settings) -> None:
         self._vad = vad
         self._recognition = recognition
         self._settings = settings

@@ -8,13 +8,13 @@ from typing import Final
 
 from xiaozhi.agents import Roster
 from xiaozhi.conversation.caches import Caches, open_caches
-from xiaozhi.conversation.engines import About, close_recognizer, warm_recognizer
+from xiaozhi.conversation.engines import About
 from xiaozhi.conversation.services import Services, UnknownLanguage
 from xiaozhi.overload.steps import Step
 from xiaozhi.settings import Settings
 from xiaozhi.settings.schema import applies
 from xiaozhi.stages.asr.recogniser import Recognizer
-from xiaozhi.stages.asr.registry import build_recognizer
+from xiaozhi.stages.asr.registry import build_recognizer, close_recognizer, warm_recognizer
 from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.llm.registry import build_chat
 from xiaozhi.stages.tts.engine import VoiceError
@@ -151,6 +151,8 @@ def exchange(services: Services, parts: Parts) -> None:
         retirement.retire(lambda: former.close_all_but(caches), linger_s=_LINGER_S)
         services.caches = caches
         caches.premake()
+    if parts.recognizer is not None or parts.voice is not None or parts.caches is not None:
+        services.for_agents.renew()
     _exchange_recognizer(services, parts, before)
     services.load_shedder.retune(settings.load)
     services.admission.retune(settings.load.turns_at_once, settings.load.turn_wait_s)

@@ -41,6 +41,11 @@ class RemoteAsrSettings(Section):
     """Ask as soon as the voice falls silent, in case the sentence is over. 60 to 100 ms sooner, but a request that
     costs money for every pause in which somebody goes on. Partial texts are never asked for.
     zh: 声音一停就先请求识别。能快 60 到 100 毫秒，但每次中途停顿都多一次收费的请求。不会为边说边显示而请求。"""
+    send_names: bool = True
+    """Tell services that take hot words the names of agents, devices and their owners, so that they are recognised;
+    behind the hot words of the service's own table, as many as it takes. false: no name leaves this machine.
+    zh: 把角色、设备和主人的名字作为热词告诉支持热词的服务，这样更容易听准；排在服务自己的热词后面，放得下多少就给多少。
+    关闭后名字不会发出去。"""
 
 
 class OpenAIAsrSettings(EngineSettings, KeyedSection):
@@ -83,9 +88,9 @@ class FunasrSettings(EngineSettings):
     """zh: 检查证书。FunASR 自带的证书没有机构签名，在自己的内网里可以关闭检查。"""
     mode: Literal["offline", "2pass"] = "offline"
     """How it recognises. "2pass", for a server that was started as such: the sound goes up while one speaks, its first
-    texts are shown where partials are on, and what it makes of the whole is the text. "offline": sent at the end.
+    texts are shown where partials are on, and what it makes of the whole is the text. "offline": one text, at the end.
     zh: 服务以 2pass 启动的，可用 2pass：边说边上传，打开 partials 就边说边显示，最后以整句重新识别的结果为准。offline：
-    说完再上传。"""
+    边说边上传，说完才出文字。"""
     hotwords: dict[str, int] = Field(default_factory=dict, max_length=1000)
     """Words that should be recognised, with a weight each: { "小智" = 20 }
     zh: 希望识别准的词及其权重，最多 1000 个：{ "小智" = 20 }"""

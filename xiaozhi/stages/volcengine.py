@@ -19,7 +19,7 @@ import orjson
 from xiaozhi.settings.pasted import key_fault
 from xiaozhi.text import bounded_json
 from xiaozhi.text.one_line import one_line
-from xiaozhi.upstream.connections import MAX_SHOWN_CHARS, Connections, reason
+from xiaozhi.upstream.connections import LOG_ID, MAX_SHOWN_CHARS, Connections, NotOpened, reason
 
 MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
 """Of a message from a service, and of what it unpacks to: twenty seconds of sound at 48 kHz are half of that."""
@@ -31,7 +31,6 @@ _EVENT: Final = 4
 _JSON: Final = 1
 _GZIP: Final = 1
 _ZLIB_OF_GZIP: Final = 16 + zlib.MAX_WBITS
-_LOG_ID: Final = "X-Tt-Logid"
 _ADVICE: Final = {
     45000001: "a parameter is wrong",
     45000081: "it waited too long for sound",
@@ -213,7 +212,7 @@ class VolcengineSocket:
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
         # What the service calls this connection in its logs; aiohttp shows the headers of a refusal alone.
-        self._log_id = one_line(socket._response.headers.get(_LOG_ID, ""), MAX_SHOWN_CHARS)
+        self._log_id = one_line(socket._response.headers.get(LOG_ID, ""), MAX_SHOWN_CHARS)
 
     @property
     def closed(self) -> bool:
@@ -274,15 +273,11 @@ async def connect(connections: Connections, url: str, headers: dict[str, str], t
     Raises:
         ServiceError: refused, or not reached.
     """
+    # Keys, and resources that the account has not bought, are refused here and not in a frame.
+    advice = f"see {table}.api_key, {table}.app_id and {table}.resource_id"
+    refusals = dict.fromkeys((400, 401, 403), advice)
     try:
-        opened = await connections.websocket(url, max_bytes=MAX_FRAME_BYTES, headers=headers)
-    except aiohttp.WSServerHandshakeError as error:
-        # Keys, and resources that the account has not bought, are refused here and not in a frame.
-        refused = error.status in (400, 401, 403)
-        advice = f"see {table}.api_key, {table}.app_id and {table}.resource_id" if refused else reason(error)
-        log_id = one_line(error.headers.get(_LOG_ID, "") if error.headers else "", MAX_SHOWN_CHARS)
-        shown = f" (log id {log_id})" if log_id else ""
-        raise ServiceError(f"HTTP {error.status}: {advice}{shown}") from error
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise ServiceError(f"{url} cannot be reached: {reason(error)}") from error
-    return VolcengineSocket(opened)
+        socket = await connections.websocket(url, max_bytes=MAX_FRAME_BYTES, headers=headers, advice=refusals)
+    except NotOpened as error:
+        raise ServiceError(str(error)) from error
+    return VolcengineSocket(socket)

@@ -1,22 +1,25 @@
 """The connections that an engine keeps to its service, and why one has failed in words."""
 
+import asyncio
+from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final
 
 import aiohttp
 from yarl import URL
 
 from xiaozhi.text.one_line import one_line
 
-if TYPE_CHECKING:
-    from aiohttp.client import _BaseRequestContextManager  # aiohttp has no public name for what `ws_connect` returns
-
-    _Opening: TypeAlias = _BaseRequestContextManager[aiohttp.ClientWebSocketResponse]
-
 MAX_SHOWN_CHARS: Final = 120
 """Of what a service says, in an error of one line."""
+LOG_ID: Final = "X-Tt-Logid"
+"""The header by which Volcengine finds a connection in its logs."""
 _KEEP_ALIVE_S: Final = 60.0
 _GOODBYE_S: Final = 0.1
+
+
+class NotOpened(Exception):
+    """A WebSocket was refused or not reached; one line, without the name of the engine in front."""
 
 
 class Connections:
@@ -45,20 +48,33 @@ class Connections:
             )
         return self._session
 
-    def websocket(self, url: str | URL, *, max_bytes: int, **options: Any) -> "_Opening":
-        """Open a WebSocket: to be awaited, or a context that closes it. Who leaves waits for nobody's goodbye.
+    async def websocket(
+        self, url: str | URL, *, max_bytes: int, advice: Mapping[int, str] | None = None, **options: Any
+    ) -> aiohttp.ClientWebSocketResponse:
+        """Open a WebSocket, which is a context that closes it as well. Who leaves waits for nobody's goodbye.
 
         Args:
-            url: of the service.
+            url: of the service; its query may hold a signature and is not shown.
             max_bytes: of one of its messages.
+            advice: what to do about a refused handshake, by its status.
             options: more for `aiohttp.ClientSession.ws_connect`.
 
         Raises:
-            aiohttp.ClientError, OSError: refused, or not reached.
+            NotOpened: refused, or not reached in time.
         """
-        return self.session.ws_connect(
-            url, max_msg_size=max_bytes, timeout=aiohttp.ClientWSTimeout(ws_close=_GOODBYE_S), **options
-        )
+        where = str(url).partition("?")[0]
+        try:
+            async with asyncio.timeout(self._timeout.sock_connect):
+                socket: aiohttp.ClientWebSocketResponse = await self.session.ws_connect(
+                    url, max_msg_size=max_bytes, timeout=aiohttp.ClientWSTimeout(ws_close=_GOODBYE_S), **options
+                )
+                return socket
+        except aiohttp.WSServerHandshakeError as error:
+            raise NotOpened(refusal(error, advice)) from error
+        except TimeoutError as error:
+            raise NotOpened(f"{where} cannot be reached: no answer within {self._timeout.sock_connect:g} s") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise NotOpened(f"{where} cannot be reached: {reason(error)}") from error
 
     async def close(self) -> None:
         """Close them; the next request opens others."""
@@ -89,3 +105,13 @@ def reason(error: Exception) -> str:
     """What went wrong, in one line; never empty."""
     said = one_line(error, MAX_SHOWN_CHARS)
     return said or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
+
+
+def refusal(error: aiohttp.WSServerHandshakeError, advice: Mapping[int, str] | None = None) -> str:
+    """A refused handshake in one line: what to do about it where that is known, and what the service says of it."""
+    known = (advice or {}).get(error.status, "")
+    headers: Mapping[str, str] = error.headers or {}
+    said = one_line(headers.get("dg-error") or ("" if known else error.message), MAX_SHOWN_CHARS)
+    log_id = one_line(headers.get(LOG_ID, ""), MAX_SHOWN_CHARS)
+    line = ": ".join(filter(None, (f"HTTP {error.status}", known, said)))
+    return f"{line} (log id {log_id})" if log_id else line

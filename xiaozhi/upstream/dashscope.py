@@ -20,7 +20,7 @@ from xiaozhi.concurrency.channel import Channel, ChannelClosed
 from xiaozhi.settings.pasted import key_fault
 from xiaozhi.text import bounded_json
 from xiaozhi.text.one_line import one_line
-from xiaozhi.upstream.connections import MAX_SHOWN_CHARS, Connections, reason
+from xiaozhi.upstream.connections import MAX_SHOWN_CHARS, Connections, NotOpened, reason
 
 Output: TypeAlias = "bytes | Mapping[str, Any]"
 """Sound, or the `output` of a `result-generated`."""
@@ -253,14 +253,12 @@ class DashscopeSockets:
             self._idle.pop(0)[0].close_soon()
 
     async def _open(self) -> "_Socket":
-        url, table, limit_s = self._account.url, self._table, self._connect_s
-        return _Socket(
-            await dashscope_socket(self._connections, url, self._account, table, connect_s=limit_s), self._keep
-        )
+        socket = await dashscope_socket(self._connections, self._account.url, self._account, self._table)
+        return _Socket(socket, self._keep)
 
 
 async def dashscope_socket(
-    connections: Connections, url: str, account: DashscopeAccount, table: str, *, connect_s: float
+    connections: Connections, url: str, account: DashscopeAccount, table: str
 ) -> aiohttp.ClientWebSocketResponse:
     """Open a connection with the key.
 
@@ -269,7 +267,6 @@ async def dashscope_socket(
         url: of the account's service; the key goes there and nowhere else.
         account: whose key.
         table: the name of its settings, for errors.
-        connect_s: the longest time to connect, in seconds.
 
     Raises:
         DashscopeError: it cannot be reached, refuses the key, or there is none.
@@ -282,16 +279,11 @@ async def dashscope_socket(
     headers = {"Authorization": f"Bearer {key}", "User-Agent": "xiaozhi"}
     if account.workspace:
         headers["X-DashScope-WorkSpace"] = account.workspace
+    advice = {status: text.format(table=table) for status, text in _ADVICE.items()}
     try:
-        async with asyncio.timeout(connect_s):
-            return await connections.websocket(url, headers=headers, max_bytes=_MAX_MESSAGE_BYTES)
-    except aiohttp.WSServerHandshakeError as error:
-        advice = _ADVICE.get(error.status, one_line(error.message, MAX_SHOWN_CHARS))
-        raise DashscopeError(f"HTTP {error.status}: {advice.format(table=table)}") from error
-    except TimeoutError as error:
-        raise DashscopeError(f"{url} does not answer within {connect_s:g} s") from error
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise DashscopeError(f"{url} cannot be reached: {reason(error)}") from error
+        return await connections.websocket(url, headers=headers, max_bytes=_MAX_MESSAGE_BYTES, advice=advice)
+    except NotOpened as error:
+        raise DashscopeError(str(error)) from error
 
 
 class _Socket:

@@ -75,14 +75,14 @@ async def dashscope_session(
         account: whose key, and where: the address of the inference WebSocket will do.
         model: which.
         table: the name of its settings, for errors.
-        connect_s: the longest time to connect, and again to have a session, in seconds.
+        connect_s: the longest time to have a session, in seconds.
 
     Raises:
         DashscopeError: it cannot be reached, refuses the key or the model.
     """
     base = account.url.rstrip("/").removesuffix("/inference").removesuffix("/realtime")
     url = f"{base}/realtime?model={quote(model, safe='')}"
-    async with await dashscope_socket(connections, url, account, table, connect_s=connect_s) as socket:
+    async with await dashscope_socket(connections, url, account, table) as socket:
         session = DashscopeSession(socket)
         try:
             async with asyncio.timeout(connect_s):

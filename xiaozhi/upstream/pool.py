@@ -214,14 +214,10 @@ class UpstreamPool(Generic[T]):
         open_to = [
             member
             for member in self._members
-            if member.upstream.name not in without
-            and (member.upstream.free or not free_only)
-            and member.free() > 0
-            and member.breaker.would_admit(now)
+            if (member.upstream.free or not free_only)
             and not (hedge and member.breaker.state(now) is not BreakerState.CLOSED)
         ]
-        chosen = next((member for member in open_to if member.upstream.name == prefer), None)
-        chosen = chosen or self._choose(open_to, tiers, now, explore=explore and not hedge)
+        chosen = self._well(open_to, now, tiers, without, prefer, explore=explore and not hedge)
         if chosen is not None:
             return self._lease(chosen, now, hedge=hedge)
         if hedge and not probe:
@@ -239,7 +235,12 @@ class UpstreamPool(Generic[T]):
                     return lease
         return None
 
-    def look(self, beside: str, *, free_only: bool = False) -> Lease[T] | None:
+    def likely(self, tiers: Sequence[str] = (), *, without: Collection[str] = (), prefer: str = "") -> str:
+        """The name of one that `take` might choose now, by the same chances; empty where nobody is well and free."""
+        chosen = self._well(self._members, self.now(), tiers, without, prefer, explore=True)
+        return "" if chosen is None else chosen.upstream.name
+
+    def look(self, beside: str, *, without: Collection[str] = (), free_only: bool = False) -> Lease[T] | None:
         """Now and then, the right to ask one that is worse, beside a request that somebody waits for.
 
         So nobody has to wait for the answer of an upstream that may still be slow. It counts as an extra request, and
@@ -247,10 +248,15 @@ class UpstreamPool(Generic[T]):
 
         Args:
             beside: the upstream that is asked for the answer.
+            without: names that are out of the question.
             free_only: only upstreams where a request costs nothing.
         """
         now = self.now()
-        usable = [one for one in self._members if one.free() > 0 and one.breaker.would_admit(now)]
+        usable = [
+            one
+            for one in self._members
+            if one.upstream.name not in without and one.free() > 0 and one.breaker.would_admit(now)
+        ]
         if len(usable) < 2:
             return None
         ranks = standings([member.candidate(now) for member in usable])
@@ -370,6 +376,25 @@ class UpstreamPool(Generic[T]):
         return [member.state(now) for member in self._members]
 
     # Choosing -----------------------------------------------------------------------------------------------------
+
+    def _well(
+        self,
+        members: Sequence[Member[T]],
+        now: float,
+        tiers: Sequence[str],
+        without: Collection[str],
+        prefer: str,
+        *,
+        explore: bool,
+    ) -> Member[T] | None:
+        """The one that is preferred, or one that is chosen, of those that are well and have a free slot."""
+        open_to = [
+            member
+            for member in members
+            if member.upstream.name not in without and member.free() > 0 and member.breaker.would_admit(now)
+        ]
+        preferred = next((member for member in open_to if member.upstream.name == prefer), None)
+        return preferred or self._choose(open_to, tiers, now, explore=explore)
 
     def _choose(
         self, members: Sequence[Member[T]], tiers: Sequence[str], now: float, *, explore: bool

@@ -12,9 +12,6 @@ from email.utils import format_datetime
 from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 
-from xiaozhi.text.one_line import one_line
-from xiaozhi.upstream.connections import MAX_SHOWN_CHARS
-
 _IFLYTEK_REFUSALS: Final = {
     401: "the key or the secret is wrong: see {table}.api_key and {table}.api_secret",
     403: "refused: the clock of this machine must be right within five minutes, and its address allowed in the console",
@@ -39,10 +36,9 @@ def iflytek_url(url: str, key: str, secret: str, now: datetime) -> str:
     return f"{url}?{urlencode(query)}"
 
 
-def iflytek_refusal(status: int, message: str, table: str) -> str:
+def iflytek_advice(table: str) -> dict[int, str]:
     """What to do about a handshake that iFlytek refused; `table` is that of the settings, such as `tts.iflytek`."""
-    advice = _IFLYTEK_REFUSALS.get(status)
-    return f"HTTP {status}: {advice.format(table=table) if advice else one_line(message, MAX_SHOWN_CHARS)}"
+    return {status: advice.format(table=table) for status, advice in _IFLYTEK_REFUSALS.items()}
 
 
 def tencent_url(url: str, values: Mapping[str, str | int], secret: str, *, method: str = "", field: str) -> str:

@@ -1,31 +1,28 @@
-"""Streaming recognisers of DashScope (paraformer-realtime, fun-asr-realtime and their kin): a task each stretch.
+"""Streaming recognisers of DashScope (paraformer-realtime, fun-asr-realtime and their kin): a task for each stream.
 
 The parameters are those of Model Studio's pages on real-time speech recognition; how a sentence's end is known
 differs between these (`sentence_end`) and the official SDK (`end_time`), so either is taken.
 """
 
-import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
+from functools import reduce
 from typing import Any, Final
 
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ
-from xiaozhi.concurrency.channel import Channel
 from xiaozhi.settings.asr import DashscopeAsrSettings, RemoteAsrSettings
 from xiaozhi.settings.section import Language
-from xiaozhi.stages.asr.cloud_stream import CloudRecognizer, glued
 from xiaozhi.stages.asr.dashscope_realtime import QwenRecognizer
+from xiaozhi.stages.asr.engine import run_on
+from xiaozhi.stages.asr.live import Heard, LiveRecognizer, Sound, in_background
 from xiaozhi.stages.asr.recogniser import RecognizerContext
 from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.upstream.dashscope import DashscopeError, DashscopeSockets, DashscopeTask
 
-# A tenth of a second is what the documents recommend; what waited for a connection goes in larger pieces.
-_PIECE_BYTES: Final = UPLINK_RATE_HZ // 10 * 2
-_MAX_PIECE_BYTES: Final = 12_800  # of the official SDK, which sends files
 _HINTED: Final = frozenset({"zh", "en", "ja", "ko", "yue"})
 
 
-class DashscopeRecognizer(CloudRecognizer):
+class DashscopeRecognizer(LiveRecognizer):
     """Recognises through DashScope, over connections that are kept.
 
     Args:
@@ -45,10 +42,10 @@ class DashscopeRecognizer(CloudRecognizer):
         self._sockets = DashscopeSockets(settings, "asr.dashscope", remote.connect_timeout_s)
 
     @classmethod
-    def build(cls, context: RecognizerContext) -> CloudRecognizer:
+    def build(cls, context: RecognizerContext) -> LiveRecognizer:
         """The service of `[asr.dashscope]`, in the protocol that its model speaks."""
         asr = context.settings
-        engine: CloudRecognizer
+        engine: LiveRecognizer
         if asr.dashscope.is_realtime:
             engine = QwenRecognizer(asr.dashscope, asr.remote, asr.language)
         else:
@@ -81,24 +78,20 @@ class DashscopeRecognizer(CloudRecognizer):
             "input": {},
         }
 
-    async def stream(self, audio: Channel[bytes], say: Callable[[str], None]) -> str:
-        """Recognise a stretch of speech.
+    async def converse(self, sound: Sound, heard: Heard) -> str:
+        """Recognise one stream.
 
         Raises:
             RemoteError: refused, broke, or answered something that is no text.
         """
-        heard = Sentences()
+        sentences = Sentences()
         try:
-            async with self._sockets.task(self.payload()) as task:
-                sending = asyncio.create_task(_send(task, audio), name="asr-dashscope")
-                try:
-                    async for output in task.outputs:
-                        if not isinstance(output, bytes) and heard.take(output):
-                            say(heard.text)
-                finally:
-                    sending.cancel()
+            async with self._sockets.task(self.payload()) as task, in_background(_send(task, sound)):
+                async for output in task.outputs:
+                    if not isinstance(output, bytes) and sentences.take(output):
+                        heard(sentences.text)
                 task.raise_error()
-                return heard.text
+                return sentences.text
         except DashscopeError as error:
             raise self._failed(error) from error
 
@@ -131,10 +124,7 @@ class Sentences:
     @property
     def text(self) -> str:
         """All of them."""
-        text = ""
-        for _, sentence in (*self._over, (None, self._open)):
-            text = glued(text, sentence)
-        return text
+        return reduce(run_on, (sentence for _, sentence in (*self._over, (None, self._open))))
 
     def take(self, output: Mapping[str, Any]) -> bool:
         """Take the `output` of a result. Returns whether it said anything.
@@ -162,15 +152,9 @@ class Sentences:
         return True
 
 
-async def _send(task: DashscopeTask, audio: Channel[bytes]) -> None:
-    """Send sound as it comes, in pieces of the service's liking. A connection that is lost is told by what comes."""
-    waiting = bytearray()
+async def _send(task: DashscopeTask, sound: Sound) -> None:
+    """Send sound as it comes. A connection that is lost is told by what comes."""
     with suppress(DashscopeError):
-        async for data in audio:
-            waiting += data
-            while len(waiting) >= _PIECE_BYTES and (not len(audio) or len(waiting) >= _MAX_PIECE_BYTES):
-                await task.send_sound(bytes(waiting[:_MAX_PIECE_BYTES]))
-                del waiting[:_MAX_PIECE_BYTES]
-        if waiting:
-            await task.send_sound(bytes(waiting))
+        async for piece in sound:
+            await task.send_sound(piece)
         await task.finish()

@@ -1,30 +1,30 @@
-"""Qwen's realtime recognisers on DashScope (qwen3-asr-flash-realtime): events in JSON, a session for each stretch.
+"""Qwen's realtime recognisers on DashScope (qwen3-asr-flash-realtime): events in JSON, a session for each stream.
 
 The service's own endpointing only cuts sentences; `session.finish` asks for the last text, after which
 the service takes nothing more on that connection. A connection is opened at the onset, while somebody speaks.
 """
 
-import asyncio
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import reduce
 from typing import Any, Final
 
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ
-from xiaozhi.concurrency.channel import Channel
 from xiaozhi.settings.asr import DashscopeAsrSettings, RemoteAsrSettings
 from xiaozhi.settings.section import Language
-from xiaozhi.stages.asr.cloud_stream import CloudRecognizer, glued
+from xiaozhi.stages.asr.engine import run_on
+from xiaozhi.stages.asr.hotwords import hotwords
+from xiaozhi.stages.asr.live import Heard, LiveRecognizer, Sound, in_background
 from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.upstream.connections import Connections
 from xiaozhi.upstream.dashscope import DashscopeError
 from xiaozhi.upstream.dashscope_realtime import DashscopeSession, dashscope_session
 
-_PIECE_BYTES: Final = UPLINK_RATE_HZ // 10 * 2
 _TRANSCRIPTION: Final = "conversation.item.input_audio_transcription."
 
 
-class QwenRecognizer(CloudRecognizer):
+class QwenRecognizer(LiveRecognizer):
     """Recognises through Qwen's realtime recognition.
 
     Args:
@@ -44,8 +44,9 @@ class QwenRecognizer(CloudRecognizer):
         """Of `session.update`."""
         settings = self._settings
         transcription: dict[str, Any] = {} if self._language == "auto" else {"language": self._language}
-        if settings.context:
-            transcription["corpus"] = {"text": settings.context}
+        words = hotwords((), self.names)
+        if known := "\n".join(filter(None, (settings.context, ", ".join(words)))):
+            transcription["corpus"] = {"text": known}
         return {
             "modalities": ["text"],
             "input_audio_format": "pcm",
@@ -58,25 +59,21 @@ class QwenRecognizer(CloudRecognizer):
             },
         }
 
-    async def stream(self, audio: Channel[bytes], say: Callable[[str], None]) -> str:
-        """Recognise a stretch of speech.
+    async def converse(self, sound: Sound, heard: Heard) -> str:
+        """Recognise one stream.
 
         Raises:
             RemoteError: refused, broke, or answered something that is no text.
         """
-        heard: dict[str, str] = {}  # by item, in their order
+        texts: dict[str, str] = {}  # by item, in their order
         try:
-            async with self._session() as session:
-                sending = asyncio.create_task(self._send(session, audio), name="asr-dashscope")
-                try:
-                    while (event := await session.receive())["type"] != "session.finished":
-                        if _take(event, heard):
-                            say(_joined(heard))
-                finally:
-                    sending.cancel()
+            async with self._session() as session, in_background(self._send(session, sound)):
+                while (event := await session.receive())["type"] != "session.finished":
+                    if _take(event, texts):
+                        heard(reduce(run_on, texts.values()))
         except DashscopeError as error:
             raise RemoteError(f"{self.name}: {error}") from error
-        return _joined(heard)
+        return reduce(run_on, texts.values(), "")
 
     async def connect(self) -> None:
         """Connect once, with the key; a session takes no second utterance, so none is kept.
@@ -98,27 +95,16 @@ class QwenRecognizer(CloudRecognizer):
         settings, limit_s = self._settings, self.remote.settings.connect_timeout_s
         return dashscope_session(self._connections, settings, settings.model, "asr.dashscope", connect_s=limit_s)
 
-    async def _send(self, session: DashscopeSession, audio: Channel[bytes]) -> None:
+    async def _send(self, session: DashscopeSession, sound: Sound) -> None:
         """Send sound as it comes. A connection that is lost is told by what comes."""
-        waiting = bytearray()
         with suppress(DashscopeError):
             await session.send("session.update", session=self.session())
-            async for data in audio:
-                waiting += data
-                if len(waiting) >= _PIECE_BYTES:
-                    await _append(session, waiting)
-            if waiting:
-                await _append(session, waiting)
+            async for piece in sound:
+                await session.send("input_audio_buffer.append", audio=base64.b64encode(piece).decode())
             await session.send("session.finish")
 
 
-async def _append(session: DashscopeSession, data: bytearray) -> None:
-    """Send all of `data`, and leave it empty."""
-    await session.send("input_audio_buffer.append", audio=base64.b64encode(data).decode())
-    data.clear()
-
-
-def _take(event: Mapping[str, Any], heard: dict[str, str]) -> bool:
+def _take(event: Mapping[str, Any], texts: dict[str, str]) -> bool:
     """Take an event; whether it said anything."""
     if event["type"] == f"{_TRANSCRIPTION}text":  # what is settled, and what may still change
         parts = [event.get("text") or "", event.get("stash") or ""]
@@ -128,12 +114,5 @@ def _take(event: Mapping[str, Any], heard: dict[str, str]) -> bool:
         return False
     if not all(isinstance(part, str) for part in parts):
         raise DashscopeError("answered without a text")
-    heard[str(event.get("item_id", ""))] = "".join(parts)
+    texts[str(event.get("item_id", ""))] = "".join(parts)
     return True
-
-
-def _joined(heard: Mapping[str, str]) -> str:
-    text = ""
-    for sentence in heard.values():
-        text = glued(text, sentence)
-    return text

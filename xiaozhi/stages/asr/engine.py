@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
-_CJK_END: Final = range(0x2E80, 0xA000)
+# Chinese and Japanese, with their punctuation; those of full width stand apart from the rest.
+_CJK: Final = (range(0x2E80, 0xA000), range(0xFF00, 0xFFA0))
 
 
 class EngineError(Exception):
@@ -49,5 +50,5 @@ def run_on(head: str, tail: str) -> str:
     head, tail = head.strip(), tail.strip()
     if not head or not tail:
         return head + tail
-    glue = "" if ord(head[-1]) in _CJK_END or ord(tail[0]) in _CJK_END else " "
-    return head + glue + tail
+    blank = not any(ord(edge) in cjk for edge in (head[-1], tail[0]) for cjk in _CJK)
+    return f"{head} {tail}" if blank else head + tail

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -34,6 +35,10 @@ class Fallback(Recognizer):
     def open(self, decoding: Decoding, say: Say | None = None) -> Utterance:
         """Begin an utterance with the first."""
         return _FallbackUtterance(self, decoding, say)
+
+    def tell_names(self, names: Sequence[str]) -> None:
+        """The service takes them, if any of the two does."""
+        self.first.tell_names(names)
 
     async def warm(self, pool: WorkerPool) -> None:
         """Run both once."""

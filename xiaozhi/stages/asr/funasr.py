@@ -16,33 +16,29 @@ So in mode `2pass`, what a server says with texts that come while somebody speak
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 import aiohttp
 import numpy as np
 import orjson
 
-from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16
+from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmInt
 from xiaozhi.settings.asr import FunasrSettings, RemoteAsrSettings
 from xiaozhi.settings.section import Language
-from xiaozhi.stages.asr.decoding import Decoding
-from xiaozhi.stages.asr.engine import Transcript
-from xiaozhi.stages.asr.pieces import PieceUtterance
-from xiaozhi.stages.asr.recogniser import RecognizerContext, Say, Utterance
-from xiaozhi.stages.asr.remote import RemoteRecognizer, to_text
+from xiaozhi.stages.asr.hotwords import hotwords
+from xiaozhi.stages.asr.live import Heard, LiveRecognizer, Sound, in_background
+from xiaozhi.stages.asr.recogniser import RecognizerContext
 from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.text import bounded_json
 from xiaozhi.text.one_line import one_line
-from xiaozhi.upstream.connections import MAX_SHOWN_CHARS, Connections, reason
+from xiaozhi.upstream.connections import MAX_SHOWN_CHARS, Connections, NotOpened, reason
 
 _CHUNK_SIZE: Final = (5, 10, 5)  # of 60 ms: what the published clients use
 _CHUNK_INTERVAL: Final = 10
-# The server's voice detection works piece by piece and expects pieces of 60 * 10 / 10 ms.
-_PIECE_BYTES: Final = UPLINK_RATE_HZ * 60 // 1000 * 2
+_NAME_WEIGHT: Final = 20  # of hot words, as in FunASR's own examples
 _MAX_MESSAGE_BYTES: Final = 1024 * 1024
 _MAX_MESSAGES: Final = 5000  # a text every 0.6 s, in the longest sound that is sent
 # Servers cut sound at pauses of 0.5 to 0.8 s and send a text for each part. Whoever speaks for so long pauses, perhaps
@@ -52,17 +48,16 @@ _MIN_PAUSE_S: Final = 0.4
 _PAUSE_STEP: Final = UPLINK_RATE_HZ // 50
 # A fifth of the loudness of the loud parts (-14 dB) is a pause.
 _PAUSE_BELOW: Final = 0.2
-_NOTHING: Final[PcmFloat] = np.empty(0, np.float32)
 _NEXT_PART_S: Final = 0.25
 _END: Final = '{"is_speaking": false, "is_end": true}'
 # How long to wait for the answer of a server that knows `is_end`, when finding out whether it does.
 _PROBE_S: Final = 0.5
 
 
-class Funasr(RemoteRecognizer):
-    """Recognises through a FunASR runtime: in mode `2pass` while somebody speaks, in mode `offline` what was said.
+class Funasr(LiveRecognizer):
+    """Recognises through a FunASR runtime, which tells texts while somebody speaks in mode `2pass` alone.
 
-    Each piece that is asked for has a connection of its own, as in FunASR's clients: not all servers take a second one.
+    Each stream has a connection of its own, as in FunASR's clients: not all servers take a second one.
 
     Args:
         settings: where and how.
@@ -72,10 +67,13 @@ class Funasr(RemoteRecognizer):
     """
 
     name = "funasr"
+    # The server's voice detection works piece by piece and expects pieces of 60 * 10 / 10 ms.
+    piece_ms = 60
 
     def __init__(self, settings: FunasrSettings, remote: RemoteAsrSettings, language: Language, *, itn: bool) -> None:
         super().__init__(remote)
         self._settings = settings
+        self.tells_partials = settings.mode != "offline"
         self._language = language
         self._itn = itn
         self._connections = Connections(None, connect_s=remote.connect_timeout_s)
@@ -105,29 +103,18 @@ class Funasr(RemoteRecognizer):
             "svs_lang": self._language,
             "svs_itn": self._itn,
         }
-        if settings.hotwords:
-            message["hotwords"] = orjson.dumps(settings.hotwords).decode()  # JSON in a string
+        if words := hotwords(settings.hotwords, self.names):
+            weights = {word: settings.hotwords.get(word, _NAME_WEIGHT) for word in words}
+            message["hotwords"] = orjson.dumps(weights).decode()  # JSON in a string
         return message
 
-    def open(self, decoding: Decoding, say: Say | None = None) -> Utterance:
-        """Begin an utterance; in mode `2pass` it goes up as it comes, and `say` takes its text so far."""
-        if self._settings.mode == "offline":
-            return super().open(decoding)
-        return PieceUtterance(partial(_Piece, self), self.remote, decoding, say)
-
-    async def recognise(self, pcm: PcmFloat) -> Transcript:
-        """Recognise float32[n] at 16 kHz.
+    async def converse(self, sound: Sound, heard: Heard) -> str:
+        """Recognise one stream.
 
         Raises:
             RemoteError: refused, broke, or answered something that is no text.
         """
-        piece = _Piece(self, lambda: None)
-        try:
-            piece.feed(pcm)
-            piece.end()
-            return await piece.text
-        finally:
-            piece.close()
+        return await _Stream(self, sound, heard).recognise()
 
     async def connect(self) -> None:
         """Connect once and find out whether the server says when a text is the last; no connection is kept.
@@ -135,7 +122,7 @@ class Funasr(RemoteRecognizer):
         Raises:
             RemoteError: it cannot be reached.
         """
-        async with self.socket("cannot be reached: ") as socket:
+        async with self.socket() as socket:
             await socket.send_str(_END)
             try:
                 async with asyncio.timeout(_PROBE_S):  # most answer nothing
@@ -149,25 +136,30 @@ class Funasr(RemoteRecognizer):
         await self._connections.close()
 
     @asynccontextmanager
-    async def socket(self, what: str = "") -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        """A connection with its configuration sent; what goes wrong with it within is said behind `what`.
+    async def socket(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """A connection with its configuration sent.
 
         Raises:
             RemoteError: refused, or broken.
         """
         try:
-            async with self._connections.websocket(
+            socket = await self._connections.websocket(
                 self._settings.url,
                 max_bytes=_MAX_MESSAGE_BYTES,
+                advice=dict.fromkeys(range(400, 600), "is asr.funasr.url a FunASR runtime?"),
                 protocols=("binary",),
                 ssl=self._settings.verify_tls,
-            ) as socket:
+            )
+        except NotOpened as error:
+            unsigned = isinstance(error.__cause__, aiohttp.ClientConnectorCertificateError)
+            advice = ": if the server is your own, asr.funasr.verify_tls = false" if unsigned else ""
+            raise RemoteError(f"{self.name}: {error}{advice}") from error
+        try:
+            async with socket:
                 await socket.send_str(orjson.dumps(self.config()).decode())
                 yield socket
-        except aiohttp.WSServerHandshakeError as error:
-            raise RemoteError(f"{self.name}: HTTP {error.status}: is asr.funasr.url a FunASR runtime?") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise RemoteError(f"{self.name}: {self._settings.url} {what}{_reason(error)}") from error
+            raise RemoteError(f"{self.name}: {self._settings.url} {reason(error)}") from error
 
     def read(self, message: str) -> "FunasrText":
         """A message of the server.
@@ -202,63 +194,39 @@ class FunasrText:
     is_end: bool = False
 
 
-class _Piece:
-    """Sound of one connection, sent as it is fed, and its text, which grows until `end` has been answered.
+class _Stream:
+    """One stream on a connection of its own.
 
     Args:
         engine: connects and reads.
-        show: called when `so_far` has changed.
+        sound: of the stream.
+        heard: takes the text so far.
     """
 
-    def __init__(self, engine: Funasr, show: Callable[[], None]) -> None:
-        self._engine, self._show = engine, show
+    def __init__(self, engine: Funasr, sound: Sound, heard: Heard) -> None:
+        self._engine, self._sound, self._heard = engine, sound, heard
         self._final: str | None = None  # what will not change any more: the server cuts at pauses, and tells each part
         self._running = ""  # what the first pass has heard since
-        self._up: asyncio.Queue[bytes | None] = asyncio.Queue()  # None: the end
-        self._rest = b""
-        self._chunks: list[PcmFloat] = []
         self._told_end = False
         self._cut = False
         self._final_before: bool | None = None  # the server's `is_final` while sound still came
-        self._messages = 0
         self._news, self._over = asyncio.Event(), False
-        self.text = asyncio.create_task(self._recognise(), name="asr-funasr")
-        """The whole; raises RemoteError."""
-        self.text.add_done_callback(lambda task: task.cancelled() or task.exception())  # perhaps nobody waits for it
 
     @property
-    def so_far(self) -> Transcript:
-        """The text up to now."""
-        engine = self._engine
-        return to_text((self._final or "") + self._running, engine.name, engine.remote.settings.max_text_chars)
+    def _text(self) -> str:
+        return (self._final or "") + self._running
 
-    def feed(self, pcm: PcmFloat) -> None:
-        """Send float32[n] at 16 kHz; not behind `end`."""
-        if self.text.done():
-            return  # it has failed
-        self._chunks.append(pcm)
-        data = self._rest + to_int16(pcm).astype("<i2", copy=False).tobytes()
-        whole = len(data) - len(data) % _PIECE_BYTES
-        for start in range(0, whole, _PIECE_BYTES):
-            self._up.put_nowait(data[start : start + _PIECE_BYTES])
-        self._rest = data[whole:]
+    async def recognise(self) -> str:
+        """Send all, and wait for the last text.
 
-    def end(self) -> None:
-        """That was all."""
-        if self._rest:
-            self._up.put_nowait(self._rest)
-        self._cut = self._final is not None or _may_be_cut(np.concatenate(self._chunks or [_NOTHING]))
-        self._chunks.clear()
-        self._up.put_nowait(None)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self.text.cancel()
-
-    async def _recognise(self) -> Transcript:
-        async with self._engine.socket() as socket:
-            sending = asyncio.create_task(self._send(socket), name="asr-funasr-send")
-            reading = asyncio.create_task(self._read(socket), name="asr-funasr-read")
+        Raises:
+            RemoteError: refused, broke, or answered something that is no text.
+        """
+        async with (
+            self._engine.socket() as socket,
+            in_background(self._send(socket)) as sending,
+            in_background(self._read(socket)) as reading,
+        ):
             try:
                 await asyncio.wait((sending, reading), return_when=asyncio.FIRST_COMPLETED)
                 if sending.done():
@@ -270,26 +238,26 @@ class _Piece:
                 if self._told_end and self._final is None:  # it did not say so: another server is there by now
                     self._engine.says_end = False
                 raise
-            finally:
-                for task in (sending, reading):
-                    task.cancel()
-                await asyncio.gather(sending, reading, return_exceptions=True)
-        return self.so_far
+        return self._text
 
     async def _send(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        while (data := await self._up.get()) is not None:
-            await socket.send_bytes(data)
+        pieces = []
+        async for piece in self._sound:
+            pieces.append(piece)
+            await socket.send_bytes(piece)
+        self._cut = self._final is not None or _may_be_cut(np.frombuffer(b"".join(pieces), "<i2"))
         self._told_end = True
         await socket.send_str(_END)
 
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        while (message := await socket.receive()).type is aiohttp.WSMsgType.TEXT:
-            self._messages += 1
-            if self._messages > _MAX_MESSAGES:
-                raise RemoteError(f"{self._engine.name}: sends without an end")
+        for _ in range(_MAX_MESSAGES):
+            if (message := await socket.receive()).type is not aiohttp.WSMsgType.TEXT:
+                break
             self._take(self._engine.read(message.data))
             self._news.set()
-            self._show()
+            self._heard(self._text)
+        else:
+            raise RemoteError(f"{self._engine.name}: sends without an end")
         if not self._told_end or self._final is None:
             raise RemoteError(f"{self._engine.name}: the connection ended before the text")
 
@@ -329,24 +297,18 @@ class _Piece:
                     self._over = True
                     return
                 nudged = True
-                await socket.send_bytes(bytes(_PIECE_BYTES))
+                await socket.send_bytes(bytes(self._engine.piece_bytes))
 
 
-def _may_be_cut(pcm: PcmFloat) -> bool:
-    """Whether a server may find a pause in float32[n] at 16 kHz that it cuts at."""
+def _may_be_cut(pcm: PcmInt) -> bool:
+    """Whether a server may find a pause in int16[n] at 16 kHz that it cuts at."""
     if len(pcm) >= _MIN_CUT_S * UPLINK_RATE_HZ:
         return True
     steps = len(pcm) // _PAUSE_STEP
     if not steps:
         return False
-    levels = np.abs(pcm[: steps * _PAUSE_STEP]).reshape(steps, _PAUSE_STEP).mean(axis=1)
+    levels = np.abs(pcm[: steps * _PAUSE_STEP].astype(np.float32)).reshape(steps, _PAUSE_STEP).mean(axis=1)
     quiet = levels < _PAUSE_BELOW * float(np.quantile(levels, 0.9))
     edges = np.flatnonzero(np.diff(np.concatenate(([0], quiet.astype(np.int8), [0]))))
     longest = int(np.max(edges[1::2] - edges[::2], initial=0))
     return longest * _PAUSE_STEP >= _MIN_PAUSE_S * UPLINK_RATE_HZ
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return "its certificate is signed by nobody known: if the server is your own, asr.funasr.verify_tls = false"
-    return reason(error)

@@ -6,7 +6,6 @@ Messages are those of "语音听写大模型" (`/v1`, domain `slm`): sound in ba
 """
 
 import base64
-import binascii
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -14,13 +13,13 @@ import orjson
 
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ
 from xiaozhi.settings.asr import IflytekAsrSettings, RemoteAsrSettings
-from xiaozhi.stages.asr.paced_stream import Heard, PacedRecognizer
+from xiaozhi.stages.asr.live_socket import Dialect, SocketRecognizer
 from xiaozhi.stages.asr.recogniser import RecognizerContext
 from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.text import bounded_json
 from xiaozhi.text.one_line import one_line
 from xiaozhi.upstream.connections import MAX_SHOWN_CHARS
-from xiaozhi.upstream.signing import iflytek_refusal, iflytek_url
+from xiaozhi.upstream.signing import iflytek_advice, iflytek_url
 
 _FIRST, _GOES_ON, _LAST = 0, 1, 2
 # The service would end an utterance by itself after so much silence; the end of a turn is decided here.
@@ -37,7 +36,7 @@ _ADVICE: Final = {
 }
 
 
-class Iflytek(PacedRecognizer):
+class Iflytek(SocketRecognizer):
     """Recognises through iFlytek.
 
     Args:
@@ -46,6 +45,9 @@ class Iflytek(PacedRecognizer):
     """
 
     name = "iflytek"
+    piece_ms = 40  # of the documents
+    catch_up = 2.0
+    advice = iflytek_advice("asr.iflytek")
 
     def __init__(self, settings: IflytekAsrSettings, remote: RemoteAsrSettings) -> None:
         super().__init__(remote)
@@ -57,34 +59,24 @@ class Iflytek(PacedRecognizer):
         """The service of `[asr.iflytek]`."""
         return cls(context.settings.iflytek, context.settings.remote)
 
-    def address(self) -> str:
-        """Signed for now.
-
-        Raises:
-            RemoteError: a credential is missing.
-        """
+    def address(self) -> tuple[str, dict[str, str]]:
+        """Signed for now."""
         settings = self._settings
         if missing := settings.missing("asr.iflytek"):
-            raise RemoteError(f"{self.name}: {missing}")
-        return iflytek_url(settings.url, settings.key(), settings.credential("api_secret"), datetime.now(UTC))
-
-    def refusal(self, status: int, message: str) -> str:
-        """What to do about it."""
-        return iflytek_refusal(status, message, "asr.iflytek")
+            raise RemoteError(missing)
+        return iflytek_url(settings.url, settings.key(), settings.credential("api_secret"), datetime.now(UTC)), {}
 
     def dialect(self) -> "IflytekDialect":
         """For a new connection."""
         return IflytekDialect(self._settings)
 
 
-class IflytekDialect:
+class IflytekDialect(Dialect):
     """One connection's messages.
 
     Args:
         settings: application and language.
     """
-
-    ready = True
 
     def __init__(self, settings: IflytekAsrSettings) -> None:
         self._app_id = settings.credential("app_id")
@@ -101,11 +93,11 @@ class IflytekDialect:
         self._sent = 0
         self._slots: dict[int, str] = {}
 
-    def audio(self, pcm: bytes) -> str:
+    def sound(self, pcm: bytes) -> tuple[str]:
         """Sound within JSON; the first message says what is wanted."""
-        return self._frame(pcm, _GOES_ON if self._sent else _FIRST)
+        return (self._frame(pcm, _GOES_ON if self._sent else _FIRST),)
 
-    def end(self) -> tuple[str]:
+    def end(self, voiced_samples: int) -> tuple[str]:
         """A message without sound."""
         return (self._frame(b"", _LAST),)
 
@@ -127,27 +119,17 @@ class IflytekDialect:
         }
         return orjson.dumps(frame).decode()
 
-    def read(self, message: str | bytes) -> Heard | None:
-        """Take a message.
-
-        Raises:
-            RemoteError: it is no message of the service, or tells of an error.
-        """
-        try:
-            said = bounded_json.loads(message)
-            header = said["header"]
-            code = int(header["code"])
-            if code:
-                advice = _ADVICE.get(code, one_line(header.get("message", ""), MAX_SHOWN_CHARS))
-                sid = one_line(header.get("sid", ""), MAX_SHOWN_CHARS)
-                raise RemoteError(f"iflytek: error {code}: {advice} (sid {sid})")
-            result, final = (said.get("payload") or {}).get("result"), header.get("status") == _LAST
-            if result:
-                self._take(bounded_json.loads(base64.b64decode(result["text"], validate=True)))
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, binascii.Error) as error:
-            shown = one_line(message, MAX_SHOWN_CHARS)
-            raise RemoteError(f"iflytek: answered something that is not a text: {shown}") from error
-        return Heard("".join(self._slots[slot] for slot in sorted(self._slots)), final) if result or final else None
+    def read(self, said: Any) -> None:
+        """Take a message."""
+        header = said["header"]
+        code = int(header["code"])
+        if code:
+            advice = _ADVICE.get(code, one_line(header.get("message", ""), MAX_SHOWN_CHARS))
+            raise RemoteError(f"error {code}: {advice} (sid {one_line(header.get('sid', ''), MAX_SHOWN_CHARS)})")
+        self.over = header.get("status") == _LAST
+        if result := (said.get("payload") or {}).get("result"):
+            self._take(bounded_json.loads(base64.b64decode(result["text"], validate=True)))
+            self.text = "".join(self._slots[slot] for slot in sorted(self._slots))
 
     def _take(self, text: dict[str, Any]) -> None:
         if text.get("pgs") == "rpl":

@@ -3,19 +3,21 @@
 One stream of the service carries one stretch of speech: our soft end asks for its last text and so ends it. Soft ends
 are early (0.1 to 0.2 s of silence), so that people often go on behind one, and mostly within a sentence or a word. What
 they have said since the last real pause is then sent again with what follows, because texts of torn words cannot be
-joined; behind a real pause only what is new is sent, and its text joined to the one that is known.
+joined; behind a real pause only what is new is sent, and its text joined to those before. So it is where a service
+takes sound so slowly that sending all of it again would be waited for.
 """
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
-from typing import Final, TypeAlias
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from functools import reduce
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16
-from xiaozhi.concurrency.channel import Channel
+from xiaozhi.concurrency.channel import Channel, ChannelClosed
 from xiaozhi.concurrency.workers import JobDropped, Priority
 from xiaozhi.settings.asr import RemoteAsrSettings
 from xiaozhi.stages.asr.decoding import Decoding
@@ -25,6 +27,8 @@ from xiaozhi.stages.asr.recogniser import Question, Recognizer, Say, Utterance
 from xiaozhi.stages.asr.remote import to_text
 from xiaozhi.stages.asr.remote_use import RemoteError, RemoteUse
 
+T = TypeVar("T")
+
 Heard: TypeAlias = Callable[[str], None]
 """Takes the whole text of a stream so far."""
 
@@ -32,6 +36,64 @@ Heard: TypeAlias = Callable[[str], None]
 _REAL_PAUSE_MS: Final = 400.0
 # Whoever speaks over a reply is asked about every 0.3 s; a service has its first text after 0.3 to 0.6 s of speech.
 _FIRST_TEXT_S: Final = 0.5
+# The longest time that sending a stream again may take.
+_MAX_RESEND_S: Final = 1.0
+# Of one stream: ten in a second for as long as `asr.remote.max_audio_s` may be.
+_MAX_PARTIALS: Final = 6000
+
+
+class Sound:
+    """The sound of one stream as it comes: int16 little-endian at 16 kHz in pieces of one size, the last one shorter.
+
+    Args:
+        piece_bytes: of a whole piece.
+    """
+
+    def __init__(self, piece_bytes: int) -> None:
+        self.taken_samples = 0
+        """In the pieces so far."""
+        self.voiced_samples = 0
+        """What lies behind so many of its samples is silence; known when it has ended."""
+        self._piece_bytes = piece_bytes
+        self._rest = bytearray()
+        self._waiting: Channel[PcmFloat] = Channel(float("inf"))  # `asr.remote.max_audio_s` bounds it
+
+    def put(self, pcm: PcmFloat) -> None:
+        """Add float32[n]; not behind the end."""
+        self._waiting.put_nowait(pcm)
+
+    def end(self, voiced_samples: int) -> None:
+        """That was all."""
+        self.voiced_samples = voiced_samples
+        self._waiting.close()
+
+    def __aiter__(self) -> "Sound":
+        """It is read once."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next piece."""
+        try:
+            while len(self._rest) < self._piece_bytes:
+                self._rest += to_int16(await self._waiting.get()).astype("<i2", copy=False).tobytes()
+        except ChannelClosed:
+            if not self._rest:
+                raise StopAsyncIteration from None
+        piece = bytes(self._rest[: self._piece_bytes])
+        del self._rest[: self._piece_bytes]
+        self.taken_samples += len(piece) // 2
+        return piece
+
+
+@asynccontextmanager
+async def in_background(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
+    """Have something done beside what is done within; what is not done by then is given up."""
+    task = asyncio.create_task(work, name="asr-live")
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 class LiveRecognizer(Recognizer):
@@ -42,10 +104,14 @@ class LiveRecognizer(Recognizer):
 
     Attributes:
         piece_ms: of sound that the service likes to get at once.
+        catch_up: how many times faster than it is spoken the service takes sound.
+        tells_partials: there are texts before the last one.
     """
 
     remote: RemoteUse
     piece_ms = 100
+    catch_up = float("inf")
+    tells_partials = True
 
     def __init__(self, settings: RemoteAsrSettings) -> None:
         self.remote = RemoteUse(self.name, settings)
@@ -63,12 +129,12 @@ class LiveRecognizer(Recognizer):
         return self.streams >= self.remote.settings.max_concurrent
 
     @abstractmethod
-    async def converse(self, sound: AsyncIterator[bytes], heard: Heard) -> str:
+    async def converse(self, sound: Sound, heard: Heard) -> str:
         """Recognise one stream: open it, send all sound, ask for the last text and return it. Cancelling closes it.
 
         Args:
-            sound: int16 little-endian at 16 kHz in pieces of `piece_ms`, the last one shorter; ends at the soft end.
-            heard: to be called with the whole text of this stream so far.
+            sound: in pieces of `piece_ms`; ends at the soft end.
+            heard: to be called with the whole text of this stream so far; raises RemoteError where that has no end.
 
         Raises:
             RemoteError: refused, broke, or answered something that is no text.
@@ -94,8 +160,8 @@ class LiveUtterance:
 
     def __init__(self, engine: LiveRecognizer, decoding: Decoding, say: Say | None) -> None:
         self._engine, self._partials, self._say = engine, decoding.partials, say
-        self._chunks: list[PcmFloat] = []  # since the last real pause that the service was asked at
-        self._before = Transcript("")  # what was said up to there
+        self._former: list[_Stream] = []  # each asked for its last text, and not to be sent again
+        self._chunks: list[PcmFloat] = []  # since the last of them
         self._samples = self._voiced_samples = 0  # all of them; up to the last voiced one
         self._silence_ms = 0.0
         self._stream: _Stream | None = None
@@ -110,11 +176,9 @@ class LiveUtterance:
         """Add sound and send it, unless the service was asked already and this is only more silence."""
         stream = self._stream
         self._samples += len(pcm)
-        before, self._voiced_samples = (
-            self._voiced_samples,
-            max(self._voiced_samples, self._samples - round(silence_ms * UPLINK_RATE_HZ / 1000.0)),
-        )
-        if stream is not None and stream.ended and not stream.failed and self._voiced_samples > before:
+        voiced_samples = self._samples - round(silence_ms * UPLINK_RATE_HZ / 1000.0)
+        self._voiced_samples = max(self._voiced_samples, voiced_samples)
+        if stream is not None and stream.ended and not stream.failed and not self._covers(stream, held=False):
             self._go_on(stream)
         self._silence_ms = silence_ms
         self._chunks.append(pcm)
@@ -140,30 +204,40 @@ class LiveUtterance:
         Raises:
             RemoteError: the stream failed; or, without a text, there is no room for one.
         """
+        stream = self._stream
+        if stream is not None and stream.text is not None and self._covers(stream, held=question.held):
+            return self._whole(stream)
         if not self._samples:
             return Transcript("")
-        if self._stream is None and self._engine.full:
+        if stream is None and self._engine.full:
             raise RemoteError
         async with self._engine.remote.request(self._samples):
-            if question.priority is Priority.PROBE and self._silence_ms < EARLY_SILENCE_MS:
+            probe = question.priority is Priority.PROBE and self._engine.tells_partials
+            if probe and self._silence_ms < EARLY_SILENCE_MS:
                 return await self._so_far()
             stream = self._working()
             if stream.ended and not self._covers(stream, held=question.held):
                 self._go_on(stream)
                 stream = self._begin()
-            before = self._before
             if not stream.ended:
-                stream.end(self._samples)
-                if stream.partial and stream.partial_samples >= self._voiced_samples - stream.from_samples:
-                    question.provisional(join(before, self._text(stream.partial)))
-            return join(before, self._text(await stream.last_text()))
+                voiced_samples = self._samples if question.held else self._voiced_samples
+                stream.end(self._samples, voiced_samples - stream.from_samples)
+                known = all(each.text is not None for each in self._former)
+                if known and stream.partial and stream.partial_samples >= self._voiced_samples - stream.from_samples:
+                    question.provisional(self._whole(stream))
+            streams = (*self._former, stream)
+            return reduce(join, [self._text(await each.last_text()) for each in streams])
 
     async def _so_far(self) -> Transcript:
         """The text up to here, waiting a little for the first one."""
         stream = self._working()
-        if not self._before.text and not stream.partial:
+        if not self._whole(stream).text:
             await stream.first_text(_FIRST_TEXT_S)
-        return join(self._before, self._text(stream.partial))
+        return self._whole(stream)
+
+    def _whole(self, stream: "_Stream") -> Transcript:
+        """What is known of the utterance, which this stream ends."""
+        return reduce(join, [self._text(each.partial) for each in (*self._former, stream)])
 
     def _working(self) -> "_Stream":
         """The stream, opened now where there is none.
@@ -191,16 +265,19 @@ class LiveUtterance:
 
     def _go_on(self, stream: "_Stream") -> None:
         """The stream was asked for its last text, and that is not the end."""
-        if stream.text is not None and self._silence_ms >= _REAL_PAUSE_MS:
-            self._before = join(self._before, self._text(stream.text))
-            kept = np.concatenate(self._chunks)[stream.asked_samples - stream.from_samples :]
-            self._chunks = [kept] if len(kept) else []
-        self._give_up()
+        resend_s = (self._samples - stream.from_samples) / UPLINK_RATE_HZ / self._engine.catch_up
+        if self._silence_ms < _REAL_PAUSE_MS and resend_s <= _MAX_RESEND_S:
+            self._give_up()
+            return
+        self._former.append(stream)
+        self._stream = None
+        kept = np.concatenate(self._chunks)[stream.asked_samples - stream.from_samples :]
+        self._chunks = [kept] if len(kept) else []
 
-    def _show(self, text: str) -> None:
-        if self._say is not None and self._partials.on:
+    def _show(self, _text: str) -> None:
+        if self._say is not None and self._stream is not None and self._partials.on:
             self._partials.shown += 1
-            self._say(join(self._before, self._text(text)).text)
+            self._say(self._whole(self._stream).text)
 
     def _give_up(self) -> None:
         if self._stream is not None:
@@ -213,6 +290,8 @@ class LiveUtterance:
         self._chunks.clear()
         self._samples = self._voiced_samples = 0
         self._give_up()
+        for stream in self._former:
+            stream.close()
 
 
 class _Stream:
@@ -231,9 +310,9 @@ class _Stream:
         self.ended = False  # it was asked for
         self.partial = ""
         self.partial_samples = 0  # of this stream, sent when that came
-        self._sent_samples = 0
+        self._partials = 0
         self._partial_came = asyncio.Event()
-        self._up: Channel[PcmFloat] = Channel(float("inf"))
+        self._sound = Sound(engine.piece_bytes)
         engine.streams += 1
         self._talking = asyncio.get_running_loop().create_task(self._talk(), name=f"asr-{engine.name}")
         self._talking.add_done_callback(self._over)
@@ -259,12 +338,17 @@ class _Stream:
     def send(self, pcm: PcmFloat) -> None:
         """Send more, unless the last text was asked for."""
         if not self.ended:
-            self._up.put_nowait(pcm)
+            self._sound.put(pcm)
 
-    def end(self, asked_samples: int) -> None:
-        """Ask for the last text."""
+    def end(self, asked_samples: int, voiced_samples: int) -> None:
+        """Ask for the last text.
+
+        Args:
+            asked_samples: of the utterance up to here.
+            voiced_samples: of this stream; what follows them is silence.
+        """
         self.ended, self.asked_samples = True, asked_samples
-        self._up.close()
+        self._sound.end(voiced_samples)
 
     async def last_text(self) -> str:
         """Wait for it; whoever is cancelled while waiting leaves it to others.
@@ -300,35 +384,24 @@ class _Stream:
         self._talking.cancel()
 
     async def _talk(self) -> str:
-        async with aclosing(self._pieces()) as sound:
-            self.partial = text = await self._engine.converse(sound, self._heard)
+        self.partial = text = await self._engine.converse(self._sound, self._heard)
         return text
 
     def _heard(self, text: str) -> None:
-        if not text or text == self.partial:
-            self.partial_samples = self._sent_samples if text else self.partial_samples
-            return
-        self.partial, self.partial_samples = text, self._sent_samples
-        self._partial_came.set()
-        self._show(text)
-
-    async def _pieces(self) -> AsyncGenerator[bytes, None]:
-        size = self._engine.piece_bytes
-        waiting = bytearray()
-        async for pcm in self._up:
-            waiting += to_int16(pcm).astype("<i2", copy=False).tobytes()
-            while len(waiting) >= size:
-                self._sent_samples += size // 2
-                yield bytes(waiting[:size])
-                del waiting[:size]
-        if waiting:
-            self._sent_samples += len(waiting) // 2
-            yield bytes(waiting)
+        self._partials += 1
+        if self._partials > _MAX_PARTIALS or len(text) > 2 * self._engine.remote.settings.max_text_chars:
+            raise RemoteError(f"{self._engine.name}: sends without an end")
+        if text:
+            self.partial_samples = self._sound.taken_samples
+        if text and text != self.partial:
+            self.partial = text
+            self._partial_came.set()
+            self._show(text)
 
     def _over(self, talking: asyncio.Task[str]) -> None:
         self._engine.streams -= 1
         if not self.ended:  # by the service
-            self.end(self.from_samples + self._sent_samples)
+            self.end(self.from_samples + self._sound.taken_samples, self._sound.taken_samples)
         if not talking.cancelled():
             talking.exception()  # perhaps nobody waits for it
 

@@ -86,15 +86,16 @@ class RecognizerContext:
 class Recognizer(Protocol):
     """Recognises speech: here, on another machine, or by other recognisers. One object serves every conversation.
 
-    Engines build on `OfflineRecognizer`, `StreamingRecognizer` or `RemoteRecognizer`, which bring all but the decoding;
-    one that is like none of them (a service that takes sound while somebody speaks) opens utterances of its own. What
-    an engine says nothing about is as it is here.
+    Engines build on `OfflineRecognizer`, `StreamingRecognizer`, `RemoteRecognizer` or `LiveRecognizer` (a service that
+    takes sound while somebody speaks), which bring all but the decoding. What an engine says nothing about is as it is
+    here.
 
     Attributes:
         name: of the engine, as in `asr.engine`.
         about: one line for the start-up banner, its name first.
         languages: what it knows (`zh`, `en` …); empty where nobody can tell.
         batches: several utterances are decoded as one for less than they cost one by one.
+        names: that are said in this house, the most important first; for services that take hot words.
         remote: how its service does, where it recognises elsewhere; a local recogniser is put behind it then.
     """
 
@@ -103,6 +104,7 @@ class Recognizer(Protocol):
     languages: frozenset[str] = frozenset()
     batches: bool = False
     remote: RemoteUse | None = None
+    names: Sequence[str] = ()
 
     @classmethod
     def build(cls, context: RecognizerContext) -> "Recognizer":
@@ -116,6 +118,10 @@ class Recognizer(Protocol):
     def open(self, decoding: Decoding, say: Say | None = None) -> Utterance:
         """Begin an utterance; `say` takes its text while it goes on, where `decoding.partials` are on."""
         ...
+
+    def tell_names(self, names: Sequence[str]) -> None:
+        """These names are said in this house, from the next utterance on."""
+        self.names = names
 
     async def warm(self, pool: WorkerPool) -> None:
         """Run local models once, so that the first user does not pay for the first run."""

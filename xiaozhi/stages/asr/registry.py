@@ -1,10 +1,14 @@
 """Building the recogniser that the settings name. Engines are imported only when chosen."""
 
+import asyncio
+import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.program import program
 from xiaozhi.settings import AsrSettings
 from xiaozhi.settings.asr import RECOGNIZERS
@@ -13,6 +17,8 @@ from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.asr.fallback import Fallback
 from xiaozhi.stages.asr.recogniser import Recognizer, RecognizerContext
 from xiaozhi.text.one_line import one_line
+
+_log = logging.getLogger(__name__)
 
 _EMBEDDED_HINT: Final = (
     f"English only, plain; for Chinese and far better English run: {program()} models pull sense-voice"
@@ -56,7 +62,7 @@ def build_recognizer(settings: AsrSettings, models_dir: Path, phrases: Sequence[
     if engine.remote is not None:
         here = build_recognizer(settings.model_copy(update={"engine": settings.fallback}), models_dir, phrases)
         both = Fallback(engine, engine.remote, here.recognizer)
-        return Built(both, f"{engine.about}; when it fails: {here.why}", _keyless(settings.engine, settings))
+        return Built(both, f"{engine.about}; when it fails: {here.why}", keyless(settings.engine, settings))
     if settings.engine == "pocketsphinx":
         return Built(engine, "pocketsphinx, as asked for", _EMBEDDED_HINT)
     return Built(engine, engine.about)
@@ -77,7 +83,8 @@ def build_alone(name: str, context: RecognizerContext) -> Recognizer:
     return engine
 
 
-def _keyless(name: str, settings: AsrSettings) -> str:
+def keyless(name: str, settings: AsrSettings) -> str:
+    """What an engine lacks of its credentials, with what to do; empty where nothing is missing."""
     table = getattr(settings, name, None)
     return str(table.missing(f"asr.{name}")) if table is not None else ""
 
@@ -100,3 +107,16 @@ def _auto(context: RecognizerContext) -> Built:
     engine = build_alone("pocketsphinx", replace(context, settings=settings.model_copy(update={"model_dir": None})))
     why = "pocketsphinx (embedded), because " + ("; ".join(unfit) or "no model is installed")
     return Built(engine, why, _EMBEDDED_HINT)
+
+
+async def warm_recognizer(engine: Recognizer, pool: WorkerPool) -> None:
+    """Run a recogniser once, so that the first user does not pay for the first run."""
+    began = time.monotonic()
+    await engine.warm(pool)
+    _log.info("recogniser %s warm after %.0f ms", engine.name, (time.monotonic() - began) * 1000.0)
+
+
+async def close_recognizer(engine: Recognizer) -> None:
+    """Free a recogniser and its connections."""
+    await engine.disconnect()
+    await asyncio.to_thread(engine.close)

@@ -4,14 +4,13 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from xiaozhi.concurrency.channel import Channel
 from xiaozhi.concurrency.workers import JobDropped, Priority, Rank, client_rank
 from xiaozhi.events import SpeechAudio, SpeechBegan
 from xiaozhi.stages.asr.engine import EngineError, Transcript
-from xiaozhi.stages.asr.recogniser import Question, Utterance
-from xiaozhi.stages.asr.recognition import Recognition
+from xiaozhi.stages.asr.recogniser import Question, Say, Utterance
 
 _log = logging.getLogger(__name__)
 
@@ -68,10 +67,23 @@ class PartialText:
     text: str
 
 
+class Ears(Protocol):
+    """Begins utterances, see `Recognition`."""
+
+    @property
+    def full(self) -> bool:
+        """So much waits for recognition that another answer would come too late to be worth waiting for."""
+        ...
+
+    def begin(self, say: Say | None = None) -> Utterance:
+        """Begin an utterance."""
+        ...
+
+
 async def run_asr(
     inbox: Channel[AsrInput],
     texts: Channel[Recognised | PartialText],
-    recognition: Recognition,
+    recognition: Ears,
     timeout_s: float,
 ) -> None:
     """Read speech and questions until `inbox` ends; put an answer, if only an error, for all that are not overtaken.

@@ -8,19 +8,21 @@ sentences in JSON by `index`, `{"type": "end"}`, `final` 1, and the service clos
 import secrets
 import time
 import uuid
-from typing import Final
+from functools import reduce
+from typing import Any, Final
 
 from xiaozhi.settings.asr import RemoteAsrSettings, TencentAsrSettings
-from xiaozhi.stages.asr.cloud_stream import glued
-from xiaozhi.stages.asr.paced_stream import Heard, PacedRecognizer
+from xiaozhi.stages.asr.engine import run_on
+from xiaozhi.stages.asr.hotwords import hotwords
+from xiaozhi.stages.asr.live_socket import Dialect, SocketRecognizer
 from xiaozhi.stages.asr.recogniser import RecognizerContext
 from xiaozhi.stages.asr.remote_use import RemoteError
-from xiaozhi.text import bounded_json
 from xiaozhi.text.one_line import one_line
 from xiaozhi.upstream.connections import MAX_SHOWN_CHARS
 from xiaozhi.upstream.signing import tencent_url
 
 _PCM: Final = 1
+_NAME_WEIGHT: Final = 8  # of 1 to 11
 _VALID_S: Final = 3600
 _MAX_SENTENCES: Final = 1000
 _ADVICE: Final = {
@@ -34,7 +36,7 @@ _ADVICE: Final = {
 }
 
 
-class Tencent(PacedRecognizer):
+class Tencent(SocketRecognizer):
     """Recognises through Tencent Cloud.
 
     Args:
@@ -44,6 +46,8 @@ class Tencent(PacedRecognizer):
     """
 
     name = "tencent"
+    piece_ms = 40  # of the documents
+    catch_up = 2.0
 
     def __init__(self, settings: TencentAsrSettings, remote: RemoteAsrSettings, *, itn: bool) -> None:
         super().__init__(remote)
@@ -57,15 +61,11 @@ class Tencent(PacedRecognizer):
         asr = context.settings
         return cls(asr.tencent, asr.remote, itn=asr.itn)
 
-    def address(self) -> str:
-        """Signed for one connection, which has an id of its own.
-
-        Raises:
-            RemoteError: a credential is missing.
-        """
+    def address(self) -> tuple[str, dict[str, str]]:
+        """Signed for one connection, which has an id of its own."""
         settings = self._settings
         if missing := settings.missing("asr.tencent"):
-            raise RemoteError(f"{self.name}: {missing}")
+            raise RemoteError(missing)
         now_s = int(time.time())
         values: dict[str, str | int] = {
             "secretid": settings.credential("secret_id"),
@@ -78,61 +78,41 @@ class Tencent(PacedRecognizer):
             "needvad": 0,  # the end of a turn is decided here
             "convert_num_mode": int(self._itn),
         }
-        if settings.hotwords:
-            values["hotword_list"] = ",".join(f"{word}|{weight}" for word, weight in settings.hotwords.items())
-        return tencent_url(
-            f"{settings.url.rstrip('/')}/{settings.credential('app_id')}",
-            values,
-            settings.credential("secret_key"),
-            field="signature",
-        )
+        if words := hotwords(settings.hotwords, self.names):
+            values["hotword_list"] = ",".join(f"{word}|{settings.hotwords.get(word, _NAME_WEIGHT)}" for word in words)
+        url = f"{settings.url.rstrip('/')}/{settings.credential('app_id')}"
+        return tencent_url(url, values, settings.credential("secret_key"), field="signature"), {}
 
     def dialect(self) -> "TencentDialect":
         """For a new connection."""
         return TencentDialect()
 
 
-class TencentDialect:
+class TencentDialect(Dialect):
     """One connection's messages."""
 
     def __init__(self) -> None:
         self.ready = False
         self._sentences: dict[int, str] = {}
 
-    def audio(self, pcm: bytes) -> bytes:
+    def sound(self, pcm: bytes) -> tuple[bytes]:
         """Sound goes as it is."""
-        return pcm
+        return (pcm,)
 
-    def end(self) -> tuple[str]:
+    def end(self, voiced_samples: int) -> tuple[str]:
         """One message."""
         return ('{"type": "end"}',)
 
-    def read(self, message: str | bytes) -> Heard | None:
-        """Take a message.
-
-        Raises:
-            RemoteError: it is no message of the service, or tells of an error.
-        """
-        try:
-            said = bounded_json.loads(message)
-            code = int(said["code"])
-            if code:
-                advice = _ADVICE.get(code, one_line(said.get("message", ""), MAX_SHOWN_CHARS))
-                raise RemoteError(f"tencent: error {code}: {advice}")
-            self.ready = True
-            result, final = said.get("result"), said.get("final") == 1
-            if result:
-                text = result["voice_text_str"]
-                if not isinstance(text, str) or len(self._sentences) >= _MAX_SENTENCES:
-                    raise ValueError
-                self._sentences[int(result["index"])] = text
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-            shown = one_line(message, MAX_SHOWN_CHARS)
-            raise RemoteError(f"tencent: answered something that is not a text: {shown}") from error
-        return Heard(self._text(), final) if result or final else None
-
-    def _text(self) -> str:
-        text = ""
-        for index in sorted(self._sentences):
-            text = glued(text, self._sentences[index])
-        return text
+    def read(self, said: Any) -> None:
+        """Take a message."""
+        code = int(said["code"])
+        if code:
+            advice = _ADVICE.get(code, one_line(said.get("message", ""), MAX_SHOWN_CHARS))
+            raise RemoteError(f"error {code}: {advice}")
+        self.ready, self.over = True, said.get("final") == 1
+        if result := said.get("result"):
+            text = result["voice_text_str"]
+            if not isinstance(text, str) or len(self._sentences) >= _MAX_SENTENCES:
+                raise ValueError
+            self._sentences[int(result["index"])] = text
+            self.text = reduce(run_on, (self._sentences[index] for index in sorted(self._sentences)))

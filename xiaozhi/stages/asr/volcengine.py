@@ -5,7 +5,6 @@ is said of using one again, and one that is open without sound is given up by th
 is kept; it is opened at the onset of speech, and is there long before the end of it.
 """
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -17,7 +16,8 @@ import orjson
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ
 from xiaozhi.settings.asr import RemoteAsrSettings, VolcengineAsrSettings
 from xiaozhi.settings.section import Language
-from xiaozhi.stages.asr.live import Heard, LiveRecognizer
+from xiaozhi.stages.asr.hotwords import hotwords
+from xiaozhi.stages.asr.live import Heard, LiveRecognizer, Sound, in_background
 from xiaozhi.stages.asr.recogniser import RecognizerContext
 from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.stages.volcengine import LAST, Frame, Kind, ServiceError, VolcengineSocket, access_headers, connect, packed
@@ -26,6 +26,7 @@ from xiaozhi.upstream.connections import Connections
 _MAX_MESSAGES: Final = 10_000  # of one stream: at one for each packet, more than ten minutes
 # An utterance without speech is none: 45000002 "empty audio"; 1013 in the payload, as the service still says it.
 _NO_SPEECH: Final = frozenset({45000002, 1013})
+_MAX_WORD_CHARS: Final = 100  # of all hot words together, about
 _WELL: Final = frozenset({0, 1000, 20000000})
 # Of the languages that have to be named; Chinese, its dialects and English are told apart by the service.
 _LANGUAGES: Final = {"en": "en-US", "ja": "ja-JP", "ko": "ko-KR"}
@@ -50,8 +51,10 @@ class Volcengine(LiveRecognizer):
         self._settings = settings
         self._language = language
         self._itn = itn
+        self._whole = settings.url.rstrip("/").endswith("_nostream")  # one text, at the end
         self._connections = Connections(None, connect_s=remote.connect_timeout_s)
         self._user = uuid.uuid4().hex
+        self.tells_partials = not self._whole
 
     @classmethod
     def build(cls, context: RecognizerContext) -> "Volcengine":
@@ -65,7 +68,7 @@ class Volcengine(LiveRecognizer):
         """What the first frame asks for: all text of the stream in each answer, and no ends but ours."""
         settings = self._settings
         audio: dict[str, Any] = {"format": "pcm", "codec": "raw", "rate": UPLINK_RATE_HZ, "bits": 16, "channel": 1}
-        if settings.url.rstrip("/").endswith("_nostream") and self._language in _LANGUAGES:
+        if self._whole and self._language in _LANGUAGES:
             audio["language"] = _LANGUAGES[self._language]
         request: dict[str, Any] = {
             "model_name": "bigmodel",
@@ -74,7 +77,8 @@ class Volcengine(LiveRecognizer):
             "result_type": "full",
             "show_utterances": True,
         }
-        words = [{"word": word} for word in settings.hotwords]
+        told = hotwords(settings.hotwords, self.names, max_chars=_MAX_WORD_CHARS)
+        words = [{"word": word} for word in told]
         corpus = {
             "boosting_table_name": settings.boosting_table,
             "correct_table_name": settings.correct_table,
@@ -84,7 +88,7 @@ class Volcengine(LiveRecognizer):
             request["corpus"] = {name: value for name, value in corpus.items() if value}
         return {"user": {"uid": self._user}, "audio": audio, "request": request}
 
-    async def converse(self, sound: AsyncIterator[bytes], heard: Heard) -> str:
+    async def converse(self, sound: Sound, heard: Heard) -> str:
         """Recognise one stream.
 
         Raises:
@@ -94,18 +98,14 @@ class Volcengine(LiveRecognizer):
             async with self._connection() as socket:
                 await socket.send(packed(Kind.REQUEST, orjson.dumps(self.request())))
                 said = self._said(socket, await socket.receive())  # to the request alone
-                sending = asyncio.create_task(_send(socket, sound, self.piece_bytes), name="asr-volcengine-send")
-                try:
-                    text = ""
+                text = ""
+                async with in_background(_send(socket, sound, self.piece_bytes)):
                     for _ in range(_MAX_MESSAGES):
                         text = text if said.text is None else said.text
                         if said.last:
                             return text
                         heard(text)
                         said = self._said(socket, await socket.receive())
-                finally:
-                    sending.cancel()
-                    await asyncio.gather(sending, return_exceptions=True)
                 raise ServiceError("sends without an end")
         except ServiceError as error:
             if error.code in _NO_SPEECH:
@@ -134,12 +134,7 @@ class Volcengine(LiveRecognizer):
         if missing := settings.missing(table):
             raise ServiceError(missing)
         headers = access_headers(settings.credential("app_id"), settings.key(), settings.resource_id, table)
-        limit_s = self.remote.settings.connect_timeout_s
-        try:
-            async with asyncio.timeout(limit_s):
-                socket = await connect(self._connections, settings.url, headers, table)
-        except TimeoutError as error:
-            raise ServiceError(f"no connection within {limit_s:g} s") from error
+        socket = await connect(self._connections, settings.url, headers, table)
         try:
             yield socket
         finally:
@@ -172,7 +167,7 @@ class _Said:
     last: bool
 
 
-async def _send(socket: VolcengineSocket, sound: AsyncIterator[bytes], piece_bytes: int) -> None:
+async def _send(socket: VolcengineSocket, sound: Sound, piece_bytes: int) -> None:
     """Send all sound and that it was all; a connection that breaks is told to whoever reads."""
     with suppress(ServiceError):
         short = False

@@ -102,7 +102,7 @@ class CachedAnswers:
     def _scope(self, request: ChatRequest) -> str:
         """Agent, language and models; what a memory puts into the system message makes a scope of its own."""
         prompts = [message.content for message in request.messages if message.role == "system"]
-        parts = [prompts, request.language, request.tier, self._models]
+        parts = [prompts, request.language, request.tier, request.endpoint, self._models]
         return hashlib.blake2b(orjson.dumps(parts), digest_size=16).hexdigest()
 
 

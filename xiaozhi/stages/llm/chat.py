@@ -8,12 +8,13 @@ import logging
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 from xiaozhi.settings import LlmSettings
 from xiaozhi.stages.llm.continuation import Seam, continuing
 from xiaozhi.stages.llm.engine import ChatError, ChatModel, ChatRequest, Delta
-from xiaozhi.stages.llm.failover import Failover
+from xiaozhi.stages.llm.failover import Failover, unfit
 from xiaozhi.text.complexity import Route, RoutedQuestion, choose_tier
 from xiaozhi.text.messages import message
 from xiaozhi.upstream.breaker import BreakerRules
@@ -64,9 +65,7 @@ class Chat:
         """Replies that no endpoint could give, or finish."""
         self.offline = 0
         """Replies for the cloud that were given here because it could not be reached."""
-        self.acts = any(endpoint.is_platform for endpoint in settings.endpoints)
-        """Some endpoint does things while it answers, and remembers that it was asked: nothing may be asked on trial,
-        nor twice, nor be answered from a cache."""
+        self._acting = frozenset(endpoint.name for endpoint in settings.endpoints if endpoint.is_platform)
         self._settings = settings
         self._models = tuple(models)
         self._edge = edge
@@ -87,6 +86,20 @@ class Chat:
         question = RoutedQuestion(text, request.with_image, bool(request.tools), request.tier, busy)
         return choose_tier(question, self._routing, self.pool.tiers)
 
+    def aim(self, request: ChatRequest) -> ChatRequest:
+        """The request with the endpoint that is going to be asked first; another is where that one fails."""
+        route = self.route(request)
+        tiers = () if route is None else tuple(filter(None, (route.tier, route.fallback)))
+        name = self.pool.likely(tiers, without=unfit(request, self._settings), prefer=request.preferred)
+        return replace(request, aimed_at=name)
+
+    def acts(self, request: ChatRequest) -> bool:
+        """Whether the endpoint that is going to answer does things meanwhile, and remembers that it was asked.
+
+        Then it may not be asked on trial, nor twice, nor be answered for from a cache.
+        """
+        return request.aimed_at in self._acting
+
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """Answer the last message, as if one endpoint had done it; see `ChatModel.stream`.
 
@@ -94,7 +107,7 @@ class Chat:
             ChatError: no endpoint can answer, or finish.
         """
         hedge = self._settings.hedge
-        may_hedge = self.hedging_allowed and not self.acts and hedge.mode != "off" and hedge.share > 0
+        may_hedge = self.hedging_allowed and hedge.mode != "off" and hedge.share > 0
         reply = Failover(request, self.pool, self._settings, route=self.route(request), may_hedge=may_hedge)
         try:
             async with self._admitted():

@@ -1,6 +1,6 @@
 """What a chat model is."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
@@ -44,6 +44,10 @@ class ChatRequest:
         tier: what the device or its agent prefers, `edge` or `cloud`; empty for no preference.
         conversation: whose it is, for services that keep the past themselves: the same for every question of one device
             to one agent; empty for what is nobody's conversation, such as a summary.
+        endpoint: the name of the endpoint that the agent prefers; empty for none. Another answers where it is not well.
+        aimed_at: the name of the endpoint that is going to be asked first, see `Chat.aim`; empty where nobody looked.
+        permission: waited for before an endpoint is asked that does things while it answers and was not aimed at; None:
+            any may be asked now.
         has_image: a picture belongs to the question, even where `messages` do not show it.
         on_note: called when it is known who answers, and again when that changes.
     """
@@ -54,6 +58,9 @@ class ChatRequest:
     tool_choice: ToolChoice = "auto"
     tier: str = ""
     conversation: str = ""
+    endpoint: str = ""
+    aimed_at: str = ""
+    permission: Callable[[], Awaitable[None]] | None = None
     has_image: bool = False
     on_note: Callable[[RouteNote], None] | None = None
 
@@ -61,6 +68,12 @@ class ChatRequest:
     def with_image(self) -> bool:
         """Whether a model that sees is needed."""
         return self.has_image or any(message.image for message in self.messages)
+
+    @property
+    def preferred(self) -> str:
+        """The endpoint to ask first: the one whose thoughts are in the messages, since it alone can go on from them."""
+        thinks = (one.provider.endpoint for one in reversed(self.messages) if one.provider)
+        return next(thinks, "") or self.aimed_at or self.endpoint
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,16 @@ _KEPT_FOR_FIRST_WORDS: Final = 2.0
 _LOOK_EVERY_S: Final = 0.5
 
 
+def unfit(request: ChatRequest, settings: LlmSettings) -> set[str]:
+    """The names of endpoints that cannot answer this: blind ones, or ones that would act on what no user has said."""
+    nobodys = not request.conversation and not request.with_image
+    return {
+        one.name
+        for one in settings.endpoints
+        if (request.with_image and not one.vision) or (nobodys and one.is_platform)
+    }
+
+
 class Failover:
     """One request, from its first question to the last word of its reply.
 
@@ -66,14 +76,9 @@ class Failover:
         self._may_hedge_at_all = may_hedge
         self._free_only = settings.hedge.mode == "free"
         self._tiers: tuple[str, ...] = () if route is None else tuple(filter(None, (route.tier, route.fallback)))
-        # The endpoint whose thoughts are in the request: it alone can go on from them.
-        self._prefer = next((one.provider.endpoint for one in reversed(request.messages) if one.provider), "")
-        unfit = {one.name for one in settings.endpoints if request.with_image and not one.vision}
-        if (
-            not request.conversation and not request.with_image
-        ):  # they would take it for something that their user said, and act
-            unfit |= {one.name for one in settings.endpoints if one.is_platform}
-        self._tried: set[str] = unfit  # not to be asked now: unfit, being asked, or failed
+        self._tried = unfit(request, settings)  # not to be asked now: unfit, being asked, or failed
+        self._acting = {one.name for one in settings.endpoints if one.is_platform}
+        self._permitted = request.permission is None or request.aimed_at in self._acting
         self._asked = 0  # since the last new word, hedges not counted
         self._attempts = 0  # requests sent in all
         self._hedged = False  # the time for company has come once
@@ -90,13 +95,21 @@ class Failover:
         Raises:
             ChatError: there is none; the line says what each has said.
         """
-        again, explore = self._asked > 0, not self._may_hedge_at_all
+        again, explore, prefer = self._asked > 0, not self._may_hedge_at_all, self.request.preferred
         if not self._may_ask or self._attempts >= _MAX_IN_ALL:
             raise self._error()
         try:
-            async with asyncio.timeout(self._settings.first_token_timeout_s):
+            async with asyncio.timeout(self._settings.first_token_timeout_s) as limit:
                 while True:
-                    lease = self._pool.take(self._tiers, without=self._tried, explore=explore, prefer=self._prefer)
+                    without = self._tried if self._permitted else self._tried | self._acting
+                    lease = self._pool.take(self._tiers, without=without, explore=explore, prefer=prefer)
+                    if lease is None and self.request.permission is not None and not self._permitted:
+                        if self._acting - self._tried:  # it may be long until the turn is over
+                            limit.reschedule(None)
+                            await self.request.permission()
+                            limit.reschedule(asyncio.get_running_loop().time() + self._settings.first_token_timeout_s)
+                        self._permitted = True
+                        continue
                     if lease is None and self._try_again():
                         lease = self._pool.take(self._tiers, without=self._tried, explore=explore)
                     if lease is not None:
@@ -118,13 +131,14 @@ class Failover:
         pool = self._pool
         if not self._may_hedge(running) or pool.now() < self._company_at(running[0]):
             return None
-        well, probe = pool.others(self._tried), not self.said
-        if not well and not (probe and pool.failed_ones(self._tried)):
+        without = self._tried | self._acting
+        well, probe = pool.others(without), not self.said
+        if not well and not (probe and pool.failed_ones(without)):
             return None
         self._hedged = True
         if not pool.budget.spend(keep=_KEPT_FOR_FIRST_WORDS if self.said else 0.0):
             return None
-        lease = pool.take(self._tiers, without=self._tried, hedge=True, free_only=self._free_only, probe=probe)
+        lease = pool.take(self._tiers, without=without, hedge=True, free_only=self._free_only, probe=probe)
         if lease is None:
             pool.budget.give_back()
             return None
@@ -133,9 +147,9 @@ class Failover:
 
     def beside(self, lease: Lease[ChatModel]) -> Lease[ChatModel] | None:
         """Now and then, one that was slow or failed: to see whether it is well again, without anybody waiting."""
-        if not self._may_hedge_at_all or self._attempts > 1 or self.said:
+        if not self._may_hedge_at_all or lease.name in self._acting or self._attempts > 1 or self.said:
             return None
-        return self._pool.look(lease.name, free_only=self._free_only)
+        return self._pool.look(lease.name, without=self._acting, free_only=self._free_only)
 
     def _begun(self, lease: Lease[ChatModel]) -> Lease[ChatModel]:
         self._attempts += 1
@@ -190,7 +204,8 @@ class Failover:
         return min(limit_s, self._pool.hedge_after_s()) if lease.probe else limit_s
 
     def _may_hedge(self, running: Sequence[Lease[ChatModel]]) -> bool:
-        return self._may_hedge_at_all and not self._hedged and len(running) == 1
+        alone = len(running) == 1 and running[0].name not in self._acting  # that remembers that it was asked
+        return self._may_hedge_at_all and not self._hedged and alone
 
     # What came of it ----------------------------------------------------------------------------------------------
 

@@ -77,7 +77,8 @@ class AzureVoice(ClauseVoice):
         """The request for a text; whatever the text holds, it is spoken and not obeyed."""
         settings, voice = self._settings, self.voice_for(text, language, request)
         rate = min(100, max(-50, settings.rate_percent + request.rate_percent))
-        spoken = f'<prosody rate="{rate:+d}%">{escape(NOT_XML.sub(" ", text))}</prosody>'
+        pitch = f' pitch="{request.pitch_semitones:+d}st"' if request.pitch_semitones else ""
+        spoken = f'<prosody rate="{rate:+d}%"{pitch}>{escape(NOT_XML.sub(" ", text))}</prosody>'
         if settings.style and voice == settings.voice:  # styles belong to voices: another one may not have it
             spoken = f"<mstts:express-as style={quoteattr(settings.style)}>{spoken}</mstts:express-as>"
         locale = "-".join(voice.split("-")[:2])

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from copy import copy
 from dataclasses import astuple, dataclass, field
 from typing import Final
 
@@ -13,7 +14,7 @@ from xiaozhi.events import Clause
 from xiaozhi.settings import Settings, TtsSettings
 from xiaozhi.settings.audio import AudioSettings
 from xiaozhi.stages.tts.encoding import FRAME_MS, encode
-from xiaozhi.stages.tts.engine import VoiceError
+from xiaozhi.stages.tts.engine import Voice, VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.stages.tts.reply_voices import ReplyPart, ReplyVoices
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
@@ -60,6 +61,13 @@ class ClauseSpeech:
         self._audio = settings.audio
         self._max_chars = settings.cache.speech_max_chars
         self._fingerprints = fingerprints or {}
+
+    def led_by(self, voice: Voice, fingerprints: Mapping[str, str]) -> "ClauseSpeech":
+        """The same with this voice first; `fingerprints` has what its sound depends on, where it is a new one."""
+        other = copy(self)
+        other._chain = self._chain.led_by(voice)
+        other._fingerprints = {**self._fingerprints, **fingerprints}
+        return other
 
     def keeps(self, clause: Clause) -> bool:
         """Whether a clause is looked up and kept: it is short enough, and somebody's words."""

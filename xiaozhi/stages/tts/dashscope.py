@@ -74,7 +74,7 @@ class DashscopeVoice(Voice):
                 "sample_rate": DOWNLINK_RATE_HZ,
                 "volume": 50,
                 "rate": rate_for(settings, request),
-                "pitch": 1.0,
+                "pitch": request.pitch_ratio,
             },
             "input": {},
         }

@@ -63,6 +63,7 @@ class QwenVoice(Voice):
             "response_format": "pcm",
             "sample_rate": DOWNLINK_RATE_HZ,
             "speech_rate": rate_for(self._settings, request),
+            **({"pitch_rate": request.pitch_ratio} if request.pitch_semitones else {}),
         }
 
     def open(self, request: VoiceRequest = ANY_VOICE) -> VoiceSession:

@@ -23,10 +23,14 @@ from xiaozhi.settings import EdgeVoiceSettings
 from xiaozhi.stages.tts.engine import ClauseVoice, TextRefused, VoiceError
 from xiaozhi.stages.tts.errors import undecodable
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, bilingual
+from xiaozhi.upstream.connections import refusal
 
 # 3 s of the service's 48 kbit/s: how far the socket may run ahead of who listens.
 _AHEAD_BYTES: Final = 18_000
 _REACH_TIMEOUT_S: Final = 5.0
+
+# The service takes a difference in Hz alone; the voices speak at about 200 (women) or 120 (men).
+_VOICE_HZ: Final = 180.0
 
 
 class _Connection(aiohttp.TCPConnector):
@@ -81,7 +85,7 @@ class EdgeVoice(ClauseVoice):
             VoiceError: refused, timed out, broke, or sent something that is not MP3.
         """
         decoder = SpeechDecoder("mp3")
-        async with aclosing(self._mp3(text, self.voice_for(text, language, request), request.rate_percent)) as stream:
+        async with aclosing(self._mp3(text, self.voice_for(text, language, request), request)) as stream:
             try:
                 async for data in stream:
                     for pcm in decode_parts(decoder, data):
@@ -92,14 +96,14 @@ class EdgeVoice(ClauseVoice):
         if len(rest):
             yield rest
 
-    async def _mp3(self, text: str, voice: str, faster_percent: int) -> AsyncGenerator[bytes, None]:
+    async def _mp3(self, text: str, voice: str, request: VoiceRequest) -> AsyncGenerator[bytes, None]:
         """The service's bytes.
 
         A task of its own reads them, because leaving the library's WebSocket waits up to 10 s for the other side's
         goodbye; once the connection under it is closed it leaves at once.
         """
         connection = _Connection()
-        speech = self._request(text, voice, connection, faster_percent)
+        speech = self._request(text, voice, connection, request)
         pieces: Channel[bytes] = Channel(_AHEAD_BYTES, len)
         reading = asyncio.create_task(_read(speech, pieces), name="edge-read")
         try:
@@ -111,7 +115,7 @@ class EdgeVoice(ClauseVoice):
         except EdgeTTSException as error:
             raise VoiceError(f"{self.name}: {error}") from error
         except aiohttp.WSServerHandshakeError as error:
-            raise VoiceError(f"{self.name}: refused with HTTP {error.status}") from error
+            raise VoiceError(f"{self.name}: {refusal(error)}") from error
         except (aiohttp.ClientError, OSError, ValueError, KeyError) as error:  # the last two: malformed messages
             raise VoiceError(f"{self.name}: broke off: {_reason(error)}") from error
         finally:
@@ -119,13 +123,16 @@ class EdgeVoice(ClauseVoice):
             await connection.abort()
             await asyncio.gather(reading, return_exceptions=True)
 
-    def _request(self, text: str, voice: str, connection: _Connection | None, faster_percent: int = 0) -> Communicate:
-        rate_percent = min(100, max(-50, self._settings.rate_percent + faster_percent))
+    def _request(
+        self, text: str, voice: str, connection: _Connection | None, request: VoiceRequest = ANY_VOICE
+    ) -> Communicate:
+        rate_percent = min(100, max(-50, self._settings.rate_percent + request.rate_percent))
         try:
             return Communicate(
                 text,
                 voice,
                 rate=f"{rate_percent:+d}%",
+                pitch=f"{round(_VOICE_HZ * (request.pitch_ratio - 1.0)):+d}Hz",
                 connector=connection,
                 connect_timeout=self._timeout_s,
                 receive_timeout=self._timeout_s,

@@ -27,6 +27,7 @@ _INITIALIZE_DONT_EXIT: Final = 0x8000
 _CHARS_UTF8: Final = 1  # and neither espeakSSML (0x10) nor espeakPHONEMES (0x100): text is text
 _POS_CHARACTER: Final = 1
 _PARAMETER_RATE: Final = 1
+_PARAMETER_PITCH: Final = 3
 
 _BUFFER_MS: Final = 500  # fewer, longer calls back into Python than the default 60 ms
 _PAUSE_MS: Final = 120  # espeak ends abruptly; the next clause would follow without a breath
@@ -69,11 +70,12 @@ class _Library:
             self._samples.append(ctypes.string_at(samples, count * 2))
         return 0
 
-    def choose(self, voice: str, rate_wpm: int) -> None:
+    def choose(self, voice: str, rate_wpm: int, pitch: int) -> None:
         """Use a voice for what follows."""
         if self._lib.espeak_SetVoiceByName(voice.encode()) != 0:
             raise VoiceError(f"espeak: has no voice {voice!r}")
         self._lib.espeak_SetParameter(_PARAMETER_RATE, rate_wpm, 0)
+        self._lib.espeak_SetParameter(_PARAMETER_PITCH, pitch, 0)
 
     def synthesise(self, text: str) -> PcmInt:
         """Speak; int16[n] at `rate_hz`."""
@@ -114,16 +116,16 @@ def voice_runs(text: str, language: str) -> list[tuple[str, str]]:
     return runs
 
 
-def _choose(voice: str, rate_wpm: int) -> _Library:
+def _choose(voice: str, rate_wpm: int, pitch: int = 50) -> _Library:
     library = _library()
-    library.choose(voice, rate_wpm)
+    library.choose(voice, rate_wpm, pitch)
     return library
 
 
 def _speak_run(kind: str, text: str, settings: EspeakVoiceSettings, request: VoiceRequest = ANY_VOICE) -> PcmInt:
     voice = closest("espeak", request, kind, settings.voice_en if kind == "en" else settings.voice)
     rate_wpm = min(450, max(80, round(settings.rate_wpm * (1.0 + request.rate_percent / 100.0))))
-    library = _choose(voice, rate_wpm)
+    library = _choose(voice, rate_wpm, 50 + request.pitch_semitones * 50 // 12)  # 0 to 100
     pcm = library.synthesise(text)
     resampler = StreamResampler(library.rate_hz)
     return np.concatenate([resampler.feed(pcm), resampler.flush()])

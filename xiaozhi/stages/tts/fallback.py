@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from copy import copy
 from typing import Final
 
 import numpy as np
@@ -71,6 +72,20 @@ class VoiceChain:
     def breakers(self) -> tuple[Breaker, ...]:
         """Which voices are left alone for a while, best first."""
         return self._preference.breakers
+
+    def voice(self, name: str) -> Voice | None:
+        """One of the voices; None where it is none of these."""
+        return next((voice for voice in self._voices if voice.name == name), None)
+
+    def led_by(self, voice: Voice) -> "VoiceChain":
+        """This voice first and the others behind it, with the same places for all."""
+        chain = copy(self)
+        chain._voices = (voice, *(one for one in self._voices if one.name != voice.name))
+        before = self._preference
+        names = [one.name for one in chain._voices]
+        chain._preference = Preference(names, before.retry_after_s, before.failures)
+        chain.name = "+".join(names)
+        return chain
 
     def first_in_line(self) -> str:
         """The voice that a sentence would be tried with first now."""

@@ -22,8 +22,8 @@ from xiaozhi.stages.tts.engine import ClauseVoice, TextRefused, VoiceError
 from xiaozhi.stages.tts.errors import short
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, bilingual
 from xiaozhi.text import bounded_json
-from xiaozhi.upstream.connections import Connections, reason
-from xiaozhi.upstream.signing import iflytek_refusal, iflytek_url
+from xiaozhi.upstream.connections import Connections, NotOpened, reason
+from xiaozhi.upstream.signing import iflytek_advice, iflytek_url
 
 _RATE_HZ: Final = 16_000
 _MAX_TEXT_BYTES: Final = 7999  # the service takes less than 8000
@@ -74,6 +74,7 @@ class IflytekVoice(ClauseVoice):
                 "vcn": self.voice_for(text, language, request),
                 "tte": "UTF8",
                 "speed": 50 + (rate // 2 if rate > 0 else rate),  # 0 half, 50 usual, 100 double
+                "pitch": 50 + request.pitch_semitones * 50 // 12,  # 0 to 100
             },
             "data": {"status": _LAST, "text": base64.b64encode(data.encode()).decode()},
         }
@@ -86,7 +87,6 @@ class IflytekVoice(ClauseVoice):
         Raises:
             VoiceError: refused, timed out, broke, or sent something that is not sound.
         """
-        self._require_keys()
         resampler = StreamResampler(_RATE_HZ)
         try:
             async with self._connection() as socket:
@@ -102,9 +102,6 @@ class IflytekVoice(ClauseVoice):
                     pcm = resampler.feed(np.frombuffer(data[: len(data) & ~1], "<i2").astype(np.int16, copy=False))
                     if len(pcm):
                         yield pcm
-        except aiohttp.WSServerHandshakeError as error:
-            refusal = iflytek_refusal(error.status, error.message, "tts.iflytek")
-            raise VoiceError(f"{self.name}: {refusal}") from error
         except TimeoutError as error:
             raise VoiceError(f"{self.name}: no answer in time") from error
         except (aiohttp.ClientError, OSError) as error:
@@ -119,15 +116,8 @@ class IflytekVoice(ClauseVoice):
         Raises:
             VoiceError: it cannot be reached, or refuses the key.
         """
-        self._require_keys()
-        try:
-            async with self._connection():
-                pass
-        except aiohttp.WSServerHandshakeError as error:
-            refusal = iflytek_refusal(error.status, error.message, "tts.iflytek")
-            raise VoiceError(f"{self.name}: {refusal}") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise VoiceError(f"{self.name}: {self._settings.url} cannot be reached: {reason(error)}") from error
+        async with self._connection():
+            pass
 
     async def close(self) -> None:
         """Close what is open."""
@@ -136,13 +126,16 @@ class IflytekVoice(ClauseVoice):
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
         settings = self._settings
-        url = iflytek_url(settings.url, settings.key(), settings.credential("api_secret"), datetime.now(UTC))
-        async with self._connections.websocket(url, max_bytes=_MAX_MESSAGE_BYTES) as socket:
-            yield socket
-
-    def _require_keys(self) -> None:
-        if missing := self._settings.missing("tts.iflytek"):
+        if missing := settings.missing("tts.iflytek"):
             raise VoiceError(f"{self.name}: {missing}")
+        url = iflytek_url(settings.url, settings.key(), settings.credential("api_secret"), datetime.now(UTC))
+        advice = iflytek_advice("tts.iflytek")
+        try:
+            socket = await self._connections.websocket(url, max_bytes=_MAX_MESSAGE_BYTES, advice=advice)
+        except NotOpened as error:
+            raise VoiceError(f"{self.name}: {error}") from error
+        async with socket:
+            yield socket
 
     def _sound(self, message: str) -> tuple[bytes, bool]:
         """The samples of a message, and whether it is the last."""

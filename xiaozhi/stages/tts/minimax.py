@@ -24,7 +24,7 @@ from xiaozhi.stages.tts.engine import Mark, Spoken, TextRefused, Voice, VoiceErr
 from xiaozhi.stages.tts.errors import short
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, closest
 from xiaozhi.text import bounded_json
-from xiaozhi.upstream.connections import Connections, reason
+from xiaozhi.upstream.connections import Connections, NotOpened, reason
 
 _MAX_TEXT_CHARS: Final = 9999  # the service takes less than 10000
 _MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
@@ -71,7 +71,7 @@ class MinimaxVoice(Voice):
             "voice_id": closest(self.name, request, "zh", settings.voice),
             "speed": 1.0 + rate / 100.0,
             "vol": 1.0,
-            "pitch": 0,
+            "pitch": request.pitch_semitones,
         }
         if settings.emotion:
             voice["emotion"] = settings.emotion
@@ -131,17 +131,14 @@ class MinimaxVoice(Voice):
         settings = self._settings
         if missing := settings.missing("tts.minimax"):
             raise VoiceError(f"{self.name}: {missing}")
+        headers = {"Authorization": f"Bearer {settings.key()}"}
+        advice = dict.fromkeys((401, 403), _ADVICE[1004])
         try:
             socket = await self._connections.websocket(
-                settings.url, max_bytes=_MAX_MESSAGE_BYTES, headers={"Authorization": f"Bearer {settings.key()}"}
+                settings.url, max_bytes=_MAX_MESSAGE_BYTES, headers=headers, advice=advice
             )
-        except aiohttp.WSServerHandshakeError as error:
-            advice = _ADVICE[1004] if error.status in (401, 403) else short(error.message)
-            raise VoiceError(f"{self.name}: HTTP {error.status}: {advice}") from error
-        except TimeoutError as error:
-            raise VoiceError(f"{self.name}: {settings.url} cannot be reached: no answer in time") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise VoiceError(f"{self.name}: {settings.url} cannot be reached: {reason(error)}") from error
+        except NotOpened as error:
+            raise VoiceError(f"{self.name}: {error}") from error
         line = _Line(self.name, socket, start, self._timeout_s)
         try:
             await line.expect("connected_success")

@@ -38,7 +38,7 @@ class Preference:
     def __init__(self, names: Sequence[str], retry_after_s: float, failures: int = 1) -> None:
         if not names:
             raise ValueError("there must be an engine")
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.failures = retry_after_s, failures
         self.states = tuple(EngineState(name) for name in names)
         """Of every engine, best first."""
         rules = BreakerRules(failures=failures, open_s=retry_after_s)

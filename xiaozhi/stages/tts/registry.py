@@ -34,7 +34,7 @@ def build_voices(settings: TtsSettings, models_dir: Path) -> BuiltVoices:
     Raises:
         VoiceError: an engine that was asked for cannot be used; says what to do.
     """
-    built = [_build(name, settings, models_dir) for name in settings.engines]
+    built = [build_voice(name, settings, models_dir) for name in settings.engines]
     chain = VoiceChain(
         [voice for voice, _ in built],
         settings.first_audio_timeout_s,
@@ -46,7 +46,12 @@ def build_voices(settings: TtsSettings, models_dir: Path) -> BuiltVoices:
     return BuiltVoices(chain, tuple(why for _, why in built), _hint(settings))
 
 
-def _build(name: str, settings: TtsSettings, models_dir: Path) -> tuple[Voice, str]:
+def build_voice(name: str, settings: TtsSettings, models_dir: Path) -> tuple[Voice, str]:
+    """One engine, and one line about it. Blocking.
+
+    Raises:
+        VoiceError: it cannot be used; says what to do.
+    """
     own = getattr(settings, name)
     try:
         kind = load_engine({name: VOICES[name].implementation}, name)

@@ -19,7 +19,7 @@ from xiaozhi.stages.tts.engine import Mark, Spoken, Voice, VoiceContext, VoiceEr
 from xiaozhi.stages.tts.errors import short
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 from xiaozhi.text import bounded_json
-from xiaozhi.upstream.connections import Connections, reason
+from xiaozhi.upstream.connections import Connections, NotOpened, reason
 
 Socket: TypeAlias = aiohttp.ClientWebSocketResponse
 
@@ -83,7 +83,6 @@ class SocketVoice(Voice):
     """What to do about a handshake that is refused, by its status."""
 
     def __init__(self, connect_s: float) -> None:
-        self._connect_s = connect_s
         self._connections = Connections(None, connect_s=connect_s, limit=0)
         self._spare: dict[Socket, tuple[str, asyncio.Task[None]]] = {}
         self._opening: set[asyncio.Task[None]] = set()
@@ -178,15 +177,11 @@ class SocketVoice(Voice):
 
     async def _dial(self, url: str, headers: dict[str, str]) -> Socket:
         try:
-            async with asyncio.timeout(self._connect_s):
-                return await self._connections.websocket(
-                    url, max_bytes=_MAX_MESSAGE_BYTES, headers=headers, heartbeat=10.0
-                )
-        except aiohttp.WSServerHandshakeError as error:
-            advice = self.advice.get(error.status, short(error.message))
-            raise VoiceError(f"{self.name}: HTTP {error.status}: {advice}") from error
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            raise VoiceError(f"{self.name}: cannot be reached: {reason(error)}") from error
+            return await self._connections.websocket(
+                url, max_bytes=_MAX_MESSAGE_BYTES, advice=self.advice, headers=headers, heartbeat=10.0
+            )
+        except NotOpened as error:
+            raise VoiceError(f"{self.name}: {error}") from error
 
 
 class _SocketSession:

@@ -25,7 +25,7 @@ from xiaozhi.stages.tts.engine import ClauseVoice, VoiceError
 from xiaozhi.stages.tts.errors import short
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, bilingual
 from xiaozhi.text import bounded_json
-from xiaozhi.upstream.connections import Connections, reason
+from xiaozhi.upstream.connections import Connections, NotOpened, reason
 from xiaozhi.upstream.signing import tencent_url
 
 Values: TypeAlias = dict[str, str | int]
@@ -163,10 +163,8 @@ class TencentVoice(ClauseVoice):
         url = tencent_url(settings.url, {**values, **account, **of_session}, secret, method="GET", field="Signature")
         try:
             socket = await self._connections.websocket(URL(url, encoded=True), max_bytes=_MAX_MESSAGE_BYTES)
-        except aiohttp.WSServerHandshakeError as error:
-            raise VoiceError(f"{self.name}: HTTP {error.status}: {short(error.message)}") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise VoiceError(f"{self.name}: {settings.url} cannot be reached: {reason(error)}") from error
+        except NotOpened as error:
+            raise VoiceError(f"{self.name}: {error}") from error
         line = _Line(socket, values, session_id, time.monotonic())
         try:
             for _ in range(_MAX_GREETINGS):

@@ -17,15 +17,24 @@ class VoiceRequest:
         voice: a voice by an engine's own name, or `engine:name`; empty for the settings' own.
         gender: taken where the voice is not named, or is another engine's.
         rate_percent: slower or faster than the settings say, -50 to 100.
+        pitch_semitones: lower or higher than the voice is, -12 to 12; engines without it leave it.
     """
 
     voice: str = ""
     gender: Literal["", "female", "male"] = ""
     rate_percent: int = 0
+    pitch_semitones: int = 0
 
     def __post_init__(self) -> None:
         if not -50 <= self.rate_percent <= 100:
             raise ValueError("rate_percent must be -50 to 100")
+        if not -12 <= self.pitch_semitones <= 12:
+            raise ValueError("pitch_semitones must be -12 to 12")
+
+    @property
+    def pitch_ratio(self) -> float:
+        """By which every frequency is multiplied: 0.5 to 2."""
+        return float(round(2.0 ** (self.pitch_semitones / 12.0), 3))
 
 
 ANY_VOICE: Final = VoiceRequest()

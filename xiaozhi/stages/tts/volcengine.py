@@ -79,8 +79,13 @@ class VolcengineVoice(Voice):
             "speaker": self.speaker(language, request),
             "audio_params": {"format": "pcm", "sample_rate": DOWNLINK_RATE_HZ, "speech_rate": rate},
         }
+        additions: dict[str, Any] = {}
         if before and settings.resource_id == _SECOND_GENERATION:
-            asked["additions"] = orjson.dumps({"section_id": before}).decode()  # JSON in a string
+            additions["section_id"] = before
+        if request.pitch_semitones:
+            additions["post_process"] = {"pitch": request.pitch_semitones}
+        if additions:
+            asked["additions"] = orjson.dumps(additions).decode()  # JSON in a string
         return {"user": {"uid": self._user}, **_namespace(_START), "req_params": asked}
 
     async def take(self) -> tuple[VolcengineSocket, bool]:

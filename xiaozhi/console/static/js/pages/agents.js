@@ -18,15 +18,17 @@ export function agentsPage({ signal }) {
   let agents = [];
   /** @type {any[]} */
   let voices = [];
+  /** @type {{ recognizers: string[], endpoints: string[], voices: string[] }} */
+  let choices = { recognizers: [], endpoints: [], voices: [] };
   let words = '';
   const load = async () => {
-    [agents, voices] = await Promise.all([
-      api('agents', { signal }).then((answer) => listOf(answer, 'agents')),
-      api('voices', { signal }).then((answer) => listOf(answer, 'voices')),
-    ]);
+    const [answer, known] = await Promise.all([api('agents', { signal }), api('voices', { signal })]);
+    agents = listOf(answer, 'agents');
+    voices = listOf(known, 'voices');
+    choices = answer.choices ?? choices;
     draw();
   };
-  const open = (/** @type {any} */ agent) => agentDialog(agent, voices, load);
+  const open = (/** @type {any} */ agent) => agentDialog(agent, voices, choices, load);
   const draw = () => {
     const found = agents.filter((agent) => !words || [agent.name, agent.about, ...(agent.aliases ?? [])].join(' ').toLowerCase().includes(words));
     fill(grid, found.length ? h('div', { class: 'grid' }, ...found.map((agent) => agentCard(agent, open))) : h('div', { class: 'card' }, empty('agents', t(words ? 'nothing_found' : 'agents.none'))));
@@ -58,6 +60,7 @@ function agentCard(agent, open) {
       h('p', { class: 'about', text: inLanguage(agent.about ?? '') }),
       agent.aliases?.length > 0 && h('p', { class: 'muted small', text: t('agents.also', { names: agent.aliases.join(t('list.comma')) }) }),
       h('p', { class: 'prompt', text: agent.prompt || t('agents.settings_prompt') }),
+      ...(agent.problems ?? []).map((/** @type {string} */ problem) => note(t('agents.problem', { problem }), 'warn')),
     ),
     h(
       'div',
@@ -87,9 +90,10 @@ const changedHere = (agent) => agent.origin === 'own' || agent.origin === 'chang
 /**
  * @param {any} agent
  * @param {any[]} voices
+ * @param {{ recognizers: string[], endpoints: string[], voices: string[] }} choices
  * @param {() => Promise<void>} load
  */
-function agentDialog(agent, voices, load) {
+function agentDialog(agent, voices, choices, load) {
   const voice = agent.voice ?? {};
   const lines = (/** @type {string} */ text) => text.split(/[\n,，、]/).map((each) => each.trim()).filter(Boolean);
   const list = h('datalist', { id: 'agent-voices' }, ...voices.map((each) => h('option', { value: each.name, text: [each.engine, each.language, each.gender].filter(Boolean).join(' · ') })));
@@ -102,6 +106,11 @@ function agentDialog(agent, voices, load) {
   const speaks = input({ value: voice.name, list: 'agent-voices', placeholder: t('settings.auto') });
   const gender = select([['', t('settings.auto')], ['female', t('gender.female')], ['male', t('gender.male')]], voice.gender ?? '');
   const rate = input({ type: 'number', min: -50, max: 100, step: 5, value: voice.rate_percent ?? 0 });
+  const pitch = input({ type: 'number', min: -12, max: 12, step: 1, value: voice.pitch_semitones ?? 0 });
+  const one = (/** @type {string[]} */ names, value = '') => select([['', t('agents.servers')], ...names.map((each) => /** @type {[string, string]} */ ([each, each]))], value);
+  const recognizer = one(choices.recognizers, agent.recognizer);
+  const endpoint = one(choices.endpoints, agent.endpoint);
+  const voiceEngine = one(choices.voices, voice.engine);
   const tier = select([['', t('settings.auto')], ['edge', t('tier.edge')], ['cloud', t('tier.cloud')]], agent.tier ?? '');
   const tools = input({ value: (agent.tools ?? ['*']).join('、') });
   const wake = input({ value: agent.wake_reply, maxlength: 200 });
@@ -114,7 +123,9 @@ function agentDialog(agent, voices, load) {
     about: about.value.trim(),
     prompt: prompt.value,
     language: speech.value,
-    voice: { name: speaks.value.trim(), gender: gender.value, rate_percent: Number(rate.value) || 0 },
+    voice: { engine: voiceEngine.value, name: speaks.value.trim(), gender: gender.value, rate_percent: Number(rate.value) || 0, pitch_semitones: Number(pitch.value) || 0 },
+    recognizer: recognizer.value,
+    endpoint: endpoint.value,
     tier: tier.value,
     tools: lines(tools.value),
     wake_reply: wake.value.trim(),
@@ -145,10 +156,14 @@ function agentDialog(agent, voices, load) {
       field(t('agents.about'), about, { wide: true }),
       field(t('agents.prompt'), prompt, { wide: true, hint: t('agents.prompt_hint') }),
       field(t('agents.language'), speech),
+      field(t('agents.recognizer'), recognizer, { hint: t('agents.engine_hint') }),
+      field(t('agents.endpoint'), endpoint),
+      field(t('agents.tier'), tier),
+      field(t('agents.voice_engine'), voiceEngine),
       field(t('agents.voice'), speaks),
       field(t('agents.gender'), gender),
       field(t('agents.rate'), rate),
-      field(t('agents.tier'), tier),
+      field(t('agents.pitch'), pitch),
       field(t('agents.tools'), tools, { hint: t('agents.tools_hint') }),
       field(t('agents.wake_reply'), wake, { wide: true }),
       field(t('agents.greeting'), greeting, { wide: true }),
