@@ -135,7 +135,9 @@ class Engines:
         """Give something up, or take it back."""
         match step:
             case Step.EXTRAS:
-                self.recognition.early.allowed = self.recognition.partials.allowed = not taken
+                self.recognition.partials.allowed = not taken
+            case Step.SECOND_PASS:
+                self.recognition.second_pass.allowed = not taken
             case Step.SPECULATION:
                 self.may_speculate = not taken
             case Step.QUALITY:
@@ -143,7 +145,8 @@ class Engines:
             case Step.HEDGING:
                 self.chat.hedging_allowed = not taken
             case Step.TURNS:
-                self.admission.open = not taken
+                # An early decode takes an idle worker only, and is nearly always the answer: last to go.
+                self.admission.open = self.recognition.early.allowed = not taken
             case Step.DEVICES:
                 self.takes_devices = not taken
 

@@ -294,7 +294,8 @@ class AsrSettings(RecognizerTables, applies="next turn"):
 
     engine: EngineName = "auto"
     """Who recognises.
-      "auto"         SenseVoice or else a zipformer where a model is found in [models] dir, otherwise pocketsphinx
+      "auto"         SenseVoice or else a zipformer where a model is found in [models] dir, otherwise pocketsphinx;
+                     "two-pass" where both are there and the zipformer knows asr.language, or Chinese and English
       "sense-voice"  Chinese, English, Japanese, Korean, Cantonese; the best of them. `xiaozhi models pull sense-voice`
       "zipformer"    recognises while one speaks, final text at once. `xiaozhi models pull zipformer`
       "two-pass"     both of these: the reply is prepared on what the zipformer has heard, and spoken when SenseVoice
@@ -304,7 +305,8 @@ class AsrSettings(RecognizerTables, applies="next turn"):
       "funasr"       a FunASR runtime, over its WebSocket; in mode "2pass" while one speaks
     All others are clouds that recognise while one speaks, each with a table of its name below.
     zh: 识别引擎。
-      auto：[models] dir 里有 SenseVoice 或 zipformer 就用，否则用 pocketsphinx
+      auto：[models] dir 里有 SenseVoice 或 zipformer 就用，否则用 pocketsphinx；两者都有，而且 zipformer 会
+          asr.language（自动时为中英文），就用 two-pass
       sense-voice：中、英、日、韩、粤语，效果最好；`xiaozhi models pull sense-voice`
       zipformer：边说边识别，说完立刻有文字；`xiaozhi models pull zipformer`
       two-pass：两者都用，先按 zipformer 听到的准备回答，SenseVoice 听到的相同就说出来，不同就重新准备；最快，代价是
@@ -365,6 +367,15 @@ class AsrSettings(RecognizerTables, applies="next turn"):
     """Recognitions that may wait for a worker; above, an utterance counts as not understood. Also:
     SENSEVOICE_MAX_CONCURRENT.
     zh: 最多有多少句话排队等识别，超出的算没听清。也可以用环境变量 SENSEVOICE_MAX_CONCURRENT。"""
+    max_wait_s: AtOnce[float] = Field(6.0, ge=0.5, le=120)
+    """An utterance that no worker has begun on by then counts as not understood: whoever said it has given up, or says
+    it again. Of those that wait, the shortest goes first.
+    zh: 一句话排队这么久（秒）还没开始识别，就算没听清：说话的人多半已经放弃，或重说了一遍。排队时短的优先。"""
+    second_pass_wait_ms: AtOnce[int] = Field(200, ge=0, le=10_000)
+    """With "two-pass": when no worker is free within this time for SenseVoice to hear the sentence again, the answer is
+    to what the zipformer has heard. Under load ([load.second_pass]) it is so for every sentence.
+    zh: two-pass 时，这么久（毫秒）内没有空闲线程让 SenseVoice 再听一遍，就按 zipformer 听到的回答；负载高时（见
+    [load.second_pass]）每句都这样。"""
     batch_size: AtOnce[int] = Field(1, ge=1, le=64)
     """Utterances that SenseVoice decodes as one, when that many wait for a worker; nobody waits for others to come. On
     a CPU 1 is best (measured: 4 utterances of the same length cost 23 % less together, but of 1 to 5 s 17 % more,

@@ -38,6 +38,10 @@ MAX_UNHEARD_S: Final = 0.6
 # length.
 PARTIAL_EVERY_S: Final = 0.6
 PARTIAL_NEW_SHARE: Final = 0.2
+# Who was quicker to say something may come later, by so many seconds for each second less, and still be decoded first.
+# Simulated with two workers at 95 % of what they can do: half of the users are heard after 0.47 s for 0.56 s first come
+# first served, 90 % after 1.27 for 1.39 s, the last after 3.9 for 2.7 s; with 1 s: 0.42, 1.15 and 5.6 s.
+PATIENCE: Final = 0.25
 
 
 class OfflineRecognizer(Recognizer):
@@ -218,10 +222,13 @@ class OfflineUtterance:
         pcm = self._audio()[start:end]
         if not len(pcm):
             return prefix
+        # The shortest of equals first: so the many wait least, and none is overtaken by who comes much later.
+        due_s = asyncio.get_running_loop().time() + PATIENCE * len(pcm) / UPLINK_RATE_HZ
+        who, waits = (question.priority, question.is_stale), {"due_s": due_s, "within_s": question.within_s}
         if self._batch is not None:
-            tail = await self._pool.submit_to(self._batch, pcm, question.priority, question.is_stale)
+            tail = await self._pool.submit_to(self._batch, pcm, *who, **waits)
         else:
-            tail = await self._pool.submit(lambda: self._decode(pcm), question.priority, question.is_stale)
+            tail = await self._pool.submit(lambda: self._decode(pcm), *who, **waits)
         return self._join(prefix, tail, start, end, question.priority)
 
     def _decode(self, pcm: PcmFloat) -> Transcript:

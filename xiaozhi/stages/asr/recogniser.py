@@ -1,5 +1,6 @@
 """What a recogniser is: one for all conversations, an utterance opened for each thing that somebody says."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +27,14 @@ class Question:
         provisional: called at most once, with a text that is known before the one that is returned.
         held: a key is held, and a long silence may hold a whisper that the VAD missed; otherwise all that is silent
             holds nothing, and what has been recognised up to there is the whole text.
+        within_s: a decode that no worker has begun by then comes too late for whoever asks.
     """
 
     priority: Priority = Priority.FINAL
     is_stale: Callable[[], bool] = lambda: False
     provisional: Callable[[Transcript], None] = lambda _text: None
     held: bool = True
+    within_s: float = math.inf
 
 
 class Utterance(Protocol):
@@ -54,7 +57,8 @@ class Utterance(Protocol):
         """Recognise everything fed so far. More may be fed while this runs and afterwards.
 
         Raises:
-            JobDropped: `question.is_stale()` became true before a worker was free, or the pool is closed.
+            JobDropped: `question.is_stale()` became true before a worker was free, none was within `question.within_s`,
+                or the pool is closed.
             EngineError: recognition failed.
         """
         ...
