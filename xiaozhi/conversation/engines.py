@@ -14,8 +14,9 @@ from xiaozhi.conversation.caches import Caches
 from xiaozhi.overload.admission import TurnAdmission
 from xiaozhi.overload.load_shedder import LoadShedder
 from xiaozhi.overload.steps import Step
+from xiaozhi.plan.calibration import Calibration
 from xiaozhi.settings import Settings
-from xiaozhi.stages.asr.recogniser import Recognizer
+from xiaozhi.stages.asr.recogniser import Quickest, Recognizer
 from xiaozhi.stages.asr.recognition import Recognition
 from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.tts.engine import VoiceError
@@ -76,7 +77,9 @@ class Engines:
     load_shedder: LoadShedder
     admission: TurnAdmission
     about: dict[str, About] = field(default_factory=dict)
-    """By stage: `vad`, `asr`, `llm`, `tts`."""
+    """By stage: `vad`, `asr`, `llm`, `tts`; and `box`, how quick it is."""
+    calibration: Calibration | None = None
+    """How quick this box was measured to be; None before it was."""
     retirement: Retirement = field(default_factory=Retirement)
     """Who uses the engines, and former ones that wait to be closed."""
     voice_delay: DelayEstimate = field(default_factory=lambda: DelayEstimate(0.1))
@@ -94,6 +97,11 @@ class Engines:
     def __post_init__(self) -> None:
         self.use(self.settings)
         self.load_shedder.tell(self.obey)
+
+    @property
+    def quickest(self) -> Quickest:
+        """How to recognise soonest here."""
+        return self.calibration.quickest if self.calibration is not None else Quickest()
 
     @property
     def banner(self) -> list[str]:

@@ -357,6 +357,18 @@ class AsrSettings(RecognizerTables, applies="next turn"):
     1。"""
     threads: int = Field(1, ge=1, le=64)
     """zh: 每个识别用的线程数。一个识别用两个线程，会多花 20% 到 90% 的 CPU，得不偿失。"""
+    lone_threads: int = Field(0, ge=0, le=64)
+    """Threads of a SenseVoice decode while nobody else is being recognised: a sooner answer for more CPU and for a
+    second copy of the model in memory (75 to 250 MB). 0: all cores where this box was measured to be clearly quicker
+    with them (asr.calibrate); 1: never more than asr.threads.
+    zh: 没有别人在识别时，SenseVoice 一次识别用的线程数：多花 CPU，更快有结果；要多占一份模型的内存（75 到 250 MB）。
+    0：实测（asr.calibrate）明显更快时用上所有的核；1：不多用。"""
+    calibrate: OnRestart[bool] = True
+    """Measure in the background, once, how quick this box is with the models that are here, and use what is quickest.
+    Kept in calibration.json of server.data_dir; `xiaozhi check` shows it, `xiaozhi plan` plans with it. Measured again
+    when a model, the CPU or onnxruntime is another one, or the file is deleted.
+    zh: 在后台测一次这台机器跑已有模型有多快，用最快的方式。结果存在 server.data_dir 的 calibration.json 里，`xiaozhi
+    check` 会显示，`xiaozhi plan` 用它来规划。模型、CPU 或 onnxruntime 换了，或删掉这个文件，就再测一次。"""
     niceness: OnRestart[int] = Field(4, ge=0, le=19)
     """Recognition gives way to everything else that wants a core, so that speech is never choppy while somebody else is
     being recognised (Linux). Measured with 100 devices on two cores: 3.9 % of replies with gaps at 0, none at 4 and at

@@ -1,7 +1,7 @@
 """What a recogniser is: one for all conversations, an utterance opened for each thing that somebody says."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -69,6 +69,19 @@ class Utterance(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Quickest:
+    """How this machine recognises soonest, as it was measured (`xiaozhi.plan.calibration`).
+
+    Attributes:
+        variant: of the model's files, as `Recognizer.variants` names them; empty before anything was measured.
+        lone_threads: of a decode while nobody else is being recognised.
+    """
+
+    variant: str = ""
+    lone_threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class RecognizerContext:
     """What an engine is built from.
 
@@ -76,11 +89,13 @@ class RecognizerContext:
         settings: the `[asr]` table; an engine's own one has its name.
         models_dir: `dir` of the `[models]` table.
         phrases: what the built-in responder understands.
+        quickest: what was measured.
     """
 
     settings: AsrSettings
     models_dir: Path
     phrases: Sequence[str]
+    quickest: Quickest = Quickest()
 
     def folder(self, name: str) -> Path:
         """Where a model is: where the settings say, else in the folder of its name."""
@@ -116,6 +131,15 @@ class Recognizer(Protocol):
             EngineError: it cannot be used; one line with what to do.
         """
         return cls()
+
+    @classmethod
+    def variants(cls, context: RecognizerContext) -> "Mapping[str, Callable[[int], Recognizer]]":
+        """Ways to load the model that answer alike, by name, the usual one last: each with so many threads. Blocking.
+
+        Raises:
+            EngineError: there is no model, or it is unfit.
+        """
+        return {}
 
     def open(self, decoding: Decoding, say: Say | None = None) -> Utterance:
         """Begin an utterance; `say` takes its text while it goes on, where `decoding.partials` are on."""

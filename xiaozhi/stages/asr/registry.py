@@ -12,7 +12,7 @@ from xiaozhi.settings.engines import load_engine
 from xiaozhi.settings.section import Language
 from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.asr.fallback import Fallback
-from xiaozhi.stages.asr.recogniser import Recognizer, RecognizerContext
+from xiaozhi.stages.asr.recogniser import Quickest, Recognizer, RecognizerContext
 from xiaozhi.stages.asr.two_pass import TwoPass
 from xiaozhi.text.one_line import one_line
 
@@ -36,7 +36,9 @@ class Built:
     hint: str = ""
 
 
-def build_recognizer(settings: AsrSettings, models_dir: Path, phrases: Sequence[str]) -> Built:
+def build_recognizer(
+    settings: AsrSettings, models_dir: Path, phrases: Sequence[str], quickest: Quickest | None = None
+) -> Built:
     """Build the recogniser that the settings name. Blocking: seconds for a full-size model.
 
     `auto` takes SenseVoice or else a zipformer where a valid one is found (`settings.model_dir`, or `models_dir` and
@@ -48,16 +50,18 @@ def build_recognizer(settings: AsrSettings, models_dir: Path, phrases: Sequence[
         settings: the `[asr]` table.
         models_dir: `dir` of the `[models]` table.
         phrases: what the built-in responder understands, for the embedded recogniser's grammar.
+        quickest: what was measured of this machine; None where nothing was.
 
     Raises:
         EngineError: an engine named in the settings cannot be built; one line with what to do.
     """
-    context = RecognizerContext(settings, models_dir, phrases)
+    context = RecognizerContext(settings, models_dir, phrases, quickest or Quickest())
     if settings.engine == "auto":
         return _auto(context)
     engine = build_alone(settings.engine, context)
     if engine.remote is not None:
-        here = build_recognizer(settings.model_copy(update={"engine": settings.fallback}), models_dir, phrases)
+        own = settings.model_copy(update={"engine": settings.fallback})
+        here = build_recognizer(own, models_dir, phrases, quickest)
         both = Fallback(engine, engine.remote, here.recognizer)
         return Built(both, f"{engine.about}; when it fails: {here.why}", _keyless(settings.engine, settings))
     if settings.engine == "pocketsphinx":
