@@ -18,7 +18,16 @@ from xiaozhi.cli import main
 from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.overload.cpu import CpuClass, cpu_class
 from xiaozhi.overload.usage import cores
-from xiaozhi.plan.calibration import Calibration, Decode, Ground, ground_of, keep, model_folders, read_calibration
+from xiaozhi.plan.calibration import (
+    Calibration,
+    Decode,
+    Ground,
+    ground_of,
+    keep,
+    model_folders,
+    read_calibration,
+    this_box,
+)
 from xiaozhi.plan.costs import read_costs
 from xiaozhi.plan.measuring import measure
 from xiaozhi.reload import calibrating
@@ -91,6 +100,8 @@ def test_a_lone_talker_gets_all_cores_where_that_saves_a_fifth() -> None:
     assert calibration(alone, decode("rewritten", 0.2, threads=2, wall_s=0.19)).quickest == Quickest("", 2)
     assert calibration(alone, decode("rewritten", 0.2, threads=2, wall_s=0.21)).quickest == Quickest("", 1)
     assert calibration(alone, decode("published", 0.1, threads=2, wall_s=0.1)).quickest == Quickest("", 1)
+    busy = calibration(alone, decode("rewritten", 0.2, threads=2, wall_s=0.1), disturbed=True)
+    assert busy.quickest == Quickest(), "they could not be compared"
 
 
 def test_a_slower_box_carries_fewer_talkers_and_more_of_them_with_a_lighter_recogniser() -> None:
@@ -129,6 +140,7 @@ def test_what_was_kept_is_read_again_on_the_same_ground_only(tmp_path: Path) -> 
     kept = calibration(decode("published", 0.1), ground=ground)
     keep(tmp_path, kept)
     assert read_calibration(tmp_path, ground) == read_calibration(tmp_path) == kept
+    assert this_box(tmp_path) == (cpu_class(), kept)
     others: list[dict[str, Any]] = [
         {"cpu": CpuClass.ARM}, {"cores": 96}, {"runtimes": {"onnxruntime": "0.1"}}, {"models": {}}
     ]  # fmt: skip

@@ -124,6 +124,7 @@ class Calibration(_Part):
             for one in self.decodes
             if (one.engine, one.variant) == (best.engine, best.variant)
             and one.threads > 1
+            and not self.disturbed
             and one.wall_s <= _WORTH_A_COPY * best.wall_s
         ]
         return Quickest(variant, max(more, default=1))
@@ -217,8 +218,8 @@ class Calibration(_Part):
 
 
 NOT_MEASURED: Final = (
-    "this box is not measured yet: a server does it when it runs, or `xiaozhi check --measure` now / "
-    "这台机器还没有测过速：服务运行时会自己测，也可以现在用 `xiaozhi check --measure` 测"
+    "this box is not measured yet: a server does it when it runs, `xiaozhi check --measure` does it now / "
+    "这台机器还没有测过速：服务运行时会自己测，上面的命令马上测"
 ).replace("xiaozhi check", f"{program()} check")
 """What is said while there is no calibration."""
 
@@ -241,9 +242,15 @@ def ground_of(settings: Settings) -> Ground:
             models[name] = "-".join(digest_of(path)[:16] for path in sorted(files))[:100]
         except OSError as error:
             _log.warning("%s: cannot be read (%s)", folder, error.strerror)
-    packages = ("onnxruntime", "sherpa-onnx")
-    runtimes = {name: importlib.metadata.version(name) for name in packages}
+    runtimes = {name: _version(name) for name in ("onnxruntime", "sherpa-onnx")}
     return Ground(cpu=cpu_class(), cores=cores(), runtimes=runtimes, models=models)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # in an executable that was made without these data
+        return "unknown"
 
 
 def read_calibration(data_dir: Path, ground: Ground | None = None) -> Calibration | None:
@@ -263,13 +270,14 @@ def read_calibration(data_dir: Path, ground: Ground | None = None) -> Calibratio
         why = error.strerror if isinstance(error, OSError) else "damaged"
         _log.warning("%s: %s; it is measured again", path, why)
         return None
-    same = found.ground == ground if ground is not None else (found.ground.cpu, found.ground.cores) == this_machine()
+    machine = (found.ground.cpu, found.ground.cores)
+    same = found.ground == ground if ground is not None else machine == (cpu_class(), cores())
     return found if same else None
 
 
-def this_machine() -> tuple[CpuClass, int]:
-    """The class of this processor and how many cores of it may be used."""
-    return cpu_class(), cores()
+def this_box(data_dir: Path) -> tuple[CpuClass, Calibration | None]:
+    """The class of its processor, and what was measured of it, with whatever models."""
+    return cpu_class(), read_calibration(data_dir)
 
 
 def keep(data_dir: Path, calibration: Calibration) -> None:
