@@ -80,7 +80,7 @@ class _Failed:
 class _Job:
     priority: int
     rank: int
-    due_s: float
+    in_line_s: float
     order: int
     queued_at: float = field(compare=False)
     call: Callable[[], Any] = field(compare=False)
@@ -153,7 +153,7 @@ class WorkerPool:
         priority: Priority,
         is_stale: Callable[[], bool] | None = None,
         *,
-        due_s: float | None = None,
+        handicap_s: float = 0.0,
         within_s: float = math.inf,
     ) -> R:
         """Run `call` when its turn comes.
@@ -162,16 +162,16 @@ class WorkerPool:
 
         Args:
             call: what to do.
-            priority: goes before the rank of the client, and this before `due_s`.
+            priority: goes before the rank of the client, and this before who came first.
             is_stale: nobody wants the result any more.
-            due_s: on the loop's clock; of equals the one that is due first begins first. Not given: now.
+            handicap_s: among equals it goes in line as if it had come so much later.
             within_s: what has not begun by then is not worth doing any more.
 
         Raises:
             JobDropped: `is_stale()` was true when a worker became free, none was within `within_s`, or the pool is
                 closed.
         """
-        return await self._queue(call, priority, is_stale, None, None, due_s, within_s)
+        return await self._queue(call, priority, is_stale, None, None, handicap_s, within_s)
 
     async def submit_to(
         self,
@@ -180,7 +180,7 @@ class WorkerPool:
         priority: Priority,
         is_stale: Callable[[], bool] | None = None,
         *,
-        due_s: float | None = None,
+        handicap_s: float = 0.0,
         within_s: float = math.inf,
     ) -> R:
         """Do `item` together with others that wait for the same batch when its turn comes; never waits for more.
@@ -188,7 +188,7 @@ class WorkerPool:
         Where the call fails for several items, each is tried alone, so that one bad item costs no other its result.
         Cancelling the caller removes an item that has not begun. Arguments and errors are those of `submit`.
         """
-        return await self._queue(lambda: batch.call([item])[0], priority, is_stale, batch, item, due_s, within_s)
+        return await self._queue(lambda: batch.call([item])[0], priority, is_stale, batch, item, handicap_s, within_s)
 
     async def _queue(
         self,
@@ -197,7 +197,7 @@ class WorkerPool:
         is_stale: Callable[[], bool] | None,
         batch: Batch[T, R] | None,
         item: T | None,
-        due_s: float | None,
+        handicap_s: float,
         within_s: float,
     ) -> R:
         if self._closed:
@@ -205,8 +205,7 @@ class WorkerPool:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
         now_s, rank = loop.time(), client_rank.get()
-        due_s = now_s if due_s is None else due_s
-        job = _Job(priority, rank, due_s, next(self._order), now_s, call, future, is_stale, batch, item)
+        job = _Job(priority, rank, now_s + handicap_s, next(self._order), now_s, call, future, is_stale, batch, item)
         heapq.heappush(self._heap, job)
         self._dispatch()
         giving_up = None if within_s == math.inf else loop.call_later(within_s, self._give_up, job, within_s)

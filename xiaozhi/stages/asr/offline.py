@@ -232,12 +232,12 @@ class OfflineUtterance:
         if not len(pcm):
             return prefix
         # The shortest of equals first: so the many wait least, and none is overtaken by who comes much later.
-        due_s = asyncio.get_running_loop().time() + PATIENCE * len(pcm) / UPLINK_RATE_HZ
-        who, within_s = (question.priority, question.is_stale), question.within_s
+        handicap_s, within_s = PATIENCE * len(pcm) / UPLINK_RATE_HZ, question.within_s
+        who = (question.priority, question.is_stale)
         if self._batch is not None:
-            tail = await self._pool.submit_to(self._batch, pcm, *who, due_s=due_s, within_s=within_s)
+            tail = await self._pool.submit_to(self._batch, pcm, *who, handicap_s=handicap_s, within_s=within_s)
         else:
-            tail = await self._pool.submit(lambda: self._decode(pcm), *who, due_s=due_s, within_s=within_s)
+            tail = await self._pool.submit(lambda: self._decode(pcm), *who, handicap_s=handicap_s, within_s=within_s)
         return self._join(prefix, tail, start, end, question.priority)
 
     def _decode(self, pcm: PcmFloat) -> Transcript:
