@@ -189,6 +189,19 @@ async def test_those_are_confirmed_for_whom_a_worker_is_free_soon() -> None:
     assert all(talker.answers[0].took_s <= longest_s + 0.3 for talker in talkers)
 
 
+async def test_second_passes_before_anybody_asked_leave_a_worker_to_the_streams() -> None:
+    recognition = recognition_with(lambda pool: TwoPass(Streamed(pool), Whole(pool)))
+    recognition.second_pass.wanted = True
+    utterances = [recognition.begin() for _ in range(3)]
+    for utterance in utterances:
+        utterance.feed(sound(3.0))
+    await asyncio.sleep(1.0)
+    for utterance in utterances:
+        utterance.feed(sound(0.06, 0.0), silence_ms=60.0)
+    assert (recognition.second_pass.begun, recognition.pool.idle_workers) == (1, 1)
+    recognition.pool.close()
+
+
 async def test_one_after_the_other_everybody_is_confirmed() -> None:
     recognition = recognition_with(lambda pool: TwoPass(Streamed(pool), Whole(pool)))
     talkers = await talk(recognition, [3.0] * 5, lambda number: float(number))

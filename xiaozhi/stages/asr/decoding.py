@@ -24,12 +24,14 @@ class EarlyDecodes:
         wanted: by the settings.
         begun: how many there were.
         used: how many were the answer to a question; the others were wasted.
+        leave: workers that stay idle beside them, where there are more than one.
     """
 
     allowed: bool = True
     wanted: bool = True
     begun: int = 0
     used: int = 0
+    leave: int = 0
 
     @property
     def on(self) -> bool:
@@ -48,6 +50,7 @@ class Partials(EarlyDecodes):
     """
 
     wanted: bool = False
+    leave: int = 1  # a partial text is worth less than anybody's answer
     shown: int = 0
     dropped: int = 0
 
@@ -62,6 +65,7 @@ class SecondPass(EarlyDecodes):
         left_out: streamed texts that were answered without one.
     """
 
+    leave: int = 1  # streams are first
     wait_s: float = math.inf
     left_out: int = 0
 

@@ -169,12 +169,11 @@ class OfflineUtterance:
         if start >= self._voiced_samples:
             return
         pcm = self._audio()[start:end]
-        # A partial text is worth less than anybody's answer: one worker stays free for those, where there are two.
-        leave = 0 if in_silence else min(1, self._pool.workers - 1)
-        tail = self._pool.start_if_idle(lambda: self._decode(pcm), leave=leave)
+        kind = self._early if in_silence else self._partials
+        tail = self._pool.start_if_idle(lambda: self._decode(pcm), leave=min(kind.leave, self._pool.workers - 1))
         if tail is None:
             return
-        (self._early if in_silence else self._partials).begun += 1
+        kind.begun += 1
         self._ahead = _Ahead(prefix, start, end, tail, in_silence)
         tail.add_done_callback(functools.partial(self._decoded_ahead, self._ahead))
 
