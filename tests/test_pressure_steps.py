@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.house import House, house, question
 from tests.recognisers import until
+from xiaozhi import console
 from xiaozhi.concurrency.workers import Priority, WorkerPool
 from xiaozhi.overload.steps import Change, Readings, Step, Steps
 from xiaozhi.settings import LoadSettings, LoadStep
@@ -86,6 +87,11 @@ def test_every_step_is_taken_and_taken_back_in_turns(rounds: list[tuple[float, f
         now_s += 5.1
         ladder.update(now_s, CALM)
     assert not ladder.taken
+
+
+def test_the_console_has_words_for_every_step() -> None:
+    words = (Path(console.__file__).parent / "static" / "js" / "strings.js").read_text("utf-8")
+    assert [step for step in Step if f"'step_given.{step.value}': [" not in words] == []
 
 
 # Every step, in a whole server ---------------------------------------------------------------------------------------
