@@ -299,6 +299,20 @@ async def test_nothing_is_decoded_early_when_that_is_forbidden_or_of_no_use(pool
     assert (early.begun, len(engine.decoded)) == (1, 1), "the silence behind a prefix holds nothing"
 
 
+async def test_silence_behind_the_last_word_is_not_decoded_unless_a_key_is_held(pool: WorkerPool) -> None:
+    engine = Offline()
+    utterance = engine.open(Decoding(pool, EarlyDecodes(allowed=False)))
+    utterance.feed(sound(2.0))
+    utterance.feed(sound(1.0, 0.0), silence_ms=1000.0)
+    assert (await utterance.transcribe(Question(held=False))).text == "21"
+    assert len(engine.decoded[-1]) == round(2.1 * RATE)
+    assert (await utterance.transcribe(Question(held=True))).text == "30"
+    # Who goes on is heard from where the last decode ended, if that was long enough to be kept.
+    utterance.feed(sound(1.5))
+    assert (await utterance.transcribe(Question(held=False))).text == "30 15"
+    assert (await utterance.transcribe(Question(held=False))).text == "30 15" and len(engine.decoded) == 4
+
+
 async def test_a_whisper_that_the_vad_misses_is_heard(pool: WorkerPool) -> None:
     """While a key is held the silence grows although somebody may whisper."""
     engine = Offline()

@@ -65,7 +65,12 @@ def test_auto_knows_a_zipformer_by_its_files(tmp_path: Path) -> None:
     assert build(tmp_path).recognizer.name == "zipformer"
     assert build(tmp_path / "none", model_dir=folder).recognizer.name == "zipformer"
     build_tiny(tmp_path / "sense-voice")
-    assert build(tmp_path).recognizer.name == "sense-voice"
+    assert build(tmp_path).recognizer.name == "sense-voice", "it knows English only, and Chinese may be spoken"
+    both = build(tmp_path, language="en")
+    assert both.recognizer.name == "two-pass"
+    assert str(tmp_path / "zipformer") in both.why and str(tmp_path / "sense-voice") in both.why
+    (tmp_path / "zipformer" / "tokens.txt").unlink()
+    assert build(tmp_path, language="en").recognizer.name == "sense-voice"
 
 
 @pytest.mark.parametrize("engine", ["sense-voice", "zipformer"])

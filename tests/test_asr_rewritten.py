@@ -9,20 +9,24 @@ import pytest
 
 from bench import sense_voice_full
 from bench.sense_voice_model import build_tiny, ctc_path, pieces, save
+from xiaozhi.overload.cpu import CpuClass, cpu_class
 from xiaozhi.settings import AsrSettings
 from xiaozhi.stages.asr import rewritten
+from xiaozhi.stages.asr.recogniser import Quickest
 from xiaozhi.stages.asr.registry import build_recognizer
-from xiaozhi.stages.asr.rewritten import fastest, has_vnni, shift
+from xiaozhi.stages.asr.rewritten import fastest, shift
 from xiaozhi.stages.asr.sense_voice import SenseVoice
 from xiaozhi.stages.asr.signed_weights import sign_weights
 
-needs_vnni = pytest.mark.skipif(not has_vnni(), reason="this CPU has no VNNI, so the signed kernel would be wrong")
+needs_vnni = pytest.mark.skipif(
+    cpu_class() is not CpuClass.VNNI, reason="this CPU has no VNNI, so the signed kernel would be wrong"
+)
 
 
 @pytest.fixture
 def vnni(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A CPU that says it has VNNI, and a cache folder of its own."""
-    monkeypatch.setattr(rewritten, "has_vnni", lambda: True)
+    monkeypatch.setattr(rewritten, "cpu_class", lambda: CpuClass.VNNI)
     monkeypatch.delenv("CACHE_DIRECTORY", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache"
@@ -44,29 +48,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def copies(folder: Path) -> list[Path]:
     return sorted(folder.glob("model.int8.rewritten-*.onnx"))
-
-
-def cpu(tmp_path: Path, flags: str) -> Path:
-    path = tmp_path / "cpuinfo"
-    path.write_text(f"processor\t: 0\nmodel name\t: One\nflags\t\t: {flags}\n\nprocessor\t: 1\n")
-    return path
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        ("fpu avx512_vnni sse", True),
-        ("avx2 avx_vnni", True),
-        ("fpu avx512f avx512vl", False),
-        ("avx_vnni2", False),
-    ],
-)
-def test_vnni_is_read_from_the_flags(tmp_path: Path, flags: str, expected: bool) -> None:
-    assert has_vnni(cpu(tmp_path, flags)) is expected
-
-
-def test_without_a_list_of_flags_there_is_no_vnni(tmp_path: Path) -> None:
-    assert not has_vnni(tmp_path / "none")
 
 
 def test_every_weight_becomes_signed_and_keeps_its_value(folder: Path) -> None:
@@ -183,7 +164,7 @@ def test_where_the_layers_come_out_otherwise_the_weights_alone_are_signed(
 
 
 def test_without_vnni_weights_stay_unsigned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rewritten, "has_vnni", lambda: False)
+    monkeypatch.setattr(rewritten, "cpu_class", lambda: CpuClass.AVX2)
     copy = fastest(folder / "model.int8.onnx")
     assert copies(folder) == [copy]
     weights = {one.name: one.data_type for one in onnx.load(copy).graph.initializer}
@@ -192,9 +173,9 @@ def test_without_vnni_weights_stay_unsigned(folder: Path, monkeypatch: pytest.Mo
 
 
 def test_a_copy_for_another_kind_of_cpu_is_not_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rewritten, "has_vnni", lambda: False)
+    monkeypatch.setattr(rewritten, "cpu_class", lambda: CpuClass.AVX2)
     plain = fastest(folder / "model.int8.onnx")
-    monkeypatch.setattr(rewritten, "has_vnni", lambda: True)
+    monkeypatch.setattr(rewritten, "cpu_class", lambda: CpuClass.VNNI)
     monkeypatch.setattr(rewritten, "shift", lambda *_: 0.0)
     assert fastest(folder / "model.int8.onnx") != plain
 
@@ -240,3 +221,24 @@ def test_a_damaged_copy_is_thrown_away(folder: Path, vnni: Path, caplog: pytest.
     assert built.recognizer.model.name == "model.int8.onnx"
     assert "going on with" in caplog.text
     assert not copy.exists()
+
+
+@needs_vnni
+def test_what_was_measured_to_be_quickest_is_loaded(folder: Path, vnni: Path) -> None:
+    def built(quickest: Quickest, **asr: Any) -> SenseVoice:
+        settings = AsrSettings(engine="sense-voice", model_dir=folder, **asr)
+        engine = build_recognizer(settings, folder, (), quickest).recognizer
+        engine.close()
+        assert isinstance(engine, SenseVoice)
+        return engine
+
+    usual = built(Quickest())
+    assert usual.model == copies(folder)[0] and usual.lone is None
+    assert built(Quickest("published")).model == folder / "model.int8.onnx"
+    assert built(Quickest("of an earlier version")).model == copies(folder)[0]
+    lone = built(Quickest("published", 2)).lone
+    assert isinstance(lone, SenseVoice) and lone.model == folder / "model.int8.onnx"
+    # The owner has the last word.
+    assert built(Quickest("", 2), lone_threads=1).lone is None
+    assert built(Quickest(), lone_threads=2).lone is not None
+    assert built(Quickest("rewritten"), rewrite=False).model == folder / "model.int8.onnx"

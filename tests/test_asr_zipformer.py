@@ -200,12 +200,12 @@ async def test_an_utterance_takes_a_worker_once_for_each_step_of_the_model(engli
     pcm = clip("goforward")
     submit = pool.submit
 
-    async def counted(*given: Any) -> Any:
+    async def counted(*given: Any, **named: Any) -> Any:
         nonlocal calls
         calls += 1
-        return await submit(*given)
+        return await submit(*given, **named)
 
-    pool.submit = counted  # type: ignore[method-assign,assignment]
+    pool.submit = counted  # type: ignore[method-assign]
     for start in range(0, len(pcm), 960):
         utterance.feed(pcm[start : start + 960])
         await until(lambda: utterance._feeding is None or utterance._feeding.done())

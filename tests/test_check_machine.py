@@ -10,6 +10,7 @@ import pytest
 
 from xiaozhi.checks import machine
 from xiaozhi.checks.finding import Finding, Level, bad, ok, serving_fails, warn
+from xiaozhi.overload.cpu import CpuClass
 from xiaozhi.settings import ServerSettings, Settings
 
 
@@ -74,15 +75,13 @@ def test_a_full_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert machine.disk(tmp_path).level is Level.WARN
 
 
-def test_the_processor_is_measured_against_the_settings(tmp_path: Path) -> None:
-    info = tmp_path / "cpuinfo"
+def test_the_processor_is_measured_against_the_settings() -> None:
     few = with_settings(asr={"workers": 1})
-    info.write_text("processor : 0\nflags : fpu avx2 avx512_vnni\n")
-    assert "with VNNI" in machine.cpu(few, info).text
-    info.write_text("processor : 0\nflags : fpu avx2\n")
-    assert "without VNNI" in machine.cpu(few, info).text
-    assert machine.cpu(few, tmp_path / "none").level is Level.OK
-    many = machine.cpu(with_settings(asr={"workers": 64, "threads": 64}), info)
+    assert "with VNNI" in machine.cpu(few, CpuClass.VNNI).text
+    assert "without VNNI" in machine.cpu(few, CpuClass.AVX2).text
+    assert "ARM dotprod" in machine.cpu(few, CpuClass.DOTPROD).text
+    assert machine.cpu(few, CpuClass.OTHER).level is Level.OK
+    many = machine.cpu(with_settings(asr={"workers": 64, "threads": 64}))
     assert (many.level, many.required) == (Level.WARN, False)
 
 

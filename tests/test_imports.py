@@ -10,8 +10,8 @@ ROOT = Path(__file__).resolve().parents[1] / "xiaozhi"
 # From the ground up. The stages stand side by side: none of them knows another.
 ORDER = (
     "__init__ program settings logs audio events text turn concurrency upstream models overload store cluster cache "
-    "stages tools agents memory conversation reload access transport http migrate console observability checks "
-    "app client plan deploy cli __main__"
+    "stages plan tools agents memory conversation reload access transport http migrate console observability checks "
+    "app client deploy cli __main__"
 ).split()
 STAGES = ("vad", "asr", "llm", "tts")
 

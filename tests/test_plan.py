@@ -35,6 +35,13 @@ from xiaozhi.plan.planner import (
 )
 
 COSTS = read_costs()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_measured_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 ENGINES = st.sampled_from(["sense-voice", "zipformer", "two-pass", "remote"])
 DEMANDS = st.builds(
     Demand,

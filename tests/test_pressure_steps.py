@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.house import House, house, question
 from tests.recognisers import until
+from xiaozhi import console
 from xiaozhi.concurrency.workers import Priority, WorkerPool
 from xiaozhi.overload.steps import Change, Readings, Step, Steps
 from xiaozhi.settings import LoadSettings, LoadStep
@@ -56,6 +57,7 @@ def test_several_steps_are_taken_at_once_the_least_missed_first() -> None:
     changes = Steps(LoadSettings()).update(0.0, Readings(asr_wait_ms=60_000))
     assert [change.step for change in changes] == [
         Step.EXTRAS,
+        Step.SECOND_PASS,
         Step.SPECULATION,
         Step.HEDGING,
         Step.TURNS,
@@ -87,6 +89,11 @@ def test_every_step_is_taken_and_taken_back_in_turns(rounds: list[tuple[float, f
     assert not ladder.taken
 
 
+def test_the_console_has_words_for_every_step() -> None:
+    words = (Path(console.__file__).parent / "static" / "js" / "strings.js").read_text("utf-8")
+    assert [step for step in Step if f"'step_given.{step.value}': [" not in words] == []
+
+
 # Every step, in a whole server ---------------------------------------------------------------------------------------
 
 
@@ -116,7 +123,10 @@ async def gives_up(home: House, step: Step) -> bool:
     services = home.server.services
     match step:
         case Step.EXTRAS:
-            return not (services.recognition.early.allowed or services.recognition.partials.allowed)
+            assert services.recognition.early.allowed  # it costs no other anything, and saves a decode
+            return not services.recognition.partials.allowed
+        case Step.SECOND_PASS:
+            return not services.recognition.second_pass.allowed
         case Step.SPECULATION:
             return not services.may_speculate
         case Step.QUALITY:
@@ -125,7 +135,7 @@ async def gives_up(home: House, step: Step) -> bool:
         case Step.HEDGING:
             return not services.chat.hedging_allowed
         case Step.TURNS:
-            return not services.admission.open
+            return not (services.admission.open or services.recognition.early.allowed)
         case Step.DEVICES:
             status, retry_after = await knock(home)
             assert retry_after == ("7" if status == 503 else None)

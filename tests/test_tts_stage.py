@@ -173,11 +173,9 @@ async def test_the_first_packet_is_encoded_alone_and_first() -> None:
     jobs: list[Priority] = []
 
     class Watched(WorkerPool):
-        async def submit(
-            self, call: Callable[[], R], priority: Priority, is_stale: Callable[[], bool] | None = None
-        ) -> R:
+        async def submit(self, call: Callable[[], R], priority: Priority, *more: Any, **named: Any) -> R:
             jobs.append(priority)
-            return await super().submit(call, priority, is_stale)
+            return await super().submit(call, priority, *more, **named)
 
     class Whole(Fake):
         async def speak(

@@ -21,6 +21,7 @@ from xiaozhi.app.service_manager import Notifier, service_manager
 from xiaozhi.logs import set_up_logging
 from xiaozhi.overload.usage import give_back
 from xiaozhi.program import program
+from xiaozhi.reload.calibrating import calibrate
 from xiaozhi.reload.model_pulls import missing_models
 from xiaozhi.reload.watch import FileWatch
 from xiaozhi.settings import Settings
@@ -85,6 +86,7 @@ async def _serve_and_tell(
             loop.add_signal_handler(signal.SIGHUP, read_again)
         watching = asyncio.create_task(watch.run(looks=reread is not None and settings.server.reload), name="reload")
         pulling = asyncio.create_task(server.pulls.run(), name="pull-models")
+        calibrating = asyncio.create_task(calibrate(server.services, server.reloader), name="calibrate")
         server.services.on_turn.append(server.count_turn)
         server.reloader.on_busy.append(lambda busy: manager.reloading() if busy else manager.ready())
         telling = asyncio.create_task(manager.watch(lambda: _status(server)), name="tell-service-manager")
@@ -92,6 +94,7 @@ async def _serve_and_tell(
         await stop.wait()
         watching.cancel()
         pulling.cancel()
+        calibrating.cancel()
         drain_s = server.services.settings.server.drain_s  # it may have changed meanwhile
         _end_in_time(drain_s + _CLOSE_S)
         manager.stopping(drain_s)

@@ -13,6 +13,7 @@ from xiaozhi.conversation.services import Services
 from xiaozhi.memory.summaries import Summariser
 from xiaozhi.overload.admission import TurnAdmission
 from xiaozhi.overload.load_shedder import LoadShedder
+from xiaozhi.reload.calibrating import about_box, standing
 from xiaozhi.settings import Settings
 from xiaozhi.stages.asr.recognition import Recognition
 from xiaozhi.stages.asr.registry import build_recognizer, close_recognizer, warm_recognizer
@@ -42,7 +43,9 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     codec = WorkerPool(settings.audio.codec_workers, "codec")
     silero = await asyncio.to_thread(load_silero, settings.vad)
     await asyncio.to_thread(shipped_model)  # 80 ms, which no first turn is to wait for
-    built = await asyncio.to_thread(build_recognizer, settings.asr, models_dir, SPOKEN_COMMANDS_EN)
+    calibration = await asyncio.to_thread(standing, settings)
+    quickest = calibration.quickest if calibration is not None else None
+    built = await asyncio.to_thread(build_recognizer, settings.asr, models_dir, SPOKEN_COMMANDS_EN, quickest)
     built_chat = build_chat(settings.llm, settings.server.timezone, edge=settings.cluster.tier == "edge")
     voices = build_voices(settings.tts, models_dir)
     batcher = VadBatcher(silero, settings.vad)
@@ -79,7 +82,9 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
             "asr": About((built.why,), built.hint),
             "llm": About((built_chat.why,), built_chat.hint),
             "tts": About(voices.why, voices.hint),
+            **({"box": about_box(calibration, settings)} if settings.asr.calibrate else {}),
         },
+        calibration=calibration,
     )
     try:
         services.prewarm()

@@ -15,7 +15,11 @@ from xiaozhi.checks.finding import Finding, bad, ok, warn
 from xiaozhi.http.headers import SERVER_NAME
 from xiaozhi.http.health import HEALTH_PATH
 from xiaozhi.overload import usage
+from xiaozhi.overload.cpu import CpuClass, cpu_class
+from xiaozhi.plan.calibration import NOT_MEASURED, Calibration, ground_of, keep, read_calibration
+from xiaozhi.plan.measuring import measure
 from xiaozhi.settings import ServerSettings, Settings
+from xiaozhi.stages.vad.silero import VadError
 
 LOW_DISK_MB = 500
 """Free space below which models, caches and logs soon do not fit."""
@@ -111,23 +115,39 @@ def disk(path: Path) -> Finding:
     return ok("disk", f"{free_mb:,} MB free".replace(",", " "))
 
 
-def cpu(settings: Settings, cpuinfo: Path = Path("/proc/cpuinfo")) -> Finding:
+def cpu(settings: Settings, found: CpuClass | None = None) -> Finding:
     """Whether the processor has the instructions and the cores for what is asked of it."""
     cores = usage.cores()
     wanted = settings.asr.workers * settings.asr.threads
-    try:
-        flags = next(
-            line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features"))
-        ).split()
-    except (OSError, StopIteration):
-        flags = []
     if wanted > cores:
         return warn("cpu", f"{cores} cores for {wanted} recognition threads: lower asr.workers or asr.threads")
-    if not flags:
-        return ok("cpu", f"{cores} cores")
-    if {"avx512_vnni", "avx_vnni"} & set(flags):
-        return ok("cpu", f"{cores} cores, with VNNI: int8 models run at full speed")
-    return ok("cpu", f"{cores} cores, without VNNI: int8 recognition takes about 1.7 times as long as with it")
+    match found or cpu_class():
+        case CpuClass.OTHER:
+            return ok("cpu", f"{cores} cores")
+        case CpuClass.VNNI:
+            return ok("cpu", f"{cores} cores, with VNNI: int8 models run at full speed")
+        case CpuClass.AVX2:
+            return ok("cpu", f"{cores} cores, without VNNI: int8 recognition takes about twice as long as with it")
+        case other:
+            return ok("cpu", f"{cores} cores, {other}")
+
+
+def capacity(settings: Settings, *, measured_now: bool = False) -> list[Finding]:
+    """How many talkers this box is good for, as it was measured. Blocking: up to a minute when it is measured now."""
+    ground = ground_of(settings)
+    if measured_now:
+        try:
+            found: Calibration | None = measure(settings, ground)
+        except VadError:
+            return []  # said of the VAD
+        assert found is not None
+        keep(settings.server.data_dir, found)
+    else:
+        found = read_calibration(settings.server.data_dir, ground)
+    if found is None:
+        return [ok("capacity", NOT_MEASURED)]
+    talkers, measured = found.lines(settings.asr)
+    return [(warn if found.talkers(settings.asr) == 0 else ok)("capacity", talkers), ok("measured", measured)]
 
 
 def descriptors(settings: ServerSettings) -> Finding:

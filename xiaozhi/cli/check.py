@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--applies", action="store_true", help="only print when a change of each setting takes effect while serving"
     )
+    parser.add_argument(
+        "--measure", action="store_true", help="measure now how quick this box is (up to a minute), and keep it"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     level = log.level
     log.setLevel(logging.CRITICAL)  # what the engines would log is in the findings
     try:
-        findings = asyncio.run(findings_of(load(args)))
+        findings = asyncio.run(findings_of(load(args), measure=args.measure))
     except SettingsError as mistakes:
         findings = [bad("settings", line) for line in mistakes.errors]
     finally:
@@ -57,8 +60,13 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failing else 0
 
 
-async def findings_of(loaded: "Loaded") -> "list[Finding]":
-    """Everything that was found, in the order of the settings file; what waits for a network waits together."""
+async def findings_of(loaded: "Loaded", *, measure: bool = False) -> "list[Finding]":
+    """Everything that was found, in the order of the settings file; what waits for a network waits together.
+
+    Args:
+        loaded: what is looked at.
+        measure: measure how quick this box is, whether that was done before or not.
+    """
     from xiaozhi.checks import access, machine, stages, upstream
     from xiaozhi.checks.agents import agents
     from xiaozhi.checks.finding import ok, warn
@@ -87,6 +95,7 @@ async def findings_of(loaded: "Loaded") -> "list[Finding]":
         await asyncio.to_thread(access.firmware, settings.ota),
         machine.disk(settings.server.data_dir),
         machine.cpu(settings),
+        *await asyncio.to_thread(machine.capacity, settings, measured_now=measure),
         machine.descriptors(settings.server),
         libraries,
         activity,

@@ -1,4 +1,7 @@
-"""`xiaozhi plan`: how many nodes so many devices need, and what a month costs. Measures nothing, asks nobody."""
+"""`xiaozhi plan`: how many nodes so many devices need, and what a month costs. Measures nothing, asks nobody.
+
+Where this box was measured (`xiaozhi check --measure`, or a server that ran here), a node is taken to be like it.
+"""
 
 import argparse
 import json
@@ -7,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from xiaozhi.cli.frame import WrongUsage
+from xiaozhi.cli.frame import WrongUsage, load
 
 if TYPE_CHECKING:
     from xiaozhi.plan.costs import Costs
@@ -49,13 +52,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--price-voice", type=float, metavar="PRICE", help="of a million characters spoken")
     parser.add_argument("--node-price", type=float, metavar="PRICE", help="of a node for a month")
     parser.add_argument("--currency", default="USD", help="of the prices; USD")
-    parser.add_argument("--costs", type=Path, metavar="FILE", help="figures of your own, from bench.plan_costs")
+    parser.add_argument(
+        "--costs",
+        type=Path,
+        metavar="FILE",
+        help="figures of your own, from bench.plan_costs; else of this box, else shipped",
+    )
     parser.add_argument("--explain", action="store_true", help="show how each figure is computed, with its numbers")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> None:
     """Print the plan."""
+    from xiaozhi.plan.calibration import read_calibration
     from xiaozhi.plan.costs import DEFAULT_FILE, read_costs
     from xiaozhi.plan.planner import Box, Demand, Limits, explain, month, numbers_of, plan
 
@@ -75,6 +84,8 @@ def run(args: argparse.Namespace) -> None:
         if any(price is not None and price < 0 for _, _, price in prices.values()):
             raise ValueError("a price must not be negative")
         costs = read_costs(args.costs or DEFAULT_FILE)
+        measured = read_calibration(load(args).settings.server.data_dir) if args.costs is None else None
+        costs = measured.costs(costs) if measured is not None else costs
         fleet = plan(demand, box, costs, limits)
         bought = month(demand, costs, hours_per_day=args.hours_per_day, request_tokens=args.tokens_in)
     except ValueError as error:

@@ -10,6 +10,7 @@ import functools
 import heapq
 import itertools
 import logging
+import math
 import os
 import sys
 import threading
@@ -48,7 +49,7 @@ client_rank: ContextVar[Rank] = ContextVar("client_rank", default=Rank.NORMAL)
 
 
 class JobDropped(Exception):
-    """The job was stale, or the pool closed, before it began."""
+    """The job was stale, waited too long, or the pool closed, before it began."""
 
 
 class Batch(Generic[T, R]):
@@ -79,6 +80,7 @@ class _Failed:
 class _Job:
     priority: int
     rank: int
+    in_line_s: float
     order: int
     queued_at: float = field(compare=False)
     call: Callable[[], Any] = field(compare=False)
@@ -105,7 +107,7 @@ class WorkerPool:
         self.workers = workers
         self.name = name
         self.dropped = 0
-        """Jobs that went stale before they began."""
+        """Jobs that went stale, or waited too long, before they began."""
         self._executor = ThreadPoolExecutor(workers, name, _give_way, (niceness,))
         self._heap: list[_Job] = []
         self._order = itertools.count()
@@ -116,6 +118,11 @@ class WorkerPool:
     def idle_workers(self) -> int:
         """Threads with nothing to do."""
         return max(0, self.workers - self._running)
+
+    @property
+    def lone(self) -> bool:
+        """A job that asks this while it runs is the only one there is. May be asked in a worker."""
+        return self._running <= 1 and not self._heap
 
     @property
     def waiting(self) -> int:
@@ -140,28 +147,48 @@ class WorkerPool:
         """Run `call` in a worker with top priority and return its result."""
         return await self.submit(lambda: call(*args, **kwargs), Priority.FINAL)
 
-    async def submit(self, call: Callable[[], R], priority: Priority, is_stale: Callable[[], bool] | None = None) -> R:
+    async def submit(
+        self,
+        call: Callable[[], R],
+        priority: Priority,
+        is_stale: Callable[[], bool] | None = None,
+        *,
+        handicap_s: float = 0.0,
+        within_s: float = math.inf,
+    ) -> R:
         """Run `call` when its turn comes.
 
         Cancelling the caller removes a job that has not begun; one that runs is left to finish, its result unused.
 
+        Args:
+            call: what to do.
+            priority: goes before the rank of the client, and this before who came first.
+            is_stale: nobody wants the result any more.
+            handicap_s: among equals it goes in line as if it had come so much later.
+            within_s: what has not begun by then is not worth doing any more.
+
         Raises:
-            JobDropped: `is_stale()` was true when a worker became free, or the pool is closed.
+            JobDropped: `is_stale()` was true when a worker became free, none was within `within_s`, or the pool is
+                closed.
         """
-        return await self._queue(call, priority, is_stale, None, None)
+        return await self._queue(call, priority, is_stale, None, None, handicap_s, within_s)
 
     async def submit_to(
-        self, batch: Batch[T, R], item: T, priority: Priority, is_stale: Callable[[], bool] | None = None
+        self,
+        batch: Batch[T, R],
+        item: T,
+        priority: Priority,
+        is_stale: Callable[[], bool] | None = None,
+        *,
+        handicap_s: float = 0.0,
+        within_s: float = math.inf,
     ) -> R:
         """Do `item` together with others that wait for the same batch when its turn comes; never waits for more.
 
         Where the call fails for several items, each is tried alone, so that one bad item costs no other its result.
-        Cancelling the caller removes an item that has not begun.
-
-        Raises:
-            JobDropped: `is_stale()` was true when a worker became free, or the pool is closed.
+        Cancelling the caller removes an item that has not begun. Arguments and errors are those of `submit`.
         """
-        return await self._queue(lambda: batch.call([item])[0], priority, is_stale, batch, item)
+        return await self._queue(lambda: batch.call([item])[0], priority, is_stale, batch, item, handicap_s, within_s)
 
     async def _queue(
         self,
@@ -170,21 +197,39 @@ class WorkerPool:
         is_stale: Callable[[], bool] | None,
         batch: Batch[T, R] | None,
         item: T | None,
+        handicap_s: float,
+        within_s: float,
     ) -> R:
         if self._closed:
             raise JobDropped(f"{self.name} is closed")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
-        job = _Job(priority, client_rank.get(), next(self._order), loop.time(), call, future, is_stale, batch, item)
+        now_s, rank = loop.time(), client_rank.get()
+        job = _Job(priority, rank, now_s + handicap_s, next(self._order), now_s, call, future, is_stale, batch, item)
         heapq.heappush(self._heap, job)
         self._dispatch()
+        giving_up = None if within_s == math.inf else loop.call_later(within_s, self._give_up, job, within_s)
         try:
             return await future
         except asyncio.CancelledError:
-            if job in self._heap:  # it must not count as waiting when others are told that there is too much to do
-                self._heap.remove(job)
-                heapq.heapify(self._heap)
+            self._take_out(job)  # it must not count as waiting when others are told that there is too much to do
             raise
+        finally:
+            if giving_up is not None:
+                giving_up.cancel()
+
+    def _take_out(self, job: _Job) -> bool:
+        """Whether a job was waiting; now it does not."""
+        if job not in self._heap:
+            return False
+        self._heap.remove(job)
+        heapq.heapify(self._heap)
+        return True
+
+    def _give_up(self, job: _Job, within_s: float) -> None:
+        if self._take_out(job) and not job.future.done():
+            self.dropped += 1
+            job.future.set_exception(JobDropped(f"no worker was free within {within_s:g} s"))
 
     def start_if_idle(self, call: Callable[[], R], *, leave: int = 0) -> asyncio.Future[R] | None:
         """Begin `call` now if a thread has nothing to do; None when all are busy or the pool is closed.
@@ -199,7 +244,8 @@ class WorkerPool:
             return None
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
-        self._begin(_Job(Priority.PARTIAL, Rank.NORMAL, next(self._order), loop.time(), call, future, None))
+        now_s = loop.time()
+        self._begin(_Job(Priority.PARTIAL, Rank.NORMAL, now_s, next(self._order), now_s, call, future, None))
         return future
 
     def _dispatch(self) -> None:

@@ -14,7 +14,9 @@ from xiaozhi.conversation.caches import Caches
 from xiaozhi.overload.admission import TurnAdmission
 from xiaozhi.overload.load_shedder import LoadShedder
 from xiaozhi.overload.steps import Step
+from xiaozhi.plan.calibration import Calibration
 from xiaozhi.settings import Settings
+from xiaozhi.stages.asr.recogniser import Quickest
 from xiaozhi.stages.asr.recognition import Recognition
 from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.tts.engine import VoiceError
@@ -75,7 +77,9 @@ class Engines:
     load_shedder: LoadShedder
     admission: TurnAdmission
     about: dict[str, About] = field(default_factory=dict)
-    """By stage: `vad`, `asr`, `llm`, `tts`."""
+    """By stage: `vad`, `asr`, `llm`, `tts`; and `box`, how quick it is."""
+    calibration: Calibration | None = None
+    """How quick this box was measured to be; None before it was."""
     retirement: Retirement = field(default_factory=Retirement)
     """Who uses the engines, and former ones that wait to be closed."""
     voice_delay: DelayEstimate = field(default_factory=lambda: DelayEstimate(0.1))
@@ -96,6 +100,11 @@ class Engines:
         self.for_agents = AgentEngines(self)
         self.use(self.settings)
         self.load_shedder.tell(self.obey)
+
+    @property
+    def quickest(self) -> Quickest:
+        """How to recognise soonest here."""
+        return self.calibration.quickest if self.calibration is not None else Quickest()
 
     @property
     def banner(self) -> list[str]:
@@ -137,7 +146,9 @@ class Engines:
         """Give something up, or take it back."""
         match step:
             case Step.EXTRAS:
-                self.recognition.early.allowed = self.recognition.partials.allowed = not taken
+                self.recognition.partials.allowed = not taken
+            case Step.SECOND_PASS:
+                self.recognition.second_pass.allowed = not taken
             case Step.SPECULATION:
                 self.may_speculate = not taken
             case Step.QUALITY:
@@ -145,7 +156,8 @@ class Engines:
             case Step.HEDGING:
                 self.chat.hedging_allowed = not taken
             case Step.TURNS:
-                self.admission.open = not taken
+                # An early decode takes an idle worker only, and is nearly always the answer: last to go.
+                self.admission.open = self.recognition.early.allowed = not taken
             case Step.DEVICES:
                 self.takes_devices = not taken
 

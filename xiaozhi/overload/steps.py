@@ -15,11 +15,12 @@ from xiaozhi.settings import LoadSettings, LoadStep
 class Step(Enum):
     """What can be given up, the least missed first."""
 
-    EXTRAS = "extras"  # partial texts, decodes before anybody asked
+    EXTRAS = "extras"  # partial texts
+    SECOND_PASS = "second_pass"  # confirming what a streaming recogniser has heard
     SPECULATION = "speculation"  # replies prepared before the turn is over
     QUALITY = "quality"  # effort and bitrate of Opus
     HEDGING = "hedging"  # second requests to upstreams
-    TURNS = "turns"  # answering at once: new turns wait their turn, and are told so
+    TURNS = "turns"  # answering at once: new turns wait their turn, and are told so; decodes before anybody asked
     DEVICES = "devices"  # new devices
 
 

@@ -154,11 +154,13 @@ class Box:
     Attributes:
         cores, memory_gb: what it has.
         speed: of one of its cores, 1 for the machine the costs were measured on.
+        recognizers: at the same time; 0: one core is left to the event loop.
     """
 
     cores: int = 4
     memory_gb: float = 8.0
     speed: float = 1.0
+    recognizers: int = 0
 
     def __post_init__(self) -> None:
         if self.cores < 1 or self.memory_gb <= 0 or self.speed <= 0:
@@ -166,8 +168,8 @@ class Box:
 
     @property
     def workers(self) -> int:
-        """Recognizers at the same time: one core is left to the event loop."""
-        return max(1, self.cores - 1)
+        """Recognizers at the same time."""
+        return self.recognizers or max(1, self.cores - 1)
 
 
 @dataclass(frozen=True, slots=True)

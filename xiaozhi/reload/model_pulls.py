@@ -126,7 +126,7 @@ class Pulls:
         """Fetch what is missing, and look whether somebody else has put a model there. Runs until cancelled."""
         wanted = await asyncio.to_thread(missing_models, self._services.settings)
         retry_s, retry_at = _FIRST_RETRY_S, self._loop.time()
-        self._absent = self._better()
+        self._absent = await asyncio.to_thread(self._better)
         while True:
             if wanted and self._loop.time() >= retry_at:
                 for name in wanted:
@@ -140,11 +140,15 @@ class Pulls:
             wanted = [name for name in wanted if name in self._absent]
 
     def _better(self) -> set[str]:
-        """Models that would be used instead of what is, if they were there."""
+        """Models that would be used instead of what is, or beside it, if they were there. Blocking."""
         asr, engine = self._services.settings.asr, self._services.recognition.engine.name
-        if asr.engine == "auto" and asr.model_dir is None and engine in ("pocketsphinx", "zipformer"):
-            return {"sense-voice"} if engine == "zipformer" else {"sense-voice", "zipformer"}
-        return set()
+        if asr.engine != "auto" or asr.model_dir is not None:
+            return set()
+        if engine == "sense-voice" and _known("zipformer").installed(self._services.settings.models.dir):
+            return set()  # it does not know what is spoken
+        return {"pocketsphinx": set(_BY_ITSELF), "zipformer": {"sense-voice"}, "sense-voice": {"zipformer"}}.get(
+            engine, set()
+        )
 
     async def close(self) -> None:
         """Stop fetching; what has come in part is gone on with at the next start."""

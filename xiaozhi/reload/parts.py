@@ -82,7 +82,9 @@ async def _build(parts: Parts, services: Services, keys: Collection[str]) -> Non
         parts.model = await asyncio.to_thread(load_silero, settings.vad)
         parts.about["vad"] = About((parts.model.name,))
     if "asr" in engines:
-        built = await asyncio.to_thread(build_recognizer, settings.asr, models_dir, SPOKEN_COMMANDS_EN)
+        built = await asyncio.to_thread(
+            build_recognizer, settings.asr, models_dir, SPOKEN_COMMANDS_EN, services.quickest
+        )
         parts.recognizer = built.recognizer
         parts.about["asr"] = About((built.why,), built.hint)
         await warm_recognizer(parts.recognizer, services.recognition.pool)

@@ -299,7 +299,8 @@ class AsrSettings(RecognizerTables, applies="next turn"):
 
     engine: EngineName = "auto"
     """Who recognises.
-      "auto"         SenseVoice or else a zipformer where a model is found in [models] dir, otherwise pocketsphinx
+      "auto"         SenseVoice or else a zipformer where a model is found in [models] dir, otherwise pocketsphinx;
+                     "two-pass" where both are there and the zipformer knows asr.language, or Chinese and English
       "sense-voice"  Chinese, English, Japanese, Korean, Cantonese; the best of them. `xiaozhi models pull sense-voice`
       "zipformer"    recognises while one speaks, final text at once. `xiaozhi models pull zipformer`
       "two-pass"     both of these: the reply is prepared on what the zipformer has heard, and spoken when SenseVoice
@@ -309,7 +310,8 @@ class AsrSettings(RecognizerTables, applies="next turn"):
       "funasr"       a FunASR runtime, over its WebSocket; in mode "2pass" while one speaks
     All others are clouds that recognise while one speaks, each with a table of its name below.
     zh: 识别引擎。
-      auto：[models] dir 里有 SenseVoice 或 zipformer 就用，否则用 pocketsphinx
+      auto：[models] dir 里有 SenseVoice 或 zipformer 就用，否则用 pocketsphinx；两者都有，而且 zipformer 会
+          asr.language（自动时为中英文），就用 two-pass
       sense-voice：中、英、日、韩、粤语，效果最好；`xiaozhi models pull sense-voice`
       zipformer：边说边识别，说完立刻有文字；`xiaozhi models pull zipformer`
       two-pass：两者都用，先按 zipformer 听到的准备回答，SenseVoice 听到的相同就说出来，不同就重新准备；最快，代价是
@@ -360,6 +362,18 @@ class AsrSettings(RecognizerTables, applies="next turn"):
     1。"""
     threads: int = Field(1, ge=1, le=64)
     """zh: 每个识别用的线程数。一个识别用两个线程，会多花 20% 到 90% 的 CPU，得不偿失。"""
+    lone_threads: int = Field(0, ge=0, le=64)
+    """Threads of a SenseVoice decode while nobody else is being recognised: a sooner answer for more CPU and for a
+    second copy of the model in memory (75 to 250 MB). 0: all cores where this box was measured to be clearly quicker
+    with them (asr.calibrate); 1: never more than asr.threads.
+    zh: 没有别人在识别时，SenseVoice 一次识别用的线程数：多花 CPU，更快有结果；要多占一份模型的内存（75 到 250 MB）。
+    0：实测（asr.calibrate）明显更快时用上所有的核；1：不多用。"""
+    calibrate: OnRestart[bool] = True
+    """Measure in the background, once, how quick this box is with the models that are here, and use what is quickest.
+    Kept in calibration.json of server.data_dir; `xiaozhi check` shows it, `xiaozhi plan` plans with it. Measured again
+    when a model, the CPU or onnxruntime is another one, or the file is deleted.
+    zh: 在后台测一次这台机器跑已有模型有多快，用最快的方式。结果存在 server.data_dir 的 calibration.json 里，`xiaozhi
+    check` 会显示，`xiaozhi plan` 用它来规划。模型、CPU 或 onnxruntime 换了，或删掉这个文件，就再测一次。"""
     niceness: OnRestart[int] = Field(4, ge=0, le=19)
     """Recognition gives way to everything else that wants a core, so that speech is never choppy while somebody else is
     being recognised (Linux). Measured with 100 devices on two cores: 3.9 % of replies with gaps at 0, none at 4 and at
@@ -370,6 +384,15 @@ class AsrSettings(RecognizerTables, applies="next turn"):
     """Recognitions that may wait for a worker; above, an utterance counts as not understood. Also:
     SENSEVOICE_MAX_CONCURRENT.
     zh: 最多有多少句话排队等识别，超出的算没听清。也可以用环境变量 SENSEVOICE_MAX_CONCURRENT。"""
+    max_wait_s: AtOnce[float] = Field(6.0, ge=0.5, le=120)
+    """An utterance that no worker has begun on by then counts as not understood: whoever said it has given up, or says
+    it again. Of those that wait, the shortest goes first.
+    zh: 一句话排队这么久（秒）还没开始识别，就算没听清：说话的人多半已经放弃，或重说了一遍。排队时短的优先。"""
+    second_pass_wait_ms: AtOnce[int] = Field(200, ge=0, le=10_000)
+    """With "two-pass": when no worker is free within this time for SenseVoice to hear the sentence again, the answer is
+    to what the zipformer has heard. Under load ([load.second_pass]) it is so for every sentence.
+    zh: two-pass 时，这么久（毫秒）内没有空闲线程让 SenseVoice 再听一遍，就按 zipformer 听到的回答；负载高时（见
+    [load.second_pass]）每句都这样。"""
     batch_size: AtOnce[int] = Field(1, ge=1, le=64)
     """Utterances that SenseVoice decodes as one, when that many wait for a worker; nobody waits for others to come. On
     a CPU 1 is best (measured: 4 utterances of the same length cost 23 % less together, but of 1 to 5 s 17 % more,

@@ -110,8 +110,10 @@ class LoadSettings(Section, applies="next turn"):
     retry_after_s: int = Field(30, ge=1, le=3600)
     """Devices that are refused are asked to come back after this time. zh: 被拒绝的设备过这么久（秒）再来。"""
     extras: LoadStep = LoadStep(asr_wait_ms=150, loop_lag_ms=40)
-    """Extras given up: partial texts; decodes before anybody asked for them.
-    zh: 先放弃 · 附加计算：边说边显示的文字，以及还没人要就先做的识别。"""
+    """Extras given up: partial texts. zh: 先放弃 · 附加计算：边说边显示的文字。"""
+    second_pass: LoadStep = LoadStep(asr_wait_ms=300, loop_lag_ms=80)
+    """The second pass given up: with asr.engine "two-pass" the answer is to what the zipformer has heard.
+    zh: 再放弃 · 第二遍识别：asr.engine 为 two-pass 时，按 zipformer 听到的回答。"""
     speculation: LoadStep = LoadStep(asr_wait_ms=1000, loop_lag_ms=150)
     """Speculation given up: replies prepared before a turn is over. Answers come later, with less work.
     zh: 再放弃 · 抢先回答：话没说完就先准备回答：放弃后回答会晚一些，但工作量少。"""
@@ -121,7 +123,8 @@ class LoadSettings(Section, applies="next turn"):
     """Second requests given up: to language models that are late.
     zh: 再放弃 · 抢答请求：向第二个语言模型多问的请求。"""
     turns: LoadStep = LoadStep(asr_wait_ms=2500, codec_wait_ms=500, loop_lag_ms=300, memory_percent=90)
-    """Answering at once given up: turns wait for their place. zh: 再放弃 · 立即回答：放弃后要排队。"""
+    """Answering at once given up: turns wait for their place, and nothing is decoded before it is asked for.
+    zh: 再放弃 · 立即回答：放弃后要排队，也不再提前识别。"""
     devices: LoadStep = LoadStep(asr_wait_ms=4000, codec_wait_ms=1000, loop_lag_ms=600, memory_percent=85)
     """New devices given up: they are answered HTTP 503 with Retry-After.
     zh: 最后 · 拒绝新设备：返回 HTTP 503 和 Retry-After。"""

@@ -1,6 +1,7 @@
 """What the recognisers of a process share: threads, transcripts of sound that is known, what may be done unasked."""
 
 import hashlib
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,16 +20,18 @@ class EarlyDecodes:
     """Decodes of utterances that were perhaps over, begun by idle workers before anybody asked.
 
     Attributes:
-        allowed: set to False under load: nothing is decoded before it is asked for.
+        allowed: set to False under the heaviest load: nothing is decoded before it is asked for.
         wanted: by the settings.
         begun: how many there were.
         used: how many were the answer to a question; the others were wasted.
+        leave: workers that stay idle beside them, where there are more than one.
     """
 
     allowed: bool = True
     wanted: bool = True
     begun: int = 0
     used: int = 0
+    leave: int = 0
 
     @property
     def on(self) -> bool:
@@ -47,8 +50,24 @@ class Partials(EarlyDecodes):
     """
 
     wanted: bool = False
+    leave: int = 1  # a partial text is worth less than anybody's answer
     shown: int = 0
     dropped: int = 0
+
+
+@dataclass(slots=True)
+class SecondPass(EarlyDecodes):
+    """Whole decodes that confirm what a streaming recogniser has heard; none under load.
+
+    Attributes:
+        begun: those that idle workers began before anybody asked, and `used`, `wanted` likewise.
+        wait_s: what has not begun so long after it was asked for is left out.
+        left_out: streamed texts that were answered without one.
+    """
+
+    leave: int = 1  # streams are first
+    wait_s: float = math.inf
+    left_out: int = 0
 
 
 class TranscriptCache:
@@ -117,6 +136,7 @@ class Decoding:
         pool: the threads of local models.
         early: whether utterances are decoded before anybody asks.
         partials: whether texts are shown while somebody speaks.
+        second_pass: whether streamed texts are confirmed by a whole decode.
         batch_size: utterances that are decoded as one where that many wait for a thread and the engine can.
         cache: transcripts of the recogniser in use; None keeps none.
     """
@@ -124,5 +144,6 @@ class Decoding:
     pool: WorkerPool
     early: EarlyDecodes = field(default_factory=EarlyDecodes)
     partials: Partials = field(default_factory=Partials)
+    second_pass: SecondPass = field(default_factory=SecondPass)
     batch_size: int = 1
     cache: TranscriptCache | None = None

@@ -1,6 +1,7 @@
 """What a recogniser is: one for all conversations, an utterance opened for each thing that somebody says."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -26,12 +27,14 @@ class Question:
         provisional: called at most once, with a text that is known before the one that is returned.
         held: a key is held, and a long silence may hold a whisper that the VAD missed; otherwise all that is silent
             holds nothing, and what has been recognised up to there is the whole text.
+        within_s: a decode that no worker has begun by then comes too late for whoever asks.
     """
 
     priority: Priority = Priority.FINAL
     is_stale: Callable[[], bool] = lambda: False
     provisional: Callable[[Transcript], None] = lambda _text: None
     held: bool = True
+    within_s: float = math.inf
 
 
 class Utterance(Protocol):
@@ -54,7 +57,8 @@ class Utterance(Protocol):
         """Recognise everything fed so far. More may be fed while this runs and afterwards.
 
         Raises:
-            JobDropped: `question.is_stale()` became true before a worker was free, or the pool is closed.
+            JobDropped: `question.is_stale()` became true before a worker was free, none was within `question.within_s`,
+                or the pool is closed.
             EngineError: recognition failed.
         """
         ...
@@ -65,6 +69,19 @@ class Utterance(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Quickest:
+    """How this machine recognises soonest, as it was measured (`xiaozhi.plan.calibration`).
+
+    Attributes:
+        variant: of the model's files, as `Recognizer.variants` names them; empty before anything was measured.
+        lone_threads: of a decode while nobody else is being recognised.
+    """
+
+    variant: str = ""
+    lone_threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class RecognizerContext:
     """What an engine is built from.
 
@@ -72,11 +89,13 @@ class RecognizerContext:
         settings: the `[asr]` table; an engine's own one has its name.
         models_dir: `dir` of the `[models]` table.
         phrases: what the built-in responder understands.
+        quickest: what was measured.
     """
 
     settings: AsrSettings
     models_dir: Path
     phrases: Sequence[str]
+    quickest: Quickest = Quickest()
 
     def folder(self, name: str) -> Path:
         """Where a model is: where the settings say, else in the folder of its name."""
@@ -114,6 +133,15 @@ class Recognizer(Protocol):
             EngineError: it cannot be used; one line with what to do.
         """
         return cls()
+
+    @classmethod
+    def variants(cls, context: RecognizerContext) -> "Mapping[str, Callable[[int], Recognizer]]":
+        """Ways to load the model that answer alike, by name, the usual one last: each with so many threads. Blocking.
+
+        Raises:
+            EngineError: there is no model, or it is unfit.
+        """
+        return {}
 
     def open(self, decoding: Decoding, say: Say | None = None) -> Utterance:
         """Begin an utterance; `say` takes its text while it goes on, where `decoding.partials` are on."""

@@ -39,7 +39,9 @@ class Recognition(Decoding):
 
     def _follow(self, settings: AsrSettings) -> None:
         self.early.wanted, self.partials.wanted = settings.early_decode, settings.partials
+        self.second_pass.wanted, self.second_pass.wait_s = settings.early_decode, settings.second_pass_wait_ms / 1000.0
         self.batch_size, self._max_waiting = settings.batch_size, settings.max_concurrent
+        self.max_wait_s = settings.max_wait_s
         if self.batch_size > 1 and not self.engine.batches:
             _log.warning("asr.batch_size has no effect: %s recognises one utterance at a time", self.engine.name)
 

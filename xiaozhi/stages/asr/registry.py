@@ -13,9 +13,11 @@ from xiaozhi.program import program
 from xiaozhi.settings import AsrSettings
 from xiaozhi.settings.asr import RECOGNIZERS
 from xiaozhi.settings.engines import load_engine
+from xiaozhi.settings.section import Language
 from xiaozhi.stages.asr.engine import EngineError
 from xiaozhi.stages.asr.fallback import Fallback
-from xiaozhi.stages.asr.recogniser import Recognizer, RecognizerContext
+from xiaozhi.stages.asr.recogniser import Quickest, Recognizer, RecognizerContext
+from xiaozhi.stages.asr.two_pass import TwoPass
 from xiaozhi.text.one_line import one_line
 
 _log = logging.getLogger(__name__)
@@ -40,27 +42,32 @@ class Built:
     hint: str = ""
 
 
-def build_recognizer(settings: AsrSettings, models_dir: Path, phrases: Sequence[str]) -> Built:
+def build_recognizer(
+    settings: AsrSettings, models_dir: Path, phrases: Sequence[str], quickest: Quickest | None = None
+) -> Built:
     """Build the recogniser that the settings name. Blocking: seconds for a full-size model.
 
     `auto` takes SenseVoice or else a zipformer where a valid one is found (`settings.model_dir`, or `models_dir` and
-    the engine's name), otherwise pocketsphinx; a folder that is there but unfit is named in `why`. One on another
-    machine gets the one that `settings.fallback` names behind it.
+    the engine's name), both as two passes where the zipformer knows what is spoken, otherwise pocketsphinx; a folder
+    that is there but unfit is named in `why`. One on another machine gets the one that `settings.fallback` names behind
+    it.
 
     Args:
         settings: the `[asr]` table.
         models_dir: `dir` of the `[models]` table.
         phrases: what the built-in responder understands, for the embedded recogniser's grammar.
+        quickest: what was measured of this machine; None where nothing was.
 
     Raises:
         EngineError: an engine named in the settings cannot be built; one line with what to do.
     """
-    context = RecognizerContext(settings, models_dir, phrases)
+    context = RecognizerContext(settings, models_dir, phrases, quickest or Quickest())
     if settings.engine == "auto":
         return _auto(context)
     engine = build_alone(settings.engine, context)
     if engine.remote is not None:
-        here = build_recognizer(settings.model_copy(update={"engine": settings.fallback}), models_dir, phrases)
+        own = settings.model_copy(update={"engine": settings.fallback})
+        here = build_recognizer(own, models_dir, phrases, quickest)
         both = Fallback(engine, engine.remote, here.recognizer)
         return Built(both, f"{engine.about}; when it fails: {here.why}", keyless(settings.engine, settings))
     if settings.engine == "pocketsphinx":
@@ -96,14 +103,19 @@ def _auto(context: RecognizerContext) -> Built:
         names = [names[any(settings.model_dir.glob("encoder*.onnx"))]]
     else:
         names = [name for name in names if context.folder(name).exists()]
-    unfit = []
+    unfit, fit = [], list[Recognizer]()
     for name in names:
         try:
-            engine = build_alone(name, context)
+            fit.append(build_alone(name, context))
         except EngineError as error:
             unfit.append(str(error))
-        else:
-            return Built(engine, engine.about)
+    if len(fit) == 2 and _knows(fit[1], settings.language):
+        both = TwoPass(fit[1], fit[0])
+        return Built(both, both.about)
+    if fit:
+        for other in fit[1:]:
+            other.close()
+        return Built(fit[0], fit[0].about)
     engine = build_alone("pocketsphinx", replace(context, settings=settings.model_copy(update={"model_dir": None})))
     why = "pocketsphinx (embedded), because " + ("; ".join(unfit) or "no model is installed")
     return Built(engine, why, _EMBEDDED_HINT)
@@ -120,3 +132,9 @@ async def close_recognizer(engine: Recognizer) -> None:
     """Free a recogniser and its connections."""
     await engine.disconnect()
     await asyncio.to_thread(engine.close)
+
+
+def _knows(streaming: Recognizer, language: Language) -> bool:
+    """Whether a streaming recogniser may be believed: its text is the answer when there is too much to do for two."""
+    spoken = {"zh", "en"} if language == "auto" else {language}
+    return spoken <= streaming.languages

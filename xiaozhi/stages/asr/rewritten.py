@@ -21,15 +21,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from xiaozhi.models.onnx_session import ORT_ERRORS, quiet_session
+from xiaozhi.models.onnx_session import ORT_ERRORS, digest_of, quiet_session
+from xiaozhi.overload.cpu import CpuClass, cpu_class
 from xiaozhi.overload.usage import give_back
 from xiaozhi.stages.asr.cheaper_layers import cheapen
 from xiaozhi.stages.asr.signed_weights import sign_weights
 from xiaozhi.text.one_line import one_line
 
 _log = logging.getLogger(__name__)
-_CPU_INFO: Final = Path("/proc/cpuinfo")
-_VNNI: Final = frozenset({"avx512_vnni", "avx_vnni"})
 _PROBE_FRAMES: Final = 40
 # Activations are rounded to 8 bit, so a difference in the last bit of a float is enough to move logits visibly. How far
 # is fair is asked of the original itself: its input is changed by a hundred-thousandth, 100 dB below the signal and far
@@ -37,16 +36,6 @@ _PROBE_FRAMES: Final = 40
 _SHAKE: Final = 1e-5
 _FAIR: Final = 3.0
 _FORMAT: Final = "2"
-
-
-def has_vnni(cpu_info: Path | None = None) -> bool:
-    """Whether this CPU multiplies unsigned by signed bytes without saturating in between (x86 VNNI)."""
-    try:
-        text = (cpu_info or _CPU_INFO).read_text(encoding="ascii", errors="replace")
-    except OSError:  # not Linux: unknown, so no
-        return False
-    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    return not _VNNI.isdisjoint(flags.split())
 
 
 def fastest(model: Path) -> Path:
@@ -61,7 +50,7 @@ def fastest(model: Path) -> Path:
     """
     if ".int8." not in model.name:
         return model
-    vnni = has_vnni()
+    vnni = cpu_class() is CpuClass.VNNI
     try:
         name = f"{model.name.removesuffix('.onnx')}.rewritten-{_fingerprint(model, vnni)}.onnx"
         for folder in _places(model):
@@ -74,13 +63,8 @@ def fastest(model: Path) -> Path:
 
 
 def _fingerprint(model: Path, vnni: bool) -> str:
-    """Changes with the file's size, time and content, and with the way of rewriting and the kind of CPU."""
-    stat = model.stat()
-    digest = hashlib.blake2b(f"{_FORMAT} {vnni} {stat.st_size} {stat.st_mtime_ns}".encode(), digest_size=8)
-    with model.open("rb") as file:
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()
+    """Changes with the file's content, and with the way of rewriting and the kind of CPU."""
+    return hashlib.blake2b(f"{_FORMAT} {vnni} {digest_of(model)}".encode(), digest_size=8).hexdigest()
 
 
 def _places(model: Path) -> tuple[Path, Path]:

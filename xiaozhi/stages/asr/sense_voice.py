@@ -1,7 +1,7 @@
 """SenseVoice through sherpa-onnx: Chinese, English, Japanese, Korean and Cantonese, whole utterances at once."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -84,33 +84,59 @@ class SenseVoice(OfflineRecognizer):
 
     @classmethod
     def build(cls, context: RecognizerContext) -> "SenseVoice":
-        """The model of the settings, or its copy that is the fastest on this CPU."""
-        settings = context.settings
-        files = find_sense_voice(context.folder(cls.name), precisions(settings.precision, settings.provider))
+        """The model of the settings, or its copy that is the quickest on this CPU."""
+        settings, quickest, variants = context.settings, context.quickest, cls.variants(context)
+        name = quickest.variant if quickest.variant in variants else list(variants)[-1]
+        try:
+            engine = variants[name](settings.threads)
+        except EngineError as error:  # the copy has been damaged since it was made; the original is good
+            if name == "published":
+                raise
+            name = "published"
+            engine = variants[name](settings.threads)
+            _log.warning("%s; going on with %s", error, engine.model)
+        lone_threads = settings.lone_threads or quickest.lone_threads
+        if lone_threads > settings.threads and settings.provider == "cpu":
+            engine.lone = variants[name](lone_threads)
+            engine.about += f", {lone_threads} threads for a lone talker"
+        return engine
 
-        def load(model: Path, about: str) -> SenseVoice:
+    @classmethod
+    def variants(cls, context: RecognizerContext) -> dict[str, Callable[[int], "SenseVoice"]]:
+        """`published`; `fp32` where its file is there beside int8; `rewritten` where this CPU has a copy of its own."""
+        settings, folder = context.settings, context.folder(cls.name)
+        files = find_sense_voice(folder, precisions(settings.precision, settings.provider))
+
+        def load(files: SenseVoiceFiles, threads: int) -> SenseVoice:
             engine = cls(
-                replace(files, model=model),
-                language=settings.language,
-                itn=settings.itn,
-                threads=settings.threads,
-                provider=settings.provider,
+                files, language=settings.language, itn=settings.itn, threads=threads, provider=settings.provider
             )
-            engine.about = about
+            engine.about = about(files.model)
             return engine
 
-        about = f"{cls.name} ({files.model}), language {settings.language}, on {settings.provider}"
-        if settings.rewrite and settings.provider == "cpu":
-            from xiaozhi.stages.asr.rewritten import fastest
+        def about(model: Path) -> str:
+            return f"{cls.name} ({model}), language {settings.language}, on {settings.provider}"
 
-            copy = fastest(files.model)
-            if copy != files.model:
-                try:
-                    return load(copy, f"{about} rewritten for this CPU")
-                except EngineError as error:  # the copy has been damaged since it was made; the original is good
-                    _log.warning("%s; going on with %s", error, files.model)
-                    copy.unlink(missing_ok=True)
-        return load(files.model, about)
+        def rewritten(threads: int) -> SenseVoice:
+            try:
+                engine = load(replace(files, model=copy), threads)
+            except EngineError:
+                copy.unlink(missing_ok=True)
+                raise
+            engine.about = f"{about(files.model)} rewritten for this CPU"
+            return engine
+
+        found: dict[str, Callable[[int], SenseVoice]] = {"published": lambda threads: load(files, threads)}
+        if settings.provider == "cpu" and ".int8." in files.model.name:
+            if settings.precision == "auto" and (folder / "model.onnx").is_file():
+                found = {"fp32": lambda threads: load(find_sense_voice(folder, ("fp32",)), threads)} | found
+            if settings.rewrite:
+                from xiaozhi.stages.asr.rewritten import fastest
+
+                copy = fastest(files.model)
+                if copy != files.model:
+                    found["rewritten"] = rewritten
+        return found
 
     def _run(self, *pcms: PcmFloat) -> list[Any]:
         streams = [self._recognizer.create_stream() for _ in pcms]
@@ -152,6 +178,8 @@ class SenseVoice(OfflineRecognizer):
     def close(self) -> None:
         """Let go of the model; a decode that runs keeps it until it is done."""
         self._recognizer = None
+        if self.lone is not None:
+            self.lone.close()
 
 
 def _long_enough(pcm: PcmFloat) -> PcmFloat:

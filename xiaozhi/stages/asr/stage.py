@@ -116,12 +116,18 @@ async def run_asr(
         try:
             async with asyncio.timeout(timeout_s):
                 transcript = await utterance.transcribe(
-                    Question(asked.priority, lambda: asked.ticket != newest, provisionally, asked.held)
+                    Question(
+                        asked.priority,
+                        lambda: asked.ticket != newest,
+                        provisionally,
+                        asked.held,
+                        recognition.max_wait_s,
+                    )
                 )
-        except JobDropped:
+        except JobDropped as dropped:
             if asked.ticket != newest:
                 return
-            error = "recognition was given up"
+            error = f"recognition was given up: {dropped}"
         except TimeoutError:
             error = f"recognition took over {timeout_s:g} s"
         except EngineError as failure:

@@ -129,7 +129,7 @@ class StreamingUtterance:
         """Decode what waits, flush, and return the whole text; nothing is provisional."""
         if self._failure is not None:
             raise self._failure
-        return await self._pool.submit(self._finish, question.priority, question.is_stale)
+        return await self._pool.submit(self._finish, question.priority, question.is_stale, within_s=question.within_s)
 
     def close(self) -> None:
         """Stop decoding in the background; nothing is shown any more."""

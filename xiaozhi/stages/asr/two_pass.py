@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from xiaozhi.audio.pcm import PcmFloat
-from xiaozhi.concurrency.workers import Priority, WorkerPool
+from xiaozhi.concurrency.workers import JobDropped, Priority, WorkerPool
 from xiaozhi.stages.asr.decoding import Decoding
 from xiaozhi.stages.asr.engine import EngineError, Transcript
 from xiaozhi.stages.asr.recogniser import Question, Recognizer, RecognizerContext, Say, Utterance
@@ -31,6 +31,7 @@ class TwoPass(Recognizer):
     def __init__(self, streaming: Recognizer, offline: Recognizer) -> None:
         self.streaming = streaming
         self.offline = offline
+        self.about = f"{self.name}: {streaming.about}, confirmed by {offline.about}"
         self.languages = offline.languages
         self.batches = offline.batches
 
@@ -44,9 +45,7 @@ class TwoPass(Recognizer):
         # The small one first: where it is missing, nobody has waited for the large one.
         first = Zipformer.build(replace(context, settings=streaming))
         second = SenseVoice.build(context)
-        both = cls(first, second)
-        both.about = f"{cls.name}: {first.about}, confirmed by {second.about}"
-        return both
+        return cls(first, second)
 
     def open(self, decoding: Decoding, say: Say | None = None) -> Utterance:
         """Begin an utterance with both."""
@@ -77,7 +76,8 @@ class TwoPassUtterance:
     """Asks for a provisional text and for the text that counts.
 
     Probes (speech over a reply) want to know only whether words were said: the streaming text answers them. Partial
-    texts are the streaming ones, which cost nothing.
+    texts are the streaming ones, which cost nothing. Under load, and where no worker is free soon enough for a second
+    pass, the streaming text is the answer.
 
     Args:
         engine: both recognisers.
@@ -86,8 +86,12 @@ class TwoPassUtterance:
     """
 
     def __init__(self, engine: TwoPass, decoding: Decoding, say: Say | None = None) -> None:
+        self._second = decoding.second_pass
         self._streaming = engine.streaming.open(decoding, say)
-        self._offline = engine.offline.open(decoding)
+        confirming = Decoding(
+            decoding.pool, self._second, batch_size=decoding.batch_size, cache=decoding.cache
+        )  # begun early as often as second passes may be
+        self._offline = engine.offline.open(confirming)
 
     @property
     def ready(self) -> bool:
@@ -105,16 +109,22 @@ class TwoPassUtterance:
             return await self._streaming.transcribe(question)
         if self._offline.ready:
             return await self._offline.transcribe(question)
+        if not self._second.allowed:
+            return self._unconfirmed(await self._first(question)) or await self._offline.transcribe(question)
         # Begins when this coroutine first waits, that is behind the question to the streaming recogniser.
-        confirming = asyncio.create_task(self._offline.transcribe(question), name="asr-confirm")
+        soon = replace(question, within_s=min(question.within_s, self._second.wait_s))
+        confirming = asyncio.create_task(self._offline.transcribe(soon), name="asr-confirm")
         try:
             first = await self._first(question)
-            if not first.text or confirming.done():
-                return await confirming
-            question.provisional(first)
+            if first.text and not confirming.done():
+                question.provisional(first)
             try:
-                async with asyncio.timeout(MAX_CONFIRM_S):
+                async with asyncio.timeout(MAX_CONFIRM_S if first.text else None):
                     return await confirming
+            except JobDropped:
+                if question.is_stale():
+                    raise
+                return self._unconfirmed(first) or await self._offline.transcribe(question)
             except TimeoutError:
                 _log.warning("recognition not confirmed within %g s, going on with the provisional text", MAX_CONFIRM_S)
                 return first
@@ -122,9 +132,14 @@ class TwoPassUtterance:
             confirming.cancel()
             await asyncio.gather(confirming, return_exceptions=True)
 
+    def _unconfirmed(self, first: Transcript) -> Transcript | None:
+        """The streaming text as the answer; None where it has none."""
+        self._second.left_out += bool(first.text)
+        return first if first.text else None
+
     async def _first(self, question: Question) -> Transcript:
         try:
-            return await self._streaming.transcribe(Question(question.priority, question.is_stale))
+            return await self._streaming.transcribe(replace(question, provisional=lambda _text: None))
         except EngineError as error:
             _log.warning("no provisional text: %s", error)
             return Transcript("")

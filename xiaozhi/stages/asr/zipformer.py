@@ -1,5 +1,6 @@
 """Streaming zipformer transducers through sherpa-onnx: text while one speaks, final text at once."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -102,11 +103,20 @@ class Zipformer(StreamingRecognizer):
     @classmethod
     def build(cls, context: RecognizerContext) -> "Zipformer":
         """The model of the settings."""
+        return cls.variants(context)["published"](context.settings.threads)
+
+    @classmethod
+    def variants(cls, context: RecognizerContext) -> dict[str, Callable[[int], "Zipformer"]]:
+        """`published` alone."""
         settings = context.settings
         files = find_transducer(context.folder(cls.name), precisions(settings.precision, settings.provider))
-        engine = cls(files, language=settings.language, threads=settings.threads, provider=settings.provider)
-        engine.about = f"{cls.name} ({files.encoder}), streaming, on {settings.provider}"
-        return engine
+
+        def load(threads: int) -> Zipformer:
+            engine = cls(files, language=settings.language, threads=threads, provider=settings.provider)
+            engine.about = f"{cls.name} ({files.encoder}), streaming, on {settings.provider}"
+            return engine
+
+        return {"published": load}
 
     def begin(self) -> "ZipformerStream":
         """Begin an utterance. Costs nothing: the stream's memory is claimed with its first audio."""

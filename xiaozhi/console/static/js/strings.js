@@ -96,6 +96,7 @@ export const STRINGS = {
   'overview.first_sound': ['首个声音 {ms}', 'first sound {ms}'],
   'overview.degraded': ['负载较高，暂时放弃了：{steps}', 'Under load; given up for now: {steps}'],
   'step_given.extras': ['附加计算', 'extras'],
+  'step_given.second_pass': ['第二遍识别', 'the second pass'],
   'step_given.speculation': ['抢先回答', 'speculation'],
   'step_given.quality': ['音质', 'quality of sound'],
   'step_given.hedging': ['抢答请求', 'second requests'],
