@@ -1,6 +1,7 @@
 """The speaking stage: clauses in, packets out, in order, and nothing left behind."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, TypeVar
@@ -170,14 +171,18 @@ async def test_the_first_sound_is_told_once_before_its_packet(codec: WorkerPool)
 
 
 async def test_the_first_packet_is_encoded_alone_and_first() -> None:
-    jobs: list[Priority] = []
+    jobs: list[tuple[Priority, bool]] = []
 
     class Watched(WorkerPool):
         async def submit(
-            self, call: Callable[[], R], priority: Priority, is_stale: Callable[[], bool] | None = None
+            self,
+            call: Callable[[], R],
+            priority: Priority,
+            is_stale: Callable[[], bool] | None = None,
+            deadline_s: float = math.inf,
         ) -> R:
-            jobs.append(priority)
-            return await super().submit(call, priority, is_stale)
+            jobs.append((priority, math.isfinite(deadline_s)))
+            return await super().submit(call, priority, is_stale, deadline_s)
 
     class Whole(Fake):
         async def speak(
@@ -189,7 +194,7 @@ async def test_the_first_packet_is_encoded_alone_and_first() -> None:
     out = packets_out()
     await speak(clauses("一"), out, Whole(seconds(1.5)), watched, settings())
     assert by_clause(out.drain()) == [("一", 26)]
-    assert jobs == [Priority.FINAL, *[Priority.PROBE] * 4], "1, 8, 8, 8 frames and what dies away"
+    assert jobs == [(Priority.FINAL, False), *[(Priority.PROBE, True)] * 4], "1, 8, 8, 8 frames and what dies away"
     watched.close()
 
 

@@ -32,6 +32,9 @@ _WAITS_S: Final = 0.05
 _IDLE_NS: Final = 1_000_000
 # Before more time than this passes it is looked at again.
 _LOOK_AGAIN_S: Final = 0.02
+# A timer may run as early as the clock's resolution, 1 ns. Who then waits for the rest waits no time at all, again and
+# again, and would do so for ever if the clock stood quite still.
+_STEP_S: Final = 1e-12
 
 _real_monotonic, _real_time = time.monotonic, time.time
 _running: "VirtualLoop | None" = None
@@ -108,6 +111,8 @@ class _Jumping(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """What is ready now; see `selectors.BaseSelector.select`."""
         ready = super().select(0)
+        if timeout == 0:
+            self.now_s += _STEP_S
         if ready or timeout == 0:
             return ready
         if timeout is None:

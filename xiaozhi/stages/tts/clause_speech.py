@@ -12,7 +12,7 @@ from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.events import Clause
 from xiaozhi.settings import Settings, TtsSettings
 from xiaozhi.settings.audio import AudioSettings
-from xiaozhi.stages.tts.encoding import FRAME_MS, encode
+from xiaozhi.stages.tts.encoding import FRAME_MS, encode, unheard_ms
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.stages.tts.reply_voices import ReplyPart, ReplyVoices
@@ -73,6 +73,7 @@ class ClauseSpeech:
         *,
         audio: AudioSettings | None = None,
         urgent: bool = False,
+        ahead_ms: Callable[[], float] = unheard_ms,
         on_voice: Callable[[str], None] = lambda _voice: None,
         on_hit: Callable[[], None] = lambda: None,
         wait_s: float | None = None,
@@ -84,6 +85,7 @@ class ClauseSpeech:
             part: its place in a reply, which says how it should sound; None for a clause that stands alone.
             audio: bit rate and complexity of what is not kept; None takes those of the settings.
             urgent: goes first when voices are scarce.
+            ahead_ms: for how long there is sound before its next packet is needed.
             on_voice: told whose voice it is, before its first packet.
             on_hit: called when the packets were kept, before the first of them.
             wait_s: how long to wait for another node that is making it already; None: as long as a listener would.
@@ -92,11 +94,11 @@ class ClauseSpeech:
             VoiceError: no voice could speak it.
         """
         if clause.sound is not None:  # music or the like: no voice is asked
-            made = encode(clause.sound(), self._codec, audio or self._audio, urgent=urgent)
+            made = encode(clause.sound(), self._codec, audio or self._audio, urgent=urgent, ahead_ms=ahead_ms)
         elif self.cache is not None and self.keeps(clause):
-            made = self._cached(clause, part, self.cache, urgent, on_voice, on_hit, wait_s)
+            made = self._cached(clause, part, self.cache, urgent, ahead_ms, on_voice, on_hit, wait_s)
         else:
-            made = self._fresh(clause, part, audio or self._audio, urgent, on_voice)
+            made = self._fresh(clause, part, audio or self._audio, urgent, ahead_ms, on_voice)
         async with aclosing(made) as packets:
             async for packet in packets:
                 yield packet
@@ -107,10 +109,11 @@ class ClauseSpeech:
         part: ReplyPart | None,
         audio: AudioSettings,
         urgent: bool,
+        ahead_ms: Callable[[], float],
         on_voice: Callable[[str], None],
     ) -> AsyncGenerator[bytes, None]:
         sound = self._chain.speak(clause.speech, language=clause.language, part=part, urgent=urgent, on_voice=on_voice)
-        return encode(sound, self._codec, audio, urgent=urgent)
+        return encode(sound, self._codec, audio, urgent=urgent, ahead_ms=ahead_ms)
 
     async def _cached(
         self,
@@ -118,6 +121,7 @@ class ClauseSpeech:
         part: ReplyPart | None,
         cache: SpeechCache,
         urgent: bool,
+        ahead_ms: Callable[[], float],
         on_voice: Callable[[str], None],
         on_hit: Callable[[], None],
         wait_s: float | None,
@@ -135,7 +139,7 @@ class ClauseSpeech:
                 yield packet
             return
         if part is not None and self._chain.first_spans_clauses():  # what it says depends on what it said before
-            async with aclosing(self._fresh(clause, part, self._audio, urgent, on_voice)) as packets:
+            async with aclosing(self._fresh(clause, part, self._audio, urgent, ahead_ms, on_voice)) as packets:
                 async for packet in packets:
                     yield packet
             return
@@ -143,7 +147,7 @@ class ClauseSpeech:
         told = 0
         stream = cache.follow(
             self._key(first, clause, request),
-            lambda: self._make(clause, request, making, urgent=urgent),
+            lambda: self._make(clause, request, making, urgent, ahead_ms),
             lambda: self._keep_under(clause, request, making),
             wait_s,
         )
@@ -155,7 +159,12 @@ class ClauseSpeech:
                 yield packet
 
     def _make(
-        self, clause: Clause, request: VoiceRequest, making: _Making, *, urgent: bool
+        self,
+        clause: Clause,
+        request: VoiceRequest,
+        making: _Making,
+        urgent: bool,
+        ahead_ms: Callable[[], float],
     ) -> AsyncGenerator[bytes, None]:
         sound = self._chain.speak(
             clause.speech,
@@ -166,7 +175,7 @@ class ClauseSpeech:
             on_cut=making.was_cut,
         )
         # Kept for many listeners, so at the full effort of the settings, however busy the process is.
-        return encode(sound, self._codec, self._audio, urgent=urgent)
+        return encode(sound, self._codec, self._audio, urgent=urgent, ahead_ms=ahead_ms)
 
     async def premake(self, clauses: Iterable[Clause]) -> int:
         """Have clauses made ahead, one after another; those that are kept cost nothing.
