@@ -437,6 +437,7 @@ class Reply:
 
     async def _voice(self, clauses: Channel[Clause]) -> None:
         engines = self._engines
+        engines.load_shedder.voices += 1
         try:
             await run_tts(
                 clauses,
@@ -453,6 +454,7 @@ class Reply:
             self.trace.error = self.trace.error or str(error)
             _log.warning("turn %d: %s", self.trace.turn, error)
         finally:
+            engines.load_shedder.voices -= 1
             clauses.close()
 
     # The record ---------------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ class ClauseSpeech:
         Args:
             clause: what to say, or the sound that it stands for.
             part: its place in a reply, which says how it should sound; None for a clause that stands alone.
-            audio: bit rate and complexity of what is not kept; None takes those of the settings.
+            audio: bit rate and complexity; None takes those of the settings. Lesser ones are kept apart from the best.
             urgent: goes first when voices are scarce.
             ahead_ms: for how long there is sound before its next packet is needed.
             on_voice: told whose voice it is, before its first packet.
@@ -93,12 +93,13 @@ class ClauseSpeech:
         Raises:
             VoiceError: no voice could speak it.
         """
+        audio = audio or self._audio
         if clause.sound is not None:  # music or the like: no voice is asked
-            made = encode(clause.sound(), self._codec, audio or self._audio, urgent=urgent, ahead_ms=ahead_ms)
+            made = encode(clause.sound(), self._codec, audio, urgent=urgent, ahead_ms=ahead_ms)
         elif self.cache is not None and self.keeps(clause):
-            made = self._cached(clause, part, self.cache, urgent, ahead_ms, on_voice, on_hit, wait_s)
+            made = self._cached(clause, part, self.cache, audio, urgent, ahead_ms, on_voice, on_hit, wait_s)
         else:
-            made = self._fresh(clause, part, audio or self._audio, urgent, ahead_ms, on_voice)
+            made = self._fresh(clause, part, audio, urgent, ahead_ms, on_voice)
         async with aclosing(made) as packets:
             async for packet in packets:
                 yield packet
@@ -120,6 +121,7 @@ class ClauseSpeech:
         clause: Clause,
         part: ReplyPart | None,
         cache: SpeechCache,
+        audio: AudioSettings,
         urgent: bool,
         ahead_ms: Callable[[], float],
         on_voice: Callable[[str], None],
@@ -131,7 +133,10 @@ class ClauseSpeech:
         names = [state.name for state in self._chain.states]
         names = names[: names.index(first) + 1]
         request = part.reply.request if part is not None else ANY_VOICE
-        kept = await cache.find([self._key(name, clause, request) for name in names])
+        efforts = (self._audio, audio)  # the best there is
+        kept = await cache.find(
+            list(dict.fromkeys(self._key(name, clause, request, each) for each in efforts for name in names))
+        )
         if kept is not None:
             on_hit()
             on_voice(first)
@@ -139,16 +144,16 @@ class ClauseSpeech:
                 yield packet
             return
         if part is not None and self._chain.first_spans_clauses():  # what it says depends on what it said before
-            async with aclosing(self._fresh(clause, part, self._audio, urgent, ahead_ms, on_voice)) as packets:
+            async with aclosing(self._fresh(clause, part, audio, urgent, ahead_ms, on_voice)) as packets:
                 async for packet in packets:
                     yield packet
             return
         making = _Making()
         told = 0
         stream = cache.follow(
-            self._key(first, clause, request),
-            lambda: self._make(clause, request, making, urgent, ahead_ms),
-            lambda: self._keep_under(clause, request, making),
+            self._key(first, clause, request, audio),
+            lambda: self._make(clause, request, making, audio, urgent, ahead_ms),
+            lambda: self._keep_under(clause, request, making, audio),
             wait_s,
         )
         async with aclosing(stream) as made:
@@ -163,6 +168,7 @@ class ClauseSpeech:
         clause: Clause,
         request: VoiceRequest,
         making: _Making,
+        audio: AudioSettings,
         urgent: bool,
         ahead_ms: Callable[[], float],
     ) -> AsyncGenerator[bytes, None]:
@@ -174,8 +180,7 @@ class ClauseSpeech:
             on_voice=making.voices.append,
             on_cut=making.was_cut,
         )
-        # Kept for many listeners, so at the full effort of the settings, however busy the process is.
-        return encode(sound, self._codec, self._audio, urgent=urgent, ahead_ms=ahead_ms)
+        return encode(sound, self._codec, audio, urgent=urgent, ahead_ms=ahead_ms)
 
     async def premake(self, clauses: Iterable[Clause]) -> int:
         """Have clauses made ahead, one after another; those that are kept cost nothing.
@@ -195,7 +200,7 @@ class ClauseSpeech:
             ready += 1
         return ready
 
-    def _key(self, voice: str, clause: Clause, request: VoiceRequest) -> bytes:
+    def _key(self, voice: str, clause: Clause, request: VoiceRequest, audio: AudioSettings) -> bytes:
         return speech_key(
             self._fingerprints.get(voice, voice),
             clause.language,
@@ -203,15 +208,15 @@ class ClauseSpeech:
             astuple(request),
             DOWNLINK_RATE_HZ,
             FRAME_MS,
-            self._audio.bitrate_bps,
-            self._audio.complexity,
+            audio.bitrate_bps,
+            audio.complexity,
         )
 
-    def _keep_under(self, clause: Clause, request: VoiceRequest, making: _Making) -> bytes | None:
+    def _keep_under(self, clause: Clause, request: VoiceRequest, making: _Making, audio: AudioSettings) -> bytes | None:
         """Under the key of the one voice that spoke all of it; not at all when it was begun anew or broke off."""
         if making.cut or len(making.voices) != 1:
             return None
-        return self._key(making.voices[0], clause, request)
+        return self._key(making.voices[0], clause, request, audio)
 
 
 def voice_fingerprints(names: Sequence[str], settings: TtsSettings, about: Sequence[str]) -> dict[str, str]:
