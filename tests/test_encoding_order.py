@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytest
 from hypothesis import given, settings
@@ -17,10 +17,12 @@ from tests.virtual_loop import in_virtual_time
 from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.concurrency.channel import Channel
 from xiaozhi.concurrency.workers import NEAR_S, Priority, WorkerPool, _Job
+from xiaozhi.conversation.device_link import DeviceLink
 from xiaozhi.conversation.pacer import Pacer
 from xiaozhi.events import Clause, SpeechPacket, SpokenItem
 from xiaozhi.settings import Settings
 from xiaozhi.stages.tts.clause_speech import ClauseSpeech
+from xiaozhi.stages.tts.encoding import encode, workers_for
 from xiaozhi.stages.tts.engine import ClauseVoice
 from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.stages.tts.stage import run_tts
@@ -33,9 +35,11 @@ class SlowPool(WorkerPool):
     def __init__(self, packet_s: float, workers: int = 1) -> None:
         super().__init__(workers, "slow")
         self.packet_s = packet_s
+        self.begun = 0
 
     def _begin(self, job: _Job) -> None:
         self._running += 1
+        self.begun += 1
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Any] = loop.create_future()
         done.add_done_callback(functools.partial(self._finished, job))
@@ -44,15 +48,19 @@ class SlowPool(WorkerPool):
 
 
 class Tones(ClauseVoice):
-    """A second of tone for each character, in pieces of 100 ms, all at once."""
+    """A second of tone for each character, in pieces of 100 ms, so many times as fast as it is played."""
 
     name = "tones"
+
+    def __init__(self, times: float = math.inf) -> None:
+        self.times = times
 
     async def speak(
         self, text: str, *, language: str, request: VoiceRequest = ANY_VOICE
     ) -> AsyncGenerator[PcmInt, None]:
         for _ in range(10 * len(text)):
             yield sine(440, 0.1)
+            await asyncio.sleep(0.1 / self.times)
 
 
 class Link:
@@ -60,15 +68,15 @@ class Link:
     def audio(self, packet: bytes, generation: int, timestamp: int) -> None: ...
 
 
-async def spoken(pool: WorkerPool, clauses: list[str]) -> tuple[float, float]:
+async def spoken(pool: WorkerPool, clauses: list[str], times: float = math.inf) -> tuple[float, float]:
     """Speak clauses as a reply does; returns seconds to its first packet, and milliseconds of silence in it."""
-    speech = ClauseSpeech(VoiceChain([Tones()], 5.0, 5.0, 30.0, time.monotonic), pool, Settings())
+    speech = ClauseSpeech(VoiceChain([Tones(times)], 5.0, 5.0, 30.0, time.monotonic), pool, Settings())
     items: Channel[SpokenItem] = Channel(3000.0, lambda item: 60.0 if isinstance(item, SpeechPacket) else 0.0)
     texts: Channel[Clause] = Channel(100)
     for text in clauses:
         texts.put_nowait(Clause(text, text, "zh"))
     texts.close()
-    pacer = Pacer(Link(), 1, 240.0, 600_000.0)
+    pacer = Pacer(cast("DeviceLink", Link()), 1, 240.0, 600_000.0)
     loop = asyncio.get_running_loop()
     began, first = loop.time(), []
 
@@ -103,6 +111,36 @@ async def test_nobody_waits_while_everybody_is_kept_up_with() -> None:
     pool.close()
     assert max(first_s for first_s, _ in (task.result() for task in replies)) < 0.15
     assert max(starved_ms for _, starved_ms in (task.result() for task in replies)) == 0.0
+
+
+@pytest.mark.parametrize(("times", "most"), [(1.2, 55), (4.0, 45), (20.0, 45)])
+async def test_small_pieces_are_gathered_while_there_is_enough_to_hear(times: float, most: int) -> None:
+    pool = SlowPool(0.0003)
+    await spoken(pool, ["一二三", "四五六", "七八九"], times)
+    pool.close()
+    assert pool.begun <= most, "nine seconds took 93 jobs when each piece was encoded as it came"
+
+
+async def test_what_a_stalled_voice_has_sent_is_heard_before_the_sound_runs_out() -> None:
+    pool, loop = SlowPool(0.0003), asyncio.get_running_loop()
+    stalled = asyncio.Event()
+
+    async def sound() -> AsyncGenerator[PcmInt, None]:
+        yield sine(440, 0.06 * 3)
+        stalled.set()
+        await asyncio.sleep(100.0)
+
+    ends_s = loop.time() + 2.0  # what is heard before
+    packets = encode(sound(), pool, Settings().audio, ahead_ms=lambda: (ends_s - loop.time()) * 1000.0)
+    assert len(await anext(packets)) > 0
+    assert stalled.is_set() and 0.4 < ends_s - loop.time() < 0.6
+    await packets.aclose()
+    pool.close()
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 2), (4, 4), (64, 4)])
+def test_there_are_as_many_encoding_threads_as_cores_and_four_at_most(cores: int, workers: int) -> None:
+    assert workers_for(cores) == workers
 
 
 class Step(NamedTuple):
