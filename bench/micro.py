@@ -1,6 +1,7 @@
 """The parts of a turn measured alone: models, codecs, text, messages, queues, and what a device costs in memory.
 
-A few seconds each. The best of several rounds counts: others on the machine only ever slow a part down.
+A few seconds each, many voices at once two minutes. The best of several rounds counts: others on the machine only ever
+slow a part down.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from bench import micro_parts
+from bench import micro_parts, micro_voices
 from bench.connections import connected, quiet_server, settled_mb
 from bench.first_word import CACHE
 from bench.harness import allow_files
@@ -80,6 +81,7 @@ PARTS: Final[dict[str, Callable[[], list[Row]]]] = {
     "vad": micro_parts.voice_activity,
     "asr": recognition,
     "opus": micro_parts.opus,
+    "voices": micro_voices.voices,
     "text": micro_parts.text,
     "loop": loop,
     "memory": memory,

@@ -107,14 +107,14 @@ def _cpu_s(call: Callable[[], object], rounds: int) -> float:
 
 def opus() -> list[Row]:
     """Both directions, for a packet of 60 ms."""
-    speech = _voice_like(DOWNLINK_RATE_HZ)
+    speech = voice_like(DOWNLINK_RATE_HZ)
     rows = []
     for complexity in (0, 5, 10):
         encoder = OpusEncoder(complexity=complexity)
         frames = len(speech) // encoder.frame_samples
         each_s = best_s(partial(encoder.encode, speech)) / frames
         rows.append(Row(f"Opus encode 60 ms, complexity {complexity}", each_s * 1e6, "us"))
-    packets = OpusEncoder(UPLINK_RATE_HZ, bitrate_bps=16_000, complexity=0).encode(_voice_like(UPLINK_RATE_HZ))
+    packets = OpusEncoder(UPLINK_RATE_HZ, bitrate_bps=16_000, complexity=0).encode(voice_like(UPLINK_RATE_HZ))
     decoder = OpusDecoder()
 
     def decode() -> None:
@@ -125,7 +125,7 @@ def opus() -> list[Row]:
     return rows
 
 
-def _voice_like(rate_hz: int, seconds: float = 1.2) -> PcmInt:
+def voice_like(rate_hz: int, seconds: float = 1.2) -> PcmInt:
     """Something with a voice's harmonics and breaks, int16[n]: a codec works harder on it than on a tone."""
     at_s = np.arange(int(rate_hz * seconds)) / rate_hz
     pitch_hz = 140.0 + 30.0 * np.sin(2 * np.pi * 1.7 * at_s)

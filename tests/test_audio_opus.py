@@ -31,6 +31,36 @@ def test_a_tone_goes_in_and_comes_out(frame_ms: int, rate_hz: int, through: Lite
     assert pcm.dtype == np.float32
 
 
+@given(
+    rate_hz=st.sampled_from([8_000, 16_000, 24_000, 48_000]),
+    frame_ms=st.sampled_from([20, 40, 60, 120]),
+    bitrate_bps=st.sampled_from([6_000, 16_000, 24_000, 128_000]),
+    complexity=st.integers(0, 10),
+    application=st.sampled_from(["audio", "voip"]),
+    loudness=st.sampled_from([0.0, 300.0, 9000.0]),
+)
+@settings(max_examples=60, deadline=None)
+def test_both_ways_encode_to_the_same_packets(
+    rate_hz: int,
+    frame_ms: int,
+    bitrate_bps: int,
+    complexity: int,
+    application: Literal["audio", "voip"],
+    loudness: float,
+) -> None:
+    noise = np.random.default_rng(1).normal(0.0, loudness, rate_hz // 2)
+    pcm = sine(300, 0.5, rate_hz) + np.clip(noise, -20_000, 20_000).astype(np.int16)
+    own, other = (OpusEncoder(rate_hz, frame_ms, bitrate_bps, complexity, application, way) for way in WAYS)
+    assert own.encode(pcm[: rate_hz // 5]) == other.encode(pcm[: rate_hz // 5])
+    assert own.encode(pcm[rate_hz // 5 :]) + own.flush() == other.encode(pcm[rate_hz // 5 :]) + other.flush()
+
+
+def test_what_libopus_cannot_encode_is_refused_when_the_encoder_is_made() -> None:
+    for rate_hz, complexity in ((44_100, 5), (24_000, 11)):
+        with pytest.raises(RuntimeError, match="libopus cannot encode"):
+            OpusEncoder(rate_hz, complexity=complexity, through="libopus")
+
+
 def test_the_encoder_keeps_what_is_less_than_a_frame() -> None:
     encoder = OpusEncoder()
     assert encoder.encode(sine(440, 0.05)) == []

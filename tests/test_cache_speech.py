@@ -18,6 +18,7 @@ from xiaozhi.cache.tier import Tiers
 from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.events import Clause, ClauseStart
 from xiaozhi.settings import Settings, TtsSettings
+from xiaozhi.settings.audio import AudioSettings
 from xiaozhi.settings.cache import CacheSettings
 from xiaozhi.stages.tts.clause_speech import ClauseSpeech, voice_fingerprints
 from xiaozhi.stages.tts.engine import Voice, VoiceError
@@ -94,6 +95,23 @@ async def test_a_second_time_costs_no_synthesis_and_no_encoding(codec: WorkerPoo
     assert voice.begun == ["你好"]
     assert hits == ["hit"]
     assert (speech.cache.hits, speech.cache.misses, speech.cache.hit_rate) == (1, 1, 0.5)
+
+
+async def test_lesser_sound_is_kept_apart_and_the_best_that_is_kept_is_played(codec: WorkerPool) -> None:
+    voice = Fake(lambda text: np.random.default_rng(1).normal(0.0, 3000.0, 24_000).astype(np.int16))
+    speech = kept(codec, voice)
+    lesser = AudioSettings(bitrate_bps=12_000, complexity=0)
+
+    async def size(audio: AudioSettings | None) -> int:
+        packets = [packet async for packet in speech.speech.packets(clause("你好"), audio=audio)]
+        await settle()
+        return sum(map(len, packets))
+
+    small = await size(lesser)
+    assert await size(lesser) == small and len(voice.begun) == 1, "kept under load, too"
+    full = await size(None)
+    assert small < 0.7 * full and len(voice.begun) == 2, "calm again, what was made under load is not good enough"
+    assert await size(lesser) == full and len(voice.begun) == 2, "what is there in full costs nothing"
 
 
 async def test_ten_who_ask_at_once_are_served_by_one_synthesis(codec: WorkerPool) -> None:

@@ -1,18 +1,22 @@
 """A device that hears its own loudspeaker: what is played is told from what somebody says over it."""
 
+import asyncio
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
 
 from bench.music_material import band, with_voices
+from tests.recognisers import until
 from tests.speech import say
 from xiaozhi.audio.echo_likeness import OWN, Echoes, likeness
 from xiaozhi.audio.opus import OpusDecoder, OpusEncoder
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16
-from xiaozhi.concurrency.workers import WorkerPool
+from xiaozhi.concurrency.workers import Priority, WorkerPool
 from xiaozhi.conversation.echo_guard import Echo, EchoGuard, PlayedPacket
 from xiaozhi.conversation.pacer import MAX_RECENT_PACKETS
 from xiaozhi.events import SpeechAudio, SpeechBegan
@@ -212,6 +216,32 @@ async def test_an_echo_that_outlives_its_reply_begins_no_turn(song: list[bytes],
     sung = song[: 2600 // 60]  # the reply is over at 2.58 s, its sound a little later
     for event in list(steps(echo(sung), 2.5, 0.5))[:2]:
         assert await ears.past(event, playing(sung)) is Echo.SOUNDS
+
+
+async def test_who_may_be_interrupting_goes_before_voices_that_have_more_to_say(song: list[bytes]) -> None:
+    begun: list[str] = []
+
+    class Watched(WorkerPool):
+        def _begin(self, job: Any) -> None:
+            begun.append(job.call.__qualname__.split(".")[0])
+            super()._begin(job)
+
+    pool, gate, loop = Watched(1, "watched"), threading.Event(), asyncio.get_running_loop()
+
+    def has_400_ms() -> None: ...
+    def has_20_ms() -> None: ...
+
+    has_400_ms.__qualname__, has_20_ms.__qualname__ = "has_400_ms", "has_20_ms"
+    ears, (began, *_) = Ears(pool), steps(echo(song), 2.5)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(pool.submit(gate.wait, Priority.FINAL))
+        tasks.create_task(pool.submit(has_400_ms, Priority.PROBE, deadline_s=loop.time() + 0.4))
+        tasks.create_task(ears.past(began, playing(song)))
+        tasks.create_task(pool.submit(has_20_ms, Priority.PROBE, deadline_s=loop.time() + 0.02))
+        await until(lambda: pool.waiting == 3)
+        gate.set()
+    assert begun == ["Event", "has_20_ms", "EchoGuard", "has_400_ms"]
+    pool.close()
 
 
 async def test_while_nothing_can_be_compared_nobody_is_taken_for_somebody(song: list[bytes], pool: WorkerPool) -> None:

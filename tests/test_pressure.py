@@ -175,6 +175,35 @@ async def test_waiting_speech_takes_steps_and_they_are_told_and_logged(caplog: p
     codec.close()
 
 
+async def test_what_many_voices_will_cost_lowers_their_effort_before_anything_waits(tmp_path: Path) -> None:
+    async with house(tmp_path, "一二三四五六七八九十。", load={"shed": True, "recover_s": 0}) as home:
+        services = home.server.services
+        shedder, full = services.load_shedder, home.server.services.settings.audio
+        assert 0.0 < shedder.voice_percent < 10.0, "measured at start"
+        shedder.voices = int(20.0 / shedder.voice_percent) - 1
+        shedder.check()
+        assert services.speech_settings().audio == full
+        shedder.voices += 2
+        shedder.check()
+        assert services.codec.oldest_wait_s() == 0.0
+        lesser = services.speech_settings().audio
+        assert (lesser.complexity, lesser.bitrate_bps) == (0, 16_000) and shedder.taken == {Step.QUALITY}
+        shedder.voices = 0
+        shedder.check()
+        assert services.speech_settings().audio == full
+
+
+async def test_replies_count_while_they_are_made(tmp_path: Path) -> None:
+    async with house(tmp_path, "一二三四五六七八九十。" * 6, load={"shed": True}) as home, home.device() as device:
+        shedder = home.server.services.load_shedder
+        seen: set[int] = set()
+        shedder.tell(lambda step, taken: seen.add(shedder.voices))
+        shedder.voice_percent = 100.0
+        await device.turn_text("你好")
+        await until(lambda: 1 in seen)
+        assert shedder.voices == 0
+
+
 async def test_shedding_can_be_switched_off() -> None:
     recognition, codec = WorkerPool(1, "asr"), WorkerPool(1, "codec")
     load_shedder = LoadShedder(LoadSettings(shed=False, devices=LoadStep(memory_percent=0.0001)), recognition, codec)

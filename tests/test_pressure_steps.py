@@ -32,7 +32,7 @@ def test_nothing_is_given_up_while_all_is_calm() -> None:
     assert Steps(LoadSettings()).update(0.0, CALM) == []
 
 
-@pytest.mark.parametrize("reading", ["asr_wait_ms", "codec_wait_ms", "loop_lag_ms", "memory_percent"])
+@pytest.mark.parametrize("reading", ["asr_wait_ms", "codec_wait_ms", "codec_percent", "loop_lag_ms", "memory_percent"])
 def test_each_reading_takes_a_step_at_its_threshold(reading: str) -> None:
     ladder = steps(turns=LoadStep(**{reading: 50}))
     assert ladder.update(0.0, replace(CALM, **{reading: 49.9})) == []
@@ -41,7 +41,7 @@ def test_each_reading_takes_a_step_at_its_threshold(reading: str) -> None:
 
 
 def test_a_threshold_of_zero_is_never_reached() -> None:
-    assert steps().update(0.0, Readings(1e9, 1e9, 1e9, 100.0)) == []
+    assert steps().update(0.0, Readings(1e9, 1e9, 1e9, 100.0, 1e9)) == []
 
 
 def test_a_step_comes_back_only_when_it_has_been_calm_for_a_while() -> None:

@@ -1,6 +1,7 @@
 """The speaking stage: clauses in, packets out, in order, and nothing left behind."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, TypeVar
@@ -170,11 +171,11 @@ async def test_the_first_sound_is_told_once_before_its_packet(codec: WorkerPool)
 
 
 async def test_the_first_packet_is_encoded_alone_and_first() -> None:
-    jobs: list[Priority] = []
+    jobs: list[tuple[Priority, bool]] = []
 
     class Watched(WorkerPool):
         async def submit(self, call: Callable[[], R], priority: Priority, *more: Any, **named: Any) -> R:
-            jobs.append(priority)
+            jobs.append((priority, math.isfinite(named.get("deadline_s", math.inf))))
             return await super().submit(call, priority, *more, **named)
 
     class Whole(Fake):
@@ -187,7 +188,7 @@ async def test_the_first_packet_is_encoded_alone_and_first() -> None:
     out = packets_out()
     await speak(clauses("一"), out, Whole(seconds(1.5)), watched, settings())
     assert by_clause(out.drain()) == [("一", 26)]
-    assert jobs == [Priority.FINAL, *[Priority.PROBE] * 4], "1, 8, 8, 8 frames and what dies away"
+    assert jobs == [(Priority.FINAL, False), *[(Priority.PROBE, True)] * 4], "1, 8, 8, 8 frames and what dies away"
     watched.close()
 
 

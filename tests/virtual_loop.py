@@ -32,6 +32,10 @@ _WAITS_S: Final = 0.05
 _IDLE_NS: Final = 1_000_000
 # Before more time than this passes it is looked at again.
 _LOOK_AGAIN_S: Final = 0.02
+# A timer may run as early as the clock's resolution. Who then waits for the rest waits no time at all, again and again,
+# and would do so for ever if the clock stood quite still: after so many rounds it moves by that much.
+_RESOLUTION_S: Final = 1e-9
+_SPINNING_ROUNDS: Final = 1000
 
 _real_monotonic, _real_time = time.monotonic, time.time
 _running: "VirtualLoop | None" = None
@@ -101,6 +105,7 @@ class _Jumping(selectors.DefaultSelector):
         super().__init__()
         self.now_s = 0.0
         self.threads_at_work = 0
+        self._rounds = 0  # in a row without waiting
         self._gated_at = 0  # so many threads were found waiting
         self._unread = _on_their_way  # so many bytes were found to be read by nobody
         self._unread_s = _UNREAD_S
@@ -108,6 +113,9 @@ class _Jumping(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """What is ready now; see `selectors.BaseSelector.select`."""
         ready = super().select(0)
+        self._rounds = self._rounds + 1 if timeout == 0 else 0
+        if self._rounds == _SPINNING_ROUNDS:
+            self._rounds, self.now_s = 0, self.now_s + _RESOLUTION_S
         if ready or timeout == 0:
             return ready
         if timeout is None:

@@ -13,11 +13,13 @@ from xiaozhi.conversation.services import Services
 from xiaozhi.memory.summaries import Summariser
 from xiaozhi.overload.admission import TurnAdmission
 from xiaozhi.overload.load_shedder import LoadShedder
+from xiaozhi.overload.usage import cores
 from xiaozhi.reload.calibrating import about_box, standing
 from xiaozhi.settings import Settings
 from xiaozhi.stages.asr.recognition import Recognition
 from xiaozhi.stages.asr.registry import build_recognizer, close_recognizer, warm_recognizer
 from xiaozhi.stages.llm.registry import build_chat
+from xiaozhi.stages.tts.encoding import voice_percent, workers_for
 from xiaozhi.stages.tts.registry import build_voices
 from xiaozhi.stages.vad.batcher import VadBatcher
 from xiaozhi.stages.vad.silero import load_silero
@@ -40,7 +42,8 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     await asyncio.to_thread(configured_servers, settings.tools)  # what cannot be used is known before anything is open
     models_dir = settings.models.dir
     recognition = WorkerPool(settings.asr.workers, "asr", niceness=settings.asr.niceness)
-    codec = WorkerPool(settings.audio.codec_workers, "codec")
+    audio = settings.audio
+    codec = WorkerPool(audio.codec_workers or workers_for(cores()), "codec")
     silero = await asyncio.to_thread(load_silero, settings.vad)
     await asyncio.to_thread(shipped_model)  # 80 ms, which no first turn is to wait for
     calibration = await asyncio.to_thread(standing, settings)
@@ -70,7 +73,9 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         chat=built_chat.chat,
         voice=voices.chain,
         codec=codec,
-        load_shedder=LoadShedder(settings.load, recognition, codec),
+        load_shedder=LoadShedder(
+            settings.load, recognition, codec, await codec.run(voice_percent, audio.bitrate_bps, audio.complexity)
+        ),
         admission=TurnAdmission(settings.load.turns_at_once, settings.load.turn_wait_s),
         store=keeper.store,
         roster=roster,

@@ -2,7 +2,8 @@
 
 libav decodes Opus to 48 kHz only and needs a resampler behind it. libopus decodes straight to the rate that is wanted,
 which costs less than half. Measured for packets of 60 ms at 16 kHz mono: 24 us and 18 KB a stream against 64 us and
-220 KB, and nothing lags behind in a resampler.
+220 KB, and nothing lags behind in a resampler. libav encodes to the same packets, byte for byte, but asks for the
+interpreter several times a frame, each time for up to a switch interval; libopus itself asks once.
 """
 
 import ctypes
@@ -13,10 +14,14 @@ from typing import Final
 import numpy as np
 
 from xiaozhi.audio.libav import loaded_library
-from xiaozhi.audio.pcm import PcmFloat
+from xiaozhi.audio.pcm import PcmFloat, PcmInt
 
 _log = logging.getLogger(__name__)
 _LONGEST_S: Final = 0.12  # what a packet may hold (RFC 6716)
+_MAX_ENCODED_BYTES: Final = 6 * 1275  # 120 ms as six frames of 20 ms, each at its most (RFC 6716)
+# Of opus_defines.h.
+_APPLICATIONS: Final = {"voip": 2048, "audio": 2049}
+_SET_BITRATE, _SET_VBR, _SET_COMPLEXITY, _SET_VBR_CONSTRAINT = 4002, 4006, 4010, 4020
 RATES_HZ: Final = frozenset({8_000, 12_000, 16_000, 24_000, 48_000})
 """What libopus decodes to."""
 
@@ -38,6 +43,19 @@ def _load() -> ctypes.CDLL | None:
             ctypes.c_void_p,  # float32[n]
             ctypes.c_int,  # n
             ctypes.c_int,  # 0: no repair of a packet that was lost
+        ]
+        library.opus_encoder_get_size.argtypes = [ctypes.c_int]
+        library.opus_encoder_init.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int, ctypes.c_int]
+        library.opus_encoder_ctl.argtypes = [
+            ctypes.c_void_p,
+            ctypes.c_int,
+        ]  # variadic: and a value
+        library.opus_encode.argtypes = [
+            ctypes.c_void_p,  # the state
+            ctypes.c_void_p,  # int16[n]
+            ctypes.c_int,  # n
+            ctypes.c_void_p,  # uint8[most]
+            ctypes.c_int32,  # most
         ]
         library.opus_strerror.argtypes, library.opus_strerror.restype = [ctypes.c_int], ctypes.c_char_p
     except (OSError, AttributeError) as error:
@@ -102,6 +120,51 @@ class LibopusDecoder:
         if count < 0:
             raise LibopusError(_words(count))
         return pcm
+
+
+class LibopusEncoder:
+    """One stream of int16[n] mono, to packets of one length; variable bit rate, as libav sets it.
+
+    Args:
+        rate_hz: one of `RATES_HZ`.
+        frame_samples: in one packet.
+        bitrate_bps: aimed at.
+        complexity: 0 to 10.
+        application: `audio` or `voip`.
+
+    Raises:
+        RuntimeError: libopus is not here (`available`) or refuses one of these.
+    """
+
+    __slots__ = ("_frame_samples", "_state")
+
+    def __init__(self, rate_hz: int, frame_samples: int, bitrate_bps: int, complexity: int, application: str) -> None:
+        if _library is None:
+            raise RuntimeError("libopus was not found")
+        self._frame_samples = frame_samples
+        self._state = np.zeros(_library.opus_encoder_get_size(1), np.uint8)
+        state = self._state.ctypes.data
+        failed = _library.opus_encoder_init(state, rate_hz, 1, _APPLICATIONS[application])
+        wanted = {_SET_BITRATE: bitrate_bps, _SET_COMPLEXITY: complexity, _SET_VBR: 1, _SET_VBR_CONSTRAINT: 0}
+        for request, value in wanted.items():
+            failed = failed or _library.opus_encoder_ctl(state, request, ctypes.c_int32(value))
+        if failed:
+            raise RuntimeError(f"libopus cannot encode at {rate_hz} Hz: {_words(failed)}")
+
+    def encode(self, pcm: PcmInt) -> list[bytes]:
+        """Encode whole frames, one packet each. Releases the GIL once a frame; one call at a time."""
+        if _library is None:
+            raise RuntimeError("libopus was not found")
+        pcm = np.ascontiguousarray(pcm, np.int16)
+        out = np.empty(_MAX_ENCODED_BYTES, np.uint8)
+        encode, state, into, size = _library.opus_encode, self._state.ctypes.data, out.ctypes.data, self._frame_samples
+        start, packets = pcm.ctypes.data, []
+        for at in range(start, start + pcm.nbytes, size * pcm.itemsize):
+            count = encode(state, at, size, into, _MAX_ENCODED_BYTES)
+            if count < 0:
+                raise RuntimeError(f"libopus cannot encode {size} samples: {_words(count)}")
+            packets.append(out[:count].tobytes())
+        return packets
 
 
 def _words(error: int) -> str:

@@ -6,7 +6,7 @@ one stream, never two calls at once. Measured for packets of 60 ms, on a fast an
 and 0.7 ms at 10; making an encoder 0.1 to 0.2 ms. The GIL is free while they code.
 """
 
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
@@ -18,10 +18,15 @@ _DECODER_RATE_HZ: Final = 48_000
 # 60 ms at 200 kbit/s, and what fits an Ethernet frame. Devices send 60 to 300 bytes; the format itself has no useful
 # limit (48 frames of 1275 bytes).
 MAX_PACKET_BYTES: Final = 1500
+Way: TypeAlias = Literal["libopus", "libav"]
 
 
 class OpusError(Exception):
     """A packet is not Opus; one line. The decoder goes on with the next packet."""
+
+
+def _through(way: Way | None, rate_hz: int) -> Way:
+    return way or ("libopus" if libopus.available() and rate_hz in libopus.RATES_HZ else "libav")
 
 
 class OpusEncoder:
@@ -33,6 +38,7 @@ class OpusEncoder:
         bitrate_bps: aimed at; the rate varies with the sound.
         complexity: 0 (cheapest) to 10 (best).
         application: what libopus favours, clear speech (`voip`) or faithful sound (`audio`).
+        through: `libopus` itself, or `libav` where that is not to be had; None chooses. Their packets are the same.
     """
 
     def __init__(
@@ -42,24 +48,14 @@ class OpusEncoder:
         bitrate_bps: int = 24_000,
         complexity: int = 5,
         application: Literal["audio", "voip"] = "audio",
+        through: Way | None = None,
     ) -> None:
         self.rate_hz = rate_hz
         self.frame_ms = frame_ms
         self.frame_samples = rate_hz * frame_ms // 1000
         self._rest: PcmInt = np.empty(0, np.int16)
-        codec = av.CodecContext.create("libopus", "w")
-        codec.sample_rate = rate_hz
-        codec.layout = "mono"
-        codec.format = "s16"
-        codec.bit_rate = bitrate_bps
-        codec.options = {
-            "application": application,
-            "compression_level": str(complexity),
-            "frame_duration": str(frame_ms),
-            "vbr": "on",
-        }
-        codec.open()
-        self._codec = codec
+        kind = libopus.LibopusEncoder if _through(through, rate_hz) == "libopus" else _LibavEncoder
+        self._encoder = kind(rate_hz, self.frame_samples, bitrate_bps, complexity, application)
         self._finished = False
 
     @property
@@ -76,9 +72,8 @@ class OpusEncoder:
         if self._finished:
             raise RuntimeError("the encoder has been flushed")
         pcm = np.concatenate([self._rest, pcm]) if len(self._rest) else pcm
-        size = self.frame_samples
-        whole = len(pcm) - len(pcm) % size
-        packets = [self._frame(pcm[start : start + size]) for start in range(0, whole, size)]
+        whole = len(pcm) - len(pcm) % self.frame_samples
+        packets = self._encoder.encode(pcm[:whole])
         self._rest = pcm[whole:].copy()
         return packets
 
@@ -90,14 +85,6 @@ class OpusEncoder:
         self._finished = True
         return packets
 
-    def _frame(self, pcm: PcmInt) -> bytes:
-        # More than a frame at once would make libav cut and queue it; one frame in gives one packet out at once.
-        frame = av.AudioFrame(format="s16", layout="mono", samples=self.frame_samples)
-        frame.sample_rate = self.rate_hz
-        frame.planes[0].update(pcm.tobytes())
-        (packet,) = self._codec.encode(frame)
-        return bytes(packet)
-
 
 class OpusDecoder:
     """Turns Opus packets into float32[n] mono.
@@ -107,11 +94,10 @@ class OpusDecoder:
         through: `libopus` itself, or `libav` where that is not to be had or cannot make the rate; None chooses.
     """
 
-    def __init__(self, rate_hz: int = UPLINK_RATE_HZ, through: Literal["libopus", "libav"] | None = None) -> None:
+    def __init__(self, rate_hz: int = UPLINK_RATE_HZ, through: Way | None = None) -> None:
         self.rate_hz = rate_hz
-        if through is None:
-            through = "libopus" if libopus.available() and rate_hz in libopus.RATES_HZ else "libav"
-        self._decoder = libopus.LibopusDecoder(rate_hz) if through == "libopus" else _LibavDecoder(rate_hz)
+        of_libopus = _through(through, rate_hz) == "libopus"
+        self._decoder = libopus.LibopusDecoder(rate_hz) if of_libopus else _LibavDecoder(rate_hz)
 
     def decode(self, packet: bytes) -> PcmFloat:
         """Decode one packet of 2.5 to 120 ms; through libav the sound may lag up to 2 ms behind, in its resampler.
@@ -140,6 +126,38 @@ class OpusDecoder:
             return self._decoder.conceal(samples)
         except libopus.LibopusError as error:
             raise OpusError(f"{samples} samples cannot be made up for: {error}") from error
+
+
+class _LibavEncoder:
+    """libav's libopus; as `libopus.LibopusEncoder`."""
+
+    def __init__(self, rate_hz: int, frame_samples: int, bitrate_bps: int, complexity: int, application: str) -> None:
+        codec = av.CodecContext.create("libopus", "w")
+        codec.sample_rate = rate_hz
+        codec.layout = "mono"
+        codec.format = "s16"
+        codec.bit_rate = bitrate_bps
+        codec.options = {
+            "application": application,
+            "compression_level": str(complexity),
+            "frame_duration": str(frame_samples * 1000 // rate_hz),
+            "vbr": "on",
+        }
+        codec.open()
+        self._codec = codec
+        self._rate_hz, self._frame_samples = rate_hz, frame_samples
+
+    def encode(self, pcm: PcmInt) -> list[bytes]:
+        """Encode whole frames, one packet each."""
+        return [self._frame(pcm[at : at + self._frame_samples]) for at in range(0, len(pcm), self._frame_samples)]
+
+    def _frame(self, pcm: PcmInt) -> bytes:
+        # More than a frame at once would make libav cut and queue it; one frame in gives one packet out at once.
+        frame = av.AudioFrame(format="s16", layout="mono", samples=self._frame_samples)
+        frame.sample_rate = self._rate_hz
+        frame.planes[0].update(pcm.tobytes())
+        (packet,) = self._codec.encode(frame)
+        return bytes(packet)
 
 
 class _LibavDecoder:

@@ -1,5 +1,6 @@
 """Keeps what a device says from being taken for its user, where its microphone hears its own loudspeaker."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ _LOOK_EVERY_MS: Final = 100.0
 # What has been the device's own sound until now is somebody else's after so many looks: one in 70 is wrong. What has
 # been somebody's is the device's own after as many.
 _SURE_AFTER: Final = 2
+# Somebody may be speaking, and goes on unheard: only a voice that has less than this to say goes before it.
+_NEEDED_S: Final = 0.1
 
 
 class Echo(Enum):
@@ -127,7 +130,9 @@ class EchoGuard:
             return None
         try:
             return await self._pool.submit(
-                lambda: likeness(heard, _sound_between(over, from_ms, between[1])) >= OWN, Priority.PROBE
+                lambda: likeness(heard, _sound_between(over, from_ms, between[1])) >= OWN,
+                Priority.PROBE,
+                deadline_s=asyncio.get_running_loop().time() + _NEEDED_S,
             )
         except JobDropped:
             return None

@@ -39,6 +39,8 @@ _log = logging.getLogger(__name__)
 _CLAUSES_AHEAD = 2
 # So much speech waits before the gate, or behind a device that is slower than the voice, in milliseconds.
 _SPEECH_MS = 3000.0
+# Behind the gate nobody hears a reply yet: so much later than those of one that is heard are its packets needed.
+_UNCOMMITTED_MS = 300.0
 # Subtitle of sound that is no speech, and what the history shows of it.
 _MUSIC = "♪"
 
@@ -381,7 +383,7 @@ class Reply:
             settings=self._engines.settings,
             on_first_token=self._first_token,
             on_first_clause=self._first_clause,
-            queued_ms=lambda: self._items.weight + self.pacer.unplayed_ms(),
+            queued_ms=self._queued_ms,
             more_follows=True,
         )
         keeps = lookup is not None and found is None and not self.has_acted
@@ -435,8 +437,13 @@ class Reply:
 
     # The voice ----------------------------------------------------------------------------------------------------
 
+    def _queued_ms(self) -> float:
+        """How much speech is there and still to be played."""
+        return self._items.weight + self.pacer.unplayed_ms()
+
     async def _voice(self, clauses: Channel[Clause]) -> None:
         engines = self._engines
+        engines.load_shedder.voices += 1
         try:
             await run_tts(
                 clauses,
@@ -444,6 +451,7 @@ class Reply:
                 engines.for_agents.speech(self.plan.agent),
                 engines.speech_settings(),
                 request=self._request,
+                queued_ms=lambda: self._queued_ms() + (0.0 if self.committed else _UNCOMMITTED_MS),
                 on_first_speech=self._first_speech,
                 on_voice=self._spoke,
                 on_hit=self._needed_no_voice,
@@ -452,6 +460,7 @@ class Reply:
             self.trace.error = self.trace.error or str(error)
             _log.warning("turn %d: %s", self.trace.turn, error)
         finally:
+            engines.load_shedder.voices -= 1
             clauses.close()
 
     # The record ---------------------------------------------------------------------------------------------------

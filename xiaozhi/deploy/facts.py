@@ -26,6 +26,8 @@ _CLOSE_S: Final = 15
 # bench.devices with 100 devices, on the same machine: 99 % of one core for the whole server. Threads of recognition and
 # of the codec are added to it, so the sum is a generous upper limit, not a measurement.
 _LOOP_CORES: Final = 1
+# 100 voices that are heard at once keep less than one core busy, however many threads share it.
+_CODEC_CORES: Final = 1
 
 
 class DeployError(PlainError):
@@ -103,7 +105,7 @@ class Deployment:
     def cores(self) -> int:
         """Processor cores that the server may use at most."""
         asr, audio = self.settings.asr, self.settings.audio
-        return _LOOP_CORES + asr.workers * asr.threads + audio.codec_workers
+        return _LOOP_CORES + asr.workers * asr.threads + (audio.codec_workers or _CODEC_CORES)
 
     @property
     def memory_mb(self) -> int:

@@ -24,12 +24,19 @@ class LoadShedder:
         settings: the `[load]` table.
         recognition: its waiting utterances are the main sign of load.
         codec: the pool that encodes.
+        voice_percent: share of the cores that encoding one reply takes while it is played, in percent.
     """
 
-    def __init__(self, settings: LoadSettings, recognition: WorkerPool, codec: WorkerPool) -> None:
+    def __init__(
+        self, settings: LoadSettings, recognition: WorkerPool, codec: WorkerPool, voice_percent: float = 0.0
+    ) -> None:
         self.lag = LoopLag(settings.blame_ms)
         self.readings = Readings()
         """The newest readings."""
+        self.voice_percent = voice_percent
+        """What encoding one reply takes of the cores, in percent, at full effort."""
+        self.voices = 0
+        """Replies that are being made now."""
         self.times_taken: Counter[Step] = Counter()
         """How often each step was taken, since the start."""
         self._settings = settings
@@ -75,6 +82,7 @@ class LoadShedder:
         self.readings = Readings(
             asr_wait_ms=self._recognition.oldest_wait_s() * 1000.0,
             codec_wait_ms=self._codec.oldest_wait_s() * 1000.0,
+            codec_percent=self.voices * self.voice_percent,
             loop_lag_ms=self.lag.lag_ms(),
             memory_percent=self._memory_percent,
         )

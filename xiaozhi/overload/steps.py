@@ -33,12 +33,15 @@ class Readings:
         codec_wait_ms: age of the oldest audio that waits to be encoded.
         loop_lag_ms: the second longest delay of the event loop in the last two seconds.
         memory_percent: resident memory of the process in percent of what it may use; 0 where that is unknown.
+        codec_percent: share of the cores that encoding all replies of now takes at full effort, by what a frame was
+            measured to cost; known before anything waits.
     """
 
     asr_wait_ms: float = 0.0
     codec_wait_ms: float = 0.0
     loop_lag_ms: float = 0.0
     memory_percent: float = 0.0
+    codec_percent: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from xiaozhi.stages.asr.recogniser import Recognizer
 from xiaozhi.stages.asr.registry import build_recognizer, close_recognizer, warm_recognizer
 from xiaozhi.stages.llm.chat import Chat
 from xiaozhi.stages.llm.registry import build_chat
+from xiaozhi.stages.tts.encoding import voice_percent
 from xiaozhi.stages.tts.engine import VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.stages.tts.registry import build_voices
@@ -45,6 +46,7 @@ class Parts:
     voice: VoiceChain | None = None
     roster: Roster | None = None
     caches: Caches | None = None
+    voice_percent: float | None = None
     about: dict[str, About] = field(default_factory=dict)
 
 
@@ -107,6 +109,9 @@ async def _build(parts: Parts, services: Services, keys: Collection[str]) -> Non
                 await voices.chain.warm()
         except (TimeoutError, VoiceError) as error:
             _log.warning("no new voice is ready: %s", error or "too slow")
+    if "audio" in tables:
+        audio = settings.audio
+        parts.voice_percent = await services.codec.run(voice_percent, audio.bitrate_bps, audio.complexity)
     if tables & _OF_CACHES:
         about = parts.about.get("tts", services.about["tts"])
         voice = parts.voice or services.voice
@@ -155,6 +160,8 @@ def exchange(services: Services, parts: Parts) -> None:
         caches.premake()
     if parts.recognizer is not None or parts.voice is not None or parts.caches is not None:
         services.for_agents.renew()
+    if parts.voice_percent is not None:
+        services.load_shedder.voice_percent = parts.voice_percent
     _exchange_recognizer(services, parts, before)
     services.load_shedder.retune(settings.load)
     services.admission.retune(settings.load.turns_at_once, settings.load.turn_wait_s)

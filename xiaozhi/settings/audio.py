@@ -29,9 +29,11 @@ class AudioSettings(Section, applies="next turn"):
     start_gap_ms: int = Field(80, ge=0, le=500)
     """Between the message that begins a reply and its first frame: devices clear their queue on that message.
     zh: “回答开始”消息与第一帧之间留的时间（毫秒）：设备收到这条消息会清空播放队列。"""
-    codec_workers: OnRestart[int] = Field(1, ge=1, le=32)
-    """Threads that encode and decode Opus. One is enough for about 100 devices.
-    zh: 编解码 Opus 的线程数。大约每 100 台设备需要一个。"""
+    codec_workers: OnRestart[int] = Field(0, ge=0, le=32)
+    """Threads that encode Opus; 0 goes by the machine: one for each core, four at most. Less than one core of work for
+    100 voices, but a single thread that is held up holds up every voice.
+    zh: 编码 Opus 的线程数；0 表示按机器而定：每个核一个，最多四个。100 路声音的编码用不满一个核，但只有一个线程时，
+    它一停，所有声音都停。"""
     instant_flush: bool = True
     """Silence a device at once when a reply is interrupted, instead of letting it play what it holds (up to 2 s). The
     server ends the reply, and begins and ends an empty one that lasts flush_hold_ms: that empties the device's queue.

@@ -66,8 +66,11 @@ class LoadStep(Section):
     """Age of the oldest utterance that waits for recognition.
     zh: 识别排队超过这么久（毫秒）时放弃；0 表示不看这一项。"""
     codec_wait_ms: float = Field(0, ge=0, le=600_000)
-    """Age of the oldest speech that waits to be encoded.
-    zh: Opus 编解码排队超过这么久（毫秒）时放弃；0 表示不看这一项。"""
+    """How long speech has waited to be encoded that is needed within a second.
+    zh: 一秒内就要用的声音等待编码超过这么久（毫秒）时放弃；0 表示不看这一项。"""
+    codec_percent: float = Field(0, ge=0, le=100)
+    """What encoding all replies of the moment takes of all cores at audio.complexity, as measured at start.
+    zh: 按启动时实测的开销，以 audio.complexity 编码当前所有回答要占全部核的这个百分比时放弃；0 表示不看这一项。"""
     loop_lag_ms: float = Field(0, ge=0, le=600_000)
     """Second longest standstill of the process within two seconds (one alone is no load).
     zh: 事件循环延迟超过这么久（毫秒）时放弃；0 表示不看这一项。"""
@@ -117,12 +120,12 @@ class LoadSettings(Section, applies="next turn"):
     speculation: LoadStep = LoadStep(asr_wait_ms=1000, loop_lag_ms=150)
     """Speculation given up: replies prepared before a turn is over. Answers come later, with less work.
     zh: 再放弃 · 抢先回答：话没说完就先准备回答：放弃后回答会晚一些，但工作量少。"""
-    quality: LoadStep = LoadStep(codec_wait_ms=60, loop_lag_ms=60)
+    quality: LoadStep = LoadStep(codec_wait_ms=60, codec_percent=20, loop_lag_ms=60)
     """Quality of sound given up: effort and bitrate. zh: 再放弃 · 音质：声音的编码计算量和码率。"""
     hedging: LoadStep = LoadStep(asr_wait_ms=1000, loop_lag_ms=100)
     """Second requests given up: to language models that are late.
     zh: 再放弃 · 抢答请求：向第二个语言模型多问的请求。"""
-    turns: LoadStep = LoadStep(asr_wait_ms=2500, codec_wait_ms=500, loop_lag_ms=300, memory_percent=90)
+    turns: LoadStep = LoadStep(asr_wait_ms=2500, codec_wait_ms=200, loop_lag_ms=300, memory_percent=90)
     """Answering at once given up: turns wait for their place, and nothing is decoded before it is asked for.
     zh: 再放弃 · 立即回答：放弃后要排队，也不再提前识别。"""
     devices: LoadStep = LoadStep(asr_wait_ms=4000, codec_wait_ms=1000, loop_lag_ms=600, memory_percent=85)

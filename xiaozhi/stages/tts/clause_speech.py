@@ -13,7 +13,7 @@ from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.events import Clause
 from xiaozhi.settings import Settings, TtsSettings
 from xiaozhi.settings.audio import AudioSettings
-from xiaozhi.stages.tts.encoding import FRAME_MS, encode
+from xiaozhi.stages.tts.encoding import FRAME_MS, encode, unheard_ms
 from xiaozhi.stages.tts.engine import Voice, VoiceError
 from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.stages.tts.reply_voices import ReplyPart, ReplyVoices
@@ -81,6 +81,7 @@ class ClauseSpeech:
         *,
         audio: AudioSettings | None = None,
         urgent: bool = False,
+        ahead_ms: Callable[[], float] = unheard_ms,
         on_voice: Callable[[str], None] = lambda _voice: None,
         on_hit: Callable[[], None] = lambda: None,
         wait_s: float | None = None,
@@ -90,8 +91,9 @@ class ClauseSpeech:
         Args:
             clause: what to say, or the sound that it stands for.
             part: its place in a reply, which says how it should sound; None for a clause that stands alone.
-            audio: bit rate and complexity of what is not kept; None takes those of the settings.
+            audio: bit rate and complexity; None takes those of the settings. Lesser ones are kept apart from the best.
             urgent: goes first when voices are scarce.
+            ahead_ms: for how long there is sound before its next packet is needed.
             on_voice: told whose voice it is, before its first packet.
             on_hit: called when the packets were kept, before the first of them.
             wait_s: how long to wait for another node that is making it already; None: as long as a listener would.
@@ -99,12 +101,13 @@ class ClauseSpeech:
         Raises:
             VoiceError: no voice could speak it.
         """
+        audio = audio or self._audio
         if clause.sound is not None:  # music or the like: no voice is asked
-            made = encode(clause.sound(), self._codec, audio or self._audio, urgent=urgent)
+            made = encode(clause.sound(), self._codec, audio, urgent=urgent, ahead_ms=ahead_ms)
         elif self.cache is not None and self.keeps(clause):
-            made = self._cached(clause, part, self.cache, urgent, on_voice, on_hit, wait_s)
+            made = self._cached(clause, part, self.cache, audio, urgent, ahead_ms, on_voice, on_hit, wait_s)
         else:
-            made = self._fresh(clause, part, audio or self._audio, urgent, on_voice)
+            made = self._fresh(clause, part, audio, urgent, ahead_ms, on_voice)
         async with aclosing(made) as packets:
             async for packet in packets:
                 yield packet
@@ -115,17 +118,20 @@ class ClauseSpeech:
         part: ReplyPart | None,
         audio: AudioSettings,
         urgent: bool,
+        ahead_ms: Callable[[], float],
         on_voice: Callable[[str], None],
     ) -> AsyncGenerator[bytes, None]:
         sound = self._chain.speak(clause.speech, language=clause.language, part=part, urgent=urgent, on_voice=on_voice)
-        return encode(sound, self._codec, audio, urgent=urgent)
+        return encode(sound, self._codec, audio, urgent=urgent, ahead_ms=ahead_ms)
 
     async def _cached(
         self,
         clause: Clause,
         part: ReplyPart | None,
         cache: SpeechCache,
+        audio: AudioSettings,
         urgent: bool,
+        ahead_ms: Callable[[], float],
         on_voice: Callable[[str], None],
         on_hit: Callable[[], None],
         wait_s: float | None,
@@ -135,7 +141,10 @@ class ClauseSpeech:
         names = [state.name for state in self._chain.states]
         names = names[: names.index(first) + 1]
         request = part.reply.request if part is not None else ANY_VOICE
-        kept = await cache.find([self._key(name, clause, request) for name in names])
+        efforts = (self._audio, audio)  # the best there is
+        kept = await cache.find(
+            list(dict.fromkeys(self._key(name, clause, request, each) for each in efforts for name in names))
+        )
         if kept is not None:
             on_hit()
             on_voice(first)
@@ -143,16 +152,16 @@ class ClauseSpeech:
                 yield packet
             return
         if part is not None and self._chain.first_spans_clauses():  # what it says depends on what it said before
-            async with aclosing(self._fresh(clause, part, self._audio, urgent, on_voice)) as packets:
+            async with aclosing(self._fresh(clause, part, audio, urgent, ahead_ms, on_voice)) as packets:
                 async for packet in packets:
                     yield packet
             return
         making = _Making()
         told = 0
         stream = cache.follow(
-            self._key(first, clause, request),
-            lambda: self._make(clause, request, making, urgent=urgent),
-            lambda: self._keep_under(clause, request, making),
+            self._key(first, clause, request, audio),
+            lambda: self._make(clause, request, making, audio, urgent, ahead_ms),
+            lambda: self._keep_under(clause, request, making, audio),
             wait_s,
         )
         async with aclosing(stream) as made:
@@ -163,7 +172,13 @@ class ClauseSpeech:
                 yield packet
 
     def _make(
-        self, clause: Clause, request: VoiceRequest, making: _Making, *, urgent: bool
+        self,
+        clause: Clause,
+        request: VoiceRequest,
+        making: _Making,
+        audio: AudioSettings,
+        urgent: bool,
+        ahead_ms: Callable[[], float],
     ) -> AsyncGenerator[bytes, None]:
         sound = self._chain.speak(
             clause.speech,
@@ -173,8 +188,7 @@ class ClauseSpeech:
             on_voice=making.voices.append,
             on_cut=making.was_cut,
         )
-        # Kept for many listeners, so at the full effort of the settings, however busy the process is.
-        return encode(sound, self._codec, self._audio, urgent=urgent)
+        return encode(sound, self._codec, audio, urgent=urgent, ahead_ms=ahead_ms)
 
     async def premake(self, clauses: Iterable[Clause]) -> int:
         """Have clauses made ahead, one after another; those that are kept cost nothing.
@@ -194,7 +208,7 @@ class ClauseSpeech:
             ready += 1
         return ready
 
-    def _key(self, voice: str, clause: Clause, request: VoiceRequest) -> bytes:
+    def _key(self, voice: str, clause: Clause, request: VoiceRequest, audio: AudioSettings) -> bytes:
         return speech_key(
             self._fingerprints.get(voice, voice),
             clause.language,
@@ -202,15 +216,15 @@ class ClauseSpeech:
             astuple(request),
             DOWNLINK_RATE_HZ,
             FRAME_MS,
-            self._audio.bitrate_bps,
-            self._audio.complexity,
+            audio.bitrate_bps,
+            audio.complexity,
         )
 
-    def _keep_under(self, clause: Clause, request: VoiceRequest, making: _Making) -> bytes | None:
+    def _keep_under(self, clause: Clause, request: VoiceRequest, making: _Making, audio: AudioSettings) -> bytes | None:
         """Under the key of the one voice that spoke all of it; not at all when it was begun anew or broke off."""
         if making.cut or len(making.voices) != 1:
             return None
-        return self._key(making.voices[0], clause, request)
+        return self._key(making.voices[0], clause, request, audio)
 
 
 def voice_fingerprints(names: Sequence[str], settings: TtsSettings, about: Sequence[str]) -> dict[str, str]:
