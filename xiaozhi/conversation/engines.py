@@ -9,6 +9,7 @@ from typing import Final
 
 from xiaozhi.agents import Roster
 from xiaozhi.concurrency.retirement import Retirement
+from xiaozhi.concurrency.timing_wheel import TimingWheel
 from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.conversation.caches import Caches
 from xiaozhi.overload.admission import TurnAdmission
@@ -79,6 +80,8 @@ class Engines:
     """By stage: `vad`, `asr`, `llm`, `tts`."""
     retirement: Retirement = field(default_factory=Retirement)
     """Who uses the engines, and former ones that wait to be closed."""
+    pacing: TimingWheel = field(default_factory=TimingWheel)
+    """Lets out the packets of all replies."""
     voice_delay: DelayEstimate = field(default_factory=lambda: DelayEstimate(0.1))
     """From a first clause to its first sound."""
     recogniser_is_coming: bool = False

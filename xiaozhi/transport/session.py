@@ -138,11 +138,12 @@ class DeviceSession:
         if self.admitted:  # nobody else learns, or changes, what is kept of the device
             await self._conversation.load()
 
-    async def run(self, **carrying: Coroutine[Any, Any, None]) -> str:
+    async def run(self, *given_up: asyncio.Future[None], **carrying: Coroutine[Any, Any, None]) -> str:
         """Converse until either side ends it or what carries it is over; everything is freed when this returns.
 
         Args:
-            carrying: what reads from the device and writes to it, each under its name.
+            given_up: fails where nothing can be told the device any more.
+            carrying: what reads from the device, under its name.
 
         Returns:
             Why, where it is an error; else `ended_because` says it, or the device went away.
@@ -150,13 +151,14 @@ class DeviceSession:
         running = {"conversation": self._conversation.run(), "ended": self.ended.wait(), **carrying}
         tasks = [asyncio.create_task(one, name=name) for name, one in running.items()]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                error = task.exception()
+            done, _ = await asyncio.wait((*tasks, *given_up), return_when=asyncio.FIRST_COMPLETED)
+            for one in done:
+                error = one.exception()
                 if isinstance(error, TimeoutError):
                     return "the device does not read"
                 if error is not None and not isinstance(error, ConnectionError):
-                    _log.error("%s failed", task.get_name(), exc_info=error, extra=self.about)
+                    name = one.get_name() if isinstance(one, asyncio.Task) else "the way down"
+                    _log.error("%s failed", name, exc_info=error, extra=self.about)
                     return "an internal error"
             return ""
         finally:

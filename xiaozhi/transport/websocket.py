@@ -142,7 +142,7 @@ class WebSocketConnection:
         await session.recall()
         why = ""
         try:
-            why = await session.run(writer=self._writer.run(), read=self._read(vision))
+            why = await session.run(self._writer.over, read=self._read(vision))
             if self.flood_guard.flooded:
                 why = "it sends more than any device does"
         finally:
