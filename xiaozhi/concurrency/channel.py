@@ -214,10 +214,8 @@ class Channel(Generic[T]):
 
 # The channels of a conversation, in the order in which audio and text go through them.
 MICROPHONE = ChannelKind("microphone")
-SPEECH = ChannelKind("speech")
-RECOGNITION = ChannelKind("recognition")
-TEXTS = ChannelKind("texts")
+HEARD = ChannelKind("heard")
 CLAUSES = ChannelKind("clauses")
 SYNTHESIS = ChannelKind("synthesis")
 PACKETS = ChannelKind("packets")
-KINDS = (MICROPHONE, SPEECH, RECOGNITION, TEXTS, CLAUSES, SYNTHESIS, PACKETS)
+KINDS = (MICROPHONE, HEARD, CLAUSES, SYNTHESIS, PACKETS)
