@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
@@ -15,11 +15,18 @@ from bench.stats import percentile
 from xiaozhi.audio.opus import OpusDecoder, OpusEncoder
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, UPLINK_RATE_HZ, PcmInt
 from xiaozhi.concurrency.channel import Channel
+from xiaozhi.concurrency.timing_wheel import TimingWheel
+from xiaozhi.conversation.device_link import DeviceLink
+from xiaozhi.conversation.pacer import Pacer
+from xiaozhi.events import SpeechPacket, SpokenItem
 from xiaozhi.settings import Settings, VadSettings
 from xiaozhi.stages.asr.model_files import find_sense_voice
 from xiaozhi.stages.asr.rewritten import fastest
+from xiaozhi.stages.llm.stage import MAX_TEXT_CHARS
+from xiaozhi.stages.vad.batcher import VadBatcher
 from xiaozhi.stages.vad.silero import CONTEXT_SAMPLES, STATE_WIDTH, WINDOW_SAMPLES, SileroModel, built_in_model
 from xiaozhi.text.clauses import ClauseSplitter
+from xiaozhi.text.same_words import normal_form
 from xiaozhi.transport.protocol import DeviceProtocol
 
 _FRAME_S: Final = 0.06
@@ -29,6 +36,15 @@ _ROUNDS: Final = 5
 _REPLY: Final = (
     ANSWER + "今天天气很不错，气温二十三度，微风。It is sunny, about 23.5 degrees, and Dr. Li says hello! "
 ) * 3
+
+
+# Nothing that the loop does in one go may take longer; what does is marked.
+MAX_PIECE_MS: Final = 2.0
+OVER: Final = "over"
+_LONG_TEXT_CHARS: Final = 2000
+_QUESTION_CHARS: Final = 500
+_WAITING: Final = 1000
+_REPLIES: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +170,94 @@ def text() -> list[Row]:
         Row("protocol, a JSON message", best_s(lambda: protocol.receive_text(message)) * 1e6, "us"),
         Row("protocol, an audio frame of version 2", best_s(lambda: second.receive_binary(frame)) * 1e6, "us"),
     ]
+
+
+def pieces() -> list[Row]:
+    """What the loop does in one go, where it has the most to do; processor time, which others do not change."""
+    tokens = [".."] * (_LONG_TEXT_CHARS // 2)
+    times_s = {
+        "clauses, the slowest token of 2000 dots": min(_slowest_push_s(tokens) for _ in range(_ROUNDS)),
+        "clauses, as much text as is taken at once": _cpu_s(lambda: ClauseSplitter().push("天" * MAX_TEXT_CHARS), 20),
+        "a question's normal form": _cpu_s(lambda: normal_form("." * _QUESTION_CHARS), 20),
+        "VAD, a packet with 1000 devices waiting": on_the_server_loop(_hand_over_s()),
+        "pacing, a packet each of 100 replies": on_the_server_loop(_pace_s()),
+    }
+    return [
+        Row(part, time_s * 1e3, "ms", "" if time_s * 1e3 <= MAX_PIECE_MS else f"{OVER} {MAX_PIECE_MS:g} ms")
+        for part, time_s in times_s.items()
+    ]
+
+
+def _slowest_push_s(tokens: list[str]) -> float:
+    splitter, slowest_s = ClauseSplitter(), 0.0
+    for token in tokens:
+        began = time.thread_time()
+        splitter.push(token)
+        slowest_s = max(slowest_s, time.thread_time() - began)
+    return slowest_s
+
+
+async def _hand_over_s() -> float:
+    """Seconds for one device more, where so many wait for the next batch."""
+    batcher = VadBatcher(SileroModel(built_in_model(), VadSettings()), VadSettings())
+    found, waiting = float("inf"), []
+    for number in range(_WAITING + _ROUNDS):
+        hearing = batcher.hear(batcher.open(), [b""])
+        began = time.thread_time()
+        waiting.append((hearing, hearing.send(None)))
+        if number >= _WAITING:
+            found = min(found, time.thread_time() - began)
+    for hearing, future in waiting:
+        future.cancel()
+        hearing.close()
+    batcher.close()
+    return found
+
+
+class _Wheel(TimingWheel):
+    """Keeps what it is to call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Callable[[], None]] = []
+
+    def at(self, due_s: float, call: Callable[[], None]) -> None:
+        """Keep it."""
+        self.calls.append(call)
+
+
+class _Link:
+    """Packs packets, for nobody."""
+
+    def __init__(self) -> None:
+        self._protocol = DeviceProtocol()
+
+    def audio(self, opus: bytes, _generation: int, timestamp_ms: int) -> None:
+        """Pack one."""
+        self._protocol.pack(opus, timestamp_ms)
+
+
+async def _pace_s() -> float:
+    """Seconds for a packet each of so many replies, due at once, less what sockets take."""
+    wheel, found = _Wheel(), float("inf")
+    async with asyncio.TaskGroup() as tasks:
+        playing = []
+        for _ in range(_REPLIES):
+            items: Channel[SpokenItem] = Channel(float("inf"))
+            for _ in range(50):
+                items.put_nowait(SpeechPacket(bytes(180), 60))
+            pacer = Pacer(cast(DeviceLink, _Link()), wheel, 1, 180.0, 60_000.0)
+            playing.append(tasks.create_task(pacer.play(items, lambda: None)))
+        for _ in range(_ROUNDS):
+            await asyncio.sleep(0.1)  # longer than a packet: all are due
+            due, wheel.calls = wheel.calls, []
+            began = time.thread_time()
+            for call in due:
+                call()
+            found = min(found, time.thread_time() - began)
+        for one in playing:
+            one.cancel()
+    return found
 
 
 async def _hops(count: int) -> float:

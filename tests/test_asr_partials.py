@@ -22,7 +22,7 @@ from xiaozhi.stages.asr.engine import EngineError, Transcript
 from xiaozhi.stages.asr.offline import OfflineUtterance
 from xiaozhi.stages.asr.recogniser import Question, Utterance
 from xiaozhi.stages.asr.recognition import Recognition
-from xiaozhi.stages.asr.stage import AsrInput, Forget, PartialText, Recognised, run_asr
+from xiaozhi.stages.asr.stage import AsrStage, PartialText, Recognised
 from xiaozhi.stages.asr.streaming import StreamingUtterance
 from xiaozhi.stages.asr.two_pass import TwoPass, TwoPassUtterance
 
@@ -272,24 +272,19 @@ async def test_a_real_stream_is_shown_growing(pool: WorkerPool) -> None:
 
 
 async def test_the_stage_hands_texts_over_until_the_utterance_is_over(pool: WorkerPool) -> None:
-    inbox: Channel[AsrInput] = Channel(1000)
     texts: Channel[Recognised | PartialText] = Channel(16)
     engine = Offline()
-    recognition = Recognition(engine, pool, AsrSettings(partials=True))
-    task = asyncio.create_task(run_asr(inbox, texts, recognition, 10.0))
-    inbox.put_nowait(SpeechBegan(1, 0.0, 300.0, sound(0.3)))
-    inbox.put_nowait(SpeechAudio(1, 700.0, sound(0.4), 0.0, 700.0))
+    asr = AsrStage(Recognition(engine, pool, AsrSettings(partials=True)), texts.put_nowait, 10.0)
+    asr.speech(SpeechBegan(1, 0.0, 300.0, sound(0.3)))
+    asr.speech(SpeechAudio(1, 700.0, sound(0.4), 0.0, 700.0))
     assert await texts.get() == PartialText(1, "7")
     engine.free.clear()
-    inbox.put_nowait(SpeechAudio(1, 1400.0, sound(0.7), 0.0, 1400.0))
+    asr.speech(SpeechAudio(1, 1400.0, sound(0.7), 0.0, 1400.0))
     await until(lambda: len(engine.decoded) == 2)
-    inbox.put_nowait(Forget())
-    await until(lambda: len(inbox) == 0)
+    asr.forget()
     engine.free.set()
     await until(lambda: pool.idle_workers == 1)
     assert len(texts) == 0
-    inbox.close()
-    await task
 
 
 # Batches ----------------------------------------------------------------------------------------------------------

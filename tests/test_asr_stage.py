@@ -15,17 +15,17 @@ from xiaozhi.events import SpeechAudio, SpeechBegan
 from xiaozhi.stages.asr.engine import EngineError, Transcript
 from xiaozhi.stages.asr.recogniser import Recognizer
 from xiaozhi.stages.asr.recognition import Recognition
-from xiaozhi.stages.asr.stage import Ask, AsrInput, Forget, PartialText, Recognised, run_asr
+from xiaozhi.stages.asr.stage import Ask, AsrStage, PartialText, Recognised
 from xiaozhi.stages.asr.two_pass import TwoPass
 
 
 @dataclass
 class Stage:
-    """A stage that runs, and its channels."""
+    """A stage, and what it says."""
 
-    inbox: Channel[AsrInput]
+    asr: AsrStage
+    tasks: asyncio.TaskGroup
     texts: Channel[Recognised | PartialText]
-    task: asyncio.Task[None]
     pool: WorkerPool
     ears: Recognition
     now_ms: float = 0.0
@@ -33,16 +33,20 @@ class Stage:
     def begin(self, seconds: float = 1.0) -> None:
         """Speech is found."""
         start_ms, self.now_ms = self.now_ms, self.now_ms + seconds * 1000
-        self.inbox.put_nowait(SpeechBegan(1, start_ms, self.now_ms, sound(seconds)))
+        self.asr.speech(SpeechBegan(1, start_ms, self.now_ms, sound(seconds)))
 
     def go_on(self, seconds: float, silence_ms: float = 0.0) -> None:
         """It goes on, or falls silent."""
         self.now_ms += seconds * 1000
-        self.inbox.put_nowait(SpeechAudio(1, self.now_ms, sound(seconds), silence_ms, self.now_ms - silence_ms))
+        self.asr.speech(SpeechAudio(1, self.now_ms, sound(seconds), silence_ms, self.now_ms - silence_ms))
 
     def ask(self, ticket: int, priority: Priority = Priority.FINAL) -> None:
         """Put a question."""
-        self.inbox.put_nowait(Ask(ticket, priority))
+        self.asr.ask(Ask(ticket, priority), self.tasks)
+
+    def forget(self) -> None:
+        """The utterance is over."""
+        self.asr.forget()
 
     async def answer(self) -> Recognised:
         """The next answer."""
@@ -52,26 +56,24 @@ class Stage:
             return answer
 
     async def rest(self) -> list[Recognised | PartialText]:
-        """End the stage; what it still says."""
-        self.inbox.close()
+        """What it still says, once all that was asked is over."""
+        asked = [task for task in asyncio.all_tasks() if task.get_name() == "asr-decode"]
         async with asyncio.timeout(10):
-            await self.task
+            await asyncio.gather(*asked)
         return self.texts.drain()
 
 
 @asynccontextmanager
 async def stage(engine: Recognizer, *, workers: int = 1, timeout_s: float = 10.0) -> AsyncIterator[Stage]:
     pool = WorkerPool(workers, "asr")
-    inbox: Channel[AsrInput] = Channel(1000)
     texts: Channel[Recognised | PartialText] = Channel(16)
     ears = Recognition(engine, pool)
-    task = asyncio.create_task(run_asr(inbox, texts, ears, timeout_s))
     try:
-        yield Stage(inbox, texts, task, pool, ears)
+        async with asyncio.TaskGroup() as tasks:
+            asr = AsrStage(ears, texts.put_nowait, timeout_s)
+            yield Stage(asr, tasks, texts, pool, ears)
+            asr.forget()
     finally:
-        inbox.close()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
         pool.close()
 
 
@@ -88,7 +90,6 @@ async def test_every_question_is_answered_with_its_ticket() -> None:
         asr.ask(2)
         assert (await asr.answer()).transcript.text == "15"
         assert await asr.rest() == []
-        assert asr.texts.closed
 
 
 async def test_every_utterance_begins_afresh() -> None:
@@ -96,7 +97,7 @@ async def test_every_utterance_begins_afresh() -> None:
         asr.begin(1.0)
         asr.ask(1)
         assert (await asr.answer()).transcript.text == "10"
-        asr.inbox.put_nowait(Forget())
+        asr.forget()
         asr.go_on(0.5)  # was on its way when the utterance was closed
         asr.begin(0.3)
         asr.ask(2)
@@ -140,11 +141,10 @@ async def test_a_forgotten_utterance_is_not_decoded() -> None:
         asr.begin()
         asr.ask(1)
         await until(lambda: asr.pool.waiting == 1)
-        asr.inbox.put_nowait(Forget())
+        asr.forget()
         asr.begin()
         asr.ask(2)
-        asr.inbox.put_nowait(Forget())  # before the question is even looked at
-        await until(lambda: len(asr.inbox) == 0)
+        asr.forget()  # before the question is even looked at
         engine.free.set()
         await busy
         assert await asr.rest() == []
@@ -219,7 +219,7 @@ async def test_a_provisional_text_stays_the_answer_when_its_confirmation_fails(t
         offline.free.set()
 
 
-async def test_cancelling_the_stage_ends_its_decodes() -> None:
+async def test_decodes_that_are_cancelled_leave_nothing_waiting() -> None:
     engine = Offline()
     engine.free.clear()
     async with stage(engine) as asr:
@@ -228,10 +228,10 @@ async def test_cancelling_the_stage_ends_its_decodes() -> None:
         await until(lambda: len(engine.decoded) == 1)
         asr.ask(2)
         await until(lambda: asr.pool.waiting == 1)
-        asr.task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asr.task
-        assert asr.texts.closed
+        for task in asyncio.all_tasks():
+            if task.get_name() == "asr-decode":
+                task.cancel()
+        await until(lambda: asr.pool.waiting == 0)
         engine.free.set()
         await asr.pool.run(lambda: None)
         assert len(engine.decoded) == 1, "what waited was removed"
@@ -279,11 +279,9 @@ async def test_a_question_waits_for_a_worker_with_the_rank_of_its_user() -> None
     await asyncio.sleep(0)
     async with asyncio.TaskGroup() as tasks:
         for length, rank in ((1.0, Rank.LOW), (2.0, Rank.NORMAL), (3.0, Rank.HIGH)):
-            inbox: Channel[AsrInput] = Channel(10)
-            inbox.put_nowait(SpeechBegan(1, 0.0, length * 1000.0, sound(length)))
-            inbox.put_nowait(Ask(1, Priority.FINAL, rank))
-            inbox.close()
-            tasks.create_task(run_asr(inbox, Channel(4), ears, 5.0))
+            asr = AsrStage(ears, lambda _said: None, 5.0)
+            asr.speech(SpeechBegan(1, 0.0, length * 1000.0, sound(length)))
+            asr.ask(Ask(1, Priority.FINAL, rank), tasks)
         await until(lambda: pool.waiting == 3)
         free.set()
     await busy

@@ -320,8 +320,8 @@ async def test_an_open_idle_channel_is_kept_alive_by_json_and_never_pinged(
         await socket.send_str('{"type":"hello"}')
         await texts(socket, "hello")
         writer = home.writer()
-        assert isinstance(writer._sink, aiohttp.web.WebSocketResponse)
-        assert writer._sink._heartbeat is None
+        assert isinstance(writer._socket, aiohttp.web.WebSocketResponse)
+        assert writer._socket._heartbeat is None
         for _ in range(3):
             with monkeypatch.context() as patch:
                 patch.setattr(writer, "written_at", writer.written_at - 51.0)

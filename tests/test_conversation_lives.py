@@ -158,7 +158,7 @@ def test_an_onset_that_waits_while_the_server_begins_to_speak_leaves_nobody_deaf
 
             async def put_in_the_last_moment(channel: Channel[Any], item: object) -> None:
                 await put(channel, item)
-                if channel is talk._speech_input.speech:
+                if channel is talk._speech_input.heard:
                     monkeypatch.undo()
                     talk._apply(machine.reply_ready(machine.generation))  # before the onset is read
                     assert machine.state is TurnState.REPLYING

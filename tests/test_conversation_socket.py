@@ -1,8 +1,9 @@
 """What once made a device deaf, silent or hung up, through a running server."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from bench.standins.transcription import TranscriptionStandIn
 from tests.house import SPEED, House, house, question
 from xiaozhi.client.microphone import SpokenUtterance, silence_packet
+from xiaozhi.conversation.context import ConversationContext
 from xiaozhi.text.messages import message
 from xiaozhi.turn.machine import ListeningMode
 
@@ -132,3 +134,60 @@ async def test_a_recogniser_that_takes_long_is_asked_once(tmp_path: Path) -> Non
             report = await turn
             assert report.answered and report.heard == "how late is it over there"
             assert len(recogniser.requests) == 1
+
+
+@asynccontextmanager
+async def greeted(home: House, number: int = 1) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    """A device whose hello has been answered."""
+    headers = {"Device-Id": f"02:00:00:00:00:{number:02x}"}
+    async with aiohttp.ClientSession() as session, session.ws_connect(home.url, headers=headers) as ws:
+        await ws.send_str('{"type":"hello"}')
+        assert (await ws.receive_json(timeout=10))["type"] == "hello"
+        yield ws
+
+
+async def test_hello_is_answered_before_the_past_is_read_and_nothing_else_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, load = asyncio.Event(), ConversationContext.load
+
+    async def slow(context: ConversationContext) -> None:
+        await read.wait()
+        await load(context)
+
+    monkeypatch.setattr(ConversationContext, "load", slow)
+    async with house(tmp_path) as home, greeted(home) as ws:
+        await ws.send_str('{"type":"listen","state":"detect","text":"what time is it"}')
+        await asyncio.sleep(2.0)
+        assert home.asked == [], "an answer would not know what was said before"
+        read.set()
+        while (told := await ws.receive_json(timeout=10))["type"] != "stt":
+            pass
+        assert told["text"] == "what time is it"
+
+
+async def test_a_device_that_hangs_up_while_its_past_is_read_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def endless(_context: ConversationContext) -> None:
+        await asyncio.Event().wait()
+
+    closed = asyncio.Event()
+    monkeypatch.setattr(ConversationContext, "load", endless)
+    monkeypatch.setattr(ConversationContext, "close", lambda _context: closed.set())
+    async with house(tmp_path) as home:
+        async with greeted(home):
+            assert not closed.is_set()
+        await asyncio.wait_for(closed.wait(), 10)
+
+
+async def test_an_idle_device_is_four_tasks(tmp_path: Path) -> None:
+    """Two are the web server's: the connection, and its request, which reads. A thousand devices wait in a server."""
+    async with house(tmp_path) as home, AsyncExitStack() as devices:
+        counts = []
+        for number in range(1, 6):
+            await devices.enter_async_context(greeted(home, number))
+            await asyncio.sleep(2.0)
+            counts.append(Counter(str(task.get_coro()).split()[2] for task in asyncio.all_tasks()))
+        grown = counts[-1] - counts[0]
+        assert sum(count // 4 for count in grown.values()) == 4, grown

@@ -12,7 +12,7 @@ from xiaozhi.settings import LlmEndpoint, LlmSettings, Settings, TtsSettings
 from xiaozhi.stages.llm.engine import ChatError, ChatRequest, Delta
 from xiaozhi.stages.llm.openai_chat import OpenAIChat
 from xiaozhi.stages.llm.responder import BuiltInResponder
-from xiaozhi.stages.llm.stage import run_llm
+from xiaozhi.stages.llm.stage import MAX_TEXT_CHARS, run_llm
 
 QUESTION = [Message("user", "你好")]
 
@@ -233,6 +233,23 @@ async def test_a_formula_is_said_in_the_language_of_the_reply() -> None:
         run = Run(ScriptedModel("$x=\\frac{1}{2}", "$" + speech[-1]), language=language)
         await run.task
         assert [(clause.text[:-1], clause.speech) async for clause in run.clauses] == [("x=1/2", speech)]
+
+
+async def test_an_answer_that_comes_whole_is_taken_in_parts_and_others_have_their_turn() -> None:
+    answer, turns = "".join(f"第{number}天走了{number * 7}公里，又买了{number * 3}个苹果。" for number in range(40)), 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    pieces = await Run(ScriptedModel(*answer)).texts()
+    async with asyncio.TaskGroup() as tasks:
+        beside = tasks.create_task(other())
+        assert await Run(ScriptedModel(answer)).texts() == pieces
+        beside.cancel()
+    assert turns >= len(answer) / MAX_TEXT_CHARS - 1 > 1
 
 
 async def test_a_reply_without_end_is_cut() -> None:

@@ -142,31 +142,31 @@ async def test_a_job_that_fails_fails_its_caller_alone() -> None:
 
 
 class Wire(asyncio.Transport):
-    """Stands where the socket is, and its transport; `open` says whether it takes anything, `waiting` what it holds."""
+    """A socket and its transport; what it has taken, `waiting` of it, in bytes, not by the kernel yet."""
+
+    closed = False
 
     def __init__(self) -> None:
         super().__init__()
         self.sent: list[bytes] = []
         self.waiting = 0
-        self.open = asyncio.Event()
-        self.open.set()
-        self.wrote = asyncio.Event()
 
     def get_write_buffer_size(self) -> int:
         return self.waiting
 
-    async def send_frame(self, message: bytes, opcode: WSMsgType) -> None:
-        assert opcode is (WSMsgType.TEXT if message.startswith(b"{") else WSMsgType.BINARY)
-        await self.open.wait()
-        self.sent.append(message)
-        self.wrote.set()
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Take one whole frame of less than 64 KiB."""
+        header = 2 if data[1] < 126 else 4
+        payload = bytes(data[header:])
+        assert len(payload) == (data[1] if header == 2 else int.from_bytes(data[2:4], "big"))
+        assert data[0] == 0x80 | (WSMsgType.TEXT if payload.startswith(b"{") else WSMsgType.BINARY)
+        self.sent.append(payload)
 
 
-async def sent(wire: Wire, count: int) -> None:
-    while len(wire.sent) < count:
-        wire.wrote.clear()
-        await wire.wrote.wait()
-    await asyncio.sleep(0)
+FULL_BYTES = 5000
 
 
 async def test_an_interrupted_reply_leaves_no_further_sound() -> None:
@@ -177,29 +177,61 @@ async def test_an_interrupted_reply_leaves_no_further_sound() -> None:
     writer.send_audio(b"older", 0, 0)
     writer.send({"type": "stop"})
     writer.send_audio(b"new", 2, 0)
-    writing = asyncio.create_task(writer.run())
-    await sent(wire, 2)
+    writer.bind(wire)
     assert wire.sent == [b'{"type":"stop"}', b"new"]
-    writing.cancel()
-    await asyncio.gather(writing, return_exceptions=True)
+
+
+async def test_what_is_sent_to_a_device_that_reads_is_written_at_once() -> None:
+    wire = Wire()
+    writer = WebSocketWriter(wire, DeviceProtocol(), timeout_s=5)
+    writer.bind(wire)
+    tasks = len(asyncio.all_tasks())
+    for length in (0, 125, 126, 65_535):
+        writer.send_audio(bytes(length), 1, 0)
+        assert wire.sent[-1] == bytes(length) and writer.empty
+    assert len(asyncio.all_tasks()) == tasks
+
+
+async def test_nothing_follows_a_close_frame() -> None:
+    wire = Wire()
+    writer = WebSocketWriter(wire, DeviceProtocol(), timeout_s=5)
+    writer.bind(wire)
+    wire.closed = True
+    writer.send_audio(b"late", 1, 0)
+    with pytest.raises(ConnectionError):
+        await writer.over
+    assert wire.sent == []
 
 
 async def test_a_device_that_does_not_read_loses_audio_and_then_its_connection() -> None:
     wire = Wire()
-    wire.open.clear()
-    writer = WebSocketWriter(wire, DeviceProtocol(), timeout_s=0.01)
-    for _ in range(20):
+    writer = WebSocketWriter(wire, DeviceProtocol(), timeout_s=0.2)
+    wire.waiting = FULL_BYTES
+    writer.bind(wire)
+    for _ in range(21):
         writer.send_audio(b"frame", 1, 0)
-    assert writer.dropped == 5
+    assert len(wire.sent) == 1 and writer.dropped == 5
     with pytest.raises(TimeoutError):
-        await writer.run()
+        await writer.over
+
+
+async def test_what_waited_for_a_device_is_written_when_it_reads_again() -> None:
+    wire = Wire()
+    writer = WebSocketWriter(wire, DeviceProtocol(), timeout_s=60)
+    wire.waiting = FULL_BYTES
+    writer.bind(wire)
+    for number in range(4):
+        writer.send({"number": number})
+    assert len(wire.sent) == 1
+    wire.waiting = 0
+    await asyncio.sleep(0.2)
+    assert wire.sent == [b'{"number":%d}' % number for number in range(4)] and not writer.over.done()
 
 
 async def test_packets_that_never_left_are_told_from_those_that_a_device_can_have_played() -> None:
     wire = Wire()
     writer = WebSocketWriter(wire, DeviceProtocol(), timeout_s=5)
     writer.bind(wire)
-    writing = asyncio.create_task(writer.run())
 
     def untaken(*waiting: int) -> list[int]:
         found = []
@@ -211,21 +243,19 @@ async def test_packets_that_never_left_are_told_from_those_that_a_device_can_hav
     assert untaken(0) == [0], "nothing was ever to be sent"
     for _ in range(10):
         writer.send_audio(b"frame" * 20, 1, 0)
-    await sent(wire, 10)
-    assert untaken(0, 1, 104, 105, 1040, 9999) == [0, 1, 1, 2, 10, 10]
+    assert untaken(0, 1, 102, 103, 1020, 9999) == [0, 1, 1, 2, 10, 10], "frames of 102 bytes"
     writer.send({"text": "说" * 97})
-    await sent(wire, 11)
     length = len(wire.sent[-1]) + 4
     assert length == 3 * 97 + len('{"text":""}') + 4
     assert untaken(length, length + 1) == [0, 1], "texts wait with them, in UTF-8"
-    wire.open.clear()
+    wire.waiting = FULL_BYTES
+    writer.send({})
     for _ in range(20):
         writer.send_audio(b"frame", 1, 0)
     assert untaken(0) == [20], "dropped ones included"
     writer.send_audio(b"frame", 2, 0)
     assert writer.untaken(1) == 0 and writer.untaken(2) == 1
-    writing.cancel()
-    await asyncio.gather(writing, return_exceptions=True)
+    writer.drop()
 
 
 async def test_channels_of_one_kind_are_counted_together_as_long_as_they_live() -> None:

@@ -134,7 +134,9 @@ async def test_how_long_a_user_pauses_is_known_in_the_next_conversation_and_on_n
         assert (await device.turn_text("hello")).answered
     async with house(tmp_path) as home:
         async with home.device(1):
+            await home.session().recalled.wait()
             assert home.session()._conversation._machine.pace.habit_ms == pytest.approx(800.0)
         await home.server.devices.empty()
         async with home.device(2):
+            await home.session().recalled.wait()
             assert home.session()._conversation._machine.pace.habit_ms is None

@@ -21,6 +21,7 @@ from xiaozhi.agents import Roster
 from xiaozhi.agents.roster import presets
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, UPLINK_RATE_HZ, PcmFloat, PcmInt
 from xiaozhi.concurrency.retirement import Retirement
+from xiaozhi.concurrency.timing_wheel import TimingWheel
 from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.conversation.caches import Caches
 from xiaozhi.conversation.conversation import Conversation
@@ -343,7 +344,7 @@ def virtual_services(settings: Settings, fate: Fate, engine: Recognizer | None =
         setattr(services, name, part)
     services.use(settings)
     services.voice_delay, services.retirement, services.may_speculate = DelayEstimate(0.1), Retirement(), True
-    services.speculation = Speculation()
+    services.speculation, services.pacing = Speculation(), TimingWheel()
     return services
 
 

@@ -122,7 +122,11 @@ class Conversation:
 
     async def load(self) -> None:
         """Read what was said before; called before the device may speak, and over within half a second."""
-        await self._context.load()
+        try:
+            await self._context.load()
+        except asyncio.CancelledError:  # the device has gone meanwhile
+            self._context.close()
+            raise
         self._machine.pace.restore(self._context.device.pause_ms)
         self._planner.take_greetings()
 
@@ -135,9 +139,8 @@ class Conversation:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                tasks.create_task(self._speech_input.run(), name="microphone")
-                tasks.create_task(self._follow_speech(), name="follow-speech")
-                tasks.create_task(self._follow_texts(), name="follow-texts")
+                self._speech_input.begin(tasks)
+                await self._follow()
         finally:
             self._tasks = None
             self._settle(Told.DROPPED)
@@ -285,22 +288,32 @@ class Conversation:
 
     # What the microphone brings -----------------------------------------------------------------------------------
 
-    async def _follow_speech(self) -> None:
-        """Take what the VAD finds, until cancelled."""
-        async for heard in self._speech_input.speech:
-            if isinstance(heard, KeyReleased):
-                self._key_released(heard)
-            elif heard.utterance == self._machine.utterance:  # else it was over while this was on its way
-                event = await self._echo_guard.past(
-                    heard,
-                    self._sounding(),
-                    self._machine.settings.soft_end_ms,
-                    taken=self._machine.state in (TurnState.HEARING, TurnState.PAUSED),
-                )
-                if event is Echo.OVER:
-                    self._apply(self._machine.not_speech(heard.utterance))
-                elif not isinstance(event, Echo) and event.utterance == self._machine.utterance:
-                    self._speech(event)
+    async def _follow(self) -> None:
+        """Take what is heard and recognised, until cancelled."""
+        async for heard in self._speech_input.heard:
+            match heard:
+                case Recognised():
+                    if self._machine.awaits(heard.ticket):  # else what was asked about went on, or is over
+                        self._words(heard)
+                case PartialText():
+                    if heard.utterance == self._machine.utterance:
+                        self._partial(heard)
+                case KeyReleased():
+                    self._key_released(heard)
+                case _ if heard.utterance == self._machine.utterance:  # else it was over while this was on its way
+                    await self._listen_to(heard)
+
+    async def _listen_to(self, heard: SpeechEvent) -> None:
+        event = await self._echo_guard.past(
+            heard,
+            self._sounding(),
+            self._machine.settings.soft_end_ms,
+            taken=self._machine.state in (TurnState.HEARING, TurnState.PAUSED),
+        )
+        if event is Echo.OVER:
+            self._apply(self._machine.not_speech(heard.utterance))
+        elif not isinstance(event, Echo) and event.utterance == self._machine.utterance:
+            self._speech(event)
 
     def _key_released(self, key: KeyReleased) -> None:
         held_s = self._loop.time() - self._listening_since
@@ -331,15 +344,6 @@ class Conversation:
             )
             self._apply(decisions)
         self._tell_missed()
-
-    async def _follow_texts(self) -> None:
-        """Take what is recognised, until cancelled."""
-        async for found in self._speech_input.texts:
-            if isinstance(found, Recognised):
-                if self._machine.awaits(found.ticket):  # else what was asked about went on, or is over
-                    self._words(found)
-            elif found.utterance == self._machine.utterance:
-                self._partial(found)
 
     def _partial(self, found: PartialText) -> None:
         """Show what has been heard so far; of speech over a reply nothing is shown before it interrupts."""

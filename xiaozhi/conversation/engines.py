@@ -8,6 +8,7 @@ from typing import Final
 
 from xiaozhi.agents import Roster
 from xiaozhi.concurrency.retirement import Retirement
+from xiaozhi.concurrency.timing_wheel import TimingWheel
 from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.conversation.agent_engines import AgentEngines
 from xiaozhi.conversation.caches import Caches
@@ -82,6 +83,8 @@ class Engines:
     """How quick this box was measured to be; None before it was."""
     retirement: Retirement = field(default_factory=Retirement)
     """Who uses the engines, and former ones that wait to be closed."""
+    pacing: TimingWheel = field(default_factory=TimingWheel)
+    """Lets out the packets of all replies."""
     voice_delay: DelayEstimate = field(default_factory=lambda: DelayEstimate(0.1))
     """From a first clause to its first sound."""
     for_agents: AgentEngines = field(init=False)

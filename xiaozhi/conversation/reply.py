@@ -98,7 +98,8 @@ class Reply:
         self._ready_timer: asyncio.TimerHandle | None = None
         self._started_at = 0.0  # when the device was told to go to speaking
         self._stopped = False
-        self.pacer = Pacer(link, trace.generation, self._audio.lead_ms, engines.settings.llm.reply_max_s * 1000.0)
+        most_speech_ms = engines.settings.llm.reply_max_s * 1000.0
+        self.pacer = Pacer(link, engines.pacing, trace.generation, self._audio.lead_ms, most_speech_ms)
         """What has been sent and played."""
         self._items: Channel[SpokenItem] = Channel(_SPEECH_MS, _sound_ms, kind=PACKETS)
         self._request = voice_request(agent) if agent is not None else ANY_VOICE
@@ -135,6 +136,7 @@ class Reply:
 
     def stop(self) -> None:
         """Tell a device that is speaking to stop, once, and let nothing of this reply follow."""
+        self.pacer.stop()
         self._link.silence(self.trace.generation)
         if self.committed and not self._stopped:
             self._stopped = True

@@ -1,15 +1,15 @@
 """From a device's microphone to words: packets, speech, recognised texts, through bounded channels."""
 
 import asyncio
-from typing import Final
+from typing import Final, TypeAlias
 
 from xiaozhi.audio.packet_time import packet_ms
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, duration_ms
-from xiaozhi.concurrency.channel import MICROPHONE, RECOGNITION, SPEECH, TEXTS, Channel
+from xiaozhi.concurrency.channel import HEARD, MICROPHONE, Channel
 from xiaozhi.concurrency.workers import Priority, Rank
-from xiaozhi.events import KeyReleased, MicInput, MicPacket, SpeechEvent
+from xiaozhi.events import KeyReleased, MicInput, MicPacket, SpeechAudio, SpeechBegan, SpeechEvent
 from xiaozhi.settings import Settings
-from xiaozhi.stages.asr.stage import Ask, AsrInput, Ears, Forget, PartialText, Recognised, run_asr
+from xiaozhi.stages.asr.stage import Ask, AsrStage, Ears, PartialText, Recognised
 from xiaozhi.stages.vad.batcher import VadBatcher
 from xiaozhi.stages.vad.stage import VadControl, run_vad
 from xiaozhi.turn.decisions import Mic
@@ -18,6 +18,9 @@ from xiaozhi.turn.segmenter import Segmenter
 
 # Microphone audio waits at most this long for the VAD; then the oldest is dropped and counted.
 _MIC_MS: Final = 2000.0
+Heard: TypeAlias = SpeechEvent | KeyReleased | Recognised | PartialText
+"""What comes of a microphone, in order."""
+
 _ASSUMED_PACKET_MS: Final = 60.0  # of what is empty or no Opus, and of a key: nothing may come for nothing
 
 
@@ -31,9 +34,9 @@ def _packet_ms(item: MicInput) -> float:
         return _ASSUMED_PACKET_MS
 
 
-def _heard_ms(item: SpeechEvent | KeyReleased | Ask | Forget) -> float:
+def _heard_ms(item: Heard) -> float:
     """How much sound an item holds, in milliseconds."""
-    return 0.0 if isinstance(item, KeyReleased | Ask | Forget) else len(item.pcm) * 1000.0 / UPLINK_RATE_HZ
+    return len(item.pcm) * 1000.0 / UPLINK_RATE_HZ if isinstance(item, SpeechBegan | SpeechAudio) else 0.0
 
 
 class SpeechInput:
@@ -47,43 +50,38 @@ class SpeechInput:
 
     def __init__(self, vad: VadBatcher, recognition: Ears, settings: Settings) -> None:
         self._vad = vad
-        self._recognition = recognition
         self._settings = settings
         self._packets: Channel[MicInput] = Channel(_MIC_MS, _packet_ms, drop_oldest=True, kind=MICROPHONE)
-        self._to_recognise: Channel[AsrInput] = Channel(_MIC_MS, _heard_ms, kind=RECOGNITION)
         self._control = VadControl(self._packets)
-        self.speech: Channel[SpeechEvent | KeyReleased] = Channel(_MIC_MS, _heard_ms, kind=SPEECH)
-        """What the VAD has found, and when the key was released."""
-        self.texts: Channel[Recognised | PartialText] = Channel(16, kind=TEXTS)
-        """The answers to `recognise`, and what is known of an utterance meanwhile."""
+        self._tasks: asyncio.TaskGroup | None = None
+        self.heard: Channel[Heard] = Channel(_MIC_MS, _heard_ms, kind=HEARD)
+        """What the VAD has found, when the key was released, what was recognised, and what is known meanwhile."""
+        self._asr = AsrStage(recognition, self.heard.put_nowait, settings.asr.timeout_s)
         self.unheard = 0
         """Packets since listening ended."""
 
-    async def run(self) -> None:
-        """Find and recognise speech until cancelled."""
-        settings = self._settings
+    def begin(self, tasks: asyncio.TaskGroup) -> None:
+        """Find and recognise speech from now on, in tasks of this group, until they are cancelled."""
+        self._tasks = tasks
+        tasks.create_task(self._listen(), name="vad")
+
+    async def _listen(self) -> None:
+        vad = self._settings.vad
         stream = self._vad.open()
-        segmenter = Segmenter(settings.vad.threshold, settings.vad.release_threshold, settings.vad.min_speech_ms)
+        segmenter = Segmenter(vad.threshold, vad.release_threshold, vad.min_speech_ms)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(
-                    run_vad(
-                        self._packets,
-                        self.speech,
-                        self._vad,
-                        stream,
-                        segmenter,
-                        pre_roll_ms=settings.vad.pre_roll_ms,
-                        control=self._control,
-                    ),
-                    name="vad",
-                )
-                tasks.create_task(
-                    run_asr(self._to_recognise, self.texts, self._recognition, settings.asr.timeout_s),
-                    name="asr",
-                )
+            await run_vad(
+                self._packets,
+                self.heard,
+                self._vad,
+                stream,
+                segmenter,
+                pre_roll_ms=vad.pre_roll_ms,
+                control=self._control,
+            )
         finally:
             stream.close()
+            self._asr.forget()
 
     def put(self, packet: MicPacket) -> None:
         """Take one packet. Never waits: the oldest is dropped when the VAD cannot keep up."""
@@ -121,16 +119,17 @@ class SpeechInput:
         """
         if (mic is Mic.SHUT) is not (self._control.mic is Mic.SHUT):
             self.unheard = 0
-        self._to_recognise.put_nowait(Forget())
+        self._asr.forget()
         self._control.gap_ms = gap_ms
         self._control.expect(utterance, mic, afresh=afresh)
 
     def pass_on(self, event: SpeechEvent) -> None:
         """This speech belongs to the open utterance; silence that was not sent is nothing to recognise."""
         if len(event.pcm):
-            self._to_recognise.put_nowait(event)
+            self._asr.speech(event)
 
     def recognise(self, ticket: int, rank: Rank, *, probe: bool) -> None:
         """Recognise the open utterance up to here; the answer comes with `ticket`."""
         held = self._control.mic is Mic.HELD
-        self._to_recognise.put_nowait(Ask(ticket, Priority.PROBE if probe else Priority.FINAL, rank, held))
+        assert self._tasks is not None
+        self._asr.ask(Ask(ticket, Priority.PROBE if probe else Priority.FINAL, rank, held), self._tasks)

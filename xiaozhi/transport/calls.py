@@ -393,7 +393,7 @@ class Calls:
 
 async def _say(session: DeviceSession, chinese: str, english: str) -> bool:
     """Say a sentence; whether it was heard, at least in part."""
-    if session.ended.is_set():
+    if session.ended:
         return False
     told = await session.say(pick(session.language, chinese, english), _SAYING_S, interruptible=False)
     return told in (Told.SPOKEN, Told.INTERRUPTED)

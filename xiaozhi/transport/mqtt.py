@@ -165,6 +165,7 @@ class _Session:
         self.receive(MicPacket(opus, timestamp_ms, self.protocol.bare, lost))
 
     async def _read(self) -> None:
+        await self.talk.recalled.wait()
         while True:
             event = await self._events.get()
             if isinstance(event, ListenStart | Detect):
@@ -187,8 +188,7 @@ class _Session:
         why = ""
         with devices.connected(self.talk, self._device.identity.client_id):
             try:
-                await self.talk.recall()
-                why = await self.talk.run(read=self._read())
+                why = await self.talk.run(self._read())
             finally:
                 self._udp.end(self.sound)
                 self._downlink.send({"type": "goodbye", "session_id": self.protocol.session_id})

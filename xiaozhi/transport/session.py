@@ -118,7 +118,7 @@ class DeviceSession:
         self.tools = tools
         self.admitted = not notice
         """It may converse: it does not only hear a notice."""
-        self.ended = asyncio.Event()
+        self.ended = False
         """Somebody here wants it closed; `ended_because` says why."""
         self.ended_because = ""
         self.leg: CallLeg | None = None
@@ -129,40 +129,61 @@ class DeviceSession:
         self._conversation.use_device(tools)
         self._loop = asyncio.get_running_loop()
         self._opened_at = self._loop.time()
+        self._reading: asyncio.Timeout | None = None  # while it runs
+        self.recalled = asyncio.Event()
+        """What was said before has been read, and the device is listened to."""
         self._spoke = False  # the client has said anything at all
         self._traces = False
         self._ignored = 0
 
-    async def recall(self) -> None:
-        """Read what was said before; over within half a second, and before the device is listened to."""
-        if self.admitted:  # nobody else learns, or changes, what is kept of the device
-            await self._conversation.load()
-
-    async def run(self, **carrying: Coroutine[Any, Any, None]) -> str:
+    async def run(self, reading: Coroutine[Any, Any, None], *given_up: asyncio.Future[None]) -> str:
         """Converse until either side ends it or what carries it is over; everything is freed when this returns.
 
         Args:
-            carrying: what reads from the device and writes to it, each under its name.
+            reading: reads from the device, in this task. What comes before `recalled` is set must wait for that, but a
+                hello: the device is answered at once.
+            given_up: fails where nothing can be told the device any more.
 
         Returns:
             Why, where it is an error; else `ended_because` says it, or the device went away.
         """
-        running = {"conversation": self._conversation.run(), "ended": self.ended.wait(), **carrying}
-        tasks = [asyncio.create_task(one, name=name) for name, one in running.items()]
+        conversation = self._loop.create_task(self._converse(), name="conversation")
+        others = (conversation, *given_up)
+        for other in others:
+            other.add_done_callback(self._stop_reading)
+        errors: list[BaseException | None] = []
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                error = task.exception()
-                if isinstance(error, TimeoutError):
-                    return "the device does not read"
-                if error is not None and not isinstance(error, ConnectionError):
-                    _log.error("%s failed", task.get_name(), exc_info=error, extra=self.about)
-                    return "an internal error"
-            return ""
+            async with asyncio.timeout(None) as self._reading:
+                if self.ended:
+                    self._stop_reading()
+                await reading
+        except Exception as error:  # noqa: BLE001 - said and logged below
+            if self._reading is None or not self._reading.expired():
+                errors.append(error)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            self._reading = None
+            reading.close()
+            errors += [other.exception() for other in others if other.done() and not other.cancelled()]
+            conversation.cancel()
+            await asyncio.gather(conversation, return_exceptions=True)
+        for failure in errors:
+            if isinstance(failure, TimeoutError):
+                return "the device does not read"
+            if failure is not None and not isinstance(failure, ConnectionError):
+                _log.error("the session failed", exc_info=failure, extra=self.about)
+                return "an internal error"
+        return ""
+
+    async def _converse(self) -> None:
+        """Read what was said before, over within half a second, and then listen."""
+        if self.admitted:  # nobody else learns, or changes, what is kept of the device
+            await self._conversation.load()
+        self.recalled.set()
+        await self._conversation.run()
+
+    def _stop_reading(self, _because: object = None) -> None:
+        if self._reading is not None and not self._reading.expired():
+            self._reading.reschedule(self._loop.time())
 
     def gone(self, why: str = "") -> None:
         """It is over: a call ends, and the log says so."""
@@ -280,7 +301,8 @@ class DeviceSession:
     def end(self, why: str) -> None:
         """Close it from the server's side, soon; `why` goes to the log, the first one counts."""
         self.ended_because = self.ended_because or why
-        self.ended.set()
+        self.ended = True
+        self._stop_reading()
 
     def check(self) -> None:
         """Called about once a second: send a keepalive when one is due, end what lasts too long."""

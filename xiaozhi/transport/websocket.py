@@ -139,15 +139,14 @@ class WebSocketConnection:
         if request.transport is not None:
             self._writer.bind(request.transport)
             self.flood_guard.bind(request.transport)
-        await session.recall()
         why = ""
         try:
-            why = await session.run(writer=self._writer.run(), read=self._read(vision))
+            why = await session.run(self._read(vision), self._writer.over)
             if self.flood_guard.flooded:
                 why = "it sends more than any device does"
         finally:
             await self._tools.close()
-            await self._close(WSCloseCode.OK if session.ended.is_set() else WSCloseCode.GOING_AWAY)
+            await self._close(WSCloseCode.OK if session.ended else WSCloseCode.GOING_AWAY)
             if self._writer.drop():
                 _log.debug("dropped what the device has not taken", extra=session.about)
             session.gone(why)
@@ -169,9 +168,13 @@ class WebSocketConnection:
             cost = TEXT_COST
             if message.type is WSMsgType.BINARY:
                 cost = AUDIO_COST
+                if not session.recalled.is_set():
+                    await session.recalled.wait()
                 session.receive(self._protocol.receive_binary(message.data))
             elif message.type is WSMsgType.TEXT:
                 event = self._protocol.receive_text(message.data)
+                if not isinstance(event, Hello):
+                    await session.recalled.wait()
                 session.receive(event)
                 if isinstance(event, Detect):
                     cost = TURN_COST

@@ -34,58 +34,75 @@ _SEND_BUFFER_BYTES: Final = 8192
 _MAX_WAITING_BYTES: Final = 4096
 # No more packets than this wait behind the kernel: one has 100 bytes or more.
 _MAX_PACKETS_BEHIND: Final = 64
-_FRAME_HEADER_BYTES: Final = 4
-# Only a device that is too slow already is looked at this often. aiohttp's own signal is one future shared by all who
-# write: the first that gives up waiting cancels the others.
+# Instead of a length of 7 bits: it follows in 16 or 64.
+_LENGTH_16, _LENGTH_64 = 126, 127
+# Only a device that is too slow already is looked at this often.
 _LOOK_EVERY_S: Final = 0.05
 _RESET_AT_ONCE: Final = struct.pack("ii", 1, 0)
 
 
-class FrameSink(Protocol):
-    """Writes frames, as `aiohttp.web.WebSocketResponse` does."""
+class WebSocket(Protocol):
+    """What is asked of the socket, as `aiohttp.web.WebSocketResponse` answers it."""
 
-    async def send_frame(self, message: bytes, opcode: WSMsgType) -> None:
-        """Write one frame; waits while the socket is full. Raises `ConnectionError` when it is gone."""
+    @property
+    def closed(self) -> bool:
+        """A Close frame has been sent, or is about to be: nothing may follow it."""
         ...
 
 
 @dataclass(slots=True)
 class _Text:
-    data: bytes
+    frame: bytes
 
 
 @dataclass(slots=True)
 class _Audio:
-    data: bytes
+    frame: bytes
     generation: int
     number: int  # within its reply, from 1
+
+
+def _frame(opcode: WSMsgType, data: bytes) -> bytes:
+    """A whole frame of a server, RFC 6455 section 5.2."""
+    first = 0x80 | opcode
+    if len(data) < _LENGTH_16:
+        return bytes((first, len(data))) + data
+    if len(data) < 1 << 16:
+        return struct.pack("!BBH", first, _LENGTH_16, len(data)) + data
+    return struct.pack("!BBQ", first, _LENGTH_64, len(data)) + data
 
 
 class WebSocketWriter:
     """The single writer of one WebSocket. Implements `Downlink`.
 
+    What is sent is written at once, as long as the device reads: no task and no timer stands between a packet and the
+    socket. When the device does not read, what is sent waits here, and the socket is looked at from time to time.
     Control messages and packets keep their order among themselves; before every packet its generation is compared with
     the last one silenced, so a reply that was interrupted cannot leave another sound even if its packets wait here.
 
     Args:
-        sink: the socket.
+        socket: the socket.
         protocol: frames packets.
-        timeout_s: a single write that takes longer means the device is gone.
+        timeout_s: a device that takes nothing for so long is gone.
+
+    Attributes:
+        over: fails when the device does not read: `TimeoutError`, or the connection is gone: `ConnectionError`.
     """
 
     start_margin_ms = stop_margin_ms = 0.0
 
-    def __init__(self, sink: FrameSink, protocol: DeviceProtocol, timeout_s: float) -> None:
-        self._sink = sink
+    def __init__(self, socket: WebSocket, protocol: DeviceProtocol, timeout_s: float) -> None:
+        self._socket = socket
         self._protocol = protocol
         self._timeout_s = timeout_s
+        self._loop = asyncio.get_running_loop()
+        self.over: asyncio.Future[None] = self._loop.create_future()
         self._transport: asyncio.Transport | None = None
         self._items: deque[_Text | _Audio] = deque()
         self._audio_waiting = 0
         self._texts_waiting = self._text_bytes = 0
-        self._overflown = False
-        self._writing: asyncio.Timeout | None = None
-        self._some = asyncio.Event()
+        self._full_since = 0.0
+        self._look: asyncio.TimerHandle | None = None  # while the device does not read
         self._silenced = -1
         self._generation = -1  # of the newest packet
         self._numbered = 0  # packets of that reply so far
@@ -94,11 +111,11 @@ class WebSocketWriter:
         self._written: deque[tuple[int, int]] = deque(maxlen=_MAX_PACKETS_BEHIND)
         self.dropped = 0
         """Packets not sent because the device does not read fast enough."""
-        self.written_at = asyncio.get_running_loop().time()
+        self.written_at = self._loop.time()
         """When something was last written, on the loop's clock."""
 
     def bind(self, transport: asyncio.Transport) -> None:
-        """Keep what waits for the device small, and have the kernel give it up.
+        """Write to this from now on; keep what waits for the device small, and have the kernel give it up.
 
         The connection breaks (`ConnectionError`, `TimeoutError`) when nothing has been acknowledged, or no room been
         made for more, for `timeout_s`. Something has to be under way for that: the keepalive sees to it that an idle
@@ -109,12 +126,12 @@ class WebSocketWriter:
         """
         self._transport = transport
         sock = transport.get_extra_info("socket")
-        if sock is None:
-            return
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if (option := getattr(socket, "TCP_USER_TIMEOUT", None)) is not None:  # Linux
-            sock.setsockopt(socket.IPPROTO_TCP, option, round(self._timeout_s * 1000.0))
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if (option := getattr(socket, "TCP_USER_TIMEOUT", None)) is not None:  # Linux
+                sock.setsockopt(socket.IPPROTO_TCP, option, round(self._timeout_s * 1000.0))
+        self._write()
 
     @property
     def waiting_bytes(self) -> int:
@@ -127,18 +144,18 @@ class WebSocketWriter:
         return not self._items
 
     def send(self, message: Mapping[str, object]) -> None:
-        """Queue a message; when too much waits already, the connection is given up instead."""
-        data = orjson.dumps(message)
-        if self._texts_waiting >= _MAX_TEXTS or self._text_bytes + len(data) > _MAX_TEXT_BYTES:
-            self._give_up()
+        """Write a message behind what waits; when too much does already, the connection is given up instead."""
+        frame = _frame(WSMsgType.TEXT, orjson.dumps(message))
+        if self._texts_waiting >= _MAX_TEXTS or self._text_bytes + len(frame) > _MAX_TEXT_BYTES:
+            self._end(TimeoutError("more texts wait than a device that reads leaves waiting"))
             return
-        self._items.append(_Text(data))
+        self._items.append(_Text(frame))
         self._texts_waiting += 1
-        self._text_bytes += len(data)
-        self._some.set()
+        self._text_bytes += len(frame)
+        self._write()
 
     def send_audio(self, opus: bytes, generation: int, timestamp_ms: int) -> None:
-        """Queue a packet of a reply's generation; dropped when too many wait already."""
+        """Write a packet of a reply's generation behind what waits; dropped when too many do already."""
         if generation <= self._silenced:
             return
         if generation != self._generation:
@@ -148,9 +165,10 @@ class WebSocketWriter:
         if self._audio_waiting >= _MAX_AUDIO:
             self.dropped += 1
             return
-        self._items.append(_Audio(self._protocol.pack(opus, timestamp_ms), generation, self._numbered))
+        frame = _frame(WSMsgType.BINARY, self._protocol.pack(opus, timestamp_ms))
+        self._items.append(_Audio(frame, generation, self._numbered))
         self._audio_waiting += 1
-        self._some.set()
+        self._write()
 
     def silence(self, generation: int) -> None:
         """Write no packet of this generation or an older one any more."""
@@ -168,26 +186,16 @@ class WebSocketWriter:
         last = max((number for end, number in self._written if end <= left_bytes), default=0)
         return self._numbered - last
 
-    def _give_up(self) -> None:
-        self._overflown = True
-        self._some.set()
-        if self._writing is not None and not self._writing.expired():
-            self._writing.reschedule(asyncio.get_running_loop().time())
+    def _end(self, error: OSError) -> None:
+        if not self.over.done():
+            self.over.set_exception(error)
 
-    async def run(self) -> None:
-        """Write until cancelled.
-
-        Raises:
-            TimeoutError: the device has not taken anything for `timeout_s`, or too much waits for it.
-            ConnectionError: the connection is gone.
-        """
-        loop = asyncio.get_running_loop()
-        while True:
-            while not self._items and not self._overflown:
-                self._some.clear()
-                await self._some.wait()
-            if self._overflown:
-                raise TimeoutError("more texts wait than a device that reads leaves waiting")
+    def _write(self) -> None:
+        """Write what waits, until the device does not read."""
+        while self._items and self._transport is not None and self._look is None and not self.over.done():
+            if self._socket.closed or self._transport.is_closing():
+                self._end(ConnectionResetError("the connection is closed"))
+                return
             item = self._items.popleft()
             if isinstance(item, _Audio):
                 self._audio_waiting -= 1
@@ -195,21 +203,25 @@ class WebSocketWriter:
                     continue
             else:
                 self._texts_waiting -= 1
-                self._text_bytes -= len(item.data)
-            try:
-                async with asyncio.timeout(self._timeout_s) as self._writing:
-                    await self._write(item)
-            finally:
-                self._writing = None
-            self.written_at = loop.time()
+                self._text_bytes -= len(item.frame)
+            self._transport.write(item.frame)
+            self._written_bytes += len(item.frame)
+            if isinstance(item, _Audio) and item.generation == self._generation:
+                self._written.append((self._written_bytes, item.number))
+            self.written_at = self._loop.time()
+            if self.waiting_bytes > _MAX_WAITING_BYTES:
+                self._full_since = self.written_at
+                self._look = self._loop.call_later(_LOOK_EVERY_S, self._look_again)
 
-    async def _write(self, item: _Text | _Audio) -> None:
-        await self._sink.send_frame(item.data, WSMsgType.BINARY if isinstance(item, _Audio) else WSMsgType.TEXT)
-        self._written_bytes += len(item.data) + _FRAME_HEADER_BYTES
-        if isinstance(item, _Audio) and item.generation == self._generation:
-            self._written.append((self._written_bytes, item.number))
-        while self.waiting_bytes > _MAX_WAITING_BYTES:  # noqa: ASYNC110 - there is no event of our own, see above
-            await asyncio.sleep(_LOOK_EVERY_S)
+    def _look_again(self) -> None:
+        """Go on when the device has read; give it up when it has not for `timeout_s`."""
+        self._look = None
+        if self.waiting_bytes <= _MAX_WAITING_BYTES:
+            self._write()
+        elif self._loop.time() - self._full_since >= self._timeout_s:
+            self._end(TimeoutError(f"nothing was taken for {self._timeout_s:g} s"))
+        else:
+            self._look = self._loop.call_later(_LOOK_EVERY_S, self._look_again)
 
     def drop(self) -> bool:
         """At the very end: throw away what the device has not taken, with the connection; whether there was anything.
@@ -217,6 +229,10 @@ class WebSocketWriter:
         A closed transport waits until its buffer has been sent. To a device that is frozen, and whose kernel goes on
         answering, it never is.
         """
+        if self._look is not None:
+            self._look.cancel()
+        if not self.over.cancel() and not self.over.cancelled():
+            self.over.exception()  # perhaps nobody waits for it
         if self._transport is None or not self.waiting_bytes:
             return False
         sock = self._transport.get_extra_info("socket")

@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
-from xiaozhi.concurrency.channel import Channel
 from xiaozhi.concurrency.workers import JobDropped, Priority, Rank, client_rank
 from xiaozhi.events import SpeechAudio, SpeechBegan
 from xiaozhi.stages.asr.engine import EngineError, Transcript
@@ -30,14 +30,6 @@ class Ask:
     priority: Priority
     rank: Rank = Rank.NORMAL
     held: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Forget:
-    """The open utterance is over."""
-
-
-AsrInput: TypeAlias = SpeechBegan | SpeechAudio | Ask | Forget
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,61 +67,99 @@ class Ears(Protocol):
         """So much waits for recognition that another answer would come too late to be worth waiting for."""
         ...
 
+    @property
+    def max_wait_s(self) -> float:
+        """A question that no worker has begun by then is given up, in seconds."""
+        ...
+
     def begin(self, say: Say | None = None) -> Utterance:
         """Begin an utterance."""
         ...
 
 
-async def run_asr(
-    inbox: Channel[AsrInput],
-    texts: Channel[Recognised | PartialText],
-    recognition: Ears,
-    timeout_s: float,
-) -> None:
-    """Read speech and questions until `inbox` ends; put an answer, if only an error, for all that are not overtaken.
+class AsrStage:
+    """Takes one conversation's speech and questions, and says an answer, if only an error, for all not overtaken.
 
     A newer question makes an older one that has not begun to be decoded stale. Audio is taken while decoding runs. With
     a two-pass recogniser a provisional answer may come first. Where `recognition.partials` are on, the text so far is
-    put while the utterance goes on; never that of an utterance that is over.
-    """
-    open_utterance: Utterance | None = None
-    newest = 0
-    loop = asyncio.get_running_loop()
+    said while the utterance goes on; never that of an utterance that is over.
 
-    async def answer(asked: Ask, utterance: Utterance) -> None:
-        if asked.ticket != newest:  # overtaken, or the utterance closed, before this task began
+    Args:
+        recognition: the shared recogniser.
+        say: takes the answers, and what is known meanwhile.
+        timeout_s: for one answer.
+    """
+
+    def __init__(
+        self, recognition: Ears, say: Callable[[Recognised | PartialText], None], timeout_s: float
+    ) -> None:
+        self._recognition = recognition
+        self._say = say
+        self._timeout_s = timeout_s
+        self._utterance: Utterance | None = None  # the open one
+        self._newest = -1  # question
+
+    def speech(self, event: SpeechBegan | SpeechAudio) -> None:
+        """The open utterance goes on, or another one begins."""
+        if isinstance(event, SpeechBegan):
+            self.forget()
+            self._utterance = self._recognition.begin(partial(self._show, event.utterance))
+            self._utterance.feed(event.pcm)
+        elif self._utterance is not None:  # else it was closed while this was on its way
+            self._utterance.feed(event.pcm, event.silence_ms - event.unsent_ms)
+
+    def ask(self, asked: Ask, tasks: asyncio.TaskGroup) -> None:
+        """Answer a question about the open utterance, in a task of this group."""
+        self._newest = asked.ticket
+        if self._utterance is None:
+            self._say(Recognised(asked.ticket, Transcript(""), 0.0))
+        else:
+            tasks.create_task(self._answer(asked, self._utterance), name="asr-decode")
+
+    def forget(self) -> None:
+        """The open utterance is over, where there is one; what waits for a worker is stale."""
+        utterance, self._utterance, self._newest = self._utterance, None, -1
+        if utterance is not None:
+            utterance.close()
+
+    def _show(self, utterance: int, text: str) -> None:
+        self._say(PartialText(utterance, text))
+
+    async def _answer(self, asked: Ask, utterance: Utterance) -> None:
+        if asked.ticket != self._newest:  # overtaken, or the utterance closed, before this task began
             return
         client_rank.set(asked.rank)  # of this task alone
+        loop = asyncio.get_running_loop()
         began = loop.time()
         transcript, error = Transcript(""), ""
 
         def provisionally(text: Transcript) -> None:
             nonlocal transcript
             transcript = text  # it stays the answer when its confirmation fails
-            texts.put_nowait(Recognised(asked.ticket, text, loop.time() - began, provisional=True))
+            self._say(Recognised(asked.ticket, text, loop.time() - began, provisional=True))
 
-        if recognition.full:
+        if self._recognition.full:
             error = "too many utterances wait for recognition (asr.max_concurrent)"
             _log.warning("%s", error)
-            texts.put_nowait(Recognised(asked.ticket, transcript, 0.0, error))
+            self._say(Recognised(asked.ticket, transcript, 0.0, error))
             return
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(self._timeout_s):
                 transcript = await utterance.transcribe(
                     Question(
                         asked.priority,
-                        lambda: asked.ticket != newest,
+                        lambda: asked.ticket != self._newest,
                         provisionally,
                         asked.held,
-                        recognition.max_wait_s,
+                        self._recognition.max_wait_s,
                     )
                 )
         except JobDropped as dropped:
-            if asked.ticket != newest:
+            if asked.ticket != self._newest:
                 return
             error = f"recognition was given up: {dropped}"
         except TimeoutError:
-            error = f"recognition took over {timeout_s:g} s"
+            error = f"recognition took over {self._timeout_s:g} s"
         except EngineError as failure:
             error = str(failure)
         except Exception:  # noqa: BLE001 - a fault in one decode must not end the conversation; it is logged whole
@@ -137,36 +167,4 @@ async def run_asr(
             _log.exception("recognition failed")
         if error:
             _log.warning("%s", error)
-        texts.put_nowait(Recognised(asked.ticket, transcript, loop.time() - began, error))
-
-    def say(utterance: int, text: str) -> None:
-        texts.put_nowait(PartialText(utterance, text))
-
-    try:
-        async with asyncio.TaskGroup() as decodes:
-            async for item in inbox:
-                match item:
-                    case SpeechBegan():
-                        if open_utterance is not None:
-                            open_utterance.close()
-                        open_utterance = recognition.begin(partial(say, item.utterance))
-                        open_utterance.feed(item.pcm)
-                    case SpeechAudio() if open_utterance is not None:
-                        open_utterance.feed(item.pcm, item.silence_ms - item.unsent_ms)
-                    case Ask() if open_utterance is not None:
-                        newest = item.ticket
-                        decodes.create_task(answer(item, open_utterance), name="asr-decode")
-                    case Ask():
-                        newest = item.ticket
-                        texts.put_nowait(Recognised(item.ticket, Transcript(""), 0.0))
-                    case Forget():
-                        if open_utterance is not None:
-                            open_utterance.close()
-                        open_utterance = None
-                        newest = -1  # what waits for a worker is stale
-                    case SpeechAudio():
-                        pass  # behind a Forget: the utterance was closed while this was on its way
-    finally:
-        if open_utterance is not None:
-            open_utterance.close()
-        texts.close()
+        self._say(Recognised(asked.ticket, transcript, loop.time() - began, error))

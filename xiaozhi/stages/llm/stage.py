@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from xiaozhi.concurrency.channel import Channel
@@ -24,6 +24,9 @@ _log = logging.getLogger(__name__)
 
 # Sentences are joined while more speech than this waits to be played: longer pieces sound better, and nobody waits.
 _MERGE_ABOVE_MS: Final = 3000.0
+MAX_TEXT_CHARS: Final = 200
+"""So much text is taken in one go, in about a millisecond: an answer from a cache, or of a server that does not
+stream, comes whole."""
 # Tags and code that a reply may hold beside its text, as a multiple of the limit of the text.
 _UNSEEN_SHARE: Final = 8
 # What the user's own language counts for in a reply that has not begun, in units of speech.
@@ -232,13 +235,25 @@ class _Patient:
     def __init__(self, deltas: AsyncGenerator[Delta, None]) -> None:
         self._deltas = deltas
         self._reading: asyncio.Task[Delta | None] | None = None
+        self._rest: Delta | None = None  # of a delta that was too long to be taken in one go
 
     async def next(self, timeout_s: float | None) -> Delta | None:
-        """The next delta, or None at the end of the stream.
+        """The next delta, in parts where it is long, or None at the end of the stream.
 
         Raises:
             TimeoutError: nothing came within `timeout_s`; what comes later is not lost.
         """
+        if self._rest is None:
+            delta = await self._next(timeout_s)
+        else:
+            await asyncio.sleep(0.0)  # others have their turn
+            delta, self._rest = self._rest, None
+        if delta is None or len(delta.text) <= MAX_TEXT_CHARS:
+            return delta
+        self._rest = replace(delta, text=delta.text[MAX_TEXT_CHARS:])
+        return Delta(delta.text[:MAX_TEXT_CHARS], aside=delta.aside)
+
+    async def _next(self, timeout_s: float | None) -> Delta | None:
         if self._reading is None:
             if timeout_s is None:
                 return await anext(self._deltas, None)

@@ -11,7 +11,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -19,18 +19,19 @@ from numpy.typing import NDArray
 
 from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.settings import VadSettings
-from xiaozhi.stages.vad.silero import SpeechModel, VadError
+from xiaozhi.stages.vad.silero import CONTEXT_SAMPLES, STATE_WIDTH, WINDOW_SAMPLES, SpeechModel, VadError
 from xiaozhi.stages.vad.uplink import UplinkStream
 
 # The packet rate is an average over about this long.
 _RATE_SPAN_S: Final = 0.1
 # A device that has sent nothing for this long has stopped listening; its decoder is given back.
 _REST_AFTER_S: Final = 30.0
+_NO_SOUND: Final[PcmFloat] = np.empty(0, np.float32)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class JudgedSound:
-    """What was in some packets.
+    """What was in some packets of one device.
 
     Attributes:
         pcm: float32[n] at 16 kHz; silence stands for lost packets.
@@ -76,9 +77,7 @@ class _Job:
     judge: bool
     asked_at_s: float
     future: asyncio.Future[JudgedSound]
-    pcm: PcmFloat = field(default_factory=lambda: np.empty(0, np.float32))
-    probabilities: list[float] = field(default_factory=list)
-    errors: int = 0
+    sound: JudgedSound
     failure: Exception | None = None
 
 
@@ -142,17 +141,21 @@ class VadBatcher:
         """
         if self._closed or stream.closed:
             raise RuntimeError("hear() after close()")
-        if any(job.stream is stream and not job.future.done() for job in self._waiting):
+        if stream.hearing:
             raise RuntimeError("one hear() for a stream at a time")
         if not packets:
-            return JudgedSound(np.empty(0, np.float32), [], 0)
+            return JudgedSound(_NO_SOUND, [], 0)
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         self._count(len(packets), now_s)
-        job = _Job(stream, packets, judge, now_s, loop.create_future())
+        job = _Job(stream, packets, judge, now_s, loop.create_future(), JudgedSound(_NO_SOUND, [], 0))
         self._waiting.append(job)
         self._arm()
-        return await job.future
+        stream.hearing = True
+        try:
+            return await job.future
+        finally:
+            stream.hearing = False
 
     def close(self) -> None:
         """Stop: calls that wait end with `VadError`, a batch that runs is left to finish."""
@@ -230,27 +233,30 @@ class VadBatcher:
             if failure is not None or job.failure is not None:
                 job.future.set_exception(failure or job.failure or VadError("unknown"))
             else:
-                job.future.set_result(JudgedSound(job.pcm, job.probabilities, job.errors))
+                job.future.set_result(job.sound)
         self._arm()
 
     def _record(self, jobs: list[_Job], began_s: float, counted: _Round) -> None:
         stats = self.stats
         took_s = asyncio.get_running_loop().time() - began_s
-        waits_s = [began_s - job.asked_at_s for job in jobs]
+        most_s, max_wait_s = 0.0, self._settings.max_wait_ms / 1000.0
+        for job in jobs:
+            wait_s = began_s - job.asked_at_s
+            most_s = max(most_s, wait_s)
+            stats.wait_s += wait_s
+            stats.late += wait_s > max_wait_s
+            stats.packets += len(job.packets)
+            stats.errors += job.sound.errors
         stats.batches += 1
         stats.served += len(jobs)
-        stats.packets += sum(len(job.packets) for job in jobs)
-        stats.errors += sum(job.errors for job in jobs)
         stats.windows += counted.windows
         stats.still_windows += counted.still_windows
         stats.runs += counted.runs
         stats.largest_batch = max(stats.largest_batch, counted.largest_batch)
-        stats.wait_s += sum(waits_s)
-        stats.longest_wait_s = max(stats.longest_wait_s, *waits_s)
-        stats.late += sum(wait_s * 1000.0 > self._settings.max_wait_ms for wait_s in waits_s)
+        stats.longest_wait_s = max(stats.longest_wait_s, most_s)
         stats.busy_s += took_s
         if self.observe is not None:
-            self.observe(len(jobs), max(waits_s), took_s)
+            self.observe(len(jobs), most_s, took_s)
 
     def _sweep(self) -> None:
         """Let those streams rest whose devices have stopped; one timer for all."""
@@ -271,9 +277,9 @@ class VadBatcher:
         pending: list[tuple[_Job, list[PcmFloat]]] = []
         for job in jobs:
             try:
-                job.pcm, job.errors = job.stream.decode(job.packets)
+                job.sound.pcm, job.sound.errors = job.stream.decode(job.packets)
                 if job.judge:
-                    pending.append((job, job.stream.windows(job.pcm)))
+                    pending.append((job, job.stream.windows(job.sound.pcm)))
                 else:
                     job.stream.skip()
             except Exception as error:  # noqa: BLE001 - one device's fault must not reach the others of its batch
@@ -288,7 +294,7 @@ class VadBatcher:
                     rows.append((job, windows[index]))
                 else:
                     counted.still_windows += 1
-                    job.probabilities.append(0.0)
+                    job.sound.probabilities.append(0.0)
                     job.stream.judged(0.0, None)
             _catch_up(model, behind, batch_max, counted)
             for first in range(0, len(rows), batch_max):
@@ -311,16 +317,20 @@ def _catch_up(model: SpeechModel, behind: list[tuple[_Job, list[PcmFloat]]], bat
 def _ask(
     model: SpeechModel, rows: list[tuple[_Job, PcmFloat]], counted: _Round
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    states: list[NDArray[np.float32]] = [job.stream.state for job, _ in rows]
     counted.windows += len(rows)
     counted.runs += 1
     counted.largest_batch = max(counted.largest_batch, len(rows))
-    return model.probabilities(np.stack([row for _, row in rows]), np.stack(states, axis=1))
+    windows = np.empty((len(rows), CONTEXT_SAMPLES + WINDOW_SAMPLES), np.float32)
+    states = np.zeros((2, len(rows), STATE_WIDTH), np.float32)
+    for place, (job, row) in enumerate(rows):
+        windows[place] = row
+        if job.stream.state is not None:
+            states[:, place] = job.stream.state
+    return model.probabilities(windows, states)
 
 
 def _judge(model: SpeechModel, rows: list[tuple[_Job, PcmFloat]], counted: _Round) -> None:
     found, after = _ask(model, rows, counted)
-    for place, (job, _) in enumerate(rows):
-        probability = float(found[place])
-        job.probabilities.append(probability)
+    for place, ((job, _), probability) in enumerate(zip(rows, found.tolist(), strict=True)):
+        job.sound.probabilities.append(probability)
         job.stream.judged(probability, after[:, place])

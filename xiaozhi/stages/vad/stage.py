@@ -3,13 +3,13 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, duration_ms
 from xiaozhi.concurrency.channel import Channel
-from xiaozhi.events import KeyReleased, MicInput, SpeechAudio, SpeechBegan, SpeechEvent
+from xiaozhi.events import KeyReleased, MicInput, MicPacket, SpeechAudio, SpeechBegan, SpeechEvent
 from xiaozhi.stages.vad.batcher import VadBatcher
 from xiaozhi.stages.vad.uplink import UplinkStream
 from xiaozhi.turn.decisions import Mic
@@ -74,7 +74,7 @@ class VadControl:
 
 async def run_vad(
     mic: Channel[MicInput],
-    speech: Channel[SpeechEvent | KeyReleased],
+    speech: Channel[Any],
     batcher: VadBatcher,
     stream: UplinkStream,
     segmenter: Segmenter,
@@ -91,7 +91,7 @@ async def run_vad(
 
     Args:
         mic: packets of 20 to 120 ms.
-        speech: where utterances go.
+        speech: where utterances go: `SpeechEvent` and `KeyReleased`; other things may be on their way in it.
         batcher: the shared decoder and model.
         stream: this device's part of it.
         segmenter: finds where speech begins and pauses.
@@ -117,7 +117,7 @@ class _Listener:
     def __init__(
         self,
         mic: Channel[MicInput],
-        speech: Channel[SpeechEvent | KeyReleased],
+        speech: Channel[Any],
         batcher: VadBatcher,
         stream: UplinkStream,
         segmenter: Segmenter,
@@ -151,7 +151,7 @@ class _Listener:
         self._gaps.gap_ms = self._control.gap_ms
         if afresh:
             self._resets += 1
-            self._overtaken.extend(item.opus for item in _drop_sound(self._mic) if not isinstance(item, KeyReleased))
+            self._overtaken.extend(item.opus for item in _drop_sound(self._mic) if isinstance(item, MicPacket))
             _drop_sound(self._speech)
             self._start_afresh()
         else:
@@ -315,9 +315,9 @@ class _Listener:
 
 
 def _drop_sound(channel: Channel[T]) -> list[T]:
-    """Take out all that waits but a key that has been released: it stays released."""
+    """Take out the sound that waits; a key that has been released stays released, and what was recognised is known."""
     items = channel.drain()
     for item in items:
-        if isinstance(item, KeyReleased):
+        if not isinstance(item, MicPacket | SpeechBegan | SpeechAudio):
             channel.put_nowait(item)
     return items

@@ -8,10 +8,12 @@ from numpy.typing import NDArray
 
 from xiaozhi.audio.opus import OpusDecoder, OpusError
 from xiaozhi.audio.pcm import PcmFloat, to_float
-from xiaozhi.stages.vad.silero import CONTEXT_SAMPLES, STATE_WIDTH, WINDOW_SAMPLES
+from xiaozhi.stages.vad.silero import CONTEXT_SAMPLES, WINDOW_SAMPLES
 
 DIGITAL_SILENCE: Final = 1e-4
 """Peak of a window in which nothing is: -80 dBFS. Decoded digital silence is 0.0 after some 30 ms."""
+# A window with more energy than this has a louder sample than that: the peak need not be looked for.
+_LOUDEST_SILENCE: Final = WINDOW_SAMPLES * DIGITAL_SILENCE**2
 STILL_WINDOWS: Final = 16
 """After so many windows of digital silence (512 ms) the model is not asked; it would say no.
 
@@ -64,6 +66,7 @@ class UplinkStream:
         "_tail",
         "bare",
         "heard_at_s",
+        "hearing",
     )
 
     def __init__(self) -> None:
@@ -71,6 +74,8 @@ class UplinkStream:
         """When the last batch for this stream began, by the loop's clock in seconds."""
         self.bare = False
         """What comes are samples, int16 in little-endian order at 16 kHz, and no Opus; set between batches."""
+        self.hearing = False
+        """Packets of it wait, or are being judged, for somebody who waits for that."""
         self._closed = self._in_batch = self._rest_asked = self._forget_asked = False
         self._packet_samples = _FIRST_PACKET_SAMPLES
         self._let_go()
@@ -189,13 +194,14 @@ class UplinkStream:
             window: with its context.
             quiet_power: mean square below which a window is quiet; 0 asks about everything but digital silence.
         """
-        if np.abs(window).max() < DIGITAL_SILENCE:
+        new = window[CONTEXT_SAMPLES:]
+        energy = float(new @ new)
+        if energy < _LOUDEST_SILENCE and np.abs(window).max() < DIGITAL_SILENCE:
             self._still_windows += 1
             self._left_out.clear()
             return self._still_windows <= STILL_WINDOWS
         self._still_windows = 0
-        new = window[CONTEXT_SAMPLES:]
-        if self._calm_windows < CALM_WINDOWS or float(new @ new) >= quiet_power * len(new):
+        if self._calm_windows < CALM_WINDOWS or energy >= quiet_power * len(new):
             return True
         self._left_out.append(window.copy())  # not a view: that would keep a whole batch's sound alive
         del self._left_out[:-CATCH_UP_WINDOWS]
@@ -211,9 +217,9 @@ class UplinkStream:
         self._state = state.copy()
 
     @property
-    def state(self) -> NDArray[np.float32]:
-        """The model's memory of this stream, float32[2, 128]."""
-        return np.zeros((2, STATE_WIDTH), np.float32) if self._state is None else self._state
+    def state(self) -> NDArray[np.float32] | None:
+        """The model's memory of this stream, float32[2, 128]; None for all zeros."""
+        return self._state
 
     def judged(self, probability: float, state: NDArray[np.float32] | None) -> None:
         """Keep the state after a window; None where the model was not asked."""
