@@ -134,8 +134,8 @@ async def test_a_node_that_is_gone_loses_its_devices_to_the_other(redis: RedisSe
 
 @needs_redis
 async def test_a_device_bound_at_one_node_is_bound_at_the_other(redis: RedisServer, tmp_path: Path) -> None:
-    tables = {"auth": {"mode": "activate"}}
-    async with two_houses(redis, tmp_path, **tables) as houses, houses[0].device(connect=False) as device:
+    activate = {"mode": "activate"}
+    async with two_houses(redis, tmp_path, auth=activate) as houses, houses[0].device(connect=False) as device:
         code = (await device.boot(houses[0].server.ota_url)).body["activation"]["code"]
         assert (await device.boot(houses[1].server.ota_url)).body["activation"]["code"] == code
         assert await houses[1].server.services.store.pending.bind(code, owner="Anna") is not None

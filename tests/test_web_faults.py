@@ -55,7 +55,7 @@ async def status_of(home: House, request: bytes) -> int:
     return int(line.split(b" ")[1])
 
 
-class Line:
+class Connection:
     """A connection for one request after the other, and another one where the server ends it."""
 
     def __init__(self, home: House) -> None:
@@ -143,7 +143,7 @@ async def test_no_bytes_in_a_header_are_an_internal_error(
     tmp_path: Path, mode: str, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with house(tmp_path, auth={"mode": mode}, **_DOORS) as home:
-        line = Line(home)
+        connection = Connection(home)
         for path, name, value in itertools.product(_PATHS, _READ, _NO_TEXT):
             headers = {
                 "Host": b"127.0.0.1",
@@ -152,9 +152,9 @@ async def test_no_bytes_in_a_header_are_an_internal_error(
             }
             lines = b"".join(key.encode() + b": " + word + b"\r\n" for key, word in headers.items())
             verb = "GET" if method == "upgrade" else method
-            status = await line.status_of(f"{verb} {path} HTTP/1.1\r\n".encode() + lines + b"\r\n")
+            status = await connection.status_of(f"{verb} {path} HTTP/1.1\r\n".encode() + lines + b"\r\n")
             assert status < 500 or path == "/health/ready", (path, name, value)
-        line.close()
+        connection.close()
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 

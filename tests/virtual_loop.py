@@ -13,6 +13,7 @@ import os
 import selectors
 import socket
 import time
+from _socket import socket as _plain_socket
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -30,6 +31,9 @@ _WAITS_S: Final = 0.05
 _IDLE_NS: Final = 1_000_000
 # Before more time than this passes it is looked at again.
 _LOOK_AGAIN_S: Final = 0.02
+
+# The number alone: as an enum it costs as much as receiving something.
+_family: Final[Callable[[socket.socket], int]] = vars(_plain_socket)["family"].__get__
 
 _real_monotonic, _real_time = time.monotonic, time.time
 _running: "VirtualLoop | None" = None
@@ -68,7 +72,7 @@ def _counted(call: Callable[..., Any], *, sends: bool) -> Callable[..., Any]:
     def counted(sock: socket.socket, *args: Any, **kwargs: Any) -> Any:
         global _on_their_way
         done = call(sock, *args, **kwargs)
-        if sock.family is not socket.AF_UNIX:  # by which threads wake a loop
+        if _family(sock) != socket.AF_UNIX:  # by which threads wake a loop
             count = done if isinstance(done, int) else len(done[0] if isinstance(done, tuple) else done)
             _on_their_way += count if sends else -count
             if count == 0 and not sends and (pair := _pair(sock)) is not None and pair[::-1] in _ends:
