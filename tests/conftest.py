@@ -1,17 +1,18 @@
 """What every test gets: a leaked task fails it, and a leaked process ends with the run."""
 
 import asyncio
+import gc
 import inspect
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import pytest
-from httpx2._config import create_ssl_context
+from aiohttp import web_app
 from hypothesis import HealthCheck, settings
 
-from tests import leftovers
+from tests import leftovers, made_once
 from tests.virtual_loop import VirtualLoop, at_work
 from xiaozhi.models.resolver import DaemonResolver
 from xiaozhi.store.database import Database
@@ -58,10 +59,18 @@ def _own_threads_are_seen() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _certificates_are_read_once() -> Iterator[None]:
-    """Every client of an upstream reads the system's certificates, 50 ms of CPU each; no test goes anywhere by them."""
+def _what_stays_the_same_is_made_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("httpx2._transports.default.create_ssl_context", cache(create_ssl_context))
+        made_once.share(patch)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _ended_servers_are_let_go() -> Iterator[None]:
+    """aiohttp remembers 1,024 routes with the application of each: 20 servers of 5 MB, where a process has one."""
+    few = lru_cache(maxsize=8)(web_app._build_middlewares)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(web_app, "_cached_build_middleware", few)
         yield
 
 
@@ -79,6 +88,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             *others[first * len(others) // workers : (first + 1) * len(others) // workers],
         )
     ]
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported and collected stays to the end: the garbage collector need not look through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

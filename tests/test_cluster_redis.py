@@ -57,7 +57,7 @@ def own(tmp_path: Path) -> Iterator[RedisServer]:
 def settings(server: RedisServer, prefix: str, **values: object) -> ClusterSettings:
     # A busy test machine is no slow network: only tests that wait for a Redis that hangs make the time short.
     return ClusterSettings.model_validate(
-        {"url": server.url, "prefix": prefix, "timeout_ms": 2000, "retry_s": 0.1, **values}
+        {"url": server.url, "prefix": prefix, "timeout_ms": 5000, "retry_s": 0.1, **values}
     )
 
 
@@ -113,7 +113,7 @@ async def test_a_redis_that_dies_and_comes_back_empty_is_used_again(own: RedisSe
     with pytest.raises(Gone):
         await link.get(Use.ANSWERS, link.key("a"))
     own.start()
-    async with asyncio.timeout(10.0):
+    async with asyncio.timeout(60.0):
         while True:
             with contextlib.suppress(Gone):
                 assert await link.get(Use.ANSWERS, link.key("a")) is None
@@ -146,7 +146,7 @@ async def test_a_task_that_asks_again_and_again_ends_also_where_its_cancellation
     task = asyncio.create_task(again_and_again())
     await begun.wait()
     task.cancel()
-    async with asyncio.timeout(10.0):
+    async with asyncio.timeout(60.0):
         await asyncio.wait([task])
     assert task.cancelled()
 
@@ -562,10 +562,10 @@ async def test_nodes_see_each_other_and_one_that_stops_is_gone(running: RedisSer
 async def test_a_node_without_a_heartbeat_expires(running: RedisServer) -> None:
     link = RedisLink(settings(running, "reg2", heartbeat_s=0.1, expiry_s=0.3))
     dead, alive = (registry_of(link, view(name)) for name in "ab")
-    await dead.beat()
-    await alive.beat()
-    assert len(alive.nodes) == 2
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(60.0):
+        while len(alive.nodes) < 2:  # a busy machine may take longer than a node has
+            await dead.beat()
+            await alive.beat()
         while len(alive.nodes) == 2:
             await asyncio.sleep(0.05)
             await alive.beat()
@@ -581,9 +581,11 @@ async def test_without_redis_devices_go_to_nodes_that_can_be_reached(own: RedisS
     me = view("m", draining=True)
     registry = NodeRegistry(link, lambda: me, lambda: now[0])
     others = [view("x", address=f"http://127.0.0.1:{port}"), view("y", address="http://127.0.0.1:9")]
-    for other in others:
-        await registry_of(link, other).beat()
-    await registry.beat()
+    async with asyncio.timeout(60.0):
+        while len(registry.nodes) < 3:  # a busy machine may take longer than a node has
+            for other in others:
+                await registry_of(link, other).beat()
+            await registry.beat()
     own.kill()
     now[0] = 100.0
     assert not await registry.beat()

@@ -37,8 +37,11 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @contextlib.asynccontextmanager
-async def two_houses(redis: RedisServer, folder: Path, **tables: dict[str, Any]) -> AsyncIterator[list[House]]:
-    cluster = {"url": redis.url, "heartbeat_s": 0.2, "expiry_s": 1.0, "timeout_ms": 250, "retry_s": 2.0}
+async def two_houses(
+    redis: RedisServer, folder: Path, timeout_ms: int = 5000, **tables: dict[str, Any]
+) -> AsyncIterator[list[House]]:
+    # A busy test machine is no slow network and no dead node: only a Redis that hangs makes the time short.
+    cluster = {"url": redis.url, "heartbeat_s": 0.2, "expiry_s": 60.0, "timeout_ms": timeout_ms, "retry_s": 2.0}
     async with AsyncExitStack() as stack:
         houses = []
         for name in "ab":
@@ -49,10 +52,10 @@ async def two_houses(redis: RedisServer, folder: Path, **tables: dict[str, Any])
 
 
 async def know_each_other(houses: list[House]) -> None:
-    """Beat until every node sees all of them: a beat may be lost on a busy machine, as in life."""
+    """Beat until every node sees all of them."""
     registries = [one.server.node.registry for one in houses if one.server.node is not None]
     assert len(registries) == len(houses)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60.0):
         while not all(len(registry.nodes) == len(houses) for registry in registries):
             for registry in registries:
                 await registry.beat()
@@ -94,14 +97,14 @@ async def test_a_device_goes_on_at_another_node_where_the_first_left_it(redis: R
 async def conversation_is_shared(one: House) -> None:
     shared = one.server.services.shared
     assert shared is not None
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(60.0):
         while not shared.conversations.written:  # noqa: ASYNC110 - a counter of another part, and nobody tells
             await asyncio.sleep(0.01)
 
 
 @needs_redis
 async def test_turns_are_answered_while_redis_hangs_is_gone_and_is_back(redis: RedisServer, tmp_path: Path) -> None:
-    async with two_houses(redis, tmp_path) as houses, houses[0].device(connect=False) as device:
+    async with two_houses(redis, tmp_path, 250) as houses, houses[0].device(connect=False) as device:
         for one in houses:
             assert one.server.services.shared is not None
         for step in (redis.thaw, redis.freeze, redis.kill, redis.start):
@@ -131,8 +134,8 @@ async def test_a_node_that_is_gone_loses_its_devices_to_the_other(redis: RedisSe
 
 @needs_redis
 async def test_a_device_bound_at_one_node_is_bound_at_the_other(redis: RedisServer, tmp_path: Path) -> None:
-    tables = {"auth": {"mode": "activate"}}
-    async with two_houses(redis, tmp_path, **tables) as houses, houses[0].device(connect=False) as device:
+    activate = {"mode": "activate"}
+    async with two_houses(redis, tmp_path, auth=activate) as houses, houses[0].device(connect=False) as device:
         code = (await device.boot(houses[0].server.ota_url)).body["activation"]["code"]
         assert (await device.boot(houses[1].server.ota_url)).body["activation"]["code"] == code
         assert await houses[1].server.services.store.pending.bind(code, owner="Anna") is not None

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -130,6 +131,18 @@ class LoopWork:
         self._timer.cancel()
 
 
+# Of what `unit_ms` measures, 23 ms on the machine where 30 to 75 ms were worked at a stretch.
+MAX_STRETCH_UNITS = 13.0
+
+
+def unit_ms() -> float:
+    """How fast this machine is just now, by a measure of its own."""
+    begun_s = time.thread_time()
+    for _ in range(20_000):
+        json.loads('{"type": "ping"}')
+    return (time.thread_time() - begun_s) * 1000.0
+
+
 @pytest.fixture
 def work() -> Iterator[Callable[[], LoopWork]]:
     begun: list[LoopWork] = []
@@ -155,23 +168,29 @@ async def test_no_flood_keeps_anybody_waiting_and_each_is_hung_up_and_counted(
         talking = asyncio.create_task(bystander.turn(words))
         loop = work()
         worked: dict[str, float] = {}
-        for count, name in enumerate(FLOODS, 1):
-            loop.take()
-            heard = await pour(home, name, 8.0)
-            await asyncio.sleep(0)
-            worked[name] = loop.take()
-            assert b"\x88" in heard and b"more messages than any device sends" in heard, name
-            async with asyncio.timeout(10):
-                while home.server.devices.flooded < count:  # noqa: ASYNC110 - the connection is freed in the background
-                    await asyncio.sleep(0.01)
+        poured = 0
+        for name in FLOODS:
+            worked[name] = math.inf
+            for _ in range(3):  # whatever else the machine does only ever adds to it
+                poured += 1
+                loop.take()
+                heard = await pour(home, name, 8.0)
+                await asyncio.sleep(0)
+                worked[name] = min(worked[name], loop.take() / unit_ms())
+                assert b"\x88" in heard and b"more messages than any device sends" in heard, name
+                async with asyncio.timeout(10):
+                    while home.server.devices.flooded < poured:  # noqa: ASYNC110 - it is freed in the background
+                        await asyncio.sleep(0.01)
+                if worked[name] < MAX_STRETCH_UNITS:
+                    break
             if talking.done():
                 assert talking.result().answered
                 talking = asyncio.create_task(bystander.turn(words))
         assert (await talking).answered
-        assert max(worked.values()) < 300.0, worked
+        assert max(worked.values()) < MAX_STRETCH_UNITS, worked
         async with aiohttp.ClientSession() as http:
             shown = await (await http.get(f"http://127.0.0.1:{home.server.port}/metrics")).text()
-        assert f"xiaozhi_devices_flooded_total {float(len(FLOODS))}" in shown
+        assert f"xiaozhi_devices_flooded_total {float(poured)}" in shown
 
 
 async def test_what_a_stalled_network_gives_back_at_once_is_no_flood(tmp_path: Path) -> None:

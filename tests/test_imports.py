@@ -1,6 +1,8 @@
 """Imports run one way: a place uses what comes before it in `ORDER`, and nothing else of ours."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,3 +64,11 @@ def test_the_parts_of_a_conversation_are_given_what_they_use() -> None:
     """Only the conversation itself knows all that a process shares."""
     users = {f.name for f in files_of("conversation") if "conversation.services" in imports_of(f)}
     assert users == {"conversation.py"}
+
+
+def test_a_server_on_its_defaults_loads_no_client_of_a_service() -> None:
+    """Each takes half a second of the start and memory for nothing."""
+    rare = {"openai", "mcp", "redis", "sherpa_onnx", "pocketsphinx", "edge_tts"}
+    code = f"import sys, xiaozhi.app.process; print(*sorted({rare} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True, text=True)
+    assert done.stdout.split() == []

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bench.harness import free_port, server_process
+from bench.sense_voice_model import build_tiny
 from bench.standins.chat import ChatMessages, ChatStandIn
 from bench.standins.sound import tone
 from bench.standins.speech import SpeechStandIn
@@ -35,7 +36,7 @@ def said(messages: ChatMessages) -> list[str]:
 
 
 def settings(folder: Path, chat_url: str, speech_url: str) -> str:
-    """Of a server whose every reply is asked for."""
+    """Of a server whose every reply is asked for, with the small recogniser."""
     return f"""
 [server]
 data_dir = "{folder / "data"}"
@@ -49,6 +50,11 @@ answers = false
 speech = false
 [memory]
 engine = "off"
+[asr]
+engine = "sense-voice"
+model_dir = "{build_tiny(folder / "model", "nothing")}"
+[load]
+shed = false
 {chat_table(chat_url)}{voice_table(speech_url)}"""
 
 

@@ -203,9 +203,8 @@ async def test_where_more_is_understood_soon_the_user_hears_so(tmp_path: Path, m
 def test_mandarin_is_doubted_and_english_that_was_heard_well_is_not() -> None:
     engine = Pocketsphinx(())
     try:
-        mandarin = [one for kind in ("read", "spontaneous") for one in recordings("zh", kind) if one.duration_s < 6.0][
-            :20
-        ]
+        mandarin = [one for kind in ("read", "spontaneous") for one in recordings("zh", kind)]
+        mandarin = sorted(mandarin, key=lambda one: one.duration_s)[:10]  # the least to tell it by
         doubted = [engine.decode(read_wav(one.path)).confidence == "doubtful" for one in mandarin]
         assert sum(doubted) >= 0.8 * len(doubted) > 0
         for name in ("azure_weather", "goforward", "speechbrain_spk1_snt1", "cards_003", "cheetah_en", "librivox_0920"):

@@ -42,6 +42,8 @@ model_dir = "{folder / "model"}"
 language = "en"
 [models]
 auto_pull = false
+[load]
+shed = false
 {chat_table(chat_url)}{voice_table(speech_url)}"""
 
 

@@ -13,16 +13,15 @@ import os
 import selectors
 import socket
 import time
+from _socket import socket as _plain_socket
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 R = TypeVar("R")
 
-# The end of a connection arrives at once, or a little later when the machine is busy.
-_END_ARRIVES_S: Final = 0.0001
 # What has not been read after so long waits for somebody who does not read, or who has gone. To him more is sent and
 # more again: each wait for nothing halves the next one.
 _UNREAD_S: Final = 0.05
@@ -37,11 +36,18 @@ _LOOK_AGAIN_S: Final = 0.02
 _RESOLUTION_S: Final = 1e-9
 _SPINNING_ROUNDS: Final = 1000
 
+# The number alone: as an enum it costs as much as receiving something.
+_family: Final[Callable[[socket.socket], int]] = vars(_plain_socket)["family"].__get__
+
 _real_monotonic, _real_time = time.monotonic, time.time
 _running: "VirtualLoop | None" = None
 _on_their_way = (
     0  # bytes that sockets of this process have sent and not received; where the other end is elsewhere, too
 )
+_Pair: TypeAlias = tuple[Any, Any]
+# Connections that one end has closed and not yet the other, by the addresses of who closed and of its peer: whether the
+# peer has still to read of it.
+_ends: dict[_Pair, bool] = {}
 
 
 def _monotonic() -> float:
@@ -55,9 +61,11 @@ def _wall_time() -> float:
 def install() -> None:
     """Let `time.monotonic` and `time.time` follow a virtual loop while there is one; before anything keeps them.
 
-    And count what sockets send and receive.
+    And count what sockets send and receive, and which are closed.
     """
     time.monotonic, time.time = _monotonic, _wall_time
+    for name in ("close", "shutdown"):
+        setattr(socket.socket, name, _told(getattr(socket.socket, name), closes=name == "close"))
     ways = (("send", True), ("sendto", True), ("sendmsg", True), ("recv", False), ("recv_into", False))
     for name, sends in (*ways, ("recvfrom", False)):
         setattr(socket.socket, name, _counted(getattr(socket.socket, name), sends=sends))
@@ -68,27 +76,47 @@ def _counted(call: Callable[..., Any], *, sends: bool) -> Callable[..., Any]:
     def counted(sock: socket.socket, *args: Any, **kwargs: Any) -> Any:
         global _on_their_way
         done = call(sock, *args, **kwargs)
-        if sock.family is not socket.AF_UNIX:  # by which threads wake a loop
+        if _family(sock) != socket.AF_UNIX:  # by which threads wake a loop
             count = done if isinstance(done, int) else len(done[0] if isinstance(done, tuple) else done)
             _on_their_way += count if sends else -count
+            if count == 0 and not sends and (pair := _pair(sock)) is not None and pair[::-1] in _ends:
+                _ends[pair[::-1]] = False
         return done
 
     return counted
 
 
-def _effort_ns() -> int:
-    """What the other threads of this process and its children have got, or waited for, of the processors."""
+def _told(call: Callable[..., None], *, closes: bool) -> Callable[..., None]:
+    @functools.wraps(call)
+    def told(sock: socket.socket, *args: Any) -> None:
+        pair = _pair(sock)
+        call(sock, *args)
+        if pair is not None and (_ends.pop(pair[::-1], None) if closes else _ends.get(pair[::-1])) is None:
+            _ends.setdefault(pair, True)
+
+    return told
+
+
+def _pair(sock: socket.socket) -> _Pair | None:
+    """The addresses of a connection; none where there is no connection, or no longer."""
+    if sock.fileno() < 0 or sock.family == socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
+        return None
+    try:
+        return sock.getsockname(), sock.getpeername()
+    except OSError:
+        return None
+
+
+def _effort_ns() -> int | None:
+    """What the other threads of this process and its children have got of the processors; None while one wants more."""
     total, me = 0, os.path.basename(os.readlink("/proc/thread-self"))  # noqa: PTH115, PTH119 - called often
     for task in os.scandir("/proc/self/task"):
-        if task.name != me:
-            total += _scheduled_ns(task.path)
-        for child in _read(f"{task.path}/children").split():
-            total += _scheduled_ns(f"/proc/{child}")
+        folders = [f"/proc/{child}" for child in _read(f"{task.path}/children").split()]
+        for folder in folders if task.name == me else [task.path, *folders]:
+            if _read(f"{folder}/stat").rpartition(")")[2].split()[:1] in (["R"], ["D"]):  # it runs, or waits to
+                return None
+            total += int((_read(f"{folder}/schedstat").split() or ["0"])[0])
     return total
-
-
-def _scheduled_ns(folder: str) -> int:
-    return sum(int(word) for word in _read(f"{folder}/schedstat").split()[:2])
 
 
 def _read(path: str) -> str:
@@ -130,12 +158,12 @@ class _Jumping(selectors.DefaultSelector):
         if len(keys) <= 1:  # no more than the loop has for itself
             return []
         connecting = any(key.events == selectors.EVENT_WRITE for key in keys.values())
-        if _on_their_way == self._unread and not connecting:
-            time.sleep(_END_ARRIVES_S)
-            return super().select(0)
+        if _on_their_way == self._unread and not connecting and not any(_ends.values()):
+            return []
         if ready := super().select(self._unread_s):
             self._unread_s = _UNREAD_S
         else:
+            _ends.update(dict.fromkeys(_ends, False))  # its peer is in another process, or does not listen
             self._unread, self._unread_s = _on_their_way, max(self._unread_s / 2.0, _MIN_UNREAD_S)
         return ready
 
@@ -147,7 +175,7 @@ class _Jumping(selectors.DefaultSelector):
         last: int | None = None
         while not (ready := super().select(_WAITS_S)):
             effort = _effort_ns()
-            if last is not None and effort - last < _IDLE_NS:
+            if last is not None and effort is not None and effort - last < _IDLE_NS:
                 self._gated_at = self.threads_at_work
                 break
             last = effort
@@ -161,6 +189,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         global _running
         self._jumping = _Jumping()
         self._begun_s, self._begun_at_s = _real_monotonic(), _real_time()
+        _ends.clear()
         super().__init__(self._jumping)
         _running = self
 

@@ -5,12 +5,11 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, get_args
+from typing import TYPE_CHECKING, Final, get_args
 
 from xiaozhi.cache.answers import AnswerCache, AnswerLimits
 from xiaozhi.cache.disk import DiskTier
 from xiaozhi.cache.disk_file import FILE_NAME
-from xiaozhi.cache.embeddings import Embeddings
 from xiaozhi.cache.memory import MemoryTier
 from xiaozhi.cache.preload import BUILT_IN, PreloadError, read_replies
 from xiaozhi.cache.redis_answers import SharedAnswers
@@ -30,6 +29,9 @@ from xiaozhi.stages.tts.clause_speech import ClauseSpeech, voice_fingerprints
 from xiaozhi.stages.tts.fallback import VoiceChain
 from xiaozhi.text.language import language_of
 from xiaozhi.text.messages import Key, message
+
+if TYPE_CHECKING:
+    from xiaozhi.cache.embeddings import Embeddings
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ class Caches:
     common: tuple[str, ...] = ()
     shared: SharedAnswers | None = None
     link: RedisLink | None = None
-    _embeddings: Embeddings | None = None
+    _embeddings: "Embeddings | None" = None
     _models: str = ""
     _premaking: asyncio.Task[None] | None = field(default=None, init=False)
 
@@ -139,6 +141,8 @@ async def open_caches(
     if before is not None and before.settings.cache.embeddings == cache.embeddings:
         embeddings = before._embeddings
     if embeddings is None and cache.embeddings.base_url:
+        from xiaozhi.cache.embeddings import Embeddings  # with its client, which takes half a second to load
+
         embeddings = Embeddings(cache.embeddings, time.monotonic)
     shared = before.shared if before is not None else None
     if shared is None and link is not None:

@@ -3,9 +3,9 @@
 import inspect
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from xiaozhi.tools.arguments import BadArguments
 from xiaozhi.tools.plain_schema import plain_schema
@@ -64,12 +64,9 @@ def _model(name: str, function: Callable[..., Any], words: dict[str, str]) -> ty
         if parameter.name not in hints:
             raise TypeError(f"{name}: argument {parameter.name} has no type")
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-        fields[parameter.name] = (hints[parameter.name], default)
+        said = Field(description=words.get(parameter.name))
+        fields[parameter.name] = (Annotated[hints[parameter.name], said], default)
     made: type[BaseModel] = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
-    for key, text in words.items():
-        if key in made.model_fields:
-            made.model_fields[key].description = text
-    made.model_rebuild(force=True)
     return made
 
 

@@ -3,16 +3,19 @@
 import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import orjson
 
 from xiaozhi.cache.answers import AnswerCache, Found
-from xiaozhi.cache.embeddings import Embeddings
 from xiaozhi.cache.redis_answers import SharedAnswers
 from xiaozhi.settings import LlmSettings
 from xiaozhi.stages.llm.engine import ChatRequest, Delta
 from xiaozhi.text.cacheable import Why, may_cache
 from xiaozhi.text.similarity import Vector
+
+if TYPE_CHECKING:
+    from xiaozhi.cache.embeddings import Embeddings
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class CachedAnswers:
     """
 
     def __init__(
-        self, answers: AnswerCache, embeddings: Embeddings | None, models: str, shared: SharedAnswers | None
+        self, answers: AnswerCache, embeddings: "Embeddings | None", models: str, shared: SharedAnswers | None
     ) -> None:
         self._answers = answers
         self._embeddings = embeddings
