@@ -10,7 +10,7 @@ import pytest
 
 from bench.sense_voice_model import build_tiny
 from tests.bad_models import ZIPFORMERS
-from tests.recognisers import RATE, Offline, Streaming, sound, until
+from tests.recognisers import RATE, Offline, Streaming, noting, sound, until
 from tests.speech import SPEECH_DIR, needs_speech, read_wav
 from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.concurrency.channel import Channel
@@ -43,7 +43,7 @@ class Listener:
         self.shown: list[str] = []
         self.partials = Partials(wanted=True)
         self.early = EarlyDecodes(wanted=early)
-        self.hearing = OfflineUtterance(self.engine, Decoding(pool, self.early, self.partials), self.shown.append)
+        self.hearing = OfflineUtterance(self.engine, Decoding(pool, self.early, self.partials), noting(self.shown))
 
     async def speak(self, seconds: float, pool: WorkerPool) -> None:
         """Feed voiced packets of 100 ms, letting what they begin come to its end."""

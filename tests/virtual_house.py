@@ -180,12 +180,14 @@ class _Service(RemoteRecognizer):
 
 
 @dataclass
-class _Streaming(StreamingRecognizer):
+class VirtualStreaming(StreamingRecognizer):
+    """Its words are known with its last sound."""
+
     fate: Fate
     name: str = "streaming dice"
     wants_samples: int = 0
 
-    def begin(self) -> "_Streaming":
+    def begin(self) -> "VirtualStreaming":
         return self
 
     def accept(self, pcm: PcmFloat) -> str:
@@ -289,9 +291,9 @@ def some_engine(fate: Fate, settings: Settings) -> Recognizer:
     """A recogniser of any kind."""
     match fate.dice.randrange(4):
         case 0:
-            return _Streaming(fate)
+            return VirtualStreaming(fate)
         case 1:
-            return TwoPass(_Streaming(fate), VirtualRecogniser(fate))
+            return TwoPass(VirtualStreaming(fate), VirtualRecogniser(fate))
         case 2:
             return remote_engine(VirtualRecogniser(fate), fate, settings, early_decode=fate.dice.random() < 0.7)
     return VirtualRecogniser(fate)

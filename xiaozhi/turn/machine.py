@@ -34,7 +34,16 @@ from xiaozhi.turn.decisions import (
     StartReply,
     StartSaying,
 )
-from xiaozhi.turn.endpointing import UserPace, hangover_ms, interrupts, is_backchannel, is_to_reply, joined, plain
+from xiaozhi.turn.endpointing import (
+    UserPace,
+    hangover_ms,
+    interrupts,
+    is_backchannel,
+    is_plainly_whole,
+    is_to_reply,
+    joined,
+    plain,
+)
 from xiaozhi.turn.utterance import OpenUtterance
 
 
@@ -416,9 +425,7 @@ class TurnMachine:
             return []
         if self.state is TurnState.PROBING:
             return self._probed(text)
-        heard = self._heard
-        if heard.before and not is_to_reply(text):
-            text = joined(heard.before, text)
+        heard, text = self._heard, self._whole(text)
         heard.text, heard.provisional = text, provisional
         heard.unconfirmed_ms = heard.resumed_ms = None
         if not plain(text):
@@ -434,6 +441,32 @@ class TurnMachine:
         if self._reply is None and not heard.failures and self.settings.speculate and self.may_speculate:
             decisions += self._start_reply(text)
         return [*decisions, *self._advance()]
+
+    @_event
+    def settled(self, utterance: int, text: str) -> list[Decision]:
+        """What has been said up to the last voiced sample, before anybody has asked: it may go on.
+
+        A sentence that is plainly whole is worth beginning its reply before the soft end: the answer to `Recognise`
+        confirms it or drops it, and so does speech that goes on.
+        """
+        heard, text = self._heard, self._whole(text.strip())
+        asked = self.state is TurnState.PAUSED and heard.text is None
+        if utterance != self.utterance or not (asked or self.state is TurnState.HEARING):
+            return []
+        if self._reply is not None and same_words(self._reply.text, text):
+            return []
+        decisions = self._drop_reply()
+        allowed = heard.may_start_early() and self._speculates() and not heard.failures
+        if allowed and is_plainly_whole(text, self._commands):
+            heard.early_starts += 1
+            heard.resumed_ms = heard.voiced_until_ms  # what is voiced behind it has other words
+            decisions += self._start_reply(text, early=True)
+        return decisions
+
+    def _whole(self, text: str) -> str:
+        """With what was said in front of it, where it goes on with that."""
+        goes_on = self._heard.before and not is_to_reply(text)
+        return joined(self._heard.before, text) if goes_on else text
 
     @_event
     def reply_ready(self, generation: int) -> list[Decision]:
@@ -503,10 +536,10 @@ class TurnMachine:
             decisions += self._commit()
         return decisions
 
-    def _start_reply(self, text: str) -> list[Decision]:
+    def _start_reply(self, text: str, *, early: bool = False) -> list[Decision]:
         self._reply = _Reply(text)
         excuse = self._heard.failures > 0
-        return [StartReply(self.turn, self.revision, self.generation, text, excuse)]
+        return [StartReply(self.turn, self.revision, self.generation, text, excuse, early)]
 
     def _commit(self) -> list[Decision]:
         heard = self._heard

@@ -99,6 +99,8 @@ _HEARING: Final[Table[Services]] = Table(lambda s: {"": s.services}, (
     Row(COUNTER, "xiaozhi_asr_early", "Decodes begun before anybody asked.", lambda s: s.recognition.early.begun),
     Row(COUNTER, "xiaozhi_asr_early_used", "Early decodes that were the answer.", lambda s: s.recognition.early.used),
     Row(COUNTER, "xiaozhi_speculations", "Replies begun before their turn was over.", lambda s: s.speculation.started),
+    Row(COUNTER, "xiaozhi_speculations_early", "Of these, replies begun before the soft end.",
+        lambda s: s.speculation.early),
     Row(COUNTER, "xiaozhi_speculations_committed", "Of these, replies that were spoken.",
         lambda s: s.speculation.committed),
     Row(COUNTER, "xiaozhi_speculations_wasted", "Of these, replies dropped unheard.", lambda s: s.speculation.wasted),

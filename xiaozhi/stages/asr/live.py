@@ -27,6 +27,7 @@ from xiaozhi.stages.asr.remote_use import RemoteError, RemoteUse
 
 Heard: TypeAlias = Callable[[str], None]
 """Takes the whole text of a stream so far."""
+_Show: TypeAlias = Callable[[str, bool], None]  # that, and whether it is news
 
 # Between two words there is less, between two sentences mostly more.
 _REAL_PAUSE_MS: Final = 400.0
@@ -98,6 +99,7 @@ class LiveUtterance:
         self._before = Transcript("")  # what was said up to there
         self._samples = self._voiced_samples = 0  # all of them; up to the last voiced one
         self._silence_ms = 0.0
+        self._settled = ""  # the last text that was said to be settled
         self._stream: _Stream | None = None
 
     @property
@@ -197,10 +199,19 @@ class LiveUtterance:
             self._chunks = [kept] if len(kept) else []
         self._give_up()
 
-    def _show(self, text: str) -> None:
-        if self._say is not None and self._partials.on:
-            self._partials.shown += 1
-            self._say(join(self._before, self._text(text)).text)
+    def _show(self, text: str, news: bool) -> None:
+        whole, stream = join(self._before, self._text(text)), self._stream
+        settled = (
+            self._silence_ms >= EARLY_SILENCE_MS
+            and stream is not None
+            and stream.partial_samples >= self._voiced_samples - stream.from_samples
+            and whole.text != self._settled
+        )
+        shown = news and self._partials.on
+        if self._say is not None and (settled or shown):
+            self._partials.shown += shown
+            self._settled = whole.text if settled else self._settled
+            self._say(whole.text, whole) if settled else self._say(whole.text)
 
     def _give_up(self) -> None:
         if self._stream is not None:
@@ -224,7 +235,7 @@ class _Stream:
         from_samples: where in the utterance it begins.
     """
 
-    def __init__(self, engine: LiveRecognizer, show: Heard, from_samples: int) -> None:
+    def __init__(self, engine: LiveRecognizer, show: _Show, from_samples: int) -> None:
         self._engine, self._show = engine, show
         self.from_samples = from_samples
         self.asked_samples = 0  # of the utterance, when the last text was asked for
@@ -305,12 +316,10 @@ class _Stream:
         return text
 
     def _heard(self, text: str) -> None:
-        if not text or text == self.partial:
-            self.partial_samples = self._sent_samples if text else self.partial_samples
-            return
-        self.partial, self.partial_samples = text, self._sent_samples
-        self._partial_came.set()
-        self._show(text)
+        if text:
+            news, self.partial, self.partial_samples = text != self.partial, text, self._sent_samples
+            self._partial_came.set()
+            self._show(text, news)
 
     async def _pieces(self) -> AsyncGenerator[bytes, None]:
         size = self._engine.piece_bytes
@@ -333,5 +342,5 @@ class _Stream:
             talking.exception()  # perhaps nobody waits for it
 
 
-def _nobody(_text: str) -> None:
+def _nobody(_text: str, _news: bool) -> None:
     """Nobody wants it."""

@@ -62,10 +62,11 @@ class Recognised:
 
 @dataclass(frozen=True, slots=True)
 class PartialText:
-    """What has been recognised so far of the utterance with this number, which goes on; nobody has asked."""
+    """What has been recognised so far of the utterance with this number, which goes on; see `Say`."""
 
     utterance: int
     text: str
+    settled: Transcript | None = None
 
 
 async def run_asr(
@@ -77,8 +78,8 @@ async def run_asr(
     """Read speech and questions until `inbox` ends; put an answer, if only an error, for all that are not overtaken.
 
     A newer question makes an older one that has not begun to be decoded stale. Audio is taken while decoding runs. With
-    a two-pass recogniser a provisional answer may come first. Where `recognition.partials` are on, the text so far is
-    put while the utterance goes on; never that of an utterance that is over.
+    a two-pass recogniser a provisional answer may come first. Where `recognition.partials` are on, or nothing more may
+    be said, the text so far is put while the utterance goes on; never that of an utterance that is over.
     """
     open_utterance: Utterance | None = None
     newest = 0
@@ -121,8 +122,8 @@ async def run_asr(
             _log.warning("%s", error)
         texts.put_nowait(Recognised(asked.ticket, transcript, loop.time() - began, error))
 
-    def say(utterance: int, text: str) -> None:
-        texts.put_nowait(PartialText(utterance, text))
+    def say(utterance: int, text: str, settled: Transcript | None = None) -> None:
+        texts.put_nowait(PartialText(utterance, text, settled))
 
     try:
         async with asyncio.TaskGroup() as decodes:
