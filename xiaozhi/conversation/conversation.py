@@ -108,6 +108,7 @@ class Conversation:
         self._saying: Saying | None = None  # the sentence of the server's own that it speaks
         self._leaving = False  # a goodbye is being said
         self._turns = 0  # that were committed
+        self._expected_turn = 0  # the last for which the voice was told that a text will come
         self.refused_turns = 0
         """Texts that came when no new turn could begin."""
         self._active_at = self._loop.time()
@@ -467,9 +468,17 @@ class Conversation:
     def _recognise(self, ticket: int, probe: bool) -> None:
         if not probe:
             self._heard.soft_end = self._loop.time()
+            self._expect_reply()
         self._speech_input.recognise(ticket, self._context.rank, probe=probe)
 
+    def _expect_reply(self) -> None:
+        """Once in a turn."""
+        if self._machine.turn != self._expected_turn:
+            self._expected_turn = self._machine.turn
+            self._services.expect_reply()
+
     def _start_reply(self, wanted: StartReply) -> None:
+        self._expect_reply()
         text, settled = wanted.text, self._heard.settled
         transcript = settled if wanted.early and settled is not None else self._heard.transcript
         user = language_of(text, default=transcript.language or "zh")
