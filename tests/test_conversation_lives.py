@@ -546,6 +546,21 @@ def test_who_acts_by_itself_is_asked_only_when_the_turn_is_committed(acts: bool)
     run(scene())
 
 
+@pytest.mark.parametrize(("is_firmware", "gap_s"), [(True, 0.08), (False, 0.02)])
+def test_sound_that_is_there_waits_for_the_firmware_to_clear_its_queue_and_for_no_program(
+    is_firmware: bool, gap_s: float
+) -> None:
+    async def scene() -> None:
+        async with conversation() as (device, services):
+            device.is_firmware, device.start_margin_ms = is_firmware, 0.0
+            use_voices(services, Late())
+            await device.talk.say("茶好了。")
+            began = [at for at, what in device.told if what == "start"]
+            assert device.first_at - began[0] == pytest.approx(gap_s, abs=0.002)
+
+    run(scene())
+
+
 # Before the soft end --------------------------------------------------------------------------------------------------
 
 

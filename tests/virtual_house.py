@@ -381,6 +381,7 @@ class VirtualDevice:
         self.frame_ms = frame_ms or dice.choice((20, 60, 60, 60, 120, 120, 120, 120, 120, 120, 120, 120))
         self.is_firmware = dice.random() < 0.5
         self.start_margin_ms, self.stop_margin_ms = dice.choice(((0.0, 0.0), (40.0, 150.0)))
+        self.first_at = -1.0  # when the first packet of all came
         self.heard_at = -1.0
         """When the last packet of a reply came."""
         self.told: list[tuple[float, str]] = []
@@ -420,6 +421,7 @@ class VirtualDevice:
             raise Dead("sound for a device that was not told to speak")
         if generation > self._silenced:
             self.heard_at = self._loop.time()
+            self.first_at = self.first_at if self.first_at >= 0.0 else self.heard_at
 
     def silence(self, generation: int) -> None:
         self._silenced = generation
