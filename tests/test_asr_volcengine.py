@@ -105,7 +105,7 @@ async def test_sound_goes_up_while_somebody_speaks_and_the_soft_end_asks_for_the
     server.zipped, server.listed, server.last = zipped, listed, "What time is it?"
     engine = engine_at(server)
     texts: list[str] = []
-    utterance = Recognition(engine, pool, AsrSettings(partials=True)).begin(texts.append)
+    utterance = Recognition(engine, pool, AsrSettings(partials=True)).begin(noting(texts))
     await talk(utterance, 2.05)
     await until(lambda: texts == ["what", "what time", "what time is", "what time is it"])
     await talk(utterance, 0, silence_s=0.2)

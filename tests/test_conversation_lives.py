@@ -567,8 +567,8 @@ def test_sound_that_is_there_waits_for_the_firmware_to_clear_its_queue_and_for_n
 @asynccontextmanager
 async def patient(*texts: str) -> AsyncIterator[tuple[VirtualDevice, Services, list[float]]]:
     """A conversation whose soft end is late, with a recogniser that streams; and when its model is asked."""
-    rules = {"soft_end_ms": 500, "complete_ms": 900}
-    async with conversation(AUTO, *texts, engine=VirtualStreaming, **rules) as (device, services):
+    async with conversation(AUTO, *texts, engine=VirtualStreaming, soft_end_ms=500, complete_ms=900) as scene:
+        device, services = scene
         asked_at: list[float] = []
         stream = services.chat.stream
 

@@ -168,7 +168,7 @@ def test_what_was_used_lately_is_not_opened_and_not_all_at_once() -> None:
         chain = VoiceChain([voice], 5.0, 5.0, 5.0, asyncio.get_running_loop().time)
         await asyncio.gather(*(chain.expect_text() for _ in range(100)))
         assert voice.opened == 8
-        voice.warm_s = 50.0  # type: ignore[misc]  # of this one
+        voice.warm_s = 50.0
         await heard(chain.speak(TEXT, language="zh"))
         await chain.expect_text()
         await asyncio.sleep(50.0)
