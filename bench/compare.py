@@ -1,6 +1,7 @@
 """Side by side in one run: profiles, speculation, the int8 rewrite, streaming recognition. Ratios to the default.
 
-Absolute times drift with the machine; the ratios of one run hold.
+Absolute times drift with the machine; the ratios of one run hold. With `--peer URL` another server of this protocol,
+which runs already, is driven instead by the devices that drive ours, in turns; see `bench.peer`.
 """
 
 import argparse
@@ -10,6 +11,8 @@ import json
 import sys
 from pathlib import Path
 
+from bench import peer
+from bench.devices import numbers, recordings_of
 from bench.first_word import Upstreams, run
 from bench.plot import stacked_bars
 from bench.stats import table
@@ -67,7 +70,19 @@ def main() -> int:
     parser.add_argument("--streaming-model", type=Path, help="folder of a zipformer, to compare streaming recognition")
     parser.add_argument("--plot", type=Path, default=RESULTS / "compare.svg")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--peer", default="", metavar="URL", help="its WebSocket or OTA address")
+    parser.add_argument("--peer-pid", type=int, help="its process, to watch CPU and memory")
+    parser.add_argument("--devices", type=numbers, default=[1, 10, 20], metavar="1,10,20", help="with --peer")
+    parser.add_argument("--duration", type=float, default=40.0, help="with --peer: seconds of each measurement")
+    parser.add_argument("--tiny", action="store_true", help="with --peer: a small recogniser for ours, a quick trial")
+    parser.add_argument(
+        "--ports", type=int, nargs=2, default=(9101, 9102), metavar=("CHAT", "SPEECH"), help="with --peer: of stand-ins"
+    )
     given = parser.parse_args()
+    if given.peer:
+        of_peer = peer.Peer(given.peer, given.peer_pid, tuple(given.ports))
+        plot = given.plot if given.plot != RESULTS / "compare.svg" else RESULTS / "peer.svg"
+        return peer.main(of_peer, given.devices, given.duration, recordings_of(given.recordings), plot, tiny=given.tiny)
     streaming = given.streaming_model.resolve() if given.streaming_model else None
     results = asyncio.run(compare(given.turns, given.recordings, streaming))
     header = ("variant", "n", "first audio p50 ms", "p95 ms", "own share p50 ms", "ratio p50", "ratio p95")

@@ -27,7 +27,7 @@ from bench.misbehaviour import Mischief
 from bench.outcome import Outcome, show
 from bench.plot import line_chart
 from bench.progress import Progress
-from bench.sampling import Watcher
+from bench.sampling import Watcher, this_box
 from bench.sense_voice_model import build_full, build_tiny
 from bench.stats import table
 from bench.upstreams import Faults, upstream_process
@@ -50,6 +50,7 @@ class Scene:
         ota_url: a server that runs already; empty to start one.
         pid: its process where it is on this machine.
         tiny: the small recogniser, for a quick trial: its times mean nothing.
+        ports: of chat and speech; any where 0.
     """
 
     recordings: tuple[Path, ...] = ()
@@ -60,6 +61,7 @@ class Scene:
     ota_url: str = ""
     pid: int | None = None
     tiny: bool = False
+    ports: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ async def staged(scene: Scene) -> AsyncIterator[Stage]:
     if not scene.tiny or not (model / "tokens.txt").is_file():
         await asyncio.to_thread(build_tiny if scene.tiny else build_full, model)
     async with (
-        upstream_process(scene.upstreams, scene.faults) as (chat_url, speech_url),
+        upstream_process(scene.upstreams, scene.faults, scene.ports) as (chat_url, speech_url),
         server_process(settings_toml(chat_url, speech_url, model, scene.extra)) as server,
     ):
         yield Stage(Target(websocket_url=server.url), Watcher(server.pid, server.base_url), server.log)
@@ -211,6 +213,12 @@ def sweep_table(outcomes: Sequence[Outcome]) -> str:
     return table(header, rows)
 
 
+def conditions(scene: Scene) -> str:
+    """What the figures hold for, in a few lines."""
+    caches = "as its settings say" if scene.ota_url else "on" if "[cache]" in scene.extra else "off"
+    return f"measured on {this_box()}\ncaches of answers, speech and recognition: {caches}"
+
+
 def numbers(text: str) -> list[int]:
     """Numbers of devices, rising, from `1,20,40`."""
     found = sorted({int(part) for part in text.split(",")})
@@ -250,6 +258,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--most", type=int, default=1000, help="no more devices than this with --find-capacity")
     parser.add_argument("--sweep", type=numbers, metavar="1,20,40", help="measure these numbers of devices and plot")
     parser.add_argument("--plot", type=Path, default=RESULTS / "devices.svg", help="where --sweep draws")
+    parser.add_argument("--caches", action="store_true", help="with the caches of the settings; off without it")
     parser.add_argument("--tiny", action="store_true", help="a small recogniser: a quick trial, no measurement")
     parser.add_argument("--json", type=Path, help="write the figures here")
     return parser
@@ -269,12 +278,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recordings = recordings_of(given.mix)
     except FileNotFoundError as error:
         parser.error(str(error))
-    extra = f'[turn]\nprofile = "{given.profile}"\n'
+    extra = f'[turn]\nprofile = "{given.profile}"\n' + ("[cache]\n" if given.caches else "")
     scene = Scene(recordings, given.processes, extra, ota_url=given.url, pid=given.pid, tiny=given.tiny)
     mischief = Mischief(drop=given.drop_percent / 100.0)
     load = Load(given.devices, given.duration, given.turns_per_minute, given.ramp, given.jitter_ms, mischief)
     load = replace(load, freezers=freezers(given.devices, given.freeze_percent))
     allow_files(65_536)
+    print(conditions(scene))
     if given.sweep:
         outcomes, good = sweep(load, scene, given.sweep, given.plot)
     elif given.find_capacity:

@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from bench.harness import ServerProcess, server_process
@@ -28,6 +29,14 @@ from xiaozhi.client.report import TurnReport
 
 CACHE = Path(__file__).parent / "cache"
 SPANS = ("soft_end", "text", "first_token", "first_clause", "first_speech", "commit", "first_packet")
+# Of the own share, one behind the other.
+PARTS = (
+    "· words known",
+    "· asking the model",
+    "· cutting a clause",
+    "· voice, decoding, encoding",
+    "· gate, pacer, wire",
+)
 ANSWER = "😊 好的，我听到了，这就去办。"
 
 
@@ -100,8 +109,20 @@ def summary(reports: Sequence[TurnReport], upstreams: Upstreams) -> dict[str, di
         None if first is None else first - upstreams.min_ms()
         for first in (report.span_ms("first_packet") for report in reports)
     )
+    for name in PARTS:
+        result[name] = spread(parts.get(name) for parts in (own_parts(report, upstreams) for report in reports))
     result["starved"] = spread(report.starved_ms for report in reports)
     return result
+
+
+def own_parts(report: TurnReport, upstreams: Upstreams, tokens: int = 3) -> dict[str, float]:
+    """What the engine's own share of a turn is made of, in milliseconds; empty where a time is missing."""
+    times = [report.span_ms(name) for name in ("text", "first_token", "first_clause", "first_speech", "first_packet")]
+    waits = (0.0, upstreams.first_token_ms, tokens * 1000.0 / upstreams.tokens_per_s, upstreams.first_byte_ms, 0.0)
+    if None in times:
+        return {}
+    steps = pairwise([0.0, *(time for time in times if time is not None)])
+    return {name: after - before - wait for name, (before, after), wait in zip(PARTS, steps, waits, strict=True)}
 
 
 def show(result: dict[str, dict[str, float]]) -> str:

@@ -19,6 +19,7 @@ from bench.micro_parts import Row, on_the_server_loop, voice_like
 from bench.stats import percentile
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, PcmInt
 from xiaozhi.concurrency.channel import Channel
+from xiaozhi.concurrency.timing_wheel import TimingWheel
 from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.conversation.device_link import DeviceLink
 from xiaozhi.conversation.pacer import Pacer
@@ -122,7 +123,7 @@ async def _reply(listener: _Listener, speech: ClauseSpeech, settings: Settings, 
     for number in range(_CLAUSES):
         clauses.put_nowait(Clause(str(number), str(number), "zh"))
     clauses.close()
-    pacer = Pacer(cast("DeviceLink", listener), 1, settings.audio.lead_ms, 600_000.0)
+    pacer = Pacer(cast("DeviceLink", listener), TimingWheel(), 1, settings.audio.lead_ms, 600_000.0)
 
     async def produce() -> None:
         await run_tts(clauses, items, speech, settings, queued_ms=lambda: items.weight + pacer.unplayed_ms())

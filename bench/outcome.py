@@ -116,9 +116,18 @@ class Outcome:
         from_s, until_s = (self.samples[0].at_s + part_s for part_s in (self.load.ramp_s, self.load.duration_s))
         return [sample for sample in self.samples if from_s <= sample.at_s <= until_s] or self.samples
 
+    def budget_ms(self) -> dict[str, float]:
+        """What a turn costs while all devices are there, in milliseconds of one core: each part of the server."""
+        samples = self.busy_samples()
+        names = dict.fromkeys(name for sample in samples for name in sample.parts)
+        a_turn_s = 60.0 / self.turns_a_minute if self.fair else 0.0
+        shares = {name: sum(sample.parts.get(name, 0.0) for sample in samples) / len(samples) for name in names}
+        return {name: share * a_turn_s * 1000.0 for name, share in shares.items()}
+
     def as_dict(self) -> dict[str, object]:
         """The figures, for JSON."""
         return {
+            "budget_ms": self.budget_ms(),
             "devices": self.load.devices,
             "turns": len(self.fair),
             "turns_a_minute": self.turns_a_minute,
@@ -170,8 +179,15 @@ def show(outcome: Outcome) -> str:
     if outcome.died:
         lines.append(f"{outcome.died} processes of devices died: what they saw is missing")
     if outcome.samples:
-        lines += ["", server_table(outcome.samples)]
+        lines += ["", server_table(outcome.samples), "", budget_table(outcome.budget_ms())]
     return "\n".join(lines)
+
+
+def budget_table(budget_ms: dict[str, float]) -> str:
+    """What a turn costs, the dearest part first."""
+    rows = sorted(budget_ms.items(), key=lambda row: -row[1])
+    header = ("threads of the server", "core-ms a turn")
+    return table(header, [*rows, ("together", sum(budget_ms.values()))])
 
 
 def server_table(samples: list[Sample], most: int = 8) -> str:

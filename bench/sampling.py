@@ -28,6 +28,7 @@ class Sample:
         rss_mb: resident memory of the process; `box_memory` the share of the machine's memory that is taken (0 to 1).
         threads, fds: of the process; fds None where they may not be read.
         tasks: asyncio tasks, None where the server does not say.
+        parts: `cpu_share` by threads: the event loop, and the others by their names.
     """
 
     at_s: float
@@ -38,12 +39,53 @@ class Sample:
     threads: int
     fds: int | None
     tasks: int | None = None
+    parts: dict[str, float] = field(default_factory=dict)
 
 
 def cpu_s(pid: int) -> float:
     """CPU time that a process has used, in seconds, all threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def parts_s(pid: int) -> dict[str, float]:
+    """CPU time of the threads of a process, in seconds: `loop` for the main one, the others by their names."""
+    found: dict[str, float] = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            head, _, rest = (task / "stat").read_text().rpartition(")")
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has just ended
+        fields = rest.split()
+        name = "loop" if task.name == str(pid) else head.partition("(")[2]
+        found[name] = found.get(name, 0.0) + (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return found
+
+
+# How the kernel calls what int8 models gain most by, the best first.
+_CPU_CLASSES: Final = (
+    ("avx512_vnni", "VNNI"),
+    ("avx_vnni", "VNNI"),
+    ("avx2", "AVX2 only"),
+    ("i8mm", "ARM i8mm"),
+    ("asimddp", "ARM dotprod"),
+    ("asimd", "ARM"),
+)
+
+
+def cpu_class(cpu_info: str) -> str:
+    """The class of a processor, from the text of `/proc/cpuinfo`: what all of its cores can do."""
+    lines = [line for line in cpu_info.splitlines() if line.startswith(("flags", "Features"))]
+    common = set.intersection(*(set(line.partition(":")[2].split()) for line in lines)) if lines else set()
+    return next((name for flag, name in _CPU_CLASSES if flag in common), "other")
+
+
+def this_box() -> str:
+    """What the figures were measured on, in one line."""
+    info = Path("/proc/cpuinfo").read_text()
+    model = next((line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")), "")
+    cores = len(os.sched_getaffinity(0))
+    return f"{cores} cores of {model or 'an unnamed processor'} ({cpu_class(info)}), load {os.getloadavg()[0]:.1f}"
 
 
 def rss_mb(pid: int) -> float:
@@ -101,6 +143,7 @@ class Watcher:
         self.samples: list[Sample] = []
         self._base_url = base_url
         self._cpu_s, self._box_s, self._at_s = cpu_s(pid), box_busy_s(), time.monotonic()
+        self._parts_s = parts_s(pid)
 
     async def look(self) -> Sample:
         """Take a sample.
@@ -117,7 +160,7 @@ class Watcher:
 
     def _take(self, tasks: int | None) -> Sample:
         now_s, used_s, box_s = time.monotonic(), cpu_s(self.pid), box_busy_s()
-        passed_s = max(1e-3, now_s - self._at_s)
+        passed_s, parts = max(1e-3, now_s - self._at_s), parts_s(self.pid)
         sample = Sample(
             now_s,
             (used_s - self._cpu_s) / passed_s,
@@ -127,8 +170,9 @@ class Watcher:
             threads(self.pid),
             fds(self.pid),
             tasks,
+            {name: max(0.0, used - self._parts_s.get(name, 0.0)) / passed_s for name, used in parts.items()},
         )
-        self._cpu_s, self._box_s, self._at_s = used_s, box_s, now_s
+        self._cpu_s, self._box_s, self._at_s, self._parts_s = used_s, box_s, now_s, parts
         return sample
 
     async def _tasks(self) -> int | None:

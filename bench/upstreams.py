@@ -29,14 +29,21 @@ class Faults:
     seed: int = 1
 
 
-def serve_upstreams(upstreams: Upstreams, faults: Faults | None, pipe: Connection) -> None:
+def serve_upstreams(
+    upstreams: Upstreams, faults: Faults | None, pipe: Connection, ports: tuple[int, int] = (0, 0)
+) -> None:
     """Process body: sends the addresses of chat and speech, serves until the other end of the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the bench, which ends its processes itself
 
     async def run() -> None:
         async with (
-            ChatStandIn(ANSWER, first_token_ms=upstreams.first_token_ms, tokens_per_s=upstreams.tokens_per_s) as chat,
-            SpeechStandIn(first_byte_ms=upstreams.first_byte_ms, speed=4.0) as voice,
+            ChatStandIn(
+                ANSWER,
+                first_token_ms=upstreams.first_token_ms,
+                tokens_per_s=upstreams.tokens_per_s,
+                port=ports[0],
+            ) as chat,
+            SpeechStandIn(first_byte_ms=upstreams.first_byte_ms, speed=4.0, port=ports[1]) as voice,
         ):
             pipe.send((chat.url, voice.url))
             tasks = [asyncio.create_task(_forget_requests(chat, voice))]
@@ -76,11 +83,13 @@ def _until_closed(pipe: Connection) -> None:
 
 
 @asynccontextmanager
-async def upstream_process(upstreams: Upstreams, faults: Faults | None = None) -> AsyncIterator[tuple[str, str]]:
-    """Start the stand-ins; gives the addresses of chat and speech."""
+async def upstream_process(
+    upstreams: Upstreams, faults: Faults | None = None, ports: tuple[int, int] = (0, 0)
+) -> AsyncIterator[tuple[str, str]]:
+    """Start the stand-ins, on ports of their own where none are given; gives the addresses of chat and speech."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=serve_upstreams, args=(upstreams, faults, theirs), daemon=True)
+    process = context.Process(target=serve_upstreams, args=(upstreams, faults, theirs, ports), daemon=True)
     process.start()
     theirs.close()
     try:

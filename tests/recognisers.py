@@ -9,6 +9,7 @@ import numpy as np
 from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.offline import OfflineRecognizer
+from xiaozhi.stages.asr.recogniser import Say
 from xiaozhi.stages.asr.streaming import StreamingRecognizer
 
 RATE = 16_000
@@ -24,6 +25,11 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - what a worker thread does has no event to wait for
             await asyncio.sleep(0.001)
+
+
+def noting(texts: list[str]) -> Say:
+    """Takes what an utterance says so far into a list."""
+    return lambda text, _settled=None: texts.append(text)
 
 
 class Offline(OfflineRecognizer):

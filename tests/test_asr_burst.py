@@ -10,7 +10,6 @@ import pytest
 
 from tests.recognisers import RATE, sound
 from xiaozhi.audio.pcm import PcmFloat
-from xiaozhi.concurrency.channel import Channel
 from xiaozhi.concurrency.workers import Priority, WorkerPool
 from xiaozhi.events import SpeechBegan
 from xiaozhi.settings import AsrSettings
@@ -18,7 +17,7 @@ from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.offline import OfflineRecognizer
 from xiaozhi.stages.asr.recogniser import Recognizer
 from xiaozhi.stages.asr.recognition import Recognition
-from xiaozhi.stages.asr.stage import Ask, AsrInput, PartialText, Recognised, run_asr
+from xiaozhi.stages.asr.stage import Ask, AsrStage, PartialText, Recognised
 from xiaozhi.stages.asr.streaming import StreamingRecognizer
 from xiaozhi.stages.asr.two_pass import TwoPass
 
@@ -109,13 +108,13 @@ async def talk(
 
     async def one(number: int, talker: Talker) -> None:
         await asyncio.sleep(begins_s(number))
-        inbox: Channel[AsrInput] = Channel(10)
-        texts: Channel[Recognised | PartialText] = Channel(10)
-        inbox.put_nowait(SpeechBegan(1, 0.0, talker.seconds * 1000.0, sound(talker.seconds)))
-        inbox.put_nowait(Ask(1, Priority.FINAL))
-        inbox.close()
-        await run_asr(inbox, texts, recognition, 10.0)
-        talker.answers = [text for text in texts.drain() if isinstance(text, Recognised)]
+        said: list[Recognised | PartialText] = []
+        stage = AsrStage(recognition, said.append, 10.0)
+        stage.speech(SpeechBegan(1, 0.0, talker.seconds * 1000.0, sound(talker.seconds)))
+        async with asyncio.TaskGroup() as answering:
+            stage.ask(Ask(1, Priority.FINAL), answering)
+        stage.forget()
+        talker.answers = [text for text in said if isinstance(text, Recognised)]
         talker.heard_at_s = loop.time() - first_s
 
     async with asyncio.TaskGroup() as tasks:

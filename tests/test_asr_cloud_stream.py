@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 
-from tests.recognisers import RATE, Offline, sound, until
+from tests.recognisers import RATE, Offline, noting, sound, until
 from xiaozhi.audio.pcm import PcmFloat, to_int16
 from xiaozhi.concurrency.channel import Channel, ChannelClosed
 from xiaozhi.concurrency.workers import WorkerPool
@@ -151,7 +151,7 @@ async def test_sound_goes_up_while_somebody_speaks_and_the_question_only_waits_f
 ) -> None:
     cloud = CloudStream(service.url, RemoteAsrSettings())
     shown: list[str] = []
-    utterance = Recognition(cloud, pool, AsrSettings(partials=True)).begin(shown.append)
+    utterance = Recognition(cloud, pool, AsrSettings(partials=True)).begin(noting(shown))
     for _ in range(10):
         utterance.feed(sound(0.1))
     await until(lambda: bool(service.samples) and service.samples[-1] == RATE)

@@ -9,7 +9,7 @@ import pytest
 
 from bench.standins.dashscope_realtime import QwenAsrStandIn
 from tests.house import house, question
-from tests.recognisers import Offline, sound, until
+from tests.recognisers import Offline, noting, sound, until
 from xiaozhi.audio.pcm import to_int16
 from xiaozhi.checks.finding import Level
 from xiaozhi.checks.stages import remote_recognition
@@ -56,7 +56,7 @@ async def test_sound_goes_up_while_somebody_speaks_and_texts_come_down(
     service.words = ["今天天气，", "怎么样？"]
     cloud = at(service, context="小智")
     shown: list[str] = []
-    utterance = Recognition(cloud, pool, AsrSettings(partials=True)).begin(shown.append)
+    utterance = Recognition(cloud, pool, AsrSettings(partials=True)).begin(noting(shown))
     spoken = np.random.default_rng(7).normal(0.0, 0.1, 19_000).astype(np.float32)
     for start in range(0, len(spoken), 960):
         utterance.feed(spoken[start : start + 960])

@@ -9,7 +9,7 @@ import pytest
 
 from bench.standins.funasr import DIALECTS, Dialect, FunasrStandIn, Live
 from tests.house import house, question
-from tests.recognisers import Offline, sound, until
+from tests.recognisers import Offline, noting, sound, until
 from xiaozhi.concurrency.workers import JobDropped, WorkerPool
 from xiaozhi.settings import AsrSettings
 from xiaozhi.settings.asr import FunasrSettings, RemoteAsrSettings
@@ -43,7 +43,7 @@ class Talk:
 
     def __init__(self, engine: Recognizer, pool: WorkerPool) -> None:
         self.shown: list[str] = []
-        self.utterance: Utterance = Recognition(engine, pool, AsrSettings(partials=True)).begin(self.shown.append)
+        self.utterance: Utterance = Recognition(engine, pool, AsrSettings(partials=True)).begin(noting(self.shown))
 
     def say(self, seconds: float) -> None:
         """Voiced frames."""

@@ -402,6 +402,41 @@ async def test_a_question_overtakes_audio_that_waits_for_a_worker(pool: WorkerPo
     await asyncio.gather(held, other)
 
 
+async def test_a_stream_says_what_was_said_as_soon_as_it_is_silent_and_is_not_asked_again(pool: WorkerPool) -> None:
+    engine, early = Streaming(), EarlyDecodes()
+    told: list[tuple[str, Transcript | None]] = []
+    hearing = StreamingUtterance(engine, Decoding(pool, early), lambda text, settled=None: told.append((text, settled)))
+    hearing.feed(sound(1.0))
+    hearing.feed(sound(0.1), silence_ms=20.0)
+    hearing.feed(sound(0.1), silence_ms=50.0)
+    await until(lambda: hearing.ready)
+    assert [(text, settled and settled.text) for text, settled in told] == [("12", "12")]
+    hearing.feed(sound(0.1), silence_ms=150.0)
+    assert await ask(hearing) == "12", "silence has no words"
+    assert (early.begun, early.used) == (1, 1)
+    hearing.feed(sound(0.1))
+    assert await ask(hearing) == "14"
+    await until(lambda: pool.idle_workers == 1)
+    hearing.feed(sound(0.1), silence_ms=60.0)
+    await until(lambda: hearing.ready)
+    hearing.feed(sound(0.7), silence_ms=760.0)
+    assert await ask(hearing) == "22", "where a key is held, a long silence may hold a whisper"
+
+
+async def test_nothing_is_flushed_early_under_load_or_where_nobody_has_time(pool: WorkerPool) -> None:
+    early, held_by = EarlyDecodes(), Offline()
+    hearing = StreamingUtterance(Streaming(), Decoding(pool, early))
+    early.allowed = False
+    hearing.feed(sound(1.0), silence_ms=60.0)
+    early.allowed = True
+    await until(lambda: pool.idle_workers == 1)
+    held = await hold(pool, held_by)
+    hearing.feed(sound(0.1), silence_ms=160.0)
+    assert (early.begun, hearing.ready) == (0, False)
+    held_by.free.set()
+    await held
+
+
 async def test_calls_on_one_stream_never_overlap() -> None:
     pool = WorkerPool(4, "asr")
     engine = Streaming()
@@ -487,6 +522,8 @@ async def test_a_text_that_is_known_already_is_not_asked_of_the_stream(pool: Wor
     hearing = TwoPassUtterance(TwoPass(streaming, offline), Decoding(pool))
     heard: list[Transcript] = []
     hearing.feed(sound(1.0), silence_ms=60)
+    await until(lambda: hearing._streaming.ready)  # whose text costs little goes first where there is one worker
+    hearing.feed(sound(0.06), silence_ms=120)
     await until(lambda: hearing._offline.ready)
     assert (await hearing.transcribe(Question(provisional=heard.append))).emotion == "happy"
     assert heard == []

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from bench.standins.deepgram import DeepgramStandIn
 from bench.standins.openai_realtime import OpenAIRealtimeStandIn
 from tests.house import house, question
-from tests.recognisers import RATE, Offline, sound, until
+from tests.recognisers import RATE, Offline, noting, sound, until
 from xiaozhi.checks.finding import Level
 from xiaozhi.checks.stages import remote_recognition
 from xiaozhi.concurrency.workers import WorkerPool
@@ -76,7 +76,7 @@ async def begin(server: Server, pool: WorkerPool) -> AsyncIterator[Open]:
         engine = engine or engine_of(settings)
         both = Fallback(engine, engine.remote, Offline())
         shown: list[str] = []
-        utterance = Recognition(both, pool, settings.model_copy(update={"early_decode": False})).begin(shown.append)
+        utterance = Recognition(both, pool, settings.model_copy(update={"early_decode": False})).begin(noting(shown))
         made.append((both, utterance))
         return utterance, shown, engine
 

@@ -10,7 +10,7 @@ import pytest
 
 from bench.sense_voice_model import build_tiny
 from tests.bad_models import ZIPFORMERS
-from tests.recognisers import RATE, Offline, Streaming, sound, until
+from tests.recognisers import RATE, Offline, Streaming, noting, sound, until
 from tests.speech import SPEECH_DIR, needs_speech, read_wav
 from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.concurrency.channel import Channel
@@ -43,7 +43,7 @@ class Listener:
         self.shown: list[str] = []
         self.partials = Partials(wanted=True)
         self.early = EarlyDecodes(wanted=early)
-        self.hearing = OfflineUtterance(self.engine, Decoding(pool, self.early, self.partials), self.shown.append)
+        self.hearing = OfflineUtterance(self.engine, Decoding(pool, self.early, self.partials), noting(self.shown))
 
     async def speak(self, seconds: float, pool: WorkerPool) -> None:
         """Feed voiced packets of 100 ms, letting what they begin come to its end."""
@@ -219,7 +219,7 @@ async def test_a_partial_text_holds_the_part_that_was_decoded_before(pool: Worke
 async def test_a_stream_shows_its_text_when_it_changes(pool: WorkerPool) -> None:
     shown: list[str] = []
     partials = Partials(wanted=True)
-    hearing = StreamingUtterance(Streaming(), Decoding(pool, partials=partials), shown.append)
+    hearing = StreamingUtterance(Streaming(), Decoding(pool, partials=partials), noting(shown))
     for text in ("1", "2"):
         hearing.feed(sound(0.1))
         await until(lambda text=text: hearing.partial == text)  # type: ignore[misc]  # a default binds the loop's value
@@ -241,7 +241,7 @@ async def test_of_two_passes_the_stream_is_shown(pool: WorkerPool) -> None:
     shown: list[str] = []
     offline = Offline()
     hearing = TwoPassUtterance(
-        TwoPass(Streaming(), offline), Decoding(pool, partials=Partials(wanted=True)), shown.append
+        TwoPass(Streaming(), offline), Decoding(pool, partials=Partials(wanted=True)), noting(shown)
     )
     hearing.feed(sound(1.0))
     await until(lambda: shown == ["10"])
@@ -255,7 +255,7 @@ async def test_a_real_stream_is_shown_growing(pool: WorkerPool) -> None:
 
     shown: list[str] = []
     ears = Recognition(Zipformer(find_transducer(ZIPFORMERS / "zipformer-en")), pool, AsrSettings(partials=True))
-    hearing = ears.begin(shown.append)
+    hearing = ears.begin(noting(shown))
     assert isinstance(hearing, StreamingUtterance)
     pcm = read_wav(SPEECH_DIR / "en" / "goforward.wav")
     for start in range(0, len(pcm), 960):

@@ -13,7 +13,7 @@ import pytest
 from bench.standins.funasr import DIALECTS, Dialect, FunasrStandIn
 from bench.standins.transcription import TranscriptionStandIn
 from tests.house import house, question
-from tests.recognisers import Offline, sound
+from tests.recognisers import Offline, noting, sound
 from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.checks.finding import Level
 from xiaozhi.checks.stages import remote_recognition
@@ -365,7 +365,7 @@ async def test_what_has_failed_in_an_utterance_is_not_asked_again_in_it_and_not_
 async def test_one_request_answers_until_something_voiced_follows(
     with_fallback: Callable[..., Fallback], transcription: TranscriptionStandIn, pool: WorkerPool
 ) -> None:
-    hearing = Recognition(with_fallback(), pool, AsrSettings(partials=True)).begin(lambda _text: None)
+    hearing = Recognition(with_fallback(), pool, AsrSettings(partials=True)).begin(noting([]))
     hearing.feed(sound(1.0))
     hearing.feed(sound(0.1), 100.0)
     assert transcription.requests == [], "nothing is asked before somebody wants it"

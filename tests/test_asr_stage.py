@@ -157,6 +157,7 @@ async def test_silence_lets_the_text_be_ready_before_it_is_asked_for() -> None:
         asr.begin()
         asr.go_on(0.1, silence_ms=100)
         await until(lambda: asr.ears.early.begun == 1)
+        assert await asr.texts.get() == PartialText(1, "11", Transcript("11", language="en", emotion="happy"))
         asr.go_on(0.06, silence_ms=160)
         asr.ask(1)
         assert (await asr.answer()).transcript.text == "11"

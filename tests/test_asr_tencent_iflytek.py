@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from bench.standins.iflytek_recognition import IflytekRecognitionStandIn
 from bench.standins.tencent_recognition import TencentRecognitionStandIn
 from tests.house import house, question
-from tests.recognisers import RATE, Offline, sound, until
+from tests.recognisers import RATE, Offline, noting, sound, until
 from xiaozhi.audio.pcm import PcmFloat, to_int16
 from xiaozhi.checks.finding import Level
 from xiaozhi.checks.stages import remote_recognition
@@ -76,7 +76,7 @@ class Place:
 
     def begin(self) -> Utterance:
         both = Fallback(self.engine, self.engine.remote, self.local)
-        return Recognition(both, self.pool, AsrSettings(partials=True, early_decode=False)).begin(self.shown.append)
+        return Recognition(both, self.pool, AsrSettings(partials=True, early_decode=False)).begin(noting(self.shown))
 
 
 @pytest.fixture(params=sorted(SERVERS))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bench.standins.speech import SpeechStandIn
 from bench.standins.volcengine import VolcengineAsrStandIn
 from tests.house import house, question
-from tests.recognisers import RATE, Offline, sound, until
+from tests.recognisers import RATE, Offline, noting, sound, until
 from tests.test_turns_partials import shown
 from xiaozhi.checks.finding import Level
 from xiaozhi.checks.stages import remote_recognition
@@ -105,7 +105,7 @@ async def test_sound_goes_up_while_somebody_speaks_and_the_soft_end_asks_for_the
     server.zipped, server.listed, server.last = zipped, listed, "What time is it?"
     engine = engine_at(server)
     texts: list[str] = []
-    utterance = Recognition(engine, pool, AsrSettings(partials=True)).begin(texts.append)
+    utterance = Recognition(engine, pool, AsrSettings(partials=True)).begin(noting(texts))
     await talk(utterance, 2.05)
     await until(lambda: texts == ["what", "what time", "what time is", "what time is it"])
     await talk(utterance, 0, silence_s=0.2)
@@ -146,7 +146,7 @@ async def test_a_text_that_has_all_words_comes_first_and_the_last_one_counts(
     server.last = "what time is it now"
     engine = engine_at(server)
     texts: list[str] = []
-    utterance = Recognition(engine, pool, AsrSettings(partials=True)).begin(texts.append)
+    utterance = Recognition(engine, pool, AsrSettings(partials=True)).begin(noting(texts))
     await talk(utterance, 1.8)
     await until(lambda: len(texts) == 3)
     first: list[Transcript] = []

@@ -5,6 +5,7 @@ import math
 import os
 import random
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.capacity import Search
-from bench.devices import Scene, main, measure, numbers, recordings_of, sweep_table
+from bench.devices import Scene, conditions, main, measure, numbers, recordings_of, sweep_table
 from bench.drift import Drift, drifts, judged, slope_margin, slope_per_hour
 from bench.idle import Idle
 from bench.load import Tally
 from bench.misbehaviour import Mischief, Prankster, garbage
 from bench.outcome import Outcome, show
+from bench.peer import Peer, draw, side_by_side, tables
 from bench.plot import line_chart
-from bench.sampling import Sample, Series, Watcher, gauge
+from bench.sampling import Sample, Series, Watcher, cpu_class, gauge, parts_s
 from bench.soak import Soaked, ends_table, errors_in, events_table
 from bench.soak import verdict as soak_verdict
 from bench.standins.chat import ChatStandIn
@@ -27,7 +29,9 @@ from bench.standins.speech import SpeechStandIn
 from bench.upstreams import CHAT_FAULTS, SPEECH_FAULTS
 from bench.user import Load, Turn, gaps_ms, starts_s
 from bench.verdict import broken, capacity, row_s1
+from tests.house import house
 from xiaozhi.client.speaker import HeardPacket
+from xiaozhi.concurrency.workers import WorkerPool
 from xiaozhi.transport.protocol import Abort, Detect, DeviceProtocol, Hello, ListenStart, ListenStop
 
 pytestmark = pytest.mark.real_time  # a server in a process of its own
@@ -427,3 +431,56 @@ async def test_real_devices_talk_to_a_real_server() -> None:
     assert not found.died
     assert all(turn.voice == "openai" for turn in found.answered)
     assert "| 2 |" in sweep_table([found])
+
+
+async def test_another_server_is_driven_beside_ours_by_the_same_devices(tmp_path: Path) -> None:
+    load = Load(1, 3.0, turns_per_minute=20.0, ramp_s=0.2)
+    async with house(tmp_path) as peer:
+        found = await side_by_side(Peer(peer.url, os.getpid()), load, [1, 2], Scene(processes=1, tiny=True))
+        assert peer.asked, "its own upstreams were asked"
+    for outcomes in found.values():
+        assert [outcome.load.devices for outcome in outcomes] == [1, 2]
+        assert all(outcome.answered and outcome.success == 1.0 and outcome.samples for outcome in outcomes)
+    assert tables(found).count("| 2 |") == 2
+    draw(found, [1, 2], tmp_path / "peer.svg")
+    root = ET.fromstring((tmp_path / "peer.svg").read_text())
+    assert len([node for node in root.iter() if node.tag.endswith("polyline")]) == 4
+
+
+def test_what_a_turn_costs_is_told_by_the_servers_threads() -> None:
+    parts = {"loop": 0.2, "asr": 0.5}
+    found = outcome([answered()] * 60, [replace(sample(at_s), parts=parts) for at_s in (0.0, 30.0, 60.0)])
+    assert found.turns_a_minute == 60.0
+    assert found.budget_ms() == pytest.approx({"loop": 200.0, "asr": 500.0})
+    assert "| together | 700 |" in show(found)
+    assert outcome([]).budget_ms() == {}
+
+
+async def test_the_threads_of_a_pool_are_known_from_outside() -> None:
+    pool = WorkerPool(1, "asr", niceness=0)
+    before = parts_s(os.getpid())
+    await pool.run(lambda: sum(range(3_000_000)))
+    spent = parts_s(os.getpid())["asr"] - before.get("asr", 0.0)
+    assert spent > 0.0 and before["loop"] > 0.0
+    pool.close()
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        ("flags : fpu avx2 avx512_vnni\nflags : fpu avx2 avx512_vnni", "VNNI"),
+        ("flags : fpu avx2 avx_vnni\nflags : fpu avx2", "AVX2 only"),
+        ("Features : fp asimd asimddp i8mm", "ARM i8mm"),
+        ("Features : fp asimd asimddp", "ARM dotprod"),
+        ("Features : fp asimd", "ARM"),
+        ("", "other"),
+    ],
+)
+def test_the_class_of_a_processor_is_what_all_its_cores_can_do(flags: str, found: str) -> None:
+    assert cpu_class(flags) == found
+
+
+def test_the_conditions_say_whether_caches_are_on() -> None:
+    assert "recognition: off" in conditions(Scene())
+    assert "recognition: on" in conditions(Scene(extra="[cache]\n"))
+    assert "as its settings say" in conditions(Scene(ota_url="http://127.0.0.1:1/"))

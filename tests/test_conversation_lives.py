@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from tests.virtual_house import (
     Fate,
     VirtualDevice,
     VirtualRecogniser,
+    VirtualStreaming,
     remote_engine,
     use_voices,
     virtual_services,
@@ -541,6 +542,85 @@ def test_who_acts_by_itself_is_asked_only_when_the_turn_is_committed(acts: bool)
             services.chat.stream = asked  # type: ignore[method-assign]  # the same, and notes when
             await said_and_answered(device)
             assert begun[0] == (["start"] if acts else [])
+
+    run(scene())
+
+
+@pytest.mark.parametrize(("is_firmware", "gap_s"), [(True, 0.08), (False, 0.02)])
+def test_sound_that_is_there_waits_for_the_firmware_to_clear_its_queue_and_for_no_program(
+    is_firmware: bool, gap_s: float
+) -> None:
+    async def scene() -> None:
+        async with conversation() as (device, services):
+            device.is_firmware, device.start_margin_ms = is_firmware, 0.0
+            use_voices(services, Late())
+            await device.talk.say("茶好了。")
+            began = [at for at, what in device.told if what == "start"]
+            assert device.first_at - began[0] == pytest.approx(gap_s, abs=0.002)
+
+    run(scene())
+
+
+# Before the soft end --------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def patient(*texts: str) -> AsyncIterator[tuple[VirtualDevice, Services, list[float]]]:
+    """A conversation whose soft end is late, with a recogniser that streams; and when its model is asked."""
+    async with conversation(AUTO, *texts, engine=VirtualStreaming, soft_end_ms=500, complete_ms=900) as scene:
+        device, services = scene
+        asked_at: list[float] = []
+        stream = services.chat.stream
+
+        def asked(request: ChatRequest) -> AsyncGenerator[Delta, None]:
+            asked_at.append(now())
+            return stream(request)
+
+        services.chat.stream = asked  # type: ignore[method-assign]  # the same, and notes when
+        cast(ConversationLoop, asyncio.get_running_loop()).decode_s = lambda: 0.01
+        yield device, services, asked_at
+
+
+def test_words_that_are_plainly_whole_are_on_their_way_before_the_soft_end_and_answered_in_their_time() -> None:
+    async def scene() -> None:
+        async with patient(ASKED) as (device, services, asked_at):
+            await device.speak(1.0)
+            silent_at = now()
+            await asyncio.sleep(0.4)
+            assert [at - silent_at < 0.15 for at in asked_at] == [True] and not told(device, "")
+            assert await answered(device, silent_at) + 0.4 >= 0.9
+            assert (len(asked_at), services.speculation.wasted, services.speculation.early) == (1, 0, 1)
+            assert services.recognition.early.used == 1, "nothing is recognised again"
+
+    run(scene())
+
+
+def test_who_goes_on_is_answered_once_and_for_all_of_it() -> None:
+    async def scene() -> None:
+        async with patient(ASKED, ASKED + "你知道吗") as (device, services, asked_at):
+            await device.speak(1.0, 0.2)
+            await device.speak(1.0)
+            await answered(device, now())
+            assert told(device, "stt") == [f"stt {ASKED}你知道吗"] and len(told(device, "start")) == 1
+            assert (len(asked_at), services.speculation.wasted) == (2, 1)
+
+    run(scene())
+
+
+@pytest.mark.parametrize("text", [ASKED, "我想去北京因为"])
+def test_where_too_much_was_begun_in_vain_or_words_may_go_on_the_model_waits_for_the_soft_end(text: str) -> None:
+    async def scene() -> None:
+        async with patient(text) as (device, services, asked_at):
+            if text is ASKED:
+                for _ in range(10):
+                    services.speculation.start(early=True)
+            await device.speak(1.0)
+            silent_at = now()
+            await answered(device, silent_at)
+            assert asked_at[0] - silent_at > 0.4
+            for _ in range(4):
+                services.speculation.commit(early=False)
+            assert services.speculation.may_start_early, "four turns make one good"
 
     run(scene())
 

@@ -16,6 +16,7 @@ from tests.sounds import sine
 from tests.virtual_loop import in_virtual_time
 from xiaozhi.audio.pcm import PcmInt
 from xiaozhi.concurrency.channel import Channel
+from xiaozhi.concurrency.timing_wheel import TimingWheel
 from xiaozhi.concurrency.workers import NEAR_S, Priority, WorkerPool, _Job
 from xiaozhi.conversation.device_link import DeviceLink
 from xiaozhi.conversation.pacer import Pacer
@@ -76,7 +77,7 @@ async def spoken(pool: WorkerPool, clauses: list[str], times: float = math.inf) 
     for text in clauses:
         texts.put_nowait(Clause(text, text, "zh"))
     texts.close()
-    pacer = Pacer(cast("DeviceLink", Link()), 1, 240.0, 600_000.0)
+    pacer = Pacer(cast("DeviceLink", Link()), TimingWheel(), 1, 240.0, 600_000.0)
     loop = asyncio.get_running_loop()
     began, first = loop.time(), []
 

@@ -152,9 +152,29 @@ async def test_nobody_there_is_an_error() -> None:
         await voice.warm()
 
 
-async def test_warming_only_looks_whether_the_service_is_there(service: EdgeStandIn) -> None:
-    await voice_at(service).warm()
+async def test_the_next_text_goes_over_the_connection_that_was_opened_for_it(service: EdgeStandIn) -> None:
+    voice = voice_at(service)
+    await voice.warm()
     assert service.requests == []
+    await heard(voice.speak(TEXT, language="zh"))
+    await heard(voice.speak(TEXT, language="zh"))
+    opened, first, second = service.ports
+    assert first == opened != second
+    await voice.close()
+
+
+async def test_a_connection_that_waited_in_vain_or_was_closed_costs_no_word(service: EdgeStandIn) -> None:
+    voice = voice_at(service)
+    await voice.warm()
+    await voice.warm()
+    await voice.close()
+    assert not len(voice._spares)
+    await voice.warm()
+    connection = voice._spares._spare[0][0]
+    for protocols in connection._conns.values():
+        for protocol, _ in protocols:
+            protocol.close()  # as when the service has had enough of it
+    assert len(await heard(voice.speak(TEXT, language="zh"))) > 0
 
 
 @pytest.mark.parametrize("fault", ["hang", "hang-midway"])

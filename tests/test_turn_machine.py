@@ -318,6 +318,55 @@ def test_no_reply_is_prepared_ahead_of_time_under_load() -> None:
     assert kinds(machine.recognised(asked[0].ticket, "привет")) == [StartReply]  # a language of which nothing is known
 
 
+def falls_silent(machine: TurnMachine, last_voiced_ms: float = 1000.0) -> None:
+    """A first silent window has come, and the soft end has not."""
+    assert machine.heard(machine.utterance, last_voiced_ms + 40, 40) == []
+
+
+def test_a_sentence_that_is_plainly_whole_is_answered_before_the_soft_end_and_confirmed_by_it() -> None:
+    machine = listening()
+    speak(machine)
+    falls_silent(machine)
+    assert machine.settled(machine.utterance, "现在几点了") == [StartReply(1, 0, 0, "现在几点了", early=True)]
+    assert machine.settled(machine.utterance, "现在几点了。") == []
+    machine.reply_ready(machine.generation)
+    assert state_of(machine) is TurnState.HEARING, "nothing is heard of it before the turn's own time"
+    assert machine.recognised(soft_end(machine), "现在几点了？") == []
+    assert kinds(machine.heard(machine.utterance, 1400, 400)) == [Commit, NextUtterance]
+
+
+@pytest.mark.parametrize("mode", [ListeningMode.AUTO, ListeningMode.MANUAL])
+def test_what_is_begun_early_is_dropped_where_speech_goes_on_or_has_other_words(mode: ListeningMode) -> None:
+    machine = listening(mode)
+    speak(machine)
+    falls_silent(machine)
+    machine.settled(machine.utterance, "现在几点了")
+    assert machine.heard(machine.utterance, 1400, 0) == [], "a cough may have the same words behind it"
+    assert machine.heard(machine.utterance, 1460, 0) == [DropReply(0)]
+    falls_silent(machine, 1460)
+    assert kinds(machine.settled(machine.utterance, "现在几点了你知道吗")) == [StartReply]
+    falls_silent(machine, 1700)
+    assert kinds(machine.settled(machine.utterance, "现在几点了你知道吗我想")) == [DropReply]
+    assert machine.settled(machine.utterance, "今天天气怎么样") == [], "two in an utterance are enough"
+
+
+def test_nothing_is_begun_early_on_words_that_may_go_on_or_that_come_too_late() -> None:
+    machine = listening()
+    speak(machine)
+    assert machine.settled(machine.utterance, "现在几点了") == [], "the voice sounds on"
+    falls_silent(machine)
+    for text in ("我想去北京因为", "привет", "", "。"):
+        assert machine.settled(machine.utterance, text) == []
+    assert machine.settled(machine.utterance - 1, "现在几点了") == [], "of an utterance that is over"
+    machine.may_speculate = False
+    assert machine.settled(machine.utterance, "现在几点了") == []
+    machine.may_speculate = True
+    ticket = soft_end(machine)
+    assert kinds(machine.settled(machine.utterance, "现在几点了")) == [StartReply], "the question is not answered yet"
+    assert machine.recognised(ticket, "现在几点了") == []
+    assert machine.settled(machine.utterance, "今天天气怎么样") == [], "the answer counts"
+
+
 @pytest.mark.parametrize("text", ["", "  ", "。", "..."])
 def test_noise_without_words_ends_the_utterance_without_a_turn(text: str) -> None:
     machine = listening()
@@ -650,6 +699,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("silence"), st.integers(1, 20)),
     st.tuples(st.just("gap"), st.integers(1, 40)),
     st.tuples(st.just("text"), TEXTS),
+    st.tuples(st.just("settled"), TEXTS),
     st.tuples(st.just("provisional"), TEXTS),
     st.tuples(st.just("ready"), st.none()),
     st.tuples(st.just("done"), st.none()),
@@ -709,6 +759,8 @@ class Watcher:
                     self.pass_time(action)
             case "text", str():
                 self.take(machine.recognised(self.ticket, value))
+            case "settled", str():
+                self.take(machine.settled(self.utterance, value))
             case "provisional", str():
                 self.take(machine.recognised(self.ticket, value, provisional=True))
             case "ready", _:

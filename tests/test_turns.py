@@ -31,9 +31,9 @@ async def test_a_question_is_heard_answered_and_spoken_in_every_framing(tmp_path
     assert report.tts_stop_ms > report.play_end_ms, "tts/stop comes after the last frame was played"
     assert report.trace is not None
     spans = report.trace["spans"]
-    order = ["soft_end", "text", "first_token", "first_clause", "first_speech", "first_packet", "end"]
+    order = ["text", "first_token", "first_clause", "first_speech", "first_packet", "end"]
     times = [spans[name] for name in order]
-    assert None not in times
+    assert None not in times and spans["soft_end"] < spans["first_packet"], "the words may be known before the soft end"
     assert times == sorted(times)
     assert spans["commit"] <= spans["first_packet"]
 

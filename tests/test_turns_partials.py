@@ -55,3 +55,13 @@ async def test_a_streaming_recogniser_shows_the_words_as_they_come(tmp_path: Pat
         assert len(texts) >= 3
         assert texts[0].startswith("go")
         assert texts[-1] == "go forward ten meters"
+
+
+@needs_speech
+async def test_a_reply_to_words_that_stream_is_begun_before_the_soft_end(tmp_path: Path) -> None:
+    asr = {"engine": "zipformer", "model_dir": ZIPFORMERS / "zipformer-en"}
+    async with house(tmp_path, asr=asr, turn={"profile": "conservative"}) as home, home.device() as device:
+        report = await device.turn(to_int16(read_wav(SPEECH_DIR / "en" / "goforward.wav")))
+        assert (report.heard, report.trace and report.trace["early"]) == ("go forward ten meters", True)
+        assert shown(device) == ["go forward ten meters"], "what is known early is not shown early"
+        assert len(home.asked) == 1

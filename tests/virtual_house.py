@@ -181,12 +181,14 @@ class _Service(RemoteRecognizer):
 
 
 @dataclass
-class _Streaming(StreamingRecognizer):
+class VirtualStreaming(StreamingRecognizer):
+    """Its words are known with its last sound."""
+
     fate: Fate
     name: str = "streaming dice"
     wants_samples: int = 0
 
-    def begin(self) -> "_Streaming":
+    def begin(self) -> "VirtualStreaming":
         return self
 
     def accept(self, pcm: PcmFloat) -> str:
@@ -290,9 +292,9 @@ def some_engine(fate: Fate, settings: Settings) -> Recognizer:
     """A recogniser of any kind."""
     match fate.dice.randrange(4):
         case 0:
-            return _Streaming(fate)
+            return VirtualStreaming(fate)
         case 1:
-            return TwoPass(_Streaming(fate), VirtualRecogniser(fate))
+            return TwoPass(VirtualStreaming(fate), VirtualRecogniser(fate))
         case 2:
             return remote_engine(VirtualRecogniser(fate), fate, settings, early_decode=fate.dice.random() < 0.7)
     return VirtualRecogniser(fate)
@@ -380,6 +382,7 @@ class VirtualDevice:
         self.frame_ms = frame_ms or dice.choice((20, 60, 60, 60, 120, 120, 120, 120, 120, 120, 120, 120))
         self.is_firmware = dice.random() < 0.5
         self.start_margin_ms, self.stop_margin_ms = dice.choice(((0.0, 0.0), (40.0, 150.0)))
+        self.first_at = -1.0  # when the first packet of all came
         self.heard_at = -1.0
         """When the last packet of a reply came."""
         self.told: list[tuple[float, str]] = []
@@ -419,6 +422,7 @@ class VirtualDevice:
             raise Dead("sound for a device that was not told to speak")
         if generation > self._silenced:
             self.heard_at = self._loop.time()
+            self.first_at = self.first_at if self.first_at >= 0.0 else self.heard_at
 
     def silence(self, generation: int) -> None:
         self._silenced = generation

@@ -15,6 +15,7 @@ class StandIn:
         requests: what was asked, oldest first; each stand-in says what it records.
         fault: how the next requests go wrong; empty for well. Each stand-in lists the words it knows in `FAULTS`.
         open_requests: requests being answered now.
+        ports: of the client, for every request: the same where it came over the same connection.
         aborted: requests whose client went away before the answer was complete.
         released: set it to let requests that hang go on.
     """
@@ -26,6 +27,7 @@ class StandIn:
     def __init__(self, port: int = 0) -> None:
         self.url = ""
         self.requests: list[Any] = []
+        self.ports: list[int] = []
         self.open_requests = 0
         self.aborted = 0
         self.released = asyncio.Event()
@@ -108,6 +110,7 @@ class StandIn:
     @web.middleware
     async def _count(self, request: web.Request, handler: Any) -> web.StreamResponse:
         self.open_requests += 1
+        self.ports.append(request.transport.get_extra_info("peername")[1] if request.transport is not None else 0)
         self._idle.clear()
         try:
             response: web.StreamResponse = await handler(request)

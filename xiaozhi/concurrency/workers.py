@@ -16,9 +16,11 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 _log = logging.getLogger(__name__)
@@ -122,7 +124,7 @@ class WorkerPool:
         self.name = name
         self.dropped = 0
         """Jobs that went stale, or waited too long, before they began."""
-        self._executor = ThreadPoolExecutor(workers, name, _give_way, (niceness,))
+        self._executor = ThreadPoolExecutor(workers, name, begin_thread, (name, niceness))
         self._heap: list[_Job] = []  # without a deadline
         self._timed: list[_Job] = []  # with one: a heap, too
         self._order = itertools.count()
@@ -394,7 +396,11 @@ def _one(call: Callable[[Sequence[T]], Sequence[R]], item: T) -> R | _Failed:
         return _Failed(error)
 
 
-def _give_way(niceness: int) -> None:
-    """Set the niceness of this thread; on Linux threads have one of their own."""
-    if niceness and sys.platform == "linux":
+def begin_thread(name: str, niceness: int = 0) -> None:
+    """On Linux threads have a niceness of their own, and a name by which `top -H` and the benches know them."""
+    if sys.platform != "linux":
+        return
+    with suppress(OSError):  # a name is not worth a thread; the kernel keeps 15 bytes of it
+        Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(name)
+    if niceness:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)

@@ -293,6 +293,11 @@ class AgentEars:
         """So much waits for recognition that another answer would come too late to be worth waiting for."""
         return self._engines.recognition(self._agent()).full
 
+    @property
+    def max_wait_s(self) -> float:
+        """A question that no worker has begun by then is given up, in seconds."""
+        return self._engines.recognition(self._agent()).max_wait_s
+
     def begin(self, say: Say | None = None) -> Utterance:
         """Begin an utterance, see `Recognition.begin`."""
         return self._engines.recognition(self._agent()).begin(say)

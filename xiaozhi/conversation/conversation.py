@@ -110,6 +110,7 @@ class Conversation:
         self._saying: Saying | None = None  # the sentence of the server's own that it speaks
         self._leaving = False  # a goodbye is being said
         self._turns = 0  # that were committed
+        self._expected_turn = 0  # the last for which the voice was told that a text will come
         self.refused_turns = 0
         """Texts that came when no new turn could begin."""
         self._active_at = self._loop.time()
@@ -347,8 +348,13 @@ class Conversation:
 
     def _partial(self, found: PartialText) -> None:
         """Show what has been heard so far; of speech over a reply nothing is shown before it interrupts."""
-        if self._machine.state in (TurnState.HEARING, TurnState.PAUSED):
+        if self._machine.state not in (TurnState.HEARING, TurnState.PAUSED):
+            return
+        if self._services.recognition.partials.on:
             self._link.stt(found.text)
+        if found.settled is not None and self._services.speculation.may_start_early:
+            self._heard.settles(found.settled, self._loop.time())
+            self._apply(self._machine.settled(found.utterance, found.settled.text))
 
     def _words(self, answer: Recognised) -> None:
         """Recognition has answered what the machine asked."""
@@ -473,16 +479,25 @@ class Conversation:
     def _recognise(self, ticket: int, probe: bool) -> None:
         if not probe:
             self._heard.soft_end = self._loop.time()
+            self._expect_reply()
         self._speech_input.recognise(ticket, self._context.rank, probe=probe)
 
+    def _expect_reply(self) -> None:
+        """Once in a turn."""
+        if self._machine.turn != self._expected_turn:
+            self._expected_turn = self._machine.turn
+            self._services.expect_reply()
+
     def _start_reply(self, wanted: StartReply) -> None:
-        transcript, text = self._heard.transcript, wanted.text
+        self._expect_reply()
+        text, settled = wanted.text, self._heard.settled
+        transcript = settled if wanted.early and settled is not None else self._heard.transcript
         user = language_of(text, default=transcript.language or "zh")
-        trace = TurnTrace(wanted.turn, wanted.revision, wanted.generation, heard=text)
+        trace = TurnTrace(wanted.turn, wanted.revision, wanted.generation, heard=text, early=wanted.early)
         trace.engine = self._services.for_agents.recognition(self._context.agent).engine.name
         plan = self._planner.excuse(user) if wanted.excuse else self._planner.plan(text, transcript, user)
         trace.unknown_language = plan.unknown_language
-        self._services.speculation.started += 1
+        self._services.speculation.start(early=wanted.early)
         self._begin(plan, trace, user, f"reply-{wanted.turn}.{wanted.revision}")
 
     def _start_saying(self, generation: int) -> None:
@@ -504,10 +519,10 @@ class Conversation:
     def _commit(self, revision: int, text: str) -> None:
         reply = self._reply
         assert reply is not None
-        self._services.speculation.committed += 1
+        trace = reply.trace
+        self._services.speculation.commit(early=trace.early)
         self._turns += 1
         self._active_at = self._loop.time()
-        trace = reply.trace
         trace.revision = revision
         if trace.unknown_language:
             text = ""

@@ -97,6 +97,7 @@ class Engines:
     """New devices are welcome; False under load."""
     _lesser_sound: Settings = field(init=False)
     _warming: asyncio.Task[None] | None = None
+    _expecting: set[asyncio.Task[None]] = field(default_factory=set)
     _warmed_at: float = -math.inf
 
     def __post_init__(self) -> None:
@@ -137,9 +138,15 @@ class Engines:
         self._warmed_at = loop.time()
         self._warming = loop.create_task(self._warm_upstreams(), name="warm-upstreams")
 
+    def expect_reply(self) -> None:
+        """Somebody has perhaps finished speaking: have the voice's connection open when its first clause is there."""
+        task = asyncio.get_running_loop().create_task(self.voice.expect_text(), name="expect-text")
+        self._expecting.add(task)
+        task.add_done_callback(self._expecting.discard)
+
     def background(self) -> list[asyncio.Task[None]]:
         """Tasks that use the engines without a conversation."""
-        return [self._warming] if self._warming is not None and not self._warming.done() else []
+        return [*self._expecting, *filter(None, [self._warming])]
 
     def speech_settings(self) -> Settings:
         """The settings to speak with now: of lesser sound under load."""
@@ -165,10 +172,11 @@ class Engines:
                 self.takes_devices = not taken
 
     async def stop_warming(self) -> None:
-        """End a prewarming that is under way."""
-        if self._warming is not None:
-            self._warming.cancel()
-            await asyncio.gather(self._warming, return_exceptions=True)
+        """End what is under way of that."""
+        tasks = self.background()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _warm_upstreams(self) -> None:
         """Open connections ahead and find out now, not in somebody's first turn, which voices cannot be reached."""

@@ -21,13 +21,16 @@ class HeardUtterance:
         transcript: what was said last.
         language: of the last words; empty before any.
         missed: why it could not be recognised; empty where it could.
+        settled: what had been said before anybody asked; None where more has been said since.
         soft_end: the short silence that started work; None for a typed text, which has no voice to count from.
     """
 
     transcript: Transcript = field(default_factory=lambda: Transcript(""))
     language: str = ""
     missed: str = ""
+    settled: Transcript | None = None
     soft_end: float | None = None
+    _settled_at: float = 0.0
     _text: float | None = None  # its words were known
     _decode_ms: float | None = None
     _epoch: float = 0.0  # when audio time began
@@ -46,18 +49,25 @@ class HeardUtterance:
         self._end_ms = event.end_ms
         epoch = now - event.end_ms / 1000.0
         if isinstance(event, SpeechBegan):
-            self.missed = ""
+            self.missed, self.settled = "", None
             self._epoch, self._began_ms, self._last_voiced_ms = epoch, event.start_ms, event.end_ms
         else:
             # The earliest arrival so far tells best when a sample was spoken; later ones were held up on the way.
             self._epoch = min(self._epoch, epoch)
+            if event.last_voiced_ms > self._last_voiced_ms:
+                self.settled = None
             self._last_voiced_ms = event.last_voiced_ms
+
+    def settles(self, transcript: Transcript, now: float) -> None:
+        """It is silent, and this is what was said up to there."""
+        self.settled, self._settled_at = transcript, now
 
     def recognised(self, answer: Recognised, text: str, now: float) -> None:
         """Recognition has answered; `text` is what counts of it."""
         confirms = answer.ticket == self._provisional and same_words(text, self.transcript.text)
         if not confirms:  # words that are only confirmed were known before
-            self._text, self._decode_ms = now, answer.took_s * 1000.0
+            known = self.settled is not None and same_words(text, self.settled.text)
+            self._text, self._decode_ms = self._settled_at if known else now, answer.took_s * 1000.0
         self._provisional = answer.ticket if answer.provisional else None
         self.transcript = answer.transcript
         if text:

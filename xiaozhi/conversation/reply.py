@@ -41,6 +41,8 @@ _CLAUSES_AHEAD = 2
 _SPEECH_MS = 3000.0
 # Behind the gate nobody hears a reply yet: so much later than those of one that is heard are its packets needed.
 _UNCOMMITTED_MS = 300.0
+# A client that is no firmware begins to play with the message, but may handle it in a task of its own.
+_MAX_CLIENT_GAP_MS = 20.0
 # Subtitle of sound that is no speech, and what the history shows of it.
 _MUSIC = "♪"
 
@@ -211,11 +213,17 @@ class Reply:
         if isinstance(first, ClauseStart):
             self._link.emotion(first.clause.emotion or "neutral")
         # The firmware handles tts/start on its main loop and drops audio that arrives before it has.
-        gap_ms = self._audio.start_gap_ms + self._link.start_margin_ms
-        await asyncio.sleep(max(0.0, self._started_at + gap_ms / 1000.0 - self._loop.time()))
+        await asyncio.sleep(max(0.0, self._started_at + self._start_gap_s - self._loop.time()))
         await self.pacer.play(self._items, self._first_packet)
         producing.cancel()  # where it has not ended by itself, the reply is as long as it may be
         await asyncio.sleep((self._audio.stop_margin_ms + self._link.stop_margin_ms) / 1000.0)
+
+    @property
+    def _start_gap_s(self) -> float:
+        """What lies at least between `tts/start` and the first packet."""
+        wished_ms = self._audio.start_gap_ms
+        gap_ms = wished_ms if self._link.is_firmware else min(wished_ms, _MAX_CLIENT_GAP_MS)
+        return (gap_ms + self._link.start_margin_ms) / 1000.0
 
     async def _produce(self) -> None:
         """Think and voice the reply; whatever fails before its first word is answered for with an apology."""
@@ -475,8 +483,7 @@ class Reply:
         """The voice has work: guess when its first sound comes, so that `tts/start` can go ahead of it."""
         if self.trace.first_clause is None:
             self.trace.first_clause = self._loop.time()
-            gap_s = self._engines.settings.audio.start_gap_ms / 1000.0
-            self._ready_in(self._engines.voice_delay.expected_s() - gap_s)
+            self._ready_in(self._engines.voice_delay.expected_s() - self._start_gap_s)
 
     def _first_packet(self) -> None:
         self.trace.first_packet = self._loop.time()

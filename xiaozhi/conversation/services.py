@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from xiaozhi.audio.echo_likeness import Echoes
 from xiaozhi.cluster.shared import Shared
@@ -15,6 +16,10 @@ from xiaozhi.tools.host import Announce, Call
 from xiaozhi.tools.shared_tools import SharedTools
 from xiaozhi.turn.trace import TurnTrace
 
+# Replies begun before a soft end in vain: one for so many turns, and some at a stretch.
+_EARLY_WASTE_SHARE: Final = 0.25
+_MAX_EARLY_WASTE: Final = 10.0
+
 
 @dataclass(slots=True)
 class Speculation:
@@ -24,6 +29,25 @@ class Speculation:
     committed: int = 0
     wasted: int = 0
     """Dropped unheard: the user went on, or said something else after all."""
+    early: int = 0
+    """Begun before the soft end."""
+    _early_left: float = _MAX_EARLY_WASTE
+
+    @property
+    def may_start_early(self) -> bool:
+        """Not too many of those have been wasted lately, by all conversations together."""
+        return self._early_left >= 1.0
+
+    def start(self, *, early: bool) -> None:
+        """A reply is begun."""
+        self.started += 1
+        self.early += early
+        self._early_left -= early
+
+    def commit(self, *, early: bool) -> None:
+        """It is spoken, and an early one was no waste."""
+        self.committed += 1
+        self._early_left = min(_MAX_EARLY_WASTE, self._early_left + _EARLY_WASTE_SHARE + early)
 
 
 @dataclass(slots=True)

@@ -27,8 +27,13 @@ class AudioSettings(Section, applies="next turn"):
     """Between the end of the last frame and the message that ends the reply, so that nothing is cut off.
     zh: 最后一帧播完到“回答结束”消息之间留的时间（毫秒），免得尾音被切掉。"""
     start_gap_ms: int = Field(80, ge=0, le=500)
-    """Between the message that begins a reply and its first frame: devices clear their queue on that message.
-    zh: “回答开始”消息与第一帧之间留的时间（毫秒）：设备收到这条消息会清空播放队列。"""
+    """Between the message that begins a reply and its first frame. The firmware handles that message on its main loop,
+    clears its queue and drops what came before: 50 to 100 ms are what a busy display needs. It is hidden behind the
+    voice's own delay, and costs time only where the sound is there at once, as from the cache. Programs (they do not
+    repeat the session id) need none: with them it is 20 ms at most.
+    zh: “回答开始”消息与第一帧之间留的时间（毫秒）。固件在主循环里处理这条消息，会清空播放队列并丢掉之前到的声音：屏幕
+    忙的设备需要 50 到 100 毫秒。这段时间藏在语音合成的延迟里，只有声音马上就有（例如来自缓存）时才会多等。电脑或手机
+    上的客户端（不回传 session id）不需要：最多只等 20 毫秒。"""
     codec_workers: OnRestart[int] = Field(0, ge=0, le=32)
     """Threads that encode Opus; 0 goes by the machine: one for each core, four at most. Less than one core of work for
     100 voices, but a single thread that is held up holds up every voice.

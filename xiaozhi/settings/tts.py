@@ -626,13 +626,14 @@ class TtsSettings(VoiceTables, applies="next turn"):
     zh: 一个回答里，在正说的句子之外提前合成几句。"""
     first_clause_min_chars: AtOnce[int] = Field(2, ge=1, le=40)
     """The first piece of a reply is spoken as soon as it is a clause: it ends at a comma or the like after at least
-    first_clause_min_chars, is cut after first_clause_max_chars, or when the language model has paused for
-    first_clause_wait_ms. Smaller is sooner, larger sounds smoother.
+    first_clause_min_chars, is cut after first_clause_max_chars, or first_clause_wait_ms after the first word of the
+    language model. Smaller is sooner, larger sounds smoother. No device needs any of it.
     zh: 回答的第一段至少这么多字，到逗号之类就开始说。小则更快，大则更顺。"""
     first_clause_max_chars: AtOnce[int] = Field(24, ge=4, le=200)
     """zh: 第一段最多这么多字，没有标点也会切开。"""
     first_clause_wait_ms: AtOnce[int] = Field(250, ge=0, le=5000)
-    """zh: 语言模型停了这么久（毫秒），就先把已有的说出来。"""
+    """zh: 语言模型说出第一个字之后这么久（毫秒）还没有一段，就先把已有的说出来。设备对此没有要求，只关系到听起来是否
+    自然。"""
 
     @model_validator(mode="after")
     def _distinct(self) -> "TtsSettings":

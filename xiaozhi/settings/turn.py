@@ -67,9 +67,12 @@ class TurnSettings(Section, applies="next turn"):
     commit_max_ms: int = Field(2000, ge=100, le=20_000)
     """Never wait longer than this. zh: 无论如何，静音这么久（毫秒）之后不再等。"""
     speculate: bool = True
-    """Prepare the reply at the soft end; at most max_speculations times in one turn. Off saves tokens of the language
+    """Prepare the reply at the soft end; at most max_speculations times in one turn. Where what was said is plainly a
+    whole sentence and known before, as it is with a recogniser that streams, it is prepared at the first silence: at
+    most twice in one turn, and not while more than one in four of those is in vain. Off saves tokens of the language
     model and makes every reply later by the time the model needs.
-    zh: 刚一停顿就先准备回答。关闭可以省语言模型的 token，但每次回答都会晚一个模型的响应时间。"""
+    zh: 刚一停顿就先准备回答。流式识别一安静下来就知道文字，如果显然是一句完整的话，连 soft_end_ms 也不等：一轮最多两
+    次，并且白准备的总体上不超过每四轮一次。关闭可以省语言模型的 token，但每次回答都会晚一个模型的响应时间。"""
     max_speculations: int = Field(default_factory=_of_profile("max_speculations"), ge=1, le=20)
     """zh: 一轮里最多准备这么多次。"""
     max_utterance_s: float = Field(30.0, ge=2, le=120)

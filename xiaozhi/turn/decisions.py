@@ -39,13 +39,17 @@ class Recognise:
 
 @dataclass(frozen=True, slots=True)
 class StartReply:
-    """Prepare a reply to `text` behind a shut gate, without any side effect; `excuse`: one before it has failed."""
+    """Prepare a reply to `text` behind a shut gate, without any side effect.
+
+    `excuse`: one before it has failed. `early`: begun before the soft end, on words that may go on.
+    """
 
     turn: int
     revision: int
     generation: int
     text: str
     excuse: bool = False
+    early: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,11 @@ def hangover_ms(text: str, pace: UserPace, settings: TurnSettings, commands: fro
     return pace.adapt_ms(_between(settings.neutral_ms, settings.trailing_ms, share), settings.trailing_ms)
 
 
+def is_plainly_whole(text: str, commands: frozenset[str] = frozenset()) -> bool:
+    """Whether `text` is a whole sentence or one of `commands`, and no more is to be expected."""
+    return plain(text) in commands or shipped_model().log_odds(text, unknown=PLAINLY_OPEN) >= PLAINLY_WHOLE
+
+
 def _between(first_ms: float, second_ms: float, share: float) -> float:
     return first_ms + share * (second_ms - first_ms)
 

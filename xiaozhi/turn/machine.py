@@ -39,6 +39,7 @@ from xiaozhi.turn.endpointing import (
     hangover_ms,
     interrupts,
     is_backchannel,
+    is_plainly_whole,
     is_to_reply,
     joined,
     plain,
@@ -442,10 +443,7 @@ class TurnMachine:
         if self.state is TurnState.PROBING:
             return self._probed(text)
         heard = self._heard
-        if self._may_be_noise(text):
-            text = ""
-        if heard.before and not is_to_reply(text):
-            text = joined(heard.before, text)
+        text = self._whole("" if self._may_be_noise(text) else text)
         heard.text, heard.provisional = text, provisional
         heard.unconfirmed_ms = heard.resumed_ms = None
         if not plain(text):
@@ -461,6 +459,32 @@ class TurnMachine:
         if self._reply is None and not heard.failures and self.settings.speculate and self.may_speculate:
             decisions += self._start_reply(text)
         return [*decisions, *self._advance()]
+
+    @_event
+    def settled(self, utterance: int, text: str) -> list[Decision]:
+        """What has been said up to the last voiced sample, before anybody has asked: it may go on.
+
+        A sentence that is plainly whole is worth beginning its reply before the soft end: the answer to `Recognise`
+        confirms it or drops it, and so does speech that goes on.
+        """
+        heard, text = self._heard, self._whole(text.strip())
+        asked = self.state is TurnState.PAUSED and heard.text is None
+        if utterance != self.utterance or not (asked or self.state is TurnState.HEARING):
+            return []
+        if self._reply is not None and same_words(self._reply.text, text):
+            return []
+        decisions = self._drop_reply()
+        allowed = heard.may_start_early() and self._speculates() and not heard.failures and not self._may_be_noise(text)
+        if allowed and is_plainly_whole(text, self._commands):
+            heard.early_starts += 1
+            heard.resumed_ms = heard.voiced_until_ms  # what is voiced behind it has other words
+            decisions += self._start_reply(text, early=True)
+        return decisions
+
+    def _whole(self, text: str) -> str:
+        """With what was said in front of it, where it goes on with that."""
+        goes_on = self._heard.before and not is_to_reply(text)
+        return joined(self._heard.before, text) if goes_on else text
 
     @_event
     def reply_ready(self, generation: int) -> list[Decision]:
@@ -530,10 +554,10 @@ class TurnMachine:
             decisions += self._commit()
         return decisions
 
-    def _start_reply(self, text: str) -> list[Decision]:
+    def _start_reply(self, text: str, *, early: bool = False) -> list[Decision]:
         self._reply = _Reply(text)
         excuse = self._heard.failures > 0
-        return [StartReply(self.turn, self.revision, self.generation, text, excuse)]
+        return [StartReply(self.turn, self.revision, self.generation, text, excuse, early)]
 
     def _commit(self) -> list[Decision]:
         heard = self._heard

@@ -73,6 +73,7 @@ class TurnTrace:
         first_packet: the first audio packet left for the device.
         end: the last packet had been played and the device was told.
         interrupted: the user broke in, or the device went away in the midst of the reply.
+        early: its reply was begun before the soft end.
         held_ms: how long the turn had to wait for its turn, because the process was overloaded.
         endpoint, route, attempts, hedged: who answered and how it came to that, see `RouteNote`.
         cached: how the answer was found without a model: `exact`, `similar` or `common`; empty when it was not.
@@ -100,6 +101,7 @@ class TurnTrace:
     decode_ms: float | None = None
     reply_ms: float = 0.0
     starved_ms: float = 0.0
+    early: bool = False
     held_ms: float = 0.0
     engine: str = ""
     voice: str = ""
@@ -169,6 +171,7 @@ class TurnTrace:
             "decode_ms": None if self.decode_ms is None else round(self.decode_ms, 1),
             "reply_ms": round(self.reply_ms),
             "starved_ms": round(self.starved_ms, 1),
+            "early": self.early,
             "held_ms": round(self.held_ms),
             "engine": self.engine,
             "voice": self.voice,

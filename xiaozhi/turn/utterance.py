@@ -14,6 +14,8 @@ _MAX_CONFIRM_MS: Final = 400.0
 _MAX_DOUBT_MS: Final = 450.0
 # A reply is kept this long into resumed speech, in case the words turn out to be the same (a breath, a cough).
 _KEEP_REPLY_MS: Final = 400.0
+# Replies begun before a soft end in one utterance: each that is not the one costs a request of the language model.
+_MAX_EARLY_STARTS: Final = 2
 # No reply is prepared ahead for speech longer than this: the user is telling something, not asking.
 _MAX_SPECULATE_MS: Final = 10_000.0
 # Speech goes on where a voiced sample is later than the last one by more than rounding.
@@ -34,6 +36,7 @@ class OpenUtterance:
     certain: bool = False  # a voice in full has been heard in it
     resumed_ms: float | None = None  # when speech went on with a reply already prepared
     attempts: int = 0  # soft ends
+    early_starts: int = 0  # replies begun before one
     forced: bool = False  # the end is not ours to judge: key released, utterance too long
     text: str | None = None  # recognised text of this revision; None while unknown
     provisional: bool = False  # that text may still be corrected
@@ -72,6 +75,11 @@ class OpenUtterance:
     def may_be_a_question(self, settings: TurnSettings) -> bool:
         """A reply may be prepared at its soft end."""
         return self.attempts < settings.max_speculations and self.voiced_ms <= _MAX_SPECULATE_MS
+
+    def may_start_early(self) -> bool:
+        """Another reply may be prepared before its soft end: it is silent already, and nothing was asked about it."""
+        silent = self.silence_ms > 0.0 and self.text is None and not self.forced
+        return silent and self.early_starts < _MAX_EARLY_STARTS
 
     def has_finished(self, needed_ms: float, settings: TurnSettings) -> bool:
         """Its words are known, and the silence after them is long enough."""

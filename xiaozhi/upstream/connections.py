@@ -1,20 +1,24 @@
 """The connections that an engine keeps to its service, and why one has failed in words."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import aiohttp
 from yarl import URL
 
 from xiaozhi.text.one_line import one_line
 
+T = TypeVar("T")
+
 MAX_SHOWN_CHARS: Final = 120
 """Of what a service says, in an error of one line."""
 LOG_ID: Final = "X-Tt-Logid"
 """The header by which Volcengine finds a connection in its logs."""
 _KEEP_ALIVE_S: Final = 60.0
+WARM_S: Final = 50.0
+"""How long a connection that was used is surely kept: services close idle ones after 60 s as a rule."""
 _GOODBYE_S: Final = 0.1
 
 
@@ -81,6 +85,57 @@ class Connections:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+
+class Spares(Generic[T]):
+    """Connections opened ahead that serve one use each: whoever needs one takes it, and nobody's is closed.
+
+    Args:
+        spare_s: how long one waits, in seconds.
+        most: how many wait at the most.
+        leave: closes one.
+    """
+
+    def __init__(self, spare_s: float, most: int, leave: Callable[[T], Awaitable[object]]) -> None:
+        self._spare_s, self._most, self._leave = spare_s, most, leave
+        self._spare: list[tuple[T, asyncio.TimerHandle]] = []
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._spare)
+
+    def put(self, connection: T) -> None:
+        """It waits for somebody; the one that has waited longest goes where there are too many."""
+        if len(self._spare) >= self._most:
+            self._expire(self._spare[0][0])
+        timer = asyncio.get_running_loop().call_later(self._spare_s, self._expire, connection)
+        self._spare.append((connection, timer))
+
+    def take(self) -> T | None:
+        """The one that was opened last; None where none waits. The service may have closed it meanwhile."""
+        if not self._spare:
+            return None
+        connection, timer = self._spare.pop()
+        timer.cancel()
+        return connection
+
+    async def close(self) -> None:
+        """Close all that wait."""
+        for connection, _ in self._spare[:]:
+            self._expire(connection)
+        await asyncio.gather(*self._leaving, return_exceptions=True)
+
+    def _expire(self, connection: T) -> None:
+        for waits in [waits for waits in self._spare if waits[0] is connection]:
+            self._spare.remove(waits)
+            waits[1].cancel()
+            leaving = asyncio.get_running_loop().create_task(self._left(connection), name="spare-leave")
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+
+    async def _left(self, connection: T) -> None:
+        await self._leave(connection)
 
 
 async def _stay(

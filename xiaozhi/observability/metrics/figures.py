@@ -103,6 +103,8 @@ _HEARING: Final[Table[Services]] = Table(lambda s: {"": s.services}, (
     Row(COUNTER, "xiaozhi_asr_unconfirmed", "Streamed texts that were answered without a second pass.",
         lambda s: s.recognition.second_pass.left_out),
     Row(COUNTER, "xiaozhi_speculations", "Replies begun before their turn was over.", lambda s: s.speculation.started),
+    Row(COUNTER, "xiaozhi_speculations_early", "Of these, replies begun before the soft end.",
+        lambda s: s.speculation.early),
     Row(COUNTER, "xiaozhi_speculations_committed", "Of these, replies that were spoken.",
         lambda s: s.speculation.committed),
     Row(COUNTER, "xiaozhi_speculations_wasted", "Of these, replies dropped unheard.", lambda s: s.speculation.wasted),

@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 Heard: TypeAlias = Callable[[str], None]
 """Takes the whole text of a stream so far."""
+_Show: TypeAlias = Callable[[bool], None]  # there is a text, and whether it is news
 
 # Between two words there is less, between two sentences mostly more.
 _REAL_PAUSE_MS: Final = 400.0
@@ -164,6 +165,7 @@ class LiveUtterance:
         self._chunks: list[PcmFloat] = []  # since the last of them
         self._samples = self._voiced_samples = 0  # all of them; up to the last voiced one
         self._silence_ms = 0.0
+        self._settled = ""  # the last text that was said to be settled
         self._stream: _Stream | None = None
 
     @property
@@ -274,10 +276,22 @@ class LiveUtterance:
         kept = np.concatenate(self._chunks)[stream.asked_samples - stream.from_samples :]
         self._chunks = [kept] if len(kept) else []
 
-    def _show(self, _text: str) -> None:
-        if self._say is not None and self._stream is not None and self._partials.on:
-            self._partials.shown += 1
-            self._say(self._whole(self._stream).text)
+    def _show(self, news: bool) -> None:
+        stream = self._stream
+        if self._say is None or stream is None:
+            return
+        whole = self._whole(stream)
+        settled = (
+            self._silence_ms >= EARLY_SILENCE_MS
+            and all(each.text is not None for each in self._former)
+            and stream.partial_samples >= self._voiced_samples - stream.from_samples
+            and whole.text != self._settled
+        )
+        shown = news and self._partials.on
+        if settled or shown:
+            self._partials.shown += shown
+            self._settled = whole.text if settled else self._settled
+            self._say(whole.text, whole) if settled else self._say(whole.text)
 
     def _give_up(self) -> None:
         if self._stream is not None:
@@ -303,7 +317,7 @@ class _Stream:
         from_samples: where in the utterance it begins.
     """
 
-    def __init__(self, engine: LiveRecognizer, show: Heard, from_samples: int) -> None:
+    def __init__(self, engine: LiveRecognizer, show: _Show, from_samples: int) -> None:
         self._engine, self._show = engine, show
         self.from_samples = from_samples
         self.asked_samples = 0  # of the utterance, when the last text was asked for
@@ -392,11 +406,9 @@ class _Stream:
         if self._partials > _MAX_PARTIALS or len(text) > 2 * self._engine.remote.settings.max_text_chars:
             raise RemoteError(f"{self._engine.name}: sends without an end")
         if text:
-            self.partial_samples = self._sound.taken_samples
-        if text and text != self.partial:
-            self.partial = text
+            news, self.partial, self.partial_samples = text != self.partial, text, self._sound.taken_samples
             self._partial_came.set()
-            self._show(text)
+            self._show(news)
 
     def _over(self, talking: asyncio.Task[str]) -> None:
         self._engine.streams -= 1
@@ -406,5 +418,5 @@ class _Stream:
             talking.exception()  # perhaps nobody waits for it
 
 
-def _nobody(_text: str) -> None:
+def _nobody(_news: bool) -> None:
     """Nobody wants it."""

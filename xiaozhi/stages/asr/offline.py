@@ -178,7 +178,7 @@ class OfflineUtterance:
         tail.add_done_callback(functools.partial(self._decoded_ahead, self._ahead))
 
     def _decoded_ahead(self, ahead: _Ahead, done: asyncio.Future[Transcript]) -> None:
-        """Show what was said so far, and look at the exception of a decode that perhaps nobody waits for."""
+        """Say what was said so far, and look at the exception of a decode that perhaps nobody waits for."""
         if done.cancelled():
             return
         error = done.exception()
@@ -186,16 +186,17 @@ class OfflineUtterance:
             if not ahead.in_silence:  # the other is said when its text is asked for
                 _log.warning("recognition of a partial text failed: %s", error)
             return
-        if not self._partials.on:
+        settled = ahead.in_silence and ahead.reaches >= self._voiced_samples
+        if not settled and not self._partials.on:
             return
         if self._say is None or ahead.end <= self._known_samples:
-            self._partials.dropped += 1
+            self._partials.dropped += self._partials.on
             return
         self._known_samples = ahead.end
-        text = join(ahead.prefix, done.result()).text
-        if text:
-            self._partials.shown += 1
-            self._say(text)
+        whole = join(ahead.prefix, done.result())
+        if whole.text:
+            self._partials.shown += self._partials.on
+            self._say(whole.text, whole) if settled else self._say(whole.text)
 
     @property
     def covered(self) -> bool:

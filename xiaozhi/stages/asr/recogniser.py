@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.concurrency.workers import Priority, WorkerPool
@@ -13,8 +13,19 @@ from xiaozhi.stages.asr.decoding import Decoding
 from xiaozhi.stages.asr.engine import Transcript
 from xiaozhi.stages.asr.remote_use import RemoteUse
 
-Say: TypeAlias = Callable[[str], None]
-"""Called on the loop with the whole text of an utterance so far, while it goes on."""
+
+class Say(Protocol):
+    """Called on the loop with the whole text of an utterance so far, while it goes on."""
+
+    def __call__(self, text: str, settled: Transcript | None = None, /) -> None:
+        """Take it.
+
+        Args:
+            text: to be shown, where `decoding.partials` are on.
+            settled: the same text, where the voice is silent and it has all that was said up to there: it is the answer
+                unless more is said. Told whether partial texts are shown or not.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +155,7 @@ class Recognizer(Protocol):
         return {}
 
     def open(self, decoding: Decoding, say: Say | None = None) -> Utterance:
-        """Begin an utterance; `say` takes its text while it goes on, where `decoding.partials` are on."""
+        """Begin an utterance; `say` takes its text while it goes on."""
         ...
 
     def tell_names(self, names: Sequence[str]) -> None:

@@ -68,7 +68,7 @@ class Recognition(Decoding):
         return self.pool.waiting >= self._max_waiting
 
     def begin(self, say: Say | None = None) -> Utterance:
-        """Begin an utterance; `say` takes its text while it goes on, where `partials` are on."""
+        """Begin an utterance; `say` takes its text while it goes on."""
         utterance = self.engine.open(self, say)
         self.utterances.add(utterance)
         return utterance

@@ -53,10 +53,11 @@ class Recognised:
 
 @dataclass(frozen=True, slots=True)
 class PartialText:
-    """What has been recognised so far of the utterance with this number, which goes on; nobody has asked."""
+    """What has been recognised so far of the utterance with this number, which goes on; see `Say`."""
 
     utterance: int
     text: str
+    settled: Transcript | None = None
 
 
 class Ears(Protocol):
@@ -81,8 +82,8 @@ class AsrStage:
     """Takes one conversation's speech and questions, and says an answer, if only an error, for all not overtaken.
 
     A newer question makes an older one that has not begun to be decoded stale. Audio is taken while decoding runs. With
-    a two-pass recogniser a provisional answer may come first. Where `recognition.partials` are on, the text so far is
-    said while the utterance goes on; never that of an utterance that is over.
+    a two-pass recogniser a provisional answer may come first. Where `recognition.partials` are on, or nothing more may
+    be said, the text so far is said while the utterance goes on; never that of an utterance that is over.
 
     Args:
         recognition: the shared recogniser.
@@ -90,9 +91,7 @@ class AsrStage:
         timeout_s: for one answer.
     """
 
-    def __init__(
-        self, recognition: Ears, say: Callable[[Recognised | PartialText], None], timeout_s: float
-    ) -> None:
+    def __init__(self, recognition: Ears, say: Callable[[Recognised | PartialText], None], timeout_s: float) -> None:
         self._recognition = recognition
         self._say = say
         self._timeout_s = timeout_s
@@ -122,8 +121,8 @@ class AsrStage:
         if utterance is not None:
             utterance.close()
 
-    def _show(self, utterance: int, text: str) -> None:
-        self._say(PartialText(utterance, text))
+    def _show(self, utterance: int, text: str, settled: Transcript | None = None) -> None:
+        self._say(PartialText(utterance, text, settled))
 
     async def _answer(self, asked: Ask, utterance: Utterance) -> None:
         if asked.ticket != self._newest:  # overtaken, or the utterance closed, before this task began

@@ -8,11 +8,11 @@ from typing import Protocol
 
 import numpy as np
 
-from xiaozhi.audio.pcm import PcmFloat
+from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat
 from xiaozhi.concurrency.workers import JobDropped, Priority, WorkerPool
 from xiaozhi.stages.asr.decoding import Decoding
 from xiaozhi.stages.asr.engine import EngineError, Transcript
-from xiaozhi.stages.asr.offline import faint_noise
+from xiaozhi.stages.asr.offline import EARLY_SILENCE_MS, MAX_UNHEARD_S, faint_noise
 from xiaozhi.stages.asr.recogniser import Question, Recognizer, Say, Utterance
 
 
@@ -54,6 +54,8 @@ class StreamingRecognizer(Recognizer):
 class StreamingUtterance:
     """Feeds the utterance to a streaming recogniser as it arrives, once for each step of the model.
 
+    When the voice falls silent an idle worker flushes the model at once: if nothing voiced follows, that is the text.
+
     Audio waits outside the pool and is taken by whichever call runs first, so that a question is never behind audio
     that waits for a worker at a lower priority. Utterances are not batched: see `stages/asr/zipformer.py`.
 
@@ -63,15 +65,17 @@ class StreamingUtterance:
         say: takes the text so far; None where nobody wants it.
     """
 
-    ready = False
-
     def __init__(self, engine: StreamingRecognizer, decoding: Decoding, say: Say | None = None) -> None:
-        self._partials = decoding.partials
+        self._partials, self._early = decoding.partials, decoding.early
         self._say = say
         self._stream = engine.begin()
         self._pool = decoding.pool
         self._fed_samples = 0  # counted on the loop
         self._taken_samples = 0  # counted where they are decoded
+        self._voiced_samples = 0  # up to the last voiced one
+        self._silence_ms = 0.0
+        self._settled_samples = 0  # up to where `_settling` is the text
+        self._settling: asyncio.Future[Transcript] | None = None
         self._waiting: deque[PcmFloat] = deque()
         self._feeding: asyncio.Task[None] | None = None
         self._alone = threading.Lock()  # calls on one stream must not overlap; held for one step, about 5 ms
@@ -80,11 +84,46 @@ class StreamingUtterance:
         """The text so far."""
 
     def feed(self, pcm: PcmFloat, silence_ms: float = 0.0) -> None:
-        """Add audio and have it decoded in the background; how long the voice is silent does not matter."""
+        """Add audio and have it decoded in the background."""
         self._waiting.append(pcm)
         self._fed_samples += len(pcm)
+        self._voiced_samples = self._fed_samples - round(silence_ms * UPLINK_RATE_HZ / 1000.0)
+        self._silence_ms = silence_ms
+        self._settle()
         if self._step_is_due() and (self._feeding is None or self._feeding.done()):
             self._feeding = asyncio.create_task(self._drain(), name="asr-feed")
+
+    @property
+    def ready(self) -> bool:
+        """The whole text is known without waiting."""
+        return self._settling is not None and self._settling.done() and self._covers(held=True)
+
+    def _covers(self, *, held: bool) -> bool:
+        """Whether the model was flushed behind all that may be speech."""
+        settling = self._settling
+        if settling is None or self._settled_samples < self._voiced_samples:
+            return False
+        if settling.done() and (settling.cancelled() or settling.exception() is not None):
+            return False
+        return not held or self._fed_samples - self._settled_samples <= MAX_UNHEARD_S * UPLINK_RATE_HZ
+
+    def _settle(self) -> None:
+        """Flush the model where it is silent and that was not done, if nobody waits for a worker."""
+        if self._silence_ms < EARLY_SILENCE_MS or not self._early.on or self._covers(held=False):
+            return
+        settling = self._pool.start_if_idle(self._finish)
+        if settling is not None:
+            self._early.begun += 1
+            self._settling, self._settled_samples = settling, self._fed_samples
+            settling.add_done_callback(self._settled)
+
+    def _settled(self, settling: asyncio.Future[Transcript]) -> None:
+        if settling.cancelled() or settling.exception() is not None:  # said when the text is asked for
+            return
+        said = settling.result()
+        if said.text and self._say is not None and settling is self._settling and self._covers(held=False):
+            self._partials.shown += self._partials.on
+            self._say(said.text, said)
 
     def _step_is_due(self) -> bool:
         return bool(self._waiting) and self._fed_samples - self._taken_samples >= self._stream.wants_samples
@@ -96,6 +135,7 @@ class StreamingUtterance:
                 self.partial = await self._pool.submit(self._accept, Priority.PARTIAL)
                 if self.partial and self.partial != before:
                     self._show(self.partial)
+                self._settle()
             except JobDropped:  # the pool is closing
                 return
             except EngineError as error:  # said when the text is asked for
@@ -129,6 +169,9 @@ class StreamingUtterance:
         """Decode what waits, flush, and return the whole text; nothing is provisional."""
         if self._failure is not None:
             raise self._failure
+        if self._settling is not None and self._covers(held=question.held):
+            self._early.used += 1
+            return await asyncio.shield(self._settling)
         return await self._pool.submit(self._finish, question.priority, question.is_stale, within_s=question.within_s)
 
     def close(self) -> None:

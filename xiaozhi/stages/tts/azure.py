@@ -20,7 +20,7 @@ from xiaozhi.settings.tts import AzureVoiceSettings
 from xiaozhi.stages.tts.engine import ClauseVoice, TextRefused, VoiceError
 from xiaozhi.stages.tts.errors import NOT_XML, error_in, short, undecodable
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, bilingual
-from xiaozhi.upstream.connections import Connections, reason
+from xiaozhi.upstream.connections import WARM_S, Connections, reason
 
 _PATH: Final = "/cognitiveservices/v1"
 _OWN_DOMAINS: Final = (".cognitiveservices.azure.com", ".cognitiveservices.azure.cn", ".cognitiveservices.azure.us")
@@ -60,6 +60,7 @@ class AzureVoice(ClauseVoice):
     """
 
     name = "azure"
+    warm_s = WARM_S
 
     def __init__(self, settings: AzureVoiceSettings, timeout_s: float) -> None:
         self._settings = settings

@@ -20,6 +20,7 @@ from xiaozhi.stages.tts.dashscope_realtime import QwenVoice, rate_for, voice_for
 from xiaozhi.stages.tts.engine import Mark, Spoken, Voice, VoiceContext, VoiceError, VoiceSession
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest
 from xiaozhi.text.units import UNIT_MS, speakable_chars, units
+from xiaozhi.upstream.connections import WARM_S
 from xiaozhi.upstream.dashscope import DashscopeError, DashscopeSockets, DashscopeTask
 
 # A task without input for 23 s fails; a reply whose next words come later goes on with another.
@@ -40,6 +41,7 @@ class DashscopeVoice(Voice):
     """
 
     name = "dashscope"
+    warm_s = WARM_S
     spans_clauses = True
 
     def __init__(self, settings: DashscopeVoiceSettings, timeout_s: float) -> None:

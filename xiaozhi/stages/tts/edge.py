@@ -1,6 +1,7 @@
 """Microsoft Edge's read-aloud service through the package `edge-tts`: free, natural, needs internet.
 
-The service streams MP3 at 24 kHz, which is decoded as it arrives. `edge-tts` opens a WebSocket for each text.
+The service streams MP3 at 24 kHz, which is decoded as it arrives. `edge-tts` opens a WebSocket for each text; what that
+is opened over (TCP and TLS) is there already for the first text of a reply.
 """
 
 import asyncio
@@ -23,11 +24,15 @@ from xiaozhi.settings import EdgeVoiceSettings
 from xiaozhi.stages.tts.engine import ClauseVoice, TextRefused, VoiceError
 from xiaozhi.stages.tts.errors import undecodable
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, bilingual
-from xiaozhi.upstream.connections import refusal
+from xiaozhi.upstream.connections import Spares, refusal
 
 # 3 s of the service's 48 kbit/s: how far the socket may run ahead of who listens.
 _AHEAD_BYTES: Final = 18_000
 _REACH_TIMEOUT_S: Final = 5.0
+# How long a connection waits for a text at most, and how many do; one that the service closes is replaced unnoticed.
+_SPARE_S: Final = 10.0
+_MAX_SPARE: Final = 8
+_MAX_ANSWER_BYTES: Final = 65_536
 
 # The service takes a difference in Hz alone; the voices speak at about 200 (women) or 120 (men).
 _VOICE_HZ: Final = 180.0
@@ -59,6 +64,7 @@ class EdgeVoice(ClauseVoice):
     """
 
     name = "edge"
+    warm_s = 0.0
 
     def __init__(self, settings: EdgeVoiceSettings, timeout_s: float) -> None:
         self._settings = settings
@@ -66,6 +72,7 @@ class EdgeVoice(ClauseVoice):
         self.about = f"{settings.voice}, English {settings.voice_en} ({where})"
         self._timeout_s = max(1, math.ceil(timeout_s))
         self._url = _address(settings.url)
+        self._spares = Spares[_Connection](_SPARE_S, _MAX_SPARE, _Connection.abort)
         for voice in filter(None, (settings.voice, settings.voice_en)):
             self._request("", voice, None)  # finds names that cannot be
         communicate.WSS_URL = self._url  # type: ignore[attr-defined]  # the module reads it there without exporting it
@@ -102,7 +109,7 @@ class EdgeVoice(ClauseVoice):
         A task of its own reads them, because leaving the library's WebSocket waits up to 10 s for the other side's
         goodbye; once the connection under it is closed it leaves at once.
         """
-        connection = _Connection()
+        connection = self._spares.take() or _Connection(keepalive_timeout=_SPARE_S)
         speech = self._request(text, voice, connection, request)
         pieces: Channel[bytes] = Channel(_AHEAD_BYTES, len)
         reading = asyncio.create_task(_read(speech, pieces), name="edge-read")
@@ -141,18 +148,31 @@ class EdgeVoice(ClauseVoice):
             raise VoiceError(f"{self.name}: {error}") from error
 
     async def warm(self) -> None:
-        """Find out whether the service can be reached; its connections serve one text each, so none is kept.
+        """Open a connection for the next text, and so find out whether the service can be reached.
 
         Raises:
             VoiceError: it cannot.
         """
         url = re.sub(r"^ws", "http", self._url)
         timeout = aiohttp.ClientTimeout(total=_REACH_TIMEOUT_S)
+        connection = _Connection(keepalive_timeout=_SPARE_S)
+        tls = communicate._SSL_CTX  # the library's own: a connection made with another is not taken
         try:
-            async with aiohttp.ClientSession(trust_env=True, timeout=timeout) as session, session.get(url):
-                pass  # any answer will do
-        except (aiohttp.ClientError, OSError) as error:
-            raise VoiceError(f"{self.name}: the read-aloud service cannot be reached: {_reason(error)}") from error
+            async with (
+                aiohttp.ClientSession(connector=connection, trust_env=True, timeout=timeout) as session,
+                session.get(url, ssl=tls, allow_redirects=False) as answer,  # any will do
+            ):
+                await answer.content.read(_MAX_ANSWER_BYTES)  # to its end: the connection is kept then
+        except BaseException as error:
+            await connection.abort()
+            if isinstance(error, aiohttp.ClientError | OSError):
+                raise VoiceError(f"{self.name}: the read-aloud service cannot be reached: {_reason(error)}") from error
+            raise
+        self._spares.put(connection)
+
+    async def close(self) -> None:
+        """Close what is open."""
+        await self._spares.close()
 
 
 def _reason(error: Exception) -> str:

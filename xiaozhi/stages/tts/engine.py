@@ -1,6 +1,7 @@
 """What a voice is: text goes in as it comes, sound comes out as early as it exists."""
 
 import asyncio
+import math
 from abc import abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -91,11 +92,15 @@ class Voice(Protocol):
         about: a few words for the start-up banner, to stand behind the name.
         spans_clauses: a session takes the clauses of a whole reply and marks where the sound of each ends; otherwise
             each clause gets a session of its own, several at once.
+        warm_s: how long what `warm` opens, or a sentence has used, stays open: a turn that begins later has it opened
+            again at its soft end, 0 for every turn (a connection serves one text). Infinite where there is nothing to
+            open.
     """
 
     name: str = ""
     about: str = ""
     spans_clauses: bool = False
+    warm_s: float = math.inf
 
     @classmethod
     def build(cls, context: VoiceContext) -> "Voice":

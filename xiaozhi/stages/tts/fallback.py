@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from copy import copy
@@ -26,6 +27,8 @@ _KEPT_LEAD_SAMPLES: Final = DOWNLINK_RATE_HZ * 20 // 1000
 # A sentence that broke off after less than this is begun anew by the next engine; after more, a repetition would be
 # worse than the missing end.
 _RESTART_SAMPLES: Final = DOWNLINK_RATE_HZ * 300 // 1000
+# Connections that are being opened ahead at the same time.
+_MAX_EXPECTING: Final = 8
 
 
 class VoiceChain:
@@ -56,6 +59,8 @@ class VoiceChain:
     ) -> None:
         self.name = "+".join(voice.name for voice in voices)
         self._voices = tuple(voices)
+        self._open_at: dict[int, float] = {}  # when the connection of a voice was opened or used last
+        self._expecting = 0
         self._first_audio_timeout_s = first_audio_timeout_s
         self._idle_timeout_s = idle_timeout_s
         self._clock = clock
@@ -155,6 +160,25 @@ class VoiceChain:
                     self._preference.dropped(index, pending, self._clock())
         raise VoiceError("; ".join(errors))
 
+    async def expect_text(self) -> None:
+        """A text will come soon, perhaps: have the connection open that the voice in line speaks it over.
+
+        One that was opened or used lately is open; a failure is none, as who speaks will find out.
+        """
+        index = self._preference.first(self._clock())
+        voice, now_s = self._voices[index], self._clock()
+        if now_s - self._open_at.get(index, -math.inf) < voice.warm_s or self._expecting >= _MAX_EXPECTING:
+            return
+        self._expecting += 1
+        self._open_at[index] = now_s
+        try:
+            async with asyncio.timeout(self._first_audio_timeout_s):
+                await voice.warm()
+        except Exception as error:  # noqa: BLE001 - whatever a voice's library does
+            _log.debug("no connection was opened ahead: %s", self._failure(index, error))
+        finally:
+            self._expecting -= 1
+
     async def warm(self) -> None:
         """Warm all voices at once; those that cannot be reached are skipped for a while.
 
@@ -171,6 +195,8 @@ class VoiceChain:
                 errors.append(str(failure))
             elif isinstance(outcome, BaseException):
                 raise outcome
+            else:
+                self._open_at[index] = self._clock()
         if len(errors) == len(self._voices):
             raise VoiceError("; ".join(errors))
 
@@ -220,6 +246,7 @@ class VoiceChain:
         raise TextRefused(f"{voice.name}: sent only silence")
 
     def _spoke(self, index: int, admission: Admission) -> None:
+        self._open_at[index] = self._clock()
         if self._preference.spoke(index, admission, self._clock()):
             _log.info("voice %s is back", self._voices[index].name)
 

@@ -24,7 +24,7 @@ from xiaozhi.stages.tts.errors import short
 from xiaozhi.stages.tts.http_sound import PIECE_BYTES, failures, refusal, sound_of
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, closest
 from xiaozhi.text import bounded_json
-from xiaozhi.upstream.connections import Connections, reason
+from xiaozhi.upstream.connections import WARM_S, Connections, reason
 
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 """Of JSON with sound in it: two minutes of 44.1 kHz samples in base64."""
@@ -40,6 +40,7 @@ class HttpVoice(ClauseVoice):
     """
 
     name = "http"
+    warm_s = WARM_S
 
     def __init__(self, settings: HttpVoiceSettings, timeout_s: float) -> None:
         self._settings, self._asks = settings, settings.request

@@ -53,6 +53,7 @@ class MinimaxVoice(Voice):
     """
 
     name = "minimax"
+    warm_s = _KEPT_S
     spans_clauses = True
 
     def __init__(self, settings: MinimaxVoiceSettings, timeout_s: float) -> None:

@@ -16,7 +16,7 @@ from xiaozhi.settings.pasted import key_fault
 from xiaozhi.stages.tts.engine import ClauseVoice, VoiceError
 from xiaozhi.stages.tts.http_sound import sound_of
 from xiaozhi.stages.tts.voice_request import ANY_VOICE, VoiceRequest, closest
-from xiaozhi.upstream.connections import Connections, reason
+from xiaozhi.upstream.connections import WARM_S, Connections, reason
 
 _SLOWEST, _FASTEST = 0.25, 4.0  # what the API takes
 
@@ -30,6 +30,7 @@ class OpenAIVoice(ClauseVoice):
     """
 
     name = "openai"
+    warm_s = WARM_S
 
     def __init__(self, settings: OpenAIVoiceSettings, timeout_s: float) -> None:
         self._settings = settings

@@ -77,6 +77,7 @@ class SocketVoice(Voice):
     """
 
     spans_clauses = True
+    warm_s = SPARE_S
     reuses: bool = False
     """A connection serves one session after another."""
     advice: dict[int, str] = {}  # noqa: RUF012 - engines replace it, nobody writes to it

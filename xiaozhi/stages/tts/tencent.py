@@ -60,6 +60,7 @@ class TencentVoice(ClauseVoice):
     """
 
     name = "tencent"
+    warm_s = _SPARE_S
 
     def __init__(self, settings: TencentVoiceSettings, timeout_s: float) -> None:
         self._settings = settings

@@ -8,6 +8,7 @@ generation a session names the one before it, so that a reply sounds like one. S
 """
 
 import asyncio
+import math
 import uuid
 from collections.abc import AsyncGenerator
 from typing import Any, Final
@@ -47,6 +48,7 @@ class VolcengineVoice(Voice):
     def __init__(self, settings: VolcengineVoiceSettings, timeout_s: float) -> None:
         self._settings = settings
         self._timeout_s = timeout_s
+        self.warm_s = settings.keep_s or math.inf
         self.about = f"{settings.voice}, {settings.resource_id} from {settings.url}"
         self._connections = Connections(None)
         self._idle: dict[VolcengineSocket, asyncio.TimerHandle] = {}  # open, between sessions; and what closes them

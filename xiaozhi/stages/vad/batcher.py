@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xiaozhi.audio.pcm import PcmFloat
+from xiaozhi.concurrency.workers import begin_thread
 from xiaozhi.settings import VadSettings
 from xiaozhi.stages.vad.silero import CONTEXT_SAMPLES, STATE_WIDTH, WINDOW_SAMPLES, SpeechModel, VadError
 from xiaozhi.stages.vad.uplink import UplinkStream
@@ -106,7 +107,7 @@ class VadBatcher:
         self._model = model
         self._settings = settings
         self._gather_s = min(settings.tick_ms, settings.max_wait_ms) / 1000.0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="vad")
+        self._thread = ThreadPoolExecutor(1, "vad", begin_thread, ("vad",))
         self._waiting: deque[_Job] = deque()
         self._start_handle: asyncio.Handle | None = None
         self._start_soon = False  # `_start_handle` is due in this turn of the loop or the next
