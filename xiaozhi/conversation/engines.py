@@ -136,6 +136,7 @@ class Engines:
         match step:
             case Step.EXTRAS:
                 self.recognition.early.allowed = self.recognition.partials.allowed = not taken
+                self.batcher.half_duplex = taken
             case Step.SPECULATION:
                 self.may_speculate = not taken
             case Step.QUALITY:

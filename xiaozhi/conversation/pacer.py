@@ -104,8 +104,7 @@ class Pacer:
             first = self._clock.sent_ms == 0.0
             if self._pause_expected and self._forgive_silence():
                 self._pause_expected = False
-            # Framing 2 echoes the timestamp of what is being played; 0 means "nothing plays", so it starts at 1.
-            self._link.audio(item.opus, self._generation, 1 + int(self._clock.sent_ms))
+            self._link.audio(item.opus, self._generation)
             self._clock.sent(item.duration_ms, self._now_ms())
             ends_ms = self._clock.ends_ms() or 0.0
             self.recent.append(PlayedPacket(ends_ms - item.duration_ms, item.duration_ms, item.opus))

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Final
 
+from xiaozhi.audio.echo_canceller import EchoCanceller, SentSound
 from xiaozhi.audio.packet_time import packet_ms
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, duration_ms
 from xiaozhi.concurrency.channel import MICROPHONE, RECOGNITION, SPEECH, TEXTS, Channel
@@ -48,6 +49,7 @@ class SpeechInput:
 
     def __init__(self, vad: VadBatcher, recognition: Recognition, settings: Settings) -> None:
         self._vad = vad
+        self._stream = vad.open()
         self._recognition = recognition
         self._settings = settings
         self._packets: Channel[MicInput] = Channel(_MIC_MS, _packet_ms, drop_oldest=True, kind=MICROPHONE)
@@ -63,7 +65,6 @@ class SpeechInput:
     async def run(self) -> None:
         """Find and recognise speech until cancelled."""
         settings = self._settings
-        stream = self._vad.open()
         segmenter = Segmenter(settings.vad.threshold, settings.vad.release_threshold, settings.vad.min_speech_ms)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -72,7 +73,7 @@ class SpeechInput:
                         self._packets,
                         self.speech,
                         self._vad,
-                        stream,
+                        self._stream,
                         segmenter,
                         pre_roll_ms=settings.vad.pre_roll_ms,
                         control=self._control,
@@ -84,13 +85,17 @@ class SpeechInput:
                     name="asr",
                 )
         finally:
-            stream.close()
+            self._stream.close()
 
     def put(self, packet: MicPacket) -> None:
         """Take one packet. Never waits: the oldest is dropped when the VAD cannot keep up."""
         if self._control.mic is Mic.SHUT:
             self.unheard += 1
         self._packets.put_nowait(packet)
+
+    def cancel_echo(self, sent: SentSound) -> None:
+        """The device's packets tell which of `sent` they were heard over."""
+        self._stream.canceller = EchoCanceller(sent)
 
     @property
     def clock(self) -> MicrophoneClock:

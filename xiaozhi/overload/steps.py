@@ -15,7 +15,7 @@ from xiaozhi.settings import LoadSettings, LoadStep
 class Step(Enum):
     """What can be given up, the least missed first."""
 
-    EXTRAS = "extras"  # partial texts, decodes before anybody asked
+    EXTRAS = "extras"  # partial texts, decodes before anybody asked, hearing through a device's own sound
     SPECULATION = "speculation"  # replies prepared before the turn is over
     QUALITY = "quality"  # effort and bitrate of Opus
     HEDGING = "hedging"  # second requests to upstreams
