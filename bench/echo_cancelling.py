@@ -26,7 +26,7 @@ import numpy as np
 
 from bench.endpointing_material import new_segmenter, read_index
 from bench.room import made_up_room, read_room
-from bench.stats import interval, table
+from bench.stats import share, table
 from bench.vad_quality import read_wav
 from bench.word_errors import edits
 from xiaozhi.audio.echo_canceller import EchoCanceller, SentSound
@@ -250,12 +250,6 @@ def places(rooms: dict[str, PcmFloat]) -> list[Place]:
         Place(f"{name}, -12 dB, 20 ppm", -12.0, 120.0, response, drift_ppm=20.0),
         Place(f"{name}, -12 dB, 100 ppm", -12.0, 120.0, response, drift_ppm=100.0),
     ]
-
-
-def share(hits: int, of: int) -> str:
-    """With its interval, in percent."""
-    low, high = interval(hits, of)
-    return f"{100.0 * hits / max(1, of):.1f} % ({100.0 * low:.0f}-{100.0 * high:.0f})"
 
 
 def report(results: Sequence[Result]) -> str:

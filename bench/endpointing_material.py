@@ -24,6 +24,8 @@ SAMPLES_PER_MS: Final = UPLINK_RATE_HZ // 1000
 # One utterance each; single words, letters and wake words have no inside to be cut off in, and longer recordings are
 # several utterances.
 SENTENCES: Final = frozenset({"read", "command", "intent", "spontaneous", "broadcast", "speech", "whisper"})
+HELD_OUT: Final = "HELD-OUT"
+"""A folder in which a file has this name is never read by what chooses settings or trains."""
 _COLUMNS: Final = ("file", "language", "kind", "duration_s", "transcript")
 LONGEST_CLIP_S: Final = 16.0
 _LEAD_MS: Final = 1000
@@ -110,6 +112,12 @@ def read_index(folder: Path) -> list[dict[str, str]]:
     if missing:
         raise SystemExit(f"{index}: has no column {', '.join(missing)}")
     return rows
+
+
+def refuse_held_out(folder: Path) -> None:
+    """What is chosen by a folder cannot be judged by it any more. Raises `SystemExit` for one that is marked so."""
+    if (folder / HELD_OUT).exists():
+        raise SystemExit(f"{folder}: held out, there to judge by; choose by other recordings")
 
 
 def read_clips(folder: Path) -> list[Clip]:
