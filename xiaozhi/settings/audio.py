@@ -31,11 +31,11 @@ class AudioSettings(Section, applies="next turn"):
     zh: “回答开始”消息与第一帧之间留的时间（毫秒）：设备收到这条消息会清空播放队列。"""
     echo_cancellation: NextConnection[bool] = True
     """Devices whose firmware leaves the echo of their loudspeaker to the server (it announces "aec") have it taken off
-    here, so that they can be interrupted and do not hear themselves. While such a device speaks it costs 0.6 ms of a
+    here, so that they can be interrupted and do not hear themselves. While such a device speaks it costs 0.7 ms of a
     core for each 60 ms; under load it is given up first, and nobody is heard over a reply. It needs timestamps: UDP, or
     framing 2, which such a device is told to use when it starts the next time.
     zh: 有的固件把扬声器的回声留给服务器处理（它会声明 aec）：在这里消除回声，设备就能被打断，也不会听见自己。这样的
-    设备说话时，每 60 毫秒声音占用一个核 0.6 毫秒；负载高时最先放弃，回答期间就听不见人说话。需要时间戳：UDP，或者
+    设备说话时，每 60 毫秒声音占用一个核 0.7 毫秒；负载高时最先放弃，回答期间就听不见人说话。需要时间戳：UDP，或者
     帧格式 2（设备下次启动时会得到通知）。"""
     codec_workers: OnRestart[int] = Field(1, ge=1, le=32)
     """Threads that encode and decode Opus. One is enough for about 100 devices.
