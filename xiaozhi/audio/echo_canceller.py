@@ -29,10 +29,10 @@ _AUDIBLE: Final = 1e-6  # -60 dBFS
 _LISTENS_BLOCKS: Final = 25
 _MIN_DOUBT: Final = 3e-4
 _MAX_DOUBT: Final = 0.3
-# Until the filter explains this much nobody is found over the first sound, but for no longer than so many blocks (4 s):
+# Until the filter explains this much nobody is found over the first sound, but for no longer than so many blocks (6 s):
 # what cannot be learnt until then is too faint to matter, or is not there.
 _LEARNT: Final = 0.4
-_LEARNS_BLOCKS: Final = 200
+_LEARNS_BLOCKS: Final = 300
 # The room is another one where as much as this is left and the echo makes up so much of what is heard: where somebody
 # speaks loudly over it, as much is left but the echo is less.
 _UNEXPLAINED: Final = 0.75
@@ -130,7 +130,8 @@ class EchoCanceller:
         self._rest: PcmFloat = np.empty(0, np.float32)
         self._heard_blocks = 0  # with something audible played, since the filter began to learn
         self.learnt = False
-        """The filter explains the echo: what is left is used."""
+        """The filter explains the echo of this reply: what is left is used."""
+        self._was_learnt = False  # of this reply or one before
         # Over about a second of audible sound: what was played, heard, left, and taken off.
         self._far_power = self._mic_power = self._left_power = self._taken_power = 0.0
         self._lowered_power = self._echo_power = 0.0  # over about 60 ms
@@ -196,10 +197,18 @@ class EchoCanceller:
         if missing is None or not 0 < missing <= _MAX_GAP_SAMPLES:
             if missing is not None or self._tail <= 0:
                 self._filter.hush()
+                self._prove_anew()
             return
         sound = self._sent.read(at - missing, missing)
         for first in range(0, missing - BLOCK_SAMPLES + 1, BLOCK_SAMPLES):
             self._filter.play(sound[first : first + BLOCK_SAMPLES])
+
+    def _prove_anew(self) -> None:
+        """Another reply may begin anywhere between two packets of the microphone: what was learnt may lie 60 ms off."""
+        if self.learnt:
+            self.learnt = False
+            self._heard_blocks = _LISTENS_BLOCKS + 1
+            self._far_power = self._mic_power = self._left_power = self._taken_power = 0.0
 
     # What is left ---------------------------------------------------------------------------------------------------
 
@@ -227,13 +236,14 @@ class EchoCanceller:
         if self._heard_blocks == _LISTENS_BLOCKS:
             self._filter.forget(float(np.clip(self._mic_power / self._far_power, _MIN_DOUBT, _MAX_DOUBT)))
         elif self._heard_blocks >= 2 * _LISTENS_BLOCKS and self._left_power < _LEARNT * self._mic_power:
-            self.learnt = True
+            self.learnt = self._was_learnt = True
         elif (
-            self.learnt
+            self._was_learnt
+            and self._heard_blocks >= 3 * _LISTENS_BLOCKS
             and self._left_power > _UNEXPLAINED * self._mic_power
             and self._taken_power > _ECHO_IN_MIC * self._mic_power
         ):
-            self.learnt = False
+            self.learnt = self._was_learnt = False
             self._heard_blocks = 0
             self._filter.forget(0.0)
             self._far_power = self._mic_power = self._left_power = self._taken_power = 0.0
