@@ -3,6 +3,13 @@
 Nobody speaks: how often does the server take the music for a user, and pause or stop it? Then people do speak over
 it: are they heard, and are they understood as well as without music? The echo goes through a room (a decaying
 response of 0.25 s) and is so many dB quieter than what is played; a board with echo cancellation reaches 30 to 40 dB.
+
+RECORDINGS are WAV files or a folder with an `index.tsv`, of which the English sentences are taken. Shares are in
+brackets where 95 of 100 such samples would have them (Wilson).
+
+With `--server URL` a server that runs is judged in real time, by replies instead of music: a device that leaves its
+echo to the server asks `--question` in writing, is silent, then says the sentences over further answers. The canceller
+alone, in audio time: `python -m bench.echo_cancelling`.
 """
 
 import argparse
@@ -19,95 +26,29 @@ from typing import Final
 import aiohttp
 import numpy as np
 
+from bench.endpointing_material import LONGEST_CLIP_S, SENTENCES, read_index
 from bench.first_word import settings_toml
 from bench.harness import ServerProcess, server_process
 from bench.music import AGREED, Model
 from bench.music_material import band, with_voices, write_track
+from bench.room import RoomMicrophone
+from bench.running_server import ServerUnfit, talk_over
 from bench.standins.speech import SpeechStandIn
-from bench.stats import spread, table
+from bench.stats import share, spread, table
 from bench.user import gaps_ms
 from bench.word_errors import edits, words
-from xiaozhi.audio.opus import OpusDecoder, OpusEncoder
-from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16
+from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat
 from xiaozhi.audio.wav import read_wav
 from xiaozhi.client.device import Device
 from xiaozhi.client.link import device_session
-from xiaozhi.client.microphone import MicFrame
 from xiaozhi.client.ota import ClientIdentity
 from xiaozhi.client.speaker import Playback
 from xiaozhi.turn.machine import ListeningMode
 
 _FRAME_MS: Final = 60
-_FRAME: Final = UPLINK_RATE_HZ * _FRAME_MS // 1000
-_ROOM_S: Final = 0.25
-_NOISE_RMS: Final = 10.0 ** (-65.0 / 20.0)
 # A person in front of the device, as microphones of boards deliver it.
 _TALKER_RMS: Final = 10.0 ** (-26.0 / 20.0)
 _SPEAKS_AFTER_S: Final = 3.0
-
-
-class EchoMicrophone:
-    """Hears the device's own loudspeaker, a quiet room, and whoever talks: float32 at 16 kHz inside.
-
-    It is the loudspeaker's `Sink` as well. A frame of echo is one that is being played, to within a frame.
-
-    Args:
-        echo_db: how much quieter the music is here; None for none at all.
-    """
-
-    frame_ms = _FRAME_MS
-
-    def __init__(self, echo_db: float | None) -> None:
-        self._gain = 0.0 if echo_db is None else 10.0 ** (echo_db / 20.0)
-        self._encoder = OpusEncoder(UPLINK_RATE_HZ, _FRAME_MS, 16_000, 0)
-        self._decoder = OpusDecoder(UPLINK_RATE_HZ)
-        self._playing = np.zeros(0, np.float32)
-        dice = np.random.default_rng(3)
-        decay = np.exp(-6.9 * np.arange(int(_ROOM_S * UPLINK_RATE_HZ)) / (_ROOM_S * UPLINK_RATE_HZ))
-        room = dice.normal(0.0, 0.1, len(decay)) * decay
-        room[0] = 1.0
-        self._room = (room / np.sqrt(np.sum(room**2))).astype(np.float32)
-        self._before = np.zeros(len(room) - 1, np.float32)
-        self._said = np.zeros(0, np.float32)
-        self._dice = dice
-
-    def play(self, opus: bytes) -> None:
-        """The loudspeaker has been given a packet."""
-        self._playing = np.concatenate([self._playing, self._decoder.decode(opus)])
-
-    def clear(self) -> None:
-        """The loudspeaker has forgotten what waited."""
-        self._playing = np.zeros(0, np.float32)
-
-    def talk(self, pcm: PcmFloat) -> None:
-        """Somebody says this now: float32[n] at 16 kHz."""
-        self._said = pcm
-
-    @property
-    def silent(self) -> bool:
-        """Nobody is talking."""
-        return not len(self._said)
-
-    def read(self) -> MicFrame:
-        """What is heard in the next 60 ms."""
-        played, self._playing = _first(self._playing)
-        said, self._said = _first(self._said)
-        around = np.concatenate([self._before, played])
-        self._before = around[-len(self._before) :]
-        echo = np.convolve(around, self._room, "valid") * self._gain
-        heard = echo + said + self._dice.normal(0.0, _NOISE_RMS, _FRAME)
-        (opus,) = self._encoder.encode(to_int16(np.clip(heard, -1.0, 1.0).astype(np.float32)))
-        return MicFrame(opus)
-
-    def shut(self) -> float:
-        """Nothing is lost that anybody counts."""
-        return 0.0
-
-
-def _first(pcm: PcmFloat) -> tuple[PcmFloat, PcmFloat]:
-    """One frame, filled up with silence, and the rest."""
-    head, rest = pcm[:_FRAME], pcm[_FRAME:]
-    return (head if len(head) == _FRAME else np.pad(head, (0, _FRAME - len(head)))), rest
 
 
 @dataclass(slots=True)
@@ -144,20 +85,19 @@ class Listener:
     """One device that plays music and hears it."""
 
     def __init__(self, number: int, session: aiohttp.ClientSession, echo_db: float | None) -> None:
-        self.ear = EchoMicrophone(echo_db)
+        self.ear = RoomMicrophone(echo_db)
         self.device = Device(
             ClientIdentity.numbered(number),
             decode_reply=False,
             session=session,
             mode=ListeningMode.REALTIME,
             microphone=self.ear,
-            sink=self.ear,
         )
+        self.ear.hears(self.device.manners.speaker)
 
     async def music(self) -> "asyncio.Task[object]":
         """Ask for music in writing; returns when it sounds. The task ends when its reply is over."""
         device = self.device
-        self.ear.clear()
         device.begin_turn()
         turn = asyncio.create_task(device.turn_text("play some music", reply_timeout_s=3600.0))
         await device.until(lambda: device.manners.speaker.playback.heard_ms > 500.0, 30.0)
@@ -292,10 +232,10 @@ def show(rows: Sequence[Row]) -> str:
                 row.alone.pauses * 60.0 / row.alone.heard_s,
                 row.alone.paused_ms * 60.0 / row.alone.heard_s,
                 row.alone.stopped * 60.0 / row.alone.heard_s,
-                f"{row.spoken.noticed} of {row.spoken.said}",
+                share(row.spoken.noticed, row.spoken.said),
                 spread(row.spoken.after_ms)["p50"],
                 spread(row.spoken.after_ms)["p95"],
-                f"{row.spoken.wrong / max(1, row.spoken.words):.0%}",
+                share(min(row.spoken.wrong, row.spoken.words), row.spoken.words),
             )
             for row in rows
         ),
@@ -308,9 +248,48 @@ def _loud(path: Path) -> PcmFloat:
     return raised
 
 
+def said_over(given: Sequence[Path], most: int) -> list[PcmFloat]:
+    """The sentences of WAV files and of folders with an index, as loud as people are: float32[n] at 16 kHz each.
+
+    Raises:
+        SystemExit: a folder without an index.
+    """
+    files: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            rows = [row for row in read_index(path) if row["language"] == "en" and row["kind"] in SENTENCES]
+            files += [path / row["file"] for row in rows if float(row["duration_s"]) <= LONGEST_CLIP_S]
+        else:
+            files.append(path)
+    return [_loud(path) for path in files[:most]]
+
+
+async def judge(given: argparse.Namespace) -> str:
+    """A server that runs: a Markdown table."""
+    sentences = said_over(given.recordings, given.most)
+    rows = []
+    for echo_db in given.echo:
+        room = RoomMicrophone(echo_db)
+        found = await talk_over(given.server, room, given.question, sentences, given.replies, aec=not given.no_aec)
+        after = spread(found.silent_after_ms)
+        rows.append(
+            (
+                f"{echo_db:.0f}",
+                share(found.answered, found.replies),
+                share(found.noticed, found.said),
+                after["p50"],
+                after["p95"],
+            )
+        )
+        if given.texts:
+            print("\n".join(f"  {text}" for text in found.heard))
+    header = ("echo dB", "replies answered by themselves", "sentences noticed", "silent after ms, p50", "p95")
+    return table(header, rows)
+
+
 async def run(given: argparse.Namespace) -> list[Row]:
     """Every kind of music."""
-    sentences = [_loud(path) for path in given.recordings]
+    sentences = said_over(given.recordings, given.most)
     singers = [read_wav(path) for path in given.singers]
     played = band(given.seconds + 30.0)
     music = {"band": played} if given.music != "voices" else {}
@@ -338,7 +317,12 @@ async def run(given: argparse.Namespace) -> list[Row]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.echo", description=__doc__)
-    parser.add_argument("recordings", nargs="*", type=Path, help="English WAV files that are said over the music")
+    parser.add_argument("recordings", nargs="*", type=Path, help="said over it: WAV files, or a folder with an index")
+    parser.add_argument("--most", type=int, default=12, help="sentences")
+    parser.add_argument("--server", metavar="URL", help="judge a server that runs, by its WebSocket or OTA address")
+    parser.add_argument("--question", default="Tell me a long story.", help="what that server is asked")
+    parser.add_argument("--replies", type=int, default=3, help="of that server, in which nobody speaks")
+    parser.add_argument("--no-aec", action="store_true", help="a device that does not leave its echo to the server")
     parser.add_argument("--singers", nargs="*", type=Path, default=[], help="WAV files that are mixed into the music")
     parser.add_argument("--streaming-model", type=Path, help="folder of a zipformer; pocketsphinx without it")
     parser.add_argument("--music", choices=("both", "band", "voices"), default="both", help="voices need --singers")
@@ -347,6 +331,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", action="append", help="a setting of the server, as table.name=value")
     parser.add_argument("--texts", action="store_true", help="show what was understood as well")
     given = parser.parse_args(arguments)
+    if given.server:
+        try:
+            print(asyncio.run(judge(given)))
+        except ServerUnfit as error:
+            raise SystemExit(str(error)) from None
+        return 0
     rows = asyncio.run(run(given))
     print(show(rows))
     if given.texts:

@@ -5,6 +5,11 @@ they were recorded and with pauses put into their quiet places: one in short sen
 real Silero model, the segmenter and the turn machine of the server decide in audio time when each is committed;
 recognition and the upstreams are delays. Compared are the profiles and fixed hangovers.
 
+With `--server URL` the same utterances are said to a server that runs, in real time, by devices in software, one for
+each; its own recogniser, models and upstreams count, and so does everything that makes it late.
+
+A folder with a file HELD-OUT in it is there to judge by, never to choose by: `--set` refuses it.
+
 A false cut-off is a commit, or a discard as nothing, while more of the utterance follows. Delays run from the end of
 the last voiced window of the utterances that were not cut off. Texts: English by the streaming recogniser in
 `RECORDINGS/models`, its mistakes included; Mandarin is the transcript, cut at a pause where as large a share of the
@@ -14,6 +19,7 @@ utterances of a row, so that the machine learns the pace; everywhere else each u
 """
 
 import argparse
+import asyncio
 import json
 import math
 import sys
@@ -23,9 +29,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench.endpointing_material import RecognisedTexts, Texts, Utterance, make_utterances, read_clips
+from bench.endpointing_material import (
+    RecognisedTexts,
+    Texts,
+    Utterance,
+    make_utterances,
+    read_clips,
+    refuse_held_out,
+)
 from bench.endpointing_run import Hangover, Outcome, Policy, Profile, Upstreams
-from bench.stats import interval, percentile, table
+from bench.running_server import ServerUnfit, hear_all
+from bench.stats import percentile, share, table
 from xiaozhi.settings import TurnSettings, VadSettings
 from xiaozhi.stages.vad.silero import load_silero
 
@@ -48,8 +62,8 @@ class Result:
     def row(self) -> dict[str, object]:
         """The figures, as in the JSON file: shares are 0 to 1, times milliseconds, None where there are none."""
 
-        def at(share: float, values: Sequence[float | None]) -> float | None:
-            found = percentile([value for value in values if value is not None], share)
+        def at(part: float, values: Sequence[float | None]) -> float | None:
+            found = percentile([value for value in values if value is not None], part)
             return None if math.isnan(found) else round(found, 1)
 
         commits = [outcome.commit_ms for outcome in self.outcomes]
@@ -100,13 +114,18 @@ def measure(
     return results
 
 
-def _percent(share: object) -> str:
-    return f"{100.0 * float(str(share)):.1f} %"
+def measure_server(url: str, utterances: Sequence[Utterance], at_once: int) -> list[Result]:
+    """A server that runs on the utterances of every gap, in real time."""
+    results = []
+    for gap_ms in sorted({utterance.gap_ms for utterance in utterances}):
+        of_gap = [utterance for utterance in utterances if utterance.gap_ms == gap_ms]
+        outcomes = asyncio.run(hear_all(url, of_gap, at_once))
+        results.append(Result("running server", "Real time", gap_ms, outcomes))
+    return results
 
 
 def _cut_off(result: Result) -> str:
-    low, high = interval(sum(outcome.cut_off for outcome in result.outcomes), len(result.outcomes))
-    return f"{_percent(result.share_cut_off)} ({100.0 * low:.0f}-{100.0 * high:.0f})"
+    return share(sum(outcome.cut_off for outcome in result.outcomes), len(result.outcomes))
 
 
 def report(results: Sequence[Result]) -> str:
@@ -121,12 +140,12 @@ def report(results: Sequence[Result]) -> str:
         for result in of_delays:
             if result.gap_ms == 0:
                 row = result.row()
-                times = (row[f"{what}_{share}_ms"] for what in ("commit", "first_audio") for share in ("p50", "p95"))
+                times = (row[f"{what}_{part}_ms"] for what in ("commit", "first_audio") for part in ("p50", "p95"))
                 rows.append(
                     [
                         result.policy,
                         _cut_off(result),
-                        _percent(row["missed"]),
+                        share(sum(outcome.missed for outcome in result.outcomes), len(result.outcomes)),
                         *(math.nan if value is None else value for value in times),
                         f"{float(str(row['replies'])):.2f}",
                     ]
@@ -155,22 +174,32 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=MS", help="a [turn] setting for all profiles"
     )
+    parser.add_argument("--server", metavar="URL", help="judge a server that runs, by its WebSocket or OTA address")
+    parser.add_argument("--at-once", type=int, default=4, help="devices that talk to it at once")
     parser.add_argument("--json", type=Path, help="write every figure there")
     args = parser.parse_args()
+    if args.set:
+        refuse_held_out(args.recordings)
     began = time.perf_counter()
     clips = read_clips(args.recordings)
     if not clips:
         raise SystemExit(f"{args.recordings}: no sentences")
     model = load_silero(VadSettings(model=args.vad_model))
     utterances = make_utterances(model, clips, args.gaps)
-    texts = RecognisedTexts(args.asr_models or args.recordings / "models")
     upstreams = [
         Upstreams(f"Reply after {args.reply_ms:g} ms", args.recognition_ms, args.reply_ms),
         Upstreams("Reply at once", args.recognition_ms, 0.0),
         Upstreams(f"Streaming recognition, reply after {args.reply_ms:g} ms", 10.0, args.reply_ms),
     ]
     overrides: dict[str, object] = dict(pair.split("=", 1) for pair in args.set)
-    results = measure(utterances, texts, upstreams, overrides)
+    if args.server:
+        try:
+            results = measure_server(args.server, utterances, args.at_once)
+        except ServerUnfit as error:
+            raise SystemExit(str(error)) from None
+    else:
+        texts = RecognisedTexts(args.asr_models or args.recordings / "models")
+        results = measure(utterances, texts, upstreams, overrides)
     spoken_s = sum(len(utterance.pcm) for utterance in utterances) / 16_000
     unheard = len(clips) - sum(utterance.gap_ms == 0 for utterance in utterances)
     print(

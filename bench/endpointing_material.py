@@ -24,6 +24,9 @@ SAMPLES_PER_MS: Final = UPLINK_RATE_HZ // 1000
 # One utterance each; single words, letters and wake words have no inside to be cut off in, and longer recordings are
 # several utterances.
 SENTENCES: Final = frozenset({"read", "command", "intent", "spontaneous", "broadcast", "speech", "whisper"})
+HELD_OUT: Final = "HELD-OUT"
+"""A folder in which a file has this name is never read by what chooses settings or trains."""
+_COLUMNS: Final = ("file", "language", "kind", "duration_s", "transcript")
 LONGEST_CLIP_S: Final = 16.0
 _LEAD_MS: Final = 1000
 _ROOM_MS: Final = 5000  # behind the speech: longer than any commit may take
@@ -91,22 +94,41 @@ class Utterance:
         return min(max(at, 0), len(self.clip.pcm))
 
 
-def read_clips(folder: Path) -> list[Clip]:
-    """The sentences of a folder with an `index.tsv` (columns file, language, kind, duration_s, transcript).
-
-    Mandarin without a transcript is left out: nothing would say what has been said at a pause.
+def read_index(folder: Path) -> list[dict[str, str]]:
+    """The lines of a folder's `index.tsv`, by their columns: file, language, kind, duration_s, transcript at least.
 
     Raises:
-        SystemExit: there is no index.
+        SystemExit: there is none, or it lacks a column.
     """
     index = folder / "index.tsv"
     if not index.is_file():
-        raise SystemExit(f"{folder}: need an index.tsv with the columns file, language, kind, duration_s, transcript")
+        raise SystemExit(f"{folder}: need an index.tsv with the columns {', '.join(_COLUMNS)}")
     with index.open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        rows = [
+            {key: value or "" for key, value in row.items()}
+            for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, restval="")
+        ]
+    missing = [column for column in _COLUMNS if rows and column not in rows[0]]
+    if missing:
+        raise SystemExit(f"{index}: has no column {', '.join(missing)}")
+    return rows
+
+
+def refuse_held_out(folder: Path) -> None:
+    """What is chosen by a folder cannot be judged by it any more. Raises `SystemExit` for one that is marked so."""
+    if (folder / HELD_OUT).exists():
+        raise SystemExit(f"{folder}: held out, there to judge by; choose by other recordings")
+
+
+def read_clips(folder: Path) -> list[Clip]:
+    """The sentences of a folder with an index, see `read_index`.
+
+    Mandarin without a transcript is left out: nothing would say what has been said at a pause.
+    """
+    rows = read_index(folder)
     clips = []
     for row in rows:
-        language, transcript = row["language"], row["transcript"] or ""
+        language, transcript = row["language"], row["transcript"]
         if row["kind"] not in SENTENCES or float(row["duration_s"]) > LONGEST_CLIP_S:
             continue
         if language == "en" or (language == "zh" and transcript):

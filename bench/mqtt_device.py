@@ -18,8 +18,8 @@ from xiaozhi.audio.packet_time import packet_ms
 from xiaozhi.client.device import Device
 from xiaozhi.client.errors import ConnectFailed, Unreachable
 from xiaozhi.client.handset import HELLO_TIMEOUT_S
-from xiaozhi.client.hello import client_hello
 from xiaozhi.client.link import Link
+from xiaozhi.transport import framing
 from xiaozhi.transport.mqtt_codec import Connect, ConnectCode, MqttError, MqttReader, Packet, PacketKind, Publish
 from xiaozhi.transport.udp import HEADER
 
@@ -203,7 +203,7 @@ class UdpLink(asyncio.DatagramProtocol):
     Args:
         server: where it goes.
         key, nonce: from the server's hello, 16 bytes each.
-        on_audio: called with every packet that is accepted.
+        on_audio: called with every packet that is accepted, in framing 2.
         uplink, downlink: what happens on the way.
     """
 
@@ -280,13 +280,13 @@ class UdpLink(asyncio.DatagramProtocol):
         if self._transport is None:
             return
         proper = len(data) > HEADER.size and data[0] == _AUDIO
-        _, _, length, _, _, sequence = HEADER.unpack_from(data) if proper else (0,) * 6
+        _, _, length, _, timestamp_ms, sequence = HEADER.unpack_from(data) if proper else (0,) * 6
         if not proper or length != len(data) - HEADER.size or sequence <= self._last:
             self.refused += 1
             return
         self._last = sequence
         self.received += 1
-        self._on_audio(self._crypt(data[: HEADER.size], data[HEADER.size :]))
+        self._on_audio(framing.pack(2, self._crypt(data[: HEADER.size], data[HEADER.size :]), timestamp_ms))
 
     def error_received(self, exc: Exception) -> None:
         """Nobody listens there: the firmware does not mind."""
@@ -310,11 +310,12 @@ class MqttLink:
         """Packets forgotten: of UDP none is, here."""
 
     def put(self, message: str | bytes) -> None:
-        """Send JSON (text) or audio (bytes)."""
+        """Send JSON (text) or audio (bytes, in framing 2)."""
         if isinstance(message, str):
             self._client.publish(orjson.loads(message))
         elif self.udp is not None:
-            self.udp.send(message)
+            packet = framing.unpack(2, message)
+            self.udp.send(packet.opus, packet.timestamp_ms)
 
     async def close(self) -> None:
         """Close the sound."""
@@ -474,12 +475,12 @@ class MqttDevice(Device):
         try:
             if self._link is not None:
                 await self._link.close()
-            self.session_id, self.version = "", 1  # a datagram holds the bare packet
+            self.session_id, self.version = "", 2  # a datagram has a timestamp, too
             self._greeting = asyncio.get_running_loop().create_future()
             link = MqttLink(self.client)
             self._link = cast(Link, link)  # it has all that a device needs of one
             self._lost = ""
-            self._put({**client_hello(3, self.microphone.frame_ms, trace=self.traces), "transport": "udp"})
+            self._put({**self._hello(3), "transport": "udp"})
             try:
                 async with asyncio.timeout(HELLO_TIMEOUT_S):
                     await self._greeting

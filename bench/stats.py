@@ -34,6 +34,12 @@ def interval(hits: int, of: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+def share(hits: int, of: int) -> str:
+    """In percent, with its interval."""
+    low, high = interval(hits, of)
+    return f"{100.0 * hits / max(1, of):.1f} % ({100.0 * low:.0f}-{100.0 * high:.0f})"
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table; floats without decimals, NaN as a dash."""
 

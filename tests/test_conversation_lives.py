@@ -458,8 +458,8 @@ class Echoing(VirtualDevice):
                     self.talk.hear(MicPacket(late, bare=True))
                 self._late.clear()
 
-    def audio(self, opus: bytes, generation: int, timestamp_ms: int) -> None:
-        super().audio(opus, generation, timestamp_ms)
+    def audio(self, opus: bytes, generation: int) -> None:
+        super().audio(opus, generation)
         if not len(self._playing):
             self._playing = np.zeros(UPLINK_RATE_HZ * 120 // 1000, np.float32)
         self._playing = np.concatenate([self._playing, 2.0 * self._decoder.decode(opus)])

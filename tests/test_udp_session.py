@@ -104,7 +104,7 @@ def test_a_flood_is_dropped_and_ends() -> None:
 def test_the_downlink_is_numbered_on_and_no_header_is_used_twice_or_in_both_directions() -> None:
     one = session()
     one.receive(uplink(one, 1), HOME, 0.0)
-    sent = [one.pack(PACKET) for _ in range(5)]
+    sent = [one.pack(PACKET, 1 + 60 * n) for n in range(5)]
     headers = [HEADER.unpack_from(datagram or b"") for datagram in sent]
     assert [header[5] for header in headers] == [1, 2, 3, 4, 5]
     assert [header[4] for header in headers] == [1, 61, 121, 181, 241]
@@ -115,10 +115,10 @@ def test_the_downlink_is_numbered_on_and_no_header_is_used_twice_or_in_both_dire
 
 def test_nothing_is_sent_before_the_device_was_heard_nor_what_no_device_takes() -> None:
     one = session()
-    assert one.pack(PACKET) is None
+    assert one.pack(PACKET, 1) is None
     one.receive(uplink(one, 1), HOME, 0.0)
-    assert one.pack(bytes((0x58, *bytes(1200)))) is None
-    assert HEADER.unpack_from(one.pack(PACKET) or b"")[5] == 1, "what was not sent is no gap in the sequence"
+    assert one.pack(bytes((0x58, *bytes(1200))), 1) is None
+    assert HEADER.unpack_from(one.pack(PACKET, 1) or b"")[5] == 1, "what was not sent is no gap in the sequence"
 
 
 @given(st.lists(st.one_of(st.just("in"), st.integers(1, 300)), max_size=80))
@@ -132,7 +132,7 @@ def test_never_more_goes_to_an_address_than_came_from_it_before_it_is_proven(ste
             came += len(datagram)
             one.receive(datagram, ELSEWHERE, 0.0)
         elif isinstance(step, int):
-            left += len(one.pack(PACKET + bytes(step)) or b"")
+            left += len(one.pack(PACKET + bytes(step), 1) or b"")
         assert left <= came
 
 
@@ -140,7 +140,7 @@ def test_sixteen_packets_of_who_has_the_key_prove_an_address() -> None:
     one = session(control_host="203.0.113.9")
     for sequence in range(1, 17):
         one.receive(uplink(one, sequence), ELSEWHERE, 0.0)
-    assert all(one.pack(PACKET + bytes(200)) for _ in range(50))
+    assert all(one.pack(PACKET + bytes(200), 1) for _ in range(50))
 
 
 @given(st.binary(min_size=17, max_size=200), st.booleans())

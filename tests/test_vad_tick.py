@@ -429,7 +429,7 @@ def test_bare_samples_are_taken_as_they_are_and_what_is_none_is_silence() -> Non
     ear = UplinkStream()
     ear.bare = True
     wave = sound(1, 960)
-    pcm, errors = ear.decode([to_int16(wave).astype("<i2").tobytes(), b"odd", b"", bytes(2 * 1921)])
+    pcm, _, errors = ear.decode([to_int16(wave).astype("<i2").tobytes(), b"odd", b"", bytes(2 * 1921)])
     assert errors == 2
     assert len(pcm) == 4 * 960
     assert np.abs(pcm[:960] - np.clip(wave, -1.0, 1.0)).max() < 1e-4

@@ -417,7 +417,7 @@ class VirtualDevice:
     def sentence_start(self, text: str) -> None:
         self._note(text)
 
-    def audio(self, opus: bytes, generation: int, timestamp_ms: int) -> None:
+    def audio(self, opus: bytes, generation: int) -> None:
         if self.state != "speaking":
             raise Dead("sound for a device that was not told to speak")
         if generation > self._silenced:

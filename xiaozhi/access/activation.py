@@ -111,6 +111,11 @@ class Activation:
         pinned = device.client_id if device is not None else ""
         return Standing.ADMITTED if pinned in ("", _pin_of(identity)) else Standing.UNBOUND
 
+    async def sends_echo(self, identity: Identity) -> bool:
+        """Whether it has said that it leaves the echo of its loudspeaker to the server. Raises `StoreError`."""
+        device = await self._store.devices.get(identity.device_id)
+        return device is not None and device.aec
+
     async def knows(self, identity: Identity) -> bool:
         """Whether this client is a device that somebody has let in, or has talked to. Raises `StoreError`."""
         device = await self._store.devices.get(identity.device_id)

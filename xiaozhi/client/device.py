@@ -24,7 +24,7 @@ class Device(Handset):
     """A handset with somebody who talks to it, turn by turn.
 
     Args:
-        identity, manners, microphone, version, mode, trace, speed, session, tools, sink: see `Handset`.
+        identity, manners, microphone, version, mode, trace, speed, session, tools, sink, aec: see `Handset`.
         decode_reply: give the reply's sound in reports; off where hundreds of devices share a processor.
     """
 
@@ -42,6 +42,7 @@ class Device(Handset):
         session: aiohttp.ClientSession | None = None,
         tools: DeviceMcpServer | None = None,
         sink: Sink | None = None,
+        aec: bool = False,
     ) -> None:
         super().__init__(
             identity,
@@ -54,6 +55,7 @@ class Device(Handset):
             session=session,
             tools=tools,
             sink=sink,
+            aec=aec,
         )
         self._decode_reply = decode_reply
 

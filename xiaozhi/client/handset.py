@@ -60,6 +60,8 @@ class Handset:
         session: an HTTP session from `device_session()` to share; the device makes its own when it is left out.
         tools: what the device's MCP server offers, those of every board unless said otherwise.
         sink: where the reply is to be heard as well.
+        aec: a build that leaves the echo of its loudspeaker to the server: where the framing has timestamps, packets of
+            the microphone say which packet has begun to sound.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Handset:
         session: aiohttp.ClientSession | None = None,
         tools: DeviceMcpServer | None = None,
         sink: Sink | None = None,
+        aec: bool = False,
     ) -> None:
         self.identity = identity
         self.manners = manners or Manners()
@@ -95,6 +98,7 @@ class Handset:
         self.speed = speed
         """The microphone's clock against real time."""
         self._sink = sink
+        self._aec = aec
         self._session = session
         self._owned_session: aiohttp.ClientSession | None = None
         self._longest_packet_ms = DEFAULT_FRAME_MS
@@ -143,7 +147,7 @@ class Handset:
             self._greeting = asyncio.get_running_loop().create_future()
             self._link = Link(socket, self._text, self._audio, self._channel_lost)
             self._lost = ""
-            self._put(client_hello(self.version, self.microphone.frame_ms, trace=self.traces))
+            self._put(self._hello(self.version))
             try:
                 async with asyncio.timeout(HELLO_TIMEOUT_S):
                     await self._greeting
@@ -154,6 +158,9 @@ class Handset:
             await self.close()
             raise
         self._act(self.manners.go_idle)
+
+    def _hello(self, version: int) -> dict[str, Any]:
+        return client_hello(version, self.microphone.frame_ms, trace=self.traces, aec=self._aec)
 
     async def close(self) -> None:
         """Drop the connection as a device does: TCP ends without a Close frame. The device can connect again."""
@@ -311,14 +318,15 @@ class Handset:
             self.turn_log.first_packet_ms = now_ms
         speaker = self.manners.speaker
         try:
-            opus = framing.unpack(self.version, message).opus
+            packet = framing.unpack(self.version, message)
+            opus = packet.opus
             duration_ms = packet_ms(opus)
         except (framing.FramingError, ValueError):
             speaker.refuse(LossReason.MALFORMED)
             return
         if duration_ms > self._longest_packet_ms:
             speaker.refuse(LossReason.TOO_LONG)
-        elif self.manners.audio(opus, duration_ms, now_ms) and self._sink is not None:
+        elif self.manners.audio(opus, duration_ms, now_ms, packet.timestamp_ms) and self._sink is not None:
             self._sink.play(opus)
         self.advance()
 
@@ -341,7 +349,8 @@ class Handset:
 
     def _microphone_gave(self, opus: bytes) -> None:
         if self._link is not None and not self._lost:
-            self._link.outbox.put(framing.pack(self.version, opus))
+            timestamp_ms = self.manners.speaker.timestamp_ms(self.now_ms()) if self._aec else 0
+            self._link.outbox.put(framing.pack(self.version, opus, timestamp_ms))
 
     def _voiced(self, at_ms: float) -> None:
         if self.turn_log.tts_start_ms is None:

@@ -10,9 +10,21 @@ from xiaozhi.client.errors import ConnectFailed
 DEFAULT_FRAME_MS: Final = 60.0
 
 
-def client_hello(version: int, frame_ms: int, *, trace: bool) -> dict[str, Any]:
-    """What firmware 2.4.2 says of itself; with `trace`, the server is asked for its times of every turn."""
-    features = {"mcp": True, "glyph_push": False, **({"trace": True} if trace else {})}
+def client_hello(version: int, frame_ms: int, *, trace: bool, aec: bool) -> dict[str, Any]:
+    """What firmware 2.4.2 says of itself.
+
+    Args:
+        version: of the binary framing.
+        frame_ms: length of its packets.
+        trace: the server is asked for its times of every turn.
+        aec: a build that leaves the echo of its loudspeaker to the server.
+    """
+    features = {
+        "mcp": True,
+        "glyph_push": False,
+        **({"trace": True} if trace else {}),
+        **({"aec": True} if aec else {}),
+    }
     audio = {"format": "opus", "sample_rate": UPLINK_RATE_HZ, "channels": 1, "frame_duration": frame_ms}
     hello = {"type": "hello", "version": version, "features": features, "transport": "websocket"}
     return {**hello, "audio_params": audio}

@@ -156,13 +156,13 @@ class Manners:
         """`tts/stop` has arrived."""
         self._schedule(self._tts_stopped, now_ms, self._task_ms)
 
-    def audio(self, packet: bytes, duration_ms: float, now_ms: float) -> bool:
+    def audio(self, packet: bytes, duration_ms: float, now_ms: float, timestamp_ms: int = 0) -> bool:
         """A packet of the reply has arrived; False when it will not be heard."""
         self.advance(now_ms)
         if not self._accepts_audio():
             self.speaker.refuse(LossReason.NOT_SPEAKING)
             return False
-        return self.speaker.put(packet, duration_ms, now_ms)
+        return self.speaker.put(packet, duration_ms, now_ms, timestamp_ms)
 
     def connecting(self, now_ms: float) -> None:
         """The device opens the channel."""

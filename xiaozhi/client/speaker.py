@@ -21,6 +21,9 @@ FIRMWARE_QUEUE_PACKETS: Final = 44
 # Builds since August 2026 have room for 20 before the decoder.
 NEW_QUEUE_PACKETS: Final = 24
 
+# Firmware: of the timestamps that wait for a packet of the microphone, one is thrown away where there are more.
+_MAX_TIMESTAMPS: Final = 3
+
 # py-xiaozhi 2.1.1: decoded audio waits in a buffer of 10 s that forgets its oldest part.
 DESKTOP_QUEUE_MS: Final = 10_000.0
 
@@ -48,6 +51,13 @@ class HeardPacket:
     at_ms: float
     packet: bytes
     heard_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    packet: bytes
+    duration_ms: float
+    timestamp_ms: int
 
 
 @dataclass(slots=True)
@@ -93,30 +103,32 @@ class Speaker:
     def __init__(self, max_packets: int | None = FIRMWARE_QUEUE_PACKETS, max_ms: float | None = None) -> None:
         self._max_packets = max_packets
         self._max_ms = max_ms
-        self._waiting: deque[tuple[bytes, float]] = deque()
+        self._waiting: deque[_Queued] = deque()
         self._waiting_ms = 0.0
         self._playing: tuple[float, bytes, float] | None = None  # began at, packet, duration
+        self._timestamps: deque[int] = deque()  # of what has begun to sound, for packets of the microphone
         self._silent_since_ms: float | None = None  # when the queue ran dry
         self._in_reply = False
         self.playback = Playback()
 
-    def put(self, packet: bytes, duration_ms: float, now_ms: float) -> bool:
+    def put(self, packet: bytes, duration_ms: float, now_ms: float, timestamp_ms: int = 0) -> bool:
         """A packet that sounds for `duration_ms` arrives; False when it found no room."""
+        queued = _Queued(packet, duration_ms, timestamp_ms)
         self.advance(now_ms)
         self.playback.received += 1
         if self._playing is None:
             if self._in_reply and self._silent_since_ms is not None and now_ms > self._silent_since_ms:
                 self.playback.starved_count += 1
                 self.playback.starved_ms += now_ms - self._silent_since_ms
-            self._playing = (now_ms, packet, duration_ms)
+            self._begin(now_ms, queued)
         elif self._max_packets is not None and len(self._waiting) + 1 >= self._max_packets:
             self.drop(LossReason.QUEUE_FULL)
             return False
         else:
-            self._waiting.append((packet, duration_ms))
+            self._waiting.append(queued)
             self._waiting_ms += duration_ms
             while self._max_ms is not None and self.queued_ms(now_ms) > self._max_ms and self._waiting:
-                self._waiting_ms -= self._waiting.popleft()[1]
+                self._waiting_ms -= self._waiting.popleft().duration_ms
                 self.drop(LossReason.QUEUE_FULL)
         self.playback.lead_max_ms = max(self.playback.lead_max_ms, self.queued_ms(now_ms))
         return True
@@ -140,12 +152,29 @@ class Speaker:
                 return
             self.playback.heard.append(HeardPacket(began_ms, packet, duration_ms))
             if self._waiting:
-                following, following_ms = self._waiting.popleft()
-                self._waiting_ms = self._waiting_ms - following_ms if self._waiting else 0.0
-                self._playing = (ends_ms, following, following_ms)
+                following = self._waiting.popleft()
+                self._waiting_ms = self._waiting_ms - following.duration_ms if self._waiting else 0.0
+                self._begin(ends_ms, following)
             else:
                 self._playing = None
                 self._silent_since_ms = ends_ms
+
+    def _begin(self, at_ms: float, queued: _Queued) -> None:
+        self._playing = (at_ms, queued.packet, queued.duration_ms)
+        if queued.timestamp_ms:
+            self._timestamps.append(queued.timestamp_ms)
+
+    def timestamp_ms(self, now_ms: float) -> int:
+        """For a packet of the microphone that is complete: of what has begun to sound, as the firmware gives it."""
+        self.advance(now_ms)
+        waiting = len(self._timestamps)
+        oldest = self._timestamps.popleft() if waiting else 0
+        return oldest if waiting <= _MAX_TIMESTAMPS else 0
+
+    @property
+    def playing(self) -> HeardPacket | None:
+        """What sounds, as of the last time that was passed in."""
+        return HeardPacket(*self._playing) if self._playing is not None else None
 
     def clear(self, now_ms: float, reason: LossReason) -> None:
         """Forget what waits and cut off what sounds."""
@@ -159,6 +188,7 @@ class Speaker:
                 unheard += 1
         self.drop(reason, unheard)
         self._waiting.clear()
+        self._timestamps.clear()
         self._waiting_ms = 0.0
         self._playing = None
         self._silent_since_ms = None

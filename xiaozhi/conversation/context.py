@@ -168,6 +168,11 @@ class ConversationContext:
             self._kept_pause_ms = pause_ms
             self._store.devices.note_pause(self._device.id, pause_ms)
 
+    def note_aec(self, aec: bool) -> None:
+        """Write down whether the device leaves the echo of its loudspeaker to the server, where that is new."""
+        if self._known and aec is not self._device.aec:
+            self._store.devices.note_aec(self._device.id, aec=aec)
+
     # Asking -------------------------------------------------------------------------------------------------------
 
     def messages(self, text: str, transcript: Transcript) -> list[Message]:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
+from xiaozhi.audio.echo_canceller import SentSound
 from xiaozhi.conversation.agent_engines import AgentEars
 from xiaozhi.conversation.context import ConversationContext
 from xiaozhi.conversation.device_link import DeviceLink
@@ -130,6 +131,17 @@ class Conversation:
             raise
         self._machine.pace.restore(self._context.device.pause_ms)
         self._planner.take_greetings()
+
+    def takes_echo(self, sends_echo: bool, sent: SentSound | None) -> None:
+        """Whether the device leaves the echo of its loudspeaker to the server.
+
+        Args:
+            sends_echo: so it says; kept for its next start.
+            sent: it is taken off by this, of which the device's packets tell over what they were heard; None: not.
+        """
+        self._context.note_aec(sends_echo)
+        if sent is not None:
+            self._speech_input.cancel_echo(sent)
 
     def use_device(self, device: DeviceTools | None) -> None:
         """The device offers tools of its own, or none any more."""

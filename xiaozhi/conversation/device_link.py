@@ -38,7 +38,7 @@ class DeviceLink(Protocol):
         """Show the subtitle of the audio that follows."""
         ...
 
-    def audio(self, opus: bytes, generation: int, timestamp_ms: int) -> None:
+    def audio(self, opus: bytes, generation: int) -> None:
         """Send one packet; it is dropped if by then `silence` has been called for its generation or a later one."""
         ...
 

@@ -157,6 +157,7 @@ class Engines:
         match step:
             case Step.EXTRAS:
                 self.recognition.partials.allowed = not taken
+                self.batcher.half_duplex = taken
             case Step.SECOND_PASS:
                 self.recognition.second_pass.allowed = not taken
             case Step.SPECULATION:

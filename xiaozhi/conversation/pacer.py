@@ -166,8 +166,7 @@ class Pacer:
     def _send(self, packet: SpeechPacket) -> None:
         if self._pause_expected and self._forgive_silence():
             self._pause_expected = False
-        # Framing 2 echoes the timestamp of what is being played; 0 means "nothing plays", so it starts at 1.
-        self._link.audio(packet.opus, self._generation, 1 + int(self._clock.sent_ms))
+        self._link.audio(packet.opus, self._generation)
         self._clock.sent(packet.duration_ms, self._now_ms())
         ends_ms = self._clock.ends_ms() or 0.0
         self.recent.append(PlayedPacket(ends_ms - packet.duration_ms, packet.duration_ms, packet.opus))

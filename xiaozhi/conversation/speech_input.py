@@ -3,6 +3,7 @@
 import asyncio
 from typing import Final, TypeAlias
 
+from xiaozhi.audio.echo_canceller import EchoCanceller, SentSound
 from xiaozhi.audio.packet_time import packet_ms
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, duration_ms
 from xiaozhi.concurrency.channel import HEARD, MICROPHONE, Channel
@@ -50,6 +51,7 @@ class SpeechInput:
 
     def __init__(self, vad: VadBatcher, recognition: Ears, settings: Settings) -> None:
         self._vad = vad
+        self._stream = vad.open()
         self._settings = settings
         self._packets: Channel[MicInput] = Channel(_MIC_MS, _packet_ms, drop_oldest=True, kind=MICROPHONE)
         self._control = VadControl(self._packets)
@@ -67,20 +69,19 @@ class SpeechInput:
 
     async def _listen(self) -> None:
         vad = self._settings.vad
-        stream = self._vad.open()
         segmenter = Segmenter(vad.threshold, vad.release_threshold, vad.min_speech_ms)
         try:
             await run_vad(
                 self._packets,
                 self.heard,
                 self._vad,
-                stream,
+                self._stream,
                 segmenter,
                 pre_roll_ms=vad.pre_roll_ms,
                 control=self._control,
             )
         finally:
-            stream.close()
+            self._stream.close()
             self._asr.forget()
 
     def put(self, packet: MicPacket) -> None:
@@ -88,6 +89,10 @@ class SpeechInput:
         if self._control.mic is Mic.SHUT:
             self.unheard += 1
         self._packets.put_nowait(packet)
+
+    def cancel_echo(self, sent: SentSound) -> None:
+        """The device's packets tell which of `sent` they were heard over."""
+        self._stream.canceller = EchoCanceller(sent)
 
     @property
     def clock(self) -> MicrophoneClock:

@@ -101,11 +101,9 @@ class OtaRoutes:
         placed = await self._place(identity.device_id) if self._place is not None else ""
         url = websocket_url(placed or base)
         token = self._access.token_auth.token_for(identity)
-        answer: dict[str, object] = {
-            "server_time": self._server_time(),
-            # `version` is always sent: a device that once met a version 3 server would otherwise stay with it.
-            "websocket": {"url": url, "token": token, "version": 1},
-        }
+        # `version` is always sent: a device that once met a version 3 server would otherwise stay with it.
+        websocket = {"url": url, "token": token, "version": 1}
+        answer: dict[str, object] = {"server_time": self._server_time(), "websocket": websocket}
         if self._mqtt is not None and self._mqtt.is_for(identity.device_id) and not identity.is_anonymous:
             answer["mqtt"] = self._mqtt.section(identity, token, placed or base)
         try:
@@ -118,6 +116,8 @@ class OtaRoutes:
                 chinese = not request.headers.get("Accept-Language", "zh").lower().startswith("en")
                 address = address_of(request, self._trusted)
                 answer["activation"] = await self._access.activation.section(identity, address, where, chinese=chinese)
+            elif await self._access.activation.sends_echo(identity):
+                websocket["version"] = 2  # with the timestamps by which its echo is found
         except Crowded as error:
             return too_many(error.wait_s)
         except StoreError as error:

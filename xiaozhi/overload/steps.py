@@ -15,7 +15,7 @@ from xiaozhi.settings import LoadSettings, LoadStep
 class Step(Enum):
     """What can be given up, the least missed first."""
 
-    EXTRAS = "extras"  # partial texts
+    EXTRAS = "extras"  # partial texts, hearing through a device's own sound
     SECOND_PASS = "second_pass"  # confirming what a streaming recogniser has heard
     SPECULATION = "speculation"  # replies prepared before the turn is over
     QUALITY = "quality"  # effort and bitrate of Opus

@@ -34,6 +34,14 @@ class AudioSettings(Section, applies="next turn"):
     zh: “回答开始”消息与第一帧之间留的时间（毫秒）。固件在主循环里处理这条消息，会清空播放队列并丢掉之前到的声音：屏幕
     忙的设备需要 50 到 100 毫秒。这段时间藏在语音合成的延迟里，只有声音马上就有（例如来自缓存）时才会多等。电脑或手机
     上的客户端（不回传 session id）不需要：最多只等 20 毫秒。"""
+    echo_cancellation: NextConnection[bool] = True
+    """Devices whose firmware leaves the echo of their loudspeaker to the server (it announces "aec") have it taken off
+    here, so that they can be interrupted and do not hear themselves. While such a device speaks it costs 0.7 ms of a
+    core for each 60 ms; under load it is given up first, and nobody is heard over a reply. It needs timestamps: UDP, or
+    framing 2, which such a device is told to use when it starts the next time.
+    zh: 有的固件把扬声器的回声留给服务器处理（它会声明 aec）：在这里消除回声，设备就能被打断，也不会听见自己。这样的
+    设备说话时，每 60 毫秒声音占用一个核 0.7 毫秒；负载高时最先放弃，回答期间就听不见人说话。需要时间戳：UDP，或者
+    帧格式 2（设备下次启动时会得到通知）。"""
     codec_workers: OnRestart[int] = Field(0, ge=0, le=32)
     """Threads that encode Opus; 0 goes by the machine: one for each core, four at most. Less than one core of work for
     100 voices, but a single thread that is held up holds up every voice.

@@ -68,6 +68,7 @@ class DeviceRecord:
         created_at, last_seen, bound_at: when.
         talked: something that was said to it is kept.
         pause_ms: how long its user pauses inside sentences; 0 where that is not known.
+        aec: it leaves the echo of its loudspeaker to the server.
     """
 
     id: str
@@ -88,6 +89,7 @@ class DeviceRecord:
     bound_at: float = 0.0
     talked: bool = False
     pause_ms: float = 0.0
+    aec: bool = False
 
     @property
     def bound(self) -> bool:
@@ -165,6 +167,12 @@ class Devices:
         """Keep how long its user pauses inside sentences, without waiting; a removed device is not made again."""
         self._database.post(
             lambda connection: connection.execute("UPDATE devices SET pause_ms = ? WHERE id = ?", (pause_ms, device_id))
+        )
+
+    def note_aec(self, device_id: str, *, aec: bool) -> None:
+        """Keep whether it leaves the echo to the server, without waiting; a removed device is not made again."""
+        self._database.post(
+            lambda connection: connection.execute("UPDATE devices SET aec = ? WHERE id = ?", (aec, device_id))
         )
 
     async def allow(self, device_id: str) -> DeviceRecord:
@@ -299,5 +307,6 @@ def found(connection: sqlite3.Connection, device_id: str) -> DeviceRecord:
 
 
 def _device(row: sqlite3.Row) -> DeviceRecord:
-    own = {"access": DeviceAccess(row["access"]), "hmac_key": bytes(row["hmac_key"]), "talked": bool(row["talked"])}
+    own: dict[str, Any] = {"access": DeviceAccess(row["access"]), "hmac_key": bytes(row["hmac_key"])}
+    own |= {name: bool(row[name]) for name in ("talked", "aec")}
     return record(DeviceRecord, row, **own)

@@ -119,6 +119,10 @@ STEPS: Final[tuple[str, ...]] = (
     """
     ALTER TABLE devices ADD COLUMN pause_ms REAL NOT NULL DEFAULT 0;
     """,
+    # 9: whether a device leaves the echo of its loudspeaker to the server
+    """
+    ALTER TABLE devices ADD COLUMN aec INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 
 VERSION: Final = len(STEPS)

@@ -189,7 +189,7 @@ class DeviceLeg:
             return
         self._plays_until_s = max(self._plays_until_s, now_s)
         if self._plays_until_s - now_s < _MAX_AHEAD_S:
-            self.session.audio(opus, _GENERATION, int(self._plays_until_s * 1000.0) & 0xFFFFFFFF)
+            self.session.audio(opus, _GENERATION)
             self._plays_until_s += duration_s
 
     async def end(self) -> None:

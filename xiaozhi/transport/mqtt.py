@@ -107,7 +107,7 @@ class MqttDownlink:
         if generation != self._generation:
             self._generation, self._untaken = generation, 0
         self.written_at = self._loop.time()
-        if not self.closed and self._udp.send(self._sound, opus):
+        if not self.closed and self._udp.send(self._sound, opus, timestamp_ms):
             self._untaken = 0
         else:
             self._untaken += 1

@@ -115,6 +115,11 @@ class DeviceProtocol:
     """Its microphone's frames are samples and not Opus (desktop clients; what it plays is Opus even so)."""
     _greeted: bool = field(default=False, init=False)
 
+    @property
+    def has_timestamps(self) -> bool:
+        """Its packets of sound carry timestamps, and those of the microphone may repeat them."""
+        return self.transport == "udp" or self.version in (2, framing.MQTT_GATEWAY)
+
     def receive_text(self, text: str) -> Event:
         """Understand a text frame. Never raises: what cannot be understood is `Ignored`."""
         message = read_message(text)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Coroutine, Mapping
 from typing import Any, Final, Protocol
 
+from xiaozhi.audio.echo_canceller import SentSound
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ
 from xiaozhi.conversation.conversation import Conversation
 from xiaozhi.conversation.saying import Told
@@ -125,6 +126,7 @@ class DeviceSession:
         """The call that the device is in."""
         self._services = services
         self._downlink = downlink
+        self._sent = SentSound()
         self._conversation = Conversation(services, self, device_id, notice=notice)
         self._conversation.use_device(tools)
         self._loop = asyncio.get_running_loop()
@@ -203,6 +205,7 @@ class DeviceSession:
             case Hello():
                 self._traces = event.traces
                 self._services.prewarm()
+                self._take_echo("aec" in event.features)
                 self._downlink.send(self.protocol.hello(DOWNLINK_RATE_HZ, FRAME_MS))
             case ListenStart(mode):
                 talk.listen(mode)
@@ -226,6 +229,14 @@ class DeviceSession:
                     _log.debug("ignored: %s", why, extra=self.about)
                 return
         self._spoke = True
+
+    def _take_echo(self, sends_echo: bool) -> None:
+        """Firmware that leaves the echo to the server says so; without timestamps it stays in."""
+        wanted = sends_echo and self._services.settings.audio.echo_cancellation
+        self._sent.kept = wanted and self.protocol.has_timestamps
+        self._conversation.takes_echo(sends_echo, self._sent if self._sent.kept else None)
+        if wanted and not self._sent.kept:
+            _log.info("echo stays in until it starts again: no timestamps", extra=self.about)
 
     @property
     def about(self) -> dict[str, object]:
@@ -265,12 +276,13 @@ class DeviceSession:
         """Show a subtitle."""
         self._downlink.send(self.protocol.sentence_start(text))
 
-    def audio(self, opus: bytes, generation: int, timestamp_ms: int) -> None:
+    def audio(self, opus: bytes, generation: int) -> None:
         """Send one packet."""
-        self._downlink.send_audio(opus, generation, timestamp_ms)
+        self._downlink.send_audio(opus, generation, self._sent.sent(opus, FRAME_MS))
 
     def silence(self, generation: int) -> None:
         """Let no more audio of this generation out."""
+        self._sent.stop()
         self._downlink.silence(generation)
 
     def untaken_ms(self, generation: int) -> float:

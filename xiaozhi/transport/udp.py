@@ -99,7 +99,6 @@ class UdpSession:
         self._proof = 0  # packets since the address changed
         self._owed_bytes = 0  # what may be sent to an address that is not proven
         self._sent = 0  # sequence of the newest packet sent
-        self._timestamp_ms = 1  # of the next one: the clock of all that was sent; 0 means none
 
     @property
     def nonce(self) -> bytes:
@@ -143,15 +142,13 @@ class UdpSession:
             self._resumes_at = sequence + 1
         return resumed and address == self.address
 
-    def pack(self, opus: bytes) -> bytes | None:
-        """The datagram for the next packet of sound.
+    def pack(self, opus: bytes, timestamp_ms: int) -> bytes | None:
+        """The datagram for the next packet of sound; no timestamp may come twice, or a keystream would.
 
         None where there is nobody to send it to, where no device would take it, or where more would be sent to an
         address than came from there before it is proven. A packet that is not sent is a gap in time, and none in the
         sequence.
         """
-        timestamp_ms = self._timestamp_ms
-        self._timestamp_ms += max(1, round(_duration_ms(opus)))
         if self.address is None or len(opus) > MAX_OPUS_BYTES or not self._may_send(HEADER.size + len(opus)):
             return None
         self._sent += 1
@@ -225,9 +222,9 @@ class UdpEndpoint(asyncio.DatagramProtocol):
             self.lost += session.lost
         session.address = None  # nothing more is sent
 
-    def send(self, session: UdpSession, opus: bytes) -> bool:
+    def send(self, session: UdpSession, opus: bytes, timestamp_ms: int) -> bool:
         """Send one packet; whether it has left."""
-        datagram = session.pack(opus)
+        datagram = session.pack(opus, timestamp_ms)
         if datagram is None or self._transport is None or self._transport.is_closing():
             return False
         self._transport.sendto(datagram, session.address)

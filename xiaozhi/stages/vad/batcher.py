@@ -104,6 +104,8 @@ class VadBatcher:
         self.stats = BatcherStats()
         self.observe: Callable[[int, float, float], None] | None = None
         """Called after every batch with devices served, the longest wait and the time in the thread (seconds)."""
+        self.half_duplex = False
+        """Under load: echoes are not cancelled, and nobody is looked for over them."""
         self._model = model
         self._settings = settings
         self._gather_s = min(settings.tick_ms, settings.max_wait_ms) / 1000.0
@@ -278,9 +280,9 @@ class VadBatcher:
         pending: list[tuple[_Job, list[PcmFloat]]] = []
         for job in jobs:
             try:
-                job.sound.pcm, job.sound.errors = job.stream.decode(job.packets)
+                job.sound.pcm, judged, job.sound.errors = job.stream.decode(job.packets, half_duplex=self.half_duplex)
                 if job.judge:
-                    pending.append((job, job.stream.windows(job.sound.pcm)))
+                    pending.append((job, job.stream.windows(judged)))
                 else:
                     job.stream.skip()
             except Exception as error:  # noqa: BLE001 - one device's fault must not reach the others of its batch

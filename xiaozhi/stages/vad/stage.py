@@ -182,6 +182,7 @@ class _Listener:
         while await self._mic.peek() is not None:
             resets = self._resets
             packets: list[bytes | None] = []
+            timestamps: list[int] = []
             released: KeyReleased | None = None
             while len(self._mic) and released is None:
                 item = await self._mic.get()
@@ -190,13 +191,15 @@ class _Listener:
                 else:
                     packets += [None] * item.lost
                     packets.append(item.opus)
+                    timestamps += [0] * item.lost
+                    timestamps.append(item.timestamp_ms)
                     self._stream.bare = item.bare
             if packets:
-                await self._hear(packets, resets)
+                await self._hear(packets, timestamps, resets)
             if released is not None:
                 await self._speech.put(released)
 
-    async def _hear(self, packets: Sequence[bytes | None], resets: int) -> None:
+    async def _hear(self, packets: Sequence[bytes | None], timestamps: Sequence[int], resets: int) -> None:
         if self._overtaken:
             overtaken = list(self._overtaken)
             self._overtaken.clear()
@@ -206,6 +209,7 @@ class _Listener:
             return
         began_ms, came_ms = self._now_ms, self._loop.time() * 1000.0
         self._hearing = True
+        self._stream.timestamps_ms = timestamps
         try:
             heard = await self._batcher.hear(self._stream, packets)
         finally:

@@ -1,11 +1,13 @@
 """What is kept of one device's microphone between batches: decoder, unjudged samples, the model's memory."""
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xiaozhi.audio.echo_canceller import EchoCanceller
 from xiaozhi.audio.opus import OpusDecoder, OpusError
 from xiaozhi.audio.pcm import PcmFloat, to_float
 from xiaozhi.stages.vad.silero import CONTEXT_SAMPLES, WINDOW_SAMPLES
@@ -65,8 +67,10 @@ class UplinkStream:
         "_still_windows",
         "_tail",
         "bare",
+        "canceller",
         "heard_at_s",
         "hearing",
+        "timestamps_ms",
     )
 
     def __init__(self) -> None:
@@ -76,6 +80,10 @@ class UplinkStream:
         """What comes are samples, int16 in little-endian order at 16 kHz, and no Opus; set between batches."""
         self.hearing = False
         """Packets of it wait, or are being judged, for somebody who waits for that."""
+        self.canceller: EchoCanceller | None = None
+        """Takes the device's own sound off, where its packets say what that was."""
+        self.timestamps_ms: Sequence[int] = ()
+        """Of the packets that are decoded next; set between batches, empty for none."""
         self._closed = self._in_batch = self._rest_asked = self._forget_asked = False
         self._packet_samples = _FIRST_PACKET_SAMPLES
         self._let_go()
@@ -141,18 +149,22 @@ class UplinkStream:
 
     # In the batch's thread -----------------------------------------------------------------------------------------
 
-    def decode(self, packets: Sequence[bytes | None]) -> tuple[PcmFloat, int]:
-        """Decode packets to float32[n] in [-1, 1] at 16 kHz; also how many were not what they should be.
+    def decode(self, packets: Sequence[bytes | None], *, half_duplex: bool = False) -> tuple[PcmFloat, PcmFloat, int]:
+        """Decode packets to float32[n] in [-1, 1] at 16 kHz.
 
-        Those and empty ones (the encoder had nothing to say) become as much silence as the last good packet lasted;
-        one that was lost on the way (None) as much of what the decoder takes for its sound.
+        Returned are what is heard, in what somebody is looked for (the same, but for the device's own sound), and how
+        many packets were not what they should be. Those and empty ones (the encoder had nothing to say) become as much
+        silence as the last good packet lasted; one that was lost on the way (None) as much of what the decoder takes
+        for its sound.
         """
         if self._decoder is None and not self.bare:
             self._decoder = OpusDecoder()
         decode = _samples if self._decoder is None or self.bare else self._decoder.decode
         pieces: list[PcmFloat] = []
+        judged: list[PcmFloat] = []
         errors = 0
-        for packet in packets:
+        timestamps, self.timestamps_ms = self.timestamps_ms, ()
+        for packet, timestamp_ms in zip(packets, timestamps or repeat(0), strict=False):
             pcm: PcmFloat | None = None
             try:
                 if packet:
@@ -166,9 +178,13 @@ class UplinkStream:
             elif len(pcm):
                 # Through libav a stream's first packet comes short of up to 2 ms, which stay in the resampler.
                 self._packet_samples = -(-len(pcm) // _PACKET_STEP_SAMPLES) * _PACKET_STEP_SAMPLES
+            pcm = np.clip(pcm, -1.0, 1.0)  # garbage that happens to decode was seen to reach 1.5
+            if self.canceller is not None and timestamps:
+                pcm, clear = self.canceller.cancel(pcm, timestamp_ms, half_duplex=half_duplex)
+                judged.append(clear)
             pieces.append(pcm)
-        whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-        return np.clip(whole, -1.0, 1.0), errors  # garbage that happens to decode was seen to reach 1.5
+        whole = _whole(pieces)
+        return whole, _whole(judged) if judged else whole, errors
 
     def windows(self, pcm: PcmFloat) -> list[PcmFloat]:
         """The windows that `pcm` completes, float32[64 + 512] each; the rest waits for the next call."""
@@ -231,6 +247,10 @@ class UplinkStream:
         if self._quiet_windows >= FORGET_WINDOWS:
             self._state = None
             self._quiet_windows = 0
+
+
+def _whole(pieces: list[PcmFloat]) -> PcmFloat:
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 def _samples(packet: bytes) -> PcmFloat:
