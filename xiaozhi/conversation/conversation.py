@@ -24,7 +24,7 @@ from xiaozhi.conversation.saying import Saying, Told
 from xiaozhi.conversation.services import Services
 from xiaozhi.conversation.speech_input import SpeechInput
 from xiaozhi.conversation.turn_records import TurnRecords
-from xiaozhi.events import Clause, KeyReleased, MicPacket, SpeechBegan, SpeechEvent
+from xiaozhi.events import Clause, KeyReleased, MicPacket, SpeechBegan, SpeechEvent, SpeechLikely
 from xiaozhi.stages.asr.stage import PartialText, Recognised
 from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
 from xiaozhi.text.language import language_of
@@ -41,6 +41,7 @@ from xiaozhi.turn.decisions import (
     PauseReply,
     Recognise,
     ResumeReply,
+    ShortenLead,
     StartReply,
     StartSaying,
 )
@@ -288,6 +289,8 @@ class Conversation:
         async for heard in self._speech_input.speech:
             if isinstance(heard, KeyReleased):
                 self._key_released(heard)
+            elif isinstance(heard, SpeechLikely):
+                self._apply(self._machine.speech_likely(heard.utterance))
             elif heard.utterance == self._machine.utterance:  # else it was over while this was on its way
                 event = await self._echo_guard.past(
                     heard,
@@ -317,7 +320,9 @@ class Conversation:
             self._active_at = now
             self._machine.may_speculate = self._services.may_speculate
             self._machine.settings = self._services.settings.turn
-            self._apply(self._machine.speech_began(event.utterance, event.start_ms, event.end_ms))
+            self._apply(
+                self._machine.speech_began(event.utterance, event.start_ms, event.end_ms, pre_roll_ms=event.pre_roll_ms)
+            )
         else:
             decisions = self._machine.heard(
                 event.utterance, event.end_ms, event.silence_ms, unsent_ms=event.unsent_ms, doubtful=event.doubtful
@@ -342,7 +347,7 @@ class Conversation:
     def _words(self, answer: Recognised) -> None:
         """Recognition has answered what the machine asked."""
         text = answer.transcript.text
-        if self._machine.state is TurnState.PROBING and is_echo(text, self._spoken_text()):
+        if self._machine.state in (TurnState.OVERLAP, TurnState.PROBING) and is_echo(text, self._spoken_text()):
             text = ""
         self._heard.recognised(answer, text, self._loop.time())
         if self._services.settings.log.transcripts:
@@ -451,6 +456,8 @@ class Conversation:
                     self._drop_reply()
                 case Interrupt(_, taken_back):
                     self._interrupt(taken_back=taken_back)
+                case ShortenLead() if self._reply is not None:
+                    self._reply.pacer.shorten_lead()
                 case PauseReply() if self._reply is not None:
                     self._reply.pacer.hold()
                 case ResumeReply() if self._reply is not None:
@@ -486,7 +493,8 @@ class Conversation:
         """Prepare a reply at once; it is heard when it is committed."""
         assert self._tasks is not None
         trace.mode, trace.language = self._machine.mode.value, user
-        reply = self._reply = Reply(self._services, self._link, plan, trace, self._reply_told)
+        over = self._machine.mode is ListeningMode.REALTIME and self._machine.settings.barge_in
+        reply = self._reply = Reply(self._services, self._link, plan, trace, self._reply_told, interruptible=over)
         self._reply_task = self._tasks.create_task(self._run_reply(reply), name=name)
         self._services.retirement.until(self._reply_task)
 

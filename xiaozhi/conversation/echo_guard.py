@@ -81,7 +81,7 @@ class EchoGuard:
             taken: this utterance is a turn already: it is not looked at any more.
         """
         if isinstance(event, SpeechBegan):
-            self._recent, self._looked_ms, self._otherwise = event.pcm, event.end_ms, 0
+            self._recent, self._looked_ms, self._otherwise = np.concatenate([event.before, event.pcm]), event.end_ms, 0
             own = await self._is_own(event.end_ms, played)
             self._held, self._judged = own is not False, own is not None
             self._echoes.held_back += own is True
@@ -109,7 +109,8 @@ class EchoGuard:
         self._echoes.let_through += self._judged
         self._judged = True
         start_ms = event.end_ms - duration_ms(len(self._recent), UPLINK_RATE_HZ)
-        return SpeechBegan(event.utterance, start_ms, event.end_ms, self._recent)
+        voice_ms = min(_SURE_AFTER * _LOOK_EVERY_MS, event.end_ms - start_ms)
+        return SpeechBegan(event.utterance, start_ms, event.end_ms, self._recent, event.end_ms - start_ms - voice_ms)
 
     async def _is_own(self, end_ms: float, played: Sequence[PlayedPacket]) -> bool | None:
         """Whether the newest sound, up to `end_ms` of audio time, is the device's own; None: nobody can tell."""

@@ -79,6 +79,10 @@ class Pacer:
         self._held_at_ms = None
         self._open.set()
 
+    def shorten_lead(self) -> None:
+        """Let what waits in the device play out almost, for a moment; nobody hears that."""
+        self._clock.shorten_lead(self._now_ms())
+
     def expect_pause(self) -> None:
         """The reply waits for something else than its own stages: its next silence is not starvation."""
         self._pause_expected = True

@@ -7,7 +7,7 @@ from xiaozhi.audio.packet_time import packet_ms
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, duration_ms
 from xiaozhi.concurrency.channel import MICROPHONE, RECOGNITION, SPEECH, TEXTS, Channel
 from xiaozhi.concurrency.workers import Priority, Rank
-from xiaozhi.events import KeyReleased, MicInput, MicPacket, SpeechEvent
+from xiaozhi.events import KeyReleased, MicInput, MicPacket, SpeechEvent, SpeechLikely
 from xiaozhi.settings import Settings
 from xiaozhi.stages.asr.recognition import Recognition
 from xiaozhi.stages.asr.stage import Ask, AsrInput, Forget, PartialText, Recognised, run_asr
@@ -32,9 +32,11 @@ def _packet_ms(item: MicInput) -> float:
         return _ASSUMED_PACKET_MS
 
 
-def _heard_ms(item: SpeechEvent | KeyReleased | Ask | Forget) -> float:
+def _heard_ms(item: SpeechEvent | SpeechLikely | KeyReleased | Ask | Forget) -> float:
     """How much sound an item holds, in milliseconds."""
-    return 0.0 if isinstance(item, KeyReleased | Ask | Forget) else len(item.pcm) * 1000.0 / UPLINK_RATE_HZ
+    return (
+        0.0 if isinstance(item, SpeechLikely | KeyReleased | Ask | Forget) else len(item.pcm) * 1000.0 / UPLINK_RATE_HZ
+    )
 
 
 class SpeechInput:
@@ -53,7 +55,7 @@ class SpeechInput:
         self._packets: Channel[MicInput] = Channel(_MIC_MS, _packet_ms, drop_oldest=True, kind=MICROPHONE)
         self._to_recognise: Channel[AsrInput] = Channel(_MIC_MS, _heard_ms, kind=RECOGNITION)
         self._control = VadControl(self._packets)
-        self.speech: Channel[SpeechEvent | KeyReleased] = Channel(_MIC_MS, _heard_ms, kind=SPEECH)
+        self.speech: Channel[SpeechEvent | SpeechLikely | KeyReleased] = Channel(_MIC_MS, _heard_ms, kind=SPEECH)
         """What the VAD has found, and when the key was released."""
         self.texts: Channel[Recognised | PartialText] = Channel(16, kind=TEXTS)
         """The answers to `recognise`, and what is known of an utterance meanwhile."""

@@ -78,6 +78,11 @@ class Interrupt:
 
 
 @dataclass(frozen=True, slots=True)
+class ShortenLead:
+    """Send no further ahead than needed for a moment: the reply may have to be paused, and then nothing else waits."""
+
+
+@dataclass(frozen=True, slots=True)
 class PauseReply:
     """Send no more audio for now."""
 
@@ -108,6 +113,7 @@ Decision: TypeAlias = (
     | DropReply
     | Commit
     | Interrupt
+    | ShortenLead
     | PauseReply
     | ResumeReply
     | StartSaying

@@ -5,6 +5,7 @@ pauses inside sentences. Silences are audio time in milliseconds.
 """
 
 import re
+import unicodedata
 from typing import Final
 
 from xiaozhi.settings import TurnSettings
@@ -100,10 +101,13 @@ def plain(text: str) -> str:
     return _NOISE.sub("", text.lower())
 
 
-_BACKCHANNELS: Final = frozenset(
-    "嗯 嗯嗯 哦 哦哦 噢 啊 对 对对 对对对 好 好的 好好 是 是的 行 嗯哼 呵呵 哈哈 哈哈哈 嘿 唉 "
-    "uhhuh mhm mm hmm yeah yes yep ok okay right sure oh ah aha isee haha wow cool nice".split()
+# What a listener says, once or several times.
+_BACKCHANNELS: Final = re.compile(
+    "(?:嗯|哼|哦|噢|喔|啊|呃|额|对|好|的|是|行|呵|哈|嘿|唉"
+    "|uh|huh|m*hm+|mm+|yeah|yes|yep|ok|okay|right|sure|oh|ah|aha|isee|wow|cool|nice)+"
 )
+# The same from a recogniser that writes pinyin, without its tones.
+_PINYIN_BACKCHANNELS: Final = re.compile("(?:e?n+g?|o+|a+|e|dui|hao|de|shi|xing|heng|ha)+")
 
 
 # What begins so is said to a reply, and does not go on with what was said before it.
@@ -122,7 +126,14 @@ def is_to_reply(text: str) -> bool:
 def is_backchannel(text: str) -> bool:
     """Whether these words, or none, only say that somebody listens."""
     bare = plain(text)
-    return not bare or bare in _BACKCHANNELS
+    toneless = _without_tones(bare)
+    units = _BACKCHANNELS if toneless == bare else _PINYIN_BACKCHANNELS
+    return not bare or units.fullmatch(toneless) is not None
+
+
+def _without_tones(text: str) -> str:
+    """Pinyin as it is typed: without the marks above its vowels."""
+    return "".join(mark for mark in unicodedata.normalize("NFD", text) if not unicodedata.combining(mark))
 
 
 def joined(first: str, second: str) -> str:

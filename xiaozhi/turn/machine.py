@@ -8,7 +8,8 @@ only way in which an utterance ends, so what is still on its way from one that i
 Life of a turn: speech is found (HEARING); a short silence is the soft end (PAUSED): what was said so far is recognised
 and a reply is prepared behind a shut gate. The turn stays open to more speech until the text's own hangover has passed
 AND the reply is ready to be heard, because until then waiting costs the listener nothing. Then it is committed
-(REPLYING). In realtime mode the microphone stays open during the reply (OVERLAP, PROBING: speech over the reply).
+(REPLYING). In realtime mode the microphone stays open during the reply. Speech over it (OVERLAP) pauses it soon and
+without further questions (PROBING); what is recognised of that speech stops it for good, or lets it go on.
 """
 
 import functools
@@ -31,6 +32,7 @@ from xiaozhi.turn.decisions import (
     PauseReply,
     Recognise,
     ResumeReply,
+    ShortenLead,
     StartReply,
     StartSaying,
 )
@@ -55,7 +57,7 @@ class TurnState(Enum):
     PAUSED = "paused"  # a soft end has passed; still open to more speech
     REPLYING = "replying"  # committed: the reply is on its way or sounding
     OVERLAP = "overlap"  # speech has been found over the reply, which goes on
-    PROBING = "probing"  # the reply is held while that speech is recognised
+    PROBING = "probing"  # the same, with the reply held
 
 
 _ALLOWED: Final[dict[TurnState, frozenset[TurnState]]] = {
@@ -67,12 +69,17 @@ _ALLOWED: Final[dict[TurnState, frozenset[TurnState]]] = {
     TurnState.OVERLAP: frozenset(
         {TurnState.IDLE, TurnState.WAITING, TurnState.REPLYING, TurnState.PROBING, TurnState.HEARING}
     ),
-    TurnState.PROBING: frozenset({TurnState.IDLE, TurnState.WAITING, TurnState.REPLYING, TurnState.HEARING}),
+    TurnState.PROBING: frozenset(
+        {TurnState.IDLE, TurnState.WAITING, TurnState.REPLYING, TurnState.OVERLAP, TurnState.HEARING}
+    ),
 }
 
 # A reply is taken back when speech goes on no later than this after its turn was committed: the first second of sound,
 # behind 80 ms in which the device gets ready, and the 300 ms of pre-roll that a beginning reaches back count for it.
 _TAKE_BACK_MS: Final = 1000.0
+# Behind sound for which a reply was held in vain (a television, a song) none is held again for so long; words still
+# stop it.
+_NO_HOLD_MS: Final = 10_000.0
 
 P = ParamSpec("P")
 
@@ -131,6 +138,7 @@ class TurnMachine:
         self._heard = OpenUtterance()
         self._reply: _Reply | None = None
         self._mic = Mic.SHUT  # as it was told last
+        self._may_hold_from_ms = 0.0
         self._pressed = 0  # the first utterance since the device said that it listens
         self._closing = False  # the utterance is over
         self._afresh = False  # and what has come since is no part of the next
@@ -282,11 +290,22 @@ class TurnMachine:
     # What the microphone brings -----------------------------------------------------------------------------------
 
     @_event
-    def speech_began(self, utterance: int, start_ms: float, end_ms: float) -> list[Decision]:
-        """The VAD has found speech, from `start_ms` to `end_ms`: it begins an utterance, or is out of date."""
+    def speech_likely(self, utterance: int) -> list[Decision]:
+        """Somebody may begin to speak; where he does, `speech_began` follows."""
+        over = utterance == self.utterance and self.state is TurnState.REPLYING and self._mic is Mic.OPEN
+        return [ShortenLead()] if over else []
+
+    @_event
+    def speech_began(
+        self, utterance: int, start_ms: float, end_ms: float, *, pre_roll_ms: float = 0.0
+    ) -> list[Decision]:
+        """The VAD has found speech, from `start_ms` to `end_ms`: it begins an utterance, or is out of date.
+
+        Of it `pre_roll_ms` are from before the voice.
+        """
         if utterance != self.utterance:
             return []
-        heard = OpenUtterance(began_ms=start_ms, voiced_until_ms=end_ms)
+        heard = OpenUtterance(began_ms=start_ms, voiced_until_ms=end_ms, voice_from_ms=start_ms + pre_roll_ms)
         match self.state:
             case TurnState.WAITING:
                 decisions = self._drop_reply()
@@ -298,6 +317,7 @@ class TurnMachine:
                     heard.before = self._reply.text
                 self._heard = heard
                 self._go(TurnState.OVERLAP)
+                return self._heard_overlap(end_ms)
             case _:  # the microphone is shut, or its utterance has begun: whoever speaks now is found once more
                 self._close()
         return []
@@ -338,10 +358,8 @@ class TurnMachine:
                 return self._went_on(now_ms, pause_ms)
             case TurnState.PAUSED:
                 return self._heard_silence()
-            case TurnState.OVERLAP:
+            case TurnState.OVERLAP | TurnState.PROBING:
                 return self._heard_overlap(now_ms)
-            case TurnState.PROBING:
-                return self._heard_probe(now_ms)
             case _:
                 return []
 
@@ -403,7 +421,7 @@ class TurnMachine:
 
     def awaits(self, ticket: int) -> bool:
         """Whether the answer to this question still matters."""
-        return ticket == self._ticket and self.state in (TurnState.PAUSED, TurnState.PROBING)
+        return ticket == self._ticket and self.state in (TurnState.PAUSED, TurnState.OVERLAP, TurnState.PROBING)
 
     @_event
     def recognised(self, ticket: int, text: str, *, provisional: bool = False) -> list[Decision]:
@@ -414,7 +432,7 @@ class TurnMachine:
         text = text.strip()
         if not self.awaits(ticket) or (provisional and not plain(text)):
             return []
-        if self.state is TurnState.PROBING:
+        if self.state is not TurnState.PAUSED:
             return self._probed(text)
         heard = self._heard
         if heard.before and not is_to_reply(text):
@@ -558,29 +576,29 @@ class TurnMachine:
     # Speech over the reply (realtime mode) ------------------------------------------------------------------------
 
     def _heard_overlap(self, now_ms: float) -> list[Decision]:
-        if self._heard.falls_silent(self.settings):
-            return self._go_on_replying()
-        if self._heard.voiced_ms < self.settings.barge_in_ms:
-            return []
-        self._go(TurnState.PROBING)
-        return [PauseReply(), self._probe(now_ms)]
-
-    def _probe(self, now_ms: float) -> Recognise:
-        self._heard.probed(now_ms)
-        return self._recognise(probe=True)
-
-    def _heard_probe(self, now_ms: float) -> list[Decision]:
-        if self._heard.was_nothing(now_ms, self.settings):
-            return self._go_on_replying()
-        return [self._probe(now_ms)] if self._heard.probe_is_due(now_ms) else []
+        heard, decisions, held = self._heard, list[Decision](), self.state is TurnState.PROBING
+        long_enough, in_vain = heard.voice_ms >= self.settings.barge_in_ms, heard.is_held_in_vain(now_ms)
+        may_hold = now_ms >= self._may_hold_from_ms and not in_vain and heard.silence_ms < self.settings.soft_end_ms
+        if not held and long_enough and may_hold:
+            self._go(TurnState.PROBING)
+            decisions.append(PauseReply())
+        elif held and in_vain:
+            self._may_hold_from_ms = now_ms + _NO_HOLD_MS
+            self._go(TurnState.OVERLAP)
+            decisions.append(ResumeReply())
+        if long_enough and heard.probe_is_due(now_ms, self.settings):
+            heard.probed(now_ms)
+            return [*decisions, self._recognise(probe=True)]
+        return self._go_on_replying() if heard.was_nothing(now_ms, self.settings) else decisions
 
     def _probed(self, text: str) -> list[Decision]:
         self._heard.probe_open = False
+        self._heard.has_words = not is_backchannel(text)
         if is_to_reply(text):
             self._heard.before = ""
         goes_on = bool(self._heard.before)
         if is_backchannel(text) if goes_on else not interrupts(text):
-            return []
+            return self._heard_overlap(self._heard.voiced_until_ms + self._heard.silence_ms)
         return [*self._interrupt(taken_back=goes_on), *self._overlap_becomes_turn()]
 
     def keep_apart(self) -> None:
