@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from bench.barge_in import loud, play
-from tests.speech import SPEECH_DIR, needs_speech, read_wav
+from tests.speech import SPEECH_DIR, needs_speech, read_wav, recordings, say
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat
 from xiaozhi.stages.asr.model_files import find_transducer
 from xiaozhi.stages.asr.zipformer import Zipformer
+from xiaozhi.turn.endpointing import is_to_reply
 
 pytestmark = needs_speech
 
@@ -34,6 +35,33 @@ def test_who_speaks_over_a_reply_is_soon_alone_to_be_heard(english: Zipformer, r
     assert all(each.stopped for each in over)
     ended = sorted(each.silent_ms or 0.0 for each in over)
     assert ended[2] <= 300.0 and ended[-1] <= 500.0, ended
+
+
+@pytest.mark.parametrize("voice", ["en-us", "en-us+f2", "en-us+m3"])
+def test_a_word_that_asks_for_silence_has_it_within_300_ms(english: Zipformer, reply: PcmFloat, voice: str) -> None:
+    words = [(word, loud(say(word, voice))) for word in ("stop", "wait")]
+    for each in play(words, english, reply):
+        assert each.stopped and each.after_word_ms <= 300.0, each
+        assert is_to_reply(each.heard), each
+
+
+def test_words_that_ask_for_silence_are_found_by_the_sound_and_nothing_else_is(english: Zipformer) -> None:
+    spotter = english.spotter
+    assert spotter is not None
+    assert spotter.find(loud(say("hold on", "en-us+m3"))) == "hold on"
+    for row in recordings("en", "read")[:6] + recordings("en", "letter"):
+        assert spotter.find(read_wav(row.path)) == "", row.path.name
+
+
+def test_looking_at_what_was_said_so_far_changes_nothing_of_what_is_understood(english: Zipformer) -> None:
+    ((_, pcm),) = recorded("en/cards_003.wav")
+    asked, whole = english.begin(), english.begin()
+    for at in range(0, len(pcm), 4800):
+        asked.accept(pcm[at : at + 4800])
+        asked.so_far(stop_words=True)
+    whole.accept(pcm)
+    assert asked.finish().text == whole.finish().text != ""
+    assert asked.so_far(stop_words=False).text == whole.finish().text
 
 
 def coughs(number: int) -> PcmFloat:

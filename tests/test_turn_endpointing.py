@@ -108,6 +108,8 @@ def test_the_device_hearing_itself_is_an_echo() -> None:
     assert not is_echo("明天上海呢", said)
     assert not is_echo("", said)
     assert not is_echo("停", said)
+    assert is_echo("停", "地铁现在停运。"), "a reply that says so does not stop itself"
+    assert is_echo("stop", "The next stop is the museum.")
 
 
 @pytest.mark.parametrize(

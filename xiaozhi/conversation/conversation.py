@@ -71,6 +71,8 @@ _MISSED_EVERY_S: Final = 5.0
 # where no sound has come at all the clock has to tell, which knows nothing of what is still on its way.
 _TAP_MS: Final = 300.0
 _LONG_PRESS_S: Final = 1.0
+# What may still be heard of a reply is in so many of its clauses: the rest was said too long ago.
+_ECHOED_CLAUSES: Final = 2
 
 
 class Conversation:
@@ -384,8 +386,9 @@ class Conversation:
         return (*self._earlier, *(self._reply.pacer.recent if self._reply is not None else ()))
 
     def _spoken_text(self) -> str:
-        """What the device has been given to say so far."""
-        return "".join(clause.speech for clause, _ in self._reply.pacer.spoken()) if self._reply else ""
+        """What the device has been given to say lately."""
+        newest = self._reply.pacer.spoken()[-_ECHOED_CLAUSES:] if self._reply else []
+        return "".join(clause.speech for clause, _ in newest)
 
     # What becomes of a reply --------------------------------------------------------------------------------------
 

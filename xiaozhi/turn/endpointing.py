@@ -163,6 +163,6 @@ def is_echo(text: str, spoken: str) -> bool:
     """
     heard, said = plain(text), plain(spoken)
     if len(heard) < 2 or not said:
-        return False
+        return bool(heard) and heard in said
     pairs = [heard[i : i + 2] for i in range(len(heard) - 1)]
     return sum(pair in said for pair in pairs) >= 0.7 * len(pairs)
