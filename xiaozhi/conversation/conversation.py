@@ -71,6 +71,9 @@ _MISSED_EVERY_S: Final = 5.0
 # where no sound has come at all the clock has to tell, which knows nothing of what is still on its way.
 _TAP_MS: Final = 300.0
 _LONG_PRESS_S: Final = 1.0
+# Whoever aborts a reply within this of `tts/start`, and speaks within that, may only have gone on.
+_AT_ONCE_S: Final = 1.0
+_GOES_ON_WITHIN_S: Final = 2.0
 # What may still be heard of a reply is in so many of its clauses: the rest was said too long ago.
 _ECHOED_CLAUSES: Final = 2
 
@@ -108,6 +111,7 @@ class Conversation:
         self._reply: Reply | None = None  # the one that is prepared or spoken
         self._reply_task: asyncio.Task[None] | None = None
         self._earlier: deque[PlayedPacket] = deque(maxlen=MAX_RECENT_PACKETS)  # of replies that are over
+        self._cut_off: Reply | None = None  # that was aborted as it began; no part of the history yet
         self._saying: Saying | None = None  # the sentence of the server's own that it speaks
         self._leaving = False  # a goodbye is being said
         self._turns = 0  # that were committed
@@ -142,6 +146,7 @@ class Conversation:
         finally:
             self._tasks = None
             self._settle(Told.DROPPED)
+            self._settle_cut_off(taken_back=False)
             self._context.close()
 
     # What the device says -----------------------------------------------------------------------------------------
@@ -192,7 +197,10 @@ class Conversation:
         self._heard.missed = ""
         speaking = self._speaks
         unplayed_ms = self._reply.pacer.unplayed_ms() if self._reply is not None else 0.0
-        self._apply(self._machine.abort())
+        reply = self._reply
+        begun = self._loop.time() - (reply.trace.commit or 0.0) if reply is not None and speaking else math.inf
+        at_once = not reason and reply is not None and begun <= _AT_ONCE_S and not reply.has_acted
+        self._apply(self._machine.abort(at_once=at_once))
         if not speaking:
             self._link.tts_stop()
         elif self._machine.mode is ListeningMode.AUTO and not reason and unplayed_ms > 0.0:
@@ -457,8 +465,8 @@ class Conversation:
                 case DropReply():
                     self._services.speculation.wasted += self._saying is None
                     self._drop_reply()
-                case Interrupt(_, taken_back):
-                    self._interrupt(taken_back=taken_back)
+                case Interrupt(_, taken_back, undecided):
+                    self._interrupt(taken_back=taken_back, undecided=undecided)
                 case ShortenLead() if self._reply is not None:
                     self._reply.pacer.shorten_lead()
                 case PauseReply() if self._reply is not None:
@@ -475,6 +483,8 @@ class Conversation:
         self._speech_input.recognise(ticket, self._context.rank, probe=probe)
 
     def _start_reply(self, wanted: StartReply) -> None:
+        if not self._machine.goes_on:
+            self._settle_cut_off(taken_back=False)
         transcript, text = self._heard.transcript, wanted.text
         user = language_of(text, default=transcript.language or "zh")
         trace = TurnTrace(wanted.turn, wanted.revision, wanted.generation, heard=text)
@@ -487,6 +497,7 @@ class Conversation:
     def _start_saying(self, generation: int) -> None:
         saying = self._saying
         assert saying is not None
+        self._settle_cut_off(taken_back=False)
         plan = ReplyPlan(
             self.language, agent=self._context.agent, script=saying.script, unasked=True, in_history=saying.in_history
         )
@@ -504,6 +515,7 @@ class Conversation:
     def _commit(self, revision: int, text: str) -> None:
         reply = self._reply
         assert reply is not None
+        self._settle_cut_off(taken_back=self._machine.goes_on)
         self._services.speculation.committed += 1
         self._turns += 1
         self._active_at = self._loop.time()
@@ -532,7 +544,7 @@ class Conversation:
             self._reply_task.cancel()
         self._reply = self._reply_task = None
 
-    def _interrupt(self, *, taken_back: bool) -> None:
+    def _interrupt(self, *, taken_back: bool, undecided: bool = False) -> None:
         """Silence the reply and remember what was heard of it, unless it is taken back."""
         reply = self._reply
         if reply is None:
@@ -544,10 +556,29 @@ class Conversation:
         self._settle(Told.INTERRUPTED)
         reply.stop()
         reply.close_trace()
-        self._over(reply, taken_back=taken_back)
+        if undecided:
+            self._earlier.extend(reply.pacer.recent)
+            reply.pacer.hold()  # what was heard of it does not grow
+            self._cut_off = reply
+            self._loop.call_later(_GOES_ON_WITHIN_S, self._nothing_follows, reply)
+        else:
+            self._over(reply, taken_back=taken_back)
         self._drop_reply()
         if self._machine.mode is ListeningMode.REALTIME:
             self._flush()
+
+    def _nothing_follows(self, reply: Reply) -> None:
+        """Whoever has aborted this reply as it began has had time to go on."""
+        if self._cut_off is reply:
+            self._machine.nothing_follows()
+            if not self._machine.goes_on:
+                self._settle_cut_off(taken_back=False)
+
+    def _settle_cut_off(self, *, taken_back: bool) -> None:
+        """It is known whether the reply that was aborted as it began counts as an answer."""
+        reply, self._cut_off = self._cut_off, None
+        if reply is not None:
+            self._records.over(reply, taken_back=taken_back)
 
     def _flush(self) -> None:
         """Silence what still waits in a device after a `tts/stop`: going to speaking once more empties its queue.

@@ -70,11 +70,12 @@ class Interrupt:
     """Silence the reply of this generation at once; history keeps what was heard of it.
 
     `taken_back`: the user had not finished, and what it answers is a part of what is being said. Then history keeps
-    nothing of it.
+    nothing of it. `undecided`: whether it is so shows when he speaks next, or does not.
     """
 
     generation: int
     taken_back: bool = False
+    undecided: bool = False
 
 
 @dataclass(frozen=True, slots=True)

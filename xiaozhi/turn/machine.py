@@ -139,6 +139,7 @@ class TurnMachine:
         self._reply: _Reply | None = None
         self._mic = Mic.SHUT  # as it was told last
         self._may_hold_from_ms = 0.0
+        self._cut_off = ""  # what a reply answered that was aborted as it began: the user may go on with it
         self._pressed = 0  # the first utterance since the device said that it listens
         self._closing = False  # the utterance is over
         self._afresh = False  # and what has come since is no part of the next
@@ -225,6 +226,7 @@ class TurnMachine:
     def woken(self) -> list[Decision]:
         """A wake word, or a sign of life without words: what was said before it counts no more."""
         self._close(afresh=True)
+        self._cut_off = ""
         match self.state:
             case TurnState.HEARING:
                 return self._discard(TurnState.WAITING)  # a key that is held is held on
@@ -235,8 +237,8 @@ class TurnMachine:
         return []
 
     @_event
-    def abort(self) -> list[Decision]:
-        """`abort`: be silent now."""
+    def abort(self, *, at_once: bool = False) -> list[Decision]:
+        """`abort`: be silent now; `at_once`: the reply had only begun, so the user may not have finished."""
         match self.state:
             case TurnState.IDLE | TurnState.WAITING:
                 return self._drop_reply()
@@ -245,9 +247,20 @@ class TurnMachine:
             case TurnState.PAUSED:
                 return self._discard(self._rest_state())
         self._close()
-        decisions = self._interrupt()
+        if at_once and self._reply is not None and self._reply.text and not math.isinf(self._reply.committed_ms):
+            self._cut_off, self._heard.before = self._reply.text, ""
+        decisions = self._interrupt(undecided=bool(self._cut_off))
         self._go(self._rest_state())
         return decisions
+
+    @property
+    def goes_on(self) -> bool:
+        """What is being heard goes on with what was said before it."""
+        return bool(self._heard.before)
+
+    def nothing_follows(self) -> None:
+        """Whoever has aborted a reply as it began does not go on: what he says next is a turn of its own."""
+        self._cut_off = ""
 
     @_event
     def typed(self, text: str) -> list[Decision]:
@@ -258,6 +271,7 @@ class TurnMachine:
         else:
             decisions = self._drop_reply()
         self._close()
+        self._cut_off = ""
         self._begin_turn(OpenUtterance(text=text))
         return [*decisions, *self._start_reply(text), *self._commit()]
 
@@ -309,6 +323,7 @@ class TurnMachine:
         match self.state:
             case TurnState.WAITING:
                 decisions = self._drop_reply()
+                heard.before, heard.after_abort, self._cut_off = self._cut_off, bool(self._cut_off), ""
                 self._begin_turn(heard)
                 self._go(TurnState.HEARING)
                 return decisions
@@ -435,7 +450,9 @@ class TurnMachine:
         if self.state is not TurnState.PAUSED:
             return self._probed(text)
         heard = self._heard
-        if heard.before and not is_to_reply(text):
+        if is_to_reply(text) or (heard.after_abort and not plain(text)):
+            heard.before = ""
+        elif heard.before:
             text = joined(heard.before, text)
         heard.text, heard.provisional = text, provisional
         heard.unconfirmed_ms = heard.resumed_ms = None
@@ -567,11 +584,11 @@ class TurnMachine:
         self._close()
         return self._drop_reply()
 
-    def _interrupt(self, *, taken_back: bool = False) -> list[Decision]:
+    def _interrupt(self, *, taken_back: bool = False, undecided: bool = False) -> list[Decision]:
         interrupted = self.generation
         self._ticket += 1
         self._forget_reply()
-        return [Interrupt(interrupted, taken_back)]
+        return [Interrupt(interrupted, taken_back, undecided)]
 
     # Speech over the reply (realtime mode) ------------------------------------------------------------------------
 

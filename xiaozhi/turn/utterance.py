@@ -30,6 +30,7 @@ class OpenUtterance:
 
     began_ms: float = 0.0
     before: str = ""  # what the user said in front of it, where it goes on with a turn whose reply is taken back
+    after_abort: bool = False  # that reply was cut by `abort`: without more words nothing is to be answered
     voiced_until_ms: float = 0.0
     silence_ms: float = 0.0
     unsent_ms: float = 0.0  # of that silence, what was not sent but taken from the clock
