@@ -86,3 +86,20 @@ def test_noise_and_coughs_stop_nothing_and_hold_the_reply_for_no_longer_than_a_m
     for each in play(sounds, english, reply):
         assert not each.stopped, each
         assert each.held_ms <= 600.0, each
+
+
+@pytest.mark.parametrize("echo_db", [-20.0, -30.0])
+def test_no_word_of_the_echo_is_in_what_somebody_said_over_it(
+    english: Zipformer, reply: PcmFloat, echo_db: float
+) -> None:
+    first_words = {"en/cards_003.wav": "seven", "en/LJ001-0002.wav": "in", "en/cheetah_en.wav": "today"}
+    for each in play(recorded(*first_words), english, reply, echo_db):
+        assert each.stopped and each.heard.split()[0] == first_words[each.name], each
+
+
+@pytest.mark.parametrize("echo_db", [-12.0, -20.0, -30.0])
+def test_a_reply_is_not_even_paused_by_its_own_echo(english: Zipformer, reply: PcmFloat, echo_db: float) -> None:
+    nobody = np.zeros(5 * UPLINK_RATE_HZ, np.float32)
+    nobody[[0, -1]] = 1e-4
+    for each in play([("nobody", nobody)] * 2, english, reply, echo_db):
+        assert not each.stopped and each.held_ms == 0.0, each
