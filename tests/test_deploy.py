@@ -434,6 +434,31 @@ def test_manifests_fit_together(tmp_path: Path) -> None:
     assert monitor["spec"]["endpoints"][0]["path"] == METRICS_PATH
 
 
+@pytest.mark.parametrize("version", ["1.31", "1.37"])
+def test_devices_by_mqtt_reach_the_node_that_they_were_told_of(version: str, tmp_path: Path) -> None:
+    made = manifests(tmp_path, "--replicas", "2", settings="[mqtt]\nenabled = true\n")
+    for (kind, _), one in made.items():
+        if kind != "ServiceMonitor":
+            kubernetes_validate.validate(one, version, strict=True)
+    wanted = {(1883, "TCP"), (8884, "UDP")}
+    most = made["HorizontalPodAutoscaler", "xiaozhi"]["spec"]["maxReplicas"]
+    fronts = [one for (kind, name), one in made.items() if kind == "Service" and name.startswith("xiaozhi-mqtt-")]
+    assert len(fronts) == most, "also for the nodes that load adds"
+    for number, front in enumerate(fronts):
+        assert front["spec"]["selector"]["statefulset.kubernetes.io/pod-name"] == f"xiaozhi-{number}"
+        assert {(port["port"], port["protocol"]) for port in front["spec"]["ports"]} == wanted
+        assert front["metadata"]["annotations"].popitem()[1] == f"xiaozhi-{number}.{DOMAIN}"
+    (server,) = made["StatefulSet", "xiaozhi"]["spec"]["template"]["spec"]["containers"]
+    assert {(port["containerPort"], port.get("protocol", "TCP")) for port in server["ports"]} >= wanted
+    environment = {variable["name"]: variable.get("value", "") for variable in server["env"]}
+    names = list(environment)
+    assert names.index("POD") < names.index("XIAOZHI_MQTT__ENDPOINT"), "a variable is known to those behind it"
+    assert environment["XIAOZHI_MQTT__ENDPOINT"] == f"$(POD).{DOMAIN}:1883"
+    assert environment["XIAOZHI_MQTT__UDP_ENDPOINT"] == f"$(POD).{DOMAIN}:8884"
+    (rule,) = [one for one in made["NetworkPolicy", "xiaozhi"]["spec"]["ingress"] if "from" not in one]
+    assert {(port["port"], port["protocol"]) for port in rule["ports"]} == wanted
+
+
 def test_a_secret_never_goes_into_a_config_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "settings.toml"
     file.write_text('[metrics]\ntoken = "look-at-me-please"\n')

@@ -17,6 +17,20 @@ def feed(segmenter: Segmenter, *windows: float) -> list[float]:
     return [segmenter.now_ms for probability in windows if segmenter.feed(probability)]
 
 
+def test_an_utterance_is_certain_once_it_has_had_two_windows_of_a_voice_in_full() -> None:
+    segmenter = make()
+    feed(segmenter, 0.97, *[NO] * 3, *[0.9] * 6)
+    assert segmenter.in_speech and not segmenter.certain
+    feed(segmenter, 0.97, 0.8)
+    assert not segmenter.certain
+    feed(segmenter, 0.97, NO)
+    assert segmenter.certain
+    segmenter.close()
+    assert not segmenter.certain
+    segmenter.open()
+    assert segmenter.certain  # who presses a key speaks
+
+
 @pytest.mark.parametrize(
     ("windows", "found_at_ms", "start_ms"),
     [

@@ -1,6 +1,7 @@
 """What survives a restart, a power cut, a damaged file and a full disk."""
 
 import asyncio
+import errno
 import io
 import itertools
 import logging
@@ -8,6 +9,7 @@ import os
 import random
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import zlib
@@ -20,7 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xiaozhi.store import DeviceAccess, NoRoom, Store, StoreError, TooManyTries
+from xiaozhi.store import DeviceAccess, NoRoom, Store, StoreError, TooManyTries, private_file
 from xiaozhi.store import devices as devices_module
 from xiaozhi.store.backup import BackupError, export_store, import_store
 from xiaozhi.store.migrations import VERSION, migrate, version_of
@@ -411,6 +413,45 @@ async def test_files_of_every_older_version_are_brought_up_to_date_with_what_the
         await say(store, "aa", "works", note="calculate: 42")
         notes = [turn.note for turn in await store.turns.list("aa")]
         assert notes == ["calculate: 42", *("" for _ in before)]
+    copy = tmp_path / f"store.db.version-{version}"
+    assert copy.exists() == (0 < version < VERSION)
+    if copy.exists():  # the program of then takes it as it is
+        assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+        former = sqlite3.connect(copy)
+        assert version_of(former) == version
+        assert former.execute("SELECT name FROM devices").fetchall() == [("kept",)]
+        former.close()
+
+
+async def test_a_newer_file_is_refused_by_naming_the_copy_that_was_made_of_the_older_one(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    newer = sqlite3.connect(path)
+    newer.execute(f"PRAGMA user_version = {VERSION + 1}")
+    newer.close()
+    (tmp_path / f"store.db.version-{VERSION}").touch()
+    with pytest.raises(StoreError, match=f"put store.db.version-{VERSION} in its place"):
+        await Store.open(path)
+
+
+async def test_a_store_is_brought_up_to_date_where_no_copy_can_be_made(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store.db"
+    old = sqlite3.connect(path, isolation_level=None)
+    migrate(old, VERSION - 1)
+    old.close()
+    whole = private_file.make
+
+    def full(target: Path) -> None:
+        if "version" in target.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(target)
+
+    monkeypatch.setattr(private_file, "make", full)
+    async with store_at(path) as store:
+        assert await store.database.read(version_of) == VERSION
+    assert "without a copy" in caplog.text
+    assert [file.name for file in files_in(tmp_path) if "version" in file.name] == []
 
 
 async def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:

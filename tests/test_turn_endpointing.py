@@ -89,6 +89,8 @@ def test_the_wait_stays_within_its_bounds(pauses_ms: list[float], text: str) -> 
         ("是不是", True),
         ("ènèn", False),
         ("búshì", True),
+        ("xiànzàizhègè", True),
+        ("gāng", False),
         ("uh huh", False),
         ("yeah, yeah", False),
         ("oh no", True),

@@ -72,6 +72,57 @@ def test_a_neutral_text_is_committed_when_its_silence_has_passed_and_the_reply_i
     assert machine.state is TurnState.REPLYING
 
 
+def heard_faintly(machine: TurnMachine) -> int:
+    """An utterance without a voice in full, at its soft end; returns the ticket of the question asked."""
+    machine.speech_began(machine.utterance, 0, 100)
+    machine.heard(machine.utterance, 1000, 0.0, certain=False)
+    (asked,) = machine.heard(machine.utterance, 1128, 128, certain=False)
+    assert isinstance(asked, Recognise)
+    return asked.ticket
+
+
+@pytest.mark.parametrize("text", ["you", "you know", "请", "Да, да"])
+def test_a_word_or_two_are_not_believed_of_a_voice_that_was_never_in_full(text: str) -> None:
+    machine = listening()
+    assert machine.recognised(heard_faintly(machine), text) == []
+    assert kinds(machine.heard(machine.utterance, 1700, 700, certain=False)) == [NextUtterance]
+    assert machine.state is TurnState.WAITING
+
+
+@pytest.mark.parametrize("text", ["what time is it", "几点了", "สวัสดี", "こんにちは", "который теперь час"])
+def test_more_words_of_a_faint_voice_are_believed(text: str) -> None:
+    machine = listening()
+    assert kinds(machine.recognised(heard_faintly(machine), text)) == [StartReply]
+
+
+def test_a_word_of_a_voice_that_was_in_full_for_a_moment_is_believed() -> None:
+    machine = listening()
+    machine.speech_began(machine.utterance, 0, 100)
+    machine.heard(machine.utterance, 900, 0.0)
+    machine.heard(machine.utterance, 1000, 0.0, certain=False)
+    assert kinds(machine.recognised(soft_end(machine), "привет")) == [StartReply]
+
+
+def test_noise_that_sounds_like_a_word_does_not_stop_a_reply() -> None:
+    machine = listening(ListeningMode.REALTIME)
+    speak(machine)
+    machine.recognised(soft_end(machine), "现在几点了")
+    machine.reply_ready(machine.generation)
+    machine.heard(machine.utterance, 1600, 600)
+    assert machine.state is TurnState.REPLYING
+    machine.speech_began(machine.utterance, 4000, 4100)
+    decisions = machine.heard(machine.utterance, 4000 + 360, 0.0, certain=False)
+    assert state_of(machine) is TurnState.PROBING
+    asked = decisions[-1]
+    assert isinstance(asked, Recognise)
+    assert machine.recognised(asked.ticket, "no") == []
+    silence_ms = RULES.soft_end_ms + 1.0
+    ended = machine.heard(machine.utterance, 4600 + silence_ms, silence_ms, certain=False)
+    (asked,) = ended
+    assert isinstance(asked, Recognise), "the rest of it"
+    assert kinds(machine.recognised(asked.ticket, "no")) == [ResumeReply, NextUtterance]
+
+
 def test_a_complete_text_is_committed_sooner_and_a_trailing_one_later() -> None:
     for text, silence_ms in (("现在几点了", 400), ("我想去北京因为", 1200)):
         machine = listening()

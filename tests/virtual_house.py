@@ -441,7 +441,10 @@ class VirtualDevice:
             self.talk.listen(self.mode)
 
     def hang_up(self, why: str) -> None:
-        self.hung_up = why
+        if not self.hung_up and self.state == "speaking":
+            raise Dead(f"hung up in the midst of speaking: {why}")
+        self.hung_up = self.hung_up or why
+        self.out_of_range()
 
     def trace(self, record: Mapping[str, object]) -> None:
         pass

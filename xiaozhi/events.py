@@ -67,6 +67,7 @@ class SpeechAudio:
     `silence_ms` is the time since the last voiced sample, 0 while voiced; `last_voiced_ms` is the audio time of that
     sample. `unsent_ms` of that silence were not sent but taken from the clock; where nothing at all has come, `pcm` is
     empty. `doubtful`: the newest silence may be speech that begins again, or that comes late.
+    `certain`: a voice in full has been heard in the utterance; else it may be noise.
     """
 
     utterance: int
@@ -76,6 +77,7 @@ class SpeechAudio:
     last_voiced_ms: float
     doubtful: bool = False
     unsent_ms: float = 0.0
+    certain: bool = True
 
 
 SpeechEvent: TypeAlias = SpeechBegan | SpeechAudio

@@ -335,7 +335,12 @@ class Conversation:
             )
         else:
             decisions = self._machine.heard(
-                event.utterance, event.end_ms, event.silence_ms, unsent_ms=event.unsent_ms, doubtful=event.doubtful
+                event.utterance,
+                event.end_ms,
+                event.silence_ms,
+                unsent_ms=event.unsent_ms,
+                doubtful=event.doubtful,
+                certain=event.certain,
             )
             self._apply(decisions)
         self._tell_missed()

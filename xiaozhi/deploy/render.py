@@ -87,6 +87,8 @@ def _values(kind: str, plan: Deployment) -> dict[str, Any]:
         "maxconn": 2 * settings.server.max_devices * len(nodes) + 1000,
         "memory": plan.memory_mb,
         "metrics": METRICS_PATH,
+        "max_replicas": max(4 * plan.replicas, plan.replicas + 2),
+        "mqtt": settings.mqtt,
         "mqtt_ports": plan.mqtt_ports,
         "node_scheme": scheme,
         "node_speaks_tls": plan.node_speaks_tls,

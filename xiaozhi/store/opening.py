@@ -135,6 +135,27 @@ def set_aside(path: Path, error: Exception) -> Path:
     return target
 
 
+def _former(path: Path | str, version: int) -> Path:
+    """Where the store is kept as it was before it was brought to a later version."""
+    return Path(f"{path}.version-{version}")
+
+
+def _keep_former(connection: sqlite3.Connection, former: Path) -> None:
+    """Copy the store, so that the program before this one can be gone back to. One that is there already stays."""
+    if former.exists():
+        return
+    try:
+        private_file.make(former)
+        connection.execute("VACUUM INTO ?", (str(former),))
+    except (sqlite3.OperationalError, OSError) as error:  # a full disk must not keep the server from starting
+        former.unlink(missing_ok=True)
+        _log.warning("the store is brought up to date without a copy of what it was: %s: %s", former, error)
+    else:
+        _log.info(
+            "the store is brought up to date; as it was it is kept as %s, to go back to the former version", former
+        )
+
+
 def _connect(path: Path | str) -> sqlite3.Connection:
     if isinstance(path, Path):
         private_file.make(path)  # what people said at home is nobody else's; SQLite gives -wal and -shm the same rights
@@ -149,15 +170,19 @@ def _connect(path: Path | str) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_size_limit = 4194304")
         found = version_of(connection)
         if found > VERSION:
+            former = _former(path, VERSION)
+            instead = f"put {former.name} in its place" if former.is_file() else "move the file away"
             raise ValueError(
-                f"{path} has version {found}, this program knows {VERSION}: install the newer xiaozhi again, "
-                "or move the file away"
+                f"{path} has version {found}, this program knows {VERSION}: "
+                f"install the newer xiaozhi again, or {instead}"
             )
         check = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if check != "ok":
             damage = sqlite3.DatabaseError(str(check))
             damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
             raise damage
+        if 0 < found < VERSION:
+            _keep_former(connection, _former(path, found))
         migrate(connection)
     except BaseException:
         connection.close()

@@ -12,7 +12,11 @@ from xiaozhi.settings import TurnSettings
 from xiaozhi.turn.completeness import PLAINLY_OPEN, PLAINLY_WHOLE, shipped_model
 
 _CJK: Final = re.compile(r"[\u3400-\u9fff]")
-_WORD: Final = re.compile(r"[a-z']+")
+# One of these is in each syllable that a recogniser of pinyin writes, without blanks between them.
+_PINYIN_TONES: Final = re.compile("[āáǎàēéěèīíǐìōóǒòūúǔùǖǘǚǜ]")
+# Where words have no blanks between them (Chinese, Japanese, Thai, Lao, Burmese, Khmer) a character counts as one.
+_NO_BLANKS: Final = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+_WORD: Final = re.compile(rf"[{_NO_BLANKS}]|[^\W{_NO_BLANKS}](?:[^\W{_NO_BLANKS}]|')*")
 
 # Longer pauses say nothing about the next one: a second thought, or somebody else.
 _MAX_HABIT_MS: Final = 1000.0
@@ -151,8 +155,12 @@ def interrupts(text: str) -> bool:
         return False
     if bare in {"停", "别", "stop", "wait", "quiet", "no"}:
         return True
-    units = len(_CJK.findall(text)) + len(_WORD.findall(text.lower()))
-    return units >= 2
+    return words_in(text) >= 2
+
+
+def words_in(text: str) -> int:
+    """How many words a text has; a Chinese character is one, and one of any script without blanks, or of pinyin."""
+    return max(len(_WORD.findall(text)), len(_PINYIN_TONES.findall(text.lower())))
 
 
 def is_echo(text: str, spoken: str) -> bool:

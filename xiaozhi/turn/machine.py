@@ -36,7 +36,16 @@ from xiaozhi.turn.decisions import (
     StartReply,
     StartSaying,
 )
-from xiaozhi.turn.endpointing import UserPace, hangover_ms, interrupts, is_backchannel, is_to_reply, joined, plain
+from xiaozhi.turn.endpointing import (
+    UserPace,
+    hangover_ms,
+    interrupts,
+    is_backchannel,
+    is_to_reply,
+    joined,
+    plain,
+    words_in,
+)
 from xiaozhi.turn.utterance import OpenUtterance
 
 
@@ -80,6 +89,8 @@ _TAKE_BACK_MS: Final = 1000.0
 # Behind sound for which a reply was held in vain (a television, a song) none is held again for so long; words still
 # stop it.
 _NO_HOLD_MS: Final = 10_000.0
+# Streaming recognisers hear "you", "please", "you know" in a fan, a street or a party.
+_MIN_FAINT_WORDS: Final = 3
 
 P = ParamSpec("P")
 
@@ -350,7 +361,14 @@ class TurnMachine:
 
     @_event
     def heard(
-        self, utterance: int, end_ms: float, silence_ms: float, *, unsent_ms: float = 0.0, doubtful: bool = False
+        self,
+        utterance: int,
+        end_ms: float,
+        silence_ms: float,
+        *,
+        unsent_ms: float = 0.0,
+        doubtful: bool = False,
+        certain: bool = True,
     ) -> list[Decision]:
         """The open utterance has grown, and its last `silence_ms` are silence.
 
@@ -360,11 +378,13 @@ class TurnMachine:
             silence_ms: since the last voiced sample.
             unsent_ms: of it, what no sound has come for.
             doubtful: the newest of that silence may be speech; nothing is committed on it.
+            certain: a voice in full has been heard in it; else a few words may be what noise sounds like.
         """
         if utterance != self.utterance:
             return []
         heard = self._heard
         pause_ms = heard.grew(end_ms, silence_ms, unsent_ms, doubtful)
+        heard.certain = heard.certain or certain
         now_ms = end_ms + unsent_ms
         match self.state:
             case TurnState.HEARING:
@@ -428,6 +448,11 @@ class TurnMachine:
         """Who has said nothing that can be understood says nothing more."""
         return self._heard.stalled(self.settings) or self._heard.silence_ms >= self.settings.neutral_ms
 
+    def _may_be_noise(self, text: str) -> bool:
+        """A recogniser hears a word or two in noise; of a voice that was never in full they are not believed."""
+        heard = self._heard
+        return not (heard.certain or plain(text) in self._commands) and words_in(text) < _MIN_FAINT_WORDS
+
     def _recognise(self, *, probe: bool = False) -> Recognise:
         self._ticket += 1
         return Recognise(self._ticket, probe)
@@ -450,6 +475,8 @@ class TurnMachine:
         if self.state is not TurnState.PAUSED:
             return self._probed(text)
         heard = self._heard
+        if self._may_be_noise(text):
+            text = ""
         if is_to_reply(text) or (heard.after_abort and not plain(text)):
             heard.before = ""
         elif heard.before:
@@ -610,6 +637,8 @@ class TurnMachine:
 
     def _probed(self, text: str) -> list[Decision]:
         self._heard.probe_open = False
+        if self._may_be_noise(text):
+            text = ""
         self._heard.has_words = not is_backchannel(text)
         if is_to_reply(text):
             self._heard.before = ""

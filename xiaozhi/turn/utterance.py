@@ -36,6 +36,7 @@ class OpenUtterance:
     unsent_ms: float = 0.0  # of that silence, what was not sent but taken from the clock
     pause_ms: float = 0.0  # of that silence, what counts as this user's habit
     doubtful: bool = False  # the newest silence may be speech
+    certain: bool = False  # a voice in full has been heard in it
     resumed_ms: float | None = None  # when speech went on with a reply already prepared
     attempts: int = 0  # soft ends
     forced: bool = False  # the end is not ours to judge: key released, utterance too long

@@ -267,7 +267,14 @@ class _Listener:
             unsent_ms, doubtful = self._gaps.unsent_ms(self._loop.time() * 1000.0, faded=segmenter.fading)
         doubtful = doubtful or segmenter.doubtful
         return SpeechAudio(
-            self._control.utterance, self._now_ms, pcm, heard_ms + unsent_ms, last_voiced_ms, doubtful, unsent_ms
+            self._control.utterance,
+            self._now_ms,
+            pcm,
+            silence_ms=heard_ms + unsent_ms,
+            last_voiced_ms=last_voiced_ms,
+            doubtful=doubtful,
+            unsent_ms=unsent_ms,
+            certain=segmenter.certain,
         )
 
     # What it does not bring ---------------------------------------------------------------------------------------
