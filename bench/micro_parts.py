@@ -232,7 +232,7 @@ class _Link:
     def __init__(self) -> None:
         self._protocol = DeviceProtocol()
 
-    def audio(self, opus: bytes, _generation: int, timestamp_ms: int) -> None:
+    def audio(self, opus: bytes, _generation: int) -> None:
         """Pack one."""
         self._protocol.pack(opus, timestamp_ms)
 

@@ -75,7 +75,7 @@ class _Listener:
 
     def sentence_start(self, text: str) -> None: ...
 
-    def audio(self, packet: bytes, generation: int, timestamp: int) -> None:
+    def audio(self, packet: bytes, generation: int) -> None:
         self.at_s.append(time.perf_counter())
 
 

@@ -111,6 +111,10 @@ class Stream:
         finally:
             self._busy.release()
 
+    def so_far(self, *, stop_words: bool) -> Transcript:
+        """The same: nothing is flushed here."""
+        return self.finish()
+
     def finish(self) -> Transcript:
         """The whole."""
         assert self._busy.acquire(blocking=False), "calls on one stream overlap"

@@ -81,6 +81,9 @@ class Stream:
         self._engine.pool.cost_s = STREAM_PER_S * len(pcm) / RATE
         return "" if self._engine.deaf else f"streamed {self._seconds:g}"
 
+    def so_far(self, *, stop_words: bool) -> Transcript:
+        return self.finish()
+
     def finish(self) -> Transcript:
         self._engine.pool.cost_s = FINISH_S
         return Transcript("" if self._engine.deaf else f"streamed {self._seconds:g}")

@@ -412,6 +412,62 @@ def test_who_goes_on_as_the_reply_begins_is_answered_once_and_who_speaks_later_t
     run(scene())
 
 
+@pytest.mark.parametrize("mode", [AUTO, REALTIME])
+@pytest.mark.parametrize(
+    ("sounds_s", "waits_s", "said", "joins"),
+    [
+        (0.4, 0.3, "小猪的故事", True),
+        (3.0, 0.3, "小猪的故事", False),  # it was listened to
+        (0.4, 3.0, "小猪的故事", False),  # he had finished, and begins anew
+        (0.4, 0.3, "不对，我想去南京", False),
+    ],
+)
+def test_who_aborts_a_reply_as_it_begins_and_goes_on_has_said_one_thing(
+    mode: ListeningMode, sounds_s: float, waits_s: float, said: str, joins: bool
+) -> None:
+    async def scene() -> None:
+        asked: list[str] = []
+
+        class Asked(Story):
+            async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+                asked.append(" | ".join(m.content for m in request.messages if m.role == "user"))
+                async for delta in super().stream(request):
+                    yield delta
+
+        async with conversation(mode, "我想听听", *[said] * 9, trailing_ms=700) as (device, services):
+            services.chat = Chat(LlmSettings(), [Asked()])
+            await device.speak(1.0)
+            await answered(device, now())
+            await asyncio.sleep(sounds_s)
+            device.talk.abort("")
+            await asyncio.sleep(0.1)
+            device.listen(mode)
+            await asyncio.sleep(waits_s)
+            since = now()
+            await device.speak(1.0)
+            await answered(device, since + 0.5)
+            assert asked[-1] == (f"我想听听{said}" if joins else f"我想听听 | {said}")
+            await ended(device)
+            assert device.talk._context.turns == (1 if joins else 2)
+
+    run(scene())
+
+
+def test_a_reply_aborted_as_it_begins_is_in_the_history_when_nobody_goes_on() -> None:
+    async def scene() -> None:
+        async with conversation(AUTO, "我想听听", "", trailing_ms=700) as (device, services):
+            services.chat = Chat(LlmSettings(), [Story()])
+            await device.speak(1.0)
+            await answered(device, now())
+            device.talk.abort("")
+            device.listen(AUTO)
+            await device.speak(0.4)  # a noise
+            await asyncio.sleep(5.0)
+            assert device.talk._context.turns == 1 and told(device, "stt") == ["stt 我想听听"]
+
+    run(scene())
+
+
 class Speaking(ClauseVoice):
     """A voice that can be told from others."""
 

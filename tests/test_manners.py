@@ -234,7 +234,7 @@ def test_speech_over_a_sentence_stops_it_only_where_it_may(interruptible: bool) 
     machine.say(interruptible=interruptible)
     machine.reply_ready(generation)
     machine.speech_began(machine.utterance, 0.0, 150.0)
-    assert state_of(machine) is (TurnState.OVERLAP if interruptible else TurnState.REPLYING)
+    assert state_of(machine) is (TurnState.PROBING if interruptible else TurnState.REPLYING)
     assert Interrupt(generation) in machine.abort(), "a key always does"
     assert state_of(machine) is TurnState.WAITING
 

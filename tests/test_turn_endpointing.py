@@ -85,7 +85,15 @@ def test_the_wait_stays_within_its_bounds(pauses_ms: list[float], text: str) -> 
         ("嗯", False),
         ("嗯嗯。", False),
         ("好的", False),
+        ("对对对，嗯", False),
+        ("是不是", True),
+        ("ènèn", False),
+        ("búshì", True),
+        ("xiànzàizhègè", True),
+        ("gāng", False),
         ("uh huh", False),
+        ("yeah, yeah", False),
+        ("oh no", True),
         ("I see", False),
         ("啊", False),
         ("hello", False),
@@ -102,6 +110,8 @@ def test_the_device_hearing_itself_is_an_echo() -> None:
     assert not is_echo("明天上海呢", said)
     assert not is_echo("", said)
     assert not is_echo("停", said)
+    assert is_echo("停", "地铁现在停运。"), "a reply that says so does not stop itself"
+    assert is_echo("stop", "The next stop is the museum.")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from xiaozhi.turn.decisions import (
     PauseReply,
     Recognise,
     ResumeReply,
+    ShortenLead,
     StartReply,
     StartSaying,
 )
@@ -110,14 +111,16 @@ def test_noise_that_sounds_like_a_word_does_not_stop_a_reply() -> None:
     machine.heard(machine.utterance, 1600, 600)
     assert machine.state is TurnState.REPLYING
     machine.speech_began(machine.utterance, 4000, 4100)
-    decisions = machine.heard(machine.utterance, 4000 + RULES.barge_in_ms + 50, 0.0, certain=False)
+    decisions = machine.heard(machine.utterance, 4000 + 360, 0.0, certain=False)
     assert state_of(machine) is TurnState.PROBING
     asked = decisions[-1]
     assert isinstance(asked, Recognise)
     assert machine.recognised(asked.ticket, "no") == []
     silence_ms = RULES.soft_end_ms + 1.0
     ended = machine.heard(machine.utterance, 4600 + silence_ms, silence_ms, certain=False)
-    assert kinds(ended) == [ResumeReply, NextUtterance]
+    (asked,) = ended
+    assert isinstance(asked, Recognise), "the rest of it"
+    assert kinds(machine.recognised(asked.ticket, "no")) == [ResumeReply, NextUtterance]
 
 
 def test_a_complete_text_is_committed_sooner_and_a_trailing_one_later() -> None:
@@ -474,10 +477,8 @@ def realtime_reply() -> TurnMachine:
 
 def test_words_over_a_reply_interrupt_it_and_begin_a_turn() -> None:
     machine = realtime_reply()
-    assert machine.heard(machine.utterance, 10_200, 0) == []
-    decisions = machine.heard(machine.utterance, 10_320, 0)
-    assert kinds(decisions) == [PauseReply, Recognise]
-    asked = decisions[1]
+    assert kinds(machine.heard(machine.utterance, 10_160, 0)) == [PauseReply]
+    (asked,) = machine.heard(machine.utterance, 10_320, 0)
     assert isinstance(asked, Recognise)
     assert asked.probe
     turn = machine.turn
@@ -491,13 +492,64 @@ def test_a_backchannel_over_a_reply_lets_it_go_on() -> None:
     assert isinstance(asked, Recognise)
     assert machine.recognised(asked.ticket, "嗯嗯") == []
     assert machine.heard(machine.utterance, 10_380, 0) == []
-    assert kinds(machine.heard(machine.utterance, 10_640, 140)) == [ResumeReply, NextUtterance]
+    (asked,) = machine.heard(machine.utterance, 10_640, 140)
+    assert isinstance(asked, Recognise), "all of it has not been recognised yet"
+    assert kinds(machine.recognised(asked.ticket, "嗯嗯嗯")) == [ResumeReply, NextUtterance]
 
 
-def test_a_cough_over_a_reply_does_not_even_pause_it() -> None:
+def test_a_short_sound_over_a_reply_does_not_even_pause_it_and_is_still_recognised() -> None:
+    for text, then in (("", NextUtterance), ("停", Interrupt)):
+        machine = realtime_reply()
+        (asked,) = machine.heard(machine.utterance, 10_300, 140)
+        assert isinstance(asked, Recognise)
+        assert kinds(machine.recognised(asked.ticket, text)) == [then]
+
+
+def test_one_word_over_a_reply_holds_it_through_the_pause_before_the_next() -> None:
     machine = realtime_reply()
-    assert kinds(machine.heard(machine.utterance, 10_300, 140)) == [NextUtterance]
+    asked = machine.heard(machine.utterance, 10_320, 0)[-1]
+    assert isinstance(asked, Recognise)
+    assert machine.recognised(asked.ticket, "seven") == []
+    assert machine.heard(machine.utterance, 10_620, 300) == []
+    (asked,) = machine.heard(machine.utterance, 10_660, 0)
+    assert isinstance(asked, Recognise)
+    assert kinds(machine.recognised(asked.ticket, "seven of")) == [Interrupt]
+    machine = realtime_reply()
+    asked = machine.heard(machine.utterance, 10_320, 0)[-1]
+    assert isinstance(asked, Recognise)
+    machine.recognised(asked.ticket, "seven")
+    assert kinds(machine.heard(machine.utterance, 10_740, 420)) == [ResumeReply, NextUtterance]
+
+
+def test_a_reply_does_not_wait_for_sound_that_goes_on_without_words_but_words_still_stop_it() -> None:
+    machine = realtime_reply()
+    now_ms, held = 10_100, []
+    while now_ms < 14_000:
+        now_ms += 60
+        decisions = machine.heard(machine.utterance, now_ms, 0)
+        for decision in decisions:
+            if isinstance(decision, Recognise):
+                decisions += machine.recognised(decision.ticket, "")
+        held += [(now_ms, kind) for kind in kinds(decisions) if kind in (PauseReply, ResumeReply)]
+        if NextUtterance in kinds(decisions):
+            machine.speech_began(machine.utterance, now_ms, now_ms + 130)
+    assert [kind for _, kind in held] == [PauseReply, ResumeReply], "and is not held again by the same sound"
+    assert held[1][0] - held[0][0] <= 1200
+    asked = machine.heard(machine.utterance, now_ms + 360, 0)[-1]
+    assert isinstance(asked, Recognise) and state_of(machine) is TurnState.OVERLAP
+    assert kinds(machine.recognised(asked.ticket, "换一个")) == [Interrupt]
+
+
+def test_who_may_begin_to_speak_over_a_reply_shortens_the_lead_and_nothing_else() -> None:
+    machine = listening(ListeningMode.REALTIME)
+    assert machine.speech_likely(machine.utterance) == [], "nothing is said that could be heard"
+    machine.typed("讲个故事")
+    assert machine.speech_likely(machine.utterance) == [ShortenLead()]
+    assert machine.speech_likely(machine.utterance - 1) == [], "out of date"
     assert machine.state is TurnState.REPLYING
+    machine = listening(ListeningMode.AUTO)
+    machine.typed("讲个故事")
+    assert machine.speech_likely(machine.utterance) == [], "the microphone is shut"
 
 
 def test_talk_over_the_end_of_a_reply_becomes_the_next_turn() -> None:
@@ -642,7 +694,7 @@ def test_speech_over_a_reply_that_may_come_late_is_waited_for_a_little() -> None
     machine = realtime_reply()
     assert machine.heard(machine.utterance, 10_160, 500, unsent_ms=500, doubtful=True) == []
     assert machine.state is TurnState.OVERLAP
-    assert kinds(machine.heard(machine.utterance, 10_160, 590, unsent_ms=590, doubtful=True)) == [NextUtterance]
+    assert kinds(machine.heard(machine.utterance, 10_160, 590, unsent_ms=590, doubtful=True)) == [Recognise]
 
 
 def test_a_reply_that_fails_before_its_turn_is_over_is_followed_by_an_excuse_and_then_by_nothing() -> None:

@@ -21,6 +21,20 @@ def test_frames_leave_at_real_time_with_a_fixed_lead() -> None:
     assert clock.ends_ms() == 1000.0 + 60_000
 
 
+def test_a_short_lead_starves_nobody_ends_by_the_clock_and_is_made_up_for() -> None:
+    clock = PlayoutClock(lead_ms=180)
+    now_ms, waits = 1000.0, []
+    for count in range(60):
+        if count >= 20:  # sound that is likely speech goes on
+            clock.shorten_lead(now_ms)
+        now_ms = max(now_ms, clock.due_ms(now_ms, 60))
+        clock.sent(60, now_ms)
+        waits.append(clock.sent_ms - clock.played_ms(now_ms))
+    assert clock.starved_ms == 0
+    assert min(waits[20:26]) == 90 and max(waits) == 180
+    assert waits[27:40].count(180.0) > 9, "it is not kept short for long"
+
+
 def test_a_starvation_is_counted_once_and_the_lead_does_not_grow() -> None:
     clock = PlayoutClock(lead_ms=240)
     for _ in range(5):

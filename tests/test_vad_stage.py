@@ -10,7 +10,7 @@ from tests.test_vad_tick import GatedModel, entered
 from xiaozhi.audio.opus import OpusEncoder
 from xiaozhi.audio.pcm import PcmFloat, to_int16
 from xiaozhi.concurrency.channel import Channel
-from xiaozhi.events import KeyReleased, MicInput, MicPacket, SpeechAudio, SpeechBegan, SpeechEvent
+from xiaozhi.events import KeyReleased, MicInput, MicPacket, SpeechAudio, SpeechBegan, SpeechEvent, SpeechLikely
 from xiaozhi.settings import VadSettings
 from xiaozhi.stages.vad.batcher import VadBatcher
 from xiaozhi.stages.vad.silero import SileroModel, SpeechModel, States, Windows, built_in_model
@@ -46,7 +46,7 @@ class Rig:
     tick: VadBatcher
     control: VadControl
     mic: Channel[MicInput]
-    speech: Channel[SpeechEvent | KeyReleased]
+    speech: Channel[SpeechEvent | SpeechLikely | KeyReleased]
     task: asyncio.Task[None]
     encoder: OpusEncoder = field(default_factory=lambda: OpusEncoder(16_000, 60, 24_000, 0))
 
@@ -65,7 +65,8 @@ class Rig:
         async for event in self.speech:
             if isinstance(event, KeyReleased):
                 break
-            events.append(event)
+            if not isinstance(event, SpeechLikely):
+                events.append(event)
         return events
 
     async def hear(self, *pieces: PcmFloat) -> list[SpeechEvent]:
@@ -87,7 +88,7 @@ async def make_rig() -> AsyncIterator[MakeRig]:
     async def make(model: SpeechModel | None = None, pre_roll_ms: float = 320) -> Rig:
         tick = VadBatcher(model or LoudIsSpeech(), SETTINGS)
         mic: Channel[MicInput] = Channel(2000.0, lambda _item: 0.0)
-        speech: Channel[SpeechEvent | KeyReleased] = Channel(2000.0)
+        speech: Channel[SpeechEvent | SpeechLikely | KeyReleased] = Channel(2000.0)
         control = VadControl(mic)
         control.expect(1, Mic.OPEN)
         segmenter = Segmenter(SETTINGS.threshold, SETTINGS.release_threshold, SETTINGS.min_speech_ms)
@@ -252,7 +253,7 @@ async def test_a_released_key_goes_behind_the_audio_before_it(make_rig: MakeRig)
     rig.mic.put_nowait(KeyReleased(1))
     rig.put(hush(60))
     rig.mic.close()
-    seen = [event async for event in rig.speech]
+    seen = [event async for event in rig.speech if not isinstance(event, SpeechLikely)]
     assert [type(event) for event in seen] == [SpeechBegan, KeyReleased, SpeechAudio]
     assert isinstance(seen[0], SpeechBegan) and seen[0].end_ms == pytest.approx(300, abs=2)
 
@@ -288,7 +289,7 @@ async def test_the_end_of_the_microphone_ends_the_speech(make_rig: MakeRig) -> N
     rig = await make_rig()
     rig.put(tone(600))
     rig.mic.close()
-    events = [event async for event in rig.speech]
+    events = [event async for event in rig.speech if not isinstance(event, SpeechLikely)]
     assert len(events) == 1
     assert rig.speech.closed
     rig.expect(afresh=True)  # a late word of the session harms nobody

@@ -194,6 +194,9 @@ class VirtualStreaming(StreamingRecognizer):
     def accept(self, pcm: PcmFloat) -> str:
         return "现在" if len(pcm) else ""
 
+    def so_far(self, *, stop_words: bool) -> Transcript:
+        return self.finish()
+
     def finish(self) -> Transcript:
         return Transcript(self.fate.words(), language="zh")
 

@@ -1,8 +1,10 @@
 """What the stages hand to each other through channels. Plain data; the bottom of the import order."""
 
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
+
+import numpy as np
 
 from xiaozhi.audio.pcm import PcmFloat, PcmInt
 
@@ -35,17 +37,27 @@ MicInput: TypeAlias = MicPacket | KeyReleased
 
 
 @dataclass(frozen=True, slots=True)
+class SpeechLikely:
+    """The newest sound is likely speech, of too little to be sure; `utterance` is the one that it would begin."""
+
+    utterance: int
+
+
+@dataclass(frozen=True, slots=True)
 class SpeechBegan:
     """Speech has been found; `pcm` is float32[n] at 16 kHz from the pre-roll to now.
 
     `utterance` is the number of the utterance that it begins. Times are audio time: milliseconds of microphone audio
-    since the connection began. `start_ms` belongs to `pcm[0]`, `end_ms` to its last sample.
+    since the connection began. `start_ms` belongs to `pcm[0]`, `end_ms` to its last sample; the voice begins
+    behind the pre-roll, of `pre_roll_ms`. `before` is sound in front of `pcm` that does not belong to the utterance.
     """
 
     utterance: int
     start_ms: float
     end_ms: float
     pcm: PcmFloat
+    pre_roll_ms: float = 0.0
+    before: PcmFloat = field(default_factory=lambda: np.empty(0, np.float32))
 
 
 @dataclass(frozen=True, slots=True)

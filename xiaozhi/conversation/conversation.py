@@ -26,7 +26,7 @@ from xiaozhi.conversation.saying import Saying, Told
 from xiaozhi.conversation.services import Services
 from xiaozhi.conversation.speech_input import SpeechInput
 from xiaozhi.conversation.turn_records import TurnRecords
-from xiaozhi.events import Clause, KeyReleased, MicPacket, SpeechBegan, SpeechEvent
+from xiaozhi.events import Clause, KeyReleased, MicPacket, SpeechBegan, SpeechEvent, SpeechLikely
 from xiaozhi.stages.asr.stage import PartialText, Recognised
 from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
 from xiaozhi.text.language import language_of
@@ -43,6 +43,7 @@ from xiaozhi.turn.decisions import (
     PauseReply,
     Recognise,
     ResumeReply,
+    ShortenLead,
     StartReply,
     StartSaying,
 )
@@ -72,6 +73,11 @@ _MISSED_EVERY_S: Final = 5.0
 # where no sound has come at all the clock has to tell, which knows nothing of what is still on its way.
 _TAP_MS: Final = 300.0
 _LONG_PRESS_S: Final = 1.0
+# Whoever aborts a reply within this of `tts/start`, and speaks within that, may only have gone on.
+_AT_ONCE_S: Final = 1.0
+_GOES_ON_WITHIN_S: Final = 2.0
+# What may still be heard of a reply is in so many of its clauses: the rest was said too long ago.
+_ECHOED_CLAUSES: Final = 2
 
 
 class Conversation:
@@ -108,6 +114,7 @@ class Conversation:
         self._reply: Reply | None = None  # the one that is prepared or spoken
         self._reply_task: asyncio.Task[None] | None = None
         self._earlier: deque[PlayedPacket] = deque(maxlen=MAX_RECENT_PACKETS)  # of replies that are over
+        self._cut_off: Reply | None = None  # that was aborted as it began; no part of the history yet
         self._saying: Saying | None = None  # the sentence of the server's own that it speaks
         self._leaving = False  # a goodbye is being said
         self._turns = 0  # that were committed
@@ -157,6 +164,7 @@ class Conversation:
         finally:
             self._tasks = None
             self._settle(Told.DROPPED)
+            self._settle_cut_off(taken_back=False)
             self._context.close()
 
     # What the device says -----------------------------------------------------------------------------------------
@@ -207,7 +215,10 @@ class Conversation:
         self._heard.missed = ""
         speaking = self._speaks
         unplayed_ms = self._reply.pacer.unplayed_ms() if self._reply is not None else 0.0
-        self._apply(self._machine.abort())
+        reply = self._reply
+        begun = self._loop.time() - (reply.trace.commit or 0.0) if reply is not None and speaking else math.inf
+        at_once = not reason and reply is not None and begun <= _AT_ONCE_S and not reply.has_acted
+        self._apply(self._machine.abort(at_once=at_once))
         if not speaking:
             self._link.tts_stop()
         elif self._machine.mode is ListeningMode.AUTO and not reason and unplayed_ms > 0.0:
@@ -313,6 +324,8 @@ class Conversation:
                         self._partial(heard)
                 case KeyReleased():
                     self._key_released(heard)
+                case SpeechLikely():
+                    self._apply(self._machine.speech_likely(heard.utterance))
                 case _ if heard.utterance == self._machine.utterance:  # else it was over while this was on its way
                     await self._listen_to(heard)
 
@@ -345,7 +358,9 @@ class Conversation:
             self._active_at = now
             self._machine.may_speculate = self._services.may_speculate
             self._machine.settings = self._services.settings.turn
-            self._apply(self._machine.speech_began(event.utterance, event.start_ms, event.end_ms))
+            self._apply(
+                self._machine.speech_began(event.utterance, event.start_ms, event.end_ms, pre_roll_ms=event.pre_roll_ms)
+            )
         else:
             decisions = self._machine.heard(
                 event.utterance,
@@ -371,7 +386,7 @@ class Conversation:
     def _words(self, answer: Recognised) -> None:
         """Recognition has answered what the machine asked."""
         text = answer.transcript.text
-        if self._machine.state is TurnState.PROBING and is_echo(text, self._spoken_text()):
+        if self._machine.state in (TurnState.OVERLAP, TurnState.PROBING) and is_echo(text, self._spoken_text()):
             text = ""
         self._heard.recognised(answer, text, self._loop.time())
         if self._services.settings.log.transcripts:
@@ -408,8 +423,9 @@ class Conversation:
         return (*self._earlier, *(self._reply.pacer.recent if self._reply is not None else ()))
 
     def _spoken_text(self) -> str:
-        """What the device has been given to say so far."""
-        return "".join(clause.speech for clause, _ in self._reply.pacer.spoken()) if self._reply else ""
+        """What the device has been given to say lately."""
+        newest = self._reply.pacer.spoken()[-_ECHOED_CLAUSES:] if self._reply else []
+        return "".join(clause.speech for clause, _ in newest)
 
     # What becomes of a reply --------------------------------------------------------------------------------------
 
@@ -478,8 +494,10 @@ class Conversation:
                 case DropReply():
                     self._services.speculation.wasted += self._saying is None
                     self._drop_reply()
-                case Interrupt(_, taken_back):
-                    self._interrupt(taken_back=taken_back)
+                case Interrupt(_, taken_back, undecided):
+                    self._interrupt(taken_back=taken_back, undecided=undecided)
+                case ShortenLead() if self._reply is not None:
+                    self._reply.pacer.shorten_lead()
                 case PauseReply() if self._reply is not None:
                     self._reply.pacer.hold()
                 case ResumeReply() if self._reply is not None:
@@ -502,6 +520,8 @@ class Conversation:
 
     def _start_reply(self, wanted: StartReply) -> None:
         self._expect_reply()
+        if not self._machine.goes_on:
+            self._settle_cut_off(taken_back=False)
         text, settled = wanted.text, self._heard.settled
         transcript = settled if wanted.early and settled is not None else self._heard.transcript
         user = language_of(text, default=transcript.language or "zh")
@@ -515,6 +535,7 @@ class Conversation:
     def _start_saying(self, generation: int) -> None:
         saying = self._saying
         assert saying is not None
+        self._settle_cut_off(taken_back=False)
         plan = ReplyPlan(
             self.language, agent=self._context.agent, script=saying.script, unasked=True, in_history=saying.in_history
         )
@@ -524,13 +545,15 @@ class Conversation:
         """Prepare a reply at once; it is heard when it is committed."""
         assert self._tasks is not None
         trace.mode, trace.language = self._machine.mode.value, user
-        reply = self._reply = Reply(self._services, self._link, plan, trace, self._reply_told)
+        over = self._machine.mode is ListeningMode.REALTIME and self._machine.settings.barge_in
+        reply = self._reply = Reply(self._services, self._link, plan, trace, self._reply_told, interruptible=over)
         self._reply_task = self._tasks.create_task(self._run_reply(reply), name=name)
         self._services.retirement.until(self._reply_task)
 
     def _commit(self, revision: int, text: str) -> None:
         reply = self._reply
         assert reply is not None
+        self._settle_cut_off(taken_back=self._machine.goes_on)
         trace = reply.trace
         self._services.speculation.commit(early=trace.early)
         self._turns += 1
@@ -559,7 +582,7 @@ class Conversation:
             self._reply_task.cancel()
         self._reply = self._reply_task = None
 
-    def _interrupt(self, *, taken_back: bool) -> None:
+    def _interrupt(self, *, taken_back: bool, undecided: bool = False) -> None:
         """Silence the reply and remember what was heard of it, unless it is taken back."""
         reply = self._reply
         if reply is None:
@@ -571,10 +594,29 @@ class Conversation:
         self._settle(Told.INTERRUPTED)
         reply.stop()
         reply.close_trace()
-        self._over(reply, taken_back=taken_back)
+        if undecided:
+            self._earlier.extend(reply.pacer.recent)
+            reply.pacer.hold()  # what was heard of it does not grow
+            self._cut_off = reply
+            self._loop.call_later(_GOES_ON_WITHIN_S, self._nothing_follows, reply)
+        else:
+            self._over(reply, taken_back=taken_back)
         self._drop_reply()
         if self._machine.mode is ListeningMode.REALTIME:
             self._flush()
+
+    def _nothing_follows(self, reply: Reply) -> None:
+        """Whoever has aborted this reply as it began has had time to go on."""
+        if self._cut_off is reply:
+            self._machine.nothing_follows()
+            if not self._machine.goes_on:
+                self._settle_cut_off(taken_back=False)
+
+    def _settle_cut_off(self, *, taken_back: bool) -> None:
+        """It is known whether the reply that was aborted as it began counts as an answer."""
+        reply, self._cut_off = self._cut_off, None
+        if reply is not None:
+            self._records.over(reply, taken_back=taken_back)
 
     def _flush(self) -> None:
         """Silence what still waits in a device after a `tts/stop`: going to speaking once more empties its queue.

@@ -2,14 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
 import numpy as np
 
-from xiaozhi.audio.echo_likeness import MIN_SAMPLES, OWN, Echoes, likeness
+from xiaozhi.audio.echo_likeness import MIN_SAMPLES, OWN, Echoes, likeness, own_until
 from xiaozhi.audio.opus import OpusDecoder, OpusError
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, duration_ms
 from xiaozhi.concurrency.workers import JobDropped, Priority, WorkerPool
@@ -30,6 +30,10 @@ _LOOK_EVERY_MS: Final = 100.0
 _SURE_AFTER: Final = 2
 # Somebody may be speaking, and goes on unheard: only a voice that has less than this to say goes before it.
 _NEEDED_S: Final = 0.1
+# Where the echo in front of a word ends is known to within 60 ms (measured, half of them earlier), and a user who is
+# let through has spoken for so long at least.
+_BEFORE_WORD_MS: Final = 60.0
+_MIN_KEPT_MS: Final = 250.0
 
 
 class Echo(Enum):
@@ -84,11 +88,11 @@ class EchoGuard:
             taken: this utterance is a turn already: it is not looked at any more.
         """
         if isinstance(event, SpeechBegan):
-            self._recent, self._looked_ms, self._otherwise = event.pcm, event.end_ms, 0
+            self._recent, self._looked_ms, self._otherwise = np.concatenate([event.before, event.pcm]), event.end_ms, 0
             own = await self._is_own(event.end_ms, played)
             self._held, self._judged = own is not False, own is not None
             self._echoes.held_back += own is True
-            return Echo.SOUNDS if self._held else event
+            return Echo.SOUNDS if self._held else await self._without_echo(event, played)
         most = round(_KEPT_MS * UPLINK_RATE_HZ / 1000.0)
         self._recent = np.concatenate([self._recent, event.pcm])[-most:]
         if self._held and event.silence_ms >= soft_end_ms:
@@ -112,35 +116,60 @@ class EchoGuard:
         self._echoes.let_through += self._judged
         self._judged = True
         start_ms = event.end_ms - duration_ms(len(self._recent), UPLINK_RATE_HZ)
-        return SpeechBegan(event.utterance, start_ms, event.end_ms, self._recent)
+        voice_ms = min(_SURE_AFTER * _LOOK_EVERY_MS, event.end_ms - start_ms)
+        began = SpeechBegan(event.utterance, start_ms, event.end_ms, self._recent, event.end_ms - start_ms - voice_ms)
+        return await self._without_echo(began, played)
+
+    async def _without_echo(self, event: SpeechBegan, played: Sequence[PlayedPacket]) -> SpeechBegan:
+        """The beginning of an utterance without what of it is the device's own sound: that is nobody's words."""
+        own = await self._beside(self._recent, event.end_ms, played, own_until)
+        most = duration_ms(len(event.pcm), UPLINK_RATE_HZ) - _MIN_KEPT_MS
+        own_ms = duration_ms(int(own or 0), UPLINK_RATE_HZ) - duration_ms(len(self._recent), UPLINK_RATE_HZ)
+        cut_ms = min(own_ms + event.end_ms - event.start_ms - _BEFORE_WORD_MS, most)
+        if cut_ms <= 0.0:
+            return event
+        pcm = event.pcm[round(cut_ms * UPLINK_RATE_HZ / 1000.0) :]
+        pre_roll_ms = max(0.0, event.pre_roll_ms - cut_ms)
+        return replace(event, start_ms=event.start_ms + cut_ms, pcm=pcm, pre_roll_ms=pre_roll_ms)
 
     async def _is_own(self, end_ms: float, played: Sequence[PlayedPacket]) -> bool | None:
         """Whether the newest sound, up to `end_ms` of audio time, is the device's own; None: nobody can tell."""
         heard = self._recent[-round(_COMPARED_MS * UPLINK_RATE_HZ / 1000.0) :]
+        found = await self._beside(heard, end_ms, played, likeness)
+        return None if found is None else found >= OWN
+
+    async def _beside(
+        self,
+        heard: PcmFloat,
+        end_ms: float,
+        played: Sequence[PlayedPacket],
+        compare: Callable[[PcmFloat, PcmFloat], float],
+    ) -> float | None:
+        """Compare sound up to `end_ms` of audio time with what was played; 0 for nothing, None: nobody can tell."""
         between = self._clock.heard_ms(end_ms)
         if between is None:
-            return False
+            return 0.0
         from_ms = between[0] - duration_ms(len(heard), UPLINK_RATE_HZ) - _MAX_LATE_MS
         over = [
             packet for packet in played if from_ms < packet.at_ms + packet.duration_ms and packet.at_ms < between[1]
         ]
         if not over:
-            return False
+            return 0.0
         if len(heard) < MIN_SAMPLES:
             return None
         try:
             return await self._pool.submit(
-                lambda: likeness(heard, _sound_between(over, from_ms, between[1])) >= OWN,
+                lambda: compare(heard, _sound_between(over, from_ms, between[1])),
                 Priority.PROBE,
                 deadline_s=asyncio.get_running_loop().time() + _NEEDED_S,
             )
         except JobDropped:
             return None
         except OpusError:
-            return False
+            return 0.0
         except Exception:  # noqa: BLE001 - who cannot be compared is heard; a fault here must not end the conversation
             _log.exception("comparing with the device's own sound failed")
-            return False
+            return 0.0
 
 
 def _sound_between(packets: Sequence[PlayedPacket], from_ms: float, until_ms: float) -> PcmFloat:

@@ -100,6 +100,10 @@ class Pacer:
         if not self._idle.done():
             self._idle.set_result(None)
 
+    def shorten_lead(self) -> None:
+        """Let what waits in the device play out almost, for a moment; nobody hears that."""
+        self._clock.shorten_lead(self._now_ms())
+
     def expect_pause(self) -> None:
         """The reply waits for something else than its own stages: its next silence is not starvation."""
         self._pause_expected = True

@@ -43,6 +43,9 @@ _SPEECH_MS = 3000.0
 _UNCOMMITTED_MS = 300.0
 # A client that is no firmware begins to play with the message, but may handle it in a task of its own.
 _MAX_CLIENT_GAP_MS = 20.0
+# The most audio that waits in a device whose reply speech may stop, where it is heard to its end. Firmware and desktop
+# clients are still kept fed with it (180 to 300 ms, see turn/playout.py).
+_INTERRUPTIBLE_LEAD_MS = 180.0
 # Subtitle of sound that is no speech, and what the history shows of it.
 _MUSIC = "♪"
 
@@ -75,6 +78,7 @@ class Reply:
         plan: what to say or whom to ask.
         trace: the turn's record; its generation marks every packet.
         notify: told what happens to it, on the stack of what happens.
+        interruptible: speech over it may stop it.
     """
 
     def __init__(
@@ -84,6 +88,8 @@ class Reply:
         plan: ReplyPlan,
         trace: TurnTrace,
         notify: Callable[["Reply", ReplyEvent], None],
+        *,
+        interruptible: bool = False,
     ) -> None:
         agent = plan.agent
         self._engines = engines
@@ -100,8 +106,9 @@ class Reply:
         self._ready_timer: asyncio.TimerHandle | None = None
         self._started_at = 0.0  # when the device was told to go to speaking
         self._stopped = False
+        lead_ms = min(self._audio.lead_ms, _INTERRUPTIBLE_LEAD_MS) if interruptible else self._audio.lead_ms
         most_speech_ms = engines.settings.llm.reply_max_s * 1000.0
-        self.pacer = Pacer(link, engines.pacing, trace.generation, self._audio.lead_ms, most_speech_ms)
+        self.pacer = Pacer(link, engines.pacing, trace.generation, lead_ms, most_speech_ms)
         """What has been sent and played."""
         self._items: Channel[SpokenItem] = Channel(_SPEECH_MS, _sound_ms, kind=PACKETS)
         self._request = voice_request(agent) if agent is not None else ANY_VOICE

@@ -8,7 +8,7 @@ from xiaozhi.audio.packet_time import packet_ms
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, duration_ms
 from xiaozhi.concurrency.channel import HEARD, MICROPHONE, Channel
 from xiaozhi.concurrency.workers import Priority, Rank
-from xiaozhi.events import KeyReleased, MicInput, MicPacket, SpeechAudio, SpeechBegan, SpeechEvent
+from xiaozhi.events import KeyReleased, MicInput, MicPacket, SpeechAudio, SpeechBegan, SpeechEvent, SpeechLikely
 from xiaozhi.settings import Settings
 from xiaozhi.stages.asr.stage import Ask, AsrStage, Ears, PartialText, Recognised
 from xiaozhi.stages.vad.batcher import VadBatcher
@@ -19,7 +19,7 @@ from xiaozhi.turn.segmenter import Segmenter
 
 # Microphone audio waits at most this long for the VAD; then the oldest is dropped and counted.
 _MIC_MS: Final = 2000.0
-Heard: TypeAlias = SpeechEvent | KeyReleased | Recognised | PartialText
+Heard: TypeAlias = SpeechEvent | SpeechLikely | KeyReleased | Recognised | PartialText
 """What comes of a microphone, in order."""
 
 _ASSUMED_PACKET_MS: Final = 60.0  # of what is empty or no Opus, and of a key: nothing may come for nothing

@@ -91,12 +91,13 @@ class TurnSettings(Section, applies="next turn"):
     """zh: 设备话说到一半突然不再发送声音，或一向连静音也发送的设备突然中断，可能只是网络卡住：回答先准备好，最多等这
     么久（秒）才说。"""
     barge_in: bool = True
-    """In the realtime mode of a device speech over a reply stops it, once it has lasted barge_in_ms. Devices without
-    echo cancellation hear themselves: raise it or switch it off.
-    zh: 设备处于实时模式时，在回答期间说话可以打断回答。没有回声消除的设备会听到自己的声音：请调大 barge_in_ms，或者
-    关闭。"""
-    barge_in_ms: int = Field(300, ge=64, le=3000)
-    """zh: 说话持续这么久（毫秒）才算打断。"""
+    """In the realtime mode of a device speech over a reply pauses it, once it has lasted barge_in_ms, and words stop
+    it; after a cough or an "mhm" it goes on. Devices without echo cancellation hear themselves: raise barge_in_ms or
+    switch it off.
+    zh: 设备处于实时模式时，在回答期间说话会让回答先停住，听出话来就打断；咳嗽、“嗯”之后接着说。没有回声消除的设备会
+    听到自己的声音：请调大 barge_in_ms，或者关闭。"""
+    barge_in_ms: int = Field(128, ge=64, le=3000)
+    """zh: 说话持续这么久（毫秒），回答就先停住。"""
     wake_words: tuple[str, ...] = (
         "你好小智", "小智小智", "小智", "嗨小智", "嘿小智", "hi esp", "hey xiaozhi", "hello xiaozhi",
     )  # fmt: skip

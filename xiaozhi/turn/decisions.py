@@ -74,11 +74,17 @@ class Interrupt:
     """Silence the reply of this generation at once; history keeps what was heard of it.
 
     `taken_back`: the user had not finished, and what it answers is a part of what is being said. Then history keeps
-    nothing of it.
+    nothing of it. `undecided`: whether it is so shows when he speaks next, or does not.
     """
 
     generation: int
     taken_back: bool = False
+    undecided: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ShortenLead:
+    """Send no further ahead than needed for a moment: the reply may have to be paused, and then nothing else waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +118,7 @@ Decision: TypeAlias = (
     | DropReply
     | Commit
     | Interrupt
+    | ShortenLead
     | PauseReply
     | ResumeReply
     | StartSaying

@@ -5,12 +5,15 @@ pauses inside sentences. Silences are audio time in milliseconds.
 """
 
 import re
+import unicodedata
 from typing import Final
 
 from xiaozhi.settings import TurnSettings
 from xiaozhi.turn.completeness import PLAINLY_OPEN, PLAINLY_WHOLE, shipped_model
 
 _CJK: Final = re.compile(r"[\u3400-\u9fff]")
+# One of these is in each syllable that a recogniser of pinyin writes, without blanks between them.
+_PINYIN_TONES: Final = re.compile("[āáǎàēéěèīíǐìōóǒòūúǔùǖǘǚǜ]")
 # Where words have no blanks between them (Chinese, Japanese, Thai, Lao, Burmese, Khmer) a character counts as one.
 _NO_BLANKS: Final = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
 _WORD: Final = re.compile(rf"[{_NO_BLANKS}]|[^\W{_NO_BLANKS}](?:[^\W{_NO_BLANKS}]|')*")
@@ -107,10 +110,13 @@ def plain(text: str) -> str:
     return _NOISE.sub("", text.lower())
 
 
-_BACKCHANNELS: Final = frozenset(
-    "嗯 嗯嗯 哦 哦哦 噢 啊 对 对对 对对对 好 好的 好好 是 是的 行 嗯哼 呵呵 哈哈 哈哈哈 嘿 唉 "
-    "uhhuh mhm mm hmm yeah yes yep ok okay right sure oh ah aha isee haha wow cool nice".split()
+# What a listener says, once or several times.
+_BACKCHANNELS: Final = re.compile(
+    "(?:嗯|哼|哦|噢|喔|啊|呃|额|对|好|的|是|行|呵|哈|嘿|唉"
+    "|uh|huh|m*hm+|mm+|yeah|yes|yep|ok|okay|right|sure|oh|ah|aha|isee|wow|cool|nice)+"
 )
+# The same from a recogniser that writes pinyin, without its tones.
+_PINYIN_BACKCHANNELS: Final = re.compile("(?:e?n+g?|o+|a+|e|dui|hao|de|shi|xing|heng|ha)+")
 
 
 # What begins so is said to a reply, and does not go on with what was said before it.
@@ -129,7 +135,14 @@ def is_to_reply(text: str) -> bool:
 def is_backchannel(text: str) -> bool:
     """Whether these words, or none, only say that somebody listens."""
     bare = plain(text)
-    return not bare or bare in _BACKCHANNELS
+    toneless = _without_tones(bare)
+    units = _BACKCHANNELS if toneless == bare else _PINYIN_BACKCHANNELS
+    return not bare or units.fullmatch(toneless) is not None
+
+
+def _without_tones(text: str) -> str:
+    """Pinyin as it is typed: without the marks above its vowels."""
+    return "".join(mark for mark in unicodedata.normalize("NFD", text) if not unicodedata.combining(mark))
 
 
 def joined(first: str, second: str) -> str:
@@ -151,8 +164,8 @@ def interrupts(text: str) -> bool:
 
 
 def words_in(text: str) -> int:
-    """How many words a text has; a Chinese character is one, and one of any script without blanks."""
-    return len(_WORD.findall(text))
+    """How many words a text has; a Chinese character is one, and one of any script without blanks, or of pinyin."""
+    return max(len(_WORD.findall(text)), len(_PINYIN_TONES.findall(text.lower())))
 
 
 def is_echo(text: str, spoken: str) -> bool:
@@ -163,6 +176,6 @@ def is_echo(text: str, spoken: str) -> bool:
     """
     heard, said = plain(text), plain(spoken)
     if len(heard) < 2 or not said:
-        return False
+        return bool(heard) and heard in said
     pairs = [heard[i : i + 2] for i in range(len(heard) - 1)]
     return sum(pair in said for pair in pairs) >= 0.7 * len(pairs)

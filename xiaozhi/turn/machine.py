@@ -8,7 +8,8 @@ only way in which an utterance ends, so what is still on its way from one that i
 Life of a turn: speech is found (HEARING); a short silence is the soft end (PAUSED): what was said so far is recognised
 and a reply is prepared behind a shut gate. The turn stays open to more speech until the text's own hangover has passed
 AND the reply is ready to be heard, because until then waiting costs the listener nothing. Then it is committed
-(REPLYING). In realtime mode the microphone stays open during the reply (OVERLAP, PROBING: speech over the reply).
+(REPLYING). In realtime mode the microphone stays open during the reply. Speech over it (OVERLAP) pauses it soon and
+without further questions (PROBING); what is recognised of that speech stops it for good, or lets it go on.
 """
 
 import functools
@@ -31,6 +32,7 @@ from xiaozhi.turn.decisions import (
     PauseReply,
     Recognise,
     ResumeReply,
+    ShortenLead,
     StartReply,
     StartSaying,
 )
@@ -65,7 +67,7 @@ class TurnState(Enum):
     PAUSED = "paused"  # a soft end has passed; still open to more speech
     REPLYING = "replying"  # committed: the reply is on its way or sounding
     OVERLAP = "overlap"  # speech has been found over the reply, which goes on
-    PROBING = "probing"  # the reply is held while that speech is recognised
+    PROBING = "probing"  # the same, with the reply held
 
 
 _ALLOWED: Final[dict[TurnState, frozenset[TurnState]]] = {
@@ -77,12 +79,17 @@ _ALLOWED: Final[dict[TurnState, frozenset[TurnState]]] = {
     TurnState.OVERLAP: frozenset(
         {TurnState.IDLE, TurnState.WAITING, TurnState.REPLYING, TurnState.PROBING, TurnState.HEARING}
     ),
-    TurnState.PROBING: frozenset({TurnState.IDLE, TurnState.WAITING, TurnState.REPLYING, TurnState.HEARING}),
+    TurnState.PROBING: frozenset(
+        {TurnState.IDLE, TurnState.WAITING, TurnState.REPLYING, TurnState.OVERLAP, TurnState.HEARING}
+    ),
 }
 
 # A reply is taken back when speech goes on no later than this after its turn was committed: the first second of sound,
 # behind 80 ms in which the device gets ready, and the 300 ms of pre-roll that a beginning reaches back count for it.
 _TAKE_BACK_MS: Final = 1000.0
+# Behind sound for which a reply was held in vain (a television, a song) none is held again for so long; words still
+# stop it.
+_NO_HOLD_MS: Final = 10_000.0
 # Streaming recognisers hear "you", "please", "you know" in a fan, a street or a party.
 _MIN_FAINT_WORDS: Final = 3
 
@@ -143,6 +150,8 @@ class TurnMachine:
         self._heard = OpenUtterance()
         self._reply: _Reply | None = None
         self._mic = Mic.SHUT  # as it was told last
+        self._may_hold_from_ms = 0.0
+        self._cut_off = ""  # what a reply answered that was aborted as it began: the user may go on with it
         self._pressed = 0  # the first utterance since the device said that it listens
         self._closing = False  # the utterance is over
         self._afresh = False  # and what has come since is no part of the next
@@ -229,6 +238,7 @@ class TurnMachine:
     def woken(self) -> list[Decision]:
         """A wake word, or a sign of life without words: what was said before it counts no more."""
         self._close(afresh=True)
+        self._cut_off = ""
         match self.state:
             case TurnState.HEARING:
                 return self._discard(TurnState.WAITING)  # a key that is held is held on
@@ -239,8 +249,8 @@ class TurnMachine:
         return []
 
     @_event
-    def abort(self) -> list[Decision]:
-        """`abort`: be silent now."""
+    def abort(self, *, at_once: bool = False) -> list[Decision]:
+        """`abort`: be silent now; `at_once`: the reply had only begun, so the user may not have finished."""
         match self.state:
             case TurnState.IDLE | TurnState.WAITING:
                 return self._drop_reply()
@@ -249,9 +259,20 @@ class TurnMachine:
             case TurnState.PAUSED:
                 return self._discard(self._rest_state())
         self._close()
-        decisions = self._interrupt()
+        if at_once and self._reply is not None and self._reply.text and not math.isinf(self._reply.committed_ms):
+            self._cut_off, self._heard.before = self._reply.text, ""
+        decisions = self._interrupt(undecided=bool(self._cut_off))
         self._go(self._rest_state())
         return decisions
+
+    @property
+    def goes_on(self) -> bool:
+        """What is being heard goes on with what was said before it."""
+        return bool(self._heard.before)
+
+    def nothing_follows(self) -> None:
+        """Whoever has aborted a reply as it began does not go on: what he says next is a turn of its own."""
+        self._cut_off = ""
 
     @_event
     def typed(self, text: str) -> list[Decision]:
@@ -262,6 +283,7 @@ class TurnMachine:
         else:
             decisions = self._drop_reply()
         self._close()
+        self._cut_off = ""
         self._begin_turn(OpenUtterance(text=text))
         return [*decisions, *self._start_reply(text), *self._commit()]
 
@@ -294,14 +316,26 @@ class TurnMachine:
     # What the microphone brings -----------------------------------------------------------------------------------
 
     @_event
-    def speech_began(self, utterance: int, start_ms: float, end_ms: float) -> list[Decision]:
-        """The VAD has found speech, from `start_ms` to `end_ms`: it begins an utterance, or is out of date."""
+    def speech_likely(self, utterance: int) -> list[Decision]:
+        """Somebody may begin to speak; where he does, `speech_began` follows."""
+        over = utterance == self.utterance and self.state is TurnState.REPLYING and self._mic is Mic.OPEN
+        return [ShortenLead()] if over else []
+
+    @_event
+    def speech_began(
+        self, utterance: int, start_ms: float, end_ms: float, *, pre_roll_ms: float = 0.0
+    ) -> list[Decision]:
+        """The VAD has found speech, from `start_ms` to `end_ms`: it begins an utterance, or is out of date.
+
+        Of it `pre_roll_ms` are from before the voice.
+        """
         if utterance != self.utterance:
             return []
-        heard = OpenUtterance(began_ms=start_ms, voiced_until_ms=end_ms)
+        heard = OpenUtterance(began_ms=start_ms, voiced_until_ms=end_ms, voice_from_ms=start_ms + pre_roll_ms)
         match self.state:
             case TurnState.WAITING:
                 decisions = self._drop_reply()
+                heard.before, heard.after_abort, self._cut_off = self._cut_off, bool(self._cut_off), ""
                 self._begin_turn(heard)
                 self._go(TurnState.HEARING)
                 return decisions
@@ -310,6 +344,7 @@ class TurnMachine:
                     heard.before = self._reply.text
                 self._heard = heard
                 self._go(TurnState.OVERLAP)
+                return self._heard_overlap(end_ms)
             case _:  # the microphone is shut, or its utterance has begun: whoever speaks now is found once more
                 self._close()
         return []
@@ -359,10 +394,8 @@ class TurnMachine:
                 return self._went_on(now_ms, pause_ms)
             case TurnState.PAUSED:
                 return self._heard_silence()
-            case TurnState.OVERLAP:
+            case TurnState.OVERLAP | TurnState.PROBING:
                 return self._heard_overlap(now_ms)
-            case TurnState.PROBING:
-                return self._heard_probe(now_ms)
             case _:
                 return []
 
@@ -429,7 +462,7 @@ class TurnMachine:
 
     def awaits(self, ticket: int) -> bool:
         """Whether the answer to this question still matters."""
-        return ticket == self._ticket and self.state in (TurnState.PAUSED, TurnState.PROBING)
+        return ticket == self._ticket and self.state in (TurnState.PAUSED, TurnState.OVERLAP, TurnState.PROBING)
 
     @_event
     def recognised(self, ticket: int, text: str, *, provisional: bool = False) -> list[Decision]:
@@ -440,10 +473,14 @@ class TurnMachine:
         text = text.strip()
         if not self.awaits(ticket) or (provisional and not plain(text)):
             return []
-        if self.state is TurnState.PROBING:
+        if self.state is not TurnState.PAUSED:
             return self._probed(text)
         heard = self._heard
-        text = self._whole("" if self._may_be_noise(text) else text)
+        if self._may_be_noise(text):
+            text = ""
+        if is_to_reply(text) or (heard.after_abort and not plain(text)):
+            heard.before = ""
+        text = self._whole(text)
         heard.text, heard.provisional = text, provisional
         heard.unconfirmed_ms = heard.resumed_ms = None
         if not plain(text):
@@ -600,40 +637,40 @@ class TurnMachine:
         self._close()
         return self._drop_reply()
 
-    def _interrupt(self, *, taken_back: bool = False) -> list[Decision]:
+    def _interrupt(self, *, taken_back: bool = False, undecided: bool = False) -> list[Decision]:
         interrupted = self.generation
         self._ticket += 1
         self._forget_reply()
-        return [Interrupt(interrupted, taken_back)]
+        return [Interrupt(interrupted, taken_back, undecided)]
 
     # Speech over the reply (realtime mode) ------------------------------------------------------------------------
 
     def _heard_overlap(self, now_ms: float) -> list[Decision]:
-        if self._heard.falls_silent(self.settings):
-            return self._go_on_replying()
-        if self._heard.voiced_ms < self.settings.barge_in_ms:
-            return []
-        self._go(TurnState.PROBING)
-        return [PauseReply(), self._probe(now_ms)]
-
-    def _probe(self, now_ms: float) -> Recognise:
-        self._heard.probed(now_ms)
-        return self._recognise(probe=True)
-
-    def _heard_probe(self, now_ms: float) -> list[Decision]:
-        if self._heard.was_nothing(now_ms, self.settings):
-            return self._go_on_replying()
-        return [self._probe(now_ms)] if self._heard.probe_is_due(now_ms) else []
+        heard, decisions, held = self._heard, list[Decision](), self.state is TurnState.PROBING
+        long_enough, in_vain = heard.voice_ms >= self.settings.barge_in_ms, heard.is_held_in_vain(now_ms)
+        may_hold = now_ms >= self._may_hold_from_ms and not in_vain and heard.silence_ms < self.settings.soft_end_ms
+        if not held and long_enough and may_hold:
+            self._go(TurnState.PROBING)
+            decisions.append(PauseReply())
+        elif held and in_vain:
+            self._may_hold_from_ms = now_ms + _NO_HOLD_MS
+            self._go(TurnState.OVERLAP)
+            decisions.append(ResumeReply())
+        if long_enough and heard.probe_is_due(now_ms, self.settings):
+            heard.probed(now_ms)
+            return [*decisions, self._recognise(probe=True)]
+        return self._go_on_replying() if heard.was_nothing(now_ms, self.settings) else decisions
 
     def _probed(self, text: str) -> list[Decision]:
         self._heard.probe_open = False
         if self._may_be_noise(text):
-            return []
+            text = ""
+        self._heard.has_words = not is_backchannel(text)
         if is_to_reply(text):
             self._heard.before = ""
         goes_on = bool(self._heard.before)
         if is_backchannel(text) if goes_on else not interrupts(text):
-            return []
+            return self._heard_overlap(self._heard.voiced_until_ms + self._heard.silence_ms)
         return [*self._interrupt(taken_back=goes_on), *self._overlap_becomes_turn()]
 
     def keep_apart(self) -> None:

@@ -5,9 +5,13 @@ from typing import Final
 
 from xiaozhi.settings import TurnSettings
 
-# Speech over a reply is recognised again after this much more of it, and given up after this long without words.
+# Speech over a reply is recognised again after this much more of it, and given up after this long without words; the
+# reply is not kept waiting for them as long as that.
 _PROBE_EVERY_MS: Final = 300.0
+_MAX_HOLD_MS: Final = 1200.0
 _MAX_PROBE_MS: Final = 2000.0
+# Behind a word that may be the first of more, the reply waits through a pause as they are between words.
+_BETWEEN_WORDS_MS: Final = 400.0
 # A provisional text is committed when its confirmation keeps everything else waiting for this long.
 _MAX_CONFIRM_MS: Final = 400.0
 # Doubtful silence delays a commit by this much at the most: with what follows plainly whole words 0.8 s of a stall.
@@ -28,6 +32,7 @@ class OpenUtterance:
 
     began_ms: float = 0.0
     before: str = ""  # what the user said in front of it, where it goes on with a turn whose reply is taken back
+    after_abort: bool = False  # that reply was cut by `abort`: without more words nothing is to be answered
     voiced_until_ms: float = 0.0
     silence_ms: float = 0.0
     unsent_ms: float = 0.0  # of that silence, what was not sent but taken from the clock
@@ -43,8 +48,10 @@ class OpenUtterance:
     unconfirmed_ms: float | None = None  # silence at which only its confirmation was missing
     wait_ms: float = 0.0
     failures: int = 0  # replies to this revision that failed before they were heard
-    probed_ms: float = 0.0
+    voice_from_ms: float = 0.0  # where it began, behind the pre-roll
+    probed_ms: float = 0.0  # up to where it has been recognised
     probe_open: bool = False
+    has_words: bool = False  # too few to stop the reply
 
     @property
     def voiced_ms(self) -> float:
@@ -100,19 +107,33 @@ class OpenUtterance:
 
     # Over a reply -------------------------------------------------------------------------------------------------
 
+    @property
+    def voice_ms(self) -> float:
+        """From its first voiced sample to the last."""
+        return max(0.0, self.voiced_until_ms - self.voice_from_ms)
+
     def falls_silent(self, settings: TurnSettings) -> bool:
         """Whether who speaks over the reply has stopped; what may come late is waited for a little."""
         late_ms = _MAX_DOUBT_MS if self.unsent_ms and self.doubtful else 0.0
         return self.silence_ms >= settings.soft_end_ms + late_ms
 
     def probed(self, now_ms: float) -> None:
-        """What it says is being recognised."""
+        """What it says up to here is being recognised."""
         self.probed_ms, self.probe_open = now_ms, True
 
-    def probe_is_due(self, now_ms: float) -> bool:
-        """There is more of it to be recognised."""
-        return not self.probe_open and now_ms - self.probed_ms >= _PROBE_EVERY_MS
+    def probe_is_due(self, now_ms: float, settings: TurnSettings) -> bool:
+        """There is more of it to be recognised: it goes on, or has just ended."""
+        more_ms = min(self.voiced_until_ms, now_ms) - max(self.probed_ms, self.voice_from_ms)
+        enough_ms = _LATER_MS if self.falls_silent(settings) else _PROBE_EVERY_MS
+        return not self.probe_open and more_ms >= enough_ms
 
     def was_nothing(self, now_ms: float, settings: TurnSettings) -> bool:
         """It ended without words that stop the reply, or goes on without them."""
-        return (self.falls_silent(settings) and not self.probe_open) or now_ms - self.began_ms >= _MAX_PROBE_MS
+        if now_ms - self.voice_from_ms >= _MAX_PROBE_MS:
+            return True
+        over = self.falls_silent(settings) and not self.probe_open
+        return over and (not self.has_words or self.silence_ms >= _BETWEEN_WORDS_MS)
+
+    def is_held_in_vain(self, now_ms: float) -> bool:
+        """It goes on and nothing of it is understood: the reply need not wait for it."""
+        return not self.probe_open and now_ms - self.voice_from_ms >= _MAX_HOLD_MS

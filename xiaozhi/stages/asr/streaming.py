@@ -28,6 +28,13 @@ class ModelStream(Protocol):
         """Feed float32[n] at 16 kHz, decode what is ready and return the text so far. Blocking."""
         ...
 
+    def so_far(self, *, stop_words: bool) -> Transcript:
+        """The text up to here, of somebody who goes on speaking; words that ask for silence first, if wanted. Blocking.
+
+        It leaves the stream as it is.
+        """
+        ...
+
     def finish(self) -> Transcript:
         """Flush with silence and return the whole text. More audio may follow: the user went on. Blocking."""
         ...
@@ -156,6 +163,12 @@ class StreamingUtterance:
                 self.partial = self._take()
             return self._stream.finish()
 
+    def _probe(self) -> Transcript:
+        with self._alone:
+            if self._waiting:
+                self.partial = self._take()
+            return self._stream.so_far(stop_words=self._early.allowed)
+
     def _take(self) -> str:
         """Decode what waits; the loop may append meanwhile."""
         chunks = [self._waiting.popleft() for _ in range(len(self._waiting))]
@@ -172,7 +185,8 @@ class StreamingUtterance:
         if self._settling is not None and self._covers(held=question.held):
             self._early.used += 1
             return await asyncio.shield(self._settling)
-        return await self._pool.submit(self._finish, question.priority, question.is_stale, within_s=question.within_s)
+        call = self._probe if question.priority is Priority.PROBE else self._finish
+        return await self._pool.submit(call, question.priority, question.is_stale, within_s=question.within_s)
 
     def close(self) -> None:
         """Stop decoding in the background; nothing is shown any more."""

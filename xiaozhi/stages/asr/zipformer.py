@@ -17,6 +17,7 @@ from xiaozhi.stages.asr.model_files import (
     require_provider,
 )
 from xiaozhi.stages.asr.recogniser import RecognizerContext
+from xiaozhi.stages.asr.stop_words import StopWordSpotter
 from xiaozhi.stages.asr.streaming import StreamingRecognizer
 from xiaozhi.text.one_line import one_line
 
@@ -40,6 +41,10 @@ _CJK: Final = range(0x2E80, 0xA000)
 # likewise. Targets of 0.2 to 0.5 and limits of 8 to 30 differ little.
 _TARGET_PEAK: Final = 0.3
 _MAX_GAIN: Final = 30.0
+
+
+# Whoever speaks over a reply is understood, or given up, sooner.
+_MAX_SO_FAR_S: Final = 4.0
 
 
 class Zipformer(StreamingRecognizer):
@@ -92,6 +97,7 @@ class Zipformer(StreamingRecognizer):
                 decoding_method="modified_beam_search",
                 max_active_paths=_PATHS,
             )
+            self.spotter = StopWordSpotter.build(files, self.flush, threads) if provider == "cpu" else None
             warm = ZipformerStream(self)
             warm.accept(np.zeros(UPLINK_RATE_HZ, np.float32))
             warm.finish()
@@ -166,6 +172,7 @@ class ZipformerStream:
         self._stream: Any = None
         self._gain = RunningGain()
         self._finished: Transcript | None = Transcript("")
+        self._so_far: list[PcmFloat] = []  # what was fed, while it is short
         self._samples = self._steps = 0
 
     @property
@@ -181,8 +188,11 @@ class ZipformerStream:
             EngineError: sherpa-onnx failed on this audio.
         """
         if len(pcm):
-            self._feed(self._gain.apply(pcm))
+            raised = self._gain.apply(pcm)
+            self._feed(raised)
             self._finished = None
+            short = self._samples <= _MAX_SO_FAR_S * UPLINK_RATE_HZ
+            self._so_far = [*self._so_far, raised] if short else []
         return self._text()
 
     def finish(self) -> Transcript:
@@ -196,6 +206,30 @@ class ZipformerStream:
             text = self._text()
             self._finished = Transcript(text, language=self._engine.language_of(text))
         return self._finished
+
+    def so_far(self, *, stop_words: bool) -> Transcript:
+        """The whole text up to here by a stream of its own: in this one the quiet behind it would tear what follows.
+
+        Words that ask for silence are looked for first, where that is wanted. Sound that is longer than a few seconds
+        is not decoded once more; of it the text so far is the answer.
+
+        Raises:
+            EngineError: sherpa-onnx failed.
+        """
+        if not self._so_far:
+            return Transcript(text := self._text(), language=self._engine.language_of(text))
+        spotter, pcm = self._engine.spotter, np.concatenate(self._so_far)
+        self._so_far = [pcm]
+        try:
+            found = spotter.find(pcm) if stop_words and spotter is not None else ""
+        except RuntimeError as error:
+            raise EngineError(f"zipformer failed to decode: {one_line(error)}") from error
+        if found:
+            return Transcript(found, language="en" if found.isascii() else "zh")
+        fresh = ZipformerStream(self._engine)
+        fresh._feed(pcm)
+        fresh._finished = None
+        return fresh.finish()
 
     def _feed(self, pcm: PcmFloat) -> None:
         if self._recognizer is None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, duration_ms
 from xiaozhi.concurrency.channel import Channel
-from xiaozhi.events import KeyReleased, MicInput, MicPacket, SpeechAudio, SpeechBegan, SpeechEvent
+from xiaozhi.events import KeyReleased, MicInput, MicPacket, SpeechAudio, SpeechBegan, SpeechEvent, SpeechLikely
 from xiaozhi.stages.vad.batcher import VadBatcher
 from xiaozhi.stages.vad.uplink import UplinkStream
 from xiaozhi.turn.decisions import Mic
@@ -22,6 +22,9 @@ _MAX_OVERTAKEN: Final = 80
 # Doubtful speech takes long to become an onset; its beginning is kept up to this far back.
 _MAX_ONSET_MS: Final = 640.0
 _GAP_MS: Final = 150.0
+# Before an onset: a window of this probability among the newest. It costs nobody anything where nothing comes of it.
+_LIKELY: Final = 0.5
+_LIKELY_WINDOWS: Final = 2
 # Silence by the clock is told this often.
 _TELL_EVERY_S: Final = 0.03
 # A timer that is so late knows that this process stood still, and not whether the device is silent.
@@ -83,6 +86,8 @@ async def run_vad(
     control: VadControl,
 ) -> None:
     """Read packets until `mic` ends; put `SpeechBegan` and then `SpeechAudio` for every step of an utterance.
+
+    `SpeechLikely` goes ahead where the newest sound may be the beginning of one.
 
     An utterance goes on, through silence too, until `control` expects the next: it has the number that was expected
     when it began. `KeyReleased` is passed on behind the audio before it. Audio time counts every sample since the
@@ -252,6 +257,8 @@ class _Listener:
         if segmenter.in_speech and self._recent_samples:
             await self._put(self._begin(), resets)
             self._watch(self._gaps.min_ms / 1000.0)
+        elif max(probabilities[-_LIKELY_WINDOWS:], default=0.0) >= _LIKELY:
+            await self._put(SpeechLikely(self._control.utterance), resets)
 
     def _step(self, pcm: PcmFloat) -> SpeechAudio:
         """How the open utterance goes on, with this sound."""
@@ -306,13 +313,15 @@ class _Listener:
     def _begin(self) -> SpeechBegan:
         pcm = np.concatenate(self._recent)
         wanted_ms = self._now_ms - (self._segmenter.start_ms - self._pre_roll_ms)
-        pcm = pcm[max(0, len(pcm) - round(wanted_ms * UPLINK_RATE_HZ / 1000.0)) :]
+        first = max(0, len(pcm) - round(wanted_ms * UPLINK_RATE_HZ / 1000.0))
+        before, pcm = pcm[:first], pcm[first:]
         self._end_utterance()
         self._open = True
         self._began_ms = self._now_ms - duration_ms(len(pcm), UPLINK_RATE_HZ)
-        return SpeechBegan(self._control.utterance, self._began_ms, self._now_ms, pcm)
+        pre_roll_ms = max(0.0, self._segmenter.start_ms - self._began_ms)
+        return SpeechBegan(self._control.utterance, self._began_ms, self._now_ms, pcm, pre_roll_ms, before)
 
-    async def _put(self, event: SpeechEvent, resets: int) -> None:
+    async def _put(self, event: SpeechEvent | SpeechLikely, resets: int) -> None:
         await self._speech.put(event)
         if self._resets != resets:  # said while the channel was full: the event is one of those to forget
             _drop_sound(self._speech)
