@@ -160,6 +160,8 @@ class _Run:
 
     def _look(self) -> None:
         talk = self.device.talk
+        if self.device.wrong:
+            raise Dead(self.device.wrong)
         if self.device.running.done():
             raise Dead(f"the conversation has ended: {self.device.running.exception()!r}")
         control = talk._speech_input._control

@@ -234,7 +234,7 @@ class _Link:
 
     def audio(self, opus: bytes, _generation: int) -> None:
         """Pack one."""
-        self._protocol.pack(opus, timestamp_ms)
+        self._protocol.pack(opus, 1)
 
 
 async def _pace_s() -> float:

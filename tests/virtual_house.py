@@ -392,6 +392,10 @@ class VirtualDevice:
         """What it was told and when: `stt …`, `start`, `stop` and subtitles."""
         self.hung_up = ""
         """Why the server has hung up."""
+        self.wrong = ""
+        """What it was told first that no server may tell it; raising it there would be one more fault of a reply."""
+        self.deaf_to_reply = False
+        """It listens of its own accord while a reply sounds, which is no reason to stop it."""
         self._silenced = -1
         self._late: list[bytes] = []
         self._quiet_ms = 0.0
@@ -415,14 +419,14 @@ class VirtualDevice:
 
     def tts_start(self) -> None:
         self._note("start")
-        self.state = "speaking"
+        self.state, self.deaf_to_reply = "speaking", False
 
     def sentence_start(self, text: str) -> None:
         self._note(text)
 
     def audio(self, opus: bytes, generation: int) -> None:
-        if self.state != "speaking":
-            raise Dead("sound for a device that was not told to speak")
+        if self.state != "speaking" and not self.deaf_to_reply:
+            self.wrong = self.wrong or "sound for a device that was not told to speak"
         if generation > self._silenced:
             self.heard_at = self._loop.time()
             self.first_at = self.first_at if self.first_at >= 0.0 else self.heard_at
@@ -435,6 +439,7 @@ class VirtualDevice:
 
     def tts_stop(self) -> None:
         self._note("stop")
+        self.deaf_to_reply = False
         if self.state != "speaking":
             return
         self.state = "idle" if self.mode is ListeningMode.MANUAL else "listening"
@@ -447,7 +452,7 @@ class VirtualDevice:
 
     def hang_up(self, why: str) -> None:
         if not self.hung_up and self.state == "speaking":
-            raise Dead(f"hung up in the midst of speaking: {why}")
+            self.wrong = self.wrong or f"hung up in the midst of speaking: {why}"
         self.hung_up = self.hung_up or why
         self.out_of_range()
 
@@ -474,10 +479,12 @@ class VirtualDevice:
     # What it does -------------------------------------------------------------------------------------------------
 
     def listen(self, mode: ListeningMode) -> None:
+        self.deaf_to_reply = self.deaf_to_reply or self.state == "speaking"
         self.mode, self.state = mode, "listening"
         self.talk.listen(mode)
 
     def stop(self) -> None:
+        self.deaf_to_reply = self.deaf_to_reply or self.state == "speaking"
         self.state = "idle"
         self.talk.stop_listening()
 
