@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.sounds import loudest_hz, sine
 from xiaozhi.audio.opus import MAX_PACKET_BYTES, OpusDecoder, OpusEncoder, OpusError
+from xiaozhi.audio.packet_time import packet_ms, padded
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, UPLINK_RATE_HZ
 
 WAYS: list[Literal["libopus", "libav"]] = ["libopus", "libav"]
@@ -143,3 +144,26 @@ def test_streams_bring_no_threads_of_their_own() -> None:
     (packet,) = encoder.encode(np.zeros(encoder.frame_samples, np.int16))
     decoder.decode(packet)
     assert len(list(tasks.iterdir())) <= before
+
+
+@pytest.mark.parametrize("rate_hz", [16_000, 24_000])
+def test_a_padded_packet_sounds_as_before(rate_hz: int) -> None:
+    frame = rate_hz * 60 // 1000
+    rng = np.random.default_rng(3)
+    sound = np.concatenate([np.zeros(4 * frame), 9000 * rng.standard_normal(4 * frame), np.zeros(6 * frame)])
+    packets = OpusEncoder(rate_hz, 60, 16_000, 5).encode(sound.astype(np.int16))
+    packets += OpusEncoder(rate_hz, 20, 16_000, 5).encode(sound.astype(np.int16))  # of one frame each
+    packets.append(packets[-1][:1])  # nothing but its first byte: as before, going out
+    plain, made_longer = OpusDecoder(rate_hz), OpusDecoder(rate_hz)
+    for packet in packets:
+        longer = padded(packet, 200)
+        assert len(longer) >= min(200, len(packet) + 3) or len(longer) == len(packet)
+        assert packet_ms(longer) == packet_ms(packet)
+        assert np.array_equal(made_longer.decode(longer), plain.decode(packet))
+
+
+@given(st.binary(max_size=40), st.integers(0, 300))
+def test_anything_may_be_padded(opus: bytes, least_bytes: int) -> None:
+    longer = padded(opus, least_bytes)
+    assert len(longer) >= len(opus)
+    assert len(longer) <= max(len(opus), least_bytes, len(opus) + 3)

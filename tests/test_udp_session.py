@@ -153,3 +153,11 @@ def test_noise_takes_a_session_over_only_where_it_guesses_number_and_sound(noise
         datagram = HEADER.pack(1, 0, len(noise) - 16, one.ssrc, 0, int.from_bytes(noise[:4], "big")) + noise[16:]
     result = one.receive(datagram, ELSEWHERE, 0.0)
     assert isinstance(result, DatagramDrop) or 100 < HEADER.unpack_from(datagram)[5] <= 600
+
+
+def test_the_firmware_takes_every_packet_however_short() -> None:
+    one = session()
+    one.receive(uplink(one, 1), HOME, 0.0)
+    for opus in (b"\x58", b"\x58\xff\xfe", b"\x5b\x01" + bytes(5)):
+        datagram = one.pack(opus, 60)
+        assert datagram is not None and len(datagram) >= 24  # sizeof(std::string) on a board

@@ -1,4 +1,8 @@
-"""How long an Opus packet sounds, without decoding it. Pure."""
+"""What can be said of an Opus packet, and done to it, without decoding it. Pure."""
+
+_CODE_3 = 3
+_PADDED = 0x40
+_MAX_PADDING_BYTES = 254  # that one length byte may say
 
 
 def packet_ms(opus: bytes) -> float:
@@ -25,3 +29,18 @@ def packet_ms(opus: bytes) -> float:
     if not 0.0 < frames * frame_ms <= 120.0:
         raise ValueError(f"{frames} frames of {frame_ms} ms are not an Opus packet")
     return frames * frame_ms
+
+
+def padded(opus: bytes, least_bytes: int) -> bytes:
+    """The same sound in at least so many bytes, up to 254 more than it has (RFC 6716, section 3.2.5).
+
+    A packet that has padding already, or two frames, is left as it is: encoders write neither of few bytes.
+    """
+    code = opus[0] & 3 if opus else 0
+    head = opus[:1] + b"\x01" if code == 0 else opus[:2]  # a count of frames behind the first byte
+    frames = opus[len(head) - 1 :] if code == 0 else opus[2:]
+    missing = least_bytes - len(head) - len(frames) - 1
+    if not opus or len(opus) >= least_bytes or code in (1, 2) or len(head) < 2 or head[1] & _PADDED:
+        return opus
+    count = min(max(0, missing), _MAX_PADDING_BYTES)
+    return bytes([head[0] | _CODE_3, head[1] | _PADDED, count]) + frames + bytes(count)

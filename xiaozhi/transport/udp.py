@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from xiaozhi.access.rate_limits import TokenBucket
-from xiaozhi.audio.packet_time import packet_ms
+from xiaozhi.audio.packet_time import packet_ms, padded
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +36,10 @@ _DOWNLINK: Final = 0x80
 KEY_BYTES: Final = 16
 MAX_OPUS_BYTES: Final = 1200
 """An Ethernet frame less what tunnels take of it; the firmware reads up to 1500 bytes."""
+
+# The firmware throws away datagrams shorter than a C++ string object is large, where it means its nonce's 16 bytes: 24
+# bytes on a board, 32 where it runs on a PC. Silence between two clauses is that short.
+_MIN_OPUS_BYTES: Final = 16
 
 MAX_CONCEALED: Final = 5
 """Lost packets that the decoder makes up for; a longer gap is one."""
@@ -149,6 +153,7 @@ class UdpSession:
         address than came from there before it is proven. A packet that is not sent is a gap in time, and none in the
         sequence.
         """
+        opus = padded(opus, _MIN_OPUS_BYTES)
         if self.address is None or len(opus) > MAX_OPUS_BYTES or not self._may_send(HEADER.size + len(opus)):
             return None
         self._sent += 1
