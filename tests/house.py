@@ -92,6 +92,9 @@ class House:
         ) as device:
             if connect:
                 await device.connect(self.url)
+                session = self.server.devices.find(identity.device_id)
+                if isinstance(session, DeviceSession):  # else it was only told why not
+                    await session.recalled.wait()  # hello is answered before
             yield device
 
 

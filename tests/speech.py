@@ -1,7 +1,10 @@
 """Recorded speech for tests. It does not ship with the project: tests that need it skip where it is missing."""
 
 import csv
+import functools
 import os
+import subprocess
+import sys
 import wave
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ, UPLINK_RATE_HZ, PcmFloat, to_float
 from xiaozhi.audio.resample import StreamResampler
 from xiaozhi.settings import EspeakVoiceSettings
-from xiaozhi.stages.tts.espeak import say as espeak_say
+from xiaozhi.stages.tts import espeak
 
 SPEECH_DIR = Path(os.environ.get("SPEECH_DIR") or Path(__file__).resolve().parents[2] / "shared" / "speech")
 
@@ -62,6 +65,23 @@ def say(text: str, voice: str = "en-us+f2", rate_wpm: int = 160) -> PcmFloat:
     Open-vocabulary recognition of synthetic voices is poor; `en-us+f2` at 160 words a minute is understood best.
     """
     language = "zh" if voice.startswith(("cmn", "yue")) else "en"
-    pcm = espeak_say(text, language, EspeakVoiceSettings(voice=voice, voice_en=voice, rate_wpm=rate_wpm))
+    pcm = espeak.say(text, language, EspeakVoiceSettings(voice=voice, voice_en=voice, rate_wpm=rate_wpm))
     resampler = StreamResampler(DOWNLINK_RATE_HZ, UPLINK_RATE_HZ)
     return to_float(np.concatenate([resampler.feed(pcm), resampler.flush()]))
+
+
+def throw_the_same_dice() -> None:
+    """Breath and flutter of espeak's voices are random, by the time of day when nobody says otherwise."""
+    espeak._thread().submit(lambda: espeak._library()._lib.espeak_ng_SetRandSeed(1)).result()
+
+
+@functools.cache
+def say_the_same(text: str, voice: str = "en-us+f2", rate_wpm: int = 160) -> PcmFloat:
+    """As `say`, but the same sound in every run, which also depends on what a process has had espeak say before."""
+    asked = [sys.executable, "-m", "tests.speech", text, voice, str(rate_wpm)]
+    return np.frombuffer(subprocess.run(asked, capture_output=True, check=True).stdout, np.float32)
+
+
+if __name__ == "__main__":
+    throw_the_same_dice()
+    sys.stdout.buffer.write(say(*sys.argv[1:3], int(sys.argv[3])).tobytes())

@@ -13,14 +13,13 @@ import uvloop
 
 from bench.word_errors import edits, words
 from tests.bad_models import silence
-from tests.speech import SPEECH_DIR, needs_speech, read_wav, recordings, say
+from tests.speech import SPEECH_DIR, needs_speech, read_wav, recordings, say, throw_the_same_dice
 from xiaozhi.audio.pcm import PcmFloat
 from xiaozhi.stages.asr import pocketsphinx_engine
 from xiaozhi.stages.asr.engine import EngineError, Transcript
 from xiaozhi.stages.asr.offline import OfflineRecognizer
 from xiaozhi.stages.asr.pocketsphinx_child import CHILD_ARGUMENT
 from xiaozhi.stages.asr.pocketsphinx_engine import Pocketsphinx
-from xiaozhi.stages.tts import espeak
 from xiaozhi.text.commands import SPOKEN_COMMANDS_EN
 
 PHRASES = (
@@ -33,11 +32,6 @@ PHRASES = (
 def spoken(text: str, voice: str = "en-us+f2") -> PcmFloat:
     """With the pre-roll and the soft end that surround an utterance."""
     return np.concatenate([silence(0.3), say(text, voice), silence(0.2)])
-
-
-def throw_the_same_dice() -> None:
-    """Breath and flutter of espeak's voices are random, by the time of day when nobody says otherwise."""
-    espeak._thread().submit(lambda: espeak._library()._lib.espeak_ng_SetRandSeed(1)).result()
 
 
 def spoken_afresh(texts: Sequence[str]) -> dict[str, PcmFloat]:

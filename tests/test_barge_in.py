@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bench.barge_in import loud, play
-from tests.speech import SPEECH_DIR, needs_speech, read_wav, recordings, say
+from tests.speech import SPEECH_DIR, needs_speech, read_wav, recordings
+from tests.speech import say_the_same as say
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat
 from xiaozhi.stages.asr.model_files import find_transducer
 from xiaozhi.stages.asr.zipformer import Zipformer

@@ -12,7 +12,7 @@ import pytest
 
 from bench.music_material import band, with_voices
 from tests.recognisers import until
-from tests.speech import say
+from tests.speech import say_the_same as say
 from xiaozhi.audio.echo_likeness import OWN, Echoes, likeness, own_until
 from xiaozhi.audio.opus import OpusDecoder, OpusEncoder
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ, PcmFloat, to_int16

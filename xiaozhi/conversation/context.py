@@ -66,6 +66,7 @@ class ConversationContext:
         self._device = DeviceRecord(device_id)
         self._known = not device_id.startswith(_ANONYMOUS)
         self._kept_pause_ms = 0.0
+        self._sends_echo: bool | None = None
         self._conversation = 0
         self._memories: tuple[str, ...] = ()
         self._note = ""  # behind the newest text
@@ -141,6 +142,8 @@ class ConversationContext:
     def _take(self, device: DeviceRecord) -> None:
         self._device = device
         self._kept_pause_ms = device.pause_ms
+        if self._sends_echo is not None:  # it has said so before it was known that it is no new device
+            self.note_aec(self._sends_echo)
         agent = self._engines.roster.of(device.agent)
         if agent.name != self.agent.name:
             self._history = self._new_history()
@@ -170,6 +173,7 @@ class ConversationContext:
 
     def note_aec(self, aec: bool) -> None:
         """Write down whether the device leaves the echo of its loudspeaker to the server, where that is new."""
+        self._sends_echo = aec
         if self._known and aec is not self._device.aec:
             self._store.devices.note_aec(self._device.id, aec=aec)
 

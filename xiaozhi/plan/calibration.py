@@ -148,7 +148,7 @@ class Calibration(_Part):
             update={
                 "machine": f"this box ({self.ground.cores} cores, {self.ground.cpu})",
                 "date": self.date,
-                "commands": ("xiaozhi check --measure",),
+                "commands": (f"{program()} check --measure",),
                 "note": "recognition, Opus and VAD; all else was measured elsewhere, and scaled as the interpreter is",
             }
         )
@@ -218,9 +218,9 @@ class Calibration(_Part):
 
 
 NOT_MEASURED: Final = (
-    "this box is not measured yet: a server does it when it runs, `xiaozhi check --measure` does it now / "
+    f"this box is not measured yet: a server does it when it runs, `{program()} check --measure` does it now / "
     "这台机器还没有测过速：服务运行时会自己测，上面的命令马上测"
-).replace("xiaozhi check", f"{program()} check")
+)
 """What is said while there is no calibration."""
 
 

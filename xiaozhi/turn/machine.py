@@ -511,7 +511,9 @@ class TurnMachine:
         if self._reply is not None and same_words(self._reply.text, text):
             return []
         decisions = self._drop_reply()
-        allowed = heard.may_start_early() and self._speculates() and not heard.failures and not self._may_be_noise(text)
+        # What is said about the reply before is a turn of its own, which only the answer to `Recognise` makes it.
+        unsure = self._may_be_noise(text) or (heard.before and is_to_reply(text))
+        allowed = heard.may_start_early() and self._speculates() and not heard.failures and not unsure
         if allowed and is_plainly_whole(text, self._commands):
             heard.early_starts += 1
             heard.resumed_ms = heard.voiced_until_ms  # what is voiced behind it has other words
