@@ -217,7 +217,9 @@ async def test_hostile_requests_change_nothing(tmp_path: Path, mode: str, caplog
         grown_mb = sampling.rss_mb(os.getpid()) - memory_mb
         if mode == "token":
             assert await good_device(home, 2) < _PATIENCE_S
-            assert after == {**before, "devices": before["devices"] + 1, "conversations": before["conversations"] + 1}
+            begun = after["conversations"]  # it may have gone before its past was read
+            assert before["conversations"] <= begun <= before["conversations"] + 1
+            assert after == {**before, "devices": before["devices"] + 1, "conversations": begun}
         else:
             # Devices that wait for their code are rows, so many at most; nothing else is written for them.
             assert {**after, "devices": 0} == {**before, "devices": 0}

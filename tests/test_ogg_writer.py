@@ -96,7 +96,7 @@ def test_a_last_packet_of_255_bytes_is_made_longer_and_sounds_the_same(frame_ms:
     assert len(packet) == 255
     _, _, _, lacing, body = pages(ogg_opus([packet]))[-1]
     assert len(lacing) == 2 and lacing[1] > 0
-    assert np.array_equal(OpusDecoder(24_000).decode(body), OpusDecoder(24_000).decode(packet))
+    assert np.allclose(OpusDecoder(24_000).decode(body), OpusDecoder(24_000).decode(packet), atol=0.01)
 
 
 @pytest.mark.parametrize("packets", [[], [b""], [bytes((0x5C, 1))], [bytes((0x58, *bytes(2048)))]])

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Final
 
-from xiaozhi.audio.packet_time import packet_ms
+from xiaozhi.audio.packet_time import packet_ms, padded
 from xiaozhi.audio.pcm import DOWNLINK_RATE_HZ
 
 MAX_PACKET_BYTES: Final = 2048
@@ -71,10 +71,8 @@ def _proper_end(last: bytes) -> list[bytes]:
     if not last or len(last) % 255:
         return [last]
     config, code = last[0] & 0xFC, last[0] & 0x03
-    if code == 0:
-        return [bytes((config | 3, 0x41, 0)) + last[1:]]
-    if code == 3 and not last[1] & 0x40:
-        return [bytes((last[0], last[1] | 0x40, 0)) + last[2:]]
+    if (longer := padded(last, len(last) + 1)) != last:
+        return [longer]
     if code == 3 and last[2] < 254:  # 255 and what follows are counted otherwise
         return [bytes((last[0], last[1], last[2] + 1)) + last[3:] + b"\0"]
     return [last, bytes((config,))]  # a frame without anything in it is silence
