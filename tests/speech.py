@@ -84,4 +84,5 @@ def say_the_same(text: str, voice: str = "en-us+f2", rate_wpm: int = 160) -> Pcm
 
 if __name__ == "__main__":
     throw_the_same_dice()
-    sys.stdout.buffer.write(say(*sys.argv[1:3], int(sys.argv[3])).tobytes())
+    _, wanted_text, wanted_voice, wanted_rate = sys.argv
+    sys.stdout.buffer.write(say(wanted_text, wanted_voice, int(wanted_rate)).tobytes())
