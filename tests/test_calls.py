@@ -149,6 +149,17 @@ async def test_nobody_is_called_in_quiet_hours_or_under_a_wrong_name(tmp_path: P
         assert not calls._calling
 
 
+@pytest.mark.parametrize("name", ["kitchen", TWO])
+async def test_only_devices_of_one_owner_call_each_other(tmp_path: Path, name: str) -> None:
+    async with calling_house(tmp_path, "yes") as home, home.device(), home.device(2):
+        calls, devices = home.server.http.calls, home.server.services.store.devices
+        for caller, callee in (("Lin", "Wu"), ("", "Wu"), ("Lin", ""), ("Wu", "Wu")):
+            await devices.update(ONE, owner=caller)
+            await devices.update(TWO, owner=callee)
+            refusal = await calls.call(ONE, name, "en")
+            assert refusal == ("" if caller == callee else "No connected device is called so.")
+
+
 @pytest.mark.parametrize(
     ("text", "words", "found"),
     [

@@ -83,9 +83,10 @@ class PushSettings(Section, applies="restart"):
     zh: 给模型一个在别的设备上播报的工具；角色的工具列表仍可禁止它。"""
     calls: bool = False
     """"Call the kitchen": give the model a tool to ring on another device, where whoever is there is asked whether to
-    take the call. Both talk like by radio, one after the other. "Hang up" or a key ends it. Not in quiet hours.
+    take the call. Both talk like by radio, one after the other. "Hang up" or a key ends it. Not in quiet hours,
+    and only between devices of one owner (`xiaozhi devices set`).
     zh: “呼叫厨房”：给模型一个呼叫另一台设备的工具，对方同意后才接通，像对讲机一样轮流说话。说“挂断”或按键结束；安静
-    时段不可用。"""
+    时段不可用，只在同一个主人的设备之间（`xiaozhi devices set`）。"""
     alarm_repeats: int = Field(3, ge=0, le=20)
     """An alarm or timer rings again when nobody reacts: so many times, every so many seconds.
     zh: 闹钟或计时没人理时，再响这么多次。"""

@@ -253,7 +253,7 @@ class Calls:
         await asyncio.gather(*self._calling.values(), return_exceptions=True)
 
     async def call(self, caller_id: str, name: str, language: str) -> str:
-        """Ring on another device, for the tool.
+        """Ring on another device of the same owner, for the tool: a stranger's is not even known by its name.
 
         Returns:
             Why it cannot be called, in the user's language; empty when it rings.
@@ -261,8 +261,10 @@ class Calls:
         Raises:
             StoreError: the names of devices cannot be read.
         """
-        known = await self._services.store.devices.list()
-        callee = id_of(name, known, self._devices.online())
+        devices = await self._services.store.devices.list()
+        owner = next((device.owner for device in devices if device.id == caller_id), "")
+        known = [device for device in devices if device.owner == owner]
+        callee = id_of(name, known, self._devices.online() & {device.id for device in known})
         settings = self._services.settings
         zone = ZoneInfo(settings.server.timezone) if settings.server.timezone else None
         if not isinstance(callee, str) or is_guest(callee):
