@@ -9,7 +9,7 @@ import pytest
 
 from bench.standins.edge import EdgeStandIn
 from bench.standins.iflytek import IflytekStandIn
-from tests.house import brief, house, question
+from tests.house import House, brief, house, question
 from tests.sounds import heard
 from tests.test_conversation_lives import AUTO, conversation, run, said_and_answered
 from tests.test_tts_clouds import iflytek_at
@@ -94,11 +94,18 @@ async def test_a_connection_that_the_service_has_closed_costs_another_and_no_wor
 # Whole turns ----------------------------------------------------------------------------------------------------------
 
 
+async def nothing_spare(home: House) -> None:
+    """What was opened at the start waits no more, and what a turn opens is there before the model's first word."""
+    home.chat.first_token_ms = 300.0
+    await asyncio.sleep(15.0)
+
+
 async def test_the_first_clause_finds_its_connection_open_and_a_server_that_ends_leaves_none(
     tmp_path: Path, iflytek: IflytekStandIn
 ) -> None:
     tts = {"engines": ["iflytek", "espeak"], "iflytek": iflytek_at(iflytek)}
     async with house(tmp_path, tts=tts) as home, home.device() as device:
+        await nothing_spare(home)
         before = iflytek.handshakes
         assert (await device.turn(question())).answered
         assert [len(iflytek.requests), iflytek.handshakes - before] == [1, 1], "and the clause needs no other"
@@ -112,6 +119,7 @@ async def test_edge_answers_a_turn_over_what_was_opened_at_its_soft_end(tmp_path
     async with EdgeStandIn() as edge:
         tts = {"engines": ["edge", "espeak"], "edge": {"url": edge.ws_url}}
         async with house(tmp_path, tts=tts) as home, home.device() as device:
+            await nothing_spare(home)
             known = set(edge.ports)
             edge.ports.clear()
             assert (await device.turn(question())).answered
