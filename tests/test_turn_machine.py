@@ -609,6 +609,15 @@ def test_a_held_reply_goes_on_when_the_microphone_falls_silent_or_recognition_ne
     assert kinds(machine.heard(machine.utterance, 10_320, 1700, unsent_ms=1700)) == [ResumeReply, NextUtterance]
 
 
+def test_a_held_reply_goes_on_when_nothing_was_understood_of_speech_that_is_over_already() -> None:
+    machine = realtime_reply()
+    asked = machine.heard(machine.utterance, 10_320, 0)[1]
+    assert isinstance(asked, Recognise)
+    assert machine.heard(machine.utterance, 11_700, 1380) == []  # the answer is awaited
+    assert kinds(machine.recognised(asked.ticket, "")) == [ResumeReply, NextUtterance]
+    assert state_of(machine) is TurnState.REPLYING
+
+
 def spoken_over(after_ms: float, text: str = "北京") -> tuple[TurnMachine, list[Decision]]:
     """Who said 我想去 says more so long after the reply to it was committed."""
     machine = listening(ListeningMode.REALTIME)

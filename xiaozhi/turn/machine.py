@@ -661,7 +661,7 @@ class TurnMachine:
         if long_enough and heard.probe_is_due(now_ms, self.settings):
             heard.probed(now_ms)
             return [*decisions, self._recognise(probe=True)]
-        return self._go_on_replying() if heard.was_nothing(now_ms, self.settings) else decisions
+        return [*decisions, *self._go_on_replying()] if heard.was_nothing(now_ms, self.settings) else decisions
 
     def _probed(self, text: str) -> list[Decision]:
         self._heard.probe_open = False
