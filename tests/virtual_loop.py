@@ -138,6 +138,11 @@ class _Jumping(selectors.DefaultSelector):
         self._unread = _on_their_way  # so many bytes were found to be read by nobody
         self._unread_s = _UNREAD_S
 
+    def begun(self) -> None:
+        """A thread more is at work, which nobody has found waiting yet."""
+        self.threads_at_work += 1
+        self._gated_at = 0
+
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """What is ready now; see `selectors.BaseSelector.select`."""
         ready = super().select(0)
@@ -206,7 +211,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     ) -> "asyncio.Future[R]":
         """See `asyncio.loop.run_in_executor`; the clock stands still until it is done."""
         future = super().run_in_executor(executor, func, *args)
-        self._jumping.threads_at_work += 1
+        self._jumping.begun()
         future.add_done_callback(self._handed_over)
         return future
 
@@ -235,7 +240,7 @@ def at_work(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     if not isinstance(loop, VirtualLoop):
         yield
         return
-    loop._jumping.threads_at_work += 1
+    loop._jumping.begun()
     try:
         yield
     finally:
