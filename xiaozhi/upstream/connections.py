@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, Final, Generic, TypeVar
 
 import aiohttp
+import orjson
 from yarl import URL
 
 from xiaozhi.text.one_line import one_line
@@ -154,6 +155,11 @@ async def put(socket: aiohttp.ClientWebSocketResponse, message: str | bytes) -> 
         aiohttp.ClientError, OSError: the connection broke.
     """
     await (socket.send_str(message) if isinstance(message, str) else socket.send_bytes(message))
+
+
+def as_json(**fields: object) -> str:
+    """A message of these fields."""
+    return orjson.dumps(fields).decode()
 
 
 def reason(error: Exception) -> str:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import aiohttp
-import orjson
 from yarl import URL
 
 from xiaozhi.audio.pcm import UPLINK_RATE_HZ
@@ -277,8 +276,3 @@ async def _read(line: _Line, heard: Heard) -> None:
             return
         heard(line.dialect.text)
     raise RemoteError(f"{line.name}: sends without an end")
-
-
-def as_json(**fields: object) -> str:
-    """A message."""
-    return orjson.dumps(fields).decode()

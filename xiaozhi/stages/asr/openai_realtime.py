@@ -21,11 +21,11 @@ from xiaozhi.settings.pasted import key_fault
 from xiaozhi.settings.section import Language
 from xiaozhi.stages.asr.engine import run_on
 from xiaozhi.stages.asr.hotwords import hotwords
-from xiaozhi.stages.asr.live_socket import Dialect, Message, SocketRecognizer, as_json
+from xiaozhi.stages.asr.live_socket import Dialect, Message, SocketRecognizer
 from xiaozhi.stages.asr.recogniser import RecognizerContext
 from xiaozhi.stages.asr.remote_use import RemoteError
 from xiaozhi.text.one_line import one_line
-from xiaozhi.upstream.connections import MAX_SHOWN_CHARS
+from xiaozhi.upstream.connections import MAX_SHOWN_CHARS, as_json
 
 _RATE_HZ: Final = 24_000  # the only one that `audio/pcm` has
 _MIN_COMMIT_SAMPLES: Final = _RATE_HZ // 10  # the service refuses to commit less than 100 ms

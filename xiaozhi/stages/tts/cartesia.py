@@ -16,8 +16,9 @@ from xiaozhi.settings.pasted import key_fault
 from xiaozhi.settings.tts import CartesiaVoiceSettings
 from xiaozhi.stages.tts.engine import Mark, TextRefused, VoiceError
 from xiaozhi.stages.tts.errors import short
-from xiaozhi.stages.tts.socket_session import SocketVoice, SpeechProtocol, as_json
+from xiaozhi.stages.tts.socket_session import SocketVoice, SpeechProtocol
 from xiaozhi.stages.tts.voice_request import VoiceRequest, bilingual
+from xiaozhi.upstream.connections import as_json
 
 _VERSION: Final = "2026-08-14"
 _SPEEDS: Final = (0.6, 1.5)  # what Sonic 3 takes

@@ -16,8 +16,9 @@ from xiaozhi.settings.pasted import key_fault
 from xiaozhi.settings.tts import ElevenLabsVoiceSettings
 from xiaozhi.stages.tts.engine import Mark, VoiceError
 from xiaozhi.stages.tts.errors import short
-from xiaozhi.stages.tts.socket_session import SocketVoice, SpeechProtocol, as_json
+from xiaozhi.stages.tts.socket_session import SocketVoice, SpeechProtocol
 from xiaozhi.stages.tts.voice_request import VoiceRequest, closest
+from xiaozhi.upstream.connections import as_json
 
 _SPEEDS: Final = (0.7, 1.2)  # what the service takes
 _INACTIVITY_S: Final = 180  # the longest that it grants

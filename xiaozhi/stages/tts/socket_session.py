@@ -13,7 +13,6 @@ from typing import Any, Final, Protocol, TypeAlias
 
 import aiohttp
 import numpy as np
-import orjson
 
 from xiaozhi.stages.tts.engine import Mark, Spoken, Voice, VoiceContext, VoiceError, VoiceSession
 from xiaozhi.stages.tts.errors import short
@@ -318,8 +317,3 @@ class _SocketSession:
         socket, self._socket = self._socket, None
         if socket is not None:
             await self._voice.give_back(self._url, socket, well=self._well)
-
-
-def as_json(**fields: object) -> str:
-    """A message."""
-    return orjson.dumps(fields).decode()
